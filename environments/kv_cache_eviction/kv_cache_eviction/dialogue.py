@@ -1,0 +1,44 @@
+"""How a dialogue is an episode: what an assistant message decides, and what the episode answers to it."""
+
+from collections.abc import Iterable
+
+import verifiers.v1 as vf
+
+from kv_cache_rl.sim.eviction import (
+    MAX_CALLS_PER_STEP,
+    TEXT_ONLY_REPLY,
+    Call,
+    Episode,
+    Scenario,
+    parse_call,
+    tool_messages,
+)
+
+
+def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> list[Call]:
+    """The calls of one message, one step; those past the first `most` are unreadable, which the episode refuses."""
+    calls = [parse_call(call.name, call.arguments) for call in message.tool_calls or []]
+    if most >= MAX_CALLS_PER_STEP:
+        return calls
+    late = Call("?", error=f"only the first {most} calls of a message count; choose the {most} that matter most")
+    return calls[:most] + [late] * len(calls[most:])
+
+
+def answers(episode: Episode, calls: list[Call]) -> list[str]:
+    """Plays one step. One text per call, the next observation at the end of the last; without calls the one text of the
+    user message that carries the next observation, or nothing once the episode is over."""
+    texts = episode.step(calls)
+    prompt = None if episode.done else episode.prompt()
+    if calls:
+        return tool_messages(texts, prompt)
+    return [] if prompt is None else [TEXT_ONLY_REPLY(prompt)]
+
+
+def played(scenario: Scenario, messages: Iterable[vf.AssistantMessage], most: int) -> Episode:
+    """The episode after these assistant messages; those past its last step decide nothing."""
+    episode = Episode(scenario)
+    for message in messages:
+        if episode.done:
+            break
+        episode.step(decided(message, most))
+    return episode

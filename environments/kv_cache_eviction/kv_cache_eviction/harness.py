@@ -1,0 +1,90 @@
+"""The default harness: the loop of an episode, in the evaluating process.
+
+Nothing is launched and no tool server is asked: the simulator answers here. Every model call still goes through verifiers'
+interception, so traces, limits, training tokens and errors are those of any other harness.
+"""
+
+import verifiers.v1 as vf
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai.types.chat import ChatCompletion
+from pydantic import Field, FiniteFloat
+from verifiers.v1 import graph
+from verifiers.v1.dialects import parse_message
+from verifiers.v1.dialects.chat import parse_tools
+
+from kv_cache_eviction.dialogue import answers, decided
+from kv_cache_eviction.task import EvictionData
+from kv_cache_rl.sim.eviction import TOOLS, Episode, Scenario
+
+
+class EvictionHarnessConfig(vf.HarnessConfig):
+    request_timeout: FiniteFloat = Field(600.0, gt=0)
+    """Seconds that one model call may take before it is tried again."""
+    max_retries: int = Field(2, ge=0)
+    """How often one model call is repeated after a timeout, a lost connection, a 429 or a 5xx."""
+
+
+class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
+    APPENDS_SYSTEM_PROMPT = True
+    SUPPORTS_MCP = True  # of another env that starts the tools all the same; they are not needed here
+    EXECUTES_CODE = False
+    NEEDS_CONTAINER = False
+
+    async def launch(
+        self,
+        ctx: vf.ModelContext,
+        trace: vf.Trace,
+        runtime: vf.Runtime,
+        endpoint: str,
+        secret: str,
+        mcp_urls: dict[str, str],
+        data: vf.TaskData,
+    ) -> vf.ProgramResult:
+        if not isinstance(data, EvictionData):
+            raise TypeError(
+                f"this harness plays the tasks of kv-cache-eviction only, not {type(data).__name__}; "
+                "choose another one with --env.agent.harness.id"
+            )
+        system_prompt, prompt = self.resolve_prompt(data)
+        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        messages = [*system, {"role": "user", "content": prompt}]
+        async with self.client(endpoint, secret) as client:
+            await self.play(client, ctx.model, data, messages)
+        # The results of the last calls precede no model call; the dialogue is recorded with them.
+        graph.prepare_turn(trace, [parse_message(message) for message in messages], parse_tools(TOOLS)).commit_prompt()
+        trace.stop("episode_over")
+        return vf.ProgramResult(exit_code=0, stdout="", stderr="")
+
+    async def play(self, client: AsyncOpenAI, model: str, data: EvictionData, messages: list[dict]) -> None:
+        """Plays the episode to its end; `messages` grows into the whole dialogue."""
+        episode = Episode(Scenario.from_json(data.scenario))
+        while not episode.done:
+            # Not `chat.completions.create`: the SDK would walk through every field of the whole dialogue each time, which costs
+            # more than all the rest of an episode.
+            body = {"model": model, "messages": messages, "tools": TOOLS}
+            completion = await client.post("/chat/completions", cast_to=ChatCompletion, body=body)
+            reply = completion.choices[0].message.model_dump(exclude_none=True)
+            texts = answers(episode, decided(parse_message(reply), data.max_calls_per_step))
+            messages += [reply, *answered(reply, texts)]
+
+    def client(self, endpoint: str, secret: str) -> AsyncOpenAI:
+        # The interception is on loopback unless a tunnel is in play: no proxy and, without TLS, no certificates to load.
+        transport = DefaultAsyncHttpxClient(verify=endpoint.startswith("https:"), trust_env=False)
+        return AsyncOpenAI(
+            base_url=endpoint,
+            api_key=secret,
+            http_client=transport,
+            timeout=self.config.request_timeout,
+            max_retries=self.config.max_retries,
+        )
+
+
+def answered(reply: dict, texts: list[str]) -> list[dict]:
+    """The messages that follow a reply: one tool result per call, else the user message."""
+    calls = reply.get("tool_calls")
+    if not calls:
+        return [{"role": "user", "content": text} for text in texts]
+    return [
+        {"role": "tool", "tool_call_id": call["id"], "content": text, "name": call["function"]["name"]}
+        for call, text in zip(calls, texts, strict=True)
+    ]

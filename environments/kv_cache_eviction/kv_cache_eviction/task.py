@@ -1,0 +1,172 @@
+"""One scenario as a task: the hooks that run it through any harness, its rewards, metrics and checks."""
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from typing import Any, Self
+
+import verifiers.v1 as vf
+
+from kv_cache_eviction.dialogue import answers, decided, played
+from kv_cache_rl import ENVIRONMENT_VERSION
+from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Episode, Report, Scenario, replay
+
+OWN_LIMITS = (None, "max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens")
+"""Stop conditions under which the steps that were not played count as `keep`: limits that the user set (and no stop at all, an
+untouched task). Under any other one an unfinished episode is a failure."""
+
+
+class EpisodeCutShort(RuntimeError):
+    """The episode ended before its last step for a reason that says nothing about the model."""
+
+
+class EvictionData(vf.TaskData):
+    """The complete scenario travels with every trace, so that an old run can be scored again without any file."""
+
+    scenario: dict[str, Any]
+    max_calls_per_step: int = MAX_CALLS_PER_STEP
+    reward_profile: str = "original"
+
+
+class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
+    """A scenario, scored with the original's rewards and weights."""
+
+    def __new__(cls, data: EvictionData | None = None, config: vf.TaskConfig | None = None) -> Self:
+        """Replay knows only the taskset's declared type; the row says which profile the run was made with."""
+        normalized = cls is EvictionTask and data is not None and data.reward_profile == "normalized"
+        return super().__new__(NormalizedTask if normalized else cls)
+
+    @property
+    def key(self) -> str:
+        return self.data.scenario["id"]
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        return Scenario.from_json(self.data.scenario)
+
+    # What any harness but the package's own needs: its tools are stubs, the answers are put in at the model boundary.
+
+    @vf.intercept
+    def put_in_answers(self, request: vf.Request, trace: vf.Trace) -> vf.Request | None:
+        """The request with its last message, a stub's result, replaced by what the episode answers to that call."""
+        call = pending_call(request)
+        if call is None:
+            return None
+        *before, last = trace.assistant_messages
+        episode = played(self.scenario, before, self.data.max_calls_per_step)
+        texts = answers(episode, decided(last, self.data.max_calls_per_step))
+        request.messages[-1] = request.messages[-1].model_copy(update={"content": texts[call]})
+        return request
+
+    @vf.stop
+    def episode_over(self, request: vf.Request, trace: vf.Trace) -> bool:
+        """Refuses the model call after the last one. On the request and not on the trace, so that what the last calls did is
+        recorded; not before the last of several results."""
+        call = pending_call(request)
+        return trace.num_turns >= self.scenario.steps and call == len(trace.assistant_messages[-1].tool_calls or []) - 1
+
+    @vf.intercept
+    def refuse_empty_reply(self, response: vf.Response) -> None:
+        """A reply with nothing in it is the server's failure, not a decision; harnesses retry it like any other 502.
+
+        Raises:
+            ProviderError: raised as such, since verifiers would record any other exception as an error of the task.
+        """
+        message = response.message
+        if not (message.tool_calls or message.content or message.reasoning_content):
+            raise vf.ProviderError("the model sent an empty reply: no text, no tool call (is its server overloaded?)")
+
+    def played_in_process(self) -> Self:
+        """The same task without the two request hooks, for the harness that plays the episode itself; verifiers runs them
+        once per tool call over a copy of the whole dialogue."""
+        clone = copy.copy(self)
+        clone.put_in_answers = clone.episode_over = None
+        return clone
+
+    def reply_to_text(self, trace: vf.Trace) -> str | None:
+        """The user message that follows a text-only reply; None after the last step, or where the calls of the latest reply
+        were never answered."""
+        *before, last = trace.assistant_messages
+        episode = played(self.scenario, before, self.data.max_calls_per_step)
+        if episode.done or last.tool_calls:
+            return None
+        return next(iter(answers(episode, [])), None)
+
+    # What was decided, and how it is scored.
+
+    async def finalize(self, trace: vf.Trace) -> None:
+        """Writes what was decided, and a diagnosis in words, into `trace.info`; the scores come from there alone.
+
+        Raises:
+            EpisodeCutShort: the run stopped early, for a reason that is not a limit the user set.
+        """
+        steps = self.scenario.steps
+        if trace.num_turns < steps and trace.stop_condition not in OWN_LIMITS:
+            raise EpisodeCutShort(
+                f"the episode stopped ({trace.stop_condition}) after {trace.num_turns} of {steps} model calls, so it has no score; "
+                "raise the time limit or repair the server, then repeat it with --resume"
+            )
+        trace.info["environment_version"] = ENVIRONMENT_VERSION
+        trace.info["actions"] = played(self.scenario, trace.assistant_messages, self.data.max_calls_per_step).log
+        trace.info["diagnosis"] = self.report(trace).notes
+
+    def report(self, trace: vf.Trace) -> Report:
+        return scored(self.scenario, json.dumps(trace.info["actions"]))
+
+    @vf.reward(weight=0.0)
+    async def normalized_score(self, trace: vf.Trace) -> float:
+        return self.report(trace).normalized
+
+    @vf.metric
+    async def episode_metrics(self, trace: vf.Trace) -> dict[str, float]:
+        return self.report(trace).metrics
+
+    async def validate(self, runtime: vf.Runtime) -> bool:
+        """Whether the scenario's best-known actions still reach its best-known return."""
+        best = replay(self.scenario, self.scenario.best_log).total
+        return math.isclose(best, self.scenario.best, abs_tol=1e-6)
+
+
+class NormalizedTask(EvictionTask):
+    """The same, with one reward: 0 is the best that a blind policy reaches on the scenario, 1 the best known."""
+
+    @vf.reward(weight=1.0)
+    async def normalized_score(self, trace: vf.Trace) -> float:
+        return self.report(trace).normalized
+
+
+@lru_cache(maxsize=8)
+def scored(scenario: Scenario, actions: str) -> Report:
+    """The report of a JSON action log; verifiers asks for every reward of a run on its own, one after the other."""
+    return replay(scenario, json.loads(actions))
+
+
+def reward_term(name: str, weight: float) -> Callable:
+    async def term(self: EvictionTask, trace: vf.Trace) -> float:
+        return self.report(trace).rewards[name]
+
+    term.__name__ = term.__qualname__ = name
+    return vf.reward(weight=weight)(term)
+
+
+for _name, _weight in REWARDS.items():
+    setattr(EvictionTask, _name, reward_term(_name, _weight))
+    setattr(NormalizedTask, _name, None)  # verifiers drops a decorated method that a subclass overrides undecorated
+
+
+def pending_call(request: vf.Request) -> int | None:
+    """Which call of the latest assistant message the request ends with the result of; None if it ends otherwise.
+
+    Verifiers also asks about calls that have not run yet, with an empty result: those are None too.
+    """
+    last = request.messages[-1]
+    if not isinstance(last, vf.ToolMessage) or not last.content:
+        return None
+    assistant = next((m for m in reversed(request.messages) if isinstance(m, vf.AssistantMessage)), None)
+    ids = [call.id for call in (assistant and assistant.tool_calls) or []]
+    return ids.index(last.tool_call_id) if last.tool_call_id in ids else None
+
+
+PROFILES = {"original": EvictionTask, "normalized": NormalizedTask}

@@ -1,0 +1,64 @@
+"""Scenarios in, tasks out."""
+
+import json
+from collections.abc import Iterator
+from typing import Literal
+
+import verifiers.v1 as vf
+from pydantic import Field
+
+from kv_cache_eviction.task import PROFILES, EvictionData, EvictionTask
+from kv_cache_eviction.tools import EvictionToolset
+from kv_cache_rl.sim.eviction import (
+    MAX_CALLS_PER_STEP,
+    SYSTEM_PROMPT,
+    Episode,
+    Scenario,
+    load_scenarios,
+    scenarios_from_trace,
+)
+
+
+class EvictionTasksetConfig(vf.TasksetConfig):
+    difficulty: Literal["easy", "medium", "hard", "all"] = "all"
+    """The tier; `all` takes them in turn: easy, medium, hard, easy ..."""
+    num_examples: int = Field(-1, ge=-1)
+    """How many scenarios in total; -1 takes all of them."""
+    seed: int = 42
+    """Orders the choice within a tier."""
+    split: Literal["train", "eval", "test"] = "eval"
+    """The committed set; their seeds are disjoint."""
+    trace: str | None = None
+    """A trace file of your own (Claude Code sessions or Mooncake): scenarios are cut from it instead."""
+    max_calls_per_step: int = Field(MAX_CALLS_PER_STEP, ge=1, le=MAX_CALLS_PER_STEP)
+    """How many tool calls of one assistant message count; the rest are refused."""
+    reward_profile: Literal["original", "normalized"] = "original"
+    """`original`: seven rewards with the original's weights; `normalized`: one, the normalised score."""
+
+
+class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
+    def load(self) -> Iterator[EvictionTask]:
+        profile = PROFILES[self.config.reward_profile]
+        for scenario in self.scenarios():
+            yield profile(self.row(scenario), self.config.task)
+
+    def scenarios(self) -> tuple[Scenario, ...]:
+        config = self.config
+        if config.trace is not None:
+            return scenarios_from_trace(config.trace, config.difficulty, config.num_examples, config.seed)
+        return load_scenarios(config.difficulty, config.split, config.num_examples, config.seed)
+
+    def row(self, scenario: Scenario) -> EvictionData:
+        return EvictionData(
+            id=scenario.id,
+            name=scenario.id,
+            prompt=Episode(scenario).prompt(),
+            system_prompt=SYSTEM_PROMPT,
+            scenario=json.loads(json.dumps(scenario.to_json())),  # lists, no tuples, as a saved trace holds it
+            max_calls_per_step=self.config.max_calls_per_step,
+            reward_profile=self.config.reward_profile,
+        )
+
+    @classmethod
+    def toolsets(cls, config: EvictionTasksetConfig) -> list[vf.Toolset]:
+        return [EvictionToolset(vf.SharedToolsetConfig())]

@@ -1,0 +1,9 @@
+"""kv-cache-rl: a KV cache under pressure, decided by anyone, measured with the same rulers.
+
+Importing the package pulls in nothing heavy; ask for what you need, e.g. ``from kv_cache_rl.sim.eviction import Episode``.
+"""
+
+__version__ = "0.1.0"
+
+ENVIRONMENT_VERSION = "1"
+"""Version of the eviction environment's rules and scenario format; scores compare only within one version."""

@@ -1,0 +1,1 @@
+"""Other faces of the same deciders and simulators: the chat endpoint."""

@@ -1,0 +1,51 @@
+"""Expert dialogues for fine-tuning: an action log written as the chat messages of the episode it plays."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from kv_cache_rl.sim.eviction import SYSTEM_PROMPT, TOOLS, Call, Episode, Scenario, tool_messages
+
+
+def tool_calls(calls: Sequence[Call], step: int) -> list[dict]:
+    """The calls of one assistant message in OpenAI's form."""
+    return [
+        {
+            "id": f"call_{step}_{index}",
+            "type": "function",
+            "function": {"name": call.verb, "arguments": json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}"},
+        }
+        for index, call in enumerate(calls)
+    ]
+
+
+def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) -> list[dict]:
+    """The messages of the episode as a chat model sees and writes them, from the system prompt to its last message.
+
+    Calls that could not be read are left out, and a step without calls becomes an explicit keep.
+    """
+    episode = Episode(scenario)
+    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": episode.prompt()}]
+    for step, logged in enumerate(log):
+        calls = [Call.from_log(words) for words in logged]
+        calls = [call for call in calls if not call.error] or [Call("keep")]
+        asked = tool_calls(calls, step)
+        messages.append({"role": "assistant", "content": "", "tool_calls": asked})
+        texts = episode.step(calls)
+        if episode.done:
+            break
+        for call, content in zip(asked, tool_messages(texts, episode.prompt()), strict=True):
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": content})
+    return messages
+
+
+def expert_row(scenario: Scenario, expert: str, log: Sequence, reward: float, normalized: float) -> dict:
+    """One training example. `tools` is JSON text: the four schemas differ, and a column has one type."""
+    return {
+        "scenario_id": scenario.id,
+        "difficulty": scenario.difficulty,
+        "expert": expert,
+        "reward": reward,
+        "normalized": normalized,
+        "messages": expert_dialogue(scenario, log),
+        "tools": json.dumps(TOOLS),
+    }

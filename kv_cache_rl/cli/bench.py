@@ -1,0 +1,137 @@
+"""``bench``: how fast this is here, beside named peers measured in the same run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kv_cache_rl.cli.failures import FAILED
+from kv_cache_rl.cli.options import AsJson, console, print_json, select_scenarios
+
+if TYPE_CHECKING:
+    from kv_cache_rl.sim.eviction import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One number, what it should be, and its peer; `ratio` says how many times better than the peer it is."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+    more_is_better: bool = True
+    peer: str = ""
+    peer_value: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.more_is_better else self.value <= self.target
+
+    @property
+    def ratio(self) -> float | None:
+        if not self.peer_value or not self.value:
+            return None
+        return self.value / self.peer_value if self.more_is_better else self.peer_value / self.value
+
+    def to_json(self) -> dict:
+        names = ("name", "value", "unit", "target", "met", "peer", "peer_value", "ratio")
+        return {name: getattr(self, name) for name in names}
+
+
+def measure_all(scenarios: Sequence["Scenario"], seconds: float, episodes: int) -> list[Measured]:
+    """Every measurement, one after the other."""
+    from kv_cache_rl.cli import measure
+
+    scenario, rate = scenarios[0], "steps/s"
+    interpreted, same_code = measure.interpreted_steps(scenario), "same code, interpreted"
+    text, trips = measure.text_steps(scenario, seconds), measure.json_round_trips(scenario, seconds)
+    numba, library = measure.import_seconds("numba"), measure.import_seconds("kv_cache_rl")
+    found = [
+        Measured(
+            "vectorised simulator, 2 threads",
+            measure.vectorised_steps(scenarios, seconds),
+            rate,
+            1e6,
+            peer=same_code,
+            peer_value=interpreted,
+        ),
+        Measured(
+            "single episode, no text",
+            measure.single_steps(scenario, seconds),
+            rate,
+            5e4,
+            peer=same_code,
+            peer_value=interpreted,
+        ),
+        Measured(
+            "single episode, with text", text, rate, 5e3, peer="json round trip of one observation", peer_value=trips
+        ),
+        Measured("oracle", measure.oracle_seconds(scenarios), "s/scenario", 0.3, more_is_better=False),
+        Measured("import kv_cache_rl", library, "s", 0.3, more_is_better=False, peer="import numba", peer_value=numba),
+        Measured(
+            "kv-cache-rl --help",
+            measure.help_seconds(),
+            "s",
+            0.5,
+            more_is_better=False,
+            peer="import numba",
+            peer_value=numba,
+        ),
+    ]
+    evaluation = measure.evaluation_cpu_seconds(episodes)
+    if evaluation is not None:
+        bare = scenario.steps / text
+        peer = "same episode without a chat model"
+        found.append(Measured("evaluation through verifiers", evaluation, "CPU-s/episode", 0.2, False, peer, bare))
+    return found
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
+
+
+def run_bench(
+    seconds: Annotated[float, typer.Option(help="Time per measured rate.", min=0.05)] = 1.0,
+    episodes: Annotated[int, typer.Option(help="Episodes of the evaluation measurement.", min=1)] = 30,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the simulator, the oracle, imports and the evaluation, beside named peers, with the machine's facts.
+
+    Example: kv-cache-rl bench --json
+    """
+    from kv_cache_rl.cli.measure import machine_facts
+
+    scenarios = select_scenarios("all", "eval", 6, 42, None)
+    found, machine = measure_all(scenarios, seconds, episodes), machine_facts()
+    missed = [one for one in found if one.met is False]
+    if as_json:
+        print_json({"measured": [one.to_json() for one in found], "machine": machine})
+    else:
+        from rich.table import Table
+
+        table = Table(title="bench", title_justify="left")
+        for heading in ("measured", "value", "unit", "target", "met", "peer", "its value", "times better"):
+            table.add_column(heading, justify="left" if heading in ("measured", "unit", "peer") else "right")
+        for one in found:
+            sign = "≥ " if one.more_is_better else "≤ "
+            table.add_row(
+                one.name,
+                number(one.value),
+                one.unit,
+                sign + number(one.target) if one.target else "-",
+                {True: "yes", False: "[red]no[/]", None: "-"}[one.met],
+                one.peer or "-",
+                number(one.peer_value) if one.peer_value else "-",
+                f"{one.ratio:.3g}" if one.ratio else "-",
+            )
+        out = console()
+        out.print(table)
+        out.print(", ".join(f"{key} {value}" for key, value in machine.items() if value), soft_wrap=True)
+    if check and missed:
+        typer.echo(f"missed: {', '.join(one.name for one in missed)}", err=True)
+        raise typer.Exit(FAILED)

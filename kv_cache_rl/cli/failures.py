@@ -1,0 +1,73 @@
+"""What the command line does with bad input: exit code 2, and a line on stderr that says what, where and the remedy."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+class BadInput(ValueError):
+    """The user asked for something that cannot be done; the message says what to do instead."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C; the message says what is saved and how to go on."""
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """The errors that are the user's to solve, each with a message written for them."""
+    from kv_cache_rl.sim.eviction import ScenarioError
+    from kv_cache_rl.traces import TraceError
+
+    return (BadInput, ScenarioError, TraceError, OSError)
+
+
+def as_sentence(error: Exception) -> str:
+    """The error's message; for the operating system's errors also the file and what to try."""
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename}: there is no such file; check the path"
+    if isinstance(error, PermissionError):
+        return f"{error.filename}: no permission; make it accessible to you (chmod u+rw), or give another path"
+    if isinstance(error, IsADirectoryError):
+        return f"{error.filename}: is a folder; give a file"
+    if isinstance(error, OSError):
+        where, what = error.filename or "the system", error.strerror or error
+        return f"{where}: {what}; check the path, the permissions and the space left"
+    return str(error)
+
+
+class CommandGroup(TyperGroup):
+    """A group whose commands may raise the expected errors; anything else stays a traceback, for it is a bug."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            typer.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if not isinstance(error, ValueError | OSError) or not isinstance(error, expected_errors()):
+                raise
+            typer.echo(f"error: {as_sentence(error)}", err=True)
+            raise typer.Exit(BAD_INPUT) from None
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """The name itself where it is known. Raises BadInput with the nearest and all known names."""
+    names = list(known)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, 1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    raise BadInput(f"there is no {kind} {name!r}; {guess}choose one of {', '.join(names)}")
+
+
+def choose_policies(names: Sequence[str] | None, default: Sequence[str]) -> list[str]:
+    """The named policies without repetition, or the default. Raises BadInput for one that does not exist."""
+    from kv_cache_rl.sim.eviction import DECIDERS
+
+    return [choose("policy", name, DECIDERS) for name in dict.fromkeys(names or default)]

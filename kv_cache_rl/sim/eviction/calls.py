@@ -1,0 +1,92 @@
+"""Tool calls: their definitions for chat models, reading them, and saying what became of them."""
+
+import json
+from dataclasses import dataclass
+
+from kv_cache_rl.sim.eviction import dynamics as d
+from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP
+
+VERBS = {"keep": d.KEEP, "evict": d.EVICT, "compress": d.COMPRESS, "swap_to_cpu": d.SWAP}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One tool call; `error` is set when it could not even be read."""
+
+    verb: str
+    seq_id: str = ""
+    error: str = ""
+
+    def to_log(self) -> list[str]:
+        if self.error:
+            return ["?", self.error]
+        return [self.verb] if self.verb == "keep" else [self.verb, self.seq_id]
+
+    @staticmethod
+    def from_log(words) -> "Call":
+        """Reads a logged call back; anything unreadable becomes a call with an error."""
+        if len(words) == 2 and words[0] == "?":
+            return Call("?", error=str(words[1]))
+        if list(words) == ["keep"]:
+            return KEEP
+        if len(words) == 2 and words[0] in VERBS and words[0] != "keep":
+            return Call(str(words[0]), str(words[1]))
+        return Call("?", error=f"logged call {str(words)[:80]} is not [verb, seq_id]")
+
+
+KEEP = Call("keep")
+
+
+def _tool(name: str, description: str, with_id: bool) -> dict:
+    properties = {"seq_id": {"type": "string", "description": "An id from visible_seq_ids."}} if with_id else {}
+    parameters = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+TOOLS: list[dict] = [
+    _tool("evict", "Drop this entry's own pages. What is asked for again must be recomputed.", True),
+    _tool("compress", "One precision down (16 to 8 to 4 bits): half the pages; it does not decode in this window.", True),
+    _tool("swap_to_cpu", "Move this entry's own pages to the CPU pool; it comes back by itself when needed.", True),
+    _tool("keep", "Change nothing in this window.", False),
+]
+
+
+def parse_call(name: str, arguments: str | dict | None) -> Call:
+    """Reads a tool call as a chat model wrote it. Never raises: what cannot be read is a call with an `error`."""
+    if not isinstance(name, str) or name not in VERBS:
+        return Call("?", error=f"unknown tool {str(name)[:40]!r}; use one of {', '.join(VERBS)}")
+    if name == "keep":
+        return KEEP
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return Call("?", error=f'{name}: the arguments are not JSON; send {{"seq_id": "..."}}')
+    if not isinstance(arguments, dict):
+        return Call("?", error=f'{name}: the arguments must be an object like {{"seq_id": "..."}}')
+    seq_id = arguments.get("seq_id")
+    if not isinstance(seq_id, str) or not seq_id:
+        return Call("?", error=f"{name}: seq_id must be a string from visible_seq_ids")
+    if extra := sorted(set(arguments) - {"seq_id"}):
+        return Call("?", error=f"{name}: unknown argument {str(extra[0])[:40]!r}; send seq_id only")
+    if len(seq_id) > 64 or not seq_id.isprintable():
+        return Call("?", error=f"{name}: seq_id {seq_id[:20]!r}... is no id of this cache; choose from visible_seq_ids")
+    return Call(name, seq_id)
+
+
+def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str) -> str:
+    """What a tool message says: the effect, or the reason it was refused and the remedy."""
+    who = call.seq_id
+    if code == d.OK:
+        return done
+    return "refused: " + {
+        d.NOT_READ: call.error,
+        d.UNKNOWN: f"no entry {who!r} in this cache; choose from visible_seq_ids",
+        d.ABSENT: f"{who} holds nothing any more; choose from visible_seq_ids",
+        d.AT_LOWEST: f"{who} is at 4 bits already, the lowest precision; evict or swap it instead",
+        d.IS_ON_CPU: f"{who} is on the CPU and takes no GPU pages; evict it to free CPU pages",
+        d.CPU_FULL: f"the CPU pool has {cpu_free:g} pages free, {who} needs {pages:g}; compress it first or evict something there",
+        d.LINK_BUSY: f"the link is taken for this window; swap {who} in the next one",
+        d.SHARED_ONLY: f"{who} holds only shared prefix pages, which are neither compressed nor moved; evict it instead",
+        d.TOO_MANY: f"only the first {MAX_CALLS_PER_STEP} calls of a window count",
+    }[code]

@@ -1,0 +1,225 @@
+"""What a decider sees: one integer table compiled from the state, and the compact JSON text a chat model reads.
+
+The table is the View. Deciders take it; the text is the table written down, and `read_view` reads it back, so that a
+policy behind a chat endpoint and the same policy inside the search decide from the same numbers.
+"""
+
+import json
+
+import numpy as np
+from kv_cache_rl.jit import njit
+
+from kv_cache_rl.sim.eviction.dynamics import demand_units, eviction_value, prefill_us, progress, units_of
+from kv_cache_rl.sim.eviction.state import (
+    ABOVE_95, BORN, BUDGET, CLASS, COUNT, CPU, DEAD_KIND, DECODE, EPHEMERAL, FIRST_TURN, GENERATION, GPU, IDLE, KIND, LAST,
+    LEVEL, LINK_NS, NOWHERE, ON_CPU, ON_GPU, ORDER, P_PAGES, P_REFS, P_TOKENS, PAGES, PHASE, PLACE, PREFILL, PREFIX,
+    PRIORITY, QUEUE_BEFORE, QUEUED, REASONING, REF, SESSIONS, SLOTS, STEP_US, STEPS_, SYSTEM, T, TODO_US, TOKENS, TURN,
+    UNITS_PER_PAGE, WAIT_US, counters_of, dynamic_of, ledger_of, prefixes_of, static_of, turns_of,
+)  # fmt: skip
+
+MAX_ROWS = 32
+MAX_CHARACTERS = 3600
+TOP = 6
+
+# Columns of a row. Percentages are integers 0-100, reload is tenths of a second, idle and age are windows.
+(V_SLOT, V_TYPE, V_CLASS, V_STATE, V_PAGES, V_LEVEL, V_PLACE, V_PRIORITY, V_PROGRESS, V_VALUE, V_IDLE, V_USES, V_AGE,
+ V_PREFIX, V_SHARERS, V_RELOAD) = range(16)  # fmt: skip
+VIEW_COLS = 16
+COLUMNS = ("id", "type", "class", "state", "pages", "bits", "place", "priority", "progress", "value", "idle", "uses", "age",
+           "prefix", "sharers", "reload_s")  # fmt: skip
+TYPES = ("system", "context", "tool", "gen", "think", "ephemeral")
+CLASSES = ("chat", "extract", "code", "reason")
+STATES = ("idle", "wait", "prefill", "decode", "reasoning")
+S_IDLE, S_WAIT, S_PREFILL, S_DECODE, S_REASONING = range(5)
+BITS = (16, 8, 4)
+PLACE_NAMES = ("none", "gpu", "cpu")
+
+# Head of the view: quarter pages, windows, thousandths of a second, tenths of a window.
+(N_ROWS, STEP, LEFT, USED, BUDGET_, GPU_, CPU_USED, CPU_CAP, QUEUED_N, GROWTH, ABOVE, NEED, NEED_FIRST, WAIT_FIRST, BACKLOG_MS,
+ LINK_UNITS, HIDDEN, NEED_CPU) = range(18)  # fmt: skip
+VIEW_HEAD = 20
+
+
+@njit
+def _visible(scn, state, order):
+    """Slots shown, in slot order: all if they are few, else the running ones and then the largest."""
+    dyn = dynamic_of(scn, state)
+    n = 0
+    for i in range(scn[SLOTS]):
+        if dyn[PLACE, i] != NOWHERE:
+            order[n] = i
+            n += 1
+    if n <= MAX_ROWS:
+        return n, 0
+    keys = np.empty(n, np.int64)
+    for k in range(n):
+        i = order[k]
+        keys[k] = -(units_of(dyn, i) + ((1 << 40) if dyn[PHASE, i] != IDLE else 0)) * 1024 + k
+    chosen = np.sort(np.argsort(keys)[:MAX_ROWS])
+    for k in range(MAX_ROWS):
+        order[k] = order[chosen[k]]
+    return MAX_ROWS, n - MAX_ROWS
+
+
+@njit
+def _row(scn, state, i, row):
+    static, dyn, prefixes = static_of(scn), dynamic_of(scn, state), prefixes_of(scn, state)
+    t, p = counters_of(scn, state)[T], static[PREFIX, i]
+    kind, phase = dyn[KIND, i], dyn[PHASE, i]
+    row[V_SLOT], row[V_TYPE], row[V_CLASS] = i, kind, static[CLASS, i]
+    row[V_STATE] = phase
+    if phase == DECODE and turns_of(scn)[static[FIRST_TURN, i] + dyn[TURN, i], DEAD_KIND] == 1:
+        row[V_STATE] = S_REASONING
+    row[V_PAGES] = prefixes[p, P_PAGES] if kind == SYSTEM else dyn[PAGES, i]
+    row[V_LEVEL], row[V_PLACE] = dyn[LEVEL, i], dyn[PLACE, i]
+    row[V_PRIORITY] = static[PRIORITY, i] // 10
+    row[V_PROGRESS] = progress(scn, dyn, i) // 10
+    row[V_VALUE] = eviction_value(scn, dyn, i, t) // 10
+    row[V_IDLE], row[V_USES], row[V_AGE] = t - dyn[LAST, i], dyn[COUNT, i], t - dyn[BORN, i]
+    row[V_PREFIX] = p if dyn[REF, i] else -1
+    row[V_SHARERS] = prefixes[p, P_REFS] if dyn[REF, i] else 0
+    if kind == REASONING or kind == EPHEMERAL:
+        row[V_RELOAD] = 0
+    elif kind == SYSTEM:
+        row[V_RELOAD] = prefill_us(scn, prefixes[p, P_TOKENS], 0) // 100_000
+    else:
+        row[V_RELOAD] = prefill_us(scn, dyn[TOKENS, i], prefixes[p, P_TOKENS] if p >= 0 else 0) // 100_000
+
+
+@njit
+def view(scn, state, rows, head):
+    """Fills the table a decider sees: `rows` int64 ``[32, 16]`` and `head` int64 ``[20]``; returns the number of rows."""
+    dyn, ledger, counters = dynamic_of(scn, state), ledger_of(scn, state), counters_of(scn, state)
+    order = np.empty(scn[SLOTS], np.int64)
+    n, hidden = _visible(scn, state, order)
+    for k in range(n):
+        _row(scn, state, order[k], rows[k])
+    head[:] = 0
+    head[N_ROWS], head[HIDDEN] = n, hidden
+    head[STEP], head[LEFT] = counters[T], scn[STEPS_] - counters[T]
+    head[USED], head[BUDGET_], head[GPU_] = ledger[0, 1], scn[BUDGET], scn[GPU]
+    head[CPU_USED], head[CPU_CAP] = ledger[1, 1], ledger[1, 0]
+    head[ABOVE] = counters[ABOVE_95]
+    head[LINK_UNITS] = scn[STEP_US] * 1000 // max(scn[LINK_NS], 1)
+    first = np.int64(1) << 60
+    backlog = 0
+    for i in range(scn[SESSIONS]):
+        if dyn[PHASE, i] == QUEUED:
+            need = demand_units(scn, state, i)
+            head[QUEUED_N] += 1
+            head[NEED] += need
+            if dyn[PLACE, i] == ON_CPU:
+                head[NEED_CPU] += need
+            if dyn[ORDER, i] < first:
+                first = dyn[ORDER, i]
+                head[NEED_FIRST], head[WAIT_FIRST] = need, dyn[WAIT_US, i] * 10 // scn[STEP_US]
+        elif dyn[PHASE, i] == PREFILL:
+            backlog += dyn[TODO_US, i]
+    head[BACKLOG_MS] = backlog // 1000
+    head[GROWTH] = head[QUEUED_N] - counters[QUEUE_BEFORE]
+    return n
+
+
+def new_view() -> tuple[np.ndarray, np.ndarray]:
+    """Empty buffers for `view`."""
+    return np.zeros((MAX_ROWS, VIEW_COLS), np.int64), np.zeros(VIEW_HEAD, np.int64)
+
+
+def _pages(units: int) -> int | float:
+    whole, rest = divmod(int(units), UNITS_PER_PAGE)
+    return whole + rest / UNITS_PER_PAGE if rest else whole
+
+
+def observation(rows: np.ndarray, head: np.ndarray, names: list[str], prefix_ids: list[str], pending: list) -> dict:
+    """The view as JSON-able values under the original environment's field names.
+
+    `names` are the seq_ids by slot; `pending` lists ``[seq_id, pages needed, windows waited]``, longest waiting first.
+    """
+    h = head.tolist()
+    table = rows[: h[N_ROWS]].tolist()
+    out_rows, ids, by_memory, by_safety = [], [], [], []
+    overview = dict.fromkeys(("system", "context", "tool_result", "generation", "reasoning", "ephemeral"), 0)
+    kinds = list(overview)
+    compressed = swapped = 0
+    for k, r in enumerate(table):
+        name = names[r[V_SLOT]]
+        ids.append(name)
+        overview[kinds[r[V_TYPE]]] += 1
+        compressed += r[V_LEVEL] > 0
+        swapped += r[V_PLACE] == ON_CPU
+        out_rows.append(
+            [name, TYPES[r[V_TYPE]], CLASSES[r[V_CLASS]], STATES[r[V_STATE]], r[V_PAGES], BITS[r[V_LEVEL]],
+             PLACE_NAMES[r[V_PLACE]], *r[V_PRIORITY:V_PREFIX], prefix_ids[r[V_PREFIX]] if r[V_PREFIX] >= 0 else 0,
+             r[V_SHARERS], r[V_RELOAD] / 10 if r[V_RELOAD] else 0]
+        )  # fmt: skip
+        if r[V_PLACE] == ON_GPU:
+            by_memory.append((-(r[V_PAGES] * (UNITS_PER_PAGE >> r[V_LEVEL])), k))
+            by_safety.append((-r[V_VALUE], r[V_PRIORITY], r[V_PROGRESS], k))
+    by_memory.sort()
+    by_safety.sort()
+    overview |= {"compressed": compressed, "swapped": swapped}
+    if h[HIDDEN]:
+        overview["not_shown"] = h[HIDDEN]
+    return {
+        "memory_usage": round(h[USED] / h[GPU_], 4),
+        "memory_budget": round(h[BUDGET_] / h[GPU_], 4),
+        "episode_remaining": h[LEFT],
+        "time_above_0_95": h[ABOVE],
+        "pending_queue_growth": h[GROWTH],
+        "pages": {
+            "used": _pages(h[USED]), "budget": _pages(h[BUDGET_]), "gpu": _pages(h[GPU_]), "cpu_used": _pages(h[CPU_USED]),
+            "cpu": _pages(h[CPU_CAP]), "link_per_window": _pages(h[LINK_UNITS]),
+        },
+        "prefill_backlog_s": h[BACKLOG_MS] / 1000,
+        "cache_overview": overview,
+        "columns": list(COLUMNS),
+        "rows": out_rows,
+        "top_memory_entries": [ids[k] for *_, k in by_memory[:TOP]],
+        "top_eviction_candidates": [ids[k] for *_, k in by_safety[:TOP]],
+        "pending_summary": {
+            "queued": h[QUEUED_N], "pages_needed": _pages(h[NEED]), "from_cpu": _pages(h[NEED_CPU]),
+            "first_needs": _pages(h[NEED_FIRST]), "first_waited": h[WAIT_FIRST] / 10, "first": pending[:TOP],
+        },
+        "visible_seq_ids": ids,
+    }  # fmt: skip
+
+
+def to_text(values: dict) -> str:
+    """Compact JSON, fixed key order."""
+    return json.dumps(values, separators=(",", ":"))
+
+
+_TYPE, _CLASS, _STATE, _PLACE = ({name: k for k, name in enumerate(n)} for n in (TYPES, CLASSES, STATES, PLACE_NAMES))
+_LEVEL = {bits: level for level, bits in enumerate(BITS)}
+
+
+def read_view(values: dict) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The view behind an observation, and the seq_id of each row.
+
+    Raises:
+        ValueError: the dictionary is not an observation of this environment.
+    """
+    try:
+        rows, head = new_view()
+        ids = [r[0] for r in values["rows"]]
+        prefixes: dict = {}
+        for k, r in enumerate(values["rows"]):
+            rows[k] = (
+                k, _TYPE[r[1]], _CLASS[r[2]], _STATE[r[3]], r[4], _LEVEL[r[5]], _PLACE[r[6]], *r[7:13],
+                prefixes.setdefault(r[13], len(prefixes)) if r[13] else -1, r[14], round(r[15] * 10),
+            )  # fmt: skip
+        pages, pending = values["pages"], values["pending_summary"]
+        head[N_ROWS], head[LEFT] = len(ids), values["episode_remaining"]
+        for slot, number in (
+            (USED, pages["used"]), (BUDGET_, pages["budget"]), (GPU_, pages["gpu"]), (CPU_USED, pages["cpu_used"]),
+            (CPU_CAP, pages["cpu"]), (LINK_UNITS, pages["link_per_window"]), (NEED, pending["pages_needed"]),
+            (NEED_FIRST, pending["first_needs"]), (NEED_CPU, pending["from_cpu"]),
+        ):  # fmt: skip
+            head[slot] = round(number * UNITS_PER_PAGE)
+        head[QUEUED_N], head[WAIT_FIRST] = pending["queued"], round(pending["first_waited"] * 10)
+        head[GROWTH], head[ABOVE] = values["pending_queue_growth"], values["time_above_0_95"]
+        head[BACKLOG_MS] = round(values["prefill_backlog_s"] * 1000)
+        head[HIDDEN] = values["cache_overview"].get("not_shown", 0)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(f"not an observation of the eviction environment: {type(error).__name__} {error}") from None
+    return rows, head, ids

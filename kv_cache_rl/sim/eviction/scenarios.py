@@ -1,0 +1,86 @@
+"""Scenario sets: the committed ones, files of your own, and windows cut from a trace."""
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, SPLITS, Scenario, ScenarioError, dumps
+
+_ROOTS = (Path(__file__).parents[2] / "scenarios", Path(__file__).parents[3] / "scenarios")
+
+
+def set_path(split: str, difficulty: str) -> Path:
+    """Where a committed set lives: inside the installed package, or at the root of a checkout."""
+    root = next((r for r in _ROOTS if r.is_dir()), _ROOTS[1])
+    return root / split / f"{difficulty}.jsonl"
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ScenarioError(f"unknown {what} {value!r}; use one of {', '.join(known)}")
+
+
+def load_file(path: str | Path) -> tuple[Scenario, ...]:
+    """Every scenario of a JSON Lines file (gzip too).
+
+    Raises:
+        ScenarioError: naming the file, the line, the field and the remedy.
+    """
+    path = Path(path)
+    scenarios = []
+    try:
+        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        with opened as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    scenarios.append(_read_line(line, f"{path}:{number}"))
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ScenarioError(f"{path}: cannot be read ({reason}); check the path and its permissions") from None
+    if not scenarios:
+        raise ScenarioError(f"{path}: holds no scenario; make some with `kv-cache-rl scenarios generate`")
+    return tuple(scenarios)
+
+
+def _read_line(line: str, where: str) -> Scenario:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise ScenarioError(f"{where}: not JSON ({error}); the line may be truncated, regenerate the file") from None
+    return Scenario.from_json(data, where)
+
+
+def load_scenarios(
+    difficulty: str = "all", split: str = "eval", num_examples: int = -1, seed: int = 42
+) -> tuple[Scenario, ...]:
+    """Scenarios of the committed sets, the same for the same arguments.
+
+    With ``difficulty="all"`` the tiers take turns. `num_examples` counts all scenarios returned, -1 takes every one;
+    `seed` orders the choice within a tier.
+
+    Raises:
+        ScenarioError: unknown names, or a set that is not there.
+    """
+    _one_of("difficulty", difficulty, (*DIFFICULTIES, "all"))
+    _one_of("split", split, SPLITS)
+    if num_examples < -1 or num_examples == 0:
+        raise ScenarioError(f"num_examples is {num_examples}; use -1 for all, or a positive number")
+    tiers = DIFFICULTIES if difficulty == "all" else (difficulty,)
+    return interleave([list(load_file(set_path(split, tier))) for tier in tiers], num_examples, seed)
+
+
+def interleave(groups: list[list[Scenario]], num_examples: int, seed: int) -> tuple[Scenario, ...]:
+    """Shuffles each group by `seed`, then takes one of each in turn."""
+    for group in groups:
+        random.Random(seed).shuffle(group)
+    longest = max((len(group) for group in groups), default=0)
+    mixed = [group[k] for k in range(longest) for group in groups if k < len(group)]
+    return tuple(mixed if num_examples < 0 else mixed[:num_examples])
+
+
+def write_file(path: str | Path, scenarios) -> None:
+    """One scenario a line; regenerating gives the same bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(dumps(scenario) + "\n" for scenario in scenarios), encoding="utf-8")

@@ -1,0 +1,215 @@
+"""The eviction scenario: everything an episode needs, drawn before it starts, so that no decision can change the demand.
+
+A scenario is one JSON object on one line. Integers are tokens, pages, steps, parts per thousand or microseconds.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from kv_cache_rl import ENVIRONMENT_VERSION
+from kv_cache_rl.core.precision import LADDER, WORK_CLASSES
+
+STEPS = 15
+MAX_CALLS_PER_STEP = 16
+PAGE_TOKENS = 128
+WAIT_LIMIT_STEPS = 5
+DIFFICULTIES = ("easy", "medium", "hard")
+SPLITS = ("train", "eval", "test")
+BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
+PLACES = ("none", "gpu", "cpu")
+DEAD_KINDS = ("", "reasoning", "ephemeral")
+
+ActionLog = list[list[list[str]]]
+"""Steps -> calls -> ``[verb, seq_id]``, ``["keep"]`` or ``["?", reason]``; ``[]`` is a message without tool calls."""
+
+
+class ScenarioError(ValueError):
+    """A scenario, or a name that selects scenarios, is not usable; the message names what, where and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One request of a session; it arrives whatever became of the one before."""
+
+    arrive: int
+    """Step of arrival; negative when it is already decoding at the start (that many steps of tokens done)."""
+    context: int
+    """Own tokens of history in front of it (the shared prefix not counted)."""
+    new: int
+    """Prompt tokens it adds."""
+    out: int
+    """Tokens to generate."""
+    after: int
+    """Own tokens of context it leaves for the next turn; what is missing to context + new + out is dead."""
+    dead: str
+    """What the dead part is: "" (none), "reasoning" or "ephemeral"."""
+    leaves: str
+    """Block type of the context left behind: "context", "tool_result", or "ephemeral" if nobody will ask for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One sequence: a conversation of turns over one growing context, or (without turns) something left over from one."""
+
+    seq_id: str
+    kind: str
+    """Block type at the start."""
+    work_class: str
+    tolerance: str
+    """Lowest precision at which its answers stay right. Hidden from the observation."""
+    priority: int
+    """Parts per thousand."""
+    rate: int
+    """Decode tokens per step."""
+    prefix: int
+    """Index of the shared prefix, or -1."""
+    place: str
+    tokens: int
+    """Own tokens cached at the start."""
+    last_access: int
+    accesses: int
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A system prompt with tool definitions, stored once for all who use it and held by an anchor entry."""
+
+    prefix_id: str
+    anchor_id: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One eviction episode, its reference returns and the action log that earned the best of them."""
+
+    id: str
+    version: str
+    difficulty: str
+    split: str
+    seed: int
+    source: str
+    """"generated", or the trace the window was cut from."""
+    hardware: str
+    model: str
+    steps: int
+    step_ms: int
+    gpu_pages: int
+    budget_pages: int
+    cpu_pages: int
+    link_ns_per_page: int
+    link_fixed_us: int
+    prefill_c1_ns: int
+    prefill_c2_ps: int
+    norm: int
+    """Completed tokens that earn the full throughput reward: 500 per 100 ms of one window."""
+    prefixes: tuple[Prefix, ...]
+    sessions: tuple[Session, ...]
+    floor: float = 0.0
+    floor_by: str = ""
+    best: float = 0.0
+    best_log: tuple[tuple[tuple[str, ...], ...], ...] = ()
+
+    @property
+    def step_us(self) -> int:
+        return self.step_ms * 1000
+
+    def to_json(self) -> dict:
+        """The scenario as plain JSON values; `from_json` gives it back."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(data: object, where: str = "scenario") -> "Scenario":
+        """Reads and checks a scenario.
+
+        Raises:
+            ScenarioError: naming `where`, the field and the remedy.
+        """
+        scenario = _build(Scenario, data, where)
+        _check(scenario, where)
+        return scenario
+
+
+def dumps(scenario: Scenario) -> str:
+    """One compact line, the same bytes on every machine."""
+    return json.dumps(scenario.to_json(), separators=(",", ":"), ensure_ascii=True)
+
+
+_NESTED = {"turns": Turn, "sessions": Session, "prefixes": Prefix}
+_REMEDY = "regenerate the file with `kv-cache-rl scenarios generate`"
+
+
+def _build(cls, data, where):
+    if not isinstance(data, dict):
+        raise ScenarioError(f"{where}: expected a JSON object, got {type(data).__name__}; {_REMEDY}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(data) - set(fields)):
+        raise ScenarioError(f"{where}: unknown field {unknown[0]!r}; remove it or {_REMEDY}")
+    values = {}
+    for name, field in fields.items():
+        if name not in data:
+            if field.default is dataclasses.MISSING:
+                raise ScenarioError(f"{where}: field {name!r} is missing; {_REMEDY}")
+            continue
+        values[name] = _value(name, field, data[name], f"{where}.{name}")
+    return cls(**values)
+
+
+def _value(name, field, value, where):
+    if name in _NESTED:
+        if not isinstance(value, list):
+            raise ScenarioError(f"{where}: expected a list, got {type(value).__name__}; {_REMEDY}")
+        return tuple(_build(_NESTED[name], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if name == "best_log":
+        if not isinstance(value, list) or not all(isinstance(step, list) for step in value):
+            raise ScenarioError(f"{where}: expected a list of steps; {_REMEDY}")
+        try:
+            return tuple(tuple(tuple(str(word) for word in call) for call in step) for step in value)
+        except TypeError:
+            raise ScenarioError(f"{where}: every call must be a list like ['evict', 's7']; {_REMEDY}") from None
+    expected = {"int": int, "str": str, "float": (int, float)}[getattr(field.type, "__name__", field.type)]
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise ScenarioError(f"{where}: expected {field.type.__name__}, got {value!r}; {_REMEDY}")
+    return value
+
+
+def _check(scenario: Scenario, where: str) -> None:
+    def need(ok, field, rule):
+        if not ok:
+            raise ScenarioError(f"{where}: {field} {rule}; {_REMEDY}")
+
+    need(
+        scenario.version == ENVIRONMENT_VERSION,
+        f"version {scenario.version!r}",
+        f"is not {ENVIRONMENT_VERSION!r}, which this release plays (scores compare only within one version)",
+    )
+    need(scenario.difficulty in DIFFICULTIES, "difficulty", f"must be one of {', '.join(DIFFICULTIES)}")
+    need(1 <= scenario.steps <= 1000, "steps", "must be 1 to 1000")
+    for field in ("step_ms", "gpu_pages", "budget_pages", "link_ns_per_page", "prefill_c1_ns", "norm"):
+        need(0 < getattr(scenario, field) < 2**40, field, "must be positive and below 2^40")
+    for field in ("cpu_pages", "link_fixed_us", "prefill_c2_ps"):
+        need(0 <= getattr(scenario, field) < 2**40, field, "must be at least 0 and below 2^40")
+    need(scenario.budget_pages <= scenario.gpu_pages, "budget_pages", "must not exceed gpu_pages")
+    need(0 < len(scenario.sessions) <= 512, "sessions", "must be 1 to 512")
+    names = [s.seq_id for s in scenario.sessions] + [p.anchor_id for p in scenario.prefixes]
+    need(len(set(names)) == len(names), "sessions", "must have distinct seq_ids")
+    for s in scenario.sessions:
+        at = f"session {s.seq_id!r}: "
+        need(s.kind in BLOCK_TYPES, at + "kind", f"must be one of {', '.join(BLOCK_TYPES)}")
+        need(s.work_class in WORK_CLASSES, at + "work_class", f"must be one of {', '.join(WORK_CLASSES)}")
+        need(s.tolerance in LADDER, at + "tolerance", f"must be one of {', '.join(LADDER)}")
+        need(s.place in PLACES, at + "place", f"must be one of {', '.join(PLACES)}")
+        need(0 <= s.priority <= 1000, at + "priority", "must be 0 to 1000")
+        need(0 < s.rate < 2**20, at + "rate", "must be positive")
+        need(-1 <= s.prefix < len(scenario.prefixes), at + "prefix", "must be -1 or the index of a prefix")
+        need(0 <= s.tokens < 2**31, at + "tokens", "must be at least 0")
+        need((s.tokens > 0) == (s.place != "none"), at + "place", "must be 'none' exactly when nothing is cached")
+        arrivals = [t.arrive for t in s.turns]
+        need(arrivals == sorted(arrivals), at + "turns", "must be in order of arrival")
+        for t in s.turns:
+            need(min(t.context, t.new, t.after) >= 0 and t.out > 0, at + "turns", "must have non-negative lengths, out > 0")
+            need(t.after <= t.context + t.new + t.out, at + "turns", "cannot leave more context than they made")
+            need(t.dead in DEAD_KINDS, at + "dead", f"must be one of {DEAD_KINDS}")
+            need(t.leaves in BLOCK_TYPES, at + "leaves", f"must be one of {', '.join(BLOCK_TYPES)}")

@@ -1,0 +1,33 @@
+"""Real traces: readers of published formats, and windows cut from them. Standard library only."""
+
+from kv_cache_rl.traces.bailian import BailianRequest, read_bailian
+from kv_cache_rl.traces.claude_code import Request, Session, SubAgent, read_sessions, shared_blocks
+from kv_cache_rl.traces.errors import TraceError
+from kv_cache_rl.traces.formats import FORMATS, detect, read
+from kv_cache_rl.traces.mooncake import MooncakeRequest, read_mooncake
+from kv_cache_rl.traces.tables import AzureRequest, BurstGPTRequest, read_azure, read_burstgpt
+from kv_cache_rl.traces.windows import Window, WindowSession, WindowTurn, cut_windows
+
+__all__ = [
+    "FORMATS",
+    "AzureRequest",
+    "BailianRequest",
+    "BurstGPTRequest",
+    "MooncakeRequest",
+    "Request",
+    "Session",
+    "SubAgent",
+    "TraceError",
+    "Window",
+    "WindowSession",
+    "WindowTurn",
+    "cut_windows",
+    "detect",
+    "read",
+    "read_azure",
+    "read_bailian",
+    "read_burstgpt",
+    "read_mooncake",
+    "read_sessions",
+    "shared_blocks",
+]
