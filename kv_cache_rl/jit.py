@@ -29,5 +29,6 @@ def _cache_folder() -> Path:
     return folder
 
 
-numba.config.CACHE_DIR = str(_cache_folder())
+# Numba fills this module from the environment at import, so that no checker sees the name.
+numba.config.CACHE_DIR = str(_cache_folder())  # pyrefly: ignore[missing-attribute]
 njit = functools.partial(numba.njit, cache=True)

@@ -71,9 +71,7 @@ def read_observation(text: str) -> dict:
     try:
         observation = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DialogueError(
-            f"an observation is not valid JSON ({error}); send it exactly as the environment gave it"
-        ) from None
+        raise DialogueError(f"an observation is not valid JSON ({error}); send it exactly as the environment gave it") from None
     if not isinstance(observation, dict):
         raise DialogueError("an observation is not a JSON object; send it exactly as the environment gave it")
     return observation

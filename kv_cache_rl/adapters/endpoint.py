@@ -61,24 +61,18 @@ def known_policy(name: str) -> str:
 def read_request(raw: bytes, models: Sequence[str]) -> dict:
     """The request as a dict with a known model, messages, and tools. Raises Refused where it has none."""
     if len(raw) > MAX_BODY_BYTES:
-        raise Refused(
-            413, f"the request has {len(raw):,} bytes, the limit is {MAX_BODY_BYTES:,}; send a shorter dialogue"
-        )
+        raise Refused(413, f"the request has {len(raw):,} bytes, the limit is {MAX_BODY_BYTES:,}; send a shorter dialogue")
     try:
         request = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not valid JSON ({error}); send a JSON object") from None
     if not isinstance(request, dict):
-        raise Refused(
-            400, f"the body is a JSON {type(request).__name__}; send an object with model, messages and tools"
-        )
+        raise Refused(400, f"the body is a JSON {type(request).__name__}; send an object with model, messages and tools")
     model = request.get("model")
     if not isinstance(model, str) or not model:
         raise Refused(400, f"model is missing; name one of {', '.join(models)}", "model")
     if model not in models:
-        raise Refused(
-            404, f"there is no model {model!r} here; choose one of {', '.join(models)}", "model", "model_not_found"
-        )
+        raise Refused(404, f"there is no model {model!r} here; choose one of {', '.join(models)}", "model", "model_not_found")
     if not isinstance(request.get("messages"), list) or not request["messages"]:
         raise Refused(400, "messages is missing or empty; send the dialogue as a list of messages", "messages")
     if not isinstance(request.get("tools", []), list):
@@ -131,9 +125,7 @@ def create_app(policy: str | None = None) -> FastAPI:
     @app.get("/v1/models/{name}")
     async def one_model(name: str) -> Response:
         if name not in models:
-            raise Refused(
-                404, f"there is no model {name!r} here; choose one of {', '.join(models)}", "model", "model_not_found"
-            )
+            raise Refused(404, f"there is no model {name!r} here; choose one of {', '.join(models)}", "model", "model_not_found")
         return json_response(card(name))
 
     @app.exception_handler(Refused)
@@ -143,9 +135,7 @@ def create_app(policy: str | None = None) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def no_such_page(request: Request, error: HTTPException) -> Response:
         known = "POST /v1/chat/completions, GET /v1/models"
-        return Refused(
-            error.status_code, f"{request.method} {request.url.path}: {error.detail}; try {known}"
-        ).response()
+        return Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail}; try {known}").response()
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
@@ -166,9 +156,7 @@ def listen(port: int, host: str = HOST) -> socket.socket:
         listener.listen(2048)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise EndpointError(
-            f"cannot listen on {host}:{port} ({error}); give another --port, or 0 for a free one"
-        ) from error
+        raise EndpointError(f"cannot listen on {host}:{port} ({error}); give another --port, or 0 for a free one") from error
     return listener
 
 

@@ -67,9 +67,7 @@ def measure_all(scenarios: Sequence["Scenario"], seconds: float, episodes: int) 
             peer=same_code,
             peer_value=interpreted,
         ),
-        Measured(
-            "single episode, with text", text, rate, 5e3, peer="json round trip of one observation", peer_value=trips
-        ),
+        Measured("single episode, with text", text, rate, 5e3, peer="json round trip of one observation", peer_value=trips),
         Measured("oracle", measure.oracle_seconds(scenarios), "s/scenario", 0.3, more_is_better=False),
         Measured("import kv_cache_rl", library, "s", 0.3, more_is_better=False, peer="import numba", peer_value=numba),
         Measured(
@@ -87,6 +85,10 @@ def measure_all(scenarios: Sequence["Scenario"], seconds: float, episodes: int) 
         bare = scenario.steps / text
         peer = "same episode without a chat model"
         found.append(Measured("evaluation through verifiers", evaluation, "CPU-s/episode", 0.2, False, peer, bare))
+        other = measure.evaluation_cpu_seconds(2, harness="null")
+        if other is not None:
+            ours = "the default harness"
+            found.append(Measured("the same, `null` harness", other, "CPU-s/episode", None, False, ours, evaluation))
     return found
 
 
@@ -101,6 +103,8 @@ def run_bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure the simulator, the oracle, imports and the evaluation, beside named peers, with the machine's facts.
+
+    The `null` harness is measured where `uv` is on the PATH (it starts its programs with it).
 
     Example: kv-cache-rl bench --json
     """

@@ -54,9 +54,7 @@ def hosted_target(model: str, base_url: str | None, api_key_var: str) -> dict:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"--base-url {url!r} is not an address; give something like http://127.0.0.1:8000/v1")
     if not os.environ.get(api_key_var) and parts.hostname not in LOOPBACK:
-        raise BadInput(
-            f"{api_key_var} is not set, and {parts.hostname} wants a key; export it, or name another --api-key-var"
-        )
+        raise BadInput(f"{api_key_var} is not set, and {parts.hostname} wants a key; export it, or name another --api-key-var")
     return {"model": model, "base_url": url, "api_key_var": api_key_var}
 
 
@@ -113,10 +111,7 @@ def evaluate_targets(folder: Path, config: Mapping, scenario_count: int, resume:
                     model=target["model"],
                     base_url=target["base_url"] or embedded,
                     api_key_var=target["api_key_var"],
-                    **{
-                        key: config[key]
-                        for key in ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
-                    },
+                    **{key: config[key] for key in ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")},
                     output_dir=folder / runs.slug(target["model"]),
                     resume=resume,
                     on_rollout=recorder,
@@ -140,9 +135,7 @@ def finish(folder: Path, config: Mapping, outcomes: list["Outcome"], scenarios: 
         print_json({**summary, "folder": str(folder), "report": str(folder / runs.REPORT)})
     else:
         out = console()
-        out.print(
-            rich_table(results_rows(outcomes, scenarios), f"{len(scenarios)} scenarios, {len(outcomes)} rollouts")
-        )
+        out.print(rich_table(results_rows(outcomes, scenarios), f"{len(scenarios)} scenarios, {len(outcomes)} rollouts"))
         for sentence in difference_sentences(outcomes):
             out.print(sentence)
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]
@@ -150,6 +143,12 @@ def finish(folder: Path, config: Mapping, outcomes: list["Outcome"], scenarios: 
         out.print(f"results: {folder}\nreport:  {folder / runs.REPORT}", soft_wrap=True)
     for outcome in failed[:5]:
         typer.echo(f"failed: {outcome.model} on {outcome.scenario_id}: {outcome.error}", err=True)
+    for target in config["targets"]:
+        mine = [outcome for outcome in outcomes if outcome.model == target["model"]]
+        if target["base_url"] and all(outcome.error is not None for outcome in mine):
+            url, key, name = target["base_url"], target["api_key_var"], target["model"]
+            hint = f"does {url} answer, serve {name!r}, and take the key in {key}?"
+            typer.echo(f"every rollout of {name} failed; {hint}", err=True)
     if failed:
         typer.echo(
             f"{len(failed)} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume {folder}",
@@ -161,9 +160,7 @@ def finish(folder: Path, config: Mapping, outcomes: list["Outcome"], scenarios: 
 def run_eval(
     policy: Policies = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A model on an OpenAI-compatible server.")] = None,
-    base_url: Annotated[
-        str | None, typer.Option(help=f"Its server; default $OPENAI_BASE_URL or {DEFAULT_BASE_URL}.")
-    ] = None,
+    base_url: Annotated[str | None, typer.Option(help=f"Its server; default $OPENAI_BASE_URL or {DEFAULT_BASE_URL}.")] = None,
     api_key_var: Annotated[str, typer.Option(help="Environment variable that holds its API key.")] = "OPENAI_API_KEY",
     difficulty: Difficulty = "all",
     split: Split = "eval",
@@ -172,9 +169,7 @@ def run_eval(
     trace: Trace = None,
     max_concurrent: Annotated[int, typer.Option(help="Episodes in flight.", min=1)] = 32,
     output_dir: Annotated[Path, typer.Option(help="Where the run folder is made.")] = Path("runs"),
-    resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run folder; other options are read from it.")
-    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder; other options are read from it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate policies and models with verifiers: table, run folder, HTML report.

@@ -5,26 +5,61 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import AsJson, console, print_json
+
+START, END = "<!-- measured: make landscape -->", "<!-- end of measured -->"
 
 
 def run_landscape(
     per_tier: Annotated[int, typer.Option(help="Scenarios per tier.", min=2)] = 30,
-    seed: Annotated[int, typer.Option(help="First seed of the scenarios.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the scenarios.")] = 4_000_037,
+    page: Annotated[Path | None, typer.Option(help="Rewrite the measured part of this Markdown page.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the raw numbers to this JSON file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure whether looking pays: floor, deciders, oracle, acceptance rate, on fresh scenarios.
+    """Measure whether looking pays: floor, deciders, oracle, acceptance rate, ablations; exit 1 if a claim fails.
 
-    Example: kv-cache-rl landscape --per-tier 30 --json
+    Example: kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md
     """
+    from rich.markdown import Markdown
+    from rich.progress import Progress
+
     from kv_cache_rl.cli.runs import write_json
+    from kv_cache_rl.reports.landscape import claims, markdown
     from kv_cache_rl.search.landscape import run
 
-    found = run(per_tier, seed)
+    with Progress(console=console(), disable=as_json, transient=True) as bar:
+        tasks: dict = {}
+
+        def advance(tier: str, done: int) -> None:
+            if tier not in tasks:
+                tasks[tier] = bar.add_task(tier, total=per_tier)
+            bar.update(tasks[tier], completed=done)
+
+        raw = run(per_tier, seed, progress=advance)
+    found = claims(raw)
     if out is not None:
-        write_json(out, found)
+        write_json(out, raw)
+    text = markdown(raw)
+    if page is not None:
+        _rewrite(page, text)
     if as_json:
-        print_json(found)
+        print_json({**raw, "claims": found})
     else:
-        console().print_json(data=found)
+        console().print(Markdown(text))
+    if not all(c["holds"] for c in found):
+        raise typer.Exit(1)
+
+
+def _rewrite(page: Path, text: str) -> None:
+    """Puts `text` between the markers of `page`, which may be a new file."""
+    try:
+        old = page.read_text(encoding="utf-8") if page.exists() else f"{START}\n{END}\n"
+        head, rest = old.split(START, 1)
+        tail = rest.split(END, 1)[1]
+        page.write_text(f"{head}{START}\n{text}\n{END}{tail}", encoding="utf-8")
+    except (ValueError, IndexError):
+        raise BadInput(f"{page}: has no lines {START!r} and {END!r}; add them where the tables belong") from None
+    except OSError as error:
+        raise BadInput(f"{page}: cannot be written ({error.strerror}); check the path and its permissions") from None

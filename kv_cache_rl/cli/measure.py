@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -49,26 +50,27 @@ def packed(scenarios: Sequence["Scenario"], copies: int) -> tuple["np.ndarray", 
 
 
 def vectorised_steps(scenarios: Sequence["Scenario"], seconds: float, workers: int = 2) -> float:
-    """Environment steps per second of two batches side by side, every step with one call per episode."""
+    """Environment steps per second of batches side by side, small enough for the cache, one call per step."""
     import numpy as np
 
     from kv_cache_rl.search.rollout import step_batch, threads
 
-    scns, start = packed(scenarios, copies=-(-256 // len(scenarios)))
+    scns, start = packed(scenarios, copies=-(-96 // len(scenarios)))
     steps = scenarios[0].steps
     rng = np.random.default_rng(0)
     verbs, slots = rng.integers(1, 4, (steps, len(scns), 1)), rng.integers(0, 30, (steps, len(scns), 1))
     calls = np.ascontiguousarray(np.stack([verbs, slots], axis=3))
     counts = np.ones(len(scns), np.int64)
 
-    def batch() -> None:
-        states = start.copy()
-        for step in range(steps):
-            step_batch(scns, states, calls[step], counts)
+    def batches() -> None:
+        for _ in range(10):
+            states = start.copy()
+            for step in range(steps):
+                step_batch(scns, states, calls[step], counts)
 
     def work() -> int:
-        threads([batch] * workers, workers)
-        return workers * steps * len(scns)
+        threads([batches] * workers, workers)
+        return workers * 10 * steps * len(scns)
 
     return best_rate(work, seconds)
 
@@ -181,10 +183,10 @@ def interpreted_steps(scenario: "Scenario") -> float:
         return float(done.stdout.split()[-1])
 
 
-def evaluation_cpu_seconds(num_examples: int) -> float | None:
-    """CPU seconds of this process per episode evaluated through verifiers, the policy served by another process.
+def evaluation_cpu_seconds(num_examples: int, harness: str | None = None) -> float | None:
+    """CPU seconds of this process and its children per episode evaluated through verifiers, the policy served elsewhere.
 
-    None where the environment package is not installed.
+    None where the environment package is not installed, or where `harness` starts programs with uv and there is no uv.
     """
     from kv_cache_rl.adapters.endpoint import serving
 
@@ -192,18 +194,25 @@ def evaluation_cpu_seconds(num_examples: int) -> float | None:
         evaluate = import_module("kv_cache_eviction").evaluate
     except (ModuleNotFoundError, AttributeError):
         return None
+    if harness and shutil.which("uv") is None:
+        return None
+
+    def cpu() -> float:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(part.ru_utime + part.ru_stime for part in used)
 
     def run(base_url: str, count: int) -> float:
         with TemporaryDirectory() as folder:
-            before = resource.getrusage(resource.RUSAGE_SELF)
-            rows = evaluate(model="value_aware", base_url=base_url, num_examples=count, output_dir=folder)
-            after = resource.getrusage(resource.RUSAGE_SELF)
+            before = cpu()
+            arguments = {"model": "value_aware", "base_url": base_url, "api_key_var": "KV_CACHE_RL_NO_KEY"}
+            rows = evaluate(**arguments, num_examples=count, output_dir=folder, harness=harness)
+            used = cpu() - before
         if any(row["error"] for row in rows):
             raise RuntimeError(f"an evaluated episode failed: {next(row['error'] for row in rows if row['error'])}")
-        return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / len(rows)
+        return used / len(rows)
 
     with serving(process=True) as base_url:
-        run(base_url, 3)
+        run(base_url, min(num_examples, 3))
         return run(base_url, num_examples)
 
 
@@ -212,9 +221,7 @@ def machine_facts() -> dict:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = [
-            line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0] if names else model
 
     def installed(package: str) -> str | None:

@@ -43,11 +43,13 @@ def select_scenarios(
     difficulty: str, split: str, num_examples: int, seed: int, trace: Path | str | None
 ) -> tuple["Scenario", ...]:
     """The scenarios of a committed set, or the windows cut from a trace. Raises BadInput where there are none."""
-    from kv_cache_rl.sim.eviction import load_scenarios, scenarios_from_trace
-
     if trace is not None:
+        from kv_cache_rl.search.sets import scenarios_from_trace
+
         scenarios = scenarios_from_trace(Path(trace), difficulty=difficulty, num_examples=num_examples, seed=seed)
     else:
+        from kv_cache_rl.sim.eviction import load_scenarios
+
         scenarios = load_scenarios(difficulty=difficulty, split=split, num_examples=num_examples, seed=seed)
     if not scenarios:
         where = f"{trace}" if trace is not None else f"the {split} set"
@@ -68,9 +70,7 @@ def find_scenario(name: str) -> "Scenario":
         return by_id[choose("scenario", wanted, by_id)] if wanted else found[0]
     match = re.fullmatch(r"eviction-(\w+)-(\w+)-\d+-v.+", name)
     if not match or match[1] not in SPLITS or match[2] not in TIERS:
-        raise BadInput(
-            f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v1, FILE.jsonl or FILE.jsonl:ID"
-        )
+        raise BadInput(f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v1, FILE.jsonl or FILE.jsonl:ID")
     by_id = {scenario.id: scenario for scenario in load_scenarios(difficulty=match[2], split=match[1])}
     return by_id[choose("scenario", name, by_id)]
 
@@ -79,13 +79,21 @@ def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+MIN_WIDTH = 112
+"""What the results table needs: a narrower terminal wraps its lines rather than losing numbers."""
 
 
 def console(stderr: bool = False) -> "Console":
     """A terminal to print to; tables keep their width where the output is a file."""
     from rich.console import Console
 
-    return Console(stderr=stderr, width=None if sys.stdout.isatty() or stderr else 140, highlight=False)
+    if stderr:
+        return Console(stderr=True, highlight=False)
+    width = max(Console().width, MIN_WIDTH) if sys.stdout.isatty() else 140
+    return Console(width=width, highlight=False)
 
 
 def track(items: Sequence, what: str, quiet: bool):

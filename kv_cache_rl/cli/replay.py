@@ -79,9 +79,7 @@ def run_replay(
         str | None,
         typer.Option("--policy", "-p", help="Who plays: a policy, or oracle for the best known; default value_aware."),
     ] = None,
-    run: Annotated[
-        Path | None, typer.Option(help="Replay what this run folder recorded, instead of playing it now.")
-    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Replay what this run folder recorded, instead of playing it now.")] = None,
     delay: Annotated[float, typer.Option(help="Seconds to wait after each window.", min=0)] = 0.0,
     as_json: AsJson = False,
 ) -> None:
@@ -100,9 +98,7 @@ def run_replay(
         print_json(report_json(found, report, player))
         return
     out = console()
-    out.print(
-        f"[bold]{found.id}[/] by [bold]{player}[/]: {found.steps} windows of {found.step_ms / 1000:g} s", soft_wrap=True
-    )
+    out.print(f"[bold]{found.id}[/] by [bold]{player}[/]: {found.steps} windows of {found.step_ms / 1000:g} s", soft_wrap=True)
     for window in report.timeline:
         for line in window_lines(window):
             out.print(line, soft_wrap=True)

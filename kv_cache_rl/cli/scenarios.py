@@ -34,7 +34,22 @@ def write_scenarios(path: Path, scenarios: "list[Scenario] | tuple[Scenario, ...
 
     write_file(path, scenarios)
     tiers = Counter(scenario.difficulty for scenario in scenarios)
-    return {"file": str(path), "scenarios": len(scenarios), "tiers": dict(tiers), "bytes": path.stat().st_size}
+    return {
+        "file": str(path),
+        "scenarios": len(scenarios),
+        "tiers": dict(tiers),
+        "bytes": path.stat().st_size,
+        "physics": where_it_stands(scenarios),
+    }
+
+
+def where_it_stands(scenarios: "list[Scenario] | tuple[Scenario, ...]") -> dict[str, float]:
+    """Means over the scenarios of their `physics`."""
+    from kv_cache_rl.search.landscape import physics
+
+    rows = [physics(scenario) for scenario in scenarios]
+    columns = {name: [row[name] for row in rows if row[name] == row[name]] for name in rows[0]}
+    return {name: round(sum(values) / len(values), 3) for name, values in columns.items() if values}
 
 
 def tell_written(facts: dict, as_json: bool) -> None:
@@ -43,6 +58,13 @@ def tell_written(facts: dict, as_json: bool) -> None:
     else:
         tiers = ", ".join(f"{count} {tier}" for tier, count in facts["tiers"].items())
         typer.echo(f"{facts['scenarios']} scenarios ({tiers}) in {facts['file']} ({facts['bytes']:,} bytes)")
+        p = facts["physics"]
+        typer.echo(
+            f"  in windows: return gap {p.get('return_gap', 0):.1f} (target 2-8), swap-in {p['swap_in']:.2f} (0.05-0.3), "
+            f"cold prefill {p['cold_prefill']:.1f} (0.5-4); {p['return_share']:.0%} of live sessions return (40 % or more)"
+        )
+        if "acceptance" in facts:
+            typer.echo(f"  kept {facts['acceptance']:.0%} of {facts['tried']} tried (20 % or more)")
 
 
 @app.command("from-trace")
@@ -62,25 +84,6 @@ def from_trace(
     tell_written(write_scenarios(out, select_scenarios(difficulty, "eval", total, seed, trace)), as_json)
 
 
-def faults_of(scenario: "Scenario") -> list[str]:
-    """What is wrong with a scenario's stored returns, found by playing it again; empty where all is well."""
-    from kv_cache_rl.sim.eviction import DECIDERS, replay, rollout
-
-    faults = []
-    best = replay(scenario, scenario.best_log).total
-    if best != scenario.best:
-        faults.append(f"best is stored as {scenario.best}, its log earns {best}")
-    if scenario.floor_by not in DECIDERS:
-        faults.append(f"floor_by names {scenario.floor_by!r}, which is no policy")
-    else:
-        floor = rollout(scenario, DECIDERS[scenario.floor_by]()).total
-        if floor != scenario.floor:
-            faults.append(f"floor is stored as {scenario.floor}, {scenario.floor_by} earns {floor}")
-    if scenario.best < scenario.floor:
-        faults.append(f"best {scenario.best} lies below the floor {scenario.floor}")
-    return faults
-
-
 @app.command("verify")
 def verify(
     files: Annotated[list[Path] | None, typer.Argument(help="Scenario files; default: the committed sets.")] = None,
@@ -90,18 +93,20 @@ def verify(
 
     Example: kv-cache-rl scenarios verify scenarios/eval/hard.jsonl
     """
-    from kv_cache_rl.sim.eviction import SPLITS, load_file, load_scenarios
+    from kv_cache_rl.search.sets import verify as faults_of
+    from kv_cache_rl.sim.eviction import FLOOR, SPLITS, load_file, load_scenarios
 
     if files:
         scenarios = [scenario for path in files for scenario in load_file(path)]
     else:
         scenarios = [scenario for split in SPLITS for scenario in load_scenarios(split=split)]
-    if not scenarios:
-        raise BadInput("the files hold no scenario; make some with kv-cache-rl scenarios generate")
-    repeated = [name for name, count in Counter(scenario.id for scenario in scenarios).items() if count > 1]
-    found = [{"scenario_id": name, "fault": "the id stands more than once"} for name in repeated]
+    counts = Counter(scenario.id for scenario in scenarios)
+    found = [{"scenario_id": name, "fault": f"the id stands {n} times"} for name, n in counts.items() if n > 1]
     for scenario in track(scenarios, "verify", as_json):
-        found += [{"scenario_id": scenario.id, "fault": fault} for fault in faults_of(scenario)]
+        if scenario.floor_by not in FLOOR:
+            fault = f"floor_by names {scenario.floor_by!r}, which is none of {', '.join(FLOOR)}"
+            found.append({"scenario_id": scenario.id, "fault": fault})
+        found += [{"scenario_id": scenario.id, "fault": fault} for _, fault in faults_of([scenario])]
     if as_json:
         print_json({"scenarios": len(scenarios), "faults": found})
     else:
@@ -158,55 +163,33 @@ def print_scenario(scenario: "Scenario") -> None:
     out.print(table)
 
 
-MIN_GAIN = 0.05
-"""By how much the best known must beat the best blind decider for a scenario to be kept."""
-
-
-def completed(scenario: "Scenario") -> "Scenario":
-    """The scenario with its floor and best known filled in."""
-    from dataclasses import replace
-
-    from kv_cache_rl.search.oracle import solve
-    from kv_cache_rl.search.rollout import policy_return
-    from kv_cache_rl.sim.eviction import FLOOR
-
-    returns = {name: policy_return(scenario, name) for name in FLOOR}
-    floor_by = max(returns, key=lambda name: returns[name])
-    log, best = solve(scenario)
-    best_log = tuple(tuple(tuple(call) for call in step) for step in log)
-    return replace(scenario, floor=returns[floor_by], floor_by=floor_by, best=best, best_log=best_log)
-
-
-def kept(difficulty: str, count: int, seed: int) -> "tuple[list[Scenario], int]":
-    """The first `count` generated scenarios of a tier in which looking pays, and how many were tried."""
-    from kv_cache_rl.sim.eviction.generate import generate
-
-    found: list[Scenario] = []
-    tried = 0
-    while len(found) < count:
-        if tried >= 50 * count + 50:
-            raise BadInput(f"only {len(found)} of {tried} {difficulty} scenarios are worth keeping; ask for fewer")
-        scenario = completed(generate(difficulty, seed, "train", tried))
-        tried += 1
-        if scenario.best - scenario.floor >= MIN_GAIN:
-            found.append(scenario)
-    return found, tried
-
-
 @app.command("generate")
 def generate_file(
     out: Out,
     difficulty: Difficulty = "all",
     num_examples: NumExamples = None,
     seed: Seed = 42,
+    committed: Annotated[bool, typer.Option("--committed", help="The sets of the release, into the folder --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Generate new scenarios with floor and best known, kept where looking pays; the same file for the same arguments.
 
     Example: kv-cache-rl scenarios generate --out more.jsonl --difficulty hard --num-examples 100 --seed 7
     """
+    from kv_cache_rl.search.sets import COMMITTED_WIDTH, SEEDS, SIZES, make_set
     from kv_cache_rl.sim.eviction import TIERS
 
+    if committed:
+        written = []
+        for split, tier in track([(split, tier) for split in SIZES for tier in TIERS], "generate", as_json):
+            made, tries = make_set(tier, split, SIZES[split], SEEDS[split], COMMITTED_WIDTH)
+            facts = write_scenarios(out / split / f"{tier}.jsonl", made)
+            written.append({**facts, "tried": tries, "acceptance": round(len(made) / tries, 4)})
+            if not as_json:
+                tell_written(written[-1], as_json)
+        if as_json:
+            print_json({"sets": written})
+        return
     choose("difficulty", difficulty, [*TIERS, "all"])
     total = how_many(num_examples, difficulty)
     if total < 0:
@@ -215,7 +198,7 @@ def generate_file(
     shares = {tier: total // len(tiers) + (rank < total % len(tiers)) for rank, tier in enumerate(tiers)}
     scenarios, tried = [], 0
     for tier in track([tier for tier in tiers if shares[tier]], "generate", as_json):
-        more, tries = kept(tier, shares[tier], seed)
+        more, tries = make_set(tier, "train", shares[tier], seed)
         scenarios, tried = scenarios + more, tried + tries
     facts = write_scenarios(out, scenarios)
     tell_written({**facts, "tried": tried, "acceptance": round(total / tried, 4)}, as_json)

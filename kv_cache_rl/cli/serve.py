@@ -1,6 +1,7 @@
 """``serve-policy``: a policy as a chat model on this machine."""
 
 import socket
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -10,9 +11,7 @@ from kv_cache_rl.cli.options import AsJson, console, print_json
 
 
 def run_serve(
-    policy: Annotated[
-        str | None, typer.Option("--policy", "-p", help="Serve this policy only; default: all of them.")
-    ] = None,
+    policy: Annotated[str | None, typer.Option("--policy", "-p", help="Serve this policy only; default: all of them.")] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8000,
     as_json: AsJson = False,
 ) -> None:
@@ -33,5 +32,5 @@ def run_serve(
         print_json({"base_url": base_url, "models": models})
     else:
         console().print(f"[bold]{base_url}[/bold]\nmodels: {', '.join(models)}\nany API key will do; Ctrl-C stops")
-    with listener:
+    with listener, suppress(KeyboardInterrupt):
         server_for(policy).run(sockets=[listener])

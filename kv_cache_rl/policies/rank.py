@@ -5,9 +5,9 @@ in `rank`, which dispatches inside compiled loops (Numba cannot look a function 
 """
 
 import numpy as np
-from kv_cache_rl.jit import njit
 
 from kv_cache_rl.core.candidates import AGE, IDLE, INSERTED, PRIORITY, RELOAD_S, SHARERS, SIZE, USES, VALUE
+from kv_cache_rl.jit import njit
 
 
 @njit
@@ -46,7 +46,9 @@ def gdsf(c):
 @njit
 def value_aware(c):
     """Safest first by eviction value (block type, hotness, priority, progress); shared prefixes and priority protect."""
-    return -c[VALUE] + 0.02 * min(c[SHARERS], 10.0) * (1.0 if c[SIZE] == 0 else 0.0) - 0.01 * min(c[IDLE], 20.0) + 0.1 * c[PRIORITY]
+    return (
+        -c[VALUE] + 0.02 * min(c[SHARERS], 10.0) * (1.0 if c[SIZE] == 0 else 0.0) - 0.01 * min(c[IDLE], 20.0) + 0.1 * c[PRIORITY]
+    )
 
 
 @njit

@@ -29,9 +29,7 @@ def memory_chart(report: Report, oracle: Report) -> str:
         for kind in BLOCK_TYPES:
             share = window["by_type"].get(kind, 0.0)
             if share > 0:
-                body.append(
-                    frame.bar(step, base, share, f"fill-{kind}", f"window {step + 1}: {kind} {share:.1%} of budget")
-                )
+                body.append(frame.bar(step, base, share, f"fill-{kind}", f"window {step + 1}: {kind} {share:.1%} of budget"))
                 base += share
     body += [frame.level(0.95, "soft", ""), frame.level(1, "budget", "budget")]
     body += [frame.line(best, "oracle-line"), frame.line(peaks, "peak-line")]
@@ -90,10 +88,7 @@ def queue_chart(report: Report, oracle: Report) -> str:
     frame = Frame(HALF, 190, 0, top, len(mine))
     ticks = [tick for tick in nice_ticks(0, top) if tick == int(tick)]
     body = [frame.axes("requests waiting", ticks=ticks)]
-    body += [
-        frame.bar(step, 0, value, "fill-queue", f"window {step + 1}: {value} waiting")
-        for step, value in enumerate(mine)
-    ]
+    body += [frame.bar(step, 0, value, "fill-queue", f"window {step + 1}: {value} waiting") for step, value in enumerate(mine)]
     body += frame.levels(best, "oracle-line")
     return svg(frame, body, "Queue per window") + legend([("fill-queue", "queue"), ("line-oracle", "oracle's queue")])
 
@@ -143,8 +138,7 @@ def reward_chart(report: Report, oracle: Report, floor: Report) -> str:
         body.append(tag("line", x1=x(tick), x2=x(tick), y1=2, y2=bottom, klass="grid"))
         body.append(label(x(tick), bottom + 14, f"{tick:+.2f}".replace("+0.00", "0")))
     rows = [
-        (f"{name.replace('_', ' ')}", f"weight {weight:g}", [p.rewards[name] * weight for p, _ in runs])
-        for name, weight in terms
+        (f"{name.replace('_', ' ')}", f"weight {weight:g}", [p.rewards[name] * weight for p, _ in runs]) for name, weight in terms
     ]
     rows.append(("total reward", "", [played.total for played, _ in runs]))
     for index, (name, weight, shares) in enumerate(rows):
@@ -203,9 +197,7 @@ def overview_chart(rows: Sequence[Row]) -> str:
         body.append(label(left - 12, middle + 4, row.policy, "lane", "end"))
         body.append(tag("line", x1=left, x2=WIDE - 62, y1=middle, y2=middle, klass="grid"))
         if reward.low is not None and reward.high is not None:
-            body.append(
-                tag("line", x1=x(reward.low), x2=x(reward.high), y1=middle, y2=middle, klass=f"whisker {klass}")
-            )
+            body.append(tag("line", x1=x(reward.low), x2=x(reward.high), y1=middle, y2=middle, klass=f"whisker {klass}"))
         body.append(
             tag(
                 "circle",

@@ -103,9 +103,7 @@ def episode(outcome: Outcome, references: References) -> str:
     )
     left = figure("Reward terms", charts.reward_chart(report, oracle, floor))
     left += figure("Link and prefill lane", charts.lanes_chart(report))
-    right = figure("Queue", charts.queue_chart(report, oracle)) + figure(
-        "Tokens completed", charts.tokens_chart(report, oracle)
-    )
+    right = figure("Queue", charts.queue_chart(report, oracle)) + figure("Tokens completed", charts.tokens_chart(report, oracle))
     body = (
         numbers
         + (f'<p class="note" style="margin-top:12px">{escape(report.notes)}</p>' if report.notes else "")
@@ -183,9 +181,7 @@ def page(
         if count == len(good)
         else f" {count} of {len(good)} episodes fit here: the worst and the best of each policy and tier."
     )
-    filters = choices("tier", "tier", (o.difficulty for o in good)) + choices(
-        "model", "policy", (o.model for o in good)
-    )
+    filters = choices("tier", "tier", (o.difficulty for o in good)) + choices("model", "policy", (o.model for o in good))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head><body><main>'

@@ -140,7 +140,13 @@ def differences(outcomes: Sequence[Outcome]) -> list[dict]:
 
 
 def difference_sentences(outcomes: Sequence[Outcome]) -> list[str]:
-    """The paired differences on the widest tier, in words."""
+    """The paired differences on the widest tier, in words; of more than four deciders the three best are compared."""
+    policies = list(dict.fromkeys(outcome.model for outcome in outcomes))
+    if len(policies) > 4:
+        rows = [results_row("all", policy, [o for o in outcomes if o.model == policy]) for policy in policies]
+        rewards = {row.policy: row.reward.mean for row in rows if row.reward is not None}
+        best = sorted(rewards, key=lambda policy: -rewards[policy])[:3]
+        outcomes = [outcome for policy in best for outcome in outcomes if outcome.model == policy]
     found = differences(outcomes)
     widest = found[-1]["tier"] if found else ""
     return [
@@ -180,9 +186,11 @@ def cells(row: Row) -> list[str]:
 
 def rich_table(rows: Sequence[Row], title: str):
     """The rows as a rich table, a rule between tiers."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(title=title, caption=f"± is the {INTERVAL_NAME}", title_justify="left", caption_justify="left")
+    table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1)
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in ("tier", "policy") else "right", no_wrap=True)
     for index, row in enumerate(rows):

@@ -2,34 +2,69 @@
 
 Failures land up to five windows after their cause, so a node is worth what the best completion from it earns, not what
 it has earned so far. Children of a node are what differently tuned clairvoyant and shipped policies would do there; every
-completion is a whole trajectory and may become the incumbent, which a hill climb over single calls finally polishes.
+completion is a whole trajectory and may become the incumbent, which simulated annealing over single calls finally polishes.
 """
 
 import numpy as np
 
 from kv_cache_rl.jit import njit
-from kv_cache_rl.sim.eviction.calls import Call
+from kv_cache_rl.search.exhaustive import is_small, optimum
+from kv_cache_rl.sim.eviction.calls import named_calls
 from kv_cache_rl.sim.eviction.deciders import MAX_OUT, POLICY_IDS, decide, shortage, weigh
 from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, KEEP, SWAP, step
-from kv_cache_rl.sim.eviction.observe import BACKLOG_MS, MAX_ROWS, N_ROWS, V_SLOT, VIEW_COLS, VIEW_HEAD, view
+from kv_cache_rl.sim.eviction.episode import replay
+from kv_cache_rl.sim.eviction.observe import MAX_ROWS, N_ROWS, V_SLOT, VIEW_COLS, VIEW_HEAD, view
 from kv_cache_rl.sim.eviction.score import total_return
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, ActionLog, Scenario
 from kv_cache_rl.sim.eviction.state import (
-    ARRIVE, FIRST_TURN, IDLE, NOWHERE, NUM_TURNS, PHASE, PLACE, ROLE, ROLE_ANCHOR, ROLE_SESSION, SLOTS, STEPS_, T,
-    TOLERANCE, TURN, counters_of, dynamic_of, initial_state, pack, slot_names, static_of, turns_of,
+    ARRIVE,
+    FIRST_TURN,
+    IDLE,
+    NUM_TURNS,
+    PHASE,
+    ROLE,
+    ROLE_ANCHOR,
+    ROLE_SESSION,
+    SLOTS,
+    STEPS_,
+    TOLERANCE,
+    TURN,
+    T,
+    counters_of,
+    dynamic_of,
+    initial_state,
+    pack,
+    static_of,
+    turns_of,
 )  # fmt: skip
 
 DEFAULT_WIDTH = 6
 _SHIPPED = np.array([POLICY_IDS[name] for name in POLICY_IDS if name != "spam_invalid"], np.int64)
 
+ALL_VERBS = (1 << EVICT) | (1 << COMPRESS) | (1 << SWAP)
+_NO_EVICT, _NO_SWAP = ALL_VERBS & ~(1 << EVICT), ALL_VERBS & ~(1 << SWAP)
+
 # Clairvoyant variants: units to keep free for sure and where cheap (thousandths of the budget), weight of distant returns
-# (hundredths), and whether running entries may be compressed (1) or only waiting ones.
+# (hundredths), verbs used.
 _VARIANTS = np.array(
-    [[0, 0, 0], [0, 60, 4], [40, 220, 4], [60, 220, 12], [120, 220, 4], [200, 300, 4], [200, 520, 12], [350, 520, 4]],
+    [
+        [0, 0, 0, ALL_VERBS],
+        [0, 60, 4, ALL_VERBS],
+        [40, 220, 4, ALL_VERBS],
+        [60, 220, 12, ALL_VERBS],
+        [120, 220, 4, ALL_VERBS],
+        [200, 300, 4, ALL_VERBS],
+        [200, 520, 12, ALL_VERBS],
+        [350, 520, 4, ALL_VERBS],
+        [40, 220, 4, _NO_EVICT],
+        [200, 300, 4, _NO_EVICT],
+        [40, 220, 4, _NO_SWAP],
+        [200, 300, 4, _NO_SWAP],
+    ],
     np.int64,
 )
-_COMPLETIONS = np.array([2, 5], np.int64)
-ALL_VERBS = (1 << EVICT) | (1 << COMPRESS) | (1 << SWAP)
+_COMPLETIONS = np.array([2, 5, 9], np.int64)
+_GOLDEN, _MIX_A, _MIX_B = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 @njit
@@ -69,6 +104,7 @@ def _propose(scn, state, rows, head, k, variants, shipped, allowed, out):
     view(scn, state, rows, head)
     if k < len(variants):
         m = _clairvoyant(scn, state, rows, head, variants[k], out)
+        allowed &= variants[k, 3]
     else:
         m = decide(shipped[k - len(variants)], rows, head, out)
     kept = 0
@@ -176,37 +212,57 @@ def _seen(calls, counts, parents, made, parent):
     return False
 
 
+@njit
+def _edit(calls, counts, word, steps, slots, allowed):
+    """One change of a log: drop a call, add one, or move one by a window."""
+    draw = np.int64(word >> np.uint64(16))
+    t, kind, draw = draw % steps, (draw // steps) % 4, draw // (steps * 4)
+    if kind == 0:
+        _remove(calls, counts, t, draw)
+    elif kind < 3:
+        verb = EVICT + draw % 3
+        if (allowed >> verb) & 1:
+            _insert(calls, counts, t, verb, (draw // 3) % slots)
+    elif counts[t] > 0:
+        c = draw % counts[t]
+        verb, slot = calls[t, c, 0], calls[t, c, 1]
+        _remove(calls, counts, t, draw)
+        _insert(calls, counts, (t + 1 if (draw // 64) % 2 else t - 1) % steps, verb, slot)
+
+
+@njit
+def _draw(word):
+    """SplitMix64's output for a counter. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators"."""
+    word = (word ^ (word >> np.uint64(30))) * _MIX_A
+    word = (word ^ (word >> np.uint64(27))) * _MIX_B
+    return word ^ (word >> np.uint64(31))
+
+
 @njit(nogil=True)
-def _climb(scn, start, best, allowed, rounds, seed, calls, counts):
-    """Tries single changes of the incumbent (drop a call, add one, move one a window) and keeps what helps."""
+def _anneal(scn, start, value, allowed, windows, seed, best_calls, best_counts):
+    """Simulated annealing around the incumbent: one to three changes at a time, for `windows` simulated windows."""
     steps, slots = scn[STEPS_], scn[SLOTS]
-    dyn = dynamic_of(scn, start)
+    rounds = windows // steps
+    calls, counts = best_calls.copy(), best_counts.copy()
     trial, trial_counts = calls.copy(), counts.copy()
-    word = np.uint64(seed * 2 + 1)
-    for _ in range(rounds):
-        word = word * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
-        draw = np.int64(word >> np.uint64(20))
-        t, kind, draw = draw % steps, (draw // steps) % 4, draw // (steps * 4)
+    best, here = value, value
+    word = np.uint64(seed)
+    for r in range(rounds):
         trial[:], trial_counts[:] = calls, counts
-        if kind == 0:
-            _remove(trial, trial_counts, t, draw)
-        elif kind == 1 or kind == 2:
-            verb = EVICT + draw % 3
-            if (allowed >> verb) & 1 == 0:
-                continue
-            slot = (draw // 3) % slots
-            if dyn[PLACE, slot] == NOWHERE and static_of(scn)[ROLE, slot] == ROLE_ANCHOR:
-                continue
-            _insert(trial, trial_counts, t, verb, slot)
-        elif counts[t] > 0:
-            c = draw % counts[t]
-            verb, slot = calls[t, c, 0], calls[t, c, 1]
-            _remove(trial, trial_counts, t, draw)
-            _insert(trial, trial_counts, (t + 1 if (draw // 64) % 2 else t - 1) % steps, verb, slot)
+        word += _GOLDEN
+        for _ in range(1 + np.int64(_draw(word) >> np.uint64(8)) % 3):
+            word += _GOLDEN
+            _edit(trial, trial_counts, _draw(word), steps, slots, allowed)
         value = _replay(scn, start, trial, trial_counts)
-        if value > best:
-            best = value
+        word += _GOLDEN
+        chance = np.float64(_draw(word) >> np.uint64(11)) / 9007199254740992.0
+        temperature = 0.002 * (1.0 - (r + 1) / rounds) ** 2 + 1e-9
+        if value >= here - temperature * -np.log(max(chance, 1e-12)):
+            here = value
             calls[:], counts[:] = trial, trial_counts
+            if value > best:
+                best = value
+                best_calls[:], best_counts[:] = trial, trial_counts
     return best
 
 
@@ -226,24 +282,29 @@ def _insert(calls, counts, t, verb, slot):
         counts[t] += 1
 
 
-def solve(scenario: Scenario, width: int = DEFAULT_WIDTH, allowed: int = ALL_VERBS, climb: int = 1500) -> tuple[ActionLog, float]:
-    """The best action log found and its return; never below any shipped decider (of the verbs allowed).
+def solve(
+    scenario: Scenario, width: int = DEFAULT_WIDTH, allowed: int = ALL_VERBS, windows: int = 30_000
+) -> tuple[ActionLog, float]:
+    """The best action log known and its return, never below any shipped decider of the verbs allowed.
+
+    Instances of at most three entries and windows are solved exactly, the rest by `beam`, whose arguments these are.
+    """
+    log = optimum(scenario)[0] if is_small(scenario) and allowed == ALL_VERBS else beam(scenario, width, allowed, windows)
+    return log, replay(scenario, log).total
+
+
+def beam(scenario: Scenario, width: int = DEFAULT_WIDTH, allowed: int = ALL_VERBS, windows: int = 30_000) -> ActionLog:
+    """The best action log that the search alone finds.
 
     Args:
         width: nodes kept per window.
         allowed: bit set of verbs, for the ablations.
-        climb: single-call changes tried at the end.
+        windows: simulated windows spent on annealing the incumbent at the end.
     """
     scn = pack(scenario)
     start = initial_state(scenario, scn)
     calls = np.zeros((scenario.steps, MAX_OUT, 2), np.int64)
     counts = np.zeros(scenario.steps, np.int64)
     best = _beam(scn, start, width, _VARIANTS, _SHIPPED, _COMPLETIONS, allowed, calls, counts)
-    best = _climb(scn, start, best, allowed, climb, scenario.seed % 2**31, calls, counts)
-    names = slot_names(scenario)
-    verbs = {EVICT: "evict", COMPRESS: "compress", SWAP: "swap_to_cpu"}
-    log = [
-        [Call(verbs[verb], names[slot]).to_log() for verb, slot in calls[t, : counts[t]].tolist()] or [["keep"]]
-        for t in range(scenario.steps)
-    ]
-    return log, round(float(best), 6)
+    _anneal(scn, start, best, allowed, windows, scenario.seed % 2**31, calls, counts)
+    return [named_calls(scenario, calls[t, : counts[t]].tolist()) for t in range(scenario.steps)]

@@ -3,12 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from kv_cache_rl.jit import njit
 
+from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.eviction.deciders import MAX_OUT, POLICY_IDS, decide
 from kv_cache_rl.sim.eviction.dynamics import step
 from kv_cache_rl.sim.eviction.observe import MAX_ROWS, V_SLOT, VIEW_COLS, VIEW_HEAD, view
-from kv_cache_rl.sim.eviction.score import total_return
+from kv_cache_rl.sim.eviction.score import rewards_and_metrics, total_return
 from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.state import STEPS_, T, counters_of, initial_state, pack
 
@@ -35,11 +35,17 @@ def play_policy(scn, state, policy, calls_log, count_log):
     return total_return(scn, state)
 
 
+def finish(scn: np.ndarray, state: np.ndarray, policy: int) -> None:
+    """Plays the episode in `state` to its end with a policy, advancing it in place."""
+    play_policy(scn, state, policy, np.empty((0, 0, 2), np.int64), np.empty(0, np.int64))
+
+
 def policy_return(scenario: Scenario, name: str) -> float:
     """The return of a shipped decider, without observation text; equal to the rollout through text to the last digit."""
     scn = pack(scenario)
-    empty = np.empty((0, 0, 2), np.int64), np.empty(0, np.int64)
-    return round(float(play_policy(scn, initial_state(scenario, scn), POLICY_IDS[name], *empty)), 6)
+    state = initial_state(scenario, scn)
+    finish(scn, state, POLICY_IDS[name])
+    return rewards_and_metrics(scn, state, scenario.best)[1]
 
 
 @njit(nogil=True)

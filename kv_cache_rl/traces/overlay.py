@@ -39,9 +39,7 @@ class Overlay:
     folded: bool  # times beyond the horizon come round again; else they are not cut
 
 
-def read_overlay(
-    path: str | Path, rng: random.Random, *, window_s: float, live: float, live_s: float, speedup: float
-) -> Overlay:
+def read_overlay(path: str | Path, rng: random.Random, *, window_s: float, live: float, live_s: float, speedup: float) -> Overlay:
     """The sequences of a trace file, placed.
 
     Raises TraceError for a file that cannot be read, names no blocks, or spans more than ten million windows.

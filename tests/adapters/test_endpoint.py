@@ -94,9 +94,7 @@ def test_a_streamed_reply_adds_up_to_the_whole_reply(base_url, scenarios, policy
     with client(base_url) as chat:
         whole = chat.chat.completions.create(model=policy, messages=messages, tools=TOOLS)
         options = {"include_usage": True}
-        stream = chat.chat.completions.create(
-            model=policy, messages=messages, tools=TOOLS, stream=True, stream_options=options
-        )
+        stream = chat.chat.completions.create(model=policy, messages=messages, tools=TOOLS, stream=True, stream_options=options)
         content, calls, reason, usages = collected(stream)
     message = whole.choices[0].message
     assert content == message.content
@@ -134,10 +132,7 @@ def test_models_are_the_deciders(base_url):
 
 
 def test_tools_under_a_prefix_are_called_by_their_offered_names(base_url, scenarios):
-    tools = [
-        {"type": "function", "function": {**tool["function"], "name": f"kv_{tool['function']['name']}"}}
-        for tool in TOOLS
-    ]
+    tools = [{"type": "function", "function": {**tool["function"], "name": f"kv_{tool['function']['name']}"}} for tool in TOOLS]
     with client(base_url) as chat:
         reply = chat.chat.completions.create(model="evict_all", messages=opening(Episode(scenarios[0])), tools=tools)
     assert {call.function.name for call in reply.choices[0].message.tool_calls} == {"kv_evict"}

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from kv_cache_rl.cli import app
 from kv_cache_rl.reports.outcome import from_report
+from kv_cache_rl.search.sets import scenarios_from_trace
 from kv_cache_rl.sim.eviction import (
     SYSTEM_PROMPT,
     TEXT_ONLY_REPLY,
@@ -19,7 +20,6 @@ from kv_cache_rl.sim.eviction import (
     Episode,
     load_scenarios,
     parse_call,
-    scenarios_from_trace,
     tool_messages,
 )
 
@@ -60,9 +60,7 @@ class FakeEnvironment:
         self.played: list[tuple[str, str]] = []
 
     def evaluate(self, *, model, base_url, api_key_var, output_dir, resume, on_rollout=None, quiet=True, **arguments):
-        self.asked.append(
-            {"model": model, "base_url": base_url, "api_key_var": api_key_var, "resume": resume, **arguments}
-        )
+        self.asked.append({"model": model, "base_url": base_url, "api_key_var": api_key_var, "resume": resume, **arguments})
         source = {key: arguments[key] for key in ("difficulty", "num_examples", "seed")}
         if arguments["trace"]:
             scenarios = scenarios_from_trace(Path(arguments["trace"]), **source)

@@ -68,3 +68,59 @@ def test_machine_facts_name_processor_cores_and_versions():
     assert facts["cores"] >= 1
     assert facts["processor"]
     assert all(facts[name] for name in ("python", "numpy", "numba", "openai", "fastapi", "system"))
+
+
+def pretend(monkeypatch, **values: float) -> None:
+    """Replaces every measurement by a number."""
+    numbers = dict.fromkeys(
+        [
+            *(
+                "vectorised_steps",
+                "single_steps",
+                "text_steps",
+                "json_round_trips",
+                "interpreted_steps",
+                "oracle_seconds",
+            ),
+            *("import_seconds", "help_seconds", "evaluation_cpu_seconds"),
+        ],
+        1.0,
+    )
+    for name, value in (numbers | values).items():
+        monkeypatch.setattr(f"kv_cache_rl.cli.measure.{name}", lambda *_, value=value: value)
+
+
+GOOD = {
+    "vectorised_steps": 1.2e6,
+    "single_steps": 6e4,
+    "text_steps": 6e3,
+    "interpreted_steps": 6e3,
+    "oracle_seconds": 0.2,
+    "import_seconds": 0.01,
+    "help_seconds": 0.2,
+    "evaluation_cpu_seconds": 0.1,
+}
+
+
+def test_bench_reports_every_target_with_peer_and_machine(kv, monkeypatch):
+    pretend(monkeypatch, **GOOD)
+    said = kv("bench", "--check", "--json")
+    assert said.code == 0
+    assert [one["met"] for one in said.json["measured"]] == [True] * 7
+    assert said.json["measured"][0]["ratio"] == pytest.approx(200)
+    assert said.json["machine"] == machine_facts() | {"load_average": said.json["machine"]["load_average"]}
+    table = kv("bench").out
+    assert "1,200,000" in table
+    assert "same code, interpreted" in table
+
+
+def test_bench_fails_on_a_missed_target_only_where_asked(kv, monkeypatch):
+    pretend(monkeypatch, **GOOD | {"oracle_seconds": 0.4})
+    assert kv("bench").code == 0
+    said = kv("bench", "--check")
+    assert (said.code, said.err) == (1, "missed: oracle\n")
+
+
+def test_without_the_environment_package_the_evaluation_is_left_out(kv, monkeypatch):
+    pretend(monkeypatch, **GOOD | {"evaluation_cpu_seconds": None})
+    assert "evaluation through verifiers" not in [one["name"] for one in kv("bench", "--json").json["measured"]]

@@ -64,9 +64,7 @@ def test_a_baselines_folder_can_be_reported_and_replayed(kv, tmp_path, three):
 def test_replay_tells_the_episode_window_by_window(kv, three, policy):
     told = kv("replay", three[2].id, "--policy", policy).out
     said = kv("replay", three[2].id, "--policy", policy, "--json").json
-    assert [line.split()[1] for line in told.splitlines() if line.startswith("window")] == [
-        str(n) for n in range(1, 16)
-    ]
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("window")] == [str(n) for n in range(1, 16)]
     assert f"reward {said['reward']:+.4f}" in told
     assert said["reward"] == (three[2].best if policy == "oracle" else rollout(three[2], DECIDERS[policy]()).total)
     assert told.count("! failed") == said["metrics"]["total_failures_metric"]
@@ -90,10 +88,12 @@ def test_verify_finds_nothing_in_good_files_and_every_kind_of_lie_in_bad_ones(kv
     lies.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
     said = kv("scenarios", "verify", lies, "--json")
     assert said.code == 1
-    found = [(fault["scenario_id"], fault["fault"].split(" ")[0]) for fault in said.json["faults"]]
-    ids = [scenario.id for scenario in three]
-    expected = [(ids[0], "the"), (ids[0], "best"), (ids[1], "floor"), (ids[2], "floor_by"), (ids[0], "best")]
-    assert found == expected
+    found = [(fault["scenario_id"], fault["fault"]) for fault in said.json["faults"]]
+    first, second, third = (scenario.id for scenario in three)
+    assert (first, "the id stands 2 times") in found
+    assert [fault for name, fault in found if name == first and "the stored log returns" in fault][1:] != []
+    assert any(name == second and "the stored floor is" in fault for name, fault in found)
+    assert any(name == third and "floor_by names 'nobody'" in fault for name, fault in found)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +174,17 @@ def test_folder_names_are_safe_and_never_reused(tmp_path):
     assert first != second
     assert first.parent == second.parent == tmp_path
     assert first.name.endswith("-openai-gpt-5.4-mini-model")
+
+
+def test_landscape_gives_the_searchs_numbers_and_writes_them(kv, tmp_path, monkeypatch):
+    import sys
+    import types
+
+    module = types.ModuleType("kv_cache_rl.search.landscape")
+    module.run = lambda per_tier, seed: {"per_tier": per_tier, "seed": seed, "hard": {"lru": 0.1}}
+    monkeypatch.setitem(sys.modules, "kv_cache_rl.search.landscape", module)
+    expected = {"per_tier": 4, "seed": 9, "hard": {"lru": 0.1}}
+    said = kv("landscape", "--per-tier", 4, "--seed", 9, "--out", "landscape.json", "--json")
+    assert said.json == expected
+    assert json.loads((tmp_path / "landscape.json").read_text()) == expected
+    assert json.loads(kv("landscape", "--per-tier", 4, "--seed", 9).out) == expected

@@ -65,6 +65,13 @@ def test_failed_rollouts_end_with_one_and_are_named_and_not_scored(kv, environme
     assert rows["medium"]["reward"] is None
 
 
+def test_a_server_that_never_answers_is_asked_about(kv, environment):
+    environment.trouble = {("gpt", number): "APIConnectionError: connection refused" for number in range(3)}
+    said = kv("eval", "--model", "gpt", "--base-url", "http://127.0.0.1:1/v1", "-n", 3)
+    assert said.code == 1
+    assert "every rollout of gpt failed; does http://127.0.0.1:1/v1 answer, serve 'gpt'" in said.err
+
+
 def test_resuming_plays_only_what_failed(kv, environment, tmp_path):
     environment.trouble["lru", 1] = "timeout: slow; wait"
     folder = folder_of(kv("eval", "-p", "lru", "-n", 3, "--json"), tmp_path)

@@ -13,9 +13,7 @@ from kv_cache_rl.sim.eviction import DECIDERS
 
 ROOT = typer.main.get_command(app)
 SCENARIOS = ROOT.commands["scenarios"]
-COMMANDS = [(name,) for name in ROOT.commands if name != "scenarios"] + [
-    ("scenarios", name) for name in SCENARIOS.commands
-]
+COMMANDS = [(name,) for name in ROOT.commands if name != "scenarios"] + [("scenarios", name) for name in SCENARIOS.commands]
 
 
 def command_of(path: tuple[str, ...]):
@@ -93,7 +91,7 @@ def test_help_comes_without_loading_anything_heavy():
         (["oracle", "--difficulty", "brutal"], "brutal"),
         (["export-sft", "--out", "x.parquet", "--policy", "me"], "there is no expert 'me'"),
         (["export-sft", "--out", "."], ". is a folder"),
-        (["export-sft", "--out", "x.parquet", "--min-normalized", "2", "-n", "1"], "lower it"),
+        (["export-sft", "--out", "x.parquet", "--split", "eval", "--min-normalized", "2", "-n", "1"], "lower it"),
         (["scenarios", "verify", "nothing.jsonl"], "nothing.jsonl"),
         (["scenarios", "show", "seven"], "'seven' is not a scenario"),
         (["scenarios", "from-trace", "nothing.gz", "--out", "x.jsonl"], "nothing.gz"),

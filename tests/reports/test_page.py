@@ -123,9 +123,7 @@ def test_a_hostile_name_or_result_is_shown_and_not_run(outcomes, scenarios):
     log = [[["?", evil]], *outcomes[0].log[1:]]
     report = replay(scenarios[outcomes[0].scenario_id], log)
     bad = dataclasses.replace(outcomes[0], model=evil, log=log, reward=report.total)
-    lost = dataclasses.replace(
-        outcomes[1], model=evil, error=evil, reward=None, normalized=None, rewards=None, metrics=None
-    )
+    lost = dataclasses.replace(outcomes[1], model=evil, error=evil, reward=None, normalized=None, rewards=None, metrics=None)
     written = page(evil, evil, {evil: evil}, [bad, lost], scenarios)
     assert read(written).tags.count("script") == 1
     assert "alert(&quot;x&quot;)" in written

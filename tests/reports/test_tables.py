@@ -12,6 +12,7 @@ from kv_cache_rl.reports.tables import (
     HEADINGS,
     ORACLE,
     cells,
+    difference_sentences,
     differences,
     markdown,
     results_row,
@@ -61,6 +62,13 @@ def test_differences_are_paired_by_scenario(outcomes):
     expected = statistics.fmean(a - b for a, b in zip(ours, theirs, strict=True))
     assert found["all"]["reward"]["mean"] == pytest.approx(expected)
     assert (found["all"]["policy"], found["all"]["against"], found["all"]["reward"]["n"]) == ("value_aware", "lru", 6)
+
+
+def test_of_many_deciders_the_best_is_compared_with_the_two_behind_it(outcomes):
+    better = [dataclasses.replace(o, model=f"p{k}", reward=o.reward + k) for k in range(6) for o in outcomes[:6]]
+    sentences = difference_sentences(better)
+    assert [sentence.split(" on the same 6 ")[0] for sentence in sentences] == ["p5 minus p4", "p5 minus p3"]
+    assert "+2.000 reward" in sentences[1]
 
 
 def test_terminal_and_markdown_show_the_same_cells(outcomes, scenarios):

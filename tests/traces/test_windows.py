@@ -160,9 +160,7 @@ def test_no_more_sequences_are_live_than_the_file_has(write, session, call):
     assert sum(len(found.turns) for window in windows for found in window.sessions) == 2
 
 
-@pytest.mark.parametrize(
-    "bad", [{"live": 0}, {"window_s": -1}, {"speedup": float("nan")}, {"live_s": 0}, {"limit": -1}]
-)
+@pytest.mark.parametrize("bad", [{"live": 0}, {"window_s": -1}, {"speedup": float("nan")}, {"live_s": 0}, {"limit": -1}])
 def test_arguments_out_of_range_are_refused_by_name(sessions_file, bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         cut_windows(sessions_file, seed=0, **bad)

@@ -1,7 +1,8 @@
-"""The KV-cache eviction environment as a verifiers v1 package: a taskset, an env, and a harness that plays in process."""
+"""The KV-cache eviction environment for verifiers v1: a taskset, an env, and a harness that plays in process."""
 
 from kv_cache_eviction.env import EvictionEnv
 from kv_cache_eviction.harness import EvictionHarness
+from kv_cache_eviction.runs import evaluate
 from kv_cache_eviction.taskset import EvictionTaskset
 
-__all__ = ["EvictionEnv", "EvictionHarness", "EvictionTaskset"]
+__all__ = ["EvictionEnv", "EvictionHarness", "EvictionTaskset", "evaluate"]

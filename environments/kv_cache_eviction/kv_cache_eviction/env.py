@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import verifiers.v1 as vf
 from verifiers.v1.mcp import SharedToolServer
@@ -11,16 +12,19 @@ from kv_cache_eviction.task import EvictionTask
 
 
 class EvictionEnvConfig(vf.SingleAgentEnvConfig):
-    agent: vf.AgentConfig = vf.AgentConfig(runtime=vf.SubprocessConfig())
+    # Constructed unchecked, since the check would import this package, which is being imported right now.
+    agent: vf.AgentConfig = vf.AgentConfig.model_construct(harness=EvictionHarnessConfig(), runtime=vf.SubprocessConfig())
     """The model. Nothing that it does runs code, so it needs no sandbox."""
 
 
+# pyrefly: ignore [invalid-inheritance]  verifiers finds an env's config type by its parameter
 class EvictionEnv(vf.SingleAgentEnv, vf.Env[EvictionEnvConfig]):
     @property
     def in_process(self) -> bool:
         return isinstance(self.config.agent_harnesses()["agent"], EvictionHarnessConfig)
 
-    async def run(self, task: EvictionTask, agents: vf.Agents) -> None:
+    async def run(self, task: vf.Task, agents: vf.Agents) -> None:
+        task = cast(EvictionTask, task)
         if self.in_process:
             await agents.agent.run(task.played_in_process())
             return

@@ -1,8 +1,10 @@
 """The default harness: the loop of an episode, in the evaluating process.
 
-Nothing is launched and no tool server is asked: the simulator answers here. Every model call still goes through verifiers'
-interception, so traces, limits, training tokens and errors are those of any other harness.
+Nothing is launched and no tool server is asked: the simulator answers here. Every model call still goes through the
+interception of verifiers, so traces, limits, training tokens and errors are those of any other harness.
 """
+
+from typing import cast
 
 import verifiers.v1 as vf
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
@@ -18,6 +20,7 @@ from kv_cache_rl.sim.eviction import TOOLS, Episode, Scenario
 
 
 class EvictionHarnessConfig(vf.HarnessConfig):
+    id: vf.ID = "kv-cache-eviction"
     request_timeout: FiniteFloat = Field(600.0, gt=0)
     """Seconds that one model call may take before it is tried again."""
     max_retries: int = Field(2, ge=0)
@@ -59,16 +62,17 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
         """Plays the episode to its end; `messages` grows into the whole dialogue."""
         episode = Episode(Scenario.from_json(data.scenario))
         while not episode.done:
-            # Not `chat.completions.create`: the SDK would walk through every field of the whole dialogue each time, which costs
-            # more than all the rest of an episode.
+            # Not `chat.completions.create`: the SDK would walk through every field of the whole dialogue each time, and
+            # that costs more than all the rest of an episode.
             body = {"model": model, "messages": messages, "tools": TOOLS}
             completion = await client.post("/chat/completions", cast_to=ChatCompletion, body=body)
             reply = completion.choices[0].message.model_dump(exclude_none=True)
-            texts = answers(episode, decided(parse_message(reply), data.max_calls_per_step))
+            said = cast(vf.AssistantMessage, parse_message(reply))
+            texts = answers(episode, decided(said, data.max_calls_per_step))
             messages += [reply, *answered(reply, texts)]
 
     def client(self, endpoint: str, secret: str) -> AsyncOpenAI:
-        # The interception is on loopback unless a tunnel is in play: no proxy and, without TLS, no certificates to load.
+        # The interception is on loopback unless a tunnel is in play: no proxy, and without TLS no certificates to load.
         transport = DefaultAsyncHttpxClient(verify=endpoint.startswith("https:"), trust_env=False)
         return AsyncOpenAI(
             base_url=endpoint,

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any, Self
@@ -11,11 +10,11 @@ import verifiers.v1 as vf
 
 from kv_cache_eviction.dialogue import answers, decided, played
 from kv_cache_rl import ENVIRONMENT_VERSION
-from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Episode, Report, Scenario, replay
+from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Report, Scenario, replay
 
 OWN_LIMITS = (None, "max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens")
-"""Stop conditions under which the steps that were not played count as `keep`: limits that the user set (and no stop at all, an
-untouched task). Under any other one an unfinished episode is a failure."""
+"""Stop conditions under which the steps that were not played count as `keep`: limits that the user set, and none at all
+(an untouched task). Under any other one an unfinished episode is a failure."""
 
 
 class EpisodeCutShort(RuntimeError):
@@ -36,7 +35,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
     def __new__(cls, data: EvictionData | None = None, config: vf.TaskConfig | None = None) -> Self:
         """Replay knows only the taskset's declared type; the row says which profile the run was made with."""
         normalized = cls is EvictionTask and data is not None and data.reward_profile == "normalized"
-        return super().__new__(NormalizedTask if normalized else cls)
+        chosen: Any = NormalizedTask if normalized else cls
+        return super().__new__(chosen)
 
     @property
     def key(self) -> str:
@@ -62,8 +62,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
     @vf.stop
     def episode_over(self, request: vf.Request, trace: vf.Trace) -> bool:
-        """Refuses the model call after the last one. On the request and not on the trace, so that what the last calls did is
-        recorded; not before the last of several results."""
+        """Refuses the model call after the last one. It waits for the last of several results, and looks at the request
+        and not at the trace, so that what the last calls did is recorded."""
         call = pending_call(request)
         return trace.num_turns >= self.scenario.steps and call == len(trace.assistant_messages[-1].tool_calls or []) - 1
 
@@ -79,15 +79,16 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             raise vf.ProviderError("the model sent an empty reply: no text, no tool call (is its server overloaded?)")
 
     def played_in_process(self) -> Self:
-        """The same task without the two request hooks, for the harness that plays the episode itself; verifiers runs them
-        once per tool call over a copy of the whole dialogue."""
+        """The same task without the two request hooks, for the harness that plays the episode itself: verifiers would
+        run them once per tool call over a copy of the whole dialogue."""
         clone = copy.copy(self)
-        clone.put_in_answers = clone.episode_over = None
+        for hook in ("put_in_answers", "episode_over"):
+            setattr(clone, hook, None)
         return clone
 
     def reply_to_text(self, trace: vf.Trace) -> str | None:
-        """The user message that follows a text-only reply; None after the last step, or where the calls of the latest reply
-        were never answered."""
+        """The user message that follows a text-only reply. None after the last step, and where the latest reply does
+        hold calls, which its harness left unanswered."""
         *before, last = trace.assistant_messages
         episode = played(self.scenario, before, self.data.max_calls_per_step)
         if episode.done or last.tool_calls:
@@ -96,7 +97,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
     # What was decided, and how it is scored.
 
-    async def finalize(self, trace: vf.Trace) -> None:
+    async def finalize(self, trace: vf.Trace, runtime: vf.Runtime) -> None:
         """Writes what was decided, and a diagnosis in words, into `trace.info`; the scores come from there alone.
 
         Raises:
@@ -105,8 +106,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         steps = self.scenario.steps
         if trace.num_turns < steps and trace.stop_condition not in OWN_LIMITS:
             raise EpisodeCutShort(
-                f"the episode stopped ({trace.stop_condition}) after {trace.num_turns} of {steps} model calls, so it has no score; "
-                "raise the time limit or repair the server, then repeat it with --resume"
+                f"the episode stopped ({trace.stop_condition}) after {trace.num_turns} of {steps} model calls, so it "
+                "has no score; raise the time limit or repair the server, then repeat it with --resume"
             )
         trace.info["environment_version"] = ENVIRONMENT_VERSION
         trace.info["actions"] = played(self.scenario, trace.assistant_messages, self.data.max_calls_per_step).log
@@ -125,8 +126,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
     async def validate(self, runtime: vf.Runtime) -> bool:
         """Whether the scenario's best-known actions still reach its best-known return."""
-        best = replay(self.scenario, self.scenario.best_log).total
-        return math.isclose(best, self.scenario.best, abs_tol=1e-6)
+        return replay(self.scenario, self.scenario.best_log).total == self.scenario.best
 
 
 class NormalizedTask(EvictionTask):
@@ -164,8 +164,8 @@ def pending_call(request: vf.Request) -> int | None:
     last = request.messages[-1]
     if not isinstance(last, vf.ToolMessage) or not last.content:
         return None
-    assistant = next((m for m in reversed(request.messages) if isinstance(m, vf.AssistantMessage)), None)
-    ids = [call.id for call in (assistant and assistant.tool_calls) or []]
+    made = next((m.tool_calls or [] for m in reversed(request.messages) if isinstance(m, vf.AssistantMessage)), [])
+    ids = [call.id for call in made]
     return ids.index(last.tool_call_id) if last.tool_call_id in ids else None
 
 

@@ -15,7 +15,6 @@ from kv_cache_rl.sim.eviction import (
     Episode,
     Scenario,
     load_scenarios,
-    scenarios_from_trace,
 )
 
 
@@ -45,6 +44,8 @@ class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
     def scenarios(self) -> tuple[Scenario, ...]:
         config = self.config
         if config.trace is not None:
+            from kv_cache_rl.search.sets import scenarios_from_trace  # the oracle, compiled: only for those who need it
+
             return scenarios_from_trace(config.trace, config.difficulty, config.num_examples, config.seed)
         return load_scenarios(config.difficulty, config.split, config.num_examples, config.seed)
 

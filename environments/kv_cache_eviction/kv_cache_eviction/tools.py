@@ -1,7 +1,7 @@
 """The four tools over MCP, for harnesses that bring their own loop.
 
-One server is shared by all rollouts and knows nothing of any: a call has no effect and may be repeated. What it really did is
-put into the dialogue at the model boundary (`EvictionTask.put_in_answers`), from the record of what the model decided.
+One server is shared by all rollouts and knows nothing of any: a call has no effect and may be repeated. What it really
+did is put into the dialogue at the model boundary (`EvictionTask.put_in_answers`), from the record of what was decided.
 """
 
 import verifiers.v1 as vf

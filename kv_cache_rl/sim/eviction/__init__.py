@@ -1,6 +1,7 @@
 """The eviction environment: a 15-step episode in which someone decides what leaves a KV cache under pressure.
 
-Reading order: `spec`, `generate`, `state`, `dynamics`, `observe`, `score`, `calls`, `deciders`, `episode`, `scenarios`.
+Reading order: `spec`, `process`, `build`, `generate`, `cut`, `state`, `dynamics`, `observe`, `score`, `calls`, `deciders`,
+`episode`, `scenarios`.
 """
 
 from importlib import import_module
@@ -10,9 +11,8 @@ _HOME = {
     "calls": ("TOOLS", "Call", "parse_call"),
     "deciders": ("CANARIES", "DECIDERS", "FLOOR", "decider"),
     "episode": ("Episode", "Report", "TEXT_ONLY_REPLY", "play", "replay", "rollout", "tool_messages"),
-    "generate": ("generate",),
     "prompt": ("SYSTEM_PROMPT",),
-    "scenarios": ("load_file", "load_scenarios", "scenarios_from_trace"),
+    "scenarios": ("load_file", "load_scenarios", "write_file"),
     "score": ("METRICS", "REWARDS", "normalized_score"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names} | {"ENVIRONMENT_VERSION": ""}

@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 
 from kv_cache_rl.sim.eviction import dynamics as d
-from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP
+from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, Scenario
+from kv_cache_rl.sim.eviction.state import slot_names
 
 VERBS = {"keep": d.KEEP, "evict": d.EVICT, "compress": d.COMPRESS, "swap_to_cpu": d.SWAP}
 
@@ -25,12 +26,13 @@ class Call:
     @staticmethod
     def from_log(words) -> "Call":
         """Reads a logged call back; anything unreadable becomes a call with an error."""
-        if len(words) == 2 and words[0] == "?":
-            return Call("?", error=str(words[1]))
-        if list(words) == ["keep"]:
-            return KEEP
-        if len(words) == 2 and words[0] in VERBS and words[0] != "keep":
-            return Call(str(words[0]), str(words[1]))
+        if isinstance(words, list | tuple) and all(isinstance(word, str) for word in words):
+            if len(words) == 2 and words[0] == "?":
+                return Call("?", error=words[1] or "no reason was logged")
+            if list(words) == ["keep"]:
+                return KEEP
+            if len(words) == 2 and words[0] in VERBS and words[0] != "keep":
+                return Call(words[0], words[1])
         return Call("?", error=f"logged call {str(words)[:80]} is not [verb, seq_id]")
 
 
@@ -39,7 +41,12 @@ KEEP = Call("keep")
 
 def _tool(name: str, description: str, with_id: bool) -> dict:
     properties = {"seq_id": {"type": "string", "description": "An id from visible_seq_ids."}} if with_id else {}
-    parameters = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
@@ -67,8 +74,8 @@ def parse_call(name: str, arguments: str | dict | None) -> Call:
     seq_id = arguments.get("seq_id")
     if not isinstance(seq_id, str) or not seq_id:
         return Call("?", error=f"{name}: seq_id must be a string from visible_seq_ids")
-    if extra := sorted(set(arguments) - {"seq_id"}):
-        return Call("?", error=f"{name}: unknown argument {str(extra[0])[:40]!r}; send seq_id only")
+    if extra := sorted(map(str, set(arguments) - {"seq_id"})):
+        return Call("?", error=f"{name}: unknown argument {extra[0][:40]!r}; send seq_id only")
     if len(seq_id) > 64 or not seq_id.isprintable():
         return Call("?", error=f"{name}: seq_id {seq_id[:20]!r}... is no id of this cache; choose from visible_seq_ids")
     return Call(name, seq_id)
@@ -79,14 +86,24 @@ def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str)
     who = call.seq_id
     if code == d.OK:
         return done
-    return "refused: " + {
-        d.NOT_READ: call.error,
-        d.UNKNOWN: f"no entry {who!r} in this cache; choose from visible_seq_ids",
-        d.ABSENT: f"{who} holds nothing any more; choose from visible_seq_ids",
-        d.AT_LOWEST: f"{who} is at 4 bits already, the lowest precision; evict or swap it instead",
-        d.IS_ON_CPU: f"{who} is on the CPU and takes no GPU pages; evict it to free CPU pages",
-        d.CPU_FULL: f"the CPU pool has {cpu_free:g} pages free, {who} needs {pages:g}; compress it first or evict something there",
-        d.LINK_BUSY: f"the link is taken for this window; swap {who} in the next one",
-        d.SHARED_ONLY: f"{who} holds only shared prefix pages, which are neither compressed nor moved; evict it instead",
-        d.TOO_MANY: f"only the first {MAX_CALLS_PER_STEP} calls of a window count",
-    }[code]
+    return (
+        "refused: "
+        + {
+            d.NOT_READ: call.error,
+            d.UNKNOWN: f"no entry {who!r} in this cache; choose from visible_seq_ids",
+            d.ABSENT: f"{who} holds nothing any more; choose from visible_seq_ids",
+            d.AT_LOWEST: f"{who} is at 4 bits already, the lowest precision; evict or swap it instead",
+            d.IS_ON_CPU: f"{who} is on the CPU and takes no GPU pages; evict it to free CPU pages",
+            d.CPU_FULL: f"the CPU pool has {cpu_free:g} pages free, {who} needs {pages:g}; compress it or evict something there",
+            d.LINK_BUSY: f"the link is taken for this window; swap {who} in the next one",
+            d.SHARED_ONLY: f"{who} holds only shared prefix pages, which are neither compressed nor moved; evict it instead",
+            d.TOO_MANY: f"only the first {MAX_CALLS_PER_STEP} calls of a window count",
+        }[code]
+    )
+
+
+def named_calls(scenario: Scenario, calls) -> list[list[str]]:
+    """Packed calls (verb and slot) as one window of an action log; no call at all is an explicit keep."""
+    names, verbs = slot_names(scenario), {number: verb for verb, number in VERBS.items()}
+    log = [Call(verbs[verb], names[slot]).to_log() for verb, slot in calls if verb != d.KEEP]
+    return log or [KEEP.to_log()]

@@ -7,22 +7,65 @@ need, in the order of a policy of `kv_cache_rl.policies`. `cost_aware` and `look
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from kv_cache_rl.jit import njit
 
 from kv_cache_rl.core.candidates import (
-    AGE, BITS, CANDIDATE_COLS, IDLE, INSERTED, KIND, PRIORITY, PROGRESS, RELOAD_S, SHARERS, SIZE, TOKENS, USES, VALUE,
+    AGE,
+    BITS,
+    CANDIDATE_COLS,
+    IDLE,
+    INSERTED,
+    KIND,
+    PRIORITY,
+    PROGRESS,
+    RELOAD_S,
+    SHARERS,
+    SIZE,
+    TOKENS,
+    USES,
+    VALUE,
 )  # fmt: skip
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
+from kv_cache_rl.jit import njit
 from kv_cache_rl.policies.rank import RANK_IDS, rank
 from kv_cache_rl.sim.eviction.calls import Call
 from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, KEEP, SWAP, UNREADABLE
 from kv_cache_rl.sim.eviction.observe import (
-    BACKLOG_MS, BUDGET_, CPU_CAP, CPU_USED, GROWTH, LEFT, LINK_UNITS, N_ROWS, NEED, NEED_CPU, QUEUED_N, S_IDLE, S_WAIT, USED, V_AGE, V_CLASS, V_IDLE, V_LEVEL,
-    V_PAGES, V_PLACE, V_PRIORITY, V_PROGRESS, V_RELOAD, V_SHARERS, V_SLOT, V_STATE, V_TYPE, V_USES, V_VALUE, read_view,
+    BACKLOG_MS,
+    BUDGET_,
+    CPU_CAP,
+    CPU_USED,
+    LEFT,
+    LINK_UNITS,
+    N_ROWS,
+    NEED,
+    S_IDLE,
+    S_WAIT,
+    USED,
+    V_AGE,
+    V_CLASS,
+    V_IDLE,
+    V_LEVEL,
+    V_PAGES,
+    V_PLACE,
+    V_PRIORITY,
+    V_PROGRESS,
+    V_RELOAD,
+    V_SHARERS,
+    V_STATE,
+    V_TYPE,
+    V_USES,
+    V_VALUE,
+    read_view,
 )  # fmt: skip
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, PAGE_TOKENS
 from kv_cache_rl.sim.eviction.state import (
-    CONTEXT_KIND, EPHEMERAL, ON_CPU, ON_GPU, REASONING, SYSTEM, TOOL_RESULT, UNITS_PER_PAGE,
+    EPHEMERAL,
+    ON_CPU,
+    ON_GPU,
+    REASONING,
+    SYSTEM,
+    TOOL_RESULT,
+    UNITS_PER_PAGE,
 )  # fmt: skip
 
 MAX_OUT = 20
@@ -132,8 +175,9 @@ def return_chance(row):
     return _RETURN_TOOL[bin_] if kind == TOOL_RESULT else _RETURN_END[bin_]
 
 
-# Costs in failed requests: a swap-in's delay (per size of a window's link), a second of recompute, a window not decoded.
-_SWAP_COST, _RECOMPUTE_COST, _PAUSE_COST = 0.05, 0.08, 0.03
+# Costs in failed requests: a swap-in's delay (per size of a window's link), a second of recompute,
+# a window not decoded, a running request sent to the CPU.
+_SWAP_COST, _RECOMPUTE_COST, _PAUSE_COST, _INTERRUPT_COST = 0.05, 0.08, 0.03, 0.45
 _CHEAP = 0.06
 """What one may pay per thousandth of the budget x 1000 for mere headroom."""
 
@@ -159,9 +203,14 @@ def weigh(rows, n, head, chance, loss, must, wish, out):
         for k in range(n):
             row = rows[k]
             size = row[V_PAGES] * (UNITS_PER_PAGE >> level[k])
-            if gone[k] or row[V_PLACE] != ON_GPU or row[V_TYPE] == SYSTEM or size == 0:
+            if gone[k] or row[V_TYPE] == SYSTEM or size == 0:
                 continue
             share = size * unit
+            if row[V_PLACE] == ON_CPU:
+                # The dead make room in the CPU pool once it is short of one window's traffic.
+                if chance[k] == 0.0 and cpu_free < head[LINK_UNITS] and best > -share * 0.001:
+                    best, best_k, best_verb = -share * 0.001, k, EVICT
+                continue
             if chance[k] == 0.0:
                 if -share < best:
                     best, best_k, best_verb = -share, k, EVICT
@@ -172,12 +221,14 @@ def weigh(rows, n, head, chance, loss, must, wish, out):
                     cost += _PAUSE_COST
                 if cost / (share / 2) < best:
                     best, best_k, best_verb = cost / (share / 2), k, COMPRESS
-            if row[V_STATE] != S_IDLE:
-                continue
-            if size <= cpu_free and link > 0:
+            if row[V_STATE] != S_WAIT and size <= cpu_free and link > 0:
                 cost = chance[k] * _SWAP_COST * (0.2 + size / head[LINK_UNITS])
+                if row[V_STATE] != S_IDLE:
+                    cost += _INTERRUPT_COST
                 if cost / share < best:
                     best, best_k, best_verb = cost / share, k, SWAP
+            if row[V_STATE] != S_IDLE:
+                continue
             cost = chance[k] * row[V_RELOAD] * 0.1 * _RECOMPUTE_COST * lane
             if cost / share < best:
                 best, best_k, best_verb = cost / share, k, EVICT
@@ -187,6 +238,9 @@ def weigh(rows, n, head, chance, loss, must, wish, out):
         if best_verb == COMPRESS:
             freed += size // 2
             level[best_k] += 1
+        elif rows[best_k, V_PLACE] == ON_CPU:
+            cpu_free += size
+            gone[best_k] = True
         else:
             freed += size
             gone[best_k] = True

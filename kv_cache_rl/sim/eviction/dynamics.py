@@ -4,11 +4,11 @@ One compiled implementation for the live episode, the vectorised environment and
 """
 
 import numpy as np
-from kv_cache_rl.jit import njit
 
 from kv_cache_rl.core import pool
+from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, PAGE_TOKENS, WAIT_LIMIT_STEPS
-from kv_cache_rl.sim.eviction.state import *  # noqa: F403  (the column names are this module's vocabulary)
+from kv_cache_rl.sim.eviction.state import *
 from kv_cache_rl.sim.eviction.state import counters_of, dynamic_of, ledger_of, prefixes_of, static_of, turns_of
 
 KEEP, EVICT, COMPRESS, SWAP, UNREADABLE = range(5)

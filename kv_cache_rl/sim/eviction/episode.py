@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kv_cache_rl.core import pool
 from kv_cache_rl.sim.eviction import dynamics as d
 from kv_cache_rl.sim.eviction import observe as o
 from kv_cache_rl.sim.eviction import state as s
@@ -47,7 +48,7 @@ class Episode:
         self._slots = {name: k for k, name in enumerate(self.names)}
         self._prefix_ids = [p.prefix_id for p in scenario.prefixes]
         self._rows, self._head = o.new_view()
-        self._events = np.zeros((256, 3), np.int64)
+        self._events = np.zeros((8 * len(scenario.sessions), 3), np.int64)
         self._text = ""
 
     @property
@@ -104,14 +105,13 @@ class Episode:
 
     def _before(self, packed):
         dyn = s.dynamic_of(self.scn, self.state)
-        return {int(i): (int(dyn[s.PAGES, i]), int(dyn[s.LEVEL, i]), int(dyn[s.PLACE, i])) for i in packed[:, 1] if i >= 0}
+        cpu_free = int(pool.free(s.ledger_of(self.scn, self.state), s.TIER_CPU))
+        return cpu_free, {int(i): tuple(dyn[[s.PAGES, s.LEVEL, s.PLACE], i].tolist()) for i in packed[:, 1] if i >= 0}
 
     def _after(self, packed, results, before):
         """Per call: its pages, the CPU pages left then, and the words for success, in the order the calls took effect."""
-        ledger = s.ledger_of(self.scn, self.state)
+        cpu_free, now = before
         out = []
-        cpu_free = _pages(int(ledger[s.TIER_CPU, 0] - ledger[s.TIER_CPU, 1]))
-        now = dict(before)
         for (verb, slot), code in zip(packed.tolist(), results.tolist(), strict=True):
             pages, level, place = now.get(slot, (0, 0, 0))
             size = _pages(pages * (s.UNITS_PER_PAGE >> level))
@@ -119,13 +119,15 @@ class Episode:
             if code == d.OK and verb == d.EVICT:
                 done = f"ok: evicted, {size:g} {'GPU' if place == s.ON_GPU else 'CPU'} pages freed"
                 now[slot] = (0, 0, s.NOWHERE)
+                cpu_free += pages * (s.UNITS_PER_PAGE >> level) if place == s.ON_CPU else 0
             elif code == d.OK and verb == d.COMPRESS:
                 done = f"ok: now {o.BITS[level + 1]} bits, {size / 2:g} pages freed, no decode in this window"
                 now[slot] = (pages, level + 1, place)
             elif code == d.OK and verb == d.SWAP:
                 done = f"ok: {size:g} pages moved to the CPU pool"
                 now[slot] = (pages, level, s.ON_CPU)
-            out.append((size, cpu_free, done))
+                cpu_free -= pages * (s.UNITS_PER_PAGE >> level)
+            out.append((size, _pages(cpu_free), done))
         return out
 
     def _record(self, calls, results, texts):
@@ -176,7 +178,7 @@ def _pages(units: int) -> int | float:
 
 def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scenario) -> str:
     """Two or three sentences on what went wrong and what it cost."""
-    failures = [f"{f['seq_id']} in window {w['step']} ({f['why']})" for w in timeline for f in w["failures"]]
+    failures = [f"{f['seq_id']} in window {w['step'] + 1} ({f['why']})" for w in timeline for f in w["failures"]]
     parts = [f"Return {total:.3f}; the best known is {scenario.best:.3f}, the best blind policy {scenario.floor:.3f}."]
     if failures:
         more = f" and {len(failures) - 4} more" if len(failures) > 4 else ""
@@ -184,9 +186,10 @@ def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scena
     else:
         parts.append("No request failed.")
     over = sum(w["usage_peak"] >= 0.95 for w in timeline)
+    longest = max((w["queue"] for w in timeline), default=0)
     refused = [c["text"] for w in timeline for c in w["calls"] if not c["ok"]]
     parts.append(
-        f"The cache was above 95 % of its budget in {over} windows, the queue reached {max([w['queue'] for w in timeline], default=0)}, "
+        f"The cache was above 95 % of its budget in {over} windows, the queue reached {longest}, "
         f"{int(metrics['recomputed_tokens'])} tokens were computed again."
     )
     if refused:

@@ -7,14 +7,59 @@ policy behind a chat endpoint and the same policy inside the search decide from 
 import json
 
 import numpy as np
-from kv_cache_rl.jit import njit
 
+from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.eviction.dynamics import demand_units, eviction_value, prefill_us, progress, units_of
 from kv_cache_rl.sim.eviction.state import (
-    ABOVE_95, BORN, BUDGET, CLASS, COUNT, CPU, DEAD_KIND, DECODE, EPHEMERAL, FIRST_TURN, GENERATION, GPU, IDLE, KIND, LAST,
-    LEVEL, LINK_NS, NOWHERE, ON_CPU, ON_GPU, ORDER, P_PAGES, P_REFS, P_TOKENS, PAGES, PHASE, PLACE, PREFILL, PREFIX,
-    PRIORITY, QUEUE_BEFORE, QUEUED, REASONING, REF, SESSIONS, SLOTS, STEP_US, STEPS_, SYSTEM, T, TODO_US, TOKENS, TURN,
-    UNITS_PER_PAGE, WAIT_US, counters_of, dynamic_of, ledger_of, prefixes_of, static_of, turns_of,
+    ABOVE_95,
+    BORN,
+    BUDGET,
+    CLASS,
+    COUNT,
+    DEAD_KIND,
+    DECODE,
+    EPHEMERAL,
+    FIRST_TURN,
+    GPU,
+    IDLE,
+    KIND,
+    LAST,
+    LEVEL,
+    LINK_NS,
+    NOWHERE,
+    ON_CPU,
+    ON_GPU,
+    ORDER,
+    P_PAGES,
+    P_REFS,
+    P_TOKENS,
+    PAGES,
+    PHASE,
+    PLACE,
+    PREFILL,
+    PREFIX,
+    PRIORITY,
+    QUEUE_BEFORE,
+    QUEUED,
+    REASONING,
+    REF,
+    SESSIONS,
+    SLOTS,
+    STEP_US,
+    STEPS_,
+    SYSTEM,
+    TODO_US,
+    TOKENS,
+    TURN,
+    UNITS_PER_PAGE,
+    WAIT_US,
+    T,
+    counters_of,
+    dynamic_of,
+    ledger_of,
+    prefixes_of,
+    static_of,
+    turns_of,
 )  # fmt: skip
 
 MAX_ROWS = 32
@@ -42,7 +87,7 @@ VIEW_HEAD = 20
 
 @njit
 def _visible(scn, state, order):
-    """Slots shown, in slot order: all if they are few, else the running ones and then the largest."""
+    """Slots shown, in slot order: all if they are few, else the running ones, then the GPU's, then the largest."""
     dyn = dynamic_of(scn, state)
     n = 0
     for i in range(scn[SLOTS]):
@@ -54,7 +99,8 @@ def _visible(scn, state, order):
     keys = np.empty(n, np.int64)
     for k in range(n):
         i = order[k]
-        keys[k] = -(units_of(dyn, i) + ((1 << 40) if dyn[PHASE, i] != IDLE else 0)) * 1024 + k
+        rank = 2 if dyn[PHASE, i] != IDLE else 1 if dyn[PLACE, i] == ON_GPU else 0
+        keys[k] = -((rank << 40) + units_of(dyn, i)) * 1024 + k
     chosen = np.sort(np.argsort(keys)[:MAX_ROWS])
     for k in range(MAX_ROWS):
         order[k] = order[chosen[k]]

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import zlib
 from pathlib import Path
 
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, SPLITS, Scenario, ScenarioError, dumps
@@ -35,9 +36,11 @@ def load_file(path: str | Path) -> tuple[Scenario, ...]:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     scenarios.append(_read_line(line, f"{path}:{number}"))
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ScenarioError(f"{path}: cannot be read ({reason}); check the path and its permissions") from None
+        raise ScenarioError(
+            f"{path}: cannot be read ({reason}); check path and permissions, or make it with `kv-cache-rl scenarios generate`"
+        ) from None
     if not scenarios:
         raise ScenarioError(f"{path}: holds no scenario; make some with `kv-cache-rl scenarios generate`")
     return tuple(scenarios)
@@ -46,14 +49,12 @@ def load_file(path: str | Path) -> tuple[Scenario, ...]:
 def _read_line(line: str, where: str) -> Scenario:
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ScenarioError(f"{where}: not JSON ({error}); the line may be truncated, regenerate the file") from None
     return Scenario.from_json(data, where)
 
 
-def load_scenarios(
-    difficulty: str = "all", split: str = "eval", num_examples: int = -1, seed: int = 42
-) -> tuple[Scenario, ...]:
+def load_scenarios(difficulty: str = "all", split: str = "eval", num_examples: int = -1, seed: int = 42) -> tuple[Scenario, ...]:
     """Scenarios of the committed sets, the same for the same arguments.
 
     With ``difficulty="all"`` the tiers take turns. `num_examples` counts all scenarios returned, -1 takes every one;
@@ -62,18 +63,28 @@ def load_scenarios(
     Raises:
         ScenarioError: unknown names, or a set that is not there.
     """
-    _one_of("difficulty", difficulty, (*DIFFICULTIES, "all"))
+    tiers = check_request(difficulty, num_examples)
     _one_of("split", split, SPLITS)
-    if num_examples < -1 or num_examples == 0:
-        raise ScenarioError(f"num_examples is {num_examples}; use -1 for all, or a positive number")
-    tiers = DIFFICULTIES if difficulty == "all" else (difficulty,)
-    return interleave([list(load_file(set_path(split, tier))) for tier in tiers], num_examples, seed)
-
-
-def interleave(groups: list[list[Scenario]], num_examples: int, seed: int) -> tuple[Scenario, ...]:
-    """Shuffles each group by `seed`, then takes one of each in turn."""
+    groups = [list(load_file(set_path(split, tier))) for tier in tiers]
     for group in groups:
         random.Random(seed).shuffle(group)
+    return interleave(groups, num_examples)
+
+
+def check_request(difficulty: str, num_examples: int) -> tuple[str, ...]:
+    """The tiers a request names.
+
+    Raises:
+        ScenarioError: an unknown tier or an impossible number.
+    """
+    _one_of("difficulty", difficulty, (*DIFFICULTIES, "all"))
+    if num_examples < -1 or num_examples == 0:
+        raise ScenarioError(f"num_examples is {num_examples}; use -1 for all, or a positive number")
+    return DIFFICULTIES if difficulty == "all" else (difficulty,)
+
+
+def interleave(groups: list[list[Scenario]], num_examples: int) -> tuple[Scenario, ...]:
+    """One of each group in turn, `num_examples` in all (-1: every one)."""
     longest = max((len(group) for group in groups), default=0)
     mixed = [group[k] for k in range(longest) for group in groups if k < len(group)]
     return tuple(mixed if num_examples < 0 else mixed[:num_examples])

@@ -14,6 +14,9 @@ STEPS = 15
 MAX_CALLS_PER_STEP = 16
 PAGE_TOKENS = 128
 WAIT_LIMIT_STEPS = 5
+MAX_TOKENS = 2**24
+MAX_ID = 6
+"""Longest seq_id, dead part included; with longer ones the observation would outgrow its limit."""
 DIFFICULTIES = ("easy", "medium", "hard")
 SPLITS = ("train", "eval", "test")
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
@@ -118,7 +121,7 @@ class Scenario:
 
     def to_json(self) -> dict:
         """The scenario as plain JSON values; `from_json` gives it back."""
-        return dataclasses.asdict(self)
+        return json.loads(dumps(self))
 
     @staticmethod
     def from_json(data: object, where: str = "scenario") -> "Scenario":
@@ -134,7 +137,7 @@ class Scenario:
 
 def dumps(scenario: Scenario) -> str:
     """One compact line, the same bytes on every machine."""
-    return json.dumps(scenario.to_json(), separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(dataclasses.asdict(scenario), separators=(",", ":"), ensure_ascii=True)
 
 
 _NESTED = {"turns": Turn, "sessions": Session, "prefixes": Prefix}
@@ -159,7 +162,7 @@ def _build(cls, data, where):
 
 def _value(name, field, value, where):
     if name in _NESTED:
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             raise ScenarioError(f"{where}: expected a list, got {type(value).__name__}; {_REMEDY}")
         return tuple(_build(_NESTED[name], item, f"{where}[{i}]") for i, item in enumerate(value))
     if name == "best_log":
@@ -172,6 +175,8 @@ def _value(name, field, value, where):
     expected = {"int": int, "str": str, "float": (int, float)}[getattr(field.type, "__name__", field.type)]
     if not isinstance(value, expected) or isinstance(value, bool):
         raise ScenarioError(f"{where}: expected {field.type.__name__}, got {value!r}; {_REMEDY}")
+    if not isinstance(value, str) and not abs(value) < 2**53:
+        raise ScenarioError(f"{where}: {str(value)[:40]} is out of range; {_REMEDY}")
     return value
 
 
@@ -194,22 +199,36 @@ def _check(scenario: Scenario, where: str) -> None:
     need(scenario.budget_pages <= scenario.gpu_pages, "budget_pages", "must not exceed gpu_pages")
     need(0 < len(scenario.sessions) <= 512, "sessions", "must be 1 to 512")
     names = [s.seq_id for s in scenario.sessions] + [p.anchor_id for p in scenario.prefixes]
-    need(len(set(names)) == len(names), "sessions", "must have distinct seq_ids")
+    names += [f"{s.seq_id}.{k}" for s in scenario.sessions for k, turn in enumerate(s.turns) if turn.dead]
+    need(len(set(names)) == len(names), "sessions", "must have distinct seq_ids, also where a turn leaves a dead part (s7.0)")
+    need(all(n.isprintable() and 0 < len(n) <= MAX_ID for n in names), "seq_id", f"must be 1 to {MAX_ID} printable characters")
+    for p in scenario.prefixes:
+        need(0 < p.tokens < MAX_TOKENS and 0 < len(p.prefix_id) <= MAX_ID, f"prefix {p.prefix_id!r}", "needs an id and tokens")
     for s in scenario.sessions:
         at = f"session {s.seq_id!r}: "
-        need(s.kind in BLOCK_TYPES, at + "kind", f"must be one of {', '.join(BLOCK_TYPES)}")
+        need(s.kind in BLOCK_TYPES[1:], at + "kind", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
         need(s.work_class in WORK_CLASSES, at + "work_class", f"must be one of {', '.join(WORK_CLASSES)}")
         need(s.tolerance in LADDER, at + "tolerance", f"must be one of {', '.join(LADDER)}")
         need(s.place in PLACES, at + "place", f"must be one of {', '.join(PLACES)}")
         need(0 <= s.priority <= 1000, at + "priority", "must be 0 to 1000")
         need(0 < s.rate < 2**20, at + "rate", "must be positive")
         need(-1 <= s.prefix < len(scenario.prefixes), at + "prefix", "must be -1 or the index of a prefix")
-        need(0 <= s.tokens < 2**31, at + "tokens", "must be at least 0")
+        need(0 <= s.tokens < MAX_TOKENS, at + "tokens", f"must be 0 to {MAX_TOKENS}")
+        need(max(abs(s.last_access), abs(s.accesses)) < 2**31, at + "last_access, accesses", "must be below 2^31")
         need((s.tokens > 0) == (s.place != "none"), at + "place", "must be 'none' exactly when nothing is cached")
         arrivals = [t.arrive for t in s.turns]
         need(arrivals == sorted(arrivals), at + "turns", "must be in order of arrival")
+        need(all(abs(arrive) < 2**31 for arrive in arrivals), at + "arrive", "must be below 2^31")
+        if s.tokens and arrivals and arrivals[0] < 0:
+            done = s.tokens - s.turns[0].context - s.turns[0].new
+            need(s.place == "gpu", at + "place", "must be 'gpu' while its first turn is decoding already (arrive below 0)")
+            need(0 <= done < s.turns[0].out, at + "tokens", "must be context + new + what the running turn has generated")
         for t in s.turns:
-            need(min(t.context, t.new, t.after) >= 0 and t.out > 0, at + "turns", "must have non-negative lengths, out > 0")
+            need(
+                min(t.context, t.new, t.after) >= 0 < t.out and max(t.context, t.new, t.out) < MAX_TOKENS,
+                at + "turns",
+                f"must have non-negative lengths below {MAX_TOKENS}, out > 0",
+            )
             need(t.after <= t.context + t.new + t.out, at + "turns", "cannot leave more context than they made")
             need(t.dead in DEAD_KINDS, at + "dead", f"must be one of {DEAD_KINDS}")
-            need(t.leaves in BLOCK_TYPES, at + "leaves", f"must be one of {', '.join(BLOCK_TYPES)}")
+            need(t.leaves in BLOCK_TYPES[1:], at + "leaves", f"must be one of {', '.join(BLOCK_TYPES[1:])}")

@@ -8,11 +8,11 @@ anchor per shared prefix. Memory is counted in quarter pages, so that fp16, int8
 """
 
 import numpy as np
-from kv_cache_rl.jit import njit
 
 from kv_cache_rl.core import pool
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.precision import LADDER, WORK_CLASSES
+from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, DEAD_KINDS, PAGE_TOKENS, PLACES, Scenario
 
 UNITS_PER_PAGE = 4
@@ -114,7 +114,17 @@ def pack(scenario: Scenario) -> np.ndarray:
     row, dead = 0, len(scenario.sessions)
     for i, s in enumerate(scenario.sessions):
         work = WORK_CLASSES.index(s.work_class)
-        static[:, i] = (ROLE_SESSION, work, LADDER.index(s.tolerance), s.priority, s.rate, s.prefix, len(s.turns), row, i)
+        static[:, i] = (
+            ROLE_SESSION,
+            work,
+            LADDER.index(s.tolerance),
+            s.priority,
+            s.rate,
+            s.prefix,
+            len(s.turns),
+            row,
+            i,
+        )
         for turn in s.turns:
             slot = -1
             if turn.dead:
@@ -144,7 +154,12 @@ def initial_state(scenario: Scenario, scn: np.ndarray) -> np.ndarray:
         dyn[KIND, i], dyn[PLACE, i] = BLOCK_TYPES.index(s.kind), PLACES.index(s.place)
         dyn[TOKENS, i] = dyn[EVER, i] = s.tokens
         dyn[PAGES, i] = blocks_for(s.tokens, PAGE_TOKENS)
-        dyn[LAST, i], dyn[COUNT, i], dyn[BORN, i], dyn[HOT, i] = s.last_access, s.accesses, s.last_access - s.accesses, 500
+        dyn[LAST, i], dyn[COUNT, i], dyn[BORN, i], dyn[HOT, i] = (
+            s.last_access,
+            s.accesses,
+            s.last_access - s.accesses,
+            500,
+        )
         if s.tokens:
             tier = TIER_GPU if dyn[PLACE, i] == ON_GPU else TIER_CPU
             ledger[tier, 1] += dyn[PAGES, i] * UNITS_PER_PAGE

@@ -1,0 +1,43 @@
+# Set-up needs python3, pip and make; everything else is installed into .venv by the first target that needs it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENVIRONMENT := environments/kv_cache_eviction
+
+.PHONY: eval test lint bench landscape scenarios hub clean
+
+eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run folder, HTML report.
+	$(BIN)/kv-cache-rl eval
+
+test: $(VENV)/installed-test ## All tests, on all cores.
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/installed-test ## Style, types, layers.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed ## Speeds as ratios to named peers, with machine facts.
+	$(BIN)/kv-cache-rl bench
+
+landscape: $(VENV)/installed ## 200 unselected scenarios per tier: does looking pay? (minutes)
+	$(BIN)/kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md
+
+scenarios: $(VENV)/installed ## Regenerate the committed sets, to the byte. (minutes)
+	$(BIN)/kv-cache-rl scenarios generate --committed --out scenarios
+
+hub: $(VENV)/installed-test ## Stage the self-contained Hub package, build its wheel, evaluate it alone.
+	$(BIN)/python $(ENVIRONMENT)/hub.py
+
+$(VENV)/installed: pyproject.toml $(ENVIRONMENT)/pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e . -e $(ENVIRONMENT)
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test,lint]"
+	touch $@
+
+clean: ## Remove what the targets made; the committed files stay.
+	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,107 @@
+"""One evaluation as a function: what `vf-eval` does, with a callback per rollout and rows in place of a dashboard."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import verifiers.v1 as vf
+from verifiers.v1.cli.eval import resume as resumed
+from verifiers.v1.cli.eval.runner import gather_rollouts
+from verifiers.v1.cli.output import save_config
+from verifiers.v1.configs.cli.eval import EvalConfig
+from verifiers.v1.utils.eval import plan_rollouts
+from verifiers.v1.utils.logging import setup_logging
+from verifiers.v1.utils.trace_store import TRACES_FILE, append_episode
+
+from kv_cache_eviction.task import EvictionTask
+
+
+def evaluate(
+    *,
+    model: str,
+    base_url: str,
+    api_key_var: str,
+    output_dir: Path,
+    resume: bool = False,
+    max_concurrent: int | None = 128,
+    harness: str | None = None,
+    on_rollout: Callable[[dict], None] | None = None,
+    quiet: bool = True,
+    **taskset: object,
+) -> list[dict]:
+    """Plays every scenario once and gives a row for each, in the taskset's order; `on_rollout` gets them as they end.
+
+    `output_dir` becomes a run folder like those of `vf-eval`, which `vf-replay` reads. With `resume` the rollouts that
+    ended well there are kept and the others repeated; an interrupted run keeps what was done. `harness` names another than
+    the package's own, such as "null". The rest are arguments of the taskset.
+    """
+    folder = Path(output_dir).resolve()
+    config = EvalConfig.model_validate(
+        {
+            "env": {
+                "taskset": {"id": "kv-cache-eviction", **taskset},
+                **({"agent": {"harness": {"id": harness}}} if harness else {}),
+            },
+            "model": model,
+            "client": {"base_url": base_url, "api_key_var": api_key_var},
+            "output_dir": folder.parent,
+            "run": {"name": folder.name},
+            "max_concurrent": max_concurrent,
+            "push": False,
+            "rich": None,
+        }
+    )
+    if not quiet:
+        setup_logging("INFO")
+    return asyncio.run(played(config, folder, resume, on_rollout or (lambda row: None)))
+
+
+async def played(config: EvalConfig, folder: Path, resume: bool, on_rollout: Callable[[dict], None]) -> list[dict]:
+    env = vf.load_environment(config.env)
+    tasks = list(env.taskset)
+    if resume and (folder / TRACES_FILE).exists():
+        plan = resumed.load(folder, tasks, 1, lambda episode: env.complete(cast(vf.Episode, episode)))
+    else:
+        save_config(config, folder)
+        plan = plan_rollouts(tasks, 1)
+    context = vf.ModelContext(model=config.model, client=config.client, sampling=config.sampling)
+    running, writing = asyncio.Semaphore(config.max_concurrent or len(tasks)), asyncio.Lock()
+
+    async def row(task: EvictionTask, kept: list[vf.WireEpisode]) -> dict:
+        async def save(episode: vf.Episode) -> None:
+            await append_episode(folder, episode, writing)
+
+        slot = env.slots(task)[0]
+        episode = cast(vf.Episode, kept[0]) if kept else await env.run_slot(slot, context, running, save)
+        outcome = row_of(task, episode, config.model)
+        on_rollout(outcome)
+        return outcome
+
+    async with env.serving():
+        return await gather_rollouts(row(task, kept) for task, kept, _ in plan)
+
+
+def row_of(task: EvictionTask, episode: vf.Episode, model: str) -> dict:
+    """The rollout in numbers. A failed one has an error and no score."""
+    trace = episode.traces[0] if episode.traces else None
+    usage = trace.usage if trace else None
+    outcome = {
+        "scenario_id": task.key,
+        "difficulty": task.scenario.difficulty,
+        "split": task.scenario.split,
+        "model": model,
+        "error": None,
+        **dict.fromkeys(("reward", "normalized", "rewards", "metrics")),
+        "log": trace.info.get("actions", []) if trace else [],
+        "model_calls": trace.num_turns if trace else 0,
+        "prompt_tokens": usage.input_tokens if usage else 0,
+        "completion_tokens": usage.completion_tokens if usage else 0,
+        "seconds": trace.timing.agent.duration if trace else 0.0,
+    }
+    if trace is None or not episode.ok:
+        error = episode.last_error if trace is None else trace.last_error or episode.last_error
+        return outcome | {"error": f"{error.type}: {error.message}" if error else "the rollout failed without a word"}
+    report = task.report(trace)
+    outcome |= {"reward": report.total, "normalized": report.normalized}
+    return outcome | {"rewards": report.rewards, "metrics": report.metrics}

@@ -1,0 +1,95 @@
+"""Scenarios from windows cut out of a real trace file: the demand is real, the server is scaled to it.
+
+A trace says when calls come and how long they are, not on which server they met, how fast it decoded or what the work was.
+So the contexts live in a window are given the tier's demand by scaling the GPU's cache to them; links, prefill and decode
+stay those of the generated scenarios, and work class, tolerance and priority are drawn as there.
+"""
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from kv_cache_rl import ENVIRONMENT_VERSION
+from kv_cache_rl.sim.eviction import process as p
+from kv_cache_rl.sim.eviction.build import WINDOW_S, build
+from kv_cache_rl.sim.eviction.generate import TIERS
+from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, PAGE_TOKENS, Prefix, Scenario
+from kv_cache_rl.traces import Window, WindowSession, cut_windows, detect
+
+LIVE = {"easy": 24.0, "medium": 28.0, "hard": 34.0}
+"""Sequences live at a time, as many as the generated tiers have."""
+SPEEDUP = {"claude-code": 1.0}
+"""How much faster than recorded a format is played; other formats' users come back after minutes, so eight times."""
+MAX_PREFIXES = 8
+
+
+def windows_of(path: str | Path, difficulty: str, seed: int, limit: int | None) -> list[Scenario]:
+    """Unselected scenarios of one tier cut from a trace file, without floor and best return.
+
+    Raises:
+        TraceError: the file cannot be read; it names file, line, field and remedy.
+    """
+    cut = cut_windows(
+        path,
+        seed=seed,
+        window_s=WINDOW_S,
+        live=LIVE[difficulty],
+        live_s=p.LIVE_S,
+        speedup=SPEEDUP.get(detect(path), 8.0),
+    )
+    # Some windows are too empty to press on anything: they are skipped, and the rule does not look at any policy.
+    return list(islice((s for k, w in enumerate(cut) if (s := _scenario(w, difficulty, seed, k)) is not None), limit))
+
+
+def _scenario(window: Window, difficulty: str, seed: int, index: int) -> Scenario | None:
+    rng = np.random.default_rng([seed, DIFFICULTIES.index(difficulty), index])
+    tier = TIERS[difficulty]
+    shared = Counter(s.prefix_key for s in window.sessions if s.prefix_key and s.prefix_tokens > 0)
+    keys = [key for key, count in shared.most_common(MAX_PREFIXES) if count > 1]
+    tokens = {s.prefix_key: s.prefix_tokens for s in window.sessions}
+    prefixes = tuple(Prefix(f"p{k}", f"sys{k}", tokens[key]) for k, key in enumerate(keys))
+    drafts = [_draft(rng, s, keys) for s in window.sessions if s.context_tokens_at_start > 0 or s.turns]
+    live = sum(d.context for d in drafts if d.calls or d.running)
+    budget_share = rng.uniform(*tier.budget)
+    budget_pages = int(live / tier.demand / PAGE_TOKENS)
+    if budget_pages < 64 or sum(len(d.turns) for d in drafts) < 4:
+        return None
+    return build(
+        drafts, prefixes, name=f"eviction-{_stem(window.source)}-{difficulty}-{index:04d}-v{ENVIRONMENT_VERSION}",
+        difficulty=difficulty, split="eval", seed=seed,
+        source=window.source, gpu_pages=round(budget_pages / budget_share), budget_pages=budget_pages, cpu_slack=tier.cpu_slack,
+    )  # fmt: skip
+
+
+def _stem(source: str) -> str:
+    """The trace's file name as part of an id."""
+    return "".join(c if c.isalnum() else "_" for c in source.split(".")[0])[:40]
+
+
+def _draft(rng: np.random.Generator, s: WindowSession, keys: list[str]) -> p.Draft:
+    prefix = keys.index(s.prefix_key) if s.prefix_key in keys else -1
+    off = s.prefix_tokens if prefix >= 0 else 0
+    context = max(s.context_tokens_at_start - off, 1) if s.context_tokens_at_start else 0
+    turns = []
+    thinks = s.running_thinking or any(t.thinking for t in s.turns)
+    if s.running_output_tokens:
+        thought = s.running_output_tokens // 2 if s.running_thinking else 0
+        turns.append(p.DraftTurn(-0.001, 0, s.running_output_tokens, thought, s.last_stop == "end_turn"))
+    for t in s.turns:
+        first = not turns and not context
+        kept, new = (-1, max(t.new_tokens - off, 1)) if first else (max(t.kept_tokens - off, 0), t.new_tokens)
+        thought = t.output_tokens // 2 if t.thinking else 0
+        turns.append(p.DraftTurn(t.arrive_s, new, max(t.output_tokens, 1), thought, t.stop == "end_turn", kept))
+    if context and turns and turns[0].kept >= 0:
+        context = max(min(context, turns[0].kept), 1)
+    work = "reasoning" if thinks else str(rng.choice(["chat", "extraction", "code"], p=[0.25, 0.19, 0.56]))
+    priority = int(np.clip(round(rng.normal(500, 220)), 0, 1000))
+    over = s.is_sub_agent and not s.more_turns_after
+    calls = 0 if s.last_seen_s is None else 1
+    stopped = "gone" if over and not turns else "end" if s.last_stop == "end_turn" else "tool"
+    return p.Draft(
+        prefix, s.is_sub_agent, work, float(rng.random()), priority, p.draw(rng, p.TOKENS_PER_SECOND), context,
+        s.last_seen_s or 0.0, calls, stopped, tuple(turns), over,
+    )  # fmt: skip

@@ -1,0 +1,30 @@
+"""Windows cut from published traces play through every command that takes scenarios."""
+
+from pathlib import Path
+
+import pytest
+
+TRACES = Path(__file__).parents[3] / "shared" / "traces"
+FILES = {
+    "claude-code": TRACES / "claude-code" / "cc_sessions_rle.jsonl.gz",
+    "mooncake": TRACES / "mooncake" / "conversation_trace.jsonl.gz",
+}
+
+
+@pytest.fixture(params=FILES)
+def trace(request):
+    path = FILES[request.param]
+    if not path.is_file():
+        pytest.skip(f"the published trace is not here: {path.name}")
+    return path
+
+
+def test_windows_of_a_trace_are_cut_verified_replayed_and_evaluated_with_the_same_scores(kv, environment, trace):
+    said = kv("scenarios", "from-trace", trace, "--out", "windows.jsonl", "-n", 3, "--json")
+    assert (said.code, said.json["scenarios"]) == (0, 3)
+    assert kv("scenarios", "verify", "windows.jsonl", "--json").json["faults"] == []
+    assert kv("replay", "windows.jsonl", "--policy", "lru", "--json").json["policy"] == "lru"
+    direct = kv("baselines", "-p", "value_aware", "--trace", trace, "-n", 3, "--json").json
+    evaluated = kv("eval", "-p", "value_aware", "--trace", trace, "-n", 3, "--json").json
+    assert evaluated["rows"] == direct["rows"]
+    assert evaluated["config"]["trace"] == str(trace.resolve())
