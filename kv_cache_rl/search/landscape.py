@@ -19,7 +19,6 @@ from kv_cache_rl.sim.eviction.state import initial_state, pack
 
 ABLATIONS = {"evict": EVICT, "compress": COMPRESS, "swap_to_cpu": SWAP}
 ABLATED_TIER = "hard"
-SMALL_INSTANCES = 12
 
 
 def run(
@@ -27,6 +26,7 @@ def run(
     seed: int = 4_000_037,
     width: int = DEFAULT_WIDTH,
     workers: int = 2,
+    small: int = 12,
     progress: Callable[[str, int], None] = lambda what, done: None,
 ) -> dict:
     """Plays `per_tier` fresh, unselected scenarios of every tier with everyone.
@@ -44,8 +44,8 @@ def run(
                 rows.append(job.result())
                 progress(tier, done)
             tiers[tier] = _columns(rows)
-        small = list(pool.map(_small, range(SMALL_INSTANCES)))
-    return {"per_tier": per_tier, "seed": seed, "width": width, "tiers": tiers, "small": small}
+        instances = list(pool.map(_small, range(small)))
+    return {"per_tier": per_tier, "seed": seed, "width": width, "tiers": tiers, "small": instances}
 
 
 def _measure(scenario: Scenario, width: int, ablate: bool) -> dict:

@@ -15,8 +15,8 @@ MAX_CALLS_PER_STEP = 16
 PAGE_TOKENS = 128
 WAIT_LIMIT_STEPS = 5
 MAX_TOKENS = 2**24
-MAX_ID = 6
-"""Longest seq_id, dead part included; with longer ones the observation would outgrow its limit."""
+MAX_ID = 4
+"""Longest seq_id; with longer ones the observation would outgrow its limit."""
 DIFFICULTIES = ("easy", "medium", "hard")
 SPLITS = ("train", "eval", "test")
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
@@ -199,9 +199,9 @@ def _check(scenario: Scenario, where: str) -> None:
     need(scenario.budget_pages <= scenario.gpu_pages, "budget_pages", "must not exceed gpu_pages")
     need(0 < len(scenario.sessions) <= 512, "sessions", "must be 1 to 512")
     names = [s.seq_id for s in scenario.sessions] + [p.anchor_id for p in scenario.prefixes]
+    need(all(n.isprintable() and 0 < len(n) <= MAX_ID for n in names), "seq_id", f"must be 1 to {MAX_ID} printable characters")
     names += [f"{s.seq_id}.{k}" for s in scenario.sessions for k, turn in enumerate(s.turns) if turn.dead]
     need(len(set(names)) == len(names), "sessions", "must have distinct seq_ids, also where a turn leaves a dead part (s7.0)")
-    need(all(n.isprintable() and 0 < len(n) <= MAX_ID for n in names), "seq_id", f"must be 1 to {MAX_ID} printable characters")
     for p in scenario.prefixes:
         need(0 < p.tokens < MAX_TOKENS and 0 < len(p.prefix_id) <= MAX_ID, f"prefix {p.prefix_id!r}", "needs an id and tokens")
     for s in scenario.sessions:

@@ -1,0 +1,102 @@
+"""Bytes, seconds and precisions against the published numbers."""
+
+import pytest
+
+from kv_cache_rl.core.geometry import MODELS, bytes_per_token
+from kv_cache_rl.core.hardware import (
+    HARDWARE,
+    LINKS,
+    decode_tokens_per_second,
+    kv_capacity_tokens,
+    prefill_seconds,
+    transfer_seconds,
+)
+from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES, tolerated_level
+
+PUBLISHED = {
+    "llama-3.1-8b": 131_072,
+    "mistral-7b": 131_072,
+    "qwen2.5-7b": 57_344,
+    "llama-3.1-70b": 327_680,
+    "qwen3-8b": 147_456,
+    "qwen3-14b": 163_840,
+    "qwen3-32b": 262_144,
+    "qwen3-coder-30b-a3b": 98_304,
+    "llama-2-7b": 524_288,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bytes_per_token_are_the_published_ones(name):
+    assert bytes_per_token(MODELS[name]) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_quarter_of_the_element_takes_a_quarter_of_the_bytes(name):
+    assert bytes_per_token(MODELS[name], 0.5) * 4 == bytes_per_token(MODELS[name])
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_bytes_of_a_precision_follow_its_bits(name):
+    assert PRECISIONS[name].multiplier == PRECISIONS[name].bits / 16
+
+
+def test_each_rung_of_the_ladder_halves_the_bytes_and_never_helps_the_answer():
+    rungs = [PRECISIONS[name] for name in LADDER]
+    assert [rung.multiplier for rung in rungs] == [1.0, 0.5, 0.25]
+    for work in WORK_CLASSES:
+        losses = [rung.loss[work] for rung in rungs]
+        assert losses == sorted(losses) and losses[0] == 0
+
+
+@pytest.mark.parametrize("work", WORK_CLASSES)
+@pytest.mark.parametrize("level", [1, 2])
+def test_the_share_that_does_not_bear_a_rung_is_its_published_loss(work, level):
+    draws = [(k + 0.5) / 10_000 for k in range(10_000)]
+    share = sum(tolerated_level(work, draw) < level for draw in draws) / len(draws)
+    assert share == pytest.approx(PRECISIONS[LADDER[level]].loss[work], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("link", "contended", "gigabytes_per_second"),
+    [("pcie4", False, 24.8), ("pcie4", True, 11), ("pcie5", False, 50), ("pcie4-conservative", False, 14), ("nvme4", False, 7),
+     ("sata", False, 0.55), ("s3", False, 1)],
+)  # fmt: skip
+def test_a_transfer_takes_its_bytes_over_the_published_rate_plus_the_latency(link, contended, gigabytes_per_second):
+    seconds = transfer_seconds(3e9, LINKS[link], contended)
+    assert seconds == pytest.approx(3 / gigabytes_per_second + LINKS[link].latency_s)
+    assert transfer_seconds(0, LINKS[link]) == LINKS[link].latency_s
+
+
+@pytest.mark.parametrize("profile", HARDWARE.values(), ids=HARDWARE)
+def test_prefill_in_one_go_costs_what_it_costs_in_two_up_to_the_fixed_part(profile):
+    whole = prefill_seconds(profile, 6_000)
+    parts = prefill_seconds(profile, 2_000) + prefill_seconds(profile, 4_000, past=2_000)
+    assert parts - whole == pytest.approx(profile.prefill_c0_s)
+    assert prefill_seconds(profile, 0, past=9_000) == prefill_seconds(profile, -1) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "past", "rate", "tolerance"),
+    [
+        ("rtx4090-llama-3.1-8b", 2_048, 0, 10_700, 0.08),
+        ("rtx4090-llama-3.1-8b", 2_048, 16_384, 6_500, 0.08),
+        ("rtx-pro-6000-llama-3.1-8b", 2_048, 8_192, 18_000, 0.08),
+        ("8xh100-llama-3.1-70b", 2_048, 0, 2 * 13_800, 0.05),
+        ("a100-llama-3.1-8b", 512, 0, 15_000, 0.05),
+    ],
+)
+def test_prefill_rates_stay_near_the_measured_ones(name, tokens, past, rate, tolerance):
+    assert tokens / prefill_seconds(HARDWARE[name], tokens, past) == pytest.approx(rate, rel=tolerance)
+
+
+@pytest.mark.parametrize("profile", HARDWARE.values(), ids=HARDWARE)
+def test_more_cache_in_a_batch_slows_decoding(profile):
+    rates = [decode_tokens_per_second(profile, kv) for kv in (0, 100_000, 500_000)]
+    assert rates[0] == pytest.approx(1 / profile.decode_fixed_s)
+    assert rates[0] > rates[1] > rates[2] > 0
+
+
+def test_the_capacity_is_what_the_weights_leave():
+    profile, model = HARDWARE["8xh100-llama-3.1-70b"], MODELS["llama-3.1-70b"]
+    assert kv_capacity_tokens(profile, model, 0.8) == int((8 * 80e9 * 0.8 - 141.1e9) / 327_680)

@@ -1,0 +1,36 @@
+"""Whether looking pays, measured on thirty unselected scenarios per tier with the same claims as the committed page."""
+
+from pathlib import Path
+
+import pytest
+
+from kv_cache_rl.reports.landscape import claims, markdown
+from kv_cache_rl.search.landscape import run
+
+PAGE = Path(__file__).parents[2] / "scenarios" / "LANDSCAPE.md"
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return run(30, small=2)
+
+
+def test_every_claim_about_the_landscape_holds_on_thirty_scenarios_per_tier(raw):
+    broken = [f"{c['claim']}: {c['numbers']}" for c in claims(raw) if not c["holds"]]
+    assert not broken
+
+
+def test_the_oracle_is_at_least_as_good_as_every_decider_on_every_scenario(raw):
+    for tier, columns in raw["tiers"].items():
+        for name, returns in columns["return"].items():
+            for k, (theirs, best) in enumerate(zip(returns, columns["return"]["oracle"], strict=True)):
+                assert best >= theirs - 1e-6, (tier, k, name)
+
+
+def test_the_committed_page_states_the_same_claims_and_none_of_them_failed(raw):
+    page = PAGE.read_text(encoding="utf-8")
+    for c in claims(raw):
+        assert c["claim"].split(":")[0] in page
+    assert "200 unselected scenarios per tier" in page
+    assert "**no**" not in page
+    assert markdown(raw).count("| claim | holds | numbers |") == page.count("| claim | holds | numbers |")

@@ -1,0 +1,61 @@
+"""What importing the package costs, and what is defined exactly once."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import kv_cache_rl
+
+PACKAGE = Path(kv_cache_rl.__file__).parent
+SOURCES = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "environments").rglob("*.py")]
+HEAVY = ("numpy", "numba", "torch", "verifiers", "fastapi", "openai", "typer", "rich", "datasets", "pydantic")
+
+
+@pytest.mark.parametrize("module", ["kv_cache_rl", "kv_cache_rl.sim.eviction"])
+def test_importing_the_package_pulls_in_nothing_heavy_and_takes_less_than_a_third_of_a_second(module):
+    program = (
+        f"import sys, time; t = time.perf_counter(); import {module}; s = time.perf_counter() - t;"
+        f"print(s, [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    best = 9.0
+    for _ in range(3):
+        out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        seconds, loaded = out.split(" ", 1)
+        assert loaded.strip() == "[]"
+        best = min(best, float(seconds))
+        time.sleep(0.05)
+    assert best < 0.3
+
+
+ONCE = {
+    "bytes_per_token": ("core/geometry.py", r"def bytes_per_token\b"),
+    "PRECISIONS": ("core/precision.py", r"PRECISIONS\s*[:=]"),
+    "LADDER": ("core/precision.py", r"LADDER\s*[:=]"),
+    "transfer_seconds": ("core/hardware.py", r"def transfer_seconds\b"),
+    "prefill_seconds": ("core/hardware.py", r"def prefill_seconds\b"),
+    "blocks_for": ("core/blocks.py", r"def blocks_for\b"),
+    "chained_hash": ("core/blocks.py", r"def chained_hash\b"),
+    "the pool's check": ("core/pool.py", r"def check\(ledger"),
+    "taking from a pool": ("core/pool.py", r"def take\b"),
+    "RANKS": ("policies/rank.py", r"RANKS\s*[:=]"),
+    "REWARDS": ("sim/eviction/score.py", r"REWARDS\s*[:=]"),
+    "METRICS": ("sim/eviction/score.py", r"METRICS\s*[:=]"),
+    "DECIDERS": ("sim/eviction/deciders.py", r"DECIDERS\s*[:=]"),
+    "the step": ("sim/eviction/dynamics.py", r"def step\(scn, state"),
+    "play": ("sim/eviction/episode.py", r"def play\b"),
+    "rollout": ("sim/eviction/episode.py", r"def rollout\b"),
+    "replay": ("sim/eviction/episode.py", r"def replay\(scenario"),
+    "SYSTEM_PROMPT": ("sim/eviction/prompt.py", r"SYSTEM_PROMPT\s*[:=]"),
+}
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_it_is_defined_in_exactly_one_module(name):
+    home, pattern = ONCE[name]
+    definition = re.compile(rf"^\s*{pattern}", re.MULTILINE)
+    found = [(path.relative_to(PACKAGE.parent).as_posix(), len(definition.findall(path.read_text()))) for path in SOURCES]
+    assert [hit for hit in found if hit[1]] == [(f"kv_cache_rl/{home}", 1)]
