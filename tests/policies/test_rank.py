@@ -1,5 +1,7 @@
 """Every ranking policy against a few lines of plain Python."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,7 +28,9 @@ REFERENCE = {
     "lfu": lambda c: (c[USES], -c[IDLE]),
     "largest_first": lambda c: -c[SIZE],
     "gdsf": lambda c: 1000 * c[USES] * (c[RELOAD_S] + 0.01) / max(c[SIZE], 1) - c[IDLE],
-    "value_aware": lambda c: 0.1 * c[PRIORITY] + (0.02 * min(c[SHARERS], 10) if c[SIZE] == 0 else 0) - c[VALUE] - min(c[IDLE], 20) / 100,
+    "value_aware": lambda c: (
+        0.1 * c[PRIORITY] + (0.02 * min(c[SHARERS], 10) if c[SIZE] == 0 else 0) - c[VALUE] - min(c[IDLE], 20) / 100
+    ),
     "cost_aware": lambda c: c[RELOAD_S] / max(c[SIZE], 1),
 }  # fmt: skip
 
@@ -57,7 +61,7 @@ def test_a_policy_orders_candidates_as_its_ten_line_reference(name, rows):
     keys = {k: REFERENCE[name](c) for k, c in enumerate(candidates)}
     got = [int(k) for k in order(name, candidates)]
     assert sorted(got) == list(range(len(rows)))
-    for a, b in zip(got, got[1:], strict=False):
+    for a, b in pairwise(got):
         if isinstance(keys[a], tuple):
             assert keys[a] <= keys[b]
         else:

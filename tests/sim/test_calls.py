@@ -1,0 +1,117 @@
+"""Whatever a model writes as a tool call is read or answered, never raised."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kv_cache_rl.sim.eviction import TEXT_ONLY_REPLY, TOOLS, Call, Episode, parse_call, replay, tool_messages
+
+DEEP = "[" * 100_000
+GOOD = '{"seq_id": "s1"}'
+JUNK = [
+    ("teleport", GOOD, "unknown tool 'teleport'; use one of keep, evict, compress, swap_to_cpu"),
+    ("", GOOD, "unknown tool ''"),
+    ("EVICT", GOOD, "unknown tool 'EVICT'"),
+    (None, GOOD, "unknown tool 'None'"),
+    (["evict"], GOOD, "unknown tool"),
+    ("x" * 1_000_000, GOOD, "unknown tool 'xxx"),
+    ("evict", "", "evict: the arguments are not JSON"),
+    ("evict", "{", "evict: the arguments are not JSON"),
+    ("evict", '{"seq_id": "s1"', "evict: the arguments are not JSON"),
+    ("evict", "seq_id=s1", "evict: the arguments are not JSON"),
+    ("evict", "x" * 1_000_000, "evict: the arguments are not JSON"),
+    ("evict", DEEP, "evict: the arguments are not JSON"),
+    ("evict", '{"seq_id":' * 100_000, "evict: the arguments are not JSON"),
+    ("evict", "1" * 100_000, "evict: the arguments are not JSON"),
+    ("evict", None, "evict: the arguments must be an object"),
+    ("evict", "null", "evict: the arguments must be an object"),
+    ("evict", "[]", "evict: the arguments must be an object"),
+    ("evict", '"s1"', "evict: the arguments must be an object"),
+    ("evict", 7, "evict: the arguments must be an object"),
+    ("evict", b"{}", "evict: the arguments must be an object"),
+    ("evict", "{}", "evict: seq_id must be a string"),
+    ("compress", '{"seq_id": 7}', "compress: seq_id must be a string"),
+    ("compress", '{"seq_id": null}', "compress: seq_id must be a string"),
+    ("compress", '{"seq_id": ["s1"]}', "compress: seq_id must be a string"),
+    ("compress", '{"seq_id": ""}', "compress: seq_id must be a string"),
+    ("swap_to_cpu", '{"seq_id": "s1", "to": "disk"}', "swap_to_cpu: unknown argument 'to'"),
+    ("swap_to_cpu", {"seq_id": "s1", 1: 2, "a": 3}, "swap_to_cpu: unknown argument '1'"),
+    ("evict", {"seq_id": "s1", "x" * 1_000_000: 1}, "evict: unknown argument 'xxx"),
+    ("evict", json.dumps({"seq_id": "x" * 1_000_000}), "evict: seq_id 'xxx"),
+    ("evict", '{"seq_id": "s1\\n{}"}', "evict: seq_id 's1"),
+    ("evict", '{"seq_id": "\\ud800"}', "evict: seq_id"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "error"), JUNK, ids=range(len(JUNK)))
+def test_junk_becomes_a_call_whose_error_says_what_to_send(kit, name, arguments, error):
+    call = parse_call(name, arguments)
+    assert call.error.startswith(error) and len(call.error) < 200
+    episode = Episode(kit.scenario(kit.session("s1", 5)))
+    (text,) = episode.step([call])
+    assert text == f"refused: {call.error}"
+    text.encode()
+    assert kit.used(episode) == 5 and kit.counter(episode, "INVALID") == 1
+    assert json.loads(json.dumps(episode.log)) == [[["?", call.error]]]
+
+
+@pytest.mark.parametrize("verb", ["evict", "compress", "swap_to_cpu"])
+def test_a_well_formed_call_is_read_from_text_and_from_an_object(verb):
+    assert parse_call(verb, GOOD) == parse_call(verb, {"seq_id": "s1"}) == Call(verb, "s1")
+    assert parse_call(verb, '{"seq_id": "no", "seq_id": "s1"}') == Call(verb, "s1")
+
+
+@pytest.mark.parametrize("arguments", ["{}", "", None, "junk", GOOD, DEEP])
+def test_keep_needs_no_arguments(arguments):
+    assert parse_call("keep", arguments) == Call("keep")
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=70),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.sampled_from(["evict", "compress", "swap_to_cpu", "keep", "x"]) | st.text(),
+    st.text() | anything | anything.map(json.dumps),
+)
+def test_reading_a_call_never_raises_and_survives_the_log(name, arguments):
+    call = parse_call(name, arguments)
+    assert bool(call.error) == (call.verb == "?")
+    assert Call.from_log(json.loads(json.dumps(call.to_log()))) == call
+
+
+@pytest.mark.parametrize(
+    "words", [5, None, "evict", [], ["evict"], ["evict", "a", "b"], ["evict", 7], [["evict"], "a"], ["fly", "a"], {"a": 1}]
+)
+def test_a_logged_call_that_makes_no_sense_is_read_as_an_error_not_raised(kit, words):
+    assert Call.from_log(words).error
+    made = kit.scenario(kit.session("a", 5), steps=2)
+    report = replay(made, [[words]])
+    assert report.metrics["invalid_calls"] == 1
+
+
+def test_duplicate_and_foreign_ids_in_one_message_are_answered_one_by_one_in_order(kit):
+    episode = Episode(kit.scenario(kit.session("a", 5), kit.session("b", 6)))
+    texts = episode.step([Call("evict", "a"), Call("evict", "a"), Call("evict", "zz"), Call("keep"), Call("swap_to_cpu", "b")])
+    assert [text.split(":")[0] for text in texts] == ["ok", "refused", "refused", "ok", "ok"]
+    assert texts[3] == "ok: nothing changed" and texts[4] == "ok: 6 pages moved to the CPU pool"
+
+
+def test_the_tools_are_what_the_reader_accepts():
+    assert [tool["function"]["name"] for tool in TOOLS] == ["evict", "compress", "swap_to_cpu", "keep"]
+    for tool in TOOLS:
+        parameters = tool["function"]["parameters"]
+        assert parameters["additionalProperties"] is False
+        arguments = dict.fromkeys(parameters["required"], "s1")
+        assert not parse_call(tool["function"]["name"], json.dumps(arguments)).error
+
+
+def test_the_observation_stands_at_the_end_of_the_last_tool_message():
+    assert tool_messages(["a", "b"], "{}") == ["a", "b\n{}"]
+    assert tool_messages(["a", "b"], None) == ["a", "b"]
+    assert TEXT_ONLY_REPLY("{}").endswith("\n{}")

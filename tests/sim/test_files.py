@@ -1,0 +1,174 @@
+"""Scenario files: what is written is read back, and what is broken is named with its place and a remedy."""
+
+import copy
+import gzip
+import json
+
+import pytest
+
+from kv_cache_rl.sim.eviction import Episode, Scenario, ScenarioError, load_file, load_scenarios, write_file
+from kv_cache_rl.sim.eviction.spec import dumps
+
+
+@pytest.fixture(scope="module")
+def good(kit):
+    """A scenario with everything in it, as JSON values."""
+    return kit.scenario(
+        kit.session("a", 10, kit.turn(-1, 10, out=60), kit.turn(3, 10, new=5), prefix=0),
+        kit.session("b", 5, kit.turn(4, 5, out=300, dead=200), place="cpu"),
+        prefixes=(4,),
+    ).to_json()
+
+
+def test_a_file_is_read_back_as_it_was_written(kit, tmp_path):
+    scenarios = [kit.generate("hard", seed) for seed in range(3)]
+    write_file(tmp_path / "deep" / "set.jsonl", scenarios)
+    assert list(load_file(tmp_path / "deep" / "set.jsonl")) == scenarios
+    packed = tmp_path / "set.jsonl.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "deep" / "set.jsonl").read_bytes()))
+    assert list(load_file(packed)) == scenarios
+
+
+HUGE = 10**30
+BROKEN = {
+    "a missing field": (("norm",), None, "field 'norm' is missing"),
+    "an unknown field": (("colour",), 1, "unknown field 'colour'"),
+    "another version": (("version",), "2", "version '2' is not '1'"),
+    "a text for a number": (("gpu_pages",), "many", ".gpu_pages: expected int, got 'many'"),
+    "a truth for a number": (("gpu_pages",), True, ".gpu_pages: expected int, got True"),
+    "a fraction for a number": (("gpu_pages",), 1.5, ".gpu_pages: expected int, got 1.5"),
+    "a number for a text": (("id",), 7, ".id: expected str, got 7"),
+    "an unknown tier": (("difficulty",), "brutal", "difficulty must be one of easy, medium, hard"),
+    "no steps": (("steps",), 0, "steps must be 1 to 1000"),
+    "no budget": (("budget_pages",), 0, "budget_pages must be positive"),
+    "a budget above the GPU": (("budget_pages",), 101, "budget_pages must not exceed gpu_pages"),
+    "a negative pool": (("cpu_pages",), -1, "cpu_pages must be at least 0"),
+    "a best that is no number": (("best",), float("nan"), ".best: nan is out of range"),
+    "an infinite floor": (("floor",), float("-inf"), ".floor: -inf is out of range"),
+    "no sessions": (("sessions",), [], "sessions must be 1 to 512"),
+    "sessions of another type": (("sessions",), {}, ".sessions: expected a list, got dict"),
+    "a session of another type": (("sessions", 1), [], ".sessions[1]: expected a JSON object, got list"),
+    "a turn without output": (("sessions", 1, "turns", 0, "out"), 0, "session 'b': turns must have non-negative lengths"),
+    "a negative length": (("sessions", 1, "turns", 0, "new"), -1, "session 'b': turns must have non-negative lengths"),
+    "an endless turn": (("sessions", 1, "turns", 0, "out"), HUGE, ".out: 1000"),
+    "a turn too long": (("sessions", 1, "turns", 0, "out"), 2**40, "session 'b': turns must have"),
+    "a turn beyond time": (("sessions", 1, "turns", 0, "arrive"), 2**50, "session 'b': arrive must be below"),
+    "a last access beyond time": (("sessions", 0, "last_access"), -HUGE, ".last_access: -1000"),
+    "accesses beyond number": (("sessions", 0, "accesses"), 2**40, "session 'a': last_access, accesses"),
+    "more left than made": (("sessions", 1, "turns", 0, "after"), 10**6, "cannot leave more context than they made"),
+    "turns out of order": (("sessions", 0, "turns", 1, "arrive"), -5, "turns must be in order of arrival"),
+    "a twin": (("sessions", 1, "seq_id"), "a", "sessions must have distinct seq_ids"),
+    "a twin of a dead part": (("sessions", 0, "seq_id"), "b.0", "sessions must have distinct seq_ids"),
+    "an empty id": (("sessions", 0, "seq_id"), "", "seq_id must be 1 to 4 printable characters"),
+    "an id of two lines": (("sessions", 0, "seq_id"), "a\n", "seq_id must be 1 to 4 printable characters"),
+    "an id as long as a novel": (("sessions", 0, "seq_id"), "x" * 5_000, "seq_id must be 1 to 4 printable characters"),
+    "a prefix that is not there": (("sessions", 0, "prefix"), 3, "session 'a': prefix must be -1 or the index"),
+    "a prefix below nothing": (("prefixes", 0, "tokens"), -5, "prefix 'p0' needs an id and tokens"),
+    "a session that is a system prompt": (("sessions", 0, "kind"), "system", "session 'a': kind must be one of context"),
+    "a turn that leaves a system prompt": (("sessions", 0, "turns", 0, "leaves"), "system", "session 'a': leaves must be one of"),
+    "work that runs on the CPU": (("sessions", 1, "turns", 0, "arrive"), -1, "session 'b': place must be 'gpu' while"),
+    "work further than its end": (("sessions", 0, "tokens"), 10 * 128 + 60, "session 'a': tokens must be context + new"),
+    "tokens nowhere": (("sessions", 0, "place"), "none", "place must be 'none' exactly when nothing is cached"),
+    "an unknown class": (("sessions", 0, "work_class"), "poetry", "session 'a': work_class must be one of chat"),
+    "a priority above one": (("sessions", 0, "priority"), 1001, "session 'a': priority must be 0 to 1000"),
+    "a log that is no list": (("best_log",), "keep", ".best_log: expected a list of steps"),
+    "a log of numbers": (("best_log",), [[1]], ".best_log: every call must be a list"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_scenario_is_named_by_file_line_field_and_remedy(good, tmp_path, what):
+    (*where, last), value, message = BROKEN[what]
+    broken = copy.deepcopy(good)
+    target = broken
+    for key in where:
+        target = target[key]
+    if value is None:
+        del target[last]
+    else:
+        target[last] = value
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps(good) + "\n\n" + json.dumps(broken) + "\n")
+    with pytest.raises(ScenarioError) as error:
+        load_file(path)
+    assert str(error.value).startswith(f"{path}:3") and message in str(error.value)
+    assert "kv-cache-rl scenarios generate" in str(error.value) and len(str(error.value)) < 400 + len(str(path))
+
+
+def test_the_unbroken_scenario_plays(good):
+    episode = Episode(Scenario.from_json(good))
+    assert episode.report().scenario_id == "eviction-hand-made-v1"
+
+
+def bad_files(good):
+    line = (json.dumps(good) + "\n").encode()
+    packed = gzip.compress(line)
+    return {
+        "empty.jsonl": (b"", "holds no scenario"),
+        "blank.jsonl": (b"\n\n  \n", "holds no scenario"),
+        "cut.jsonl": (line[: len(line) // 2], ":1: not JSON"),
+        "deep.jsonl": (b"[" * 100_000 + b"\n", ":1: not JSON"),
+        "list.jsonl": (b"[1]\n", ":1: expected a JSON object, got list"),
+        "binary.jsonl": (bytes(range(128, 256)), "cannot be read"),
+        "cut.jsonl.gz": (packed[: len(packed) // 2], "cannot be read"),
+        "head.jsonl.gz": (packed[:5], "cannot be read"),
+        "plain.jsonl.gz": (line, "cannot be read"),
+        "second.jsonl": (line + b"{,}\n", ":2: not JSON"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_files({}))
+def test_a_broken_file_is_named_with_the_reason_and_the_remedy(good, tmp_path, name):
+    data, message = bad_files(good)[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(ScenarioError) as error:
+        load_file(path)
+    assert str(error.value).startswith(str(path)) and message in str(error.value)
+    assert "scenarios generate" in str(error.value) or "regenerate" in str(error.value)
+
+
+@pytest.mark.parametrize("damage", range(12))
+def test_a_damaged_gzip_file_is_an_error_of_the_file_wherever_the_damage_is(good, tmp_path, damage):
+    packed = bytearray(gzip.compress((json.dumps(good) + "\n").encode() * 3))
+    packed[10 + damage * (len(packed) - 20) // 12] ^= 0xFF
+    path = tmp_path / "set.jsonl.gz"
+    path.write_bytes(packed)
+    with pytest.raises(ScenarioError, match=r"set\.jsonl\.gz"):
+        load_file(path)
+
+
+@pytest.mark.parametrize("what", ["missing", "folder", "locked"])
+def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch, what):
+    path = tmp_path / "set.jsonl"
+    if what == "folder":
+        path.mkdir()
+    if what == "locked":
+
+        def refuse(*_, **__):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr("pathlib.Path.open", refuse)
+    reason = {"missing": "No such file", "folder": "Is a directory", "locked": "Permission denied"}[what]
+    with pytest.raises(ScenarioError, match=rf"set\.jsonl: cannot be read \({reason}"):
+        load_file(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"difficulty": "brutal"}, "unknown difficulty 'brutal'; use one of easy, medium, hard, all"),
+        ({"split": "validation"}, "unknown split 'validation'; use one of train, eval, test"),
+        ({"num_examples": 0}, "num_examples is 0; use -1 for all, or a positive number"),
+        ({"num_examples": -7}, "num_examples is -7"),
+    ],
+)
+def test_an_impossible_request_is_refused_with_the_choices(arguments, message):
+    with pytest.raises(ScenarioError, match=message):
+        load_scenarios(**arguments)
+
+
+def test_a_line_is_the_same_bytes_after_a_round_trip(kit):
+    for difficulty in ("easy", "medium", "hard"):
+        made = kit.generate(difficulty, 9)
+        assert dumps(Scenario.from_json(json.loads(dumps(made)))) == dumps(made)

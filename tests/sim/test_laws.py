@@ -1,0 +1,195 @@
+"""What must hold for every scenario and every sequence of calls, legal or not."""
+
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES, REWARDS, Call, Episode, Scenario, play, replay, rollout
+from kv_cache_rl.sim.eviction import dynamics as d
+from kv_cache_rl.sim.eviction import state as s
+
+games = st.tuples(st.sampled_from(DIFFICULTIES), st.integers(0, 30), st.integers(0, 2**32))
+law = settings(max_examples=25, deadline=None)
+EVENTS = np.zeros((0, 3), np.int64)
+
+
+def random_game(kit, game):
+    """An episode played to its end by random calls, its books checked after every window."""
+    difficulty, seed, luck = game
+    rng, episode = random.Random(luck), Episode(kit.generate(difficulty, seed))
+    while not episode.done:
+        episode.step(kit.random_calls(rng, episode))
+        episode.check()
+    return episode
+
+
+@given(game=games)
+@law
+def test_the_books_balance_after_every_window_and_the_replay_equals_the_live_run(kit, game):
+    live = random_game(kit, game)
+    log = json.loads(json.dumps(live.log))
+    assert replay(live.scenario, log) == live.report()
+    again = Scenario.from_json(json.loads(json.dumps(live.scenario.to_json())))
+    assert replay(again, log) == live.report()
+
+
+@given(game=games)
+@law
+def test_the_total_is_the_weighted_sum_of_the_rewards(kit, game):
+    report = random_game(kit, game).report()
+    assert list(report.rewards) == list(REWARDS)
+    assert report.total == round(sum(REWARDS[name] * value for name, value in report.rewards.items()), 6)
+
+
+@given(game=games)
+@law
+def test_the_frozen_buffer_with_the_whole_demand_is_never_written(kit, game):
+    episode = random_game(kit, game)
+    assert np.array_equal(episode.scn, s.pack(episode.scenario))
+
+
+@given(game=games, cut=st.integers(0, 14))
+@law
+def test_stepping_a_copy_leaves_the_original_alone(kit, game, cut):
+    episode = random_game(kit, game)
+    again = Episode(episode.scenario)
+    for words in episode.log[:cut]:
+        again.step([Call.from_log(call) for call in words])
+    before, copied = again.state.tobytes(), again.state.copy()
+    calls = np.array([[d.EVICT, k] for k in range(min(12, len(again.names)))], np.int64)
+    d.step(again.scn, copied, calls, np.zeros(len(calls), np.int64), EVENTS)
+    assert again.state.tobytes() == before != copied.tobytes()
+
+
+def renamed(scenario, log):
+    """The same scenario under other ids, and the log that goes with it."""
+    sessions = tuple(dataclasses.replace(x, seq_id=f"q{97 - k}") for k, x in enumerate(scenario.sessions))
+    prefixes = tuple(dataclasses.replace(x, prefix_id=f"r{k}", anchor_id=f"zz{k}") for k, x in enumerate(scenario.prefixes))
+    other = dataclasses.replace(scenario, sessions=sessions, prefixes=prefixes)
+    names = dict(zip(s.slot_names(scenario), s.slot_names(other), strict=True))
+    return other, [[[call[0], *(names.get(who, who) for who in call[1:])] for call in step] for step in log]
+
+
+@given(game=games)
+@law
+def test_renaming_the_sequences_changes_no_return(kit, game):
+    live = random_game(kit, game)
+    report = replay(*renamed(live.scenario, live.log))
+    assert (report.rewards, report.total, report.metrics) == (live.report().rewards, live.report().total, live.report().metrics)
+
+
+@pytest.mark.parametrize("name", DECIDERS)
+def test_a_decider_does_not_look_at_the_names(kit, name):
+    made = kit.generate("hard", 4)
+    assert rollout(renamed(made, [])[0], DECIDERS[name]()).total == rollout(made, DECIDERS[name]()).total
+
+
+COUNTED = ("CALLS", "INVALID")
+
+
+@given(game=games, cut=st.integers(0, 14))
+@law
+def test_a_refused_call_changes_nothing_but_the_counters_of_calls_however_often_it_is_repeated(kit, game, cut):
+    whole = random_game(kit, game)
+    base = Episode(whole.scenario)
+    for words in whole.log[:cut]:
+        base.step([Call.from_log(call) for call in words])
+    rng = random.Random(cut)
+    codes = {}
+    for verb in (d.EVICT, d.COMPRESS, d.SWAP, d.UNREADABLE):
+        for slot in (-1, len(base.names), *rng.sample(range(len(base.names)), min(6, len(base.names)))):
+            state, results = base.state.copy(), np.zeros(4, np.int64)
+            d.step(base.scn, state, np.array([[verb, slot]] * 4, np.int64), results, EVENTS)
+            good = [k for k in range(4) if results[k] == d.OK]
+            plain, kept = base.state.copy(), np.zeros(max(len(good), 1), np.int64)
+            calls = np.array([[verb, slot]] * len(good) or [[d.KEEP, -1]], np.int64)
+            d.step(base.scn, plain, calls, kept, EVENTS)
+            one, other = s.counters_of(base.scn, state).copy(), s.counters_of(base.scn, plain).copy()
+            assert one[s.INVALID] - other[s.INVALID] == 4 - len(good)
+            for counter in (s.CALLS, s.INVALID):
+                one[counter] = other[counter] = 0
+            size = s.COUNTERS
+            assert np.array_equal(state[:-size], plain[:-size]) and np.array_equal(one, other)
+            codes[verb] = codes.get(verb, 0) + 4 - len(good)
+    assert all(codes.values())
+
+
+def expected_arrivals(scenario, timeline):
+    """Window in which each turn must arrive: its own, or the one in which the turn before it is over."""
+    over = {}
+    for w in timeline:
+        for name in w["completions"]:
+            over.setdefault(name, []).append(w["step"])
+        for f in w["failures"]:
+            # Wrong answers end with the decoding, before the arrivals of the window; the other failures after them.
+            over.setdefault(f["seq_id"], []).append(w["step"] + (f["why"] != "decoded below its tolerance"))
+    expected = {}
+    for x in scenario.sessions:
+        ends, steps = sorted(over.get(x.seq_id, [])), []
+        for k, turn in enumerate(x.turns):
+            if k == 0 and turn.arrive < 0 and x.tokens:
+                continue
+            if k > len(ends):
+                break
+            at = max(turn.arrive, ends[k - 1] if k else 0, 0)
+            if at < scenario.steps:
+                steps.append(at)
+        expected[x.seq_id] = steps
+    return expected
+
+
+@given(game=games)
+@law
+def test_every_turn_arrives_in_its_window_or_as_soon_as_the_one_before_is_over(kit, game):
+    episode = random_game(kit, game)
+    seen = {x.seq_id: [] for x in episode.scenario.sessions}
+    for w in episode.timeline:
+        for name in w["arrivals"]:
+            seen[name].append(w["step"])
+    assert seen == expected_arrivals(episode.scenario, episode.timeline)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize("name", DECIDERS)
+def test_first_turns_arrive_in_the_same_windows_whoever_decides(kit, name, difficulty):
+    made = kit.generate(difficulty, 6)
+    first = {
+        x.seq_id: max(x.turns[0].arrive, 0)
+        for x in made.sessions
+        if x.turns and x.turns[0].arrive < made.steps and not (x.turns[0].arrive < 0 and x.tokens)
+    }
+    timeline = play(Episode(made), DECIDERS[name]()).timeline
+    seen = {}
+    for w in timeline:
+        for who in w["arrivals"]:
+            seen.setdefault(who, w["step"])
+    assert {who: seen.get(who) for who in first} == first
+
+
+@given(game=games)
+@law
+def test_what_the_time_line_counts_is_what_the_metrics_count(kit, game):
+    episode = random_game(kit, game)
+    report = episode.report()
+    assert sum(len(w["failures"]) for w in report.timeline) == report.metrics["total_failures_metric"]
+    assert sum(w["tokens"] for w in report.timeline) == report.metrics["total_tokens_metric"]
+    assert sum(not c["ok"] for w in report.timeline for c in w["calls"]) == report.metrics["invalid_calls"]
+    assert sum(w["usage_peak"] > 0.95 for w in report.timeline) == report.metrics["pressure_steps_metric"]
+
+
+@given(game=games)
+@law
+def test_no_memory_is_left_over_budget_while_someone_runs(kit, game):
+    difficulty, seed, luck = game
+    rng, episode = random.Random(luck), Episode(kit.generate(difficulty, seed))
+    while not episode.done:
+        episode.step(kit.random_calls(rng, episode))
+        phases = s.dynamic_of(episode.scn, episode.state)[s.PHASE]
+        ledger = s.ledger_of(episode.scn, episode.state)
+        assert ledger[0, 1] <= ledger[0, 0] or not (phases >= s.PREFILL).any()
+        assert ledger[1, 1] <= ledger[1, 0]
