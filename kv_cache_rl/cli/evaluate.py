@@ -43,18 +43,23 @@ def environment_evaluate() -> Callable[..., list[dict]]:
         return importlib.import_module(ENVIRONMENT).evaluate
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"the environment package is not installed ({error}); run: pip install -e environments/{ENVIRONMENT}"
+            f"the environment package is not installed ({error}); in a checkout run: pip install -e environments/{ENVIRONMENT}; "
+            "elsewhere install the wheel that `make hub` builds, or the package from the Hub"
         ) from error
 
 
 def hosted_target(model: str, base_url: str | None, api_key_var: str) -> dict:
     """A model on an OpenAI-compatible server. Raises BadInput for a bad URL or a missing key for a remote server."""
     url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
+    except ValueError:
+        host = None
+    if not host:
         raise BadInput(f"--base-url {url!r} is not an address; give something like http://127.0.0.1:8000/v1")
-    if not os.environ.get(api_key_var) and parts.hostname not in LOOPBACK:
-        raise BadInput(f"{api_key_var} is not set, and {parts.hostname} wants a key; export it, or name another --api-key-var")
+    if not os.environ.get(api_key_var) and host not in LOOPBACK:
+        raise BadInput(f"{api_key_var} is not set, and {host} wants a key; export it, or name another --api-key-var")
     return {"model": model, "base_url": url, "api_key_var": api_key_var}
 
 
@@ -183,16 +188,25 @@ def run_eval(
         if config["command"] != "eval":
             raise BadInput(f"{resume} was made by {config['command']}, which cannot be resumed; run it again")
     else:
+        if model is not None and not model.strip():
+            raise BadInput("--model is empty; name the model to evaluate, or leave it out")
         if base_url and not model:
             raise BadInput("--base-url is given without --model; name the model to evaluate there")
         policies = choose_policies(policy, () if model else DEFAULT_POLICIES)
         targets = embedded_targets(policies)
         targets += [hosted_target(model, base_url, api_key_var)] if model else []
+        names = [runs.slug(target["model"]) for target in targets]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BadInput(
+                f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in a run of its own"
+            )
         total = how_many(num_examples, difficulty)
         config = runs.new_config("eval", targets, difficulty, split, total, seed, trace, max_concurrent=max_concurrent)
         folder = None
     environment_evaluate()
     scenarios = runs.scenarios_of(config)
+    if 0 < len(scenarios) < config["num_examples"]:
+        typer.echo(f"only {len(scenarios)} of the {config['num_examples']} scenarios asked for exist; playing those", err=True)
     if folder is None:
         folder = runs.new_folder(output_dir, config["targets"])
         runs.write_json(folder / runs.CONFIG, config)

@@ -24,7 +24,7 @@ NumExamples = Annotated[
     int | None,
     typer.Option("--num-examples", "-n", help=f"Scenarios in all, -1 = every one; default {PER_TIER} per tier."),
 ]
-Seed = Annotated[int, typer.Option(help="Which scenarios are drawn from the set, or cut from the trace.")]
+Seed = Annotated[int, typer.Option(help="Which scenarios are drawn from the set, or cut from the trace.", min=0)]
 Trace = Annotated[Path | None, typer.Option(help="Cut the scenarios from this trace file (Claude Code or Mooncake).")]
 Policies = Annotated[list[str] | None, typer.Option("--policy", "-p", help="A policy by name; repeat for several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, nothing else.")]

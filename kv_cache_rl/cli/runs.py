@@ -76,7 +76,8 @@ def read_config(folder: Path) -> dict:
         raise BadInput(f"{folder} is not a run folder (it has no {CONFIG}); give one that eval or baselines --out made")
     try:
         config = json.loads(path.read_text())
-        version, _ = config["environment_version"], config["targets"]
+        version = config["environment_version"]
+        _ = [config[key] for key in ("command", "targets", "difficulty", "split", "num_examples", "seed", "trace")]
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} is damaged ({type(error).__name__}: {error}); start a new run") from None
     if version != ENVIRONMENT_VERSION:

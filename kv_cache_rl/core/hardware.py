@@ -19,6 +19,17 @@ class Link:
     latency_s: float = LINK_LATENCY_S
 
 
+def transfer_microseconds(units, ns_per_unit, fixed_us):
+    """Whole microseconds for `units` over a link; plain Python on purpose, simulators compile it into their loops."""
+    return fixed_us + units * ns_per_unit // 1000
+
+
+def prefill_microseconds(tokens, past, c1_ns, c2_ps):
+    """Whole microseconds to compute the KV of `tokens` behind `past`: c1 per token, c2 per pair of tokens; plain Python
+    on purpose, simulators compile it into their loops."""
+    return (tokens * c1_ns + tokens * (past + tokens // 2) // 1000 * c2_ps) // 1000
+
+
 def transfer_seconds(num_bytes: float, link: Link, contended: bool = False) -> float:
     """Seconds for `num_bytes` to cross `link`; `contended` when the other direction is busy at the same time.
 
@@ -69,7 +80,8 @@ def prefill_seconds(profile: HardwareProfile, tokens: int, past: int = 0) -> flo
     """Seconds to compute the KV of `tokens` new tokens behind `past` cached ones; recompute costs the same."""
     if tokens <= 0:
         return 0.0
-    return profile.prefill_c0_s + tokens * (profile.prefill_c1_s + profile.prefill_c2_s * (past + tokens / 2))
+    c1_ns, c2_ps = round(profile.prefill_c1_s * 1e9), round(profile.prefill_c2_s * 1e12)
+    return profile.prefill_c0_s + prefill_microseconds(tokens, past, c1_ns, c2_ps) / 1e6
 
 
 def decode_tokens_per_second(profile: HardwareProfile, running_kv_tokens: int) -> float:

@@ -9,6 +9,7 @@ from kv_cache_rl.sim.eviction import CANARIES, DIFFICULTIES, normalized_score
 from kv_cache_rl.sim.eviction.deciders import DECIDERS
 
 MIN_GAP = 0.05
+"""The rule by which `search.sets` keeps a scenario; layers beside each other do not import each other."""
 LOOKING = tuple(name for name in DECIDERS if name not in CANARIES)
 PRESSED = ("medium", "hard")
 ABLATED = "hard"
@@ -97,7 +98,9 @@ def claims(raw: dict) -> list[dict]:
     for verb, values in hard["without"].items():
         lost = mean_interval([full - part for full, part in zip(hard["return"]["oracle"], values, strict=True)])
         assert lost is not None
-        claim(f"hard: an oracle without {verb} scores lower", lost.mean > 0, f"{lost.mean:.4f} ± {lost.half_width or 0:.4f}")
+        # From a hundred scenarios on the whole interval must be on the right side.
+        clear = lost.mean > 0 and (lost.n < 100 or (lost.low or 0) > 0)
+        claim(f"hard: an oracle without {verb} scores lower", clear, f"{lost.mean:.4f} ± {lost.half_width or 0:.4f}")
     worst_small = max(s["beam"] - s["optimum"] for s in raw["small"])
     claim("small instances: the beam never exceeds the exhaustive optimum", worst_small <= 1e-6, f"{worst_small:.6f}")
     return found

@@ -10,7 +10,8 @@ from kv_cache_rl.search.exhaustive import optimum, small_scenario
 from kv_cache_rl.search.oracle import ALL_VERBS, DEFAULT_WIDTH, beam, solve
 from kv_cache_rl.search.rollout import finish
 from kv_cache_rl.sim.eviction.deciders import DECIDERS, FLOOR, POLICY_IDS
-from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, SWAP, prefill_us
+from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, SWAP
+from kv_cache_rl.sim.eviction.entries import prefill_us
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics

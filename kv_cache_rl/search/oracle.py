@@ -10,8 +10,8 @@ import numpy as np
 from kv_cache_rl.jit import njit
 from kv_cache_rl.search.exhaustive import is_small, optimum
 from kv_cache_rl.sim.eviction.calls import named_calls
-from kv_cache_rl.sim.eviction.deciders import MAX_OUT, POLICY_IDS, decide, shortage, weigh
-from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, KEEP, SWAP, step
+from kv_cache_rl.sim.eviction.deciders import MAX_OUT, POLICY_IDS, decide
+from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, KEEP, OK, SWAP, step
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.observe import MAX_ROWS, N_ROWS, V_SLOT, VIEW_COLS, VIEW_HEAD, view
 from kv_cache_rl.sim.eviction.score import total_return
@@ -37,6 +37,7 @@ from kv_cache_rl.sim.eviction.state import (
     static_of,
     turns_of,
 )  # fmt: skip
+from kv_cache_rl.sim.eviction.weighing import shortage, weigh
 
 DEFAULT_WIDTH = 6
 _SHIPPED = np.array([POLICY_IDS[name] for name in POLICY_IDS if name != "spam_invalid"], np.int64)
@@ -266,6 +267,29 @@ def _anneal(scn, start, value, allowed, windows, seed, best_calls, best_counts):
     return best
 
 
+@njit(nogil=True)
+def _prune(scn, start, value, calls, counts):
+    """Drops the calls that were refused, then, last to first, every call without which the return is no lower."""
+    state, results, events = start.copy(), np.empty(MAX_OUT, np.int64), np.empty((0, 3), np.int64)
+    for t in range(scn[STEPS_]):
+        step(scn, state, calls[t, : counts[t]], results, events)
+        kept = 0
+        for c in range(counts[t]):
+            if results[c] == OK:
+                calls[t, kept] = calls[t, c]
+                kept += 1
+        counts[t] = kept
+    trial, trial_counts = calls.copy(), counts.copy()
+    for t in range(scn[STEPS_] - 1, -1, -1):
+        for c in range(counts[t] - 1, -1, -1):
+            trial[:], trial_counts[:] = calls, counts
+            _remove(trial, trial_counts, t, c)
+            without = _replay(scn, start, trial, trial_counts)
+            if without >= value:
+                value = without
+                calls[:], counts[:] = trial, trial_counts
+
+
 @njit
 def _remove(calls, counts, t, draw):
     if counts[t] > 0:
@@ -306,5 +330,8 @@ def beam(scenario: Scenario, width: int = DEFAULT_WIDTH, allowed: int = ALL_VERB
     calls = np.zeros((scenario.steps, MAX_OUT, 2), np.int64)
     counts = np.zeros(scenario.steps, np.int64)
     best = _beam(scn, start, width, _VARIANTS, _SHIPPED, _COMPLETIONS, allowed, calls, counts)
-    _anneal(scn, start, best, allowed, windows, scenario.seed % 2**31, calls, counts)
+    best = _anneal(scn, start, best, allowed, windows, scenario.seed % 2**31, calls, counts)
+    _prune(scn, start, best, calls, counts)
+    # What a dropped call leaves may be refused now.
+    _prune(scn, start, best, calls, counts)
     return [named_calls(scenario, calls[t, : counts[t]].tolist()) for t in range(scenario.steps)]

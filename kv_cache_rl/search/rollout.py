@@ -49,17 +49,6 @@ def policy_return(scenario: Scenario, name: str) -> float:
 
 
 @njit(nogil=True)
-def _play_all(scn, start, policy, episodes):
-    total, steps = 0.0, 0
-    calls, counts = np.empty((0, 0, 2), np.int64), np.empty(0, np.int64)
-    for _ in range(episodes):
-        state = start.copy()
-        total += play_policy(scn, state, policy, calls, counts)
-        steps += scn[STEPS_]
-    return total, steps
-
-
-@njit(nogil=True)
 def step_batch(scns, states, calls, counts):
     """One window of every episode of a batch.
 

@@ -20,7 +20,7 @@ MIN_GAP = 0.05
 SEEDS = {"train": 1_000_003, "eval": 2_000_003, "test": 3_000_017}
 """Seed of each committed split; the generator also takes the split itself, so that streams never meet."""
 SIZES = {"train": 200, "eval": 50, "test": 50}
-COMMITTED_WIDTH = 8
+COMMITTED_WIDTH = DEFAULT_WIDTH
 
 
 def with_references(scenario: Scenario, width: int = DEFAULT_WIDTH) -> Scenario:
@@ -30,6 +30,13 @@ def with_references(scenario: Scenario, width: int = DEFAULT_WIDTH) -> Scenario:
     log, best = solve(scenario, width)
     frozen = tuple(tuple(tuple(call) for call in step) for step in log)
     return dataclasses.replace(scenario, floor=floors[by], floor_by=by, best=best, best_log=frozen)
+
+
+def _named(scenario: Scenario, split: str) -> Scenario:
+    """Sets of other seeds than the committed ones carry theirs in the id, so that no two scenarios share one."""
+    if scenario.seed == SEEDS[split]:
+        return scenario
+    return dataclasses.replace(scenario, id=scenario.id.replace(f"-{split}-", f"-{split}{scenario.seed}-", 1))
 
 
 def kept(scenario: Scenario) -> bool:
@@ -59,7 +66,7 @@ def make_set(
             for k, job in zip(batch, jobs, strict=True):
                 scenario = job.result()
                 if kept(scenario) and len(scenarios) < size:
-                    scenarios.append(scenario)
+                    scenarios.append(_named(scenario, split))
                     tried = k + 1
                 progress(len(scenarios), k + 1)
             if len(scenarios) < size:

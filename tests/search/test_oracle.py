@@ -32,13 +32,6 @@ def test_the_oracle_gives_the_same_log_for_the_same_scenario(made):
     assert solve(made("hard", 5), **QUICK) == solve(made("hard", 5), **QUICK)
 
 
-def test_a_wider_beam_is_never_worse_before_annealing(made):
-    for difficulty in DIFFICULTIES:
-        scenario = made(difficulty, 1)
-        narrow, wide = (replay(scenario, beam(scenario, width, windows=0)).total for width in (1, 5))
-        assert wide >= narrow - 1e-9
-
-
 SMALL = (3, 15, 18)
 
 
@@ -66,11 +59,15 @@ def windows_after(scn, start, actions):
     return seen
 
 
-@pytest.mark.parametrize("cpu_room", [0, 100, 400, 5_000])
-def test_the_exhaustive_search_reaches_whatever_any_order_of_calls_reaches(cpu_room):
-    """Order matters: the pool may be full until its entry is evicted, or until what comes is compressed twice."""
+@pytest.mark.parametrize(("cpu_room", "slow"), [(0, False), (100, False), (400, False), (5_000, False), (5_000, True)])
+def test_the_exhaustive_search_reaches_whatever_any_order_of_calls_reaches(cpu_room, slow):
+    """Order matters: the pool may be full until its entry is evicted, or until what comes is compressed twice, and on a slow
+    link whoever is larger must go last."""
     base = small_scenario(18)
     scenario = dataclasses.replace(base, cpu_pages=-(-base.sessions[2].tokens // 128) + cpu_room)
+    if slow:
+        mean = (base.sessions[0].tokens + base.sessions[1].tokens) // 256
+        scenario = dataclasses.replace(scenario, link_ns_per_page=scenario.step_us * 1000 // mean)
     scn = s.pack(scenario)
     start = s.initial_state(scenario, scn)
     joint, counts = _joint_actions(s.dynamic_of(scn, start)[s.PLACE])

@@ -49,7 +49,6 @@ def evaluate(
             "run": {"name": folder.name},
             "max_concurrent": max_concurrent,
             "push": False,
-            "rich": None,
         }
     )
     if not quiet:

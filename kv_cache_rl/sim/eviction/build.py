@@ -21,19 +21,19 @@ FILLED = 0.95
 """Share of the budget in use when the episode begins."""
 
 
-def _turns(draft: Draft, own: int, rate: int, running: bool, cap: int) -> tuple[Turn, ...]:
+def _turns(draft: Draft, own: int, running: bool, cap: int) -> tuple[Turn, ...]:
     """The draft's calls in windows. What a call leaves is what the next one builds on; the rest of it is dead."""
     turns, context = [], own
     for k, call in enumerate(draft.turns):
         follows = draft.turns[k + 1] if k + 1 < len(draft.turns) else None
+        if call.kept >= 0 and turns:
+            context = min(context, call.kept)
         new = min(call.new if call.new >= 0 else max(own, 500), max(cap - context - call.out, 0))
         total = context + new + call.out
         dead, after = ("reasoning", total - call.thought) if call.thought else ("", total)
         leaves = "context" if call.ends else "tool_result"
         if follows is None and draft.over:
             dead, after, leaves = "", total, "ephemeral"
-        elif follows is not None and 0 <= follows.kept < after:
-            dead, after = "ephemeral", follows.kept
         arrive = math.floor(call.at_s / STEP_S)
         if arrive < 0 and not running:
             arrive = 0
@@ -42,7 +42,7 @@ def _turns(draft: Draft, own: int, rate: int, running: bool, cap: int) -> tuple[
     return tuple(turns)
 
 
-def _started(draft: Draft, rate: int) -> int:
+def _started(draft: Draft) -> int:
     """Tokens the call in progress has generated before the window began; at least one is left to do."""
     call = draft.turns[0]
     return max(min(int(-call.at_s * draft.rate_s), call.out - 1), 0)
@@ -77,7 +77,7 @@ def build(
         running = draft.running
         if running:
             first = draft.turns[0]
-            tokens = own + min(first.new, max(cap - own - first.out, 0)) + _started(draft, rate)
+            tokens = own + min(first.new, max(cap - own - first.out, 0)) + _started(draft)
         pages = blocks_for(tokens, PAGE_TOKENS)
         place = "none"
         if tokens and pages <= gpu_left:
@@ -87,7 +87,7 @@ def build(
         elif tokens:
             place, tokens, running = "cpu", own, False
             cpu_used += blocks_for(own, PAGE_TOKENS)
-        turns = _turns(draft, own, rate, running, cap)
+        turns = _turns(draft, own, running, cap)
         if place == "none" and not turns:
             continue
         last = 0 if running or begins_here else math.floor(draft.last_s / STEP_S)

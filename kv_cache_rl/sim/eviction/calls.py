@@ -86,12 +86,14 @@ def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str)
     who = call.seq_id
     if code == d.OK:
         return done
+    # One answer for ids that never were, are gone or are yet to come: the difference would tell the future.
+    nowhere = f"no entry {who!r} in the cache now; choose from visible_seq_ids"
     return (
         "refused: "
         + {
             d.NOT_READ: call.error,
-            d.UNKNOWN: f"no entry {who!r} in this cache; choose from visible_seq_ids",
-            d.ABSENT: f"{who} holds nothing any more; choose from visible_seq_ids",
+            d.UNKNOWN: nowhere,
+            d.ABSENT: nowhere,
             d.AT_LOWEST: f"{who} is at 4 bits already, the lowest precision; evict or swap it instead",
             d.IS_ON_CPU: f"{who} is on the CPU and takes no GPU pages; evict it to free CPU pages",
             d.CPU_FULL: f"the CPU pool has {cpu_free:g} pages free, {who} needs {pages:g}; compress it or evict something there",

@@ -59,13 +59,19 @@ def _scenario(window: Window, difficulty: str, seed: int, index: int) -> Scenari
     return build(
         drafts, prefixes, name=f"eviction-{_stem(window.source)}-{difficulty}-{index:04d}-v{ENVIRONMENT_VERSION}",
         difficulty=difficulty, split="eval", seed=seed,
-        source=window.source, gpu_pages=round(budget_pages / budget_share), budget_pages=budget_pages, cpu_slack=tier.cpu_slack,
+        source=_plain(window.source),
+        gpu_pages=round(budget_pages / budget_share), budget_pages=budget_pages, cpu_slack=tier.cpu_slack,
     )  # fmt: skip
 
 
 def _stem(source: str) -> str:
     """The trace's file name as part of an id."""
-    return "".join(c if c.isalnum() else "_" for c in source.split(".")[0])[:40]
+    return _plain(source.split(".")[0]).replace(".", "_")[:40]
+
+
+def _plain(name: str) -> str:
+    """A file's name in the letters that ids and sources may have."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)[:80]
 
 
 def _draft(rng: np.random.Generator, s: WindowSession, keys: list[str]) -> p.Draft:

@@ -9,7 +9,9 @@ from kv_cache_rl.core import pool
 from kv_cache_rl.sim.eviction import dynamics as d
 from kv_cache_rl.sim.eviction import observe as o
 from kv_cache_rl.sim.eviction import state as s
+from kv_cache_rl.sim.eviction.admission import demand_units
 from kv_cache_rl.sim.eviction.calls import KEEP, VERBS, Call, result_text
+from kv_cache_rl.sim.eviction.entries import units_of
 from kv_cache_rl.sim.eviction.score import normalized_score, rewards_and_metrics
 from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, ActionLog, Scenario
 
@@ -73,7 +75,7 @@ class Episode:
         waiting = np.flatnonzero(dyn[s.PHASE, : len(self.scenario.sessions)] == s.QUEUED)
         waiting = waiting[np.argsort(dyn[s.ORDER, waiting])][: o.TOP]
         return [
-            [self.names[i], _pages(d.demand_units(self.scn, self.state, i)),
+            [self.names[i], _pages(demand_units(self.scn, self.state, i)),
              int(dyn[s.WAIT_US, i] * 10 // self.scenario.step_us) / 10]
             for i in waiting
         ]  # fmt: skip
@@ -136,7 +138,7 @@ class Episode:
         events = self._events[:n].tolist()
         by_type = dict.fromkeys(BLOCK_TYPES, 0)
         for i in np.flatnonzero(dyn[s.PLACE] == s.ON_GPU):
-            by_type[BLOCK_TYPES[dyn[s.KIND, i]]] += int(d.units_of(dyn, i))
+            by_type[BLOCK_TYPES[dyn[s.KIND, i]]] += int(units_of(dyn, i))
         prefixes = s.prefixes_of(self.scn, self.state)
         by_type["system"] += int((prefixes[:, s.P_PAGES] * (prefixes[:, s.P_REFS] > 0)).sum()) * s.UNITS_PER_PAGE
         return {

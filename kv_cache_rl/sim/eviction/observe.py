@@ -9,7 +9,8 @@ import json
 import numpy as np
 
 from kv_cache_rl.jit import njit
-from kv_cache_rl.sim.eviction.dynamics import demand_units, eviction_value, prefill_us, progress, units_of
+from kv_cache_rl.sim.eviction.admission import demand_units
+from kv_cache_rl.sim.eviction.entries import eviction_value, prefill_us, progress, units_of
 from kv_cache_rl.sim.eviction.state import (
     ABOVE_95,
     BORN,
@@ -266,6 +267,6 @@ def read_view(values: dict) -> tuple[np.ndarray, np.ndarray, list[str]]:
         head[GROWTH], head[ABOVE] = values["pending_queue_growth"], values["time_above_0_95"]
         head[BACKLOG_MS] = round(values["prefill_backlog_s"] * 1000)
         head[HIDDEN] = values["cache_overview"].get("not_shown", 0)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"not an observation of the eviction environment: {type(error).__name__} {error}") from None
     return rows, head, ids

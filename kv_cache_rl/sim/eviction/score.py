@@ -6,7 +6,7 @@ Weights and formulas: semioz/kv-cache-env, as restated in the README; all sums a
 import numpy as np
 
 from kv_cache_rl.jit import njit
-from kv_cache_rl.sim.eviction.dynamics import eviction_value, units_of
+from kv_cache_rl.sim.eviction.entries import eviction_value, units_of
 from kv_cache_rl.sim.eviction.state import (
     ABOVE_95,
     BUDGET,

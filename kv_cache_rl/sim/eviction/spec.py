@@ -38,7 +38,8 @@ class Turn:
     arrive: int
     """Step of arrival; negative when it is already decoding at the start (that many steps of tokens done)."""
     context: int
-    """Own tokens of history in front of it (the shared prefix not counted)."""
+    """Own tokens of history in front of it (the shared prefix not counted); less than the turn before left where the
+    history was cut or rewritten, and what no longer matches is freed when it arrives."""
     new: int
     """Prompt tokens it adds."""
     out: int
@@ -189,6 +190,12 @@ def _check(scenario: Scenario, where: str) -> None:
         scenario.version == ENVIRONMENT_VERSION,
         f"version {scenario.version!r}",
         f"is not {ENVIRONMENT_VERSION!r}, which this release plays (scores compare only within one version)",
+    )
+    plain = scenario.id + scenario.split + scenario.source + scenario.hardware + scenario.model
+    need(
+        bool(scenario.id) and all(c.isascii() and (c.isalnum() or c in "._-") for c in plain) and len(plain) < 400,
+        "id, split, source, hardware, model",
+        "must be plain names (letters, digits, '.', '_' and '-')",
     )
     need(scenario.difficulty in DIFFICULTIES, "difficulty", f"must be one of {', '.join(DIFFICULTIES)}")
     need(1 <= scenario.steps <= 1000, "steps", "must be 1 to 1000")

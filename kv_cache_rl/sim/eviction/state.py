@@ -22,8 +22,8 @@ UNITS_PER_PAGE = 4
 SCN_HEAD = 16
 
 # Static columns per slot.
-(ROLE, CLASS, TOLERANCE, PRIORITY, RATE, PREFIX, NUM_TURNS, FIRST_TURN, OWNER) = range(9)
-STATIC = 9
+(ROLE, CLASS, TOLERANCE, PRIORITY, RATE, PREFIX, NUM_TURNS, FIRST_TURN) = range(8)
+STATIC = 8
 ROLE_SESSION, ROLE_DEAD, ROLE_ANCHOR = range(3)
 
 # Turn table.
@@ -34,6 +34,9 @@ TURN_COLS = 8
 (KIND, PHASE, PLACE, LEVEL, TOKENS, PAGES, REF, TURN, GENERATED, TODO_US, LOST_US, WAIT_US, EVER, LAST, COUNT, BORN, HOT,
  BUSY, SPOILED, ORDER) = range(20)  # fmt: skip
 DYNAMIC = 20
+
+# What keeps a running session from decoding: it was compressed in this window, or sent to the CPU in it.
+PAUSED, INTERRUPTED = 1, 2
 
 # Phases of a session.           IDLE --arrival--> QUEUED --admission--> PREFILL --> DECODE --> IDLE
 #                                                    ^--- evicted or swapped out ----'---------'
@@ -123,18 +126,17 @@ def pack(scenario: Scenario) -> np.ndarray:
             s.prefix,
             len(s.turns),
             row,
-            i,
         )
         for turn in s.turns:
             slot = -1
             if turn.dead:
                 slot, dead = dead, dead + 1
-                static[:, slot] = (ROLE_DEAD, work, 0, s.priority, 1, -1, 0, 0, i)
+                static[:, slot] = (ROLE_DEAD, work, 0, s.priority, 1, -1, 0, 0)
             table[row] = (turn.arrive, turn.context, turn.new, turn.out, turn.after, DEAD_KINDS.index(turn.dead),
                           BLOCK_TYPES.index(turn.leaves), slot)  # fmt: skip
             row += 1
     for p in range(len(scenario.prefixes)):
-        static[:, dead + p] = (ROLE_ANCHOR, 0, 0, 500, 1, p, 0, 0, -1)
+        static[:, dead + p] = (ROLE_ANCHOR, 0, 0, 500, 1, p, 0, 0)
     return scn
 
 
