@@ -41,7 +41,7 @@ def test_on_small_instances_nothing_beats_the_exhaustive_optimum_and_the_beam_co
     log, value = optimum(scenario)
     assert is_small(scenario) and replay(scenario, log).total == pytest.approx(value, abs=2e-6)
     assert solve(scenario)[1] == replay(scenario, log).total
-    by_beam = replay(scenario, beam(scenario, 4)).total
+    by_beam = replay(scenario, beam(scenario, 8, windows=300_000)).total
     assert value - 0.03 <= by_beam <= value + 2e-6
     assert max(policy_return(scenario, name) for name in DECIDERS) <= value + 2e-6
 
