@@ -33,6 +33,13 @@ def test_generating_it_again_gives_the_same_bytes(split, difficulty):
         assert dumps(again) == dumps(bare)
 
 
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+def test_searching_it_again_gives_the_same_log_and_floor(difficulty):
+    scenario = load_file(set_path("eval", difficulty))[0]
+    again = with_references(generate(difficulty, SEEDS["eval"], "eval", int(scenario.id.split("-")[3])))
+    assert dumps(again) == dumps(scenario)
+
+
 @pytest.mark.parametrize(("split", "difficulty"), SETS, ids=IDS)
 def test_every_stored_return_comes_out_when_its_log_is_replayed_and_the_floor_is_that_of_the_blind(split, difficulty):
     scenarios = load_file(set_path(split, difficulty))
