@@ -176,15 +176,31 @@ def test_folder_names_are_safe_and_never_reused(tmp_path):
     assert first.name.endswith("-openai-gpt-5.4-mini-model")
 
 
-def test_landscape_gives_the_searchs_numbers_and_writes_them(kv, tmp_path, monkeypatch):
-    import sys
-    import types
+def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part_of_its_page(kv, tmp_path, monkeypatch):
+    from functools import partial
 
-    module = types.ModuleType("kv_cache_rl.search.landscape")
-    module.run = lambda per_tier, seed: {"per_tier": per_tier, "seed": seed, "hard": {"lru": 0.1}}
-    monkeypatch.setitem(sys.modules, "kv_cache_rl.search.landscape", module)
-    expected = {"per_tier": 4, "seed": 9, "hard": {"lru": 0.1}}
-    said = kv("landscape", "--per-tier", 4, "--seed", 9, "--out", "landscape.json", "--json")
-    assert said.json == expected
-    assert json.loads((tmp_path / "landscape.json").read_text()) == expected
-    assert json.loads(kv("landscape", "--per-tier", 4, "--seed", 9).out) == expected
+    from kv_cache_rl.search import landscape
+
+    monkeypatch.setattr(landscape, "run", partial(landscape.run, width=1, small=1))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- measured: make landscape -->\nold\n<!-- end of measured -->\nafter\n")
+    said = kv("landscape", "--per-tier", 3, "--seed", 9, "--out", "raw.json", "--page", page, "--json")
+    assert said.code == (0 if all(c["holds"] for c in said.json["claims"]) else 1)
+    assert {**json.loads((tmp_path / "raw.json").read_text()), "claims": said.json["claims"]} == said.json
+    assert [len(tier["floor"]) for tier in said.json["tiers"].values()] == [3, 3, 3]
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "\nold\n" not in text
+    assert "3 unselected scenarios per tier, seed 9" in text
+
+
+def test_landscape_refuses_a_page_without_its_markers(kv, tmp_path, monkeypatch):
+    from functools import partial
+
+    from kv_cache_rl.search import landscape
+
+    monkeypatch.setattr(landscape, "run", partial(landscape.run, width=1, small=1))
+    page = tmp_path / "page.md"
+    page.write_text("no markers here")
+    said = kv("landscape", "--per-tier", 3, "--page", page)
+    assert said.code == 2 and "measured: make landscape" in said.err
+    assert page.read_text() == "no markers here"

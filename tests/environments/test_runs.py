@@ -61,10 +61,13 @@ def test_a_run_interrupted_with_ctrl_c_keeps_what_was_done(tmp_path):
     def stop_after_the_first(row: dict) -> None:
         signal.raise_signal(signal.SIGINT)
 
+    # A test run started in the background inherits an ignored SIGINT.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     with serving(lambda turn, body: calls(("keep", {}))) as model:
         given = arguments(model.base_url, tmp_path / "run", max_concurrent=1)
         with pytest.raises(KeyboardInterrupt):
             evaluate(model="scripted", on_rollout=stop_after_the_first, **given)
+        signal.signal(signal.SIGINT, inherited)
         asked = len(model.requests)
         assert 15 <= asked < 45
         rows = evaluate(model="scripted", resume=True, **given)
