@@ -1,6 +1,6 @@
 """One cache entry: what it takes, what it is worth, and how it is touched, released and failed."""
 
-from kv_cache_rl.core import hardware, pool
+from kv_cache_rl.core import blocks, hardware, pool
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.eviction.spec import PAGE_TOKENS
 from kv_cache_rl.sim.eviction.state import *
@@ -11,13 +11,14 @@ from kv_cache_rl.sim.eviction.state import counters_of, dynamic_of, ledger_of, p
 take = njit(inline="always")(pool.take)
 give = njit(inline="always")(pool.give)
 free = njit(inline="always")(pool.free)
+_blocks = njit(inline="always")(blocks.blocks_for)
 _prefill = njit(inline="always")(hardware.prefill_microseconds)
 _transfer = njit(inline="always")(hardware.transfer_microseconds)
 
 
 @njit(inline="always")
 def pages_of(tokens):
-    return (tokens + PAGE_TOKENS - 1) // PAGE_TOKENS
+    return _blocks(tokens, PAGE_TOKENS)
 
 
 @njit(inline="always")

@@ -75,7 +75,7 @@ class Episode:
         waiting = np.flatnonzero(dyn[s.PHASE, : len(self.scenario.sessions)] == s.QUEUED)
         waiting = waiting[np.argsort(dyn[s.ORDER, waiting])][: o.TOP]
         return [
-            [self.names[i], _pages(demand_units(self.scn, self.state, i)),
+            [self.names[i], o.in_pages(demand_units(self.scn, self.state, i)),
              int(dyn[s.WAIT_US, i] * 10 // self.scenario.step_us) / 10]
             for i in waiting
         ]  # fmt: skip
@@ -116,7 +116,7 @@ class Episode:
         out = []
         for (verb, slot), code in zip(packed.tolist(), results.tolist(), strict=True):
             pages, level, place = now.get(slot, (0, 0, 0))
-            size = _pages(pages * (s.UNITS_PER_PAGE >> level))
+            size = o.in_pages(pages * (s.UNITS_PER_PAGE >> level))
             done = "ok: nothing changed"
             if code == d.OK and verb == d.EVICT:
                 done = f"ok: evicted, {size:g} {'GPU' if place == s.ON_GPU else 'CPU'} pages freed"
@@ -129,7 +129,7 @@ class Episode:
                 done = f"ok: {size:g} pages moved to the CPU pool"
                 now[slot] = (pages, level, s.ON_CPU)
                 cpu_free -= pages * (s.UNITS_PER_PAGE >> level)
-            out.append((size, _pages(cpu_free), done))
+            out.append((size, o.in_pages(cpu_free), done))
         return out
 
     def _record(self, calls, results, texts):
@@ -172,10 +172,6 @@ class Episode:
     def check(self) -> None:
         """Raises `LedgerError` if the books do not balance."""
         s.check(self.scn, self.state)
-
-
-def _pages(units: int) -> int | float:
-    return units // s.UNITS_PER_PAGE if units % s.UNITS_PER_PAGE == 0 else units / s.UNITS_PER_PAGE
 
 
 def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scenario) -> str:

@@ -172,7 +172,8 @@ def new_view() -> tuple[np.ndarray, np.ndarray]:
     return np.zeros((MAX_ROWS, VIEW_COLS), np.int64), np.zeros(VIEW_HEAD, np.int64)
 
 
-def _pages(units: int) -> int | float:
+def in_pages(units: int) -> int | float:
+    """Quarter pages as pages, whole where they are."""
     whole, rest = divmod(int(units), UNITS_PER_PAGE)
     return whole + rest / UNITS_PER_PAGE if rest else whole
 
@@ -214,8 +215,8 @@ def observation(rows: np.ndarray, head: np.ndarray, names: list[str], prefix_ids
         "time_above_0_95": h[ABOVE],
         "pending_queue_growth": h[GROWTH],
         "pages": {
-            "used": _pages(h[USED]), "budget": _pages(h[BUDGET_]), "gpu": _pages(h[GPU_]), "cpu_used": _pages(h[CPU_USED]),
-            "cpu": _pages(h[CPU_CAP]), "link_per_window": _pages(h[LINK_UNITS]),
+            "used": in_pages(h[USED]), "budget": in_pages(h[BUDGET_]), "gpu": in_pages(h[GPU_]),
+            "cpu_used": in_pages(h[CPU_USED]), "cpu": in_pages(h[CPU_CAP]), "link_per_window": in_pages(h[LINK_UNITS]),
         },
         "prefill_backlog_s": h[BACKLOG_MS] / 1000,
         "cache_overview": overview,
@@ -224,8 +225,8 @@ def observation(rows: np.ndarray, head: np.ndarray, names: list[str], prefix_ids
         "top_memory_entries": [ids[k] for *_, k in by_memory[:TOP]],
         "top_eviction_candidates": [ids[k] for *_, k in by_safety[:TOP]],
         "pending_summary": {
-            "queued": h[QUEUED_N], "pages_needed": _pages(h[NEED]), "from_cpu": _pages(h[NEED_CPU]),
-            "first_needs": _pages(h[NEED_FIRST]), "first_waited": h[WAIT_FIRST] / 10, "first": pending[:TOP],
+            "queued": h[QUEUED_N], "pages_needed": in_pages(h[NEED]), "from_cpu": in_pages(h[NEED_CPU]),
+            "first_needs": in_pages(h[NEED_FIRST]), "first_waited": h[WAIT_FIRST] / 10, "first": pending[:TOP],
         },
         "visible_seq_ids": ids,
     }  # fmt: skip
