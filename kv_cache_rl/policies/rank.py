@@ -2,11 +2,32 @@
 
 Each is a pure function of one row of candidate columns. Adding a policy is one function here, one line in `RANKS` and one
 in `rank`, which dispatches inside compiled loops (Numba cannot look a function up in a dict).
+
+Most orders do not change while nobody touches a candidate: a whole cache that ages by one keeps its order. Whoever keeps
+such keys in a heap evaluates the row once per touch at clock zero (idle = -last, age = -inserted). The others are in
+`DRIFTS`: their key is that of a row at rest plus `drift`, which has to be looked at anew for every decision.
 """
 
 import numpy as np
 
-from kv_cache_rl.core.candidates import AGE, IDLE, INSERTED, PRIORITY, RELOAD_S, SHARERS, SIZE, USES, VALUE
+from kv_cache_rl.core.candidates import (
+    AGE,
+    DRAW,
+    FREQUENCY,
+    IDLE,
+    INSERTED,
+    LAST,
+    NOW,
+    PRIORITY,
+    RECENT_USES,
+    REGRET,
+    RELOAD_S,
+    RETURNS,
+    SHARERS,
+    SIZE,
+    USES,
+    VALUE,
+)
 from kv_cache_rl.jit import njit
 
 
@@ -25,7 +46,7 @@ def fifo(c):
 @njit
 def lfu(c):
     """Least frequently used; recency breaks ties."""
-    return c[USES] - c[IDLE] / 4096.0
+    return c[USES] - c[IDLE] / 4294967296.0
 
 
 @njit
@@ -44,17 +65,72 @@ def gdsf(c):
 
 
 @njit
+def recency(last, now):
+    """Where in history the last access lies, 0 to 1."""
+    return last / max(now, 1.0)
+
+
+@njit
+def staleness(idle):
+    """What idleness takes from the value of keeping, at most 0.2."""
+    return -0.01 * min(idle, 20.0)
+
+
+@njit
 def value_aware(c):
     """Safest first by eviction value (block type, hotness, priority, progress); shared prefixes and priority protect."""
-    return (
-        -c[VALUE] + 0.02 * min(c[SHARERS], 10.0) * (1.0 if c[SIZE] == 0 else 0.0) - 0.01 * min(c[IDLE], 20.0) + 0.1 * c[PRIORITY]
-    )
+    return -c[VALUE] + 0.02 * min(c[SHARERS], 10.0) * (1.0 if c[SIZE] == 0 else 0.0) + staleness(c[IDLE]) + 0.1 * c[PRIORITY]
+
+
+@njit
+def compute_aware(c):
+    """Cheapest to get back: seconds of recomputation per unit of memory freed."""
+    return c[RELOAD_S] / max(c[SIZE], 1.0)
+
+
+@njit
+def windowed_recency(c):
+    """Seldom used among the last few accesses; recency breaks ties. Source: kv-hierarchy-lab, as the next four."""
+    return 1_000_000.0 * c[RECENT_USES] + c[LAST]
+
+
+@njit
+def heavy_hitter(c):
+    """Seldom used since ever; 10,000 accesses of recency outweigh one use."""
+    return 10_000.0 * c[FREQUENCY] + c[LAST]
+
+
+@njit
+def predictive(c):
+    """Seldom used since ever; 100 accesses of recency outweigh one use. Where successors are counted, it also prefetches."""
+    return 100.0 * c[FREQUENCY] + c[LAST]
 
 
 @njit
 def cost_aware(c):
-    """Cheapest to get back: seconds of recomputation per unit of memory freed."""
-    return c[RELOAD_S] / max(c[SIZE], 1.0)
+    """Seldom used, long ago, large (1,024 units of memory outweigh a fifth of a use)."""
+    return 2.0 * c[FREQUENCY] + recency(c[LAST], c[NOW]) - 0.4 * (c[SIZE] / 1024.0)
+
+
+@njit
+def regret_aware(c):
+    """Seldom used, long ago, and whose evictions were not regretted."""
+    return 1.5 * c[FREQUENCY] + recency(c[LAST], c[NOW]) + c[REGRET]
+
+
+@njit
+def ttl(c):
+    """Least likely to be asked for again soon, by the return hazard of entries used as often and idle as long.
+
+    Source: Beckmann, Chen, Cidon, "LHD: Improving cache hit rate by maximizing hit density", NSDI 2018.
+    """
+    return c[RETURNS]
+
+
+@njit
+def random(c):
+    """Any; the draw is part of the row."""
+    return c[DRAW]
 
 
 RANKS = {
@@ -64,9 +140,18 @@ RANKS = {
     "largest_first": largest_first,
     "gdsf": gdsf,
     "value_aware": value_aware,
+    "compute_aware": compute_aware,
+    "windowed_recency": windowed_recency,
+    "heavy_hitter": heavy_hitter,
+    "predictive": predictive,
     "cost_aware": cost_aware,
+    "regret_aware": regret_aware,
+    "ttl": ttl,
+    "random": random,
 }
 RANK_IDS = {name: k for k, name in enumerate(RANKS)}
+DRIFTS = ("value_aware", "cost_aware", "regret_aware", "ttl")
+"""Ranks whose order changes while nobody touches the candidates."""
 
 
 @njit
@@ -84,7 +169,21 @@ def rank(policy, c):
         return gdsf(c)
     if policy == 5:
         return value_aware(c)
-    return cost_aware(c)
+    if policy == 6:
+        return compute_aware(c)
+    if policy == 7:
+        return windowed_recency(c)
+    if policy == 8:
+        return heavy_hitter(c)
+    if policy == 9:
+        return predictive(c)
+    if policy == 10:
+        return cost_aware(c)
+    if policy == 11:
+        return regret_aware(c)
+    if policy == 12:
+        return ttl(c)
+    return random(c)
 
 
 def order(name: str, candidates: np.ndarray) -> np.ndarray:

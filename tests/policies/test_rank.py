@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 from kv_cache_rl.core.candidates import (
     AGE,
     CANDIDATE_COLS,
+    DRAW,
+    FREQUENCY,
     IDLE,
     INSERTED,
+    LAST,
+    NOW,
     PRIORITY,
+    RECENT_USES,
+    REGRET,
     RELOAD_S,
+    RETURNS,
     SHARERS,
     SIZE,
     TOKENS,
@@ -31,7 +38,14 @@ REFERENCE = {
     "value_aware": lambda c: (
         0.1 * c[PRIORITY] + (0.02 * min(c[SHARERS], 10) if c[SIZE] == 0 else 0) - c[VALUE] - min(c[IDLE], 20) / 100
     ),
-    "cost_aware": lambda c: c[RELOAD_S] / max(c[SIZE], 1),
+    "compute_aware": lambda c: c[RELOAD_S] / max(c[SIZE], 1),
+    "windowed_recency": lambda c: (c[RECENT_USES], c[LAST]),
+    "heavy_hitter": lambda c: 10_000 * c[FREQUENCY] + c[LAST],
+    "predictive": lambda c: 100 * c[FREQUENCY] + c[LAST],
+    "cost_aware": lambda c: 2 * c[FREQUENCY] + c[LAST] / c[NOW] - 0.4 * c[SIZE] / 1024,
+    "regret_aware": lambda c: 1.5 * c[FREQUENCY] + c[LAST] / c[NOW] + c[REGRET],
+    "ttl": lambda c: c[RETURNS],
+    "random": lambda c: c[DRAW],
 }  # fmt: skip
 
 
@@ -43,6 +57,9 @@ def table(rows):
             size, idle, age, uses, priority / 8, reload_s / 4, sharers, value / 8, k,
         )  # fmt: skip
         out[k, TOKENS] = 32 * size
+        out[k, [LAST, NOW, FREQUENCY, RECENT_USES, REGRET, RETURNS, DRAW]] = (
+            64 - idle, 64, uses + age, uses, priority / 4, value / 8, reload_s / 64,
+        )  # fmt: skip
     return out
 
 
