@@ -170,22 +170,29 @@ def _full(request: ChainedRequest, block: int) -> tuple[int, ...]:
 
 def _gather(requests: Sequence[ChainedRequest], block: int) -> list[list[ChainedRequest]]:
     chains: list[list[ChainedRequest]] = []
+    for request, at in zip(requests, chain_of(_full(request, block) for request in requests), strict=True):
+        if at == len(chains):
+            chains.append([])
+        chains[at].append(request)
+    return chains
+
+
+def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
+    """The chain, numbered from 0 as they appear, that each path of full blocks continues: the longest open one it extends."""
+    chains = 0
     first_in: dict[int, int] = {}  # block id → the chain that wrote it first
     tips: dict[int, int] = {}  # last full block of a chain's last request → the chain
-    for request in requests:
-        full = _full(request, block)
+    for full in paths:
         tip = next((unit for unit in reversed(full) if unit in tips), None)
         if tip is None:
-            at = len(chains)
-            chains.append([request])
+            at, chains = chains, chains + 1
         else:
             at = tips.pop(tip)
-            chains[at].append(request)
         for unit in full:
             first_in.setdefault(unit, at)
         if full and first_in[full[-1]] == at:  # else only a shared prefix fills whole blocks: nobody's to continue
             tips[full[-1]] = at
-    return chains
+        yield at
 
 
 def _chain_track(name: str, chain: list[ChainedRequest], block: int, sharers: Counter[int]) -> Track:

@@ -7,7 +7,7 @@ a Claude Code request names 1,848 blocks in 3.3 runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from kv_cache_rl.traces.errors import TraceError
 PAGE_TOKENS = 16  # tokens that a page of a page trace stands for. Source: kv-hierarchy-lab
 ROOT = -1  # the parent of a path's first block
 LARGEST_ID = 2**63 - 1
+MOST_BLOCKS = 2**31 - 2  # dense ids fit 32-bit columns; ids in files have up to 63 bits and are numbered anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,16 @@ def pages(
     steps: np.ndarray | None = None,
     sequence: np.ndarray | None = None,
     block_tokens: int = PAGE_TOKENS,
+    blocks: int | None = None,
 ) -> Trace:
     """A page trace of these page ids, one access each; without `steps` the accesses are one step apart.
 
-    Ids are dense from 0; `page_bytes` holds one entry per page, or one number for all.
+    Ids are dense from 0, as many as `blocks`, else as `page_bytes` has entries (or one number for all), else the largest + 1.
     """
     ids = _int64(name, "ids", ids)
     count = len(ids)
-    blocks = len(page_bytes) if isinstance(page_bytes, np.ndarray) else int(ids.max()) + 1 if count else 0
+    if blocks is None:
+        blocks = len(page_bytes) if isinstance(page_bytes, np.ndarray) else int(ids.max(initial=-1)) + 1
     sequence = np.zeros(count, np.int64) if sequence is None else _int64(name, "sequence", sequence)
     zeros = np.zeros(count, np.int64)
     return Trace(
@@ -99,7 +102,7 @@ def last_of(sequence: np.ndarray) -> np.ndarray:
     """True where a sequence index stands for the last time, bool [R]."""
     count = len(sequence)
     ends = np.zeros(count, bool)
-    if count and 0 <= sequence.min() and sequence.max() < count:  # dense: no need to sort
+    if count and sequence.min() >= 0 and sequence.max() < count:  # dense: no need to sort
         last = np.full(count, -1)
         last[sequence] = np.arange(count)
         ends[last[last >= 0]] = True
@@ -130,6 +133,14 @@ def parents(trace: Trace) -> np.ndarray:
     if request >= 0:
         raise two_parents(trace.name, request, block, parent[block], other)
     return parent
+
+
+def checked_tree(trace: Trace, path: str, lines: Sequence[int] | None = None) -> Trace:
+    """The trace itself, whose blocks have one parent each; raises TraceError with the file and, if known, the request's line."""
+    parent, request, block, other = _parents(trace.first_run, trace.run_start, trace.run_length, trace.blocks)
+    if request >= 0:
+        raise two_parents(path, request, block, parent[block], other, 0 if lines is None else lines[request])
+    return trace
 
 
 def two_parents(name: str, request: int, block: int, known: int, other: int, line: int = 0) -> TraceError:
@@ -221,7 +232,9 @@ FINE: Finding = ("", "", "")
 
 
 def _has_requests(trace: Trace) -> Finding:
-    return FINE if trace.requests else ("the trace has no requests", "", "give at least one request")
+    if not trace.requests:
+        return "the trace has no requests", "", "give at least one request"
+    return FINE if len(trace.run_start) else ("no request names a block", "run_start", "give at least one block")
 
 
 def _columns_fit(trace: Trace) -> Finding:
@@ -266,6 +279,8 @@ def _runs_are_blocks(trace: Trace) -> Finding:
         at = bad[0]
         problem = f"run {at} is {length[at]} blocks from {start[at]} on, the trace has {trace.blocks} blocks"
         return problem, "run_start", "ids are dense from 0, runs have at least one block"
+    if trace.blocks > MOST_BLOCKS:
+        return f"{trace.blocks:,} different blocks", "blocks", f"at most {MOST_BLOCKS:,} are supported"
     if not trace.chained and (len(start) != trace.requests or (length != 1).any() or (np.diff(first) != 1).any()):
         return "a request of a page trace names more or less than one page", "first_run", "set chained, or split it"
     return FINE
