@@ -107,15 +107,15 @@ def predictive(c):
 
 
 @njit
-def cost_aware(c):
+def cost_aware(c, per_use=2.0, per_recency=1.0, per_1024=0.4):
     """Seldom used, long ago, large (1,024 units of memory outweigh a fifth of a use)."""
-    return 2.0 * c[FREQUENCY] + recency(c[LAST], c[NOW]) - 0.4 * (c[SIZE] / 1024.0)
+    return per_use * c[FREQUENCY] + recency(per_recency * c[LAST], c[NOW]) - per_1024 * (c[SIZE] / 1024.0)
 
 
 @njit
-def regret_aware(c):
+def regret_aware(c, per_use=1.5, per_recency=1.0):
     """Seldom used, long ago, and whose evictions were not regretted."""
-    return 1.5 * c[FREQUENCY] + recency(c[LAST], c[NOW]) + c[REGRET]
+    return per_use * c[FREQUENCY] + recency(per_recency * c[LAST], c[NOW]) + c[REGRET]
 
 
 @njit

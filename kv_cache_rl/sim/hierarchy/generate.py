@@ -1,0 +1,150 @@
+"""Synthetic page traces: the eight workloads of kv-hierarchy-lab, to the access, and Zipf traces of any length.
+
+Each workload is one function with its defaults; sizes and accesses come from two generators with the same seed, as in the
+peer. Sizes are fp16 bytes; `footprints` gives them at another precision. Source: kv-hierarchy-lab at commit 222356d.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+
+from kv_cache_rl.core.precision import PRECISIONS
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError
+from kv_cache_rl.sim.hierarchy.trace import Trace
+from kv_cache_rl.sim.hierarchy.trace import pages as page_trace
+
+SIZE_JITTER = 64
+"""Scalars by which a page is larger or smaller than the workload's base at most."""
+
+
+def footprints(page_bytes: np.ndarray, scheme: str) -> np.ndarray:
+    """Bytes of pages that take `page_bytes` at fp16 when they are stored in `scheme`, rounded down, at least 1; int64.
+
+    >>> footprints(np.array([4132, 4044, 1]), "int4").tolist()
+    [1033, 1011, 1]
+    """
+    if scheme not in PRECISIONS:
+        raise HierarchyError(f"unknown precision {scheme!r}; use one of {', '.join(PRECISIONS)}")
+    return np.maximum(1, np.floor(np.asarray(page_bytes) * PRECISIONS[scheme].multiplier)).astype(np.int64)
+
+
+def workload(name: str, **parameters: int) -> Trace:
+    """The synthetic workload of that name; `pages`, `length`, `seed`, `scalars` and its own parameters may be changed."""
+    if name not in WORKLOADS:
+        raise HierarchyError(f"unknown workload {name!r}; use one of {', '.join(WORKLOADS)}")
+    for parameter, value in parameters.items():
+        if parameter != "seed" and value < 1:
+            raise HierarchyError(f"{name} cannot be made with {parameter} {value}; give at least 1")
+    try:
+        return WORKLOADS[name](**parameters)
+    except (TypeError, ValueError, IndexError) as wrong:
+        raise HierarchyError(f"{name} cannot be made with {parameters}: {wrong}; start from its defaults") from wrong
+
+
+def chat_continuation(pages: int = 64, length: int = 256, seed: int = 7, scalars: int = 2048) -> Trace:
+    """A drifting working set of a dozen pages, of which the last eight are in use."""
+    rng, working_set, ids = Random(seed), list(range(min(12, pages))), []
+    for step in range(length):
+        if step % 17 == 0:
+            new = rng.randrange(pages)
+            working_set[rng.randrange(len(working_set))] = new
+        ids.append(rng.choice(working_set[-8:]))
+    return _trace("chat_continuation", ids, pages, seed, scalars)
+
+
+def rag_burst(pages: int = 96, length: int = 320, seed: int = 11, scalars: int = 2304) -> Trace:
+    """A hot prompt of 16 pages, interrupted by bursts of six retrieved ones; needs 22 pages."""
+    rng, ids = Random(seed), []
+    hot, rest = list(range(16)), list(range(16, pages))
+    for _ in range(length // 20):
+        ids += rng.choices(hot, k=14)
+        ids += rng.sample(rest, 6)
+    return _trace("rag_burst", ids[:length], pages, seed, scalars)
+
+
+def periodic_reuse(pages: int = 80, length: int = 320, seed: int = 13, scalars: int = 2048, period: int = 9) -> Trace:
+    """A loop over every third page; the seed moves only the sizes."""
+    return _trace("periodic_reuse", [step % period * 3 % pages for step in range(length)], pages, seed, scalars)
+
+
+def long_tail_mix(pages: int = 128, length: int = 400, seed: int = 17, scalars: int = 2048) -> Trace:
+    """Seven accesses in ten to ten hot pages, the others down a long tail."""
+    rng, ids = Random(seed), []
+    tail = list(range(10, pages))
+    weights = [1 / (rank + 1) for rank in range(len(tail))]
+    for _ in range(length):
+        ids.append(rng.choice(range(10)) if rng.random() < 0.7 else rng.choices(tail, weights=weights, k=1)[0])
+    return _trace("long_tail_mix", ids, pages, seed, scalars)
+
+
+def prefetch_friendly(pages: int = 48, length: int = 240, seed: int = 19, scalars: int = 2048) -> Trace:
+    """One page after the other, again and again; the seed moves only the sizes."""
+    return _trace("prefetch_friendly", [step % pages for step in range(length)], pages, seed, scalars)
+
+
+def adversarial_prefetch(pages: int = 64, length: int = 256, seed: int = 23, scalars: int = 2048) -> Trace:
+    """Two halves by turns, without any successor to learn."""
+    rng, half = Random(seed), pages // 2
+    ids = [rng.randrange(half, pages) if step % 2 else rng.randrange(half) for step in range(length)]
+    return _trace("adversarial_prefetch", ids, pages, seed, scalars)
+
+
+def adversarial_burst(pages: int = 96, length: int = 320, seed: int = 29, scalars: int = 2112, burst: int = 12) -> Trace:
+    """Bursts that push out what comes back right after them: early pages, middle ones, half of the early again, late ones."""
+    rng, ids = Random(seed), []
+    third, two_thirds = pages // 3, 2 * pages // 3
+    early, middle, late = list(range(third)), list(range(third, two_thirds)), list(range(two_thirds, pages))
+    while len(ids) < length:
+        first = rng.sample(early, min(burst, len(early)))
+        ids += first
+        ids += rng.sample(middle, min(burst, len(middle)))
+        ids += first[: max(1, min(burst // 2, len(first)))]
+        ids += rng.sample(late, min(burst, len(late)))
+    return _trace("adversarial_burst", ids[:length], pages, seed, scalars)
+
+
+def mixed_locality(pages: int = 112, length: int = 360, seed: int = 31, scalars: int = 2176) -> Trace:
+    """Phases of 60 accesses: a small hot set, a larger one, a scan in strides of five."""
+    rng, ids = Random(seed), []
+    warm = list(range(12, pages))[:20]
+    for step in range(length):
+        phase = step // 60 % 3
+        if phase == 0:
+            ids.append(rng.choice(range(12)))
+        elif phase == 1:
+            ids.append(rng.choice(warm))
+        else:
+            ids.append(step * 5 % pages)
+    return _trace("mixed_locality", ids, pages, seed, scalars)
+
+
+def zipf(pages: int, accesses: int, skew: float = 1.0, seed: int = 0, page_bytes: np.ndarray | int = 0) -> Trace:
+    """Independent accesses with P(r-th most popular page) proportional to r^-skew; popularity has nothing to do with the id."""
+    if pages < 1 or accesses < 1 or skew < 0:
+        raise HierarchyError(f"a Zipf trace needs a page, an access and a skew from 0 on, not {pages}, {accesses} and {skew:g}")
+    rng = np.random.default_rng(seed)
+    below = np.cumsum(np.arange(1, pages + 1, dtype=np.float64) ** -skew)
+    ranks = np.searchsorted(below, rng.random(accesses) * below[-1], side="right")
+    ids = rng.permutation(pages)[np.minimum(ranks, pages - 1)]
+    sizes = page_bytes if isinstance(page_bytes, np.ndarray) else np.full(pages, page_bytes) if page_bytes else 0
+    return page_trace(f"zipf-{skew:g}", ids, sizes)
+
+
+WORKLOADS: dict[str, Callable[..., Trace]] = {
+    "chat_continuation": chat_continuation,
+    "rag_burst": rag_burst,
+    "periodic_reuse": periodic_reuse,
+    "long_tail_mix": long_tail_mix,
+    "prefetch_friendly": prefetch_friendly,
+    "adversarial_prefetch": adversarial_prefetch,
+    "adversarial_burst": adversarial_burst,
+    "mixed_locality": mixed_locality,
+}
+
+
+def _trace(name: str, ids: list[int], pages: int, seed: int, scalars: int) -> Trace:
+    rng, bytes_per_scalar = Random(seed), PRECISIONS["fp16"].bits / 8
+    drawn = [scalars + rng.randint(-SIZE_JITTER, SIZE_JITTER) for _ in range(pages)]
+    sizes = np.array([max(1, int(count * bytes_per_scalar)) for count in drawn], dtype=np.int64)
+    return page_trace(name, np.array(ids, dtype=np.int64), sizes)

@@ -1,0 +1,36 @@
+"""The golden results of kv-hierarchy-lab where they are at hand, and its sweep and ablation run once for all tests."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kv_cache_rl.sim.hierarchy.ablation import ablation_rows
+from kv_cache_rl.sim.hierarchy.reproduce import sweep_rows
+
+GOLDEN = Path(__file__).parents[2] / "../shared/golden/hierarchy"
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """golden(name) → the content of a golden file, or a skipped test that says where it was looked for."""
+
+    def read(name):
+        path = GOLDEN / f"{name}.json"
+        if not path.is_file():
+            pytest.skip(f"the golden results {name}.json are not under {GOLDEN.resolve()}: ../shared is absent")
+        return json.loads(path.read_text())
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def sweep():
+    """The 210 rows of the peer's default sweep as this project computes them."""
+    return sweep_rows()
+
+
+@pytest.fixture(scope="session")
+def ablation():
+    """The 198 rows of the peer's regret ablation as this project computes them."""
+    return ablation_rows()
