@@ -47,7 +47,9 @@ def load(path: str | Path, format: str | None = None, *, jitter_seed: int | None
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise ValueError(f"the loader of {name} traces has no such option ({error}); see kv_cache_rl.sim.hierarchy.load") from None
+        raise ValueError(
+            f"the loader of {name} traces has no such option ({error}); see kv_cache_rl.sim.hierarchy.load"
+        ) from None
     return trace if jitter_seed is None else jitter(trace, jitter_seed)
 
 
@@ -106,7 +108,9 @@ def load_claude_code(path: str | Path, *, selection: str = "all", seed: int | No
     starts = [rng.uniform(0, chosen.spread_s) for _ in sessions]
     sizes = {session.block_tokens for session in sessions}
     if len(sizes) > 1:
-        raise place_of(path).error(f"sessions have blocks of {sorted(sizes)} tokens", "split the file by block_size", "block_size")
+        raise place_of(path).error(
+            f"sessions have blocks of {sorted(sizes)} tokens", "split the file by block_size", "block_size"
+        )
     return _overlaid(path, sessions, starts)
 
 

@@ -63,7 +63,7 @@ def lru(trace: Trace, capacity: int, cut: Pieces | None = None, end_hint: bool =
 
     `end_hint`: a sequence's blocks leave when its last request is done. Give `cut` to replay at many capacities.
     """
-    _checked(capacity)
+    check_capacity(capacity)
     if not trace.chained and not end_hint:
         return lru_hits(trace.run_start, trace.blocks, capacity)
     cut = cut or pieces(trace)
@@ -73,7 +73,7 @@ def lru(trace: Trace, capacity: int, cut: Pieces | None = None, end_hint: bool =
 
 def lru_hits(ids: np.ndarray, pages: int, capacity: int) -> int:
     """Accesses of `ids` (dense, 0 ... pages - 1) that hit in an LRU cache of `capacity` equal pages."""
-    _checked(capacity)
+    check_capacity(capacity)
     ids = np.ascontiguousarray(ids)
     if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < pages:
         raise ValueError(f"ids run from {ids.min()} to {ids.max()}, pages is {pages}; number them densely from 0")
@@ -94,7 +94,8 @@ def stack_distances(trace: Trace, cut: Pieces | None = None) -> np.ndarray:
     return _ranks(cut.first, cut.end, cut.owner, trace.lengths, trace.blocks)
 
 
-def _checked(capacity: int) -> None:
+def check_capacity(capacity: int) -> None:
+    """Raises ValueError for a capacity that holds nothing."""
     if capacity < 1:
         raise ValueError(f"capacity is {capacity} blocks; give at least 1")
 
@@ -152,12 +153,6 @@ def _lru(first, end, owner, lengths, sequence, ends, capacity):
             begin = end[piece]
         hits += resident
         used += lengths[request] - resident
-        while used > capacity:
-            leave = min(used - capacity, high[oldest] - low[oldest])
-            high[oldest] -= leave
-            used -= leave
-            if used > capacity:
-                oldest += 1
         line = sequence[request]
         previous[request], newest[line] = newest[line], request
         if ends[request]:
@@ -166,6 +161,12 @@ def _lru(first, end, owner, lengths, sequence, ends, capacity):
                 used -= high[last] - low[last]
                 high[last] = low[last]
                 last = previous[last]
+        while used > capacity:
+            leave = min(used - capacity, high[oldest] - low[oldest])
+            high[oldest] -= leave
+            used -= leave
+            if used > capacity:
+                oldest += 1
     return hits
 
 
