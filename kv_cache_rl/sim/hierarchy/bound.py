@@ -116,7 +116,7 @@ def _min(begins, piece_low, piece_high, user, capacity):
 
 @njit
 def _levels(size):
-    """Where each level of a set of integers below `size` begins: 64 to a word, a word to a bit of the level above, up to one word."""
+    """Where each level of a set of integers below `size` begins: 64 to a word, a word to a bit of the level above."""
     levels = np.zeros(8, np.int64)
     count = 1
     words = (size + 63) >> 6

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.sim.hierarchy.columns import MOST_BLOCKS
 from kv_cache_rl.sim.hierarchy.numbering import dense_ids, dense_runs
-from kv_cache_rl.sim.hierarchy.trace import MOST_BLOCKS, Trace, checked_tree, last_of, pages
+from kv_cache_rl.sim.hierarchy.trace import Trace, checked_tree, last_of, pages
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, json_fields, shown
 from kv_cache_rl.traces.lines import Line, read_lines

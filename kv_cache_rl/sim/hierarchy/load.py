@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.sim.hierarchy.columns import MOST_BLOCKS
 from kv_cache_rl.sim.hierarchy.lab_file import is_lab_file, load_lab_file
 from kv_cache_rl.sim.hierarchy.numbering import dense_ids, dense_runs, runs_of
-from kv_cache_rl.sim.hierarchy.trace import MOST_BLOCKS, Trace, checked_tree, last_of
+from kv_cache_rl.sim.hierarchy.trace import Trace, checked_tree, last_of
 from kv_cache_rl.traces.bailian import BLOCK_TOKENS as BAILIAN_BLOCK_TOKENS
 from kv_cache_rl.traces.bailian import ROOT, read_bailian
 from kv_cache_rl.traces.claude_code import Request, Run, Session, parse_session
@@ -54,7 +55,7 @@ def load(path: str | Path, format: str | None = None, *, jitter_seed: int | None
 
 
 def jitter(trace: Trace, seed: int) -> Trace:
-    """The trace with requests of equal times spread over their clock's tick, in unchanged order; as it is if the clock is fine."""
+    """The trace with requests of equal times spread over the tick, their order unchanged; as it is if the clock is fine."""
     requests = [ChainedRequest(time_s, 0, 0, ()) for time_s in trace.time_s.tolist()]
     spread = jittered(requests, random.Random(seed))
     return replace(trace, time_s=np.array([request.start_s for request in spread]))
@@ -94,7 +95,7 @@ class SessionColumns:
 
 
 def load_claude_code(path: str | Path, *, selection: str = "all", seed: int | None = None) -> Trace:
-    """Sessions overlaid on one clock: `all` started uniformly over 8 hours, or `headroom`, 60 of middling length over one hour."""
+    """Sessions overlaid on one clock: `all` started uniformly over 8 hours, or `headroom`: 60 of middling length over one."""
     if selection not in SELECTIONS:
         raise ValueError(f"unknown selection {selection!r}; choose one of {', '.join(SELECTIONS)}")
     chosen = SELECTIONS[selection]

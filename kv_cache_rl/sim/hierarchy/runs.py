@@ -89,7 +89,7 @@ def lru_curve(trace: Trace, cut: Pieces | None = None) -> Curve:
 
 
 def stack_distances(trace: Trace, cut: Pieces | None = None) -> np.ndarray:
-    """How many block accesses found their block at each rank by recency, int64 [blocks + 1]; rank 0 counts none, 1 is the newest."""
+    """How many block accesses found their block at each rank by recency, int64 [blocks + 1]; the newest has rank 1."""
     cut = cut or pieces(trace)
     return _ranks(cut.first, cut.end, cut.owner, trace.lengths, trace.blocks)
 
