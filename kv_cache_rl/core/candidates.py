@@ -11,5 +11,5 @@ since it was inserted · kind: index of the block type · priority, progress: 0-
 sharers: how many use its prefix · value: 0 (worst to lose) to 1 · inserted: order of insertion, the tie-break · last, now:
 the clock at its last access and at the decision · frequency: accesses ever, evictions notwithstanding · recent uses: among
 the last few accesses of all · regret: weighted sum of past evictions that came back soon · returns: estimated accesses per
-unit of time it would yet occupy memory · draw: a uniform random number drawn at insertion. A simulator leaves what it does
+unit of time it would yet occupy memory · draw: a uniform random number of this decision. A simulator leaves what it does
 not know at 0."""

@@ -48,6 +48,10 @@ LINKS: dict[str, Link] = {
         Link("pcie5", 50e9, 41.7e9),
         # The default between GPU and host of NVIDIA Dynamo's simulator (config.rs).
         Link("pcie4-conservative", 14e9, 7e9),
+        # NVIDIA data sheets: HBM2e of an A100 80 GB (2.0 TB/s, reads and writes share it); NVLink 4 of an H100 (900 GB/s, half
+        # of it each way). Latency 0: a kernel that reads its own memory waits for bytes only.
+        Link("hbm2e", 2.0e12, 1.0e12, 0.0),
+        Link("nvlink4", 450e9, 450e9, 5e-6),
         # BLIS defaults.yaml.
         Link("nvme4", 7e9, 5e9, 80e-6),
         Link("nvme3", 3.5e9, 3e9, 100e-6),

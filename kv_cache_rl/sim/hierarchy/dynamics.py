@@ -1,0 +1,300 @@
+"""What a request does: finds its blocks, loads or computes what is missing, touches them, and lets others give way.
+
+lookup --> hits in the fastest tier | below it: load over the links, or compute if faster | nowhere: compute
+       --> touch and enter, last block first (the root ends most recent) --> room is made --> seconds
+"""
+
+import numpy as np
+
+from kv_cache_rl.jit import njit
+from kv_cache_rl.policies.rank import RANK_IDS
+from kv_cache_rl.sim.hierarchy import queues
+from kv_cache_rl.sim.hierarchy.crossing import cross, drain
+from kv_cache_rl.sim.hierarchy.foresight import learn, predict
+from kv_cache_rl.sim.hierarchy.moves import book, bytes_of, enter, leave, make_room
+from kv_cache_rl.sim.hierarchy.order import age_bin, rekey
+from kv_cache_rl.sim.hierarchy.state import (
+    AGES,
+    ASKED,
+    BEFORE,
+    CHAINED,
+    CLASSES,
+    CLOCK,
+    DEMAND,
+    DONE,
+    DOWN,
+    DRAINED,
+    FREQUENCY,
+    HORIZON,
+    KIND,
+    LAST,
+    LATENCY,
+    LEFT,
+    LEVEL,
+    LISTED,
+    LOSS,
+    LOSSES,
+    MAX_PREFETCH,
+    NONE,
+    ONE_WAY,
+    OVERLAP,
+    PEAK,
+    PENDING,
+    PLACE,
+    POLICY,
+    PREFETCH,
+    PREFETCHES,
+    PREFETCHING,
+    QUIET,
+    READ,
+    RECENT,
+    RECOMPUTE,
+    RECOMPUTED,
+    RING,
+    SECONDS,
+    SQUEEZED,
+    STEPWISE,
+    SUCCESSORS,
+    TIER,
+    UP,
+    USED,
+    USEFUL,
+    USES,
+    WINDOW,
+    WRITE,
+)
+
+_WINDOWED, _REGRET, _TTL = (RANK_IDS[name] for name in ("windowed_recency", "regret_aware", "ttl"))
+_RELEARN = 16_384
+_FOREVER = 1e300
+
+
+@njit
+def _remember(s, p):
+    """What policies know of an access, before anything moves."""
+    s.counters[CLOCK] += 1
+    now, policy = s.counters[CLOCK], s.settings[POLICY]
+    if policy == _TTL and s.page[p, TIER] == 0:
+        s.density[1, min(s.page[p, USES] - 1, CLASSES - 1), age_bin(s, now - s.page[p, LAST])] += 1.0
+    if policy == _REGRET:
+        if s.regret[p] > 0.0:
+            s.regret[p] *= s.reals[1]
+        gap = now - s.page[p, LEFT]
+        if s.page[p, LEFT] != NONE and gap <= s.settings[HORIZON]:
+            s.regret[p] += (s.settings[HORIZON] - gap + 1.0) / s.settings[HORIZON]
+        s.page[p, LEFT] = NONE
+    s.page[p, FREQUENCY] += 1
+    s.page[p, USES] = 1 if s.page[p, TIER] == NONE else s.page[p, USES] + 1
+    s.page[p, LAST] = now
+    if policy == _WINDOWED:
+        _slide(s, p)
+    elif policy == _TTL and now % _RELEARN == 0:
+        _relearn(s)
+
+
+@njit
+def _slide(s, p):
+    at = s.counters[RING]
+    gone = s.ring[at]
+    s.ring[at] = p
+    s.counters[RING] = (at + 1) % s.settings[WINDOW]
+    s.page[p, RECENT] += 1
+    if gone != NONE:
+        s.page[gone, RECENT] -= 1
+        if gone != p and s.page[gone, TIER] != NONE and s.page[gone, PLACE] != NONE:
+            rekey(s, s.page[gone, TIER], gone)
+
+
+@njit
+def _relearn(s):
+    """Hit density by class and age from what returned and what was evicted so far, half of which is then forgotten."""
+    for k in range(CLASSES):
+        hits, events, lifetime = 0.0, 0.0, 0.0
+        for age in range(AGES - 1, -1, -1):
+            hits += s.density[1, k, age]
+            events += s.density[1, k, age] + s.density[2, k, age]
+            lifetime += events
+            s.density[0, k, age] = hits / lifetime if lifetime > 0.0 else 1.0 / (1.0 + age)
+            s.density[1, k, age] *= 0.5
+            s.density[2, k, age] *= 0.5
+
+
+@njit
+def _touch(s, p):
+    """A page of the fastest tier is used."""
+    if s.settings[KIND] == LISTED:
+        queues.used(s, 0, p)
+    elif s.page[p, PLACE] != NONE:
+        rekey(s, 0, p)
+
+
+@njit
+def _found(s, p, t):
+    """Counts where an access was served, and what reading a compressed page may cost in answers."""
+    s.served[t if t != NONE else len(s.tiers)] += 1
+    if t != NONE:
+        s.clocks[LOSS] += s.table[s.page[p, LEVEL]]
+    if s.page[p, PENDING]:
+        s.page[p, PENDING] = False
+        s.counters[USEFUL] += 1
+
+
+@njit
+def _faster_to_compute(s, p, t, depth):
+    """Whether a page of a lower tier is computed anew rather than loaded."""
+    load = s.rates[t, READ] + s.rates[0, WRITE]
+    for link in range(1, t + 1):
+        load += s.rates[link, LATENCY] + bytes_of(s, p) / s.rates[link, ONE_WAY]
+    return s.table[LOSSES + depth + 1] - s.table[LOSSES + depth] < load
+
+
+@njit
+def _fetch(s, p, t, depth):
+    """Asks for a page that is not in the fastest tier: returns seconds of compute, and of waiting for the first byte."""
+    if t == NONE or (s.settings[RECOMPUTE] == 1 and _faster_to_compute(s, p, t, depth)):
+        if t != NONE:
+            s.counters[RECOMPUTED] += 1
+            leave(s, p)
+            s.page[p, LEVEL] = 0
+        return s.table[LOSSES + depth + 1] - s.table[LOSSES + depth], s.rates[0, WRITE] + bytes_of(s, p) / s.rates[0, ONE_WAY]
+    book(s, t, 0, p, DEMAND)
+    wait = s.rates[t, READ] + s.rates[0, WRITE]
+    for link in range(1, t + 1):
+        wait += s.rates[link, LATENCY]
+    return 0.0, wait
+
+
+@njit
+def _read(s, p):
+    """Seconds to read a page where the GPU computes."""
+    return s.rates[0, READ] + bytes_of(s, p) / s.rates[0, ONE_WAY]
+
+
+@njit
+def _catch_up(s):
+    """Lets what is under way proceed to the present."""
+    elapsed = s.clocks[SECONDS] - s.clocks[DRAINED]
+    for link in range(1, len(s.tiers)):
+        drain(s.rates[link], elapsed)
+    s.clocks[DRAINED] = s.clocks[SECONDS]
+
+
+@njit
+def _stall(s):
+    """Seconds until the bytes asked for are here; where nothing overlaps, until every link is quiet."""
+    longest = 0.0
+    for link in range(1, len(s.tiers)):
+        longest = max(longest, _link_seconds(s, link))
+    for link in range(1, len(s.tiers)):
+        if s.rates[link, UP] > 0.0 or s.rates[link, DOWN] > 0.0:
+            drain(s.rates[link], longest - s.rates[link, QUIET])
+        s.tiers[link, ASKED] = 0
+    s.clocks[DRAINED] += longest
+    return longest
+
+
+@njit
+def _link_seconds(s, link):
+    s.rates[link, QUIET] = cross(np.float64(s.tiers[link, ASKED]), s.rates[link])
+    if s.settings[OVERLAP] == 0:
+        s.rates[link, QUIET] += drain(s.rates[link], _FOREVER)
+    return s.rates[link, QUIET]
+
+
+@njit
+def _prefetch(s, p):
+    """Moves the likeliest successors of a page to the top; returns how many."""
+    moved = 0
+    for k in range(min(s.settings[MAX_PREFETCH], SUCCESSORS)):
+        q = predict(s, p, k)
+        if q == NONE or s.page[q, TIER] <= 0:
+            continue
+        book(s, s.page[q, TIER], 0, q, PREFETCH)
+        leave(s, q)
+        _bring(s, 0, q, PREFETCH)
+        s.page[q, PENDING] = True
+        s.counters[PREFETCHES] += 1
+        moved += 1
+    return moved
+
+
+@njit
+def _bring(s, t, p, cause):
+    """Puts a page that lies nowhere into a tier, in which room is made first: it is never its own victim."""
+    if s.settings[KIND] == LISTED:
+        queues.announced(s, t, p)
+    make_room(s, t, bytes_of(s, p), cause)
+    enter(s, t, p)
+
+
+@njit
+def _access(s, p):
+    """One access of a plain page trace; returns its seconds."""
+    t = s.page[p, TIER]
+    _remember(s, p)
+    _found(s, p, t)
+    compute, wait, quiet = 0.0, 0.0, t == 0
+    if t == 0:
+        _touch(s, p)
+    else:
+        _catch_up(s)
+        compute, wait = _fetch(s, p, t, 0)
+        target = t - 1 if s.settings[STEPWISE] == 1 and s.page[p, TIER] != NONE else 0
+        if s.page[p, TIER] != NONE:
+            leave(s, p)
+        _bring(s, target, p, DEMAND)
+    if s.settings[PREFETCHING] == 1:
+        if s.counters[BEFORE] != NONE:
+            learn(s, s.counters[BEFORE], p)
+        s.counters[BEFORE] = p
+        if quiet:
+            _catch_up(s)
+        quiet &= _prefetch(s, p) == 0
+    return compute + wait + _read(s, p) + (0.0 if quiet else _stall(s))
+
+
+@njit
+def _request(s, blocks, r):
+    """One request of a prefix-tree trace; returns its seconds."""
+    n, found, compute, wait = len(blocks), 0, 0.0, 0.0
+    _catch_up(s)
+    while found < n and s.page[blocks[found], TIER] != NONE:
+        found += 1
+    for i in range(n - 1, -1, -1):
+        p = blocks[i]
+        t = s.page[p, TIER]
+        _remember(s, p)
+        _found(s, p, t)
+        if t == 0:
+            s.hits[r] += 1
+            wait += _read(s, p)
+            _touch(s, p)
+            continue
+        seconds, first_byte = _fetch(s, p, t, i)
+        compute += seconds
+        wait = max(wait, first_byte)
+        if s.page[p, TIER] != NONE:
+            leave(s, p)
+        if s.settings[KIND] == LISTED:
+            queues.announced(s, 0, p)
+        enter(s, 0, p)
+    make_room(s, 0, 0, DEMAND)
+    return compute + wait + _stall(s)
+
+
+@njit
+def advance(s, first, blocks, start, stop):
+    """Replays the requests from `start` up to `stop`, whose blocks are ``blocks[first[r]:first[r + 1]]``."""
+    for r in range(start, stop):
+        if s.settings[CHAINED] == 1:
+            seconds = _request(s, blocks[first[r] : first[r + 1]], r)
+        else:
+            s.hits[r] = s.page[blocks[r], TIER] == 0
+            seconds = _access(s, blocks[r])
+        seconds += s.clocks[SQUEEZED]
+        s.clocks[SQUEEZED] = 0.0
+        s.latency[r] = seconds
+        s.clocks[SECONDS] += seconds + s.reals[2]
+        s.counters[DONE] += 1
+        for t in range(len(s.tiers)):
+            s.tiers[t, PEAK] = max(s.tiers[t, PEAK], s.tiers[t, USED])

@@ -1,0 +1,223 @@
+"""The order in which pages of a tier give way: linked lists, heaps of resting keys, columns scanned where keys drift."""
+
+import numpy as np
+
+from kv_cache_rl.core import candidates
+from kv_cache_rl.jit import njit
+from kv_cache_rl.policies.rank import RANK_IDS, rank, recency, staleness
+from kv_cache_rl.sim.hierarchy.state import (
+    AGE_SHIFT,
+    AGES,
+    CHAINED,
+    CLASSES,
+    CLOCK,
+    DEPTH,
+    DRAWS,
+    FREQUENCY,
+    HEAPED_PAGES,
+    INFLATION,
+    INSERTED,
+    KIND,
+    LAST,
+    LEVEL,
+    LISTS,
+    LOSSES,
+    NEXT,
+    NODES,
+    NONE,
+    PLACE,
+    POLICY,
+    PREVIOUS,
+    RECENT,
+    SCANNED,
+    SEED,
+    SIZE,
+    USES,
+    WEIGHT,
+    WHERE,
+)
+
+_GDSF, _TTL, _VALUE, _RANDOM = (RANK_IDS[name] for name in ("gdsf", "ttl", "value_aware", "random"))
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+# --- lists: a ring of nodes around a head per list; next of the head is the newest node, previous of it the oldest ---
+
+
+@njit
+def head_of(s, t, which):
+    """The sentinel of a list."""
+    return s.settings[NODES] + t * LISTS + which
+
+
+@njit
+def link_in(s, t, p, which):
+    """Puts a page at the newest end of a list."""
+    node, head = t * len(s.page) + p, head_of(s, t, which)
+    s.node[node, WHERE] = which
+    s.tiers[t, WEIGHT + which] += s.page[p, SIZE] >> s.page[p, LEVEL]
+    after = s.node[head, NEXT]
+    s.node[head, NEXT], s.node[node, PREVIOUS], s.node[node, NEXT], s.node[after, PREVIOUS] = node, head, after, node
+
+
+@njit
+def link_out(s, t, p):
+    """Takes a page out of the list it is in."""
+    node = t * len(s.page) + p
+    s.tiers[t, WEIGHT + s.node[node, WHERE]] -= s.page[p, SIZE] >> s.page[p, LEVEL]
+    s.node[node, WHERE] = NONE
+    before, after = s.node[node, PREVIOUS], s.node[node, NEXT]
+    s.node[before, NEXT], s.node[after, PREVIOUS] = after, before
+
+
+@njit
+def oldest(s, t, which):
+    """The page at the oldest end of a list, NONE if it is empty."""
+    node = s.node[head_of(s, t, which), PREVIOUS]
+    return node - t * len(s.page) if node < s.settings[NODES] else NONE
+
+
+@njit
+def blocked(s, t, p):
+    """Whether pages lie here that need this one: a child leaves before its parent."""
+    return s.settings[CHAINED] == 1 and s.kids[p, t] > 0
+
+
+# --- keys ---
+
+
+@njit
+def draw(s):
+    """A uniform number in [0, 1), the next of the replay's own sequence. Source: SplitMix64 (Steele, Lea, Flood)."""
+    s.counters[DRAWS] += 1
+    word = (np.uint64(s.settings[SEED]) + np.uint64(s.counters[DRAWS])) * _MIX
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.float64((word ^ (word >> np.uint64(31))) >> np.uint64(11)) / 9007199254740992.0
+
+
+@njit
+def resting_key(s, t, p):
+    """Key of a page's row at clock zero; where keys drift, the part that does not."""
+    policy, c, still = s.settings[POLICY], s.row, s.settings[KIND] == SCANNED
+    if policy == _TTL:
+        return 1.0 / (s.page[p, SIZE] >> s.page[p, LEVEL])
+    last = 0.0 if still else np.float64(s.page[p, LAST])
+    depth = s.page[p, DEPTH] if s.settings[CHAINED] == 1 else 0
+    c[candidates.SIZE] = s.page[p, SIZE] >> s.page[p, LEVEL]
+    c[candidates.TOKENS] = 1.0
+    c[candidates.IDLE] = -s.rates[t, INFLATION] if policy == _GDSF else -last
+    c[candidates.AGE] = -s.page[p, INSERTED]
+    c[candidates.USES] = s.page[p, USES]
+    c[candidates.FREQUENCY] = s.page[p, FREQUENCY]
+    c[candidates.LAST] = last
+    c[candidates.NOW] = 1.0
+    c[candidates.RECENT_USES] = s.page[p, RECENT]
+    c[candidates.REGRET] = s.reals[0] * s.regret[p]
+    c[candidates.RELOAD_S] = s.table[LOSSES + depth + 1] - s.table[LOSSES + depth]
+    c[candidates.VALUE] = 1.0 / (1.0 + s.page[p, USES])
+    c[candidates.INSERTED] = s.page[p, INSERTED]
+    return rank(policy, c)
+
+
+# --- heaps (keys at rest) and members to scan (keys that drift) share their columns ---
+
+
+@njit
+def _before(s, t, i, j):
+    return s.key[t, i] < s.key[t, j] or (s.key[t, i] == s.key[t, j] and s.heap[t, 1, i] < s.heap[t, 1, j])
+
+
+@njit
+def _swap(s, t, i, j):
+    a, b = s.heap[t, 0, i], s.heap[t, 0, j]
+    s.heap[t, 0, i], s.heap[t, 0, j] = b, a
+    s.key[t, i], s.key[t, j] = s.key[t, j], s.key[t, i]
+    s.heap[t, 1, i], s.heap[t, 1, j] = s.heap[t, 1, j], s.heap[t, 1, i]
+    s.page[a, PLACE], s.page[b, PLACE] = j, i
+
+
+@njit
+def _settle(s, t, i):
+    """Restores the heap after the key at `i` changed."""
+    while i > 0 and _before(s, t, i, (i - 1) // 2):
+        _swap(s, t, i, (i - 1) // 2)
+        i = (i - 1) // 2
+    n = s.tiers[t, HEAPED_PAGES]
+    while True:
+        child = 2 * i + 1
+        if child >= n:
+            return
+        if child + 1 < n and _before(s, t, child + 1, child):
+            child += 1
+        if not _before(s, t, child, i):
+            return
+        _swap(s, t, i, child)
+        i = child
+
+
+@njit
+def join(s, t, p):
+    """Enters a page among those that could leave a tier."""
+    i = s.tiers[t, HEAPED_PAGES]
+    s.tiers[t, HEAPED_PAGES] += 1
+    s.heap[t, 0, i], s.page[p, PLACE] = p, i
+    rekey(s, t, p)
+
+
+@njit
+def rekey(s, t, p):
+    """Gives a page of the heap its present key."""
+    i = s.page[p, PLACE]
+    s.key[t, i] = resting_key(s, t, p)
+    if s.settings[KIND] == SCANNED:
+        s.heap[t, 1, i] = s.page[p, LAST]
+        return
+    s.heap[t, 1, i] = s.page[p, INSERTED]
+    _settle(s, t, i)
+
+
+@njit
+def quit(s, t, p):
+    """Takes a page from among those that could leave a tier."""
+    i, end = s.page[p, PLACE], s.tiers[t, HEAPED_PAGES] - 1
+    if i != end:
+        _swap(s, t, i, end)
+    s.tiers[t, HEAPED_PAGES] = end
+    s.page[p, PLACE] = NONE
+    if i != end and s.settings[KIND] != SCANNED:
+        _settle(s, t, i)
+
+
+@njit
+def age_bin(s, idle):
+    """Bin of an age in accesses."""
+    return min(idle >> s.settings[AGE_SHIFT], AGES - 1)
+
+
+@njit
+def lowest(s, t):
+    """The page whose key is lowest now."""
+    if s.settings[KIND] != SCANNED:
+        return s.heap[t, 0, 0]
+    n, now, policy = s.tiers[t, HEAPED_PAGES], s.counters[CLOCK], s.settings[POLICY]
+    key, last = s.key[t], s.heap[t, 1]
+    best, at = np.inf, 0
+    if policy == _RANDOM:
+        at = int(draw(s) * n)
+    elif policy == _TTL:
+        for i in range(n):
+            value = key[i] * s.density[0, min(s.page[s.heap[t, 0, i], USES] - 1, CLASSES - 1), age_bin(s, now - last[i])]
+            if value < best:
+                best, at = value, i
+    elif policy == _VALUE:
+        for i in range(n):
+            value = key[i] + staleness(np.float64(now - last[i]))
+            if value < best:
+                best, at = value, i
+    else:
+        for i in range(n):
+            value = key[i] + recency(np.float64(last[i]), np.float64(now))
+            if value < best:
+                best, at = value, i
+    return s.heap[t, 0, at]

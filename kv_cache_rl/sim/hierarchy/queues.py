@@ -1,0 +1,269 @@
+"""Policies that are queues rather than ranks, one instance per tier: SLRU, ARC, S3-FIFO, SIEVE and W-TinyLFU; LRU and FIFO.
+
+    decide: `victim` names the page that leaves next      do: `announced`, `entered`, `used` and `left` keep the lists
+
+A block whose children lie in the same tier cannot leave before them: where a queue arrives at one, it counts as just used.
+"""
+
+from kv_cache_rl.jit import njit
+from kv_cache_rl.sim.hierarchy.order import blocked, link_in, link_out, oldest
+from kv_cache_rl.sim.hierarchy.state import (
+    CAPACITY,
+    GHOST_A,
+    GHOST_B,
+    HAND,
+    LEVEL,
+    MARK,
+    NODES,
+    NONE,
+    POLICY,
+    POLICY_IDS,
+    PREVIOUS,
+    SIZE,
+    SKETCH_ADDS,
+    TARGET,
+    WEIGHT,
+    WHERE,
+    A,
+    B,
+    C,
+)
+
+_LRU, _SLRU, _ARC, _S3FIFO, _SIEVE, _TINYLFU = (POLICY_IDS[n] for n in ("lru", "slru", "arc", "s3fifo", "sieve", "tinylfu"))
+_PROTECTED = 0.8
+_SMALL = 0.1
+_WINDOW = 0.01
+_RETURNED = 9
+
+
+@njit
+def announced(s, t, p):
+    """A page is about to come into a tier: a ghost is remembered, before room is made."""
+    node = t * len(s.page) + p
+    ghost = s.node[node, WHERE]
+    s.node[node, MARK] = 0
+    if ghost >= GHOST_A:
+        if s.settings[POLICY] == _ARC:
+            _adapt(s, t, p, ghost)
+        link_out(s, t, p)
+        s.node[node, MARK] = _RETURNED
+
+
+@njit
+def entered(s, t, p):
+    """A page came into a tier."""
+    node = t * len(s.page) + p
+    which = B if s.node[node, MARK] == _RETURNED else A
+    s.node[node, MARK] = 0
+    if s.settings[POLICY] == _TINYLFU:
+        _count(s, p)
+    link_in(s, t, p, which)
+
+
+@njit
+def used(s, t, p):
+    """A page was accessed where it lies."""
+    policy, node = s.settings[POLICY], t * len(s.page) + p
+    if policy == _LRU:
+        link_out(s, t, p)
+        link_in(s, t, p, A)
+    elif policy == _SLRU:
+        _protect(s, t, p, A, B)
+    elif policy == _ARC:
+        link_out(s, t, p)
+        link_in(s, t, p, B)
+    elif policy == _S3FIFO:
+        s.node[node, MARK] = min(s.node[node, MARK] + 1, 3)
+    elif policy == _SIEVE:
+        s.node[node, MARK] = 1
+    elif policy == _TINYLFU:
+        _count(s, p)
+        if s.node[node, WHERE] == A:
+            link_out(s, t, p)
+            link_in(s, t, p, A)
+        else:
+            _protect(s, t, p, B, C)
+
+
+@njit
+def left(s, t, p):
+    """A page goes out of a tier."""
+    policy, node = s.settings[POLICY], t * len(s.page) + p
+    was = s.node[node, WHERE]
+    if policy == _SIEVE and s.tiers[t, HAND] == p:
+        before = s.node[node, PREVIOUS]
+        s.tiers[t, HAND] = before - t * len(s.page) if before < s.settings[NODES] else NONE
+    link_out(s, t, p)
+    if policy == _S3FIFO and was == A:
+        link_in(s, t, p, GHOST_A)
+        _forget(s, t, GHOST_A, s.tiers[t, CAPACITY])
+    elif policy == _ARC:
+        link_in(s, t, p, GHOST_A if was == A else GHOST_B)
+        _forget(s, t, GHOST_A, s.tiers[t, CAPACITY] - s.tiers[t, WEIGHT + A])
+        _forget(s, t, GHOST_B, s.tiers[t, CAPACITY] - s.tiers[t, WEIGHT + GHOST_A])
+
+
+@njit
+def victim(s, t):
+    """The page that leaves next; lists may be rearranged on the way to it."""
+    policy = s.settings[POLICY]
+    if policy == _SLRU:
+        return _oldest_leaf(s, t, A if _has_leaf(s, t, A, B) else B, B)
+    if policy == _ARC:
+        return _oldest_leaf(s, t, _arc_list(s, t), B)
+    if policy == _S3FIFO:
+        return _s3fifo(s, t)
+    if policy == _SIEVE:
+        return _sieve(s, t)
+    if policy == _TINYLFU:
+        return _tinylfu(s, t)
+    return _oldest_leaf(s, t, A, A)
+
+
+@njit
+def _has_leaf(s, t, which, refuge):
+    """Whether a list holds a page that may leave; blocked ones at its oldest end move to the refuge."""
+    while True:
+        p = oldest(s, t, which)
+        if p == NONE:
+            return False
+        if not blocked(s, t, p):
+            return True
+        link_out(s, t, p)
+        link_in(s, t, p, refuge)
+
+
+@njit
+def _oldest_leaf(s, t, which, refuge):
+    _has_leaf(s, t, which, refuge)
+    return oldest(s, t, which)
+
+
+@njit
+def _protect(s, t, p, probation, protected):
+    """SLRU: a second use protects; what the protected part cannot hold goes back on probation.
+
+    Source: Karedla, Love, Wherry, "Caching strategies to improve disk system performance", Computer 27(3), 1994.
+    """
+    link_out(s, t, p)
+    link_in(s, t, p, protected)
+    while s.tiers[t, WEIGHT + protected] > _PROTECTED * s.tiers[t, CAPACITY]:
+        q = oldest(s, t, protected)
+        link_out(s, t, q)
+        link_in(s, t, q, probation)
+
+
+@njit
+def _adapt(s, t, p, ghost):
+    """ARC: a ghost that returns moves the target of the recent part. Source: Megiddo, Modha, "ARC", FAST 2003, figure 4."""
+    recent, frequent = max(s.tiers[t, WEIGHT + GHOST_A], 1), max(s.tiers[t, WEIGHT + GHOST_B], 1)
+    size = s.page[p, SIZE] >> s.page[p, LEVEL]
+    if ghost == GHOST_A:
+        s.rates[t, TARGET] = min(s.rates[t, TARGET] + size * max(frequent / recent, 1.0), s.tiers[t, CAPACITY])
+    else:
+        s.rates[t, TARGET] = max(s.rates[t, TARGET] - size * max(recent / frequent, 1.0), 0.0)
+
+
+@njit
+def _arc_list(s, t):
+    recent = s.tiers[t, WEIGHT + A] > 0 and s.tiers[t, WEIGHT + A] > s.rates[t, TARGET]
+    if recent and _has_leaf(s, t, A, B):
+        return A
+    return B if _has_leaf(s, t, B, B) else A
+
+
+@njit
+def _forget(s, t, which, room):
+    while s.tiers[t, WEIGHT + which] > max(room, 0):
+        link_out(s, t, oldest(s, t, which))
+
+
+@njit
+def _s3fifo(s, t):
+    """S3-FIFO: one-hit wonders leave from a small queue, the rest from a FIFO with second chances.
+
+    Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, algorithm 1.
+    """
+    base = t * len(s.page)
+    while True:
+        if s.tiers[t, WEIGHT + A] > _SMALL * s.tiers[t, CAPACITY] or s.tiers[t, WEIGHT + B] == 0:
+            p = oldest(s, t, A)
+            if s.node[base + p, MARK] <= 1 and not blocked(s, t, p):
+                return p
+            s.node[base + p, MARK] = 0
+        else:
+            p = oldest(s, t, B)
+            if s.node[base + p, MARK] == 0 and not blocked(s, t, p):
+                return p
+            s.node[base + p, MARK] = max(s.node[base + p, MARK] - 1, 0)
+        link_out(s, t, p)
+        link_in(s, t, p, B)
+
+
+@njit
+def _sieve(s, t):
+    """SIEVE: a hand walks from old to new and spares what was visited. Source: Zhang et al., NSDI 2024, algorithm 1."""
+    base = t * len(s.page)
+    p = s.tiers[t, HAND]
+    while True:
+        if p == NONE:
+            p = oldest(s, t, A)
+        if s.node[base + p, MARK] == 0 and not blocked(s, t, p):
+            s.tiers[t, HAND] = p
+            return p
+        s.node[base + p, MARK] = 0
+        before = s.node[base + p, PREVIOUS]
+        p = before - base if before < s.settings[NODES] else NONE
+
+
+@njit
+def _tinylfu(s, t):
+    """W-TinyLFU: the window's oldest page must have been seen more often than the main part's to push it out.
+
+    Source: Einziger, Friedman, Manes, "TinyLFU: A highly efficient cache admission policy", ACM ToS 13(4), 2017.
+    """
+    capacity = s.tiers[t, CAPACITY]
+    while True:
+        main = B if _has_leaf(s, t, B, C) else C
+        rival = oldest(s, t, main) if _has_leaf(s, t, main, C) else NONE
+        p = oldest(s, t, A) if _has_leaf(s, t, A, B) else NONE
+        if p == NONE or (s.tiers[t, WEIGHT + A] <= _WINDOW * capacity and rival != NONE):
+            return rival
+        fits = (
+            s.tiers[t, WEIGHT + B] + s.tiers[t, WEIGHT + C] + (s.page[p, SIZE] >> s.page[p, LEVEL]) <= (1.0 - _WINDOW) * capacity
+        )
+        if not fits and (rival == NONE or _seen(s, p) <= _seen(s, rival)):
+            return p
+        link_out(s, t, p)
+        link_in(s, t, p, B)
+        if not fits:
+            return rival
+
+
+@njit
+def _cell(s, p, row):
+    word = (p + 1) * (0x9E3779B97F4A7C1 + 0x632BE59BD9B4E01 * row)
+    return (word >> 20) & (s.sketch.shape[1] - 1)
+
+
+@njit
+def _count(s, p):
+    """Adds an access to the sketch, which forgets half of everything after ten accesses per counter."""
+    for row in range(4):
+        at = _cell(s, p, row)
+        if s.sketch[row, at] < 15:
+            s.sketch[row, at] += 1
+    s.counters[SKETCH_ADDS] += 1
+    if s.counters[SKETCH_ADDS] >= 10 * s.sketch.shape[1]:
+        s.counters[SKETCH_ADDS] = 0
+        for row in range(4):
+            for at in range(s.sketch.shape[1]):
+                s.sketch[row, at] >>= 1
+
+
+@njit
+def _seen(s, p):
+    low = 255
+    for row in range(4):
+        low = min(low, s.sketch[row, _cell(s, p, row)])
+    return low

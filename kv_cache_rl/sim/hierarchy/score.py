@@ -1,0 +1,107 @@
+"""What a replay came to: the metrics of a run, its time line and its sequences."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from kv_cache_rl.core.precision import LADDER, PRECISIONS
+from kv_cache_rl.sim.hierarchy.spec import Scenario
+from kv_cache_rl.sim.hierarchy.state import (
+    COMPRESSIONS,
+    CROSSED,
+    DROPS,
+    EVICTIONS,
+    LOSS,
+    PEAK,
+    PENDING,
+    PREFETCHES,
+    RECOMPUTED,
+    USEFUL,
+    WASTED,
+    State,
+)
+from kv_cache_rl.sim.hierarchy.trace import Trace
+
+METRICS = (
+    "accesses", "hit_rate", "miss_count", "eviction_count", "drop_count", "avg_latency_ms", "latency_p50_ms", "latency_p90_ms",
+    "latency_p99_ms", "overall_hit_rate", "bytes_moved", "demand_bytes_moved", "prefetch_bytes_moved", "prefetch_requests",
+    "useful_prefetches", "wasted_prefetches", "prefetch_usefulness", "tier_hit_rate", "recompute_rate", "recomputed_from_below",
+    "compressions", "quality_loss", "peak_footprint_bytes", "link_bytes",
+)  # fmt: skip
+"""hit rate: accesses found in the fastest tier · miss: not in the fastest tier · eviction: from any tier to make room · drop:
+from the last tier · latency: seconds of a request, in ms · bytes moved: over all links, each link counted; a demotion is
+charged to what caused it · recompute rate: accesses found in no tier · recomputed from below: found in a lower tier, computed
+anew because that was faster · quality loss: published probability, per access, that an answer is wrong because of the
+precision the page was read at · link bytes: by tier whose link they crossed, upwards and downwards."""
+
+
+def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
+    """The metrics of a finished replay, keys as in `METRICS`."""
+    names = [tier.name for tier in scenario.tiers]
+    accesses = int(state.served.sum())
+    hits, counters = int(state.served[0]), state.counters
+    p50, p90, p99 = (float(v) * 1e3 for v in np.percentile(state.latency, (50, 90, 99)))
+    waiting = int(state.page[:, PENDING].sum())
+    crossed = state.tiers[:, CROSSED : CROSSED + 4].reshape(-1, 2, 2)  # link, way, cause
+    demand, prefetch = (int(n) for n in crossed.sum(axis=(0, 1)))
+    requested = int(counters[PREFETCHES])
+    values = {
+        "accesses": accesses,
+        "hit_rate": hits / accesses,
+        "miss_count": accesses - hits,
+        "eviction_count": int(counters[EVICTIONS]),
+        "drop_count": int(counters[DROPS]),
+        "avg_latency_ms": float(state.latency.mean()) * 1e3,
+        "latency_p50_ms": p50,
+        "latency_p90_ms": p90,
+        "latency_p99_ms": p99,
+        "overall_hit_rate": hits / accesses,
+        "bytes_moved": demand + prefetch,
+        "demand_bytes_moved": demand,
+        "prefetch_bytes_moved": prefetch,
+        "prefetch_requests": requested,
+        "useful_prefetches": int(counters[USEFUL]),
+        "wasted_prefetches": int(counters[WASTED]) + waiting,
+        "prefetch_usefulness": int(counters[USEFUL]) / requested if requested else 0.0,
+        "tier_hit_rate": {name: int(n) / accesses for name, n in zip(names, state.served, strict=False)},
+        "recompute_rate": int(state.served[-1]) / accesses,
+        "recomputed_from_below": int(counters[RECOMPUTED]),
+        "compressions": int(counters[COMPRESSIONS]),
+        "quality_loss": _quality_loss(state, scenario, accesses),
+        "peak_footprint_bytes": {name: int(n) for name, n in zip(names, state.tiers[:, PEAK], strict=True)},
+        "link_bytes": {
+            name: {"up": int(crossed[t, 0].sum()), "down": int(crossed[t, 1].sum())} for t, name in enumerate(names) if t
+        },
+    }
+    return {name: values[name] for name in METRICS}
+
+
+def _quality_loss(state: State, scenario: Scenario, accesses: int) -> float | None:
+    """Expected loss per access; None for a footprint without published losses."""
+    if scenario.footprint != LADDER[0]:
+        loss = PRECISIONS[scenario.footprint].loss.get(scenario.work_class)
+        return loss if loss is None else loss * (accesses - int(state.served[-1])) / accesses
+    return float(state.clocks[LOSS]) / accesses
+
+
+def time_line(state: State, trace: Trace, points: int = 60) -> dict:
+    """Hit rate and mean latency over the run, in `points` equal parts of its requests: lists of equal length."""
+    edges = np.linspace(0, trace.requests, min(points, trace.requests) + 1).astype(int)
+    lengths = trace.lengths
+    rows = [(slice(a, b), float(trace.time_s[a])) for a, b in pairwise(edges)]
+    return {
+        "time_s": [at for _, at in rows],
+        "hit_rate": [float(state.hits[part].sum() / max(lengths[part].sum(), 1)) for part, _ in rows],
+        "latency_ms": [float(state.latency[part].mean()) * 1e3 for part, _ in rows],
+    }
+
+
+def by_sequence(state: State, trace: Trace) -> dict:
+    """Requests, accesses, hits and summed seconds of every sequence, arrays over the sequences of the trace."""
+    count = int(trace.sequence.max()) + 1
+    return {
+        "requests": np.bincount(trace.sequence, minlength=count),
+        "accesses": np.bincount(trace.sequence, trace.lengths, count).astype(np.int64),
+        "hits": np.bincount(trace.sequence, state.hits, count).astype(np.int64),
+        "seconds": np.bincount(trace.sequence, state.latency, count),
+    }

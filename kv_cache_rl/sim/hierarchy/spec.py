@@ -1,0 +1,132 @@
+"""What is replayed over: tiers joined by links, the precision of pages, and what happens around an access."""
+
+from dataclasses import dataclass, replace
+
+from kv_cache_rl.core.geometry import MODELS, bytes_per_token
+from kv_cache_rl.core.hardware import HARDWARE, LINKS, Link, prefill_seconds
+from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
+
+PROMOTIONS = ("top", "step")
+
+
+class HierarchyError(ValueError):
+    """Settings or a trace that cannot be replayed: says what is wrong, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A memory that holds pages. `link` leads to the next faster tier; that of the fastest is its own memory."""
+
+    name: str
+    capacity: int
+    """Bytes; blocks where a trace does not know the bytes of its blocks."""
+    link: Link
+    read_s: float = 0.0
+    """Seconds before the first byte of a page read from here."""
+    write_s: float = 0.0
+    """Seconds before the first byte of a page written here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Tiers, fastest first, and the rules of the replay."""
+
+    tiers: tuple[Tier, ...]
+    footprint: str = "fp16"
+    """Precision all pages are stored in at first (`core.precision`)."""
+    prefetch: bool = False
+    """Whether a policy that predicts may move pages up before they are asked for."""
+    max_prefetch: int = 2
+    """Candidates per access."""
+    overlap: bool = False
+    """Whether demotions and prefetches cross the links while the GPU computes, instead of being waited for."""
+    compute_s: float = 0.0
+    """Seconds of compute after each request, in which overlapped transfers proceed."""
+    recompute: bool = False
+    """Whether a page found in a lower tier is computed anew where that takes less time than loading it."""
+    squeeze: str = "fp16"
+    """Lowest precision to which a victim is compressed in place before it has to leave."""
+    promotion: str = "top"
+    """Where a page goes that is asked for in a lower tier: to the `top`, or one `step` up (plain page traces only)."""
+    hardware: str = "a100-llama-3.1-8b"
+    """Profile that says how long recomputing takes."""
+    work_class: str = "code"
+    """Work class whose published loss per precision is charged when a compressed page is used."""
+
+    def __post_init__(self) -> None:
+        if not self.tiers:
+            raise HierarchyError("the scenario has no tier; give at least one")
+        for tier in self.tiers:
+            if tier.capacity <= 0:
+                raise HierarchyError(f"tier {tier.name!r} has capacity {tier.capacity}; give a positive number")
+            if min(tier.read_s, tier.write_s, tier.link.latency_s) < 0 or min(tier.link.one_way, tier.link.both_ways) <= 0:
+                raise HierarchyError(f"tier {tier.name!r}: latencies must be 0 or more, rates above 0; correct them")
+        if len({tier.name for tier in self.tiers}) != len(self.tiers):
+            raise HierarchyError("two tiers have the same name; name each differently")
+        if self.max_prefetch < 0 or not 0 <= self.compute_s < float("inf"):
+            raise HierarchyError(f"max_prefetch {self.max_prefetch} and compute_s {self.compute_s} must be 0 or more")
+        for name, value, known in (
+            ("footprint", self.footprint, PRECISIONS),
+            ("squeeze", self.squeeze, LADDER),
+            ("promotion", self.promotion, PROMOTIONS),
+            ("hardware", self.hardware, HARDWARE),
+            ("work_class", self.work_class, WORK_CLASSES),
+        ):
+            if value not in known:
+                raise HierarchyError(f"unknown {name} {value!r}; use one of {', '.join(known)}")
+        if self.squeeze != "fp16" and self.footprint != "fp16":
+            raise HierarchyError(f"squeeze {self.squeeze!r} starts from fp16 pages, not {self.footprint!r}; drop one")
+
+    def scaled(self, numerator: int, denominator: int = 1) -> "Scenario":
+        """The same with every capacity times a fraction, rounded down."""
+        tiers = tuple(replace(tier, capacity=tier.capacity * numerator // denominator) for tier in self.tiers)
+        return replace(self, tiers=tiers)
+
+
+def one_tier(capacity: int, **rules) -> Scenario:
+    """A single tier of GPU memory; what leaves it is gone."""
+    return Scenario((Tier("gpu", capacity, LINKS["hbm2e"]),), **rules)
+
+
+def physical(gpu: int, peer_gpu: int, host: int, nvme: int, **rules) -> Scenario:
+    """The default four tiers at physical scale, capacities in bytes: GPU memory, a neighbour's over NVLink, host memory over
+    PCIe and an NVMe drive; a capacity of 0 leaves that tier out."""
+    tiers = (
+        Tier("gpu", gpu, LINKS["hbm2e"]),
+        Tier("peer_gpu", peer_gpu, LINKS["nvlink4"]),
+        Tier("host", host, LINKS["pcie4-conservative"]),
+        Tier("nvme", nvme, LINKS["nvme4"]),
+    )
+    return Scenario(tuple(tier for tier in tiers if tier.capacity), **rules)
+
+
+def laboratory(numerator: int = 1, denominator: int = 1, **rules) -> Scenario:
+    """The four tiers of kv-hierarchy-lab (80 MB/s at the top, 2 MB/s at the bottom) under this engine's rules."""
+    rows = (
+        ("tier0_gpu_fast", 128_000, 0.02e-3, 0.02e-3, 80e6),
+        ("tier1_gpu_overflow", 256_000, 0.06e-3, 0.06e-3, 40e6),
+        ("tier2_host_ram", 1_000_000, 0.4e-3, 0.35e-3, 8e6),
+        ("tier3_nvme_like", 8_000_000, 2.5e-3, 2.0e-3, 2e6),
+    )
+    tiers = tuple(Tier(name, size, Link(name, rate, rate, 0.0), read_s, write_s) for name, size, read_s, write_s, rate in rows)
+    return Scenario(tiers, **rules).scaled(numerator, denominator)
+
+
+def block_bytes(model: str, block_tokens: int) -> int:
+    """Bytes of one block of a model's cache at fp16.
+
+    >>> block_bytes("llama-3.1-8b", 64)
+    8388608
+    """
+    if model not in MODELS:
+        raise HierarchyError(f"unknown model {model!r}; use one of {', '.join(MODELS)}")
+    return int(bytes_per_token(MODELS[model]) * block_tokens)
+
+
+def recompute_seconds(hardware: str, block_tokens: int, depths: int) -> list[float]:
+    """Seconds to compute the blocks above depth 0, 1, ..., `depths` (a running sum, so that ranges are differences)."""
+    profile, total, sums = HARDWARE[hardware], 0.0, [0.0]
+    for depth in range(depths):
+        total += prefill_seconds(profile, block_tokens, depth * block_tokens) - profile.prefill_c0_s
+        sums.append(total)
+    return sums

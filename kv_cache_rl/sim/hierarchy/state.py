@@ -1,0 +1,226 @@
+"""Everything a replay knows, as columns: pages, their order in each tier, tiers, links and counters.
+
+``P`` pages, ``L`` tiers, ``R`` requests. A page has one node per tier (``tier * P + page``), because it
+may lie in one tier and be remembered as a ghost in another.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kv_cache_rl.core.candidates import CANDIDATE_COLS
+from kv_cache_rl.core.pool import LedgerError
+from kv_cache_rl.core.pool import check as check_ledger
+from kv_cache_rl.core.precision import LADDER, PRECISIONS
+from kv_cache_rl.policies.rank import DRIFTS, RANKS
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, recompute_seconds
+from kv_cache_rl.sim.hierarchy.trace import Trace, expand, parents
+
+NONE = -1
+LISTS, A, B, C, GHOST_A, GHOST_B = 5, 0, 1, 2, 3, 4
+(LISTED, HEAPED, SCANNED) = range(3)
+QUEUES = ("slru", "arc", "s3fifo", "sieve", "tinylfu")
+POLICIES = (*RANKS, *QUEUES)
+POLICY_IDS = {name: k for k, name in enumerate(POLICIES)}
+(CLOCK, EVICTIONS, DROPS, COMPRESSIONS, RECOMPUTED, PREFETCHES, USEFUL, WASTED, DONE, RING, DRAWS, SKETCH_ADDS, BEFORE) = range(
+    13
+)
+COUNTERS = 13
+(SECONDS, DRAINED, SQUEEZED, LOSS) = range(4)
+CLOCKS = 4
+UP, DOWN = 0, 1
+DEMAND, PREFETCH = 0, 1
+SUCCESSORS, CLASSES, AGES, LOSSES = 4, 8, 64, 3
+(KIND, POLICY, CHAINED, WINDOW, HORIZON, SQUEEZE, PREFETCHING) = range(7)
+(MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES) = range(7, 14)
+SETTINGS = 14
+(TIER, LEVEL, SIZE, PARENT, DEPTH, LAST, INSERTED, USES, FREQUENCY, RECENT, LEFT, PENDING, PLACE) = range(13)
+PAGE_COLS = 16
+"""tier (NONE: nowhere) · level: rungs compressed · size: bytes uncompressed · parent, depth: in the prefix tree · last,
+inserted: clock · uses: since insertion · frequency: uses ever · recent: uses among the last WINDOW accesses · left: clock of the
+last eviction, NONE if it counts no longer · pending: prefetched and not used yet · place: in the heap, NONE if not there. 16
+columns are two cache lines."""
+(NEXT, PREVIOUS, WHERE, MARK) = range(4)
+(CAPACITY, USED, PEAK, HEAPED_PAGES, HAND, ASKED, CROSSED) = range(7)
+WEIGHT = CROSSED + 4
+TIER_COLS = WEIGHT + LISTS
+"""capacity, used: the ledger, bytes · peak used · pages in the heap · hand of SIEVE · bytes up its link that the request at hand
+waits for · crossed its link: up for demand and for prefetch, down for demand and for prefetch · weight: bytes per list."""
+(ONE_WAY, BOTH_WAYS, LATENCY, READ, WRITE, TARGET, INFLATION, QUIET) = range(2, 10)
+"""of a tier's link, after the bytes under way up and down it: rates, fixed seconds · target of ARC · inflation of GDSF · seconds
+until the link has brought what was asked."""
+
+
+class State(NamedTuple):
+    """One replay in progress; `dynamics.advance` alone changes it. Few wide arrays: each one costs compile time."""
+
+    settings: np.ndarray  # int64 [SETTINGS]
+    counters: np.ndarray  # int64 [COUNTERS]
+    clocks: np.ndarray  # float64 [CLOCKS]
+    reals: np.ndarray  # float64 [3] weight and decay of regret, seconds of compute per request
+    page: np.ndarray  # int64 [P, PAGE_COLS]
+    regret: np.ndarray  # float64 [P]
+    kids: np.ndarray  # int32 [P, L] children resident per tier; [1, L] when not chained
+    node: np.ndarray  # int32 [L * P + L * LISTS, 4] links of the lists, the list a node is in, its mark
+    heap: np.ndarray  # int64 [L, 2, P] pages that could leave; their tie-break (heaps) or last access (scans)
+    key: np.ndarray  # float64 [L, P] their keys at rest
+    tiers: np.ndarray  # int64 [L, TIER_COLS]
+    rates: np.ndarray  # float64 [L, 10]
+    served: np.ndarray  # int64 [L + 1] accesses by tier, the last: nowhere
+    held: np.ndarray  # int64 [L] pages on their way down
+    ring: np.ndarray  # int64 [WINDOW] the last accesses
+    follow: np.ndarray  # int32 [P, 2 * SUCCESSORS] successors and their counts; [1, ...] without prefetching
+    density: np.ndarray  # float64 [3, CLASSES, AGES] hit density; the accesses and evictions it was learnt from
+    sketch: np.ndarray  # uint8 [4, W]
+    table: np.ndarray  # float64 [LOSSES + depths + 1] loss per rung, then the running sum of recompute seconds
+    row: np.ndarray  # float64 [CANDIDATE_COLS]
+    latency: np.ndarray  # float64 [R] seconds per request
+    hits: np.ndarray  # int32 [R] blocks found in the fastest tier
+
+
+def kind_of(policy: str, chained: bool) -> int:
+    """How the order of a policy is kept: lists, heaps of resting keys, or columns to scan."""
+    if policy in QUEUES or policy == "lru" or (policy == "fifo" and not chained):
+        return LISTED
+    return SCANNED if policy in DRIFTS or policy == "random" else HEAPED
+
+
+def new_state(
+    trace: Trace, scenario: Scenario, policy: str, seed: int = 0, window: int = 32, regret: tuple = (6.0, 0.98, 0)
+) -> State:
+    """A replay before its first request.
+
+    Args:
+        window: accesses that `windowed_recency` looks back.
+        regret: weight, decay and horizon in accesses (0: the pages the fastest tier holds) of `regret_aware`.
+
+    Raises:
+        HierarchyError: unknown policy, a page larger than a tier, a setting that does not fit the trace.
+    """
+    if policy not in POLICY_IDS:
+        raise HierarchyError(f"unknown policy {policy!r}; use one of {', '.join(POLICIES)}")
+    if scenario.promotion == "step" and trace.chained:
+        raise HierarchyError("promotion 'step' needs a plain page trace: a prefix is read as a whole; use promotion 'top'")
+    pages, tiers = trace.blocks, len(scenario.tiers)
+    sizes = _sizes(trace, scenario)
+    capacities = np.array([tier.capacity for tier in scenario.tiers], np.int64)
+    fit = max(int(capacities[0] // max(sizes.mean(), 1)), 1)
+    kind = kind_of(policy, trace.chained)
+    settings = np.zeros(SETTINGS, np.int64)
+    settings[[KIND, POLICY, CHAINED, WINDOW]] = kind, POLICY_IDS[policy], trace.chained, window
+    settings[[HORIZON, SQUEEZE, MAX_PREFETCH]] = regret[2] or fit, LADDER.index(scenario.squeeze), scenario.max_prefetch
+    settings[PREFETCHING] = scenario.prefetch and policy == "predictive" and not trace.chained
+    settings[[OVERLAP, RECOMPUTE, STEPWISE]] = scenario.overlap, scenario.recompute, scenario.promotion == "step"
+    settings[SEED], settings[AGE_SHIFT] = seed, max(int(np.log2(max(fit * 4 / AGES, 1))), 0)
+    parent = parents(trace) if trace.chained else np.empty(0, np.int64)
+    depth = _depths(trace, parent) if trace.chained else np.zeros(1, np.int64)
+    listed, ranked = (pages if kind == LISTED else 0), (pages if kind != LISTED else 0)
+    sketch = 1 << int(np.ceil(np.log2(max(min(fit, pages), 16)))) if policy == "tinylfu" else 1
+    settings[NODES] = tiers * listed
+    page = np.zeros((pages, PAGE_COLS), np.int64)
+    page[:, [TIER, LEFT, PLACE]] = NONE
+    page[:, SIZE] = sizes
+    if trace.chained:
+        page[:, PARENT], page[:, DEPTH] = parent, depth
+    books = np.zeros((tiers, TIER_COLS), np.int64)
+    books[:, CAPACITY], books[:, HAND] = capacities, NONE
+    rates = np.zeros((tiers, QUIET + 1))
+    rates[:, ONE_WAY : WRITE + 1] = [
+        (t.link.one_way, t.link.both_ways, t.link.latency_s, t.read_s, t.write_s) for t in scenario.tiers
+    ]
+    losses = [PRECISIONS[name].loss[scenario.work_class] for name in LADDER]
+    state = State(
+        settings=settings,
+        counters=np.zeros(COUNTERS, np.int64),
+        clocks=np.zeros(CLOCKS),
+        reals=np.array([regret[0], regret[1], scenario.compute_s]),
+        page=page,
+        regret=np.zeros(pages),
+        kids=np.zeros((pages if trace.chained else 1, tiers), np.int32),
+        node=np.zeros((tiers * (listed + LISTS), 4), np.int32),
+        heap=np.zeros((tiers, 2, ranked), np.int64),
+        key=np.zeros((tiers, ranked)),
+        tiers=books,
+        rates=rates,
+        served=np.zeros(tiers + 1, np.int64),
+        held=np.full(tiers, NONE, np.int64),
+        ring=np.full(window, NONE, np.int64),
+        follow=np.zeros((pages if settings[PREFETCHING] else 1, 2 * SUCCESSORS), np.int32),
+        density=np.zeros((3, CLASSES, AGES)),
+        sketch=np.zeros((4, sketch), np.uint8),
+        table=np.array(losses + recompute_seconds(scenario.hardware, trace.block_tokens, int(depth.max()) + 1)),
+        row=np.zeros(CANDIDATE_COLS),
+        latency=np.zeros(trace.requests),
+        hits=np.zeros(trace.requests, np.int32),
+    )
+    state.node[: tiers * listed, WHERE] = NONE
+    heads = np.arange(tiers * listed, tiers * (listed + LISTS))
+    state.node[heads, NEXT] = state.node[heads, PREVIOUS] = heads
+    state.follow[:, :SUCCESSORS] = NONE
+    state.density[0] = 1.0 / (1.0 + np.arange(AGES))
+    state.counters[BEFORE] = NONE
+    return state
+
+
+def _sizes(trace: Trace, scenario: Scenario) -> np.ndarray:
+    base = np.broadcast_to(np.asarray(trace.page_bytes, np.int64), trace.blocks)
+    if not base.any():
+        if scenario.squeeze != "fp16" or scenario.footprint != "fp16":
+            raise HierarchyError("the trace does not know the bytes of its blocks, precision cannot matter; give a model")
+        sizes = np.ones(trace.blocks, np.int64)
+    else:
+        sizes = np.maximum((base * PRECISIONS[scenario.footprint].multiplier).astype(np.int64), 1)
+    largest = int(sizes.argmax())
+    for tier in scenario.tiers:
+        if sizes[largest] > tier.capacity:
+            raise HierarchyError(
+                f"page {largest} takes {sizes[largest]} bytes, tier {tier.name!r} holds {tier.capacity}; enlarge the tier, or "
+                "use smaller pages or a lower precision"
+            )
+    return sizes
+
+
+def _depths(trace: Trace, parent: np.ndarray) -> np.ndarray:
+    """Blocks above each block."""
+    first, block = expand(trace)
+    depth = np.zeros(trace.blocks, np.int64)
+    depth[block] = np.arange(len(block)) - np.repeat(first[:-1], np.diff(first))
+    return depth
+
+
+def check(state: State) -> None:
+    """Compares the books with the pages: bytes per tier, places in the order, children, and that no page is kept twice.
+
+    Raises:
+        LedgerError: they differ: a bug in the engine, never the user's doing.
+    """
+    tier, pages = state.page[:, TIER], len(state.page)
+    bytes_now = state.page[:, SIZE] >> state.page[:, LEVEL]
+    ledger = state.tiers[:, : USED + 1]
+    check_ledger(ledger, np.array([bytes_now[tier == t].sum() for t in range(len(ledger))]))
+    if (ledger[:, USED] > ledger[:, CAPACITY]).any():
+        raise LedgerError(f"a tier holds more than its capacity: {ledger.tolist()}")
+    if state.settings[CHAINED]:
+        _check_tree(state, tier)
+    for t in range(len(ledger)):
+        here = tier == t
+        if state.settings[KIND] == LISTED:
+            where = state.node[t * pages : (t + 1) * pages, WHERE]
+            kept = np.flatnonzero((where >= A) & (where <= C))
+        else:
+            kept = np.sort(state.heap[t, 0, : state.tiers[t, HEAPED_PAGES]])
+            here = here & (state.kids[:, t] == 0) if state.settings[CHAINED] else here
+        if kept.tolist() != np.flatnonzero(here).tolist():
+            raise LedgerError(f"tier {t}: {len(kept)} pages in its order, {here.sum()} pages that could leave it")
+
+
+def _check_tree(state: State, tier: np.ndarray) -> None:
+    parent = state.page[:, PARENT]
+    below = np.flatnonzero((parent >= 0) & (tier >= 0))
+    kids = np.zeros_like(state.kids)
+    np.add.at(kids, (parent[below], tier[below]), 1)
+    above = tier[parent[below]]
+    for block in below[(above < 0) | (above > tier[below])]:
+        raise LedgerError(f"block {block} lies in tier {tier[block]}, its parent in {tier[parent[block]]}: children leave first")
+    if (kids != state.kids).any():
+        raise LedgerError("the counts of resident children differ from the children that are resident")
