@@ -177,11 +177,11 @@ def generate_file(
     Example: kv-cache-rl scenarios generate --out more.jsonl --difficulty hard --num-examples 100 --seed 7
     """
     from kv_cache_rl.search.sets import COMMITTED_WIDTH, SEEDS, SIZES, make_set
-    from kv_cache_rl.sim.eviction import TIERS
+    from kv_cache_rl.sim.eviction import DIFFICULTIES
 
     if committed:
         written = []
-        for split, tier in track([(split, tier) for split in SIZES for tier in TIERS], "generate", as_json):
+        for split, tier in track([(split, tier) for split in SIZES for tier in DIFFICULTIES], "generate", as_json):
             made, tries = make_set(tier, split, SIZES[split], SEEDS[split], COMMITTED_WIDTH)
             facts = write_scenarios(out / split / f"{tier}.jsonl", made)
             written.append({**facts, "tried": tries, "acceptance": round(len(made) / tries, 4)})
@@ -190,11 +190,11 @@ def generate_file(
         if as_json:
             print_json({"sets": written})
         return
-    choose("difficulty", difficulty, [*TIERS, "all"])
+    choose("difficulty", difficulty, [*DIFFICULTIES, "all"])
     total = how_many(num_examples, difficulty)
     if total < 0:
         raise BadInput("--num-examples is -1, but there is no end to what can be generated; give a number")
-    tiers = list(TIERS) if difficulty == "all" else [difficulty]
+    tiers = list(DIFFICULTIES) if difficulty == "all" else [difficulty]
     shares = {tier: total // len(tiers) + (rank < total % len(tiers)) for rank, tier in enumerate(tiers)}
     scenarios, tried = [], 0
     for tier in track([tier for tier in tiers if shares[tier]], "generate", as_json):

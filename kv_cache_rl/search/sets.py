@@ -12,11 +12,9 @@ from kv_cache_rl.sim.eviction.deciders import FLOOR
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.scenarios import check_request, interleave
-from kv_cache_rl.sim.eviction.spec import Scenario, ScenarioError
+from kv_cache_rl.sim.eviction.spec import MIN_GAP, Scenario, ScenarioError
 from kv_cache_rl.traces import TraceError
 
-MIN_GAP = 0.05
-"""A generated scenario is kept if the best known return beats its floor by this much: looking must pay."""
 SEEDS = {"train": 1_000_003, "eval": 2_000_003, "test": 3_000_017}
 """Seed of each committed split; the generator also takes the split itself, so that streams never meet."""
 SIZES = {"train": 200, "eval": 50, "test": 50}

@@ -12,11 +12,11 @@ from kv_cache_rl.adapters.endpoint import MAX_BODY_BYTES, EndpointError, create_
 from kv_cache_rl.sim.eviction import (
     DECIDERS,
     SYSTEM_PROMPT,
-    TEXT_ONLY_REPLY,
     TOOLS,
     Episode,
     parse_call,
     play,
+    text_only_reply,
     tool_messages,
 )
 
@@ -38,7 +38,7 @@ def advance(episode: Episode, messages: list[dict], message) -> None:
     for call, content in zip(calls, tool_messages(texts, prompt), strict=True):
         messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
     if not calls and prompt is not None:
-        messages.append({"role": "user", "content": TEXT_ONLY_REPLY(prompt)})
+        messages.append({"role": "user", "content": text_only_reply(prompt)})
 
 
 @pytest.mark.parametrize("policy", DECIDERS)

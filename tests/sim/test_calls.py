@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv_cache_rl.sim.eviction import TEXT_ONLY_REPLY, TOOLS, Call, Episode, parse_call, replay, tool_messages
+from kv_cache_rl.sim.eviction import TOOLS, Call, Episode, parse_call, replay, text_only_reply, tool_messages
 
 DEEP = "[" * 100_000
 GOOD = '{"seq_id": "s1"}'
@@ -114,4 +114,4 @@ def test_the_tools_are_what_the_reader_accepts():
 def test_the_observation_stands_at_the_end_of_the_last_tool_message():
     assert tool_messages(["a", "b"], "{}") == ["a", "b\n{}"]
     assert tool_messages(["a", "b"], None) == ["a", "b"]
-    assert TEXT_ONLY_REPLY("{}").endswith("\n{}")
+    assert text_only_reply("{}").endswith("\n{}")

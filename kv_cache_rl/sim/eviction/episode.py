@@ -227,6 +227,3 @@ def tool_messages(texts: list[str], prompt: str | None) -> list[str]:
 def text_only_reply(prompt: str) -> str:
     """User message that answers a reply without tool calls."""
     return f"No tool was called, so nothing changed in that window.\n{prompt}"
-
-
-TEXT_ONLY_REPLY = text_only_reply

@@ -19,6 +19,10 @@ MAX_ID = 4
 """Longest seq_id; with longer ones the observation would outgrow its limit."""
 DIFFICULTIES = ("easy", "medium", "hard")
 SPLITS = ("train", "eval", "test")
+MIN_GAP = 0.05
+"""A generated scenario is kept if the best known return beats its floor by this much: looking must pay."""
+ORACLE = "oracle"
+"""Who plays the best-known log: no decider, for it knows the future."""
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
 PLACES = ("none", "gpu", "cpu")
 DEAD_KINDS = ("", "reasoning", "ephemeral")
@@ -108,7 +112,7 @@ class Scenario:
     prefill_c1_ns: int
     prefill_c2_ps: int
     norm: int
-    """Completed tokens that earn the full throughput reward: 500 per 100 ms of one window."""
+    """Completed tokens that earn the full throughput reward."""
     prefixes: tuple[Prefix, ...]
     sessions: tuple[Session, ...]
     floor: float = 0.0
