@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from kv_cache_rl.search.oracle import DEFAULT_WIDTH, solve
@@ -79,15 +80,23 @@ def scenarios_from_trace(
 ) -> tuple[Scenario, ...]:
     """Playable, unselected scenarios cut from a trace file, with references; -1 takes 20 a tier.
 
+    The latest answer is kept, as an evaluation asks for the same windows once per decider.
+
     Raises:
         ScenarioError: unknown names, or a file that cannot be read or holds no usable window.
     """
-    tiers = check_request(difficulty, num_examples)
-    wanted = 20 if num_examples < 0 else -(-num_examples // len(tiers))
+    path = Path(path)
     try:
-        groups = [windows_of(path, tier, seed, wanted) for tier in tiers]
+        return _from_trace(path, path.stat().st_mtime_ns if path.exists() else 0, difficulty, num_examples, seed, width)
     except (TraceError, OSError) as error:
         raise ScenarioError(str(error)) from None
+
+
+@lru_cache(maxsize=1)
+def _from_trace(path: Path, changed_ns: int, difficulty: str, num_examples: int, seed: int, width: int) -> tuple[Scenario, ...]:
+    tiers = check_request(difficulty, num_examples)
+    wanted = 20 if num_examples < 0 else -(-num_examples // len(tiers))
+    groups = [windows_of(path, tier, seed, wanted) for tier in tiers]
     if not any(groups):
         raise ScenarioError(f"{path}: no window with at least four calls; use a longer trace")
     chosen = interleave(groups, num_examples)

@@ -193,14 +193,14 @@ def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part
     assert "3 unselected scenarios per tier, seed 9" in text
 
 
-def test_landscape_refuses_a_page_without_its_markers(kv, tmp_path, monkeypatch):
-    from functools import partial
-
+def test_landscape_refuses_a_page_it_cannot_rewrite_before_it_measures_anything(kv, tmp_path, monkeypatch):
     from kv_cache_rl.search import landscape
 
-    monkeypatch.setattr(landscape, "run", partial(landscape.run, width=1, small=1))
+    monkeypatch.setattr(landscape, "run", None)
     page = tmp_path / "page.md"
     page.write_text("no markers here")
     said = kv("landscape", "--per-tier", 3, "--page", page)
     assert said.code == 2 and "measured: make landscape" in said.err
     assert page.read_text() == "no markers here"
+    said = kv("landscape", "--per-tier", 3, "--page", tmp_path / "nowhere" / "page.md")
+    assert said.code == 2 and "cannot be written (No such file or directory)" in said.err

@@ -1,11 +1,14 @@
 """The evaluation: two policies by default, any model by flag, failures never scored, interruptions resumed."""
 
 import json
+import os
 
 import pytest
 
 from kv_cache_rl.adapters.endpoint import serving
+from kv_cache_rl.search import sets
 from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
+from kv_cache_rl.sim.eviction.generate import generate
 
 
 def folder_of(said, tmp_path):
@@ -52,6 +55,23 @@ def test_a_model_can_be_set_beside_policies(kv, environment, monkeypatch):
         said = kv("eval", "-p", "keep", "--model", "lru", "--base-url", url, "-n", 3, "--json")
     assert said.code == 0
     assert [asked["model"] for asked in environment.asked] == ["keep", "lru"]
+
+
+def test_a_trace_is_cut_once_however_many_policies_play_it(kv, environment, tmp_path, monkeypatch):
+    cut = []
+
+    def windows_of(path, tier, seed, wanted):
+        cut.append(tier)
+        return [generate(tier, seed, "eval", k) for k in range(wanted)]
+
+    monkeypatch.setattr(sets, "windows_of", windows_of)
+    trace = tmp_path / "trace.jsonl"
+    trace.touch()
+    assert kv("eval", "-p", "keep", "-p", "lru", "--trace", trace, "-n", 3, "--json").json["rollouts"] == 6
+    assert cut == ["easy", "medium", "hard"]
+    os.utime(trace, (1, 1))
+    assert kv("baselines", "-p", "keep", "--trace", trace, "-n", 3).code == 0
+    assert len(cut) == 6, "a file that has changed is read again"
 
 
 def test_failed_rollouts_end_with_one_and_are_named_and_not_scored(kv, environment):
