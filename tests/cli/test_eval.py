@@ -118,6 +118,19 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(kv, environment, tmp_p
     assert len(environment.played) == 1
 
 
+def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finished_and_goes_on(kv, environment, tmp_path):
+    environment.trouble["keep", 0] = KeyboardInterrupt()
+    said = kv("eval", "-p", "keep", "-n", 3)
+    folder = next((tmp_path / "runs").iterdir())
+    assert (said.code, "0 of 3 rollouts are saved" in said.err) == (130, True)
+    for command in (["report", folder], ["replay", "eviction-eval-hard-0000-v1", "--run", folder]):
+        said = kv(*command)
+        assert (said.code, said.out) == (2, "")
+        assert said.err == f"error: no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}\n"
+    environment.trouble.clear()
+    assert kv("eval", "--resume", folder, "--json").json["rollouts"] == 3
+
+
 def change_config(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
