@@ -1,12 +1,15 @@
 """Each command does what it says; its JSON holds the numbers of the simulator."""
 
+import dataclasses
 import json
 import statistics
 
 import pytest
 
 from kv_cache_rl.cli import runs
+from kv_cache_rl.search import sets
 from kv_cache_rl.sim.eviction import DECIDERS, TOOLS, load_file, load_scenarios, rollout
+from kv_cache_rl.sim.eviction.generate import generate
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,21 @@ def test_generate_writes_the_same_playable_file_twice(kv, tmp_path):
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
     assert len(load_file(tmp_path / "a.jsonl")) == 2
     assert kv("scenarios", "verify", "a.jsonl").code == 0
+
+
+def test_windows_of_a_trace_outside_the_targets_of_the_generator_are_flagged(kv, tmp_path, monkeypatch):
+    near = generate("easy", 5, "eval", 4)
+    idle = tuple(dataclasses.replace(x, turns=()) if x.place == "cpu" else x for x in near.sessions)
+    far = dataclasses.replace(near, link_ns_per_page=4, sessions=idle)
+    (tmp_path / "trace.jsonl").touch()
+    for k, (made, missed) in enumerate([(near, []), (far, ["swap_in", "return_share"])]):
+        monkeypatch.setattr(sets, "windows_of", lambda *_, made=made: [made])
+        arguments = ("scenarios", "from-trace", "trace.jsonl", "--out", "x.jsonl", "-d", "easy", "-n", 1, "--seed", k)
+        said = kv(*arguments, "--json").json
+        assert said["off_target"] == missed, said["physics"]
+        told = kv(*arguments).out
+        assert told.count("MISSED") == len(missed)
+        assert ("do not compare" in told) == bool(missed)
 
 
 def test_folder_names_are_safe_and_never_reused(tmp_path):
