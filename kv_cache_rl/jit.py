@@ -46,4 +46,9 @@ def _private(folder: Path) -> Path:
 
 # Numba fills this module from the environment at import, so that no checker sees the name.
 numba.config.CACHE_DIR = str(_cache_folder())  # pyrefly: ignore[missing-attribute]
-njit = functools.partial(numba.njit, cache=True)
+# Said aloud, since a function otherwise takes this from whoever calls it first.
+njit = functools.partial(numba.njit, cache=True, _nrt=True)
+
+uncounted = functools.partial(numba.njit, cache=True, _nrt=False)
+"""`njit` for functions that neither allocate nor return an array: nobody counts references, which in a window takes longer than
+all the rest (every count is an atomic operation, which two threads with the same array wait for in turn)."""
