@@ -48,8 +48,11 @@ def _key(state):
 
 
 @uncounted
-def _twin(states, keys, made):
-    """An earlier child of this window in the same state as child `made`; -1 if there is none."""
+def _play_child(scn, states, keys, made, calls, desk):
+    """Plays one window of child `made`; returns an earlier child that is in the same state now, -1 if there is none."""
+    advance(scn, states[made], calls, desk.results, desk.events, desk.lists)
+    forget(states[made])
+    keys[made] = _key(states[made])
     for other in range(made):
         if keys[other] == keys[made] and same(states[other], states[made]):
             return other
@@ -74,6 +77,15 @@ def _first_alike(calls, counts, k):
     return first
 
 
+@njit
+def _extend(logs, log_counts, parents, t, calls, counts):
+    """Makes each log of the new nodes its parent's, with the calls that led here in window `t`."""
+    old_logs, old_counts = logs.copy(), log_counts.copy()
+    for place in range(len(parents)):
+        logs[place], log_counts[place] = old_logs[parents[place]], old_counts[parents[place]]
+        logs[place, t], log_counts[place, t] = calls[place], counts[place]
+
+
 @njit(nogil=True)
 def search(scn, start, width, variants, shipped, completions, allowed, best_calls, best_counts):
     """Widens every node by every proposal, values the children by completing them, keeps the `width` best distinct ones."""
@@ -91,12 +103,9 @@ def search(scn, start, width, variants, shipped, completions, allowed, best_call
     for k in range(proposals):
         trial[:] = start
         value = complete(scn, trial, desk, k, variants, shipped, allowed, calls, counts)
-        for c in range(len(completions)):
-            if completions[c] == k:
-                known[0, c] = value
+        known[0] = np.where(completions == k, value, known[0])
         if value > best:
-            best = value
-            best_calls[:], best_counts[:] = calls, counts
+            best, best_calls[:], best_counts[:] = value, calls, counts
     for t in range(steps):
         made = 0
         for b in range(size):
@@ -105,34 +114,26 @@ def search(scn, start, width, variants, shipped, completions, allowed, best_call
                 if _first_alike(offers, offer_counts, k) < k:
                     continue
                 m = offer_counts[k]
-                child_calls[made, :m], child_counts[made], parents[made] = offers[k, :m], m, b
+                calls[t], counts[t] = offers[k], m
+                child_calls[made], child_counts[made], parents[made] = offers[k], m, b
                 children[made] = nodes[b]
-                advance(scn, children[made], offers[k, :m], desk.results, desk.events, desk.lists)
-                forget(children[made])
-                keys[made] = _key(children[made])
-                twin = _twin(children, keys, made)
+                twin = _play_child(scn, children, keys, made, offers[k, :m], desk)
                 for c in range(len(completions)):
+                    values[made, c] = known[b, c]
                     if twin >= 0:
                         values[made, c] = values[twin, c]
-                    elif _first_alike(offers, offer_counts, completions[c]) == k:
-                        values[made, c] = known[b, c]
-                    else:
+                    elif _first_alike(offers, offer_counts, completions[c]) != k:
                         trial[:] = children[made]
                         value = complete(scn, trial, desk, completions[c], variants, shipped, allowed, calls, counts)
                         values[made, c] = value
                         if value > best:
                             best = value
                             best_calls[:t], best_counts[:t] = logs[b, :t], log_counts[b, :t]
-                            best_calls[t], best_counts[t] = child_calls[made], m
-                            best_calls[t + 1 :], best_counts[t + 1 :] = calls[t + 1 :], counts[t + 1 :]
+                            best_calls[t:], best_counts[t:] = calls[t:], counts[t:]
                 worth[made] = values[made].max()
                 made += 1
         order = np.argsort(-worth[:made])[:width]
-        new_logs, new_counts = logs.copy(), log_counts.copy()
-        for place in range(len(order)):
-            c = order[place]
-            new_logs[place], new_counts[place] = logs[parents[c]], log_counts[parents[c]]
-            new_logs[place, t], new_counts[place, t] = child_calls[c], child_counts[c]
-            nodes[place], known[place] = children[c], values[c]
-        logs, log_counts, size = new_logs, new_counts, len(order)
+        size = len(order)
+        nodes[:size], known[:size] = children[order], values[order]
+        _extend(logs, log_counts, parents[order], t, child_calls[order], child_counts[order])
     return best
