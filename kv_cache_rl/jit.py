@@ -4,6 +4,7 @@ Numba keys its cache on the file of the outer function only, so that a change in
 the cache folder is named after a digest of the layers that hold compiled code. `KV_CACHE_RL_CACHE` moves it.
 """
 
+import errno
 import functools
 import hashlib
 import os
@@ -24,11 +25,30 @@ def _cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        folder = Path(tempfile.gettempdir()) / "kv-cache-rl" / digest.hexdigest()[:16]
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _private(Path(tempfile.gettempdir()) / f"kv-cache-rl-{os.getuid()}") / digest.hexdigest()[:16]
+        folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _private(folder: Path) -> Path:
+    """The folder, made for this user alone: whoever can write into it decides what code runs here.
+
+    Raises:
+        FileExistsError: it stands already and belongs to somebody else.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        remedy = "belongs to another user; set KV_CACHE_RL_CACHE to a folder of your own"
+        raise FileExistsError(errno.EEXIST, remedy, str(folder))
+    folder.chmod(0o700)
     return folder
 
 
 # Numba fills this module from the environment at import, so that no checker sees the name.
 numba.config.CACHE_DIR = str(_cache_folder())  # pyrefly: ignore[missing-attribute]
-njit = functools.partial(numba.njit, cache=True)
+# Said aloud, since a function otherwise takes this from whoever calls it first.
+njit = functools.partial(numba.njit, cache=True, _nrt=True)
+
+uncounted = functools.partial(numba.njit, cache=True, _nrt=False)
+"""`njit` for functions that neither allocate nor return an array: nobody counts references, which in a window takes longer than
+all the rest (every count is an atomic operation, which two threads with the same array wait for in turn)."""

@@ -49,6 +49,10 @@ ONCE = {
     "play": ("sim/eviction/episode.py", r"def play\(episode"),
     "rollout": ("sim/eviction/episode.py", r"def rollout\b"),
     "replay": ("sim/eviction/episode.py", r"def replay\(scenario"),
+    "text_only_reply": ("sim/eviction/episode.py", r"(?:def text_only_reply|TEXT_ONLY_REPLY =)"),
+    "MIN_GAP": ("sim/eviction/spec.py", r"MIN_GAP\s*[:=]"),
+    "ORACLE": ("sim/eviction/spec.py", r"(?:\w+, )?ORACLE\s*="),
+    "NORM": ("sim/eviction/build.py", r"NORM\s*="),
     "SYSTEM_PROMPT": ("sim/eviction/prompt.py", r"SYSTEM_PROMPT\s*[:=]"),
 }
 
@@ -59,3 +63,10 @@ def test_it_is_defined_in_exactly_one_module(name):
     definition = re.compile(rf"^\s*{pattern}", re.MULTILINE)
     found = [(path.relative_to(PACKAGE.parent).as_posix(), len(definition.findall(path.read_text()))) for path in SOURCES]
     assert [hit for hit in found if hit[1]] == [(f"kv_cache_rl/{home}", 1)]
+
+
+def test_one_thing_has_one_name():
+    from kv_cache_rl.sim import eviction
+
+    assert not hasattr(eviction, "TIERS"), "the names of the tiers are DIFFICULTIES"
+    assert not hasattr(eviction, "TEXT_ONLY_REPLY"), "the function is text_only_reply"

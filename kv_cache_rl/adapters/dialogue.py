@@ -1,21 +1,15 @@
-"""Reads a chat dialogue back into the observations it holds, and plays a decider along them.
+"""Reads a chat dialogue back into the observations it holds, and answers the last of them.
 
-A chat request carries the whole dialogue, the server keeps no sessions. A decider may remember earlier observations,
-so its state is a function of the dialogue: it is found again by re-playing every observation so far, or, faster, taken
-from where the same dialogue stood one reply earlier. Both give the same calls, so any number of episodes may run
-through one server at once.
+A chat request carries the whole dialogue, the server keeps no sessions. A decider is a pure function of what it sees, so
+the last observation decides, and any number of episodes may run through one server at once.
 """
 
 import hashlib
 import json
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kv_cache_rl.sim.eviction import DECIDERS, Call
-
-Decide = Callable[[dict], Sequence[Call]]
 
 MARK = '"visible_seq_ids"'
 """Every observation has this key; a message without it holds none."""
@@ -77,68 +71,18 @@ def read_observation(text: str) -> dict:
     return observation
 
 
-def chain_keys(name: str, texts: Sequence[str]) -> list[bytes]:
-    """One key per observation; key i depends on the decider and observations 0..i, so equal keys mean equal states."""
-    key = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
-    keys = []
-    for text in texts:
-        key = hashlib.blake2b(key + text.encode(errors="surrogatepass"), digest_size=16).digest()
-        keys.append(key)
-    return keys
+def answer(name: str, texts: Sequence[str]) -> tuple[str, tuple[Call, ...]]:
+    """A key of the dialogue, and the calls with which decider `name` answers the last of its observations.
 
-
-@dataclass(slots=True)
-class Played:
-    """A dialogue up to one reply: the calls that answered it, and the decider until the dialogue moved on."""
-
-    calls: tuple[Call, ...]
-    decide: Decide | None
-
-
-class Players:
-    """Answers dialogues for every decider; remembers at most `capacity` replies, and re-plays what it has forgotten."""
-
-    def __init__(self, capacity: int = 4096, deciders: Mapping[str, Callable[[], Decide]] = DECIDERS) -> None:
-        self.capacity = capacity
-        self.deciders = deciders
-        self._played: OrderedDict[bytes, Played] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._played)
-
-    def reply(self, name: str, texts: Sequence[str]) -> tuple[str, tuple[Call, ...]]:
-        """A key of the dialogue and the calls with which decider `name` answers its last observation.
-
-        Raises:
-            DialogueError: an observation lacks what the decider reads.
-        """
-        keys = chain_keys(name, texts)
-        played = self._played.get(keys[-1])
-        if played is None:
-            played = self._play(name, keys, texts)
-            self._remember(keys[-1], played)
-        return keys[-1].hex(), played.calls
-
-    def _play(self, name: str, keys: Sequence[bytes], texts: Sequence[str]) -> Played:
-        before = self._played.get(keys[-2]) if len(keys) > 1 else None
-        if before is not None and before.decide is not None:
-            decide, before.decide = before.decide, None
-            unseen = texts[-1:]
-        else:
-            decide, unseen = self.deciders[name](), texts
-        calls: Sequence[Call] = ()
-        for text in unseen:
-            observation = read_observation(text)
-            try:
-                calls = decide(observation)
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                raise DialogueError(
-                    f"{name} cannot read an observation ({type(error).__name__}: {error}); "
-                    "send it complete, exactly as the environment gave it"
-                ) from error
-        return Played(tuple(calls), decide)
-
-    def _remember(self, key: bytes, played: Played) -> None:
-        self._played[key] = played
-        while len(self._played) > self.capacity:
-            self._played.popitem(last=False)
+    Raises:
+        DialogueError: the observation lacks what the decider reads.
+    """
+    key = hashlib.blake2b("\0".join((name, *texts)).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    observation = read_observation(texts[-1])
+    try:
+        return key, tuple(DECIDERS[name]()(observation))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DialogueError(
+            f"{name} cannot read an observation ({type(error).__name__}: {error}); "
+            "send it complete, exactly as the environment gave it"
+        ) from error

@@ -22,7 +22,7 @@ from fastapi.responses import Response, StreamingResponse
 from openai.types import Model
 from starlette.exceptions import HTTPException
 
-from kv_cache_rl.adapters.dialogue import DialogueError, Players, observation_texts
+from kv_cache_rl.adapters.dialogue import DialogueError, answer, observation_texts
 from kv_cache_rl.adapters.replies import Reply, chunks, completion, offered_names
 from kv_cache_rl.sim.eviction import DECIDERS
 
@@ -58,10 +58,22 @@ def known_policy(name: str) -> str:
     return name
 
 
+async def read_body(request: Request) -> bytes:
+    """The body, of which no more is read than the limit allows. Raises Refused for a longer one."""
+    announced, body = int(request.headers.get("content-length", 0)), bytearray()
+    if announced <= MAX_BODY_BYTES:
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                break
+    size = max(announced, len(body))
+    if size > MAX_BODY_BYTES:
+        raise Refused(413, f"the request has {size:,} bytes or more, the limit is {MAX_BODY_BYTES:,}; send a shorter dialogue")
+    return bytes(body)
+
+
 def read_request(raw: bytes, models: Sequence[str]) -> dict:
     """The request as a dict with a known model, messages, and tools. Raises Refused where it has none."""
-    if len(raw) > MAX_BODY_BYTES:
-        raise Refused(413, f"the request has {len(raw):,} bytes, the limit is {MAX_BODY_BYTES:,}; send a shorter dialogue")
     try:
         request = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -75,22 +87,22 @@ def read_request(raw: bytes, models: Sequence[str]) -> dict:
         raise Refused(404, f"there is no model {model!r} here; choose one of {', '.join(models)}", "model", "model_not_found")
     if not isinstance(request.get("messages"), list) or not request["messages"]:
         raise Refused(400, "messages is missing or empty; send the dialogue as a list of messages", "messages")
-    if not isinstance(request.get("tools", []), list):
+    if not isinstance(request.get("tools") or [], list):
         raise Refused(400, "tools is not a list; send the environment's tool definitions", "tools")
     if request.get("n") not in (None, 1):
         raise Refused(400, f"n is {request['n']}; a policy has one answer, so ask for n = 1", "n")
     return request
 
 
-def make_reply(request: dict, players: Players, prompt_bytes: int) -> Reply:
+def make_reply(request: dict, prompt_bytes: int) -> Reply:
     """The decider's answer to a checked request. Raises Refused where the dialogue or its tools cannot be read."""
     model, plays = request["model"], request.get("tool_choice") != "none"
     try:
-        names = offered_names(request.get("tools", [])) if plays else {}
+        names = offered_names(request.get("tools") or []) if plays else {}
     except DialogueError as error:
         raise Refused(400, str(error), "tools") from error
     try:
-        key, calls = players.reply(model, observation_texts(request["messages"]))
+        key, calls = answer(model, observation_texts(request["messages"]))
     except DialogueError as error:
         raise Refused(400, str(error), "messages") from error
     if request.get("parallel_tool_calls") is False:
@@ -101,14 +113,13 @@ def make_reply(request: dict, players: Players, prompt_bytes: int) -> Reply:
 def create_app(policy: str | None = None) -> FastAPI:
     """The server as an ASGI app; with a policy it serves that one only."""
     models = [known_policy(policy)] if policy else list(DECIDERS)
-    players = Players()
     app = FastAPI(title="kv-cache-rl policies as chat models", openapi_url=None)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        raw = await request.body()
+        raw = await read_body(request)
         body = read_request(raw, models)
-        reply = make_reply(body, players, len(raw))
+        reply = make_reply(body, len(raw))
         if not body.get("stream"):
             return Response(completion(reply), media_type="application/json")
         options = body.get("stream_options")

@@ -17,8 +17,7 @@ from kv_cache_rl.cli.options import (
     select_scenarios,
     track,
 )
-
-ORACLE = "oracle"
+from kv_cache_rl.sim.eviction import ORACLE
 
 
 def run_export(

@@ -29,6 +29,7 @@ def run_landscape(
     from kv_cache_rl.reports.landscape import claims, markdown
     from kv_cache_rl.search.landscape import run
 
+    around = _around(page) if page is not None else None
     with Progress(console=console(), disable=as_json, transient=True) as bar:
         tasks: dict = {}
 
@@ -42,8 +43,8 @@ def run_landscape(
     if out is not None:
         write_json(out, raw)
     text = markdown(raw)
-    if page is not None:
-        _rewrite(page, text)
+    if page is not None and around is not None:
+        page.write_text(f"{around[0]}{START}\n{text}\n{END}{around[1]}", encoding="utf-8")
     if as_json:
         print_json({**raw, "claims": found})
     else:
@@ -52,13 +53,13 @@ def run_landscape(
         raise typer.Exit(1)
 
 
-def _rewrite(page: Path, text: str) -> None:
-    """Puts `text` between the markers of `page`, which may be a new file."""
+def _around(page: Path) -> tuple[str, str]:
+    """What stands before and after the measured part of `page`, which may be a new file and can be written."""
     try:
-        old = page.read_text(encoding="utf-8") if page.exists() else f"{START}\n{END}\n"
-        head, rest = old.split(START, 1)
-        tail = rest.split(END, 1)[1]
-        page.write_text(f"{head}{START}\n{text}\n{END}{tail}", encoding="utf-8")
+        with page.open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            head, rest = (file.read() or f"{START}\n{END}\n").split(START, 1)
+        return head, rest.split(END, 1)[1]
     except (ValueError, IndexError):
         raise BadInput(f"{page}: has no lines {START!r} and {END!r}; add them where the tables belong") from None
     except OSError as error:

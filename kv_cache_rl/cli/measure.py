@@ -183,9 +183,10 @@ def interpreted_steps(scenario: "Scenario") -> float:
         return float(done.stdout.split()[-1])
 
 
-def evaluation_cpu_seconds(num_examples: int, harness: str | None = None) -> float | None:
+def evaluation_cpu_seconds(num_examples: int, harness: str | None = None, besides: int = 0) -> float | None:
     """CPU seconds of this process and its children per episode evaluated through verifiers, the policy served elsewhere.
 
+    With `besides` only those beyond so many are counted: what a run of that many takes, its start-up included, is taken off.
     None where the environment package is not installed, or where `harness` starts programs with uv and there is no uv.
     """
     from kv_cache_rl.adapters.endpoint import serving
@@ -209,11 +210,12 @@ def evaluation_cpu_seconds(num_examples: int, harness: str | None = None) -> flo
             used = cpu() - before
         if any(row["error"] for row in rows):
             raise RuntimeError(f"an evaluated episode failed: {next(row['error'] for row in rows if row['error'])}")
-        return used / len(rows)
+        return used
 
     with serving(process=True) as base_url:
-        run(base_url, min(num_examples, 3))
-        return run(base_url, num_examples)
+        run(base_url, min(num_examples, besides or 3))
+        less = run(base_url, besides) if besides else 0.0
+        return (run(base_url, num_examples) - less) / (num_examples - besides)
 
 
 def machine_facts() -> dict:

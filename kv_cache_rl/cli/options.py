@@ -59,7 +59,7 @@ def select_scenarios(
 
 def find_scenario(name: str) -> "Scenario":
     """The scenario of a stable id, of ``FILE.jsonl`` or of ``FILE.jsonl:ID``. Raises BadInput where there is none."""
-    from kv_cache_rl.sim.eviction import SPLITS, TIERS, load_file, load_scenarios
+    from kv_cache_rl.sim.eviction import DIFFICULTIES, SPLITS, load_file, load_scenarios
 
     path, _, wanted = name.partition(".jsonl:")
     if wanted or name.endswith(".jsonl"):
@@ -69,7 +69,7 @@ def find_scenario(name: str) -> "Scenario":
             raise BadInput(f"{name}: the file holds no scenario; make one with kv-cache-rl scenarios generate")
         return by_id[choose("scenario", wanted, by_id)] if wanted else found[0]
     match = re.fullmatch(r"eviction-(\w+)-(\w+)-\d+-v.+", name)
-    if not match or match[1] not in SPLITS or match[2] not in TIERS:
+    if not match or match[1] not in SPLITS or match[2] not in DIFFICULTIES:
         raise BadInput(f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v1, FILE.jsonl or FILE.jsonl:ID")
     by_id = {scenario.id: scenario for scenario in load_scenarios(difficulty=match[2], split=match[1])}
     return by_id[choose("scenario", name, by_id)]

@@ -10,11 +10,11 @@ import typer
 from kv_cache_rl.cli import runs
 from kv_cache_rl.cli.failures import BadInput, choose, choose_policies
 from kv_cache_rl.cli.options import AsJson, console, find_scenario, print_json
+from kv_cache_rl.sim.eviction import ORACLE
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.eviction import Report, Scenario
 
-ORACLE = "oracle"
 BAR = 40
 
 

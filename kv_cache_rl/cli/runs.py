@@ -95,18 +95,16 @@ def scenarios_of(config: Mapping) -> dict[str, "Scenario"]:
 
 
 def results_of(folder: Path) -> list["Outcome"]:
-    """The rollouts of a run folder. Raises BadInput where there are none or a line is damaged."""
+    """The rollouts of a run folder. Raises BadInput where none has finished or a line is damaged."""
     from kv_cache_rl.reports.outcome import ResultsError, read_results
 
     path = folder / RESULTS
-    if not path.is_file():
-        raise BadInput(f"{folder} has no {RESULTS} yet; finish it with kv-cache-rl eval --resume {folder}")
     try:
-        outcomes = read_results(path)
+        outcomes = read_results(path) if path.is_file() else []
     except ResultsError as error:
         raise BadInput(str(error)) from error
     if not outcomes:
-        raise BadInput(f"{path} is empty; finish the run with kv-cache-rl eval --resume {folder}")
+        raise BadInput(f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}")
     return outcomes
 
 

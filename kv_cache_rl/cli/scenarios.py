@@ -27,6 +27,9 @@ app = typer.Typer(no_args_is_help=True, help="Make, check, cut and look at scena
 
 Out = Annotated[Path, typer.Option(help="The .jsonl file to write, one scenario per line.")]
 
+TARGETS = {"return_gap": (2.0, 8.0), "swap_in": (0.05, 0.3), "cold_prefill": (0.5, 4.0), "return_share": (0.4, 1.0)}
+"""What the generator aims at: times in windows, and the share of live sessions that return within the episode."""
+
 
 def write_scenarios(path: Path, scenarios: "list[Scenario] | tuple[Scenario, ...]") -> dict:
     """Writes one scenario per line and says what stands in the file."""
@@ -34,12 +37,14 @@ def write_scenarios(path: Path, scenarios: "list[Scenario] | tuple[Scenario, ...
 
     write_file(path, scenarios)
     tiers = Counter(scenario.difficulty for scenario in scenarios)
+    physics = where_it_stands(scenarios)
     return {
         "file": str(path),
         "scenarios": len(scenarios),
         "tiers": dict(tiers),
         "bytes": path.stat().st_size,
-        "physics": where_it_stands(scenarios),
+        "physics": physics,
+        "off_target": [name for name, (low, high) in TARGETS.items() if not low <= physics.get(name, low) <= high],
     }
 
 
@@ -58,11 +63,15 @@ def tell_written(facts: dict, as_json: bool) -> None:
     else:
         tiers = ", ".join(f"{count} {tier}" for tier, count in facts["tiers"].items())
         typer.echo(f"{facts['scenarios']} scenarios ({tiers}) in {facts['file']} ({facts['bytes']:,} bytes)")
-        p = facts["physics"]
-        typer.echo(
-            f"  in windows: return gap {p.get('return_gap', 0):.1f} (target 2-8), swap-in {p['swap_in']:.2f} (0.05-0.3), "
-            f"cold prefill {p['cold_prefill']:.1f} (0.5-4); {p['return_share']:.0%} of live sessions return (40 % or more)"
-        )
+        missed = facts["off_target"]
+        typer.echo("where they stand, times in windows:")
+        for name, value in facts["physics"].items():
+            if name in TARGETS:
+                low, high = TARGETS[name]
+                mark = ", MISSED" if name in missed else ""
+                typer.echo(f"  {name.replace('_', ' ')} {value:g} (target {low:g} to {high:g}{mark})")
+        if missed:
+            typer.echo("  another problem than the generated scenarios: scores on these do not compare with scores on those")
         if "acceptance" in facts:
             typer.echo(f"  kept {facts['acceptance']:.0%} of {facts['tried']} tried (20 % or more)")
 
@@ -177,11 +186,11 @@ def generate_file(
     Example: kv-cache-rl scenarios generate --out more.jsonl --difficulty hard --num-examples 100 --seed 7
     """
     from kv_cache_rl.search.sets import COMMITTED_WIDTH, SEEDS, SIZES, make_set
-    from kv_cache_rl.sim.eviction import TIERS
+    from kv_cache_rl.sim.eviction import DIFFICULTIES
 
     if committed:
         written = []
-        for split, tier in track([(split, tier) for split in SIZES for tier in TIERS], "generate", as_json):
+        for split, tier in track([(split, tier) for split in SIZES for tier in DIFFICULTIES], "generate", as_json):
             made, tries = make_set(tier, split, SIZES[split], SEEDS[split], COMMITTED_WIDTH)
             facts = write_scenarios(out / split / f"{tier}.jsonl", made)
             written.append({**facts, "tried": tries, "acceptance": round(len(made) / tries, 4)})
@@ -190,11 +199,11 @@ def generate_file(
         if as_json:
             print_json({"sets": written})
         return
-    choose("difficulty", difficulty, [*TIERS, "all"])
+    choose("difficulty", difficulty, [*DIFFICULTIES, "all"])
     total = how_many(num_examples, difficulty)
     if total < 0:
         raise BadInput("--num-examples is -1, but there is no end to what can be generated; give a number")
-    tiers = list(TIERS) if difficulty == "all" else [difficulty]
+    tiers = list(DIFFICULTIES) if difficulty == "all" else [difficulty]
     shares = {tier: total // len(tiers) + (rank < total % len(tiers)) for rank, tier in enumerate(tiers)}
     scenarios, tried = [], 0
     for tier in track([tier for tier in tiers if shares[tier]], "generate", as_json):

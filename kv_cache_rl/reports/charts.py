@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from kv_cache_rl.reports.svg import Frame, hint, label, legend, nice_ticks, svg, tag
-from kv_cache_rl.reports.tables import FLOOR, ORACLE, Row
+from kv_cache_rl.reports.tables import FLOOR_ROW, ORACLE_ROW, Row
 from kv_cache_rl.sim.eviction import REWARDS, Report
 from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES
 
@@ -192,7 +192,7 @@ def overview_chart(rows: Sequence[Row]) -> str:
         if row.tier != tier:
             tier, y = row.tier, y + 12
             body.append(label(8, y + 14, row.tier, "lane strong", "start"))
-        klass = "oracle" if row.policy == ORACLE else "floor" if row.policy == FLOOR else "run"
+        klass = "oracle" if row.policy == ORACLE_ROW else "floor" if row.policy == FLOOR_ROW else "run"
         mean, middle = reward.mean, y + 10
         body.append(label(left - 12, middle + 4, row.policy, "lane", "end"))
         body.append(tag("line", x1=left, x2=WIDE - 62, y1=middle, y2=middle, klass="grid"))

@@ -5,11 +5,11 @@ import statistics
 from collections.abc import Sequence
 
 from kv_cache_rl.reports.statistics import INTERVAL_NAME, mean_interval
-from kv_cache_rl.sim.eviction import CANARIES, DIFFICULTIES, normalized_score
+from kv_cache_rl.sim.eviction import CANARIES, DIFFICULTIES, ORACLE, normalized_score
+from kv_cache_rl.sim.eviction.build import NORM
 from kv_cache_rl.sim.eviction.deciders import DECIDERS
+from kv_cache_rl.sim.eviction.spec import MIN_GAP
 
-MIN_GAP = 0.05
-"""The rule by which `search.sets` keeps a scenario; layers beside each other do not import each other."""
 LOOKING = tuple(name for name in DECIDERS if name not in CANARIES)
 PRESSED = ("medium", "hard")
 ABLATED = "hard"
@@ -21,15 +21,15 @@ def _mean(values: Sequence[float]) -> float:
 
 def selected(tier: dict) -> list[int]:
     """Indices of the scenarios whose oracle beats their floor by the gap a committed set asks for."""
-    return [k for k, best in enumerate(tier["return"]["oracle"]) if best - tier["floor"][k] >= MIN_GAP]
+    return [k for k, best in enumerate(tier["return"][ORACLE]) if best - tier["floor"][k] >= MIN_GAP]
 
 
 def table(tier: dict, chosen: Sequence[int]) -> list[dict]:
     """One row per decider over the chosen scenarios: return with interval, normalised score, failures, tokens."""
     rows = []
-    for name in ("floor", *DECIDERS, "oracle"):
+    for name in ("floor", *DECIDERS, ORACLE):
         returns = tier["floor"] if name == "floor" else tier["return"][name]
-        scores = [normalized_score(returns[k], tier["floor"][k], tier["return"]["oracle"][k]) for k in chosen]
+        scores = [normalized_score(returns[k], tier["floor"][k], tier["return"][ORACLE][k]) for k in chosen]
         row: dict = {"policy": name, "return": mean_interval([returns[k] for k in chosen]), "normalized": mean_interval(scores)}
         if name != "floor":
             row["failures"] = mean_interval([tier["failures"][name][k] for k in chosen])
@@ -57,7 +57,7 @@ def claims(raw: dict) -> list[dict]:
         everything = range(len(tier["floor"]))
         rate = len(chosen) / len(tier["floor"])
         claim(f"{name}: at least 20 % of unselected scenarios are kept", rate >= 0.20, f"{rate:.0%}")
-        gap = _mean([tier["return"]["oracle"][k] - tier["floor"][k] for k in chosen])
+        gap = _mean([tier["return"][ORACLE][k] - tier["floor"][k] for k in chosen])
         claim(f"{name}: oracle minus floor is at least 0.10 on selected scenarios", gap >= 0.10, f"{gap:.3f}")
         for label, part in (("selected", chosen), ("unselected", everything)):
             returns = {n: _mean([values[k] for k in part]) for n, values in tier["return"].items()}
@@ -65,7 +65,7 @@ def claims(raw: dict) -> list[dict]:
             below = max(returns[n] for n in (*CANARIES, "lru"))
             claim(
                 f"{name}, {label}: oracle > best observation-only decider > lru, random and every canary",
-                returns["oracle"] > returns[best] > below,
+                returns[ORACLE] > returns[best] > below,
                 f"{returns['oracle']:.3f} > {returns[best]:.3f} ({best}) > {below:.3f}",
             )
             if name in PRESSED:
@@ -80,7 +80,7 @@ def claims(raw: dict) -> list[dict]:
         top = rows[worst]["normalized"].mean
         claim(f"{name}: no canary's mean normalised score exceeds 0", top <= 0, f"{top:.3f} ({worst})")
         best = rows[best_looking(tier, chosen)]
-        hardest[name] = (best["failures"].mean, best["normalized"].mean, rows["keep"]["failures"].mean, rows["oracle"])
+        hardest[name] = (best["failures"].mean, best["normalized"].mean, rows["keep"]["failures"].mean, rows[ORACLE])
     limits = {"easy": 0, "medium": 1}
     for name, limit in limits.items():
         median = hardest[name][3]["median_failures"]
@@ -96,7 +96,7 @@ def claims(raw: dict) -> list[dict]:
     claim("hard: the best decider stays below 0.8 normalised", normalized < 0.8, f"{normalized:.2f}")
     hard = raw["tiers"][ABLATED]
     for verb, values in hard["without"].items():
-        lost = mean_interval([full - part for full, part in zip(hard["return"]["oracle"], values, strict=True)])
+        lost = mean_interval([full - part for full, part in zip(hard["return"][ORACLE], values, strict=True)])
         assert lost is not None
         # From a hundred scenarios on the whole interval must be on the right side.
         clear = lost.mean > 0 and (lost.n < 100 or (lost.low or 0) > 0)
@@ -145,7 +145,7 @@ def markdown(raw: dict) -> str:
     out += ["", "Medians over scenarios, times in windows of two seconds; the share of returning sessions is a mean.", ""]
     for name, tier in raw["tiers"].items():
         chosen = selected(tier)
-        capped = _mean([float(t >= 10_000) for t in tier["tokens"]["oracle"]])
+        capped = _mean([float(t >= NORM) for t in tier["tokens"][ORACLE]])
         out += [
             f"### {name}, unselected ({len(tier['floor'])})",
             "",

@@ -9,7 +9,7 @@ from kv_cache_rl.reports import charts
 from kv_cache_rl.reports.outcome import Outcome
 from kv_cache_rl.reports.statistics import INTERVAL_NAME
 from kv_cache_rl.reports.stylesheet import SCRIPT, STYLE
-from kv_cache_rl.reports.tables import FLOOR, HEADINGS, ORACLE, Row, cells, difference_sentences, results_rows
+from kv_cache_rl.reports.tables import FLOOR_ROW, HEADINGS, ORACLE_ROW, Row, cells, difference_sentences, results_rows
 from kv_cache_rl.sim.eviction import DECIDERS, Report, Scenario, replay, rollout
 
 MAX_PAGE_BYTES = 2_800_000
@@ -40,7 +40,7 @@ def results_table(rows: Sequence[Row]) -> str:
     head = "".join(f"<th{text_class(index)}>{escape(name)}</th>" for index, name in enumerate(HEADINGS))
     lines, tier = [], None
     for row in rows:
-        kind = ["reference"] if row.policy in (FLOOR, ORACLE) else []
+        kind = ["reference"] if row.policy in (FLOOR_ROW, ORACLE_ROW) else []
         kind += ["first"] if tier not in (None, row.tier) else []
         kind += ["failed"] if row.failed_rollouts else []
         tier = row.tier

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from kv_cache_rl.reports.outcome import Outcome
 from kv_cache_rl.reports.statistics import INTERVAL_NAME, Mean, mean_interval, paired_difference
-from kv_cache_rl.sim.eviction import TIERS, Scenario, replay
+from kv_cache_rl.sim.eviction import DIFFICULTIES, ORACLE, Scenario, replay
 
-FLOOR, ORACLE = "floor (best blind)", "oracle (best known)"
+FLOOR_ROW, ORACLE_ROW = "floor (best blind)", f"{ORACLE} (best known)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Row:
 def tiers_of(outcomes: Iterable[Outcome]) -> list[str]:
     """The tiers present, easy first, then ``all`` where there is more than one."""
     present = {outcome.difficulty for outcome in outcomes}
-    tiers = [tier for tier in TIERS if tier in present] + sorted(present.difference(TIERS))
+    tiers = [tier for tier in DIFFICULTIES if tier in present] + sorted(present.difference(DIFFICULTIES))
     return [*tiers, "all"] if len(tiers) > 1 else tiers
 
 
@@ -78,7 +78,7 @@ def results_row(tier: str, policy: str, outcomes: Sequence[Outcome]) -> Row:
 def floor_row(tier: str, scenarios: Sequence[Scenario]) -> Row:
     floor = mean_interval([scenario.floor for scenario in scenarios])
     zero = mean_interval([0.0 for _ in scenarios])
-    return Row(tier, FLOOR, len(scenarios), 0, floor, zero, None, None, None)
+    return Row(tier, FLOOR_ROW, len(scenarios), 0, floor, zero, None, None, None)
 
 
 def oracle_outcomes(scenarios: Iterable[Scenario]) -> list[Outcome]:
@@ -90,7 +90,7 @@ def oracle_outcomes(scenarios: Iterable[Scenario]) -> list[Outcome]:
             scenario_id=scenario.id,
             difficulty=scenario.difficulty,
             split=scenario.split,
-            model=ORACLE,
+            model=ORACLE_ROW,
             error=None,
             reward=report.total,
             normalized=report.normalized,
@@ -119,7 +119,7 @@ def results_rows(outcomes: Sequence[Outcome], scenarios: Mapping[str, Scenario])
             if mine:
                 rows.append(results_row(tier, policy, mine))
         if references:
-            rows.append(results_row(tier, ORACLE, of_tier(oracle, tier)))
+            rows.append(results_row(tier, ORACLE_ROW, of_tier(oracle, tier)))
     return rows
 
 
@@ -195,7 +195,7 @@ def rich_table(rows: Sequence[Row], title: str):
         table.add_column(heading, justify="left" if heading in ("tier", "policy") else "right", no_wrap=True)
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1].tier != row.tier
-        style = "dim" if row.policy in (FLOOR, ORACLE) else "red" if row.failed_rollouts else None
+        style = "dim" if row.policy in (FLOOR_ROW, ORACLE_ROW) else "red" if row.failed_rollouts else None
         table.add_row(*cells(row), end_section=last, style=style)
     return table
 

@@ -15,7 +15,7 @@ from kv_cache_rl.sim.eviction.entries import prefill_us
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics
-from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, PAGE_TOKENS, Scenario
+from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, ORACLE, PAGE_TOKENS, Scenario
 from kv_cache_rl.sim.eviction.state import initial_state, pack
 
 ABLATIONS = {"evict": EVICT, "compress": COMPRESS, "swap_to_cpu": SWAP}
@@ -58,7 +58,7 @@ def _measure(scenario: Scenario, width: int, ablate: bool) -> dict:
         _note(row, name, *rewards_and_metrics(scn, state, 0.0)[1:])
     log, _ = solve(scenario, width)
     report = replay(scenario, log)
-    _note(row, "oracle", report.total, report.metrics)
+    _note(row, ORACLE, report.total, report.metrics)
     row["floor"] = max(row["return"][name] for name in FLOOR)
     if ablate:
         for name, verb in ABLATIONS.items():

@@ -4,13 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.sim.eviction.deciders import MAX_OUT, POLICY_IDS, decide
-from kv_cache_rl.sim.eviction.dynamics import step
+from kv_cache_rl.sim.eviction.dynamics import advance, step
 from kv_cache_rl.sim.eviction.observe import MAX_ROWS, V_SLOT, VIEW_COLS, VIEW_HEAD, view
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics, total_return
 from kv_cache_rl.sim.eviction.spec import Scenario
-from kv_cache_rl.sim.eviction.state import STEPS_, T, counters_of, initial_state, pack
+from kv_cache_rl.sim.eviction.state import SESSIONS, STEPS_, T, counters_of, initial_state, pack
 
 
 @njit(nogil=True)
@@ -58,9 +58,15 @@ def step_batch(scns, states, calls, counts):
     """
     results = np.empty(calls.shape[1], np.int64)
     events = np.empty((0, 3), np.int64)
+    lists = np.empty((2, scns[:, SESSIONS].max() + 1), np.int64)
+    _step_each(scns, states, calls, counts, results, events, lists)
+
+
+@uncounted
+def _step_each(scns, states, calls, counts, results, events, lists):
     for e in range(len(scns)):
         if counters_of(scns[e], states[e])[T] < scns[e, STEPS_]:
-            step(scns[e], states[e], calls[e, : counts[e]], results, events)
+            advance(scns[e], states[e], calls[e, : counts[e]], results, events, lists)
 
 
 def threads(jobs, workers: int = 2) -> list:

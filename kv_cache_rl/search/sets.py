@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 
 from kv_cache_rl.search.oracle import DEFAULT_WIDTH, solve
@@ -12,11 +13,9 @@ from kv_cache_rl.sim.eviction.deciders import FLOOR
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.scenarios import check_request, interleave
-from kv_cache_rl.sim.eviction.spec import Scenario, ScenarioError
+from kv_cache_rl.sim.eviction.spec import MIN_GAP, Scenario, ScenarioError
 from kv_cache_rl.traces import TraceError
 
-MIN_GAP = 0.05
-"""A generated scenario is kept if the best known return beats its floor by this much: looking must pay."""
 SEEDS = {"train": 1_000_003, "eval": 2_000_003, "test": 3_000_017}
 """Seed of each committed split; the generator also takes the split itself, so that streams never meet."""
 SIZES = {"train": 200, "eval": 50, "test": 50}
@@ -81,15 +80,23 @@ def scenarios_from_trace(
 ) -> tuple[Scenario, ...]:
     """Playable, unselected scenarios cut from a trace file, with references; -1 takes 20 a tier.
 
+    The latest answer is kept, as an evaluation asks for the same windows once per decider.
+
     Raises:
         ScenarioError: unknown names, or a file that cannot be read or holds no usable window.
     """
-    tiers = check_request(difficulty, num_examples)
-    wanted = 20 if num_examples < 0 else -(-num_examples // len(tiers))
+    path = Path(path)
     try:
-        groups = [windows_of(path, tier, seed, wanted) for tier in tiers]
+        return _from_trace(path, path.stat().st_mtime_ns if path.exists() else 0, difficulty, num_examples, seed, width)
     except (TraceError, OSError) as error:
         raise ScenarioError(str(error)) from None
+
+
+@lru_cache(maxsize=1)
+def _from_trace(path: Path, changed_ns: int, difficulty: str, num_examples: int, seed: int, width: int) -> tuple[Scenario, ...]:
+    tiers = check_request(difficulty, num_examples)
+    wanted = 20 if num_examples < 0 else -(-num_examples // len(tiers))
+    groups = [windows_of(path, tier, seed, wanted) for tier in tiers]
     if not any(groups):
         raise ScenarioError(f"{path}: no window with at least four calls; use a longer trace")
     chosen = interleave(groups, num_examples)

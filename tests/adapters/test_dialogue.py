@@ -1,12 +1,11 @@
-"""Dialogues are read back into observations, and a decider's state follows from the dialogue alone."""
+"""Dialogues are read back into observations, and the last of them is answered."""
 
 import json
-import random
 
 import pytest
 
-from kv_cache_rl.adapters.dialogue import DialogueError, Players, observation_text, observation_texts
-from kv_cache_rl.sim.eviction import Call
+from kv_cache_rl.adapters.dialogue import DialogueError, answer, observation_text, observation_texts
+from kv_cache_rl.sim.eviction import DECIDERS, Call
 
 
 def observed(name: str, **more: object) -> str:
@@ -61,59 +60,14 @@ def test_a_dialogue_without_an_observation_says_what_to_send(messages, words):
         observation_texts(messages)
 
 
-def remembering():
-    """A decider whose calls depend on everything it saw: any lost or doubled observation shows."""
-    seen: list[str] = []
-
-    def decide(observation: dict) -> list[Call]:
-        seen.append(observation["visible_seq_ids"][0])
-        return [Call("evict", "-".join(seen))]
-
-    return decide
-
-
-def expected_calls(dialogue: list[str]) -> list[tuple[Call, ...]]:
-    decide = remembering()
-    return [tuple(decide(json.loads(text))) for text in dialogue]
-
-
-@pytest.mark.parametrize("capacity", [1, 2, 7, 4096])
-@pytest.mark.parametrize("seed", range(5))
-def test_interleaved_dialogues_with_a_common_start_and_repeated_requests_each_get_their_own_state(capacity, seed):
-    rng = random.Random(seed)
-    common = [observed(f"c{step}") for step in range(4)]
-    dialogues = [common + [observed(f"{branch % 4}.{step}") for step in range(6)] for branch in range(8)]
-    players = Players(capacity, {"remembering": remembering})
-    turns = [(which, step) for which in range(8) for step in range(10)]
-    rng.shuffle(turns)
-    turns = sorted(turns, key=lambda turn: turn[1] + rng.random() * 3) + turns[:20]
-    for which, step in turns:
-        dialogue = dialogues[which][: step + 1]
-        _, calls = players.reply("remembering", dialogue)
-        assert calls == expected_calls(dialogue)[-1]
-        assert len(players) <= capacity
-
-
-def test_the_next_reply_of_a_dialogue_costs_one_decision_not_one_per_observation():
-    made: list[int] = []
-
-    def counting():
-        def decide(observation: dict) -> list[Call]:
-            made.append(1)
-            return []
-
-        return decide
-
-    players, dialogue = Players(64, {"counting": counting}), [observed(str(step)) for step in range(15)]
-    for step in range(15):
-        players.reply("counting", dialogue[: step + 1])
-    assert len(made) == 15
-
-
-def test_the_same_dialogue_for_two_deciders_is_two_dialogues():
-    players = Players(64, {"one": lambda: lambda _: [Call("keep")], "two": lambda: lambda _: [Call("evict", "s1")]})
-    assert players.reply("one", [PLAIN])[1] == (Call("keep"),)
-    assert players.reply("two", [PLAIN])[1] == (Call("evict", "s1"),)
+def test_the_last_observation_decides_and_the_key_tells_dialogues_apart(monkeypatch):
+    monkeypatch.setitem(DECIDERS, "idle", lambda: lambda seen: [])
+    monkeypatch.setitem(DECIDERS, "first id", lambda: lambda seen: [Call("evict", seen["visible_seq_ids"][0])])
+    dialogues = [[observed("a")], [observed("b")], [observed("a"), observed("b")], [observed("b"), observed("b")]]
+    answers = [answer("first id", dialogue) for dialogue in dialogues]
+    assert [calls for _, calls in answers] == [(Call("evict", name),) for name in "abbb"]
+    assert len({key for key, _ in answers} | {answer("idle", dialogues[0])[0]}) == 5
+    assert answer("first id", dialogues[2]) == answers[2]
 
 
 @pytest.mark.parametrize(
@@ -125,8 +79,6 @@ def test_the_same_dialogue_for_two_deciders_is_two_dialogues():
         ('{"visible_seq_ids": ' + "[" * 100_000, "not valid JSON"),
     ],
 )
-def test_a_damaged_observation_is_refused_and_leaves_the_dialogue_playable(text, words):
-    players = Players()
+def test_a_damaged_observation_is_refused(text, words):
     with pytest.raises(DialogueError, match=words):
-        players.reply("lru", [text])
-    assert len(players) == 0
+        answer("lru", [PLAIN, text])

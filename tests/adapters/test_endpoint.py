@@ -8,15 +8,16 @@ import httpx
 import openai
 import pytest
 
+from kv_cache_rl.adapters import endpoint
 from kv_cache_rl.adapters.endpoint import MAX_BODY_BYTES, EndpointError, create_app, serve, serving
 from kv_cache_rl.sim.eviction import (
     DECIDERS,
     SYSTEM_PROMPT,
-    TEXT_ONLY_REPLY,
     TOOLS,
     Episode,
     parse_call,
     play,
+    text_only_reply,
     tool_messages,
 )
 
@@ -38,7 +39,7 @@ def advance(episode: Episode, messages: list[dict], message) -> None:
     for call, content in zip(calls, tool_messages(texts, prompt), strict=True):
         messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
     if not calls and prompt is not None:
-        messages.append({"role": "user", "content": TEXT_ONLY_REPLY(prompt)})
+        messages.append({"role": "user", "content": text_only_reply(prompt)})
 
 
 @pytest.mark.parametrize("policy", DECIDERS)
@@ -168,6 +169,7 @@ BAD_REQUESTS = {
     ),
     "an observation cut short": ({**ASKED, "model": "lru"}, 400, "cannot read an observation"),
     "no tools": ({**ASKED, "tools": []}, 400, "'evict' is not among the tools"),
+    "null for tools": ({**ASKED, "tools": None}, 400, "'evict' is not among the tools"),
     "tools of a wrong type": ({**ASKED, "tools": {"a": 1}}, 400, "tools is not a list"),
     "tools without functions": ({**ASKED, "tools": [{"type": "function"}, 7]}, 400, "'evict' is not among the tools"),
     "a verb twice": ({**ASKED, "tools": [*TOOLS, TOOLS[0]]}, 400, "'evict' fits 2 of the tools"),
@@ -191,6 +193,26 @@ def test_a_body_over_the_limit_is_refused(base_url):
     reply = httpx.post(f"{base_url}/chat/completions", content=b" " * (MAX_BODY_BYTES + 1))
     assert reply.status_code == 413
     assert "send a shorter dialogue" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("length", [str(MAX_BODY_BYTES + 1), None])
+def test_no_more_of_a_body_is_read_than_the_limit_allows(monkeypatch, length):
+    monkeypatch.setattr(endpoint, "MAX_BODY_BYTES", 1000)
+    asked, sent = 0, []
+
+    async def receive() -> dict:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": b" " * 300, "more_body": asked < 50}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", length.encode())] if length else []
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": headers}
+    asyncio.run(create_app("keep")(scope, receive, send))
+    assert sent[0]["status"] == 413
+    assert asked == (0 if length else 4)
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("GET", "/chat/completions", 405)])

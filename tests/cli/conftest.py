@@ -15,11 +15,11 @@ from kv_cache_rl.reports.outcome import from_report
 from kv_cache_rl.search.sets import scenarios_from_trace
 from kv_cache_rl.sim.eviction import (
     SYSTEM_PROMPT,
-    TEXT_ONLY_REPLY,
     TOOLS,
     Episode,
     load_scenarios,
     parse_call,
+    text_only_reply,
     tool_messages,
 )
 
@@ -106,7 +106,7 @@ class FakeEnvironment:
                 for call, content in zip(calls, tool_messages(texts, prompt), strict=True):
                     messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
                 if not calls and prompt:
-                    messages.append({"role": "user", "content": TEXT_ONLY_REPLY(prompt)})
+                    messages.append({"role": "user", "content": text_only_reply(prompt)})
         outcome = from_report(scenario, model, episode.report(), episode.log, 0.1).to_json()
         return outcome | {"model_calls": episode.t, "prompt_tokens": read, "completion_tokens": wrote}
 

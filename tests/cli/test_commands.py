@@ -1,12 +1,15 @@
 """Each command does what it says; its JSON holds the numbers of the simulator."""
 
+import dataclasses
 import json
 import statistics
 
 import pytest
 
 from kv_cache_rl.cli import runs
+from kv_cache_rl.search import sets
 from kv_cache_rl.sim.eviction import DECIDERS, TOOLS, load_file, load_scenarios, rollout
+from kv_cache_rl.sim.eviction.generate import generate
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +171,21 @@ def test_generate_writes_the_same_playable_file_twice(kv, tmp_path):
     assert kv("scenarios", "verify", "a.jsonl").code == 0
 
 
+def test_windows_of_a_trace_outside_the_targets_of_the_generator_are_flagged(kv, tmp_path, monkeypatch):
+    near = generate("easy", 5, "eval", 4)
+    idle = tuple(dataclasses.replace(x, turns=()) if x.place == "cpu" else x for x in near.sessions)
+    far = dataclasses.replace(near, link_ns_per_page=4, sessions=idle)
+    (tmp_path / "trace.jsonl").touch()
+    for k, (made, missed) in enumerate([(near, []), (far, ["swap_in", "return_share"])]):
+        monkeypatch.setattr(sets, "windows_of", lambda *_, made=made: [made])
+        arguments = ("scenarios", "from-trace", "trace.jsonl", "--out", "x.jsonl", "-d", "easy", "-n", 1, "--seed", k)
+        said = kv(*arguments, "--json").json
+        assert said["off_target"] == missed, said["physics"]
+        told = kv(*arguments).out
+        assert told.count("MISSED") == len(missed)
+        assert ("do not compare" in told) == bool(missed)
+
+
 def test_folder_names_are_safe_and_never_reused(tmp_path):
     targets = [{"model": "openai/gpt 5.4:mini"}, {"model": "../.."}]
     first, second = runs.new_folder(tmp_path, targets), runs.new_folder(tmp_path, targets)
@@ -193,14 +211,14 @@ def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part
     assert "3 unselected scenarios per tier, seed 9" in text
 
 
-def test_landscape_refuses_a_page_without_its_markers(kv, tmp_path, monkeypatch):
-    from functools import partial
-
+def test_landscape_refuses_a_page_it_cannot_rewrite_before_it_measures_anything(kv, tmp_path, monkeypatch):
     from kv_cache_rl.search import landscape
 
-    monkeypatch.setattr(landscape, "run", partial(landscape.run, width=1, small=1))
+    monkeypatch.setattr(landscape, "run", None)
     page = tmp_path / "page.md"
     page.write_text("no markers here")
     said = kv("landscape", "--per-tier", 3, "--page", page)
     assert said.code == 2 and "measured: make landscape" in said.err
     assert page.read_text() == "no markers here"
+    said = kv("landscape", "--per-tier", 3, "--page", tmp_path / "nowhere" / "page.md")
+    assert said.code == 2 and "cannot be written (No such file or directory)" in said.err

@@ -1,11 +1,14 @@
 """The evaluation: two policies by default, any model by flag, failures never scored, interruptions resumed."""
 
 import json
+import os
 
 import pytest
 
 from kv_cache_rl.adapters.endpoint import serving
+from kv_cache_rl.search import sets
 from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
+from kv_cache_rl.sim.eviction.generate import generate
 
 
 def folder_of(said, tmp_path):
@@ -54,6 +57,23 @@ def test_a_model_can_be_set_beside_policies(kv, environment, monkeypatch):
     assert [asked["model"] for asked in environment.asked] == ["keep", "lru"]
 
 
+def test_a_trace_is_cut_once_however_many_policies_play_it(kv, environment, tmp_path, monkeypatch):
+    cut = []
+
+    def windows_of(path, tier, seed, wanted):
+        cut.append(tier)
+        return [generate(tier, seed, "eval", k) for k in range(wanted)]
+
+    monkeypatch.setattr(sets, "windows_of", windows_of)
+    trace = tmp_path / "trace.jsonl"
+    trace.touch()
+    assert kv("eval", "-p", "keep", "-p", "lru", "--trace", trace, "-n", 3, "--json").json["rollouts"] == 6
+    assert cut == ["easy", "medium", "hard"]
+    os.utime(trace, (1, 1))
+    assert kv("baselines", "-p", "keep", "--trace", trace, "-n", 3).code == 0
+    assert len(cut) == 6, "a file that has changed is read again"
+
+
 def test_failed_rollouts_end_with_one_and_are_named_and_not_scored(kv, environment):
     environment.trouble["lru", 1] = "timeout: the server did not answer in 60 s; raise the timeout"
     said = kv("eval", "-p", "lru", "-n", 3, "--json")
@@ -96,6 +116,19 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(kv, environment, tmp_p
     done = kv("eval", "--resume", folder, "--json")
     assert (done.code, done.json["rollouts"]) == (0, 6)
     assert len(environment.played) == 1
+
+
+def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finished_and_goes_on(kv, environment, tmp_path):
+    environment.trouble["keep", 0] = KeyboardInterrupt()
+    said = kv("eval", "-p", "keep", "-n", 3)
+    folder = next((tmp_path / "runs").iterdir())
+    assert (said.code, "0 of 3 rollouts are saved" in said.err) == (130, True)
+    for command in (["report", folder], ["replay", "eviction-eval-hard-0000-v1", "--run", folder]):
+        said = kv(*command)
+        assert (said.code, said.out) == (2, "")
+        assert said.err == f"error: no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}\n"
+    environment.trouble.clear()
+    assert kv("eval", "--resume", folder, "--json").json["rollouts"] == 3
 
 
 def change_config(folder, **changes):

@@ -111,8 +111,15 @@ def test_the_reward_is_the_weighted_sum_and_every_metric_is_there():
 
 def test_a_different_action_log_is_a_different_score():
     [task] = tasks(difficulty="hard")
-    assert scored(task, [[["keep"]]] * 15).reward != scored(task, [[["evict", "no-such-id"]]] * 15).metrics["invalid_calls"]
+    assert scored(task, [[["keep"]]] * 15).reward != scored(task, [[["evict", task.scenario.sessions[0].seq_id]]] * 15).reward
     assert scored(task, [[["evict", "no-such-id"]]] * 15).metrics["invalid_calls"] == 15
+
+
+def test_validation_fails_where_the_stored_actions_do_not_reach_the_stored_return():
+    [task] = tasks()
+    assert asyncio.run(task.validate(None))
+    lie = task.data.model_copy(update={"scenario": {**task.data.scenario, "best": task.scenario.best + 0.001}})
+    assert not asyncio.run(EvictionTask(lie).validate(None))
 
 
 def test_no_method_of_verifiers_scoring_is_shadowed():

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from kv_cache_rl.reports.tables import (
-    FLOOR,
+    FLOOR_ROW,
     HEADINGS,
-    ORACLE,
+    ORACLE_ROW,
     cells,
     difference_sentences,
     differences,
@@ -28,7 +28,7 @@ def failed(outcome):
 
 def test_every_tier_stands_between_its_floor_and_its_best_known_and_all_comes_last(outcomes, scenarios):
     rows = results_rows(outcomes, scenarios)
-    policies = [FLOOR, "value_aware", "lru", ORACLE]
+    policies = [FLOOR_ROW, "value_aware", "lru", ORACLE_ROW]
     assert [(row.tier, row.policy) for row in rows] == [
         (tier, policy) for tier in ("easy", "medium", "hard", "all") for policy in policies
     ]
@@ -40,8 +40,8 @@ def test_means_are_those_of_the_rollouts(outcomes, scenarios):
     row = rows["hard", "lru"]
     assert row.reward.mean == pytest.approx(statistics.fmean(outcome.reward for outcome in hard))
     assert row.failures.mean == statistics.fmean(outcome.metrics["total_failures_metric"] for outcome in hard)
-    assert rows["all", FLOOR].reward.mean == pytest.approx(statistics.fmean(s.floor for s in scenarios.values()))
-    assert rows["all", ORACLE].reward.mean == pytest.approx(statistics.fmean(s.best for s in scenarios.values()))
+    assert rows["all", FLOOR_ROW].reward.mean == pytest.approx(statistics.fmean(s.floor for s in scenarios.values()))
+    assert rows["all", ORACLE_ROW].reward.mean == pytest.approx(statistics.fmean(s.best for s in scenarios.values()))
 
 
 def test_failed_rollouts_are_counted_and_change_no_mean(outcomes, scenarios):

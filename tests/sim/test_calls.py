@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv_cache_rl.sim.eviction import TEXT_ONLY_REPLY, TOOLS, Call, Episode, parse_call, replay, tool_messages
+from kv_cache_rl.sim.eviction import TOOLS, Call, Episode, parse_call, replay, rollout, text_only_reply, tool_messages
 
 DEEP = "[" * 100_000
 GOOD = '{"seq_id": "s1"}'
@@ -102,6 +102,36 @@ def test_duplicate_and_foreign_ids_in_one_message_are_answered_one_by_one_in_ord
     assert texts[3] == "ok: nothing changed" and texts[4] == "ok: 6 pages moved to the CPU pool"
 
 
+@pytest.mark.parametrize(
+    ("calls", "message"),
+    [
+        ([("evict", "a")], r"a list of Call, not tuple \"\('evict', 'a'\)\"; write \[Call\('evict', 's7'\)\]"),
+        ([Call("keep"), ["evict", "a"]], "a list of Call, not list"),
+        ("keep", "a list of Call, not str 'k'"),
+        (Call("keep"), "a list of Call, not Call"),
+        (None, "a list of Call, not NoneType 'None'"),
+    ],
+)
+def test_a_step_with_anything_but_calls_says_what_to_write_and_plays_nothing(kit, calls, message):
+    episode = Episode(kit.scenario(kit.session("a", 5)))
+    with pytest.raises(TypeError, match=message):
+        episode.step(calls)
+    assert episode.t == 0 and kit.used(episode) == 5
+
+
+def test_a_call_with_a_verb_that_does_not_exist_is_refused_with_the_choices(kit):
+    (text,) = Episode(kit.scenario(kit.session("a", 5))).step([Call("drop", "a")])
+    assert text == "refused: unknown tool 'drop'; use one of keep, evict, compress, swap_to_cpu"
+
+
+def test_an_episode_of_no_scenario_and_a_decider_that_is_none_are_named(kit):
+    made = kit.scenario(kit.session("a", 5))
+    with pytest.raises(TypeError, match=r"plays a Scenario, not dict .* read one with Scenario\.from_json"):
+        Episode(made.to_json())
+    with pytest.raises(TypeError, match=r"decide is 'lru', not a function .* DECIDERS\['lru'\]\(\)"):
+        rollout(made, "lru")
+
+
 def test_the_tools_are_what_the_reader_accepts():
     assert [tool["function"]["name"] for tool in TOOLS] == ["evict", "compress", "swap_to_cpu", "keep"]
     for tool in TOOLS:
@@ -114,4 +144,4 @@ def test_the_tools_are_what_the_reader_accepts():
 def test_the_observation_stands_at_the_end_of_the_last_tool_message():
     assert tool_messages(["a", "b"], "{}") == ["a", "b\n{}"]
     assert tool_messages(["a", "b"], None) == ["a", "b"]
-    assert TEXT_ONLY_REPLY("{}").endswith("\n{}")
+    assert text_only_reply("{}").endswith("\n{}")

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from kv_cache_rl.sim.eviction import Episode, Scenario, ScenarioError, load_file, load_scenarios, write_file
+from kv_cache_rl.sim.eviction import DECIDERS, Episode, Scenario, ScenarioError, load_file, load_scenarios, play, write_file
+from kv_cache_rl.sim.eviction import state as s
+from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.spec import dumps
 
 
@@ -45,6 +47,10 @@ BROKEN = {
     "a negative pool": (("cpu_pages",), -1, "cpu_pages must be at least 0"),
     "a best that is no number": (("best",), float("nan"), ".best: nan is out of range"),
     "an infinite floor": (("floor",), float("-inf"), ".floor: -inf is out of range"),
+    "an endless window": (("step_ms",), 2**35, "step_ms must be positive and below 2^30"),
+    "a prefill beyond 64 bits": (("prefill_c1_ns",), 2**40 - 1, "prefill_c1_ns, prefill_c2_ps make 1852 tokens"),
+    "a quadratic prefill beyond 64 bits": (("prefill_c2_ps",), 2**40 - 1, "prefill_c1_ns, prefill_c2_ps make 1852 tokens"),
+    "a link beyond 64 bits": (("link_fixed_us",), 2**40 - 1, "link_ns_per_page, link_fixed_us make 1852 tokens"),
     "no sessions": (("sessions",), [], "sessions must be 1 to 512"),
     "sessions of another type": (("sessions",), {}, ".sessions: expected a list, got dict"),
     "a session of another type": (("sessions", 1), [], ".sessions[1]: expected a JSON object, got list"),
@@ -98,6 +104,27 @@ def test_a_broken_scenario_is_named_by_file_line_field_and_remedy(good, tmp_path
 def test_the_unbroken_scenario_plays(good):
     episode = Episode(Scenario.from_json(good))
     assert episode.report().scenario_id == "eviction-hand-made-v1"
+
+
+@pytest.mark.parametrize("field", ["prefill_c1_ns", "prefill_c2_ps", "link_ns_per_page", "link_fixed_us", "step_ms"])
+def test_the_largest_constants_that_are_accepted_never_overflow(kit, field):
+    new, old = (
+        kit.session("new", 0, kit.turn(0, new=2**24 - 1)),
+        kit.session("old", 2**16, kit.turn(1, 2**16, new=9), place="cpu"),
+    )
+    long = kit.scenario(new, old, budget=2**20, cpu=2**20).to_json()
+    low, high = 1, 2**40
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            made, low = Scenario.from_json({**long, field: middle}), middle
+        except ScenarioError:
+            high = middle
+    for name in ("keep", "swap_all", "evict_all"):
+        episode = play(Episode(made), DECIDERS[name]())
+        episode.check()
+        times = s.dynamic_of(episode.scn, episode.state)[[s.TODO_US, s.LOST_US, s.WAIT_US]]
+        assert times.min() >= 0 and s.counters_of(episode.scn, episode.state)[s.LATENCY_US] >= 0
 
 
 def bad_files(good):
@@ -166,6 +193,20 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch, what):
 def test_an_impossible_request_is_refused_with_the_choices(arguments, message):
     with pytest.raises(ScenarioError, match=message):
         load_scenarios(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("brutal", 1), "unknown difficulty 'brutal'; use one of easy, medium, hard"),
+        (("hard", 1, "validation"), "unknown split 'validation'; use one of train, eval, test"),
+        (("hard", -1), "seed is -1 and index 0; give numbers from 0 on"),
+        (("hard", 1, "train", -3), "seed is 1 and index -3; give numbers from 0 on"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused_with_the_choices(arguments, message):
+    with pytest.raises(ScenarioError, match=message):
+        generate(*arguments)
 
 
 def test_a_line_is_the_same_bytes_after_a_round_trip(kit):

@@ -25,7 +25,19 @@ def test_evicting_one_of_six_sharers_frees_only_its_own_pages(kit):
 def test_the_pages_of_a_prefix_go_with_its_last_reference(kit):
     made = kit.scenario(kit.session("a", 5, prefix=0), kit.session("b", 6, prefix=0), prefixes=(20,))
     assert kit.used(kit.play(made, 1, t0=[("evict", "sys0"), ("evict", "a")])) == 26
-    assert kit.used(kit.play(made, 1, t0=[("evict", "a"), ("evict", "b"), ("evict", "sys0")])) == 0
+    gone = kit.play(made, 1, t0=[("evict", "a"), ("evict", "b"), ("evict", "sys0")])
+    assert kit.used(gone) == 0
+    assert gone.said[0][2] == "ok: evicted, 0 GPU pages freed, and the 20 GPU pages of prefix p0, which nobody else shares"
+
+
+def test_an_eviction_says_what_becomes_of_the_shared_prefix(kit):
+    made = kit.scenario(kit.session("a", 5, prefix=0), kit.session("b", 6, place="cpu", prefix=0), prefixes=(20,))
+    assert kit.play(made, 1, t0=[("evict", "sys0"), ("compress", "a"), ("evict", "a"), ("evict", "b")]).said[0] == [
+        "ok: evicted, 0 GPU pages freed; prefix p0 stays, 2 more share it",
+        "ok: now 8 bits, 2.5 pages freed, no decode in this window",
+        "ok: evicted, 2.5 GPU pages freed",
+        "ok: evicted, 6 CPU pages freed, and the 20 GPU pages of prefix p0, which nobody else shares",
+    ]
 
 
 def test_a_prefix_evicted_and_needed_again_is_recomputed_and_waited_for(kit):

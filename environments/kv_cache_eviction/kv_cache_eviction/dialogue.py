@@ -6,11 +6,11 @@ import verifiers.v1 as vf
 
 from kv_cache_rl.sim.eviction import (
     MAX_CALLS_PER_STEP,
-    TEXT_ONLY_REPLY,
     Call,
     Episode,
     Scenario,
     parse_call,
+    text_only_reply,
     tool_messages,
 )
 
@@ -31,7 +31,7 @@ def answers(episode: Episode, calls: list[Call]) -> list[str]:
     prompt = None if episode.done else episode.prompt()
     if calls:
         return tool_messages(texts, prompt)
-    return [] if prompt is None else [TEXT_ONLY_REPLY(prompt)]
+    return [] if prompt is None else [text_only_reply(prompt)]
 
 
 def played(scenario: Scenario, messages: Iterable[vf.AssistantMessage], most: int) -> Episode:

@@ -39,7 +39,9 @@ class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
     def load(self) -> Iterator[EvictionTask]:
         profile = PROFILES[self.config.reward_profile]
         for scenario in self.scenarios():
-            yield profile(self.row(scenario), self.config.task)
+            task = profile(self.row(scenario), self.config.task)
+            task.scenario = scenario  # read and checked already
+            yield task
 
     def scenarios(self) -> tuple[Scenario, ...]:
         config = self.config

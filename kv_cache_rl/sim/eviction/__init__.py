@@ -7,10 +7,10 @@ Reading order: `spec`, `process`, `build`, `generate`, `cut`, `state`, `dynamics
 from importlib import import_module
 
 _HOME = {
-    "spec": ("ActionLog", "DIFFICULTIES", "MAX_CALLS_PER_STEP", "SPLITS", "STEPS", "Scenario", "ScenarioError"),
+    "spec": ("ActionLog", "DIFFICULTIES", "MAX_CALLS_PER_STEP", "ORACLE", "SPLITS", "STEPS", "Scenario", "ScenarioError"),
     "calls": ("TOOLS", "Call", "parse_call"),
     "deciders": ("CANARIES", "DECIDERS", "FLOOR", "decider"),
-    "episode": ("Episode", "Report", "TEXT_ONLY_REPLY", "play", "replay", "rollout", "tool_messages"),
+    "episode": ("Episode", "Report", "play", "replay", "rollout", "text_only_reply", "tool_messages"),
     "prompt": ("SYSTEM_PROMPT",),
     "scenarios": ("load_file", "load_scenarios", "write_file"),
     "score": ("METRICS", "REWARDS", "normalized_score"),
@@ -20,8 +20,6 @@ __all__ = sorted(_MODULE)
 
 
 def __getattr__(name: str):
-    if name == "TIERS":
-        name = "DIFFICULTIES"
     if name not in _MODULE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(f"{__name__}.{_MODULE[name]}") if _MODULE[name] else import_module("kv_cache_rl")

@@ -14,6 +14,8 @@ from kv_cache_rl.sim.eviction.spec import PAGE_TOKENS, STEPS, Prefix, Scenario, 
 STEP_MS = 2000
 STEP_S = STEP_MS / 1000
 WINDOW_S = STEPS * STEP_S
+NORM = 500 * STEP_MS // 100
+"""Completed tokens that earn the full throughput reward: 500 per 100 ms of one window."""
 HARDWARE_NAME, MODEL_NAME = "8xh100-llama-3.1-70b", "llama-3.1-70b"
 MEMORY_SHARE = 0.8
 """Of the GPU's memory for weights and cache; the rest holds activations and graphs of long prefills."""
@@ -105,5 +107,5 @@ def build(
         cpu_pages=cpu_used + round(budget_pages * cpu_slack),
         link_ns_per_page=round(page_bytes / (link.one_way * profile.links) * 1e9), link_fixed_us=round(link.latency_s * 1e6),
         prefill_c1_ns=round(profile.prefill_c1_s * 1e9), prefill_c2_ps=round(profile.prefill_c2_s * 1e12),
-        norm=500 * STEP_MS // 100, prefixes=prefixes, sessions=tuple(sessions),
+        norm=NORM, prefixes=prefixes, sessions=tuple(sessions),
     )  # fmt: skip

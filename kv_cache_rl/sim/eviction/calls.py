@@ -91,7 +91,7 @@ def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str)
     return (
         "refused: "
         + {
-            d.NOT_READ: call.error,
+            d.NOT_READ: call.error or f"unknown tool {str(call.verb)[:40]!r}; use one of {', '.join(VERBS)}",
             d.UNKNOWN: nowhere,
             d.ABSENT: nowhere,
             d.AT_LOWEST: f"{who} is at 4 bits already, the lowest precision; evict or swap it instead",

@@ -25,7 +25,7 @@ from kv_cache_rl.core.candidates import (
     VALUE,
 )  # fmt: skip
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.policies.rank import RANK_IDS, rank
 from kv_cache_rl.sim.eviction.calls import Call
 from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, KEEP, SWAP, UNREADABLE
@@ -72,7 +72,7 @@ _RETURN_TOOL = np.array([0.77, 0.70, 0.55, 0.35, 0.20])
 _RETURN_END = np.array([0.20, 0.17, 0.14, 0.12, 0.10])
 
 
-@njit
+@uncounted
 def _candidate(row, k, c):
     c[SIZE] = size_of(row)
     c[TOKENS] = row[V_PAGES] * PAGE_TOKENS
@@ -81,7 +81,7 @@ def _candidate(row, k, c):
     c[RELOAD_S], c[SHARERS], c[VALUE], c[INSERTED] = row[V_RELOAD] / 10.0, row[V_SHARERS], row[V_VALUE] / 100.0, k
 
 
-@njit
+@uncounted
 def _blind(rows, n, verb, lowest, out):
     """The same call on everything it applies to."""
     m = 0
@@ -98,7 +98,7 @@ def _blind(rows, n, verb, lowest, out):
     return m
 
 
-@njit
+@uncounted
 def _random(rows, n, left, out):
     """Three calls drawn by a hash of the window and the table: reproducible without a generator."""
     seed = np.uint64(left * 7919 + n * 104729)
@@ -146,7 +146,7 @@ def _ranked(policy, rows, n, head, reserve, out):
     return m
 
 
-@njit
+@uncounted
 def return_chance(row):
     """Estimated probability that an idle entry is asked for again before the episode is over."""
     kind = row[V_TYPE]
@@ -163,20 +163,21 @@ def return_chance(row):
 (P_KEEP, P_RANDOM, P_EVICT_ALL, P_INT8, P_INT4, P_SWAP_ALL, P_SPAM, P_VALUE, P_COST, P_LOOKAHEAD) = range(100, 110)
 
 
-@njit
+@uncounted
 def _worth(row):
     """How much losing an entry would hurt, 0 to 1: its block type, hotness, progress, priority and shared prefix."""
     worth = 1.0 - row[V_VALUE] / 100.0
     return min(worth * (0.7 + 0.6 * row[V_PRIORITY] / 100.0) * (1.0 + 0.02 * min(row[V_SHARERS], 10)), 1.0)
 
 
-@njit
+@uncounted
 def _estimates(rows, n, policy, chance, loss):
     """What each weighing policy believes: cost_aware that everything alive returns, value_aware the shown value,
     lookahead the measured return shares."""
     for k in range(n):
         row = rows[k]
-        loss[k, :] = _LOSS[row[V_CLASS]]
+        for level in range(3):
+            loss[k, level] = _LOSS[row[V_CLASS], level]
         if row[V_TYPE] == REASONING or row[V_TYPE] == EPHEMERAL:
             chance[k] = 0.0
         elif policy == P_LOOKAHEAD:

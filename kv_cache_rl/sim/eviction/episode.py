@@ -41,6 +41,9 @@ class Episode:
     """One episode in progress; every decision goes through `step`."""
 
     def __init__(self, scenario: Scenario):
+        if not isinstance(scenario, Scenario):
+            what = f"an Episode plays a Scenario, not {type(scenario).__name__} {str(scenario)[:40]!r}"
+            raise TypeError(f"{what}; read one with Scenario.from_json or load_scenarios")
         self.scenario = scenario
         self.scn = s.pack(scenario)
         self.state = s.initial_state(scenario, self.scn)
@@ -85,9 +88,14 @@ class Episode:
 
         Raises:
             ValueError: the episode is over.
+            TypeError: `calls` is no sequence of Call.
         """
         if self.done:
             raise ValueError(f"the episode is over after {self.scenario.steps} windows; start a new Episode")
+        wrong = [calls] if not isinstance(calls, Sequence) else [call for call in calls if not isinstance(call, Call)]
+        if wrong:
+            what = f"step takes a list of Call, not {type(wrong[0]).__name__} {str(wrong[0])[:40]!r}"
+            raise TypeError(f"{what}; write [Call('evict', 's7')], and read logged words with Call.from_log")
         packed = np.array([self._pack(call) for call in calls], np.int64).reshape(-1, 2)
         before = self._before(packed)
         results = np.zeros(len(calls), np.int64)
@@ -108,29 +116,41 @@ class Episode:
     def _before(self, packed):
         dyn = s.dynamic_of(self.scn, self.state)
         cpu_free = int(pool.free(s.ledger_of(self.scn, self.state), s.TIER_CPU))
-        return cpu_free, {int(i): tuple(dyn[[s.PAGES, s.LEVEL, s.PLACE], i].tolist()) for i in packed[:, 1] if i >= 0}
+        sharers = s.prefixes_of(self.scn, self.state)[:, s.P_REFS].tolist()
+        columns = [s.PAGES, s.LEVEL, s.PLACE, s.REF]
+        return cpu_free, sharers, {int(i): tuple(dyn[columns, i].tolist()) for i in packed[:, 1] if i >= 0}
 
     def _after(self, packed, results, before):
         """Per call: its pages, the CPU pages left then, and the words for success, in the order the calls took effect."""
-        cpu_free, now = before
+        cpu_free, sharers, now = before
         out = []
         for (verb, slot), code in zip(packed.tolist(), results.tolist(), strict=True):
-            pages, level, place = now.get(slot, (0, 0, 0))
+            pages, level, place, shares = now.get(slot, (0, 0, 0, 0))
             size = o.in_pages(pages * (s.UNITS_PER_PAGE >> level))
             done = "ok: nothing changed"
             if code == d.OK and verb == d.EVICT:
                 done = f"ok: evicted, {size:g} {'GPU' if place == s.ON_GPU else 'CPU'} pages freed"
-                now[slot] = (0, 0, s.NOWHERE)
+                done += self._let_go(slot, sharers, alone=pages == 0) if shares else ""
+                now[slot] = (0, 0, s.NOWHERE, 0)
                 cpu_free += pages * (s.UNITS_PER_PAGE >> level) if place == s.ON_CPU else 0
             elif code == d.OK and verb == d.COMPRESS:
                 done = f"ok: now {o.BITS[level + 1]} bits, {size / 2:g} pages freed, no decode in this window"
-                now[slot] = (pages, level + 1, place)
+                now[slot] = (pages, level + 1, place, shares)
             elif code == d.OK and verb == d.SWAP:
                 done = f"ok: {size:g} pages moved to the CPU pool"
-                now[slot] = (pages, level, s.ON_CPU)
+                now[slot] = (pages, level, s.ON_CPU, shares)
                 cpu_free -= pages * (s.UNITS_PER_PAGE >> level)
             out.append((size, o.in_pages(cpu_free), done))
         return out
+
+    def _let_go(self, slot: int, sharers: list[int], alone: bool) -> str:
+        """What an eviction does to the shared prefix: it goes with the last of its `sharers`, which are counted down."""
+        p = int(s.static_of(self.scn)[s.PREFIX, slot])
+        sharers[p] -= 1
+        name, pages = self._prefix_ids[p], s.prefixes_of(self.scn, self.state)[p, s.P_PAGES]
+        if sharers[p] == 0:
+            return f", and the {pages} GPU pages of prefix {name}, which nobody else shares"
+        return f"; prefix {name} stays, {sharers[p]} more share it" if alone else ""
 
     def _record(self, calls, results, texts):
         c, dyn = s.counters_of(self.scn, self.state), s.dynamic_of(self.scn, self.state)
@@ -211,7 +231,13 @@ def rollout(scenario: Scenario, decide) -> Report:
 
 
 def play(episode: Episode, decide) -> Episode:
-    """Runs an episode to its end and gives it back."""
+    """Runs an episode to its end and gives it back.
+
+    Raises:
+        TypeError: `decide` is no function, or gives something other than calls.
+    """
+    if not callable(decide):
+        raise TypeError(f"decide is {decide!r}, not a function from an observation to calls; make one with DECIDERS['lru']()")
     while not episode.done:
         episode.step(decide(episode.observation()))
     return episode
@@ -227,6 +253,3 @@ def tool_messages(texts: list[str], prompt: str | None) -> list[str]:
 def text_only_reply(prompt: str) -> str:
     """User message that answers a reply without tool calls."""
     return f"No tool was called, so nothing changed in that window.\n{prompt}"
-
-
-TEXT_ONLY_REPLY = text_only_reply

@@ -12,7 +12,7 @@ from kv_cache_rl.core.geometry import MODELS
 from kv_cache_rl.core.hardware import HARDWARE, kv_capacity_tokens
 from kv_cache_rl.sim.eviction import process as p
 from kv_cache_rl.sim.eviction.build import HARDWARE_NAME, MEMORY_SHARE, MODEL_NAME, WINDOW_S, build
-from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, PAGE_TOKENS, SPLITS, STEPS, Prefix, Scenario
+from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, PAGE_TOKENS, SPLITS, STEPS, Prefix, Scenario, ScenarioError, one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,15 @@ random users of the traces share almost nothing."""
 
 
 def generate(difficulty: str, seed: int, split: str = "train", index: int = 0) -> Scenario:
-    """One unselected scenario of a tier, without floor and best return."""
+    """One unselected scenario of a tier, without floor and best return.
+
+    Raises:
+        ScenarioError: an unknown tier or split, or a negative number.
+    """
+    one_of("difficulty", difficulty, DIFFICULTIES)
+    one_of("split", split, SPLITS)
+    if min(seed, index) < 0:
+        raise ScenarioError(f"seed is {seed} and index {index}; give numbers from 0 on")
     tier = TIERS[difficulty]
     rng = np.random.default_rng([seed, SPLITS.index(split), DIFFICULTIES.index(difficulty), index])
     gpu_pages = kv_capacity_tokens(HARDWARE[HARDWARE_NAME], MODELS[MODEL_NAME], MEMORY_SHARE) // PAGE_TOKENS

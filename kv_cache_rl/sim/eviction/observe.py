@@ -8,8 +8,8 @@ import json
 
 import numpy as np
 
-from kv_cache_rl.jit import njit
-from kv_cache_rl.sim.eviction.admission import demand_units
+from kv_cache_rl.jit import njit, uncounted
+from kv_cache_rl.sim.eviction.admission import demand
 from kv_cache_rl.sim.eviction.entries import eviction_value, prefill_us, progress, units_of
 from kv_cache_rl.sim.eviction.state import (
     ABOVE_95,
@@ -55,12 +55,7 @@ from kv_cache_rl.sim.eviction.state import (
     UNITS_PER_PAGE,
     WAIT_US,
     T,
-    counters_of,
-    dynamic_of,
-    ledger_of,
-    prefixes_of,
-    static_of,
-    turns_of,
+    columns_of,
 )  # fmt: skip
 
 MAX_ROWS = 32
@@ -86,45 +81,39 @@ PLACE_NAMES = ("none", "gpu", "cpu")
 VIEW_HEAD = 20
 
 
-@njit
-def _visible(scn, state, order):
+@uncounted
+def _visible(dyn, slots, order, keys):
     """Slots shown, in slot order: all if they are few, else the running ones, then the GPU's, then the largest."""
-    dyn = dynamic_of(scn, state)
     n = 0
-    for i in range(scn[SLOTS]):
-        if dyn[PLACE, i] != NOWHERE:
-            order[n] = i
-            n += 1
-    if n <= MAX_ROWS:
+    for i in range(slots):
+        order[n] = i
+        n += dyn[PLACE, i] != NOWHERE
+    hidden = max(n - MAX_ROWS, 0)
+    if hidden == 0:
         return n, 0
-    keys = np.empty(n, np.int64)
     for k in range(n):
         i = order[k]
         rank = 2 if dyn[PHASE, i] != IDLE else 1 if dyn[PLACE, i] == ON_GPU else 0
-        keys[k] = -((rank << 40) + units_of(dyn, i)) * 1024 + k
-    chosen = np.sort(np.argsort(keys)[:MAX_ROWS])
-    for k in range(MAX_ROWS):
-        order[k] = order[chosen[k]]
-    return MAX_ROWS, n - MAX_ROWS
+        keys[k] = (rank << 40) + units_of(dyn, i)
+    # Few are hidden: dropping the least (the last of equals) one by one takes less than sorting.
+    for shown in range(n - 1, MAX_ROWS - 1, -1):
+        least = 0
+        for k in range(1, shown + 1):
+            if keys[k] <= keys[least]:
+                least = k
+        for k in range(least, shown):
+            order[k], keys[k] = order[k + 1], keys[k + 1]
+    return MAX_ROWS, hidden
 
 
-@njit
-def _row(scn, state, i, row):
-    static, dyn, prefixes = static_of(scn), dynamic_of(scn, state), prefixes_of(scn, state)
-    t, p = counters_of(scn, state)[T], static[PREFIX, i]
-    kind, phase = dyn[KIND, i], dyn[PHASE, i]
-    row[V_SLOT], row[V_TYPE], row[V_CLASS] = i, kind, static[CLASS, i]
-    row[V_STATE] = phase
-    if phase == DECODE and turns_of(scn)[static[FIRST_TURN, i] + dyn[TURN, i], DEAD_KIND] == 1:
-        row[V_STATE] = S_REASONING
+@uncounted
+def _facts(scn, c, i, row):
+    """The columns that any weighing needs."""
+    dyn, prefixes, p, kind = c.dyn, c.prefixes, c.static[PREFIX, i], c.dyn[KIND, i]
+    row[V_SLOT], row[V_TYPE], row[V_CLASS] = i, kind, c.static[CLASS, i]
+    row[V_STATE] = dyn[PHASE, i]
     row[V_PAGES] = prefixes[p, P_PAGES] if kind == SYSTEM else dyn[PAGES, i]
     row[V_LEVEL], row[V_PLACE] = dyn[LEVEL, i], dyn[PLACE, i]
-    row[V_PRIORITY] = static[PRIORITY, i] // 10
-    row[V_PROGRESS] = progress(scn, dyn, i) // 10
-    row[V_VALUE] = eviction_value(scn, dyn, i, t) // 10
-    row[V_IDLE], row[V_USES], row[V_AGE] = t - dyn[LAST, i], dyn[COUNT, i], t - dyn[BORN, i]
-    row[V_PREFIX] = p if dyn[REF, i] else -1
-    row[V_SHARERS] = prefixes[p, P_REFS] if dyn[REF, i] else 0
     if kind == REASONING or kind == EPHEMERAL:
         row[V_RELOAD] = 0
     elif kind == SYSTEM:
@@ -133,16 +122,24 @@ def _row(scn, state, i, row):
         row[V_RELOAD] = prefill_us(scn, dyn[TOKENS, i], prefixes[p, P_TOKENS] if p >= 0 else 0) // 100_000
 
 
-@njit
-def view(scn, state, rows, head):
-    """Fills the table a decider sees: `rows` int64 ``[32, 16]`` and `head` int64 ``[20]``; returns the number of rows."""
-    dyn, ledger, counters = dynamic_of(scn, state), ledger_of(scn, state), counters_of(scn, state)
-    order = np.empty(scn[SLOTS], np.int64)
-    n, hidden = _visible(scn, state, order)
-    for k in range(n):
-        _row(scn, state, order[k], rows[k])
-    head[:] = 0
-    head[N_ROWS], head[HIDDEN] = n, hidden
+@uncounted
+def _judgement(c, i, row):
+    """The columns that say how an entry was used and what it is worth."""
+    static, dyn, t = c.static, c.dyn, c.counters[T]
+    if dyn[PHASE, i] == DECODE and c.turns[static[FIRST_TURN, i] + dyn[TURN, i], DEAD_KIND] == 1:
+        row[V_STATE] = S_REASONING
+    row[V_PRIORITY] = static[PRIORITY, i] // 10
+    row[V_PROGRESS] = progress(c, i) // 10
+    row[V_VALUE] = eviction_value(c, i, t) // 10
+    row[V_IDLE], row[V_USES], row[V_AGE] = t - dyn[LAST, i], dyn[COUNT, i], t - dyn[BORN, i]
+    row[V_PREFIX] = static[PREFIX, i] if dyn[REF, i] else -1
+    row[V_SHARERS] = c.prefixes[static[PREFIX, i], P_REFS] if dyn[REF, i] else 0
+
+
+@uncounted
+def _totals(scn, c, head):
+    """Fills the head, the number of rows aside."""
+    dyn, ledger, counters = c.dyn, c.ledger, c.counters
     head[STEP], head[LEFT] = counters[T], scn[STEPS_] - counters[T]
     head[USED], head[BUDGET_], head[GPU_] = ledger[0, 1], scn[BUDGET], scn[GPU]
     head[CPU_USED], head[CPU_CAP] = ledger[1, 1], ledger[1, 0]
@@ -152,7 +149,7 @@ def view(scn, state, rows, head):
     backlog = 0
     for i in range(scn[SESSIONS]):
         if dyn[PHASE, i] == QUEUED:
-            need = demand_units(scn, state, i)
+            need = demand(c, i)
             head[QUEUED_N] += 1
             head[NEED] += need
             if dyn[PLACE, i] == ON_CPU:
@@ -164,7 +161,30 @@ def view(scn, state, rows, head):
             backlog += dyn[TODO_US, i]
     head[BACKLOG_MS] = backlog // 1000
     head[GROWTH] = head[QUEUED_N] - counters[QUEUE_BEFORE]
+
+
+@uncounted
+def look(scn, state, rows, head, slots, whole):
+    """Fills the table like `view`; `slots`, int64 ``[2, slots + 1]``, is its scratch paper.
+
+    Without `whole` it leaves out what only deciders that cannot see the future look at: half the work.
+    """
+    c = columns_of(scn, state)
+    n, hidden = _visible(c.dyn, scn[SLOTS], slots[0], slots[1])
+    for k in range(n):
+        _facts(scn, c, slots[0, k], rows[k])
+        if whole:
+            _judgement(c, slots[0, k], rows[k])
+    head[:] = 0
+    head[N_ROWS], head[HIDDEN] = n, hidden
+    _totals(scn, c, head)
     return n
+
+
+@njit
+def view(scn, state, rows, head):
+    """Fills the table a decider sees: `rows` int64 ``[32, 16]`` and `head` int64 ``[20]``; returns the number of rows."""
+    return look(scn, state, rows, head, np.empty((2, scn[SLOTS] + 1), np.int64), True)
 
 
 def new_view() -> tuple[np.ndarray, np.ndarray]:

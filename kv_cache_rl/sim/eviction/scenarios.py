@@ -6,7 +6,7 @@ import random
 import zlib
 from pathlib import Path
 
-from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, SPLITS, Scenario, ScenarioError, dumps
+from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, SPLITS, Scenario, ScenarioError, dumps, one_of
 
 _ROOTS = (Path(__file__).parents[2] / "scenarios", Path(__file__).parents[3] / "scenarios")
 
@@ -15,11 +15,6 @@ def set_path(split: str, difficulty: str) -> Path:
     """Where a committed set lives: inside the installed package, or at the root of a checkout."""
     root = next((r for r in _ROOTS if r.is_dir()), _ROOTS[1])
     return root / split / f"{difficulty}.jsonl"
-
-
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ScenarioError(f"unknown {what} {value!r}; use one of {', '.join(known)}")
 
 
 def load_file(path: str | Path) -> tuple[Scenario, ...]:
@@ -64,7 +59,7 @@ def load_scenarios(difficulty: str = "all", split: str = "eval", num_examples: i
         ScenarioError: unknown names, or a set that is not there.
     """
     tiers = check_request(difficulty, num_examples)
-    _one_of("split", split, SPLITS)
+    one_of("split", split, SPLITS)
     groups = [list(load_file(set_path(split, tier))) for tier in tiers]
     for group in groups:
         random.Random(seed).shuffle(group)
@@ -77,7 +72,7 @@ def check_request(difficulty: str, num_examples: int) -> tuple[str, ...]:
     Raises:
         ScenarioError: an unknown tier or an impossible number.
     """
-    _one_of("difficulty", difficulty, (*DIFFICULTIES, "all"))
+    one_of("difficulty", difficulty, (*DIFFICULTIES, "all"))
     if num_examples < -1 or num_examples == 0:
         raise ScenarioError(f"num_examples is {num_examples}; use -1 for all, or a positive number")
     return DIFFICULTIES if difficulty == "all" else (difficulty,)

@@ -5,7 +5,7 @@ Weights and formulas: semioz/kv-cache-env, as restated in the README; all sums a
 
 import numpy as np
 
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.sim.eviction.entries import eviction_value, units_of
 from kv_cache_rl.sim.eviction.state import (
     ABOVE_95,
@@ -34,10 +34,8 @@ from kv_cache_rl.sim.eviction.state import (
     TOKENS_DONE,
     UNITS_PER_PAGE,
     T,
+    columns_of,
     counters_of,
-    dynamic_of,
-    prefixes_of,
-    static_of,
 )  # fmt: skip
 
 REWARDS: dict[str, float] = {
@@ -69,25 +67,25 @@ METRICS = (
 )
 
 
-@njit
+@uncounted
 def _kept_quality(scn, state):
     """Sum of (1 - eviction value) over what is left, weighted by its share of the memory in use; 0 if nothing is."""
-    dyn, prefixes, t = dynamic_of(scn, state), prefixes_of(scn, state), counters_of(scn, state)[T]
+    c = columns_of(scn, state)
     first_anchor = scn[SLOTS] - scn[PREFIXES]
     quality, used = 0, 0
     for i in range(scn[SLOTS]):
-        if dyn[PLACE, i] == ON_GPU:
-            units = units_of(dyn, i)
+        if c.dyn[PLACE, i] == ON_GPU:
+            units = units_of(c.dyn, i)
             if i >= first_anchor:
-                units = prefixes[static_of(scn)[PREFIX, i], P_PAGES] * UNITS_PER_PAGE
-            quality += units * (1000 - eviction_value(scn, dyn, i, t))
+                units = c.prefixes[c.static[PREFIX, i], P_PAGES] * UNITS_PER_PAGE
+            quality += units * (1000 - eviction_value(c, i, c.counters[T]))
             used += units
-        elif i >= first_anchor and prefixes[static_of(scn)[PREFIX, i], P_REFS] > 0:
-            used += prefixes[static_of(scn)[PREFIX, i], P_PAGES] * UNITS_PER_PAGE
+        elif i >= first_anchor and c.prefixes[c.static[PREFIX, i], P_REFS] > 0:
+            used += c.prefixes[c.static[PREFIX, i], P_PAGES] * UNITS_PER_PAGE
     return quality / (1000.0 * used) if used > 0 else 0.0
 
 
-@njit
+@uncounted
 def reward_terms(scn, state, terms):
     """Writes the seven unweighted rewards, in the order of `REWARDS`, into `terms` [7]."""
     c = counters_of(scn, state)

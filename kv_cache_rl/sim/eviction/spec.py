@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 
 from kv_cache_rl import ENVIRONMENT_VERSION
+from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.core.hardware import prefill_microseconds, transfer_microseconds
 from kv_cache_rl.core.precision import LADDER, WORK_CLASSES
 
 STEPS = 15
@@ -19,6 +21,10 @@ MAX_ID = 4
 """Longest seq_id; with longer ones the observation would outgrow its limit."""
 DIFFICULTIES = ("easy", "medium", "hard")
 SPLITS = ("train", "eval", "test")
+MIN_GAP = 0.05
+"""A generated scenario is kept if the best known return beats its floor by this much: looking must pay."""
+ORACLE = "oracle"
+"""Who plays the best-known log: no decider, for it knows the future."""
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
 PLACES = ("none", "gpu", "cpu")
 DEAD_KINDS = ("", "reasoning", "ephemeral")
@@ -29,6 +35,12 @@ ActionLog = list[list[list[str]]]
 
 class ScenarioError(ValueError):
     """A scenario, or a name that selects scenarios, is not usable; the message names what, where and the remedy."""
+
+
+def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    """Raises ScenarioError, with the choices, for a name that is not among them."""
+    if value not in known:
+        raise ScenarioError(f"unknown {what} {value!r}; use one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +120,7 @@ class Scenario:
     prefill_c1_ns: int
     prefill_c2_ps: int
     norm: int
-    """Completed tokens that earn the full throughput reward: 500 per 100 ms of one window."""
+    """Completed tokens that earn the full throughput reward."""
     prefixes: tuple[Prefix, ...]
     sessions: tuple[Session, ...]
     floor: float = 0.0
@@ -199,7 +211,8 @@ def _check(scenario: Scenario, where: str) -> None:
     )
     need(scenario.difficulty in DIFFICULTIES, "difficulty", f"must be one of {', '.join(DIFFICULTIES)}")
     need(1 <= scenario.steps <= 1000, "steps", "must be 1 to 1000")
-    for field in ("step_ms", "gpu_pages", "budget_pages", "link_ns_per_page", "prefill_c1_ns", "norm"):
+    need(0 < scenario.step_ms < 2**30, "step_ms", "must be positive and below 2^30")
+    for field in ("gpu_pages", "budget_pages", "link_ns_per_page", "prefill_c1_ns", "norm"):
         need(0 < getattr(scenario, field) < 2**40, field, "must be positive and below 2^40")
     for field in ("cpu_pages", "link_fixed_us", "prefill_c2_ps"):
         need(0 <= getattr(scenario, field) < 2**40, field, "must be at least 0 and below 2^40")
@@ -239,3 +252,15 @@ def _check(scenario: Scenario, where: str) -> None:
             need(t.after <= t.context + t.new + t.out, at + "turns", "cannot leave more context than they made")
             need(t.dead in DEAD_KINDS, at + "dead", f"must be one of {DEAD_KINDS}")
             need(t.leaves in BLOCK_TYPES[1:], at + "leaves", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
+    _check_times(scenario, need)
+
+
+def _check_times(scenario: Scenario, need) -> None:
+    """Times are summed in int64 over 512 sessions and 1000 windows, after products a thousand times as large."""
+    longest = max(max((s.tokens, *(t.context + t.new + t.out for t in s.turns))) for s in scenario.sessions)
+    longest += max((p.tokens for p in scenario.prefixes), default=0)
+    pages = blocks_for(longest, PAGE_TOKENS)
+    prefill_us = prefill_microseconds(longest, longest, scenario.prefill_c1_ns, scenario.prefill_c2_ps)
+    link_us = transfer_microseconds(pages, scenario.link_ns_per_page, scenario.link_fixed_us)
+    for what, took in (("prefill_c1_ns, prefill_c2_ps", prefill_us), ("link_ns_per_page, link_fixed_us", link_us)):
+        need(took < 2**40, what, f"make {longest} tokens, the longest sequence, take {took} microseconds; the limit is 2^40")

@@ -7,6 +7,8 @@ A slot is one cache entry that may exist: every session, one for the dead part o
 anchor per shared prefix. Memory is counted in quarter pages, so that fp16, int8 and int4 pages are 4, 2 and 1 units.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from kv_cache_rl.core import pool
@@ -89,6 +91,29 @@ def ledger_of(scn, state):
 def counters_of(scn, state):
     start = DYNAMIC * scn[SLOTS] + scn[PREFIXES] * PREFIX_COLS + 2 * TIERS
     return state[start : start + COUNTERS]
+
+
+class Columns(NamedTuple):
+    """All views of an episode, made once for everything that a window does: each costs as much as a pass over the slots."""
+
+    static: np.ndarray
+    turns: np.ndarray
+    dyn: np.ndarray
+    prefixes: np.ndarray
+    ledger: np.ndarray
+    counters: np.ndarray
+
+
+@njit(inline="always")
+def columns_of(scn, state):
+    return Columns(
+        static_of(scn),
+        turns_of(scn),
+        dynamic_of(scn, state),
+        prefixes_of(scn, state),
+        ledger_of(scn, state),
+        counters_of(scn, state),
+    )
 
 
 def state_size(scn: np.ndarray) -> int:

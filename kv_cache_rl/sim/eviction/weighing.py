@@ -6,19 +6,19 @@ returns and which precision is borne.
 
 import numpy as np
 
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, SWAP
 from kv_cache_rl.sim.eviction.observe import *
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP
 from kv_cache_rl.sim.eviction.state import ON_CPU, SYSTEM, UNITS_PER_PAGE
 
 
-@njit
+@uncounted
 def size_of(row):
     return row[V_PAGES] * (UNITS_PER_PAGE >> row[V_LEVEL]) if row[V_TYPE] != SYSTEM else 0
 
 
-@njit
+@uncounted
 def shortage(head, reserve):
     """Units to free so that everyone waiting fits and `reserve` (thousandths of the budget) stays free."""
     return head[NEED] + head[BUDGET_] * reserve // 1000 - (head[BUDGET_] - head[USED])
@@ -31,6 +31,84 @@ _CHEAP = 0.06
 """What one may pay per thousandth of the budget x 1000 for mere headroom."""
 
 
+@uncounted
+def _cheapest(row, level, chance, loss, head, cpu_free, link):
+    """What the cheapest action on one entry costs per unit of memory, and its verb; infinity if there is none."""
+    size = row[V_PAGES] * (UNITS_PER_PAGE >> level)
+    if row[V_TYPE] == SYSTEM or size == 0:
+        return np.inf, EVICT
+    share = size * (1.0 / head[BUDGET_])
+    if row[V_PLACE] == ON_CPU:
+        # The dead make room in the CPU pool once it is short of one window's traffic.
+        return (-share * 0.001 if chance == 0.0 and cpu_free < head[LINK_UNITS] else np.inf), EVICT
+    if chance == 0.0:
+        return -share, EVICT
+    best, verb = np.inf, EVICT
+    if level < 2:
+        cost = chance * (loss[level + 1] - loss[level])
+        if row[V_STATE] > S_WAIT:
+            cost += _PAUSE_COST
+        if cost / (share / 2) < best:
+            best, verb = cost / (share / 2), COMPRESS
+    if row[V_STATE] != S_WAIT and size <= cpu_free and link > 0:
+        cost = chance * _SWAP_COST * (0.2 + size / head[LINK_UNITS])
+        if row[V_STATE] != S_IDLE:
+            cost += _INTERRUPT_COST
+        if cost / share < best:
+            best, verb = cost / share, SWAP
+    if row[V_STATE] == S_IDLE:
+        cost = chance * row[V_RELOAD] * 0.1 * _RECOMPUTE_COST * (1.0 + head[BACKLOG_MS] / 4000.0)
+        if cost / share < best:
+            best, verb = cost / share, EVICT
+    return best, verb
+
+
+_GONE = -1
+
+
+@uncounted
+def choose(rows, n, head, chance, loss, must, wish, out, costs, notes):
+    """`weigh` on scratch paper: `costs` float64 ``[n]``, `notes` int64 ``[2, n]``."""
+    cpu_free, link = head[CPU_CAP] - head[CPU_USED], head[LINK_UNITS]
+    level, verbs = notes[0], notes[1]
+    for k in range(n):
+        level[k] = rows[k, V_LEVEL]
+        costs[k], verbs[k] = _cheapest(rows[k], level[k], chance[k], loss[k], head, cpu_free, link)
+    freed, m = 0, 0
+    while m < MAX_CALLS_PER_STEP:
+        best, k = np.inf, -1
+        for other in range(n):
+            if costs[other] < best:
+                best, k = costs[other], other
+        if k < 0 or (freed >= must and best > 0 and (freed >= wish or best > _CHEAP)):
+            break
+        verb, moved = verbs[k], 0
+        size = rows[k, V_PAGES] * (UNITS_PER_PAGE >> level[k])
+        out[m, 0], out[m, 1] = verb, k
+        m += 1
+        if verb == COMPRESS:
+            freed += size // 2
+            level[k] += 1
+        else:
+            level[k] = _GONE
+            costs[k] = np.inf
+            if rows[k, V_PLACE] == ON_CPU:
+                moved = -size
+            else:
+                freed += size
+                if verb == SWAP:
+                    moved = size
+                    link -= size
+        cpu_free -= moved
+        # Room on the CPU and on the link concerns everyone, a precision only its entry.
+        for other in range(0 if moved else k, n if moved else k + 1):
+            if level[other] != _GONE:
+                costs[other], verbs[other] = _cheapest(
+                    rows[other], level[other], chance[other], loss[other], head, cpu_free, link
+                )
+    return m
+
+
 @njit
 def weigh(rows, n, head, chance, loss, must, wish, out):
     """Frees memory by the (entry, action) pairs that cost least per unit, in expected failures.
@@ -41,61 +119,4 @@ def weigh(rows, n, head, chance, loss, must, wish, out):
         must: units that whoever waits needs; wish: units worth freeing only where it is cheap.
         out: calls, verb and row.
     """
-    cpu_free, link = head[CPU_CAP] - head[CPU_USED], head[LINK_UNITS]
-    unit = 1.0 / head[BUDGET_]
-    lane = 1.0 + head[BACKLOG_MS] / 4000.0
-    level = rows[:n, V_LEVEL].copy()
-    gone = np.zeros(n, np.bool_)
-    freed, m = 0, 0
-    while m < MAX_CALLS_PER_STEP:
-        best, best_k, best_verb = np.inf, -1, 0
-        for k in range(n):
-            row = rows[k]
-            size = row[V_PAGES] * (UNITS_PER_PAGE >> level[k])
-            if gone[k] or row[V_TYPE] == SYSTEM or size == 0:
-                continue
-            share = size * unit
-            if row[V_PLACE] == ON_CPU:
-                # The dead make room in the CPU pool once it is short of one window's traffic.
-                if chance[k] == 0.0 and cpu_free < head[LINK_UNITS] and best > -share * 0.001:
-                    best, best_k, best_verb = -share * 0.001, k, EVICT
-                continue
-            if chance[k] == 0.0:
-                if -share < best:
-                    best, best_k, best_verb = -share, k, EVICT
-                continue
-            if level[k] < 2:
-                cost = chance[k] * (loss[k, level[k] + 1] - loss[k, level[k]])
-                if row[V_STATE] > S_WAIT:
-                    cost += _PAUSE_COST
-                if cost / (share / 2) < best:
-                    best, best_k, best_verb = cost / (share / 2), k, COMPRESS
-            if row[V_STATE] != S_WAIT and size <= cpu_free and link > 0:
-                cost = chance[k] * _SWAP_COST * (0.2 + size / head[LINK_UNITS])
-                if row[V_STATE] != S_IDLE:
-                    cost += _INTERRUPT_COST
-                if cost / share < best:
-                    best, best_k, best_verb = cost / share, k, SWAP
-            if row[V_STATE] != S_IDLE:
-                continue
-            cost = chance[k] * row[V_RELOAD] * 0.1 * _RECOMPUTE_COST * lane
-            if cost / share < best:
-                best, best_k, best_verb = cost / share, k, EVICT
-        if best_k < 0 or (freed >= must and best > 0 and (freed >= wish or best > _CHEAP)):
-            break
-        size = rows[best_k, V_PAGES] * (UNITS_PER_PAGE >> level[best_k])
-        if best_verb == COMPRESS:
-            freed += size // 2
-            level[best_k] += 1
-        elif rows[best_k, V_PLACE] == ON_CPU:
-            cpu_free += size
-            gone[best_k] = True
-        else:
-            freed += size
-            gone[best_k] = True
-            if best_verb == SWAP:
-                cpu_free -= size
-                link -= size
-        out[m, 0], out[m, 1] = best_verb, best_k
-        m += 1
-    return m
+    return choose(rows, n, head, chance, loss, must, wish, out, np.empty(n), np.empty((2, n), np.int64))
