@@ -97,7 +97,7 @@ def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) ->
     if isinstance(value, bool) or not isinstance(value, int):
         raise fields.error(name, f"expected an integer, got {shown(value)}", "write it as a JSON integer")
     if not least <= value <= most:
-        wide = f" ({value.bit_length()} bits)" if value > most else ""
+        wide = f" ({value.bit_length()} bits)" if value > LARGEST else ""
         raise fields.error(name, f"got {shown(value)}{wide}, must be from {least} to {most}", "correct the value")
     return value
 

@@ -107,7 +107,7 @@ def _pages(path: str | Path, header: Fields, lines: Iterator[Line]) -> Trace:
         ids.append(page)
         sequence.append(fields.whole("sequence", default=0))
         if not sizes:
-            size = fields.whole("bytes", least=1, default=0)
+            size = fields.whole("bytes", least=1, default=None) or 0
             if bytes_of.setdefault(page, size) != size:
                 problem = f"page {page} has {size} bytes here and {bytes_of[page]} before (0: not given)"
                 raise fields.error("bytes", problem, "a page keeps its size; give all its lines the same")
@@ -151,7 +151,9 @@ def _requests(path: str | Path, header: Fields, lines: Iterator[Line]) -> Trace:
             if not isinstance(item, list) or len(item) != 2:
                 raise fields.error(name, f"expected [first id, length], got {shown(item)}", "write runs as two integers")
             start.append(check_whole(fields, f"{name}[0]", item[0], 0, most))
-            length.append(check_whole(fields, f"{name}[1]", item[1], 1, most + 1 - start[-1]))
+            length.append(check_whole(fields, f"{name}[1]", item[1], 1, LARGEST))
+            if start[-1] + length[-1] - 1 > most:
+                raise fields.error(name, f"the last id is {start[-1] + length[-1] - 1}, the largest allowed {most}", "correct it")
         counts.append(len(items))
         line_of.append(place.line)
     _some(path, times)
