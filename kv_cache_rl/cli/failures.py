@@ -20,10 +20,13 @@ class Interrupted(Exception):
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """The errors that are the user's to solve, each with a message written for them."""
+    from kv_cache_rl.search.journal import JournalError
+    from kv_cache_rl.search.workers import WorkerError
     from kv_cache_rl.sim.eviction import ScenarioError
+    from kv_cache_rl.sim.hierarchy.spec import HierarchyError
     from kv_cache_rl.traces import TraceError
 
-    return (BadInput, ScenarioError, TraceError, OSError)
+    return (BadInput, ScenarioError, TraceError, HierarchyError, JournalError, WorkerError, OSError)
 
 
 def as_sentence(error: Exception) -> str:

@@ -1,0 +1,127 @@
+"""``hierarchy bench``: how fast the replays are here, beside a named peer in the same run, and how their time grows."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kv_cache_rl.cli.bench import Measured, number
+from kv_cache_rl.cli.failures import FAILED, choose
+from kv_cache_rl.cli.hierarchy.options import Bar, names_of, plain_table
+from kv_cache_rl.cli.options import AsJson, console, print_json
+
+PEER = "Python OrderedDict loop, LRU"
+RATE = "accesses/s"
+PARTS = ("lru", "policies", "drift", "length", "residents")
+LINEAR, LOGARITHMIC = 1.1, 0.35
+"""Exponents that count as linear in length, and as at most logarithmic in residents: the logarithm alone is a slope of 0.1 from
+4,096 to 65,536 pages, the rest is what leaves the processor's caches."""
+
+
+def measurements(parts: list[str], accesses: int, sessions: Path | None) -> Iterator[tuple[str, Callable[[], list[Measured]]]]:
+    """(what is measured, how) of every wanted part."""
+    from kv_cache_rl.cli.hierarchy import measure
+    from kv_cache_rl.sim.hierarchy.state import HEAPED, LISTED, POLICIES, kind_of
+
+    trace, one, four = measure.zipf_pages(accesses), measure.tiers_for(measure.RESIDENT), measure.tiers_for(measure.RESIDENT, 4)
+    peer: list[float] = []
+
+    def rate(name: str, policy: str, scenario, target: float | None) -> list[Measured]:
+        peer or peer.append(measure.ordered_dict_rate(trace.run_start, measure.RESIDENT))
+        value = trace.accesses / measure.engine_seconds(trace, scenario, policy)
+        return [Measured(name, value, RATE, target, peer=PEER, peer_value=peer[0])]
+
+    def plain() -> list[Measured]:
+        peer or peer.append(measure.ordered_dict_rate(trace.run_start, measure.RESIDENT))
+        value = measure.run_length_rate(trace, measure.RESIDENT)
+        return [Measured("lru, one tier, hits only", value, RATE, 1e7, peer=PEER, peer_value=peer[0])]
+
+    def growth(policy: str, by: str) -> list[Measured]:
+        if by == "length":
+            return [Measured(f"{policy}: exponent in trace length", measure.length_exponent(policy), "", LINEAR, False)]
+        return [Measured(f"{policy}: exponent in residents", measure.resident_exponent(policy), "", LOGARITHMIC, False)]
+
+    def drift(policy: str) -> list[Measured]:
+        return [Measured(f"{policy}, keys drift", measure.drift_rate(policy), "evictions/s", 1e4)]
+
+    kept = {policy: kind_of(policy, False) for policy in POLICIES}
+    if "lru" in parts:
+        yield "lru, hits only", plain
+        yield "lru, one tier", lambda: rate("lru, one tier, all metrics", "lru", one, None)
+        yield "lru, four tiers", lambda: rate("lru, four tiers, all metrics", "lru", four, 3e6)
+    if "policies" in parts:
+        for policy, kind in kept.items():
+            if kind in (HEAPED, LISTED) and policy != "lru":
+                yield policy, lambda policy=policy: rate(f"{policy}, one tier", policy, one, 1.5e6)
+    if "drift" in parts:
+        for policy, kind in kept.items():
+            if kind not in (HEAPED, LISTED):
+                yield policy, lambda policy=policy: drift(policy)
+    for part in ("length", "residents"):
+        for policy in ("lru", "lfu", "arc") if part in parts else ():
+            yield f"{policy} by {part}", lambda policy=policy, part=part: growth(policy, part)
+    if sessions is not None:
+        yield sessions.name, lambda: session_measurements(sessions)
+
+
+def session_measurements(path: Path) -> list[Measured]:
+    """Run-length replay and curve of a session trace, in a process of its own so that its memory is known."""
+    from kv_cache_rl.cli.hierarchy.measure import session_facts
+
+    found = session_facts(path)
+    millions = f"{found['accesses'] / 1e6:.1f} M accesses"
+    return [
+        Measured(f"sessions: LRU replay, {millions}", found["replay_s"], "s", 10, False),
+        Measured(f"sessions: exact LRU curve, {millions}", found["curve_s"], "s", 20, False),
+        Measured("sessions: most memory, loading included", found["gib"], "GiB", 2, False),
+        Measured("sessions: reading the file", found["load_s"], "s", None, False),
+    ]
+
+
+def run_bench(
+    part: Annotated[list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}, by comma or repeated.")] = None,
+    accesses: Annotated[int, typer.Option(help="Accesses of the Zipf trace of the rates.", min=100_000)] = 4_000_000,
+    claude_code: Annotated[Path | None, typer.Option(help="Also replay this session trace over its runs.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the replays at 50,000 resident pages beside an OrderedDict loop, and how their time grows; compilation left out.
+
+    Example: kv-cache-rl hierarchy bench --part lru,policies --check
+    """
+    from kv_cache_rl.cli.measure import machine_facts
+    from kv_cache_rl.search.sweep import warm_up
+
+    parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
+    if claude_code is not None:
+        claude_code.open().close()
+    warm_up()
+    work = list(measurements(parts, accesses, claude_code))
+    found: list[Measured] = []
+    with Bar("bench", as_json) as bar:
+        for done, (_, measured) in enumerate(work, 1):
+            found += measured()
+            bar(done, len(work))
+    machine = machine_facts()
+    if as_json:
+        print_json({"measured": [one.to_json() for one in found], "machine": machine})
+    else:
+        show(found, machine)
+    missed = [one.name for one in found if one.met is False]
+    if check and missed:
+        typer.echo(f"missed: {', '.join(missed)}", err=True)
+        raise typer.Exit(FAILED)
+
+
+def show(found: list[Measured], machine: dict) -> None:
+    headings = {"measured": "left", "value": "right", "unit": "left", "target": "right", "met": "right", "peer": "left"}
+    table = plain_table("hierarchy bench", headings | {"its value": "right", "times better": "right"})
+    for one in found:
+        target = f"{'≥' if one.more_is_better else '≤'} {number(one.target)}" if one.target else "-"
+        met = {True: "yes", False: "[red]no[/]", None: "-"}[one.met]
+        theirs = [number(one.peer_value) if one.peer_value else "-", f"{one.ratio:.3g}" if one.ratio else "-"]
+        table.add_row(one.name, number(one.value), one.unit, target, met, one.peer or "-", *theirs)
+    out = console()
+    out.print(table)
+    out.print(", ".join(f"{key} {value}" for key, value in machine.items() if value), soft_wrap=True)

@@ -1,0 +1,136 @@
+"""The measurements behind ``hierarchy bench``: each returns a rate, a time or an exponent, compilation left out."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kv_cache_rl.sim.hierarchy.spec import Scenario
+    from kv_cache_rl.sim.hierarchy.trace import Trace
+
+RESIDENT, PAGES = 50_000, 200_000
+SKEW = 0.8
+DRIFT_EVICTIONS = 10_000
+"""Evictions that the scanning policies are measured over."""
+
+
+def best_of(work: Callable[[], object], times: int = 3) -> float:
+    """Seconds of the fastest of some runs."""
+    found = []
+    for _ in range(times):
+        started = perf_counter()
+        work()
+        found.append(perf_counter() - started)
+    return min(found)
+
+
+def zipf_pages(accesses: int, pages: int = PAGES) -> "Trace":
+    from kv_cache_rl.sim.hierarchy.generate import zipf
+
+    return zipf(pages, accesses, SKEW)
+
+
+def ordered_dict_rate(ids: "np.ndarray", capacity: int) -> float:
+    """Peer: accesses per second of LRU as a Python loop over an OrderedDict."""
+    from kv_cache_rl.sim.hierarchy.speed import ordered_dict_hits
+
+    listed = ids.tolist()
+    return len(listed) / best_of(lambda: ordered_dict_hits(listed, capacity), 2)
+
+
+def run_length_rate(trace: "Trace", capacity: int) -> float:
+    """Accesses per second of LRU in one tier."""
+    from kv_cache_rl.sim.hierarchy.runs import lru
+
+    lru(trace, capacity)
+    return trace.accesses / best_of(lambda: lru(trace, capacity))
+
+
+def engine_seconds(trace: "Trace", scenario: "Scenario", policy: str, times: int = 3) -> float:
+    """Seconds of a whole `engine.run`: columns, replay and metrics."""
+    from kv_cache_rl.sim.hierarchy.engine import run
+
+    return best_of(lambda: run(trace, scenario, policy), times)
+
+
+def tiers_for(resident: int, tiers: int = 1) -> "Scenario":
+    """A fastest tier for so many pages, and below it twice, four and sixteen times as many."""
+    from kv_cache_rl.sim.hierarchy.spec import one_tier, physical
+
+    return one_tier(resident) if tiers == 1 else physical(resident, 2 * resident, 4 * resident, 16 * resident)
+
+
+def drift_rate(policy: str, resident: int = RESIDENT) -> float:
+    """Evictions per second of a policy whose keys drift, at so many resident pages: the time to fill the tier is taken off."""
+    import numpy as np
+
+    from kv_cache_rl.sim.hierarchy.engine import run
+    from kv_cache_rl.sim.hierarchy.trace import pages
+
+    def seconds(evictions: int) -> float:
+        trace = pages("scan", np.arange(resident + evictions, dtype=np.int64))
+        started = perf_counter()
+        if run(trace, tiers_for(resident), policy).metrics["eviction_count"] != evictions:
+            raise RuntimeError(f"{policy} did not evict one page per access; the measurement means nothing")
+        return perf_counter() - started
+
+    filling = seconds(0)
+    return DRIFT_EVICTIONS / max(seconds(DRIFT_EVICTIONS) - filling, 1e-9)
+
+
+def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+    """Slope of log seconds over log size: 1 is linear, near 0 at most logarithmic."""
+    import numpy as np
+
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def length_exponent(policy: str) -> float:
+    """How the time of a replay grows with the accesses of its trace, 1 to 8 million."""
+    lengths = (1_000_000, 2_000_000, 4_000_000, 8_000_000)
+    return exponent(lengths, [engine_seconds(zipf_pages(n), tiers_for(RESIDENT), policy, 2) for n in lengths])
+
+
+def resident_exponent(policy: str) -> float:
+    """How the time of a million accesses grows with the pages resident, 4,096 to 65,536 of four times as many: the hit rate and
+    the evictions stay about the same, only their order grows."""
+    sizes = (4096, 8192, 16_384, 32_768, 65_536)
+    return exponent(sizes, [engine_seconds(zipf_pages(1_000_000, 4 * n), tiers_for(n), policy, 3) for n in sizes])
+
+
+SESSIONS = """
+import json, resource, sys, time
+from kv_cache_rl.sim.hierarchy.generate import workload
+from kv_cache_rl.sim.hierarchy.load import load
+from kv_cache_rl.sim.hierarchy.runs import lru, lru_curve
+small = workload("rag_burst")
+lru_curve(small); lru(small, 10, end_hint=True)  # compiles
+began = time.perf_counter()
+trace = load(sys.argv[1])
+loaded = time.perf_counter()
+hits = lru(trace, int(sys.argv[2]))
+replayed = time.perf_counter()
+curve = lru_curve(trace)
+done = time.perf_counter()
+gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(json.dumps({"load_s": loaded - began, "replay_s": replayed - loaded, "curve_s": done - replayed, "gib": gib,
+                  "accesses": trace.accesses, "hit_rate": hits / trace.accesses, "curve_hit_rate": curve.at(int(sys.argv[2]))}))
+"""
+
+
+def session_facts(path: Path, capacity: int = 100_000) -> dict:
+    """Seconds to load, to replay under LRU and for the curve of a session trace, and the most memory, in its own process."""
+    package = str(Path(__file__).parents[3])
+    paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-c", SESSIONS, str(path), str(capacity)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the replay of {path} failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)

@@ -1,0 +1,181 @@
+"""``hierarchy sweep`` and ``hierarchy ablation``: many replays on all cores or on Ray, resumed where they stopped."""
+
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kv_cache_rl.cli.failures import FAILED, Interrupted, choose
+from kv_cache_rl.cli.hierarchy.options import Bar, Ray, Workers, percent, plain_table
+from kv_cache_rl.cli.options import AsJson, console, print_json
+
+if TYPE_CHECKING:
+    from kv_cache_rl.search.sweep import Sweep
+
+Out = Annotated[Path, typer.Option(help="Folder for the rows and the artifacts; a sweep interrupted there goes on.")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Seeds instead of those of the definition; repeat for several.")]
+
+
+def swept(sweep: "Sweep", out: Path, workers: int | None, ray: str | None, quiet: bool) -> list[dict]:
+    """The rows of a sweep, finished in its folder. Raises Interrupted with what is saved."""
+    from kv_cache_rl.search.sweep import run_sweep
+    from kv_cache_rl.search.workers import cores
+
+    with Bar(sweep.name, quiet) as bar:
+        try:
+            return run_sweep(sweep, out, workers or cores(), ray, command_line(), bar)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{bar.done:,} of {bar.total:,} rows are saved in {out}; the same command goes on from there"
+            ) from None
+
+
+def command_line() -> str:
+    """The command as it was given, without what does not change the results."""
+    words, kept = iter(sys.argv[1:]), []
+    for word in words:
+        if word in ("--workers", "--ray"):
+            next(words, None)
+        elif not word.startswith(("--workers=", "--ray=")) and word != "--json":
+            kept.append(word)
+    return shlex.join(["kv-cache-rl", *kept])
+
+
+def facts(sweep: "Sweep", rows: Sequence[dict], out: Path) -> dict:
+    """What came of a sweep, for --json."""
+    from kv_cache_rl.search.comparisons import void_counts
+
+    return {
+        "sweep": sweep.name,
+        "folder": str(out),
+        "rows": len(rows),
+        "failed_rows": sum(row["error"] is not None for row in rows),
+        "void": void_counts(rows),
+        "files": sorted(path.name for path in out.iterdir() if path.is_file()),
+    }
+
+
+def tell(found: dict, rows: Sequence[dict]) -> None:
+    """What came of a sweep, on the terminal."""
+    out = console()
+    out.print(best_table(rows))
+    void = found["void"]
+    out.print(
+        f"void comparisons: {void['policies']['void']} of {void['policies']['of']} cells in which all policies tie, "
+        f"{void['prefetch']['void']} of {void['prefetch']['of']} rows that ignore the prefetch switch"
+    )
+    out.print(f"{found['rows']:,} rows in {found['folder']}: {', '.join(found['files'])}", soft_wrap=True)
+    for error in sorted({row["error"] for row in rows if row["error"]}):
+        out.print(f"[red]failed[/] {error}", soft_wrap=True)
+
+
+def best_table(rows: Sequence[dict]):
+    """Per scenario and workload: the policy with the lowest latency, means over the seeds, and what lru and the bound have."""
+    cells: dict[tuple, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["metrics"]:
+            cells[row["scenario"], row["workload"]][row["policy"]].append(row)
+    columns = {"scenario": "left", "workload": "left", "fastest": "left"}
+    columns |= dict.fromkeys(("ms/access", "hit rate", "lru ms", "lru hit rate", "bound"), "right") | {"void": "left"}
+    table = plain_table(
+        "fastest policy, mean over seeds", columns, "void: nothing is compared there, see void_reason in results.json"
+    )
+    for (scenario, workload), policies in sorted(cells.items()):
+        latency = {name: mean_of(mine, "avg_latency_ms") for name, mine in policies.items()}
+        best = min(latency, key=lambda name: (latency[name], name))
+        lru = policies.get("lru", [])
+        bounds = [row["bound_hit_rate"] for row in policies[best] if row["bound_hit_rate"] is not None]
+        void = sorted(set.intersection(*(set(row["void"]) for row in policies[best])))
+        reference = [f"{latency['lru']:.4g}", percent(mean_of(lru, "overall_hit_rate"))] if lru else ["-", "-"]
+        mine = [f"{latency[best]:.4g}", percent(mean_of(policies[best], "overall_hit_rate"))]
+        tied = "all" if "policies" in void else best
+        table.add_row(scenario, workload, tied, *mine, *reference, percent(fmean(bounds) if bounds else None), ", ".join(void))
+    return table
+
+
+def mean_of(rows: Sequence[dict], metric: str) -> float:
+    return fmean(row["metrics"][metric] for row in rows)
+
+
+def run_sweep_command(
+    definition: Annotated[
+        Path | None, typer.Argument(help="A sweep definition (TOML); default: the committed scenarios/hierarchy/default.toml.")
+    ] = None,
+    out: Out = Path("runs/hierarchy/sweep"),
+    seed: Seeds = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay workloads x scenarios x policies x seeds; the same rows from one core, all cores or Ray; exit 1 if a row failed.
+
+    Example: kv-cache-rl hierarchy sweep --out runs/hierarchy/default --seed 7
+    """
+    from kv_cache_rl.search.sweep import committed, read_sweep
+
+    sweep = read_sweep(definition or committed("default"))
+    finish(sweep.over(tuple(dict.fromkeys(seed))) if seed else sweep, out, workers, ray, as_json)
+
+
+def finish(sweep: "Sweep", out: Path, workers: int | None, ray: str | None, as_json: bool) -> None:
+    rows = swept(sweep, out, workers, ray, as_json)
+    found = facts(sweep, rows, out)
+    if as_json:
+        print_json(found)
+    else:
+        tell(found, rows)
+    if found["failed_rows"]:
+        raise typer.Exit(FAILED)
+
+
+def run_ablation(
+    semantics: Annotated[str, typer.Option(help="default, or kv-hierarchy-lab: the seed project's own 198 runs.")] = "default",
+    out: Out = Path("runs/hierarchy/ablation"),
+    seed: Seeds = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the regret ablation: weight x horizon on three workloads and two scenarios, mean ± std over three seeds.
+
+    Example: kv-cache-rl hierarchy ablation --semantics kv-hierarchy-lab --out runs/hierarchy/ablation
+    """
+    from kv_cache_rl.search.ablation import regret_ablation, write_tables
+    from kv_cache_rl.search.settings import LAB, SEMANTICS
+    from kv_cache_rl.sim.hierarchy.ablation import SEEDS, check_statements
+
+    choose("semantics", semantics, SEMANTICS)
+    sweep = regret_ablation(semantics, tuple(dict.fromkeys(seed or SEEDS)))
+    rows = swept(sweep, out, workers, ray, as_json)
+    means = write_tables(out, rows)
+    complete = semantics == LAB and sweep.seeds == SEEDS
+    verdicts = check_statements(means) if complete else []
+    found = facts(sweep, rows, out) | {"semantics": semantics, "seeds": list(sweep.seeds), "means": means}
+    found["statements"] = [{"says": v.says, "stated": v.stated, "agrees": v.agrees, "remark": v.remark} for v in verdicts]
+    if as_json:
+        print_json(found)
+        return
+    console().print(means_table(means, found))
+    for verdict in verdicts:
+        console().print(f"{'[green]✓[/]' if verdict.agrees else '[red]✗[/]'} {verdict.says}: {verdict.remark}", soft_wrap=True)
+
+
+def means_table(means: Sequence[dict], found: dict):
+    columns = {"scenario": "left", "workload": "left", "policy": "left"}
+    columns |= dict.fromkeys(("ms/access", "hit rate", "misses", "bytes moved"), "right") | {"void": "left"}
+    title = f"regret ablation, {found['semantics']} semantics, seeds {', '.join(map(str, found['seeds']))}"
+    table = plain_table(title, columns, "± is the sample standard deviation over the seeds")
+    for line in means:
+
+        def cell(metric: str, form: str, line: dict = line) -> str:
+            return f"{line[f'{metric}_mean']:{form}} ± {line[f'{metric}_std']:{form}}"
+
+        names = [line[key] for key in ("scenario", "workload", "policy")]
+        numbers = [cell("avg_latency_ms", ".3f"), cell("overall_hit_rate", ".3f"), cell("miss_count", ",.0f")]
+        table.add_row(*names, *numbers, cell("bytes_moved", ",.0f"), ", ".join(line["void"]))
+    return table

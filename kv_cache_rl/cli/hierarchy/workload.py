@@ -1,0 +1,46 @@
+"""``hierarchy workload``: a synthetic workload written to a trace file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.cli.options import AsJson, print_json
+
+
+def run_workload(
+    name: Annotated[str, typer.Argument(help="chat_continuation, rag_burst, ..., or zipf.")],
+    out: Annotated[Path, typer.Option(help="The .jsonl file to write; gzip if it ends in .gz.")],
+    seed: Annotated[int | None, typer.Option(help="Draws the workload; default: its own.", min=0)] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter, such as length=1000 or pages=200; repeat for several.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a synthetic workload to a file in the lab's own format, which every hierarchy command reads.
+
+    Example: kv-cache-rl hierarchy workload rag_burst --set length=1000 --out rag.jsonl
+    """
+    from kv_cache_rl.search.settings import page_total
+    from kv_cache_rl.search.sources import PREFIX, parse_source
+    from kv_cache_rl.sim.hierarchy.generate import WORKLOADS
+    from kv_cache_rl.sim.hierarchy.lab_file import save
+
+    choose("workload", name, [*WORKLOADS, "zipf"])
+    pairs = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    trace = parse_source(",".join([PREFIX + name, *pairs])).trace()
+    if out.is_dir():
+        raise BadInput(f"{out} is a folder; give a file")
+    save(trace, out)
+    facts = {
+        "file": str(out),
+        "workload": name,
+        "accesses": trace.accesses,
+        "pages": trace.blocks,
+        "page_bytes": page_total(trace),
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(f"{trace.accesses:,} accesses to {trace.blocks:,} pages ({facts['page_bytes']:,} bytes at fp16) in {out}")

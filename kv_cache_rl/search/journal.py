@@ -1,0 +1,93 @@
+"""Rows as they are finished: JSON Lines that only grow, so that an interrupted sweep goes on where it stopped."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from io import BufferedRandom
+from pathlib import Path
+from types import TracebackType
+
+JOURNAL = "rows.jsonl"
+
+
+class JournalError(ValueError):
+    """A journal that cannot be read: says which line, and what to do."""
+
+
+class Journal:
+    """Finished rows by key. Each row is one line, on disk when `add` returns; a half-written last line is dropped."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / JOURNAL
+        self.rows: dict[str, dict] = {}
+        self._file: BufferedRandom = open(self.path, "a+b")
+        self._lock()
+        self._file.seek(0)
+        whole = self._read(self._file.read())
+        if whole < self._file.tell():
+            self._file.truncate(whole)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def _lock(self) -> None:
+        """Raises JournalError if another process writes here."""
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise JournalError(
+                f"{self.path.parent}: another sweep writes there now; wait for it, or give another folder"
+            ) from None
+
+    def _read(self, data: bytes) -> int:
+        """Takes up the rows in `data`; returns how many bytes of it are whole lines."""
+        whole = data.rfind(b"\n") + 1
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                record = json.loads(line)
+                self.rows[record["key"]] = record["row"]
+            except (ValueError, KeyError, TypeError):
+                raise JournalError(
+                    f"{self.path}, line {number}: is no finished row; delete that line, or give another folder"
+                ) from None
+        return whole
+
+    def add(self, key: str, row: dict) -> None:
+        """Keeps a finished row."""
+        self.rows[key] = row
+        self._file.write(_line(key, row))
+        self._file.flush()
+
+    def settle(self) -> None:
+        """Returns when all rows would survive a power cut."""
+        os.fsync(self._file.fileno())
+
+    def order(self, keys: Iterable[str]) -> None:
+        """Writes the journal anew, rows of these keys first and in this order, those of other sweeps behind them."""
+        ordered = {key: self.rows[key] for key in keys if key in self.rows} | self.rows
+        write_whole(self.path, b"".join(_line(key, row) for key, row in ordered.items()))
+        self._file.close()
+        self._file = open(self.path, "a+b")
+
+
+def _line(key: str, row: Mapping) -> bytes:
+    return (json.dumps({"key": key, "row": row}) + "\n").encode()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that appears whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    with open(part, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)

@@ -1,0 +1,176 @@
+"""Sweeps: workloads x scenarios x policies x seeds, defined in TOML, resumed where they stopped, the same on any number of cores.
+
+definition --cells--> [cell] --spread over cores or Ray--> journal (rows.jsonl) --> results.json, results.csv, ...
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kv_cache_rl.search.artifacts import write_artifacts
+from kv_cache_rl.search.cells import Cell, Decider, check_tuning, decider_of, run_cell, traced, without_repeats
+from kv_cache_rl.search.comparisons import compared
+from kv_cache_rl.search.journal import Journal
+from kv_cache_rl.search.settings import Setting, setting_of
+from kv_cache_rl.search.sources import Source, source_of
+from kv_cache_rl.search.workers import spread
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError
+
+KEYS = ("name", "about", "seeds", "policies", "workloads", "scenarios")
+WORKLOADS_IN_MEMORY = 4
+"""Files that forked workers inherit instead of reading them again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What is compared with what."""
+
+    name: str
+    sources: tuple[Source, ...]
+    settings: tuple[Setting, ...]
+    deciders: tuple[Decider, ...]
+    seeds: tuple[int | None, ...] = (None,)
+    definition: str = field(default="", compare=False)
+    """The text it was read from."""
+
+    def __post_init__(self) -> None:
+        named: tuple[tuple[str, list], ...] = (
+            ("workload", [source.name for source in self.sources]),
+            ("scenario", [setting.name for setting in self.settings]),
+            ("policy", [decider.name for decider in self.deciders]),
+            ("seed", list(self.seeds)),
+        )
+        for what, names in named:
+            if not names:
+                raise HierarchyError(f"sweep {self.name!r} has no {what}; give at least one")
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise HierarchyError(f"sweep {self.name!r} has {what} {twice[0]!r} twice; name each once")
+        for setting in self.settings:
+            mine = [decider for decider in self.deciders if plays(setting, decider)]
+            if not mine:
+                raise HierarchyError(
+                    f"no policy of sweep {self.name!r} is replayed in scenario {setting.name!r}; add one, or drop it"
+                )
+            for decider in mine:
+                check_tuning(decider, setting.semantics)
+
+    def cells(self) -> list[Cell]:
+        """Every cell once, in order of workload, seed, scenario, policy."""
+        return without_repeats(
+            Cell(source, setting, decider, seed)
+            for source in self.sources
+            for seed in self.seeds
+            for setting in self.settings
+            for decider in self.deciders
+            if plays(setting, decider)
+        )
+
+    def over(self, seeds: tuple[int | None, ...]) -> "Sweep":
+        """The same under other seeds."""
+        return Sweep(self.name, self.sources, self.settings, self.deciders, seeds, self.definition)
+
+
+def plays(setting: Setting, decider: Decider) -> bool:
+    """Whether a scenario is for this decider: by its name or its policy's."""
+    return decider.name in setting.policies or setting.plays(decider.policy)
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """The sweep that a TOML file defines. Raises HierarchyError that says what is wrong in it."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return sweep_of(tomllib.loads(text), Path(path).parent, text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
+        raise HierarchyError(f"{path} is no TOML: {wrong}; mend it") from None
+    except HierarchyError as wrong:
+        raise HierarchyError(f"{path}: {wrong}") from None
+
+
+def committed(name: str) -> Path:
+    """The file of a sweep definition that comes with the package."""
+    roots = (Path(__file__).parents[1] / "scenarios", Path(__file__).parents[2] / "scenarios")
+    found = [root / "hierarchy" / f"{name}.toml" for root in roots]
+    return next((path for path in found if path.is_file()), found[-1])
+
+
+def sweep_of(table: Mapping[str, Any], folder: Path = Path(), text: str = "") -> Sweep:
+    """The sweep of a parsed definition; files are looked for from `folder`."""
+    for key in table:
+        if key not in KEYS:
+            raise HierarchyError(f"a sweep has no key {key!r}; use {', '.join(KEYS)}")
+    seeds = table.get("seeds", [])
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise HierarchyError(f"seeds = {seeds} must be a list of whole numbers from 0 on")
+    for key in ("workloads", "scenarios"):
+        if not all(isinstance(entry, dict) for entry in table.get(key, [])):
+            raise HierarchyError(f"{key} must be tables; write [[{key}]]")
+    workloads = [dict(entry) for entry in table.get("workloads", [])]
+    for entry in workloads:
+        if "file" in entry:
+            entry["file"] = str(folder / entry["file"])
+    return Sweep(
+        name=str(table.get("name", "sweep")),
+        sources=tuple(source_of(entry) for entry in workloads),
+        settings=tuple(setting_of(entry) for entry in table.get("scenarios", [])),
+        deciders=tuple(decider_of(entry) for entry in table.get("policies", [])),
+        seeds=tuple(seeds) or (None,),
+        definition=text,
+    )
+
+
+def run_sweep(
+    sweep: Sweep,
+    folder: str | Path,
+    workers: int = 1,
+    ray: str | None = None,
+    command: str = "",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict]:
+    """Replays the cells that the folder does not hold yet, and writes its artifacts; returns all rows in order.
+
+    `progress(done, total)` is called as rows are finished. Rows do not depend on `workers` or `ray`.
+
+    Raises:
+        JournalError, WorkerError, OSError: the folder is in use or damaged, a worker died, Ray does not answer. Finished rows
+            stay in the folder.
+    """
+    cells = sweep.cells()
+    keys = [cell.key for cell in cells]
+    with Journal(Path(folder)) as journal:
+        missing = [cell for cell, key in zip(cells, keys, strict=True) if key not in journal.rows]
+        done = len(cells) - len(missing)
+        progress(done, len(cells))
+        if missing and ray is None:
+            _inherit(missing, workers)
+        try:
+            for index, row in spread(run_cell, missing, workers, ray):
+                journal.add(missing[index].key, row)
+                done += 1
+                progress(done, len(cells))
+        finally:
+            journal.settle()
+        rows = compared([journal.rows[key] for key in keys])
+        journal.order(keys)
+    write_artifacts(Path(folder), sweep, rows, command)
+    return rows
+
+
+def _inherit(cells: list[Cell], workers: int) -> None:
+    """Reads the files once and compiles once, before workers are forked."""
+    files = dict.fromkeys(cell.source for cell in cells if cell.source.file is not None)
+    for source in list(files)[:WORKLOADS_IN_MEMORY] if workers > 1 else ():
+        traced(source, next(cell.seed for cell in cells if cell.source == source))
+    if workers > 1:
+        warm_up()
+
+
+def warm_up() -> None:
+    """Loads or compiles the engine in this process."""
+    from kv_cache_rl.search.sources import from_workload
+    from kv_cache_rl.sim.hierarchy.engine import run
+    from kv_cache_rl.sim.hierarchy.spec import laboratory
+
+    run(from_workload("chat_continuation").trace(), laboratory(), "lru")

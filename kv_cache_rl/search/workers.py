@@ -1,0 +1,165 @@
+"""The same work on one core, on all cores of this machine, or on a Ray cluster; results say nothing of where they were made."""
+
+import importlib
+import importlib.util
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LOCAL = "local"
+PATIENCE_S, START_S = 4.0, 25.0
+"""Seconds an address has to accept a connection, and Ray behind it to answer."""
+GCS_PORT, CLIENT_PORT = 6379, 10001
+"""Ports that Ray uses unless told otherwise. Source: Ray documentation, "Configuring Ray"."""
+
+
+class WorkerError(ValueError):
+    """Work that could not be spread as asked: says why, and what to do."""
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def spread(
+    work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1, ray: str | None = None
+) -> Iterator[tuple[int, Result]]:
+    """(index, work(item)) of every item, in the order in which they are finished.
+
+    Raises:
+        WorkerError: a worker died, or Ray is missing or does not answer.
+    """
+    if ray is not None:
+        yield from _on_ray(work, items, workers, ray)
+    elif workers <= 1 or len(items) <= 1:
+        for index, item in enumerate(items):
+            yield index, work(item)
+    else:
+        yield from _on_cores(work, items, workers)
+
+
+def _on_cores(work: Callable, items: Sequence, workers: int) -> Iterator[tuple[int, Any]]:
+    # Forked workers inherit compiled code and loaded traces; elsewhere they start afresh, with the same results.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_ignore_interrupt)
+    try:
+        waiting = {pool.submit(_several, work, items, part): part for part in parts(len(items), workers)}
+        for future in as_completed(waiting):
+            yield from zip(waiting[future], future.result(), strict=True)
+    except BrokenProcessPool:
+        remedy = "it may have run out of memory. Finished work is saved: run the same again, with fewer --workers"
+        raise WorkerError(f"one of {workers} worker processes died; {remedy}") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _several(work: Callable, items: Sequence, part: range) -> list:
+    return [work(items[index]) for index in part]
+
+
+def parts(count: int, workers: int) -> list[range]:
+    """Neighbouring indices together, in pieces small enough that little is lost when interrupted and nobody waits long."""
+    size = max(1, min(16, count // (4 * workers)))
+    return [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C is the parent's business, which saves what is finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _on_ray(work: Callable, items: Sequence, workers: int, address: str) -> Iterator[tuple[int, Any]]:
+    ray = connect(address, workers)
+    try:
+        remote = ray.remote(_several)
+        data = ray.put(list(items))
+        waiting = {remote.remote(work, data, part): part for part in parts(len(items), max(workers, 1))}
+        while waiting:
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            part = waiting.pop(done[0])
+            try:
+                results = ray.get(done[0])
+            except ray.exceptions.RayError as wrong:
+                said = str(wrong).strip().splitlines()[-1]
+                raise WorkerError(
+                    f"a Ray task failed ({said}). Finished work is saved: mend the cluster, run the same again"
+                ) from wrong
+            yield from zip(part, results, strict=True)
+    finally:
+        ray.shutdown()
+
+
+def connect(address: str, workers: int) -> Any:
+    """The `ray` module, connected to the cluster at an address (`local`: one started here).
+
+    Raises:
+        WorkerError: Ray is not installed, or nothing answers there within seconds.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise WorkerError("Ray is not installed; pip install 'kv-cache-rl[ray]', or leave out --ray to use this machine's cores")
+    # Ray's own defaults: be quiet, report nothing to its makers, no warning about what a later version changes.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray = importlib.import_module("ray")
+    package = Path(__file__).parents[1]
+    paths = os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")]))
+    quiet = {"logging_level": "ERROR", "log_to_driver": False, "ignore_reinit_error": True}
+    if address == LOCAL:
+        ray.init(num_cpus=max(workers, 1), include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **quiet)
+        return ray
+    if address != "auto":
+        _knock(address)
+    _within(START_S, address, lambda: ray.init(address=address, runtime_env={"py_modules": [str(package)]}, **quiet))
+    return ray
+
+
+def _knock(address: str) -> None:
+    """Raises WorkerError if nothing accepts a connection at the address."""
+    place = urlsplit(address if "://" in address else f"gcs://{address}")
+    try:
+        port = place.port or (CLIENT_PORT if place.scheme == "ray" else GCS_PORT)
+        if not place.hostname:
+            raise ValueError("it names no host")
+    except ValueError as wrong:
+        raise WorkerError(f"{address!r} is no Ray address ({wrong}); write HOST:PORT, ray://HOST:PORT, auto or local") from None
+    try:
+        socket.create_connection((place.hostname, port), PATIENCE_S).close()
+    except OSError as wrong:
+        raise WorkerError(_silent(address, str(wrong.strerror or wrong))) from None
+
+
+def _silent(address: str, why: str) -> str:
+    remedy = "check the address and that `ray start --head` runs there, or use --ray local"
+    return f"no Ray cluster answers at {address} ({why}); {remedy}"
+
+
+def _within(seconds: float, address: str, start: Callable[[], Any]) -> None:
+    """Runs `start`, which may hang; raises WorkerError if it fails or takes longer."""
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def attempt() -> None:
+        try:
+            start()
+        except BaseException as wrong:
+            failed.append(wrong)
+        done.set()
+
+    threading.Thread(target=attempt, daemon=True).start()
+    if not done.wait(seconds):
+        raise WorkerError(_silent(address, f"no answer within {seconds:g} s"))
+    if failed:
+        raise WorkerError(_silent(address, str(failed[0]).strip().splitlines()[0])) from failed[0]
