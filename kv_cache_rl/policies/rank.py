@@ -28,34 +28,34 @@ from kv_cache_rl.core.candidates import (
     USES,
     VALUE,
 )
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import uncounted
 
 
-@njit
+@uncounted
 def lru(c):
     """Least recently used."""
     return -c[IDLE]
 
 
-@njit
+@uncounted
 def fifo(c):
     """First in, first out."""
     return -c[AGE]
 
 
-@njit
+@uncounted
 def lfu(c):
     """Least frequently used; recency breaks ties."""
     return c[USES] - c[IDLE] / 4294967296.0
 
 
-@njit
+@uncounted
 def largest_first(c):
     """The entry that frees most."""
     return -c[SIZE]
 
 
-@njit
+@uncounted
 def gdsf(c):
     """Greedy-Dual-Size-Frequency: uses x cost / size, ageing by idle time in place of the global inflation value.
 
@@ -64,61 +64,61 @@ def gdsf(c):
     return c[USES] * (c[RELOAD_S] + 0.01) / max(c[SIZE], 1.0) * 1000.0 - c[IDLE]
 
 
-@njit
+@uncounted
 def recency(last, now):
     """Where in history the last access lies, 0 to 1."""
     return last / max(now, 1.0)
 
 
-@njit
+@uncounted
 def staleness(idle):
     """What idleness takes from the value of keeping, at most 0.2."""
     return -0.01 * min(idle, 20.0)
 
 
-@njit
+@uncounted
 def value_aware(c):
     """Safest first by eviction value (block type, hotness, priority, progress); shared prefixes and priority protect."""
     return -c[VALUE] + 0.02 * min(c[SHARERS], 10.0) * (1.0 if c[SIZE] == 0 else 0.0) + staleness(c[IDLE]) + 0.1 * c[PRIORITY]
 
 
-@njit
+@uncounted
 def compute_aware(c):
     """Cheapest to get back: seconds of recomputation per unit of memory freed."""
     return c[RELOAD_S] / max(c[SIZE], 1.0)
 
 
-@njit
+@uncounted
 def windowed_recency(c):
     """Seldom used among the last few accesses; recency breaks ties. Source: kv-hierarchy-lab, as the next four."""
     return 1_000_000.0 * c[RECENT_USES] + c[LAST]
 
 
-@njit
+@uncounted
 def heavy_hitter(c):
     """Seldom used since ever; 10,000 accesses of recency outweigh one use."""
     return 10_000.0 * c[FREQUENCY] + c[LAST]
 
 
-@njit
+@uncounted
 def predictive(c):
     """Seldom used since ever; 100 accesses of recency outweigh one use. Where successors are counted, it also prefetches."""
     return 100.0 * c[FREQUENCY] + c[LAST]
 
 
-@njit
+@uncounted
 def cost_aware(c, per_use=2.0, per_recency=1.0, per_1024=0.4):
     """Seldom used, long ago, large (1,024 units of memory outweigh a fifth of a use)."""
     return per_use * c[FREQUENCY] + recency(per_recency * c[LAST], c[NOW]) - per_1024 * (c[SIZE] / 1024.0)
 
 
-@njit
+@uncounted
 def regret_aware(c, per_use=1.5, per_recency=1.0):
     """Seldom used, long ago, and whose evictions were not regretted."""
     return per_use * c[FREQUENCY] + recency(per_recency * c[LAST], c[NOW]) + c[REGRET]
 
 
-@njit
+@uncounted
 def ttl(c):
     """Least likely to be asked for again soon, by the return hazard of entries used as often and idle as long.
 
@@ -127,7 +127,7 @@ def ttl(c):
     return c[RETURNS]
 
 
-@njit
+@uncounted
 def random(c):
     """Any; the draw is part of the row."""
     return c[DRAW]
@@ -154,7 +154,7 @@ DRIFTS = ("value_aware", "cost_aware", "regret_aware", "ttl")
 """Ranks whose order changes while nobody touches the candidates."""
 
 
-@njit
+@uncounted
 def rank(policy, c):
     """Key of candidate row `c` under the policy with index `policy` in `RANKS`."""
     if policy == 0:

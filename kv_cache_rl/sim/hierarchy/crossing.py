@@ -6,7 +6,7 @@ something each runs at the link's rate for both ways. `link` is a row of `State.
 
 import numpy as np
 
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.state import (
     BOTH_WAYS,
     DOWN,
@@ -15,7 +15,7 @@ from kv_cache_rl.sim.hierarchy.state import (
 )
 
 
-@njit
+@uncounted
 def drain(link, seconds):
     """Lets the bytes under way proceed for some seconds, or to the end; returns the seconds used."""
     spent = 0.0
@@ -37,7 +37,7 @@ def drain(link, seconds):
     return spent
 
 
-@njit
+@uncounted
 def cross(demand, link):
     """Seconds until `demand` bytes have come up the link beside the bytes under way, which proceed meanwhile."""
     spent = 0.0

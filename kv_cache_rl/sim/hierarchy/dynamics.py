@@ -6,13 +6,13 @@ lookup --> hits in the fastest tier | below it: load over the links, or compute 
 
 import numpy as np
 
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.sim.hierarchy import queues
 from kv_cache_rl.sim.hierarchy.crossing import cross, drain
 from kv_cache_rl.sim.hierarchy.foresight import learn, predict
 from kv_cache_rl.sim.hierarchy.moves import book, bytes_of, enter, leave, make_room
-from kv_cache_rl.sim.hierarchy.order import age_bin, rekey
+from kv_cache_rl.sim.hierarchy.order import age_bin, rekey, use_class
 from kv_cache_rl.sim.hierarchy.state import (
     AGES,
     ASKED,
@@ -69,13 +69,13 @@ _RELEARN = 16_384
 _FOREVER = 1e300
 
 
-@njit
+@uncounted
 def _remember(s, p):
     """What policies know of an access, before anything moves."""
     s.counters[CLOCK] += 1
     now, policy = s.counters[CLOCK], s.settings[POLICY]
     if policy == _TTL and s.page[p, TIER] == 0:
-        s.density[1, min(s.page[p, USES] - 1, CLASSES - 1), age_bin(s, now - s.page[p, LAST])] += 1.0
+        s.density[1, use_class(s, p), age_bin(s, now - s.page[p, LAST])] += 1.0
     if policy == _REGRET:
         if s.regret[p] > 0.0:
             s.regret[p] *= s.reals[1]
@@ -92,7 +92,7 @@ def _remember(s, p):
         _relearn(s)
 
 
-@njit
+@uncounted
 def _slide(s, p):
     at = s.counters[RING]
     gone = s.ring[at]
@@ -105,7 +105,7 @@ def _slide(s, p):
             rekey(s, s.page[gone, TIER], gone)
 
 
-@njit
+@uncounted
 def _relearn(s):
     """Hit density by class and age from what returned and what was evicted so far, half of which is then forgotten."""
     for k in range(CLASSES):
@@ -119,7 +119,7 @@ def _relearn(s):
             s.density[2, k, age] *= 0.5
 
 
-@njit
+@uncounted
 def _touch(s, p):
     """A page of the fastest tier is used."""
     if s.settings[KIND] == LISTED:
@@ -128,7 +128,7 @@ def _touch(s, p):
         rekey(s, 0, p)
 
 
-@njit
+@uncounted
 def _found(s, p, t):
     """Counts where an access was served, and what reading a compressed page may cost in answers."""
     s.served[t if t != NONE else len(s.tiers)] += 1
@@ -139,7 +139,7 @@ def _found(s, p, t):
         s.counters[USEFUL] += 1
 
 
-@njit
+@uncounted
 def _faster_to_compute(s, p, t, depth):
     """Whether a page of a lower tier is computed anew rather than loaded."""
     load = s.rates[t, READ] + s.rates[0, WRITE]
@@ -148,7 +148,7 @@ def _faster_to_compute(s, p, t, depth):
     return s.table[LOSSES + depth + 1] - s.table[LOSSES + depth] < load
 
 
-@njit
+@uncounted
 def _fetch(s, p, t, depth):
     """Asks for a page that is not in the fastest tier: returns seconds of compute, and of waiting for the first byte."""
     if t == NONE or (s.settings[RECOMPUTE] == 1 and _faster_to_compute(s, p, t, depth)):
@@ -164,13 +164,13 @@ def _fetch(s, p, t, depth):
     return 0.0, wait
 
 
-@njit
+@uncounted
 def _read(s, p):
     """Seconds to read a page where the GPU computes."""
     return s.rates[0, READ] + bytes_of(s, p) / s.rates[0, ONE_WAY]
 
 
-@njit
+@uncounted
 def _catch_up(s):
     """Lets what is under way proceed to the present."""
     elapsed = s.clocks[SECONDS] - s.clocks[DRAINED]
@@ -179,7 +179,7 @@ def _catch_up(s):
     s.clocks[DRAINED] = s.clocks[SECONDS]
 
 
-@njit
+@uncounted
 def _stall(s):
     """Seconds until the bytes asked for are here; where nothing overlaps, until every link is quiet."""
     longest = 0.0
@@ -193,7 +193,7 @@ def _stall(s):
     return longest
 
 
-@njit
+@uncounted
 def _link_seconds(s, link):
     s.rates[link, QUIET] = cross(np.float64(s.tiers[link, ASKED]), s.rates[link])
     if s.settings[OVERLAP] == 0:
@@ -201,7 +201,7 @@ def _link_seconds(s, link):
     return s.rates[link, QUIET]
 
 
-@njit
+@uncounted
 def _prefetch(s, p):
     """Moves the likeliest successors of a page to the top; returns how many."""
     moved = 0
@@ -218,7 +218,7 @@ def _prefetch(s, p):
     return moved
 
 
-@njit
+@uncounted
 def _bring(s, t, p, cause):
     """Puts a page that lies nowhere into a tier, in which room is made first: it is never its own victim."""
     if s.settings[KIND] == LISTED:
@@ -227,7 +227,7 @@ def _bring(s, t, p, cause):
     enter(s, t, p)
 
 
-@njit
+@uncounted
 def _access(s, p):
     """One access of a plain page trace; returns its seconds."""
     t = s.page[p, TIER]
@@ -253,7 +253,16 @@ def _access(s, p):
     return compute + wait + _read(s, p) + (0.0 if quiet else _stall(s))
 
 
-@njit
+@uncounted
+def lru_seconds(s, p, source, moved):
+    """Seconds of an access to a page found in `source` when `moved` pages of its size give way, one per tier from the top."""
+    compute, wait = (0.0, 0.0) if source == 0 else _fetch(s, p, source, 0)
+    for t in range(min(moved, len(s.tiers) - 1)):
+        book(s, t, t + 1, p, DEMAND)
+    return compute + wait + _read(s, p) + (0.0 if source == 0 else _stall(s))
+
+
+@uncounted
 def _request(s, blocks, r):
     """One request of a prefix-tree trace; returns its seconds."""
     n, found, compute, wait = len(blocks), 0, 0.0, 0.0
@@ -282,7 +291,7 @@ def _request(s, blocks, r):
     return compute + wait + _stall(s)
 
 
-@njit
+@uncounted
 def advance(s, first, blocks, start, stop):
     """Replays the requests from `start` up to `stop`, whose blocks are ``blocks[first[r]:first[r + 1]]``."""
     for r in range(start, stop):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from kv_cache_rl.sim.hierarchy.dynamics import advance
 from kv_cache_rl.sim.hierarchy.score import by_sequence, metrics, time_line
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
+from kv_cache_rl.sim.hierarchy.stack import advance_stack, applies
 from kv_cache_rl.sim.hierarchy.state import State, new_state
 from kv_cache_rl.sim.hierarchy.trace import Trace, expand
 
@@ -37,5 +38,8 @@ def run(trace: Trace, scenario: Scenario, policy: str, seed: int = 0, **tuning) 
         raise HierarchyError(f"trace {trace.name!r} has no accesses; give one with at least one request")
     state = new_state(trace, scenario, policy, seed, **tuning)
     first, blocks = expand(trace)
-    advance(state, first, blocks, 0, trace.requests)
+    if applies(state, scenario):
+        advance_stack(state, blocks)
+    else:
+        advance(state, first, blocks, 0, trace.requests)
     return Run(policy, metrics(state, trace, scenario), state, trace)

@@ -1,6 +1,6 @@
 """Which page follows which: a few successors per page with counts (Misra and Gries), the source of prefetches."""
 
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.state import (
     NONE,
     SUCCESSORS,
@@ -9,7 +9,7 @@ from kv_cache_rl.sim.hierarchy.state import (
 MIN_CONFIDENCE = 2
 
 
-@njit
+@uncounted
 def learn(s, before, p):
     """Counts that `p` followed `before`; a newcomer takes the place of a successor that has run out of counts."""
     weakest = 0
@@ -25,7 +25,7 @@ def learn(s, before, p):
         s.follow[before, weakest], s.follow[before, SUCCESSORS + weakest] = p, 1
 
 
-@njit
+@uncounted
 def predict(s, p, rank):
     """The successor of `p` with the `rank`-th highest count (0: the highest), NONE if it was not seen twice."""
     for k in range(SUCCESSORS):

@@ -1,14 +1,13 @@
 """How pages move between tiers: enter, leave, give way, come up; every byte is booked on the links it crosses."""
 
 from kv_cache_rl.core import pool
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.sim.hierarchy import queues
-from kv_cache_rl.sim.hierarchy.order import age_bin, blocked, join, lowest, quit
+from kv_cache_rl.sim.hierarchy.order import age_bin, blocked, join, lowest, quit, use_class
 from kv_cache_rl.sim.hierarchy.state import (
     ASKED,
     CHAINED,
-    CLASSES,
     CLOCK,
     COMPRESSIONS,
     CROSSED,
@@ -33,25 +32,25 @@ from kv_cache_rl.sim.hierarchy.state import (
     SIZE,
     SQUEEZE,
     SQUEEZED,
+    STRIDE,
     TIER,
     UP,
-    USES,
     WASTED,
     WEIGHT,
     WHERE,
 )
 
-_TTL = RANK_IDS["ttl"]
-take, give, free = njit(pool.take), njit(pool.give), njit(pool.free)
+_TTL, _REGRET = RANK_IDS["ttl"], RANK_IDS["regret_aware"]
+take, give, free = uncounted(pool.take), uncounted(pool.give), uncounted(pool.free)
 
 
-@njit
+@uncounted
 def bytes_of(s, p):
     """Bytes of a page at its present precision."""
     return s.page[p, SIZE] >> s.page[p, LEVEL]
 
 
-@njit
+@uncounted
 def enter(s, t, p):
     """Puts a page into a tier; whoever calls has made room, or will."""
     take(s.tiers, t, bytes_of(s, p))
@@ -68,7 +67,7 @@ def enter(s, t, p):
         join(s, t, p)
 
 
-@njit
+@uncounted
 def leave(s, p):
     """Takes a page out of its tier."""
     t = s.page[p, TIER]
@@ -85,7 +84,7 @@ def leave(s, p):
             join(s, t, above)
 
 
-@njit
+@uncounted
 def book(s, source, target, p, cause):
     """Books a page's bytes on every link between two tiers."""
     size, way = bytes_of(s, p), UP if source > target else DOWN
@@ -97,7 +96,7 @@ def book(s, source, target, p, cause):
             s.tiers[link, ASKED] += size
 
 
-@njit
+@uncounted
 def _compress(s, t, p):
     """Takes a page one rung down where it lies: its bytes are read, and half of them written."""
     before = bytes_of(s, p)
@@ -105,12 +104,12 @@ def _compress(s, t, p):
     after = bytes_of(s, p)
     give(s.tiers, t, before - after)
     if s.settings[KIND] == LISTED:
-        s.tiers[t, WEIGHT + s.node[t * len(s.page) + p, WHERE]] -= before - after
+        s.tiers[t, WEIGHT + s.node[t * s.settings[STRIDE] + p, WHERE]] -= before - after
     s.counters[COMPRESSIONS] += 1
     s.clocks[SQUEEZED] += (before + after) / s.rates[t, ONE_WAY]
 
 
-@njit
+@uncounted
 def _part(s, t, p):
     """A page leaves because somebody needs its room."""
     now = s.counters[CLOCK]
@@ -120,14 +119,15 @@ def _part(s, t, p):
             s.page[p, PENDING] = False
             s.counters[WASTED] += 1
         if s.settings[POLICY] == _TTL:
-            s.density[2, min(s.page[p, USES] - 1, CLASSES - 1), age_bin(s, now - s.page[p, LAST])] += 1.0
-    s.page[p, LEFT] = now
+            s.density[2, use_class(s, p), age_bin(s, now - s.page[p, LAST])] += 1.0
+    if s.settings[POLICY] == _REGRET:
+        s.page[p, LEFT] = now
     if s.settings[KIND] == HEAPED:
         s.rates[t, INFLATION] = s.key[t, s.page[p, PLACE]]
     leave(s, p)
 
 
-@njit
+@uncounted
 def make_room(s, t, need, cause):
     """Lets pages of a tier give way until `need` more bytes fit, down the tiers, deepest first."""
     tiers, at, wanted = len(s.tiers), t, need

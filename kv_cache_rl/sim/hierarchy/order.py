@@ -3,7 +3,7 @@
 import numpy as np
 
 from kv_cache_rl.core import candidates
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS, rank, recency, staleness
 from kv_cache_rl.sim.hierarchy.state import (
     AGE_SHIFT,
@@ -32,52 +32,54 @@ from kv_cache_rl.sim.hierarchy.state import (
     SCANNED,
     SEED,
     SIZE,
+    STRIDE,
     USES,
     WEIGHT,
     WHERE,
 )
 
 _GDSF, _TTL, _VALUE, _RANDOM = (RANK_IDS[name] for name in ("gdsf", "ttl", "value_aware", "random"))
+_CLASS_BITS = 3
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 # --- lists: a ring of nodes around a head per list; next of the head is the newest node, previous of it the oldest ---
 
 
-@njit
+@uncounted
 def head_of(s, t, which):
     """The sentinel of a list."""
     return s.settings[NODES] + t * LISTS + which
 
 
-@njit
+@uncounted
 def link_in(s, t, p, which):
     """Puts a page at the newest end of a list."""
-    node, head = t * len(s.page) + p, head_of(s, t, which)
+    node, head = t * s.settings[STRIDE] + p, head_of(s, t, which)
     s.node[node, WHERE] = which
     s.tiers[t, WEIGHT + which] += s.page[p, SIZE] >> s.page[p, LEVEL]
     after = s.node[head, NEXT]
     s.node[head, NEXT], s.node[node, PREVIOUS], s.node[node, NEXT], s.node[after, PREVIOUS] = node, head, after, node
 
 
-@njit
+@uncounted
 def link_out(s, t, p):
     """Takes a page out of the list it is in."""
-    node = t * len(s.page) + p
+    node = t * s.settings[STRIDE] + p
     s.tiers[t, WEIGHT + s.node[node, WHERE]] -= s.page[p, SIZE] >> s.page[p, LEVEL]
     s.node[node, WHERE] = NONE
     before, after = s.node[node, PREVIOUS], s.node[node, NEXT]
     s.node[before, NEXT], s.node[after, PREVIOUS] = after, before
 
 
-@njit
+@uncounted
 def oldest(s, t, which):
     """The page at the oldest end of a list, NONE if it is empty."""
     node = s.node[head_of(s, t, which), PREVIOUS]
-    return node - t * len(s.page) if node < s.settings[NODES] else NONE
+    return node - t * s.settings[STRIDE] if node < s.settings[NODES] else NONE
 
 
-@njit
+@uncounted
 def blocked(s, t, p):
     """Whether pages lie here that need this one: a child leaves before its parent."""
     return s.settings[CHAINED] == 1 and s.kids[p, t] > 0
@@ -86,7 +88,7 @@ def blocked(s, t, p):
 # --- keys ---
 
 
-@njit
+@uncounted
 def draw(s):
     """A uniform number in [0, 1), the next of the replay's own sequence. Source: SplitMix64 (Steele, Lea, Flood)."""
     s.counters[DRAWS] += 1
@@ -96,7 +98,7 @@ def draw(s):
     return np.float64((word ^ (word >> np.uint64(31))) >> np.uint64(11)) / 9007199254740992.0
 
 
-@njit
+@uncounted
 def resting_key(s, t, p):
     """Key of a page's row at clock zero; where keys drift, the part that does not."""
     policy, c, still = s.settings[POLICY], s.row, s.settings[KIND] == SCANNED
@@ -123,12 +125,12 @@ def resting_key(s, t, p):
 # --- heaps (keys at rest) and members to scan (keys that drift) share their columns ---
 
 
-@njit
+@uncounted
 def _before(s, t, i, j):
     return s.key[t, i] < s.key[t, j] or (s.key[t, i] == s.key[t, j] and s.heap[t, 1, i] < s.heap[t, 1, j])
 
 
-@njit
+@uncounted
 def _swap(s, t, i, j):
     a, b = s.heap[t, 0, i], s.heap[t, 0, j]
     s.heap[t, 0, i], s.heap[t, 0, j] = b, a
@@ -137,7 +139,7 @@ def _swap(s, t, i, j):
     s.page[a, PLACE], s.page[b, PLACE] = j, i
 
 
-@njit
+@uncounted
 def _settle(s, t, i):
     """Restores the heap after the key at `i` changed."""
     while i > 0 and _before(s, t, i, (i - 1) // 2):
@@ -156,7 +158,7 @@ def _settle(s, t, i):
         i = child
 
 
-@njit
+@uncounted
 def join(s, t, p):
     """Enters a page among those that could leave a tier."""
     i = s.tiers[t, HEAPED_PAGES]
@@ -165,19 +167,19 @@ def join(s, t, p):
     rekey(s, t, p)
 
 
-@njit
+@uncounted
 def rekey(s, t, p):
     """Gives a page of the heap its present key."""
     i = s.page[p, PLACE]
     s.key[t, i] = resting_key(s, t, p)
     if s.settings[KIND] == SCANNED:
-        s.heap[t, 1, i] = s.page[p, LAST]
+        s.heap[t, 1, i] = s.page[p, LAST] if s.settings[POLICY] != _TTL else s.page[p, LAST] * CLASSES + use_class(s, p)
         return
     s.heap[t, 1, i] = s.page[p, INSERTED]
     _settle(s, t, i)
 
 
-@njit
+@uncounted
 def quit(s, t, p):
     """Takes a page from among those that could leave a tier."""
     i, end = s.page[p, PLACE], s.tiers[t, HEAPED_PAGES] - 1
@@ -189,13 +191,19 @@ def quit(s, t, p):
         _settle(s, t, i)
 
 
-@njit
+@uncounted
+def use_class(s, p):
+    """Class of a page whose return hazard is estimated together with others': how often it was used, up to CLASSES."""
+    return min(s.page[p, USES], CLASSES) - 1
+
+
+@uncounted
 def age_bin(s, idle):
     """Bin of an age in accesses."""
     return min(idle >> s.settings[AGE_SHIFT], AGES - 1)
 
 
-@njit
+@uncounted
 def lowest(s, t):
     """The page whose key is lowest now."""
     if s.settings[KIND] != SCANNED:
@@ -206,8 +214,9 @@ def lowest(s, t):
     if policy == _RANDOM:
         at = int(draw(s) * n)
     elif policy == _TTL:
+        density, shift = s.density[0], s.settings[AGE_SHIFT]
         for i in range(n):
-            value = key[i] * s.density[0, min(s.page[s.heap[t, 0, i], USES] - 1, CLASSES - 1), age_bin(s, now - last[i])]
+            value = key[i] * density[last[i] & (CLASSES - 1), min((now - (last[i] >> _CLASS_BITS)) >> shift, AGES - 1)]
             if value < best:
                 best, at = value, i
     elif policy == _VALUE:

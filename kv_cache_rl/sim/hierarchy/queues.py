@@ -5,7 +5,7 @@
 A block whose children lie in the same tier cannot leave before them: where a queue arrives at one, it counts as just used.
 """
 
-from kv_cache_rl.jit import njit
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.order import blocked, link_in, link_out, oldest
 from kv_cache_rl.sim.hierarchy.state import (
     CAPACITY,
@@ -21,6 +21,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     PREVIOUS,
     SIZE,
     SKETCH_ADDS,
+    STRIDE,
     TARGET,
     WEIGHT,
     WHERE,
@@ -36,10 +37,10 @@ _WINDOW = 0.01
 _RETURNED = 9
 
 
-@njit
+@uncounted
 def announced(s, t, p):
     """A page is about to come into a tier: a ghost is remembered, before room is made."""
-    node = t * len(s.page) + p
+    node = t * s.settings[STRIDE] + p
     ghost = s.node[node, WHERE]
     s.node[node, MARK] = 0
     if ghost >= GHOST_A:
@@ -49,10 +50,10 @@ def announced(s, t, p):
         s.node[node, MARK] = _RETURNED
 
 
-@njit
+@uncounted
 def entered(s, t, p):
     """A page came into a tier."""
-    node = t * len(s.page) + p
+    node = t * s.settings[STRIDE] + p
     which = B if s.node[node, MARK] == _RETURNED else A
     s.node[node, MARK] = 0
     if s.settings[POLICY] == _TINYLFU:
@@ -60,10 +61,10 @@ def entered(s, t, p):
     link_in(s, t, p, which)
 
 
-@njit
+@uncounted
 def used(s, t, p):
     """A page was accessed where it lies."""
-    policy, node = s.settings[POLICY], t * len(s.page) + p
+    policy, node = s.settings[POLICY], t * s.settings[STRIDE] + p
     if policy == _LRU:
         link_out(s, t, p)
         link_in(s, t, p, A)
@@ -85,14 +86,14 @@ def used(s, t, p):
             _protect(s, t, p, B, C)
 
 
-@njit
+@uncounted
 def left(s, t, p):
     """A page goes out of a tier."""
-    policy, node = s.settings[POLICY], t * len(s.page) + p
+    policy, node = s.settings[POLICY], t * s.settings[STRIDE] + p
     was = s.node[node, WHERE]
     if policy == _SIEVE and s.tiers[t, HAND] == p:
         before = s.node[node, PREVIOUS]
-        s.tiers[t, HAND] = before - t * len(s.page) if before < s.settings[NODES] else NONE
+        s.tiers[t, HAND] = before - t * s.settings[STRIDE] if before < s.settings[NODES] else NONE
     link_out(s, t, p)
     if policy == _S3FIFO and was == A:
         link_in(s, t, p, GHOST_A)
@@ -103,7 +104,7 @@ def left(s, t, p):
         _forget(s, t, GHOST_B, s.tiers[t, CAPACITY] - s.tiers[t, WEIGHT + GHOST_A])
 
 
-@njit
+@uncounted
 def victim(s, t):
     """The page that leaves next; lists may be rearranged on the way to it."""
     policy = s.settings[POLICY]
@@ -120,7 +121,7 @@ def victim(s, t):
     return _oldest_leaf(s, t, A, A)
 
 
-@njit
+@uncounted
 def _has_leaf(s, t, which, refuge):
     """Whether a list holds a page that may leave; blocked ones at its oldest end move to the refuge."""
     while True:
@@ -133,13 +134,13 @@ def _has_leaf(s, t, which, refuge):
         link_in(s, t, p, refuge)
 
 
-@njit
+@uncounted
 def _oldest_leaf(s, t, which, refuge):
     _has_leaf(s, t, which, refuge)
     return oldest(s, t, which)
 
 
-@njit
+@uncounted
 def _protect(s, t, p, probation, protected):
     """SLRU: a second use protects; what the protected part cannot hold goes back on probation.
 
@@ -153,7 +154,7 @@ def _protect(s, t, p, probation, protected):
         link_in(s, t, q, probation)
 
 
-@njit
+@uncounted
 def _adapt(s, t, p, ghost):
     """ARC: a ghost that returns moves the target of the recent part. Source: Megiddo, Modha, "ARC", FAST 2003, figure 4."""
     recent, frequent = max(s.tiers[t, WEIGHT + GHOST_A], 1), max(s.tiers[t, WEIGHT + GHOST_B], 1)
@@ -164,7 +165,7 @@ def _adapt(s, t, p, ghost):
         s.rates[t, TARGET] = max(s.rates[t, TARGET] - size * max(recent / frequent, 1.0), 0.0)
 
 
-@njit
+@uncounted
 def _arc_list(s, t):
     recent = s.tiers[t, WEIGHT + A] > 0 and s.tiers[t, WEIGHT + A] > s.rates[t, TARGET]
     if recent and _has_leaf(s, t, A, B):
@@ -172,19 +173,19 @@ def _arc_list(s, t):
     return B if _has_leaf(s, t, B, B) else A
 
 
-@njit
+@uncounted
 def _forget(s, t, which, room):
     while s.tiers[t, WEIGHT + which] > max(room, 0):
         link_out(s, t, oldest(s, t, which))
 
 
-@njit
+@uncounted
 def _s3fifo(s, t):
     """S3-FIFO: one-hit wonders leave from a small queue, the rest from a FIFO with second chances.
 
     Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, algorithm 1.
     """
-    base = t * len(s.page)
+    base = t * s.settings[STRIDE]
     while True:
         if s.tiers[t, WEIGHT + A] > _SMALL * s.tiers[t, CAPACITY] or s.tiers[t, WEIGHT + B] == 0:
             p = oldest(s, t, A)
@@ -200,10 +201,10 @@ def _s3fifo(s, t):
         link_in(s, t, p, B)
 
 
-@njit
+@uncounted
 def _sieve(s, t):
     """SIEVE: a hand walks from old to new and spares what was visited. Source: Zhang et al., NSDI 2024, algorithm 1."""
-    base = t * len(s.page)
+    base = t * s.settings[STRIDE]
     p = s.tiers[t, HAND]
     while True:
         if p == NONE:
@@ -216,7 +217,7 @@ def _sieve(s, t):
         p = before - base if before < s.settings[NODES] else NONE
 
 
-@njit
+@uncounted
 def _tinylfu(s, t):
     """W-TinyLFU: the window's oldest page must have been seen more often than the main part's to push it out.
 
@@ -240,13 +241,13 @@ def _tinylfu(s, t):
             return rival
 
 
-@njit
+@uncounted
 def _cell(s, p, row):
     word = (p + 1) * (0x9E3779B97F4A7C1 + 0x632BE59BD9B4E01 * row)
     return (word >> 20) & (s.sketch.shape[1] - 1)
 
 
-@njit
+@uncounted
 def _count(s, p):
     """Adds an access to the sketch, which forgets half of everything after ten accesses per counter."""
     for row in range(4):
@@ -261,7 +262,7 @@ def _count(s, p):
                 s.sketch[row, at] >>= 1
 
 
-@njit
+@uncounted
 def _seen(s, p):
     low = 255
     for row in range(4):

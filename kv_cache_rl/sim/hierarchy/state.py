@@ -1,7 +1,7 @@
 """Everything a replay knows, as columns: pages, their order in each tier, tiers, links and counters.
 
-``P`` pages, ``L`` tiers, ``R`` requests. A page has one node per tier (``tier * P + page``), because it
-may lie in one tier and be remembered as a ghost in another.
+``P`` pages, ``L`` tiers, ``R`` requests, ``N`` nodes of lists: one per page, or one per page and tier (``tier * P + page``) where a
+page may lie in one tier and be remembered as a ghost in another.
 """
 
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from kv_cache_rl.sim.hierarchy.trace import Trace, expand, parents
 NONE = -1
 LISTS, A, B, C, GHOST_A, GHOST_B = 5, 0, 1, 2, 3, 4
 (LISTED, HEAPED, SCANNED) = range(3)
+GHOSTED = ("arc", "s3fifo")
 QUEUES = ("slru", "arc", "s3fifo", "sieve", "tinylfu")
 POLICIES = (*RANKS, *QUEUES)
 POLICY_IDS = {name: k for k, name in enumerate(POLICIES)}
@@ -32,9 +33,9 @@ UP, DOWN = 0, 1
 DEMAND, PREFETCH = 0, 1
 SUCCESSORS, CLASSES, AGES, LOSSES = 4, 8, 64, 3
 (KIND, POLICY, CHAINED, WINDOW, HORIZON, SQUEEZE, PREFETCHING) = range(7)
-(MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES) = range(7, 14)
-SETTINGS = 14
-(TIER, LEVEL, SIZE, PARENT, DEPTH, LAST, INSERTED, USES, FREQUENCY, RECENT, LEFT, PENDING, PLACE) = range(13)
+(MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES, STRIDE) = range(7, 15)
+SETTINGS = 15
+(TIER, LEVEL, SIZE, LAST, INSERTED, USES, FREQUENCY, PENDING, PLACE, PARENT, DEPTH, RECENT, LEFT) = range(13)
 PAGE_COLS = 16
 """tier (NONE: nowhere) · level: rungs compressed · size: bytes uncompressed · parent, depth: in the prefix tree · last,
 inserted: clock · uses: since insertion · frequency: uses ever · recent: uses among the last WINDOW accesses · left: clock of the
@@ -60,8 +61,8 @@ class State(NamedTuple):
     reals: np.ndarray  # float64 [3] weight and decay of regret, seconds of compute per request
     page: np.ndarray  # int64 [P, PAGE_COLS]
     regret: np.ndarray  # float64 [P]
-    kids: np.ndarray  # int32 [P, L] children resident per tier; [1, L] when not chained
-    node: np.ndarray  # int32 [L * P + L * LISTS, 4] links of the lists, the list a node is in, its mark
+    kids: np.ndarray  # int64 [P, L] children resident per tier; [1, L] when not chained
+    node: np.ndarray  # int64 [N + L * LISTS, 4] links of the lists, the list a node is in, its mark
     heap: np.ndarray  # int64 [L, 2, P] pages that could leave; their tie-break (heaps) or last access (scans)
     key: np.ndarray  # float64 [L, P] their keys at rest
     tiers: np.ndarray  # int64 [L, TIER_COLS]
@@ -69,13 +70,13 @@ class State(NamedTuple):
     served: np.ndarray  # int64 [L + 1] accesses by tier, the last: nowhere
     held: np.ndarray  # int64 [L] pages on their way down
     ring: np.ndarray  # int64 [WINDOW] the last accesses
-    follow: np.ndarray  # int32 [P, 2 * SUCCESSORS] successors and their counts; [1, ...] without prefetching
+    follow: np.ndarray  # int64 [P, 2 * SUCCESSORS] successors and their counts; [1, ...] without prefetching
     density: np.ndarray  # float64 [3, CLASSES, AGES] hit density; the accesses and evictions it was learnt from
     sketch: np.ndarray  # uint8 [4, W]
     table: np.ndarray  # float64 [LOSSES + depths + 1] loss per rung, then the running sum of recompute seconds
     row: np.ndarray  # float64 [CANDIDATE_COLS]
     latency: np.ndarray  # float64 [R] seconds per request
-    hits: np.ndarray  # int32 [R] blocks found in the fastest tier
+    hits: np.ndarray  # int64 [R] blocks found in the fastest tier
 
 
 def kind_of(policy: str, chained: bool) -> int:
@@ -116,7 +117,9 @@ def new_state(
     depth = _depths(trace, parent) if trace.chained else np.zeros(1, np.int64)
     listed, ranked = (pages if kind == LISTED else 0), (pages if kind != LISTED else 0)
     sketch = 1 << int(np.ceil(np.log2(max(min(fit, pages), 16)))) if policy == "tinylfu" else 1
-    settings[NODES] = tiers * listed
+    settings[STRIDE] = pages if policy in GHOSTED else 0
+    nodes = (tiers if policy in GHOSTED else 1) * listed
+    settings[NODES] = nodes
     page = np.zeros((pages, PAGE_COLS), np.int64)
     page[:, [TIER, LEFT, PLACE]] = NONE
     page[:, SIZE] = sizes
@@ -136,8 +139,8 @@ def new_state(
         reals=np.array([regret[0], regret[1], scenario.compute_s]),
         page=page,
         regret=np.zeros(pages),
-        kids=np.zeros((pages if trace.chained else 1, tiers), np.int32),
-        node=np.zeros((tiers * (listed + LISTS), 4), np.int32),
+        kids=np.zeros((pages if trace.chained else 1, tiers), np.int64),
+        node=np.zeros((nodes + tiers * LISTS, 4), np.int64),
         heap=np.zeros((tiers, 2, ranked), np.int64),
         key=np.zeros((tiers, ranked)),
         tiers=books,
@@ -145,16 +148,16 @@ def new_state(
         served=np.zeros(tiers + 1, np.int64),
         held=np.full(tiers, NONE, np.int64),
         ring=np.full(window, NONE, np.int64),
-        follow=np.zeros((pages if settings[PREFETCHING] else 1, 2 * SUCCESSORS), np.int32),
+        follow=np.zeros((pages if settings[PREFETCHING] else 1, 2 * SUCCESSORS), np.int64),
         density=np.zeros((3, CLASSES, AGES)),
         sketch=np.zeros((4, sketch), np.uint8),
         table=np.array(losses + recompute_seconds(scenario.hardware, trace.block_tokens, int(depth.max()) + 1)),
         row=np.zeros(CANDIDATE_COLS),
         latency=np.zeros(trace.requests),
-        hits=np.zeros(trace.requests, np.int32),
+        hits=np.zeros(trace.requests, np.int64),
     )
-    state.node[: tiers * listed, WHERE] = NONE
-    heads = np.arange(tiers * listed, tiers * (listed + LISTS))
+    state.node[:nodes, WHERE] = NONE
+    heads = np.arange(nodes, nodes + tiers * LISTS)
     state.node[heads, NEXT] = state.node[heads, PREVIOUS] = heads
     state.follow[:, :SUCCESSORS] = NONE
     state.density[0] = 1.0 / (1.0 + np.arange(AGES))
@@ -205,8 +208,9 @@ def check(state: State) -> None:
     for t in range(len(ledger)):
         here = tier == t
         if state.settings[KIND] == LISTED:
-            where = state.node[t * pages : (t + 1) * pages, WHERE]
-            kept = np.flatnonzero((where >= A) & (where <= C))
+            base = t * int(state.settings[STRIDE])
+            where = state.node[base : base + pages, WHERE]
+            kept = np.flatnonzero((where >= A) & (where <= C) & (here | (base > 0)))
         else:
             kept = np.sort(state.heap[t, 0, : state.tiers[t, HEAPED_PAGES]])
             here = here & (state.kids[:, t] == 0) if state.settings[CHAINED] else here
