@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LOCAL = "local"
-PATIENCE_S, START_S = 4.0, 25.0
+PATIENCE_S, START_S = 4.0, 15.0
 """Seconds an address has to accept a connection, and Ray behind it to answer."""
 GCS_PORT, CLIENT_PORT = 6379, 10001
 """Ports that Ray uses unless told otherwise. Source: Ray documentation, "Configuring Ray"."""

@@ -12,8 +12,9 @@ from kv_cache_rl.cli import app
 from kv_cache_rl.sim.eviction import DECIDERS
 
 ROOT = typer.main.get_command(app)
-SCENARIOS = ROOT.commands["scenarios"]
-COMMANDS = [(name,) for name in ROOT.commands if name != "scenarios"] + [("scenarios", name) for name in SCENARIOS.commands]
+GROUPS = {name: ROOT.commands[name] for name in ("scenarios", "hierarchy")}
+COMMANDS = [(name,) for name in ROOT.commands if name not in GROUPS]
+COMMANDS += [(group, name) for group, found in GROUPS.items() for name in found.commands]
 
 
 def command_of(path: tuple[str, ...]):
@@ -26,7 +27,9 @@ def command_of(path: tuple[str, ...]):
 def test_the_commands_are_those_that_were_promised():
     expected = ["eval", "baselines", "report", "replay", "oracle", "landscape", "export-sft", "serve-policy", "bench"]
     assert {path[0] for path in COMMANDS if len(path) == 1} == set(expected)
-    assert set(SCENARIOS.commands) == {"generate", "verify", "from-trace", "show"}
+    assert set(GROUPS["scenarios"].commands) == {"generate", "verify", "from-trace", "show"}
+    hierarchy = {"replay", "sweep", "ablation", "heldout", "mrc", "reproduce", "plot", "bench", "workload"}
+    assert set(GROUPS["hierarchy"].commands) == hierarchy
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -97,6 +100,44 @@ def test_help_comes_without_loading_anything_heavy():
         (["scenarios", "from-trace", "nothing.gz", "--out", "x.jsonl"], "nothing.gz"),
         (["scenarios", "generate", "--out", "x.jsonl", "--difficulty", "brutal"], "brutal"),
         (["serve-policy", "--policy", "lruu"], "did you mean lru?"),
+        (["hierarchy", "replay", "nothing.jsonl", "--capacity", "9"], "nothing.jsonl: there is no such file"),
+        (["hierarchy", "replay", ".", "--capacity", "9"], ". is a folder"),
+        (["hierarchy", "replay", "workload:rag", "--capacity", "9"], "there is no workload 'rag'"),
+        (["hierarchy", "replay", "workload:rag_burst", "-p", "lruu", "--capacity", "9"], "did you mean lru?"),
+        (["hierarchy", "replay", "workload:rag_burst"], "give either --capacity BLOCKS"),
+        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--tiers", "gpu=9"], "give either --capacity BLOCKS"),
+        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "0"], "the capacity is 0 blocks; give at least 1"),
+        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "many"], "'many' is no capacity"),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "1GB"],
+            "the bytes of its blocks; name a model",
+        ),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=60KB,disk=9MB"],
+            "there is no tier 'disk'; use some",
+        ),
+        (["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu"], "write each tier once as NAME=CAPACITY"),
+        (["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=1KB"], "enlarge the tier"),
+        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--model", "gpt"], "unknown model 'gpt'"),
+        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--footprint", "fp17"], "unknown footprint"),
+        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--squeeze", "int4"], "give a model"),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--selection", "all"],
+            "--selection is for trace",
+        ),
+        (["hierarchy", "mrc", "workload:rag_burst", "--sampled", "2"], "give a share above 0, at most 1"),
+        (["hierarchy", "mrc", "nothing.jsonl", "--format", "azurr"], "there is no format 'azurr'"),
+        (["hierarchy", "heldout", "workload:rag_burst"], "there is nothing to hold out"),
+        (["hierarchy", "sweep", "nothing.toml"], "nothing.toml: there is no such file"),
+        (["hierarchy", "sweep", "--ray", "127.0.0.1:1"], "ay "),
+        (["hierarchy", "ablation", "--semantics", "mine"], "there is no semantics 'mine'"),
+        (["hierarchy", "reproduce", "--golden", "nothing.json"], "give the path of default_sweep_metrics.json"),
+        (["hierarchy", "plot", "nothing"], "nothing is no finished sweep"),
+        (["hierarchy", "bench", "--part", "lruu"], "did you mean lru?"),
+        (["hierarchy", "bench", "--claude-code", "nothing.gz"], "nothing.gz: there is no such file"),
+        (["hierarchy", "workload", "rag", "--out", "x.jsonl"], "there is no workload 'rag'"),
+        (["hierarchy", "workload", "rag_burst", "--out", "."], ". is a folder"),
+        (["hierarchy", "workload", "rag_burst", "--set", "depth=3", "--out", "x.jsonl"], "cannot be made with"),
         (["serve-policy", "--port", "99999"], "give another --port, or 0 for a free one"),
     ],
 )
@@ -118,6 +159,9 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
         (["bench", "--seconds", "soon"], "--seconds"),
         (["eval", "--seed", "1.5"], "--seed"),
         (["replay"], "scenario"),
+        (["hierarchy", "fly"], "fly"),
+        (["hierarchy", "replay"], "FILE"),
+        (["hierarchy", "sweep", "--workers", "0"], "--workers"),
     ],
 )
 def test_bad_usage_ends_with_two_and_names_the_word(kv, arguments, word):

@@ -22,7 +22,8 @@ LINEAR, LOGARITHMIC = 1.1, 0.35
 def measurements(parts: list[str], accesses: int, sessions: Path | None) -> Iterator[tuple[str, Callable[[], list[Measured]]]]:
     """(what is measured, how) of every wanted part."""
     from kv_cache_rl.cli.hierarchy import measure
-    from kv_cache_rl.sim.hierarchy.state import HEAPED, LISTED, POLICIES, kind_of
+    from kv_cache_rl.policies.rank import DRIFTS
+    from kv_cache_rl.sim.hierarchy.state import POLICIES
 
     trace, one, four = measure.zipf_pages(accesses), measure.tiers_for(measure.RESIDENT), measure.tiers_for(measure.RESIDENT, 4)
     peer: list[float] = []
@@ -43,21 +44,20 @@ def measurements(parts: list[str], accesses: int, sessions: Path | None) -> Iter
         return [Measured(f"{policy}: exponent in residents", measure.resident_exponent(policy), "", LOGARITHMIC, False)]
 
     def drift(policy: str) -> list[Measured]:
-        return [Measured(f"{policy}, keys drift", measure.drift_rate(policy), "evictions/s", 1e4)]
+        return [Measured(f"{policy}, scanned", measure.drift_rate(policy), "evictions/s", 1e4)]
 
-    kept = {policy: kind_of(policy, False) for policy in POLICIES}
+    scanned = (*DRIFTS, "random")
     if "lru" in parts:
         yield "lru, hits only", plain
         yield "lru, one tier", lambda: rate("lru, one tier, all metrics", "lru", one, None)
         yield "lru, four tiers", lambda: rate("lru, four tiers, all metrics", "lru", four, 3e6)
     if "policies" in parts:
-        for policy, kind in kept.items():
-            if kind in (HEAPED, LISTED) and policy != "lru":
+        for policy in POLICIES:
+            if policy not in (*scanned, "lru"):
                 yield policy, lambda policy=policy: rate(f"{policy}, one tier", policy, one, 1.5e6)
     if "drift" in parts:
-        for policy, kind in kept.items():
-            if kind not in (HEAPED, LISTED):
-                yield policy, lambda policy=policy: drift(policy)
+        for policy in scanned:
+            yield policy, lambda policy=policy: drift(policy)
     for part in ("length", "residents"):
         for policy in ("lru", "lfu", "arc") if part in parts else ():
             yield f"{policy} by {part}", lambda policy=policy, part=part: growth(policy, part)

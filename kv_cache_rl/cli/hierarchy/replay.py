@@ -73,7 +73,8 @@ def replay_rows(
 
 def counts_blocks(trace: "Trace", scenario: "Scenario") -> bool:
     """Whether a scenario is one tier with room for a number of equal blocks and nothing else."""
-    return len(scenario.tiers) == 1 and isinstance(trace.page_bytes, int) and trace.page_bytes == 0
+    plain = scenario.footprint == scenario.squeeze == "fp16"
+    return plain and len(scenario.tiers) == 1 and isinstance(trace.page_bytes, int) and trace.page_bytes == 0
 
 
 def head(trace: "Trace", scenario: "Scenario", policy: str, method: str) -> dict[str, Any]:

@@ -1,0 +1,191 @@
+"""The hierarchy commands: what they print, which keys they promise, and that they agree with each other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kv_cache_rl.sim.hierarchy.state import POLICIES
+
+TREE = {"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "block_tokens": 64}
+SWEEP = """
+name = "tiny"
+seeds = [1]
+policies = ["lru", "predictive", "fifo"]
+[[workloads]]
+workload = "prefetch_friendly"
+length = 120
+pages = 20
+[[scenarios]]
+name = "ahead"
+laboratory = [1, 4]
+prefetch = true
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A prefix-tree trace of 24 sessions that take turns, each going on where it stopped, some starting over."""
+    path, grown, lines = tmp_path / "tree.jsonl", {}, [TREE]
+    for turn in range(240):
+        session = turn * 7 % 24
+        grown[session] = 3 if grown.get(session, 0) > 25 else grown.get(session, 3 + session % 5) + 1 + turn % 4
+        runs = [[0, 2], [1000 * (session + 1), grown[session]]]
+        lines.append({"time_s": turn, "sequence": session, "input_tokens": 64 * (grown[session] + 2), "runs": runs})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_replay_gives_the_hit_rate_as_one_json_object(kv):
+    said = kv("hierarchy", "replay", "workload:rag_burst", "--policy", "lru", "--capacity", "20", "--json").json
+    assert said["hit_rate"] == said["overall_hit_rate"] == 1 - said["miss_count"] / said["accesses"]
+    assert said["method"] == "run-length"
+    assert said["regret_to_bound"] == said["bound_hit_rate"] - said["hit_rate"] > 0
+
+
+def test_lru_over_runs_is_lru_block_by_block(kv, tree):
+    options = ("hierarchy", "replay", tree, "--policy", "lru", "--capacity", "20,60,120,300", "--json")
+    fast, slow = kv(*options).json["rows"], kv(*options, "--time-line", "4").json["rows"]
+    assert {row["method"] for row in fast} == {"run-length"}
+    assert {row["method"] for row in slow} == {"engine"}
+    for name in ("capacity", "accesses", "hit_rate", "miss_count", "bound_hit_rate"):
+        assert [row[name] for row in fast] == [row[name] for row in slow]
+    assert 0 < fast[0]["hit_rate"] < fast[-1]["hit_rate"]
+
+
+def test_the_curve_is_what_replays_give(kv, tree):
+    curve = kv("hierarchy", "mrc", tree, "--capacities", "20,60,120", "--sampled", "1", "--json").json
+    rows = kv("hierarchy", "replay", tree, "--policy", "lru,belady", "--capacity", "20,60,120", "--json").json["rows"]
+    assert curve["hit_rate"] == [row["hit_rate"] for row in rows if row["policy"] == "lru"]
+    assert curve["bound"]["hit_rate"] == [row["hit_rate"] for row in rows if row["policy"] == "belady"]
+    assert curve["sampled"]["hit_rate"] == pytest.approx(curve["hit_rate"])
+    assert curve["sampled"]["error"] == pytest.approx(0)
+
+
+def test_a_time_line_and_sessions_come_on_request(kv, tree):
+    options = ("--capacity", "60", "--policy", "sieve", "--time-line", "5", "--by-sequence", "--json")
+    said = kv("hierarchy", "replay", tree, *options).json
+    assert {len(column) for column in said["time_line"].values()} == {5}
+    assert sum(said["by_sequence"]["accesses"]) == said["accesses"]
+    assert sum(said["by_sequence"]["hits"]) == said["accesses"] - said["miss_count"]
+
+
+def test_tiers_at_physical_scale_count_bytes(kv, tree):
+    options = ("--tiers", "gpu=200MB,host=1GB,nvme=10GB", "--model", "llama-3.1-8b", "--policy", "lru")
+    said = kv("hierarchy", "replay", tree, *options, "--json").json
+    assert said["tiers"] == {"gpu": 200_000_000, "host": 10**9, "nvme": 10**10}
+    assert said["bytes_moved"] == sum(sum(ways.values()) for ways in said["link_bytes"].values()) > 0
+    squeezed = kv("hierarchy", "replay", tree, *options, "--squeeze", "int4", "--json").json
+    assert squeezed["compressions"] > 0
+    assert squeezed["hit_rate"] <= squeezed["bound_hit_rate"]
+
+
+def test_a_prefetching_replay_has_no_bound(kv):
+    options = ("--tiers", "gpu=25%,host=100%", "--policy", "predictive", "--prefetch", "--json")
+    said = kv("hierarchy", "replay", "workload:prefetch_friendly", *options).json
+    assert said["prefetch_requests"] > 0
+    assert said["bound"] is None and said["regret_to_bound"] is None
+
+
+def test_the_table_has_every_policy_and_the_bound(kv):
+    said = kv("hierarchy", "replay", "workload:mixed_locality", "--policy", ",".join(POLICIES), "--capacity", "30")
+    assert said.code == 0
+    assert all(name in said.out for name in (*POLICIES, "belady (bound)", "regret"))
+
+
+def test_a_seed_draws_the_workload_and_the_random_policy(kv):
+    def misses(seed):
+        options = ("--capacity", "20", "--policy", "random", "--seed", seed, "--json")
+        return kv("hierarchy", "replay", "workload:rag_burst", *options).json["miss_count"]
+
+    assert misses(1) == misses(1)
+    assert len({misses(seed) for seed in range(1, 6)}) > 1
+
+
+def test_a_workload_written_to_a_file_replays_as_it_would_from_memory(kv, tmp_path):
+    said = kv("hierarchy", "workload", "rag_burst", "--set", "length=100", "--seed", "5", "--out", "rag.jsonl.gz", "--json").json
+    assert (said["accesses"], said["file"]) == (100, "rag.jsonl.gz")
+    written, made = (
+        kv("hierarchy", "replay", source, "--policy", "lfu", "--capacity", "15", "--json").json
+        for source in ("rag.jsonl.gz", "workload:rag_burst,length=100,seed=5")
+    )
+    assert written == made
+
+
+def test_a_sweep_writes_its_artifacts_and_counts_what_is_void(kv, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SWEEP)
+    said = kv("hierarchy", "sweep", "tiny.toml", "--out", "out", "--workers", "1", "--json").json
+    assert (said["rows"], said["failed_rows"]) == (3, 0)
+    assert said["void"]["prefetch"] == {"void": 2, "of": 3}
+    assert {"results.json", "results.csv", "summary.csv", "run_metadata.json", "curves.json"} <= set(said["files"])
+    assert (tmp_path / "out/sweep.toml").read_text() == SWEEP
+    shown = kv("hierarchy", "sweep", "tiny.toml", "--out", "out", "--seed", "4", "--workers", "1")
+    assert "void comparisons: 0 of 1 cells" in shown.out
+
+
+def test_a_sweep_with_failed_rows_ends_with_one(kv, tmp_path):
+    (tmp_path / "tiny.toml").write_text(SWEEP.replace("[1, 4]", "[1, 100]"))
+    said = kv("hierarchy", "sweep", "tiny.toml", "--out", "out", "--workers", "1")
+    assert said.code == 1
+    assert "failed page" in said.out
+
+
+def test_an_interrupt_says_what_is_saved_and_the_same_command_goes_on(tmp_path):
+    (tmp_path / "long.toml").write_text(SWEEP.replace("[1]", str(list(range(1, 3000)))))
+    code = "from kv_cache_rl.cli import main; main()"
+    command = [sys.executable, "-c", code, "hierarchy", "sweep", "long.toml", "--out", "out", "--workers", "2"]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
+    ) as run:
+        journal = tmp_path / "out/rows.jsonl"
+        deadline = time.monotonic() + 300
+        while not (journal.exists() and journal.stat().st_size) and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        said = run.communicate(timeout=60)[1]
+    assert run.returncode == 130
+    assert "of 8,997 rows are saved in out; the same command goes on from there" in said
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert 0 < len(rows) < 8997
+
+
+def test_the_ablation_has_means_over_seeds_and_holds_the_text_against_them(kv, tmp_path):
+    options = ("--semantics", "kv-hierarchy-lab", "--workers", "1", "--json")
+    said = kv("hierarchy", "ablation", "--out", "lab", *options).json
+    assert said["rows"] == 198 and len(said["means"]) == 66
+    assert sum(not statement["agrees"] for statement in said["statements"]) == 4
+    assert {"raw_results.json", "summary.csv", "aggregated_summary.csv"} <= {path.name for path in (tmp_path / "lab").iterdir()}
+    ours = kv("hierarchy", "ablation", "--out", "ours", "--seed", "7", "--workers", "1", "--json").json
+    assert (ours["semantics"], ours["rows"], ours["statements"]) == ("default", 66, [])
+
+
+def test_reproduce_shows_all_rows_equal_and_every_claim(kv):
+    said = kv("hierarchy", "reproduce", "--workers", "1", "--json")
+    assert said.code == 0
+    found = said.json
+    assert (found["rows_equal"], found["rows"], found["against"]) == (210, 210, "digest")
+    assert all(claim["agrees"] for claim in found["claims"]) and len(found["claims"]) == 10
+    assert (len(found["void"]["policies"]["void"]), len(found["void"]["prefetch"]["void"])) == (12, 38)
+
+
+def test_held_out_comparison_has_intervals(kv, tree):
+    found = kv("hierarchy", "heldout", tree, "--policy", "lfu", "--seed", "1", "--resamples", "100", "--json").json
+    assert {row["policy"] for row in found["rows"]} == {"lru", "lfu"}
+    for row in found["rows"]:
+        assert row["hit_rate"]["low"] <= row["hit_rate"]["value"] <= row["hit_rate"]["high"]
+    shown = kv("hierarchy", "heldout", tree, "--policy", "lfu", "--seed", "1", "--resamples", "100")
+    assert "minus lru" in shown.out
+
+
+def test_bench_compares_with_a_peer_and_gives_machine_facts(kv):
+    found = kv("hierarchy", "bench", "--part", "lru", "--accesses", "100000", "--json").json
+    plain = found["measured"][0]
+    assert plain["peer"] == "Python OrderedDict loop, LRU"
+    assert plain["ratio"] == plain["value"] / plain["peer_value"]
+    assert plain["target"] == 1e7
+    assert found["machine"]["processor"]
