@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.sim.hierarchy.generate import WORKLOADS, workload, zipf
-from kv_cache_rl.sim.hierarchy.load import load
+from kv_cache_rl.sim.hierarchy.load import load_trace
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.trace import Trace
 
@@ -39,7 +39,7 @@ class Source:
         """The trace; `seed` draws a workload anew. Raises TraceError or HierarchyError where there is none."""
         options = dict(self.options)
         if self.file is not None:
-            return load(self.file, **options)
+            return load_trace(self.file, **options)
         if seed is not None:
             options["seed"] = seed
         return zipf(**{**ZIPF, **options}) if self.workload == "zipf" else workload(str(self.workload), **options)

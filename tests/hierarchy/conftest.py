@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # the oracle in block_replay.py
 
 from kv_cache_rl.sim.hierarchy.ablation import ablation_rows
-from kv_cache_rl.sim.hierarchy.load import load
+from kv_cache_rl.sim.hierarchy.load import load_trace
 from kv_cache_rl.sim.hierarchy.reproduce import sweep_rows
 
 GOLDEN = Path(__file__).parents[2] / "../shared/golden/hierarchy"
@@ -53,7 +53,7 @@ def published():
             pytest.skip(f"the published trace {name} is not under {PUBLISHED.resolve()}: ../shared is absent")
         key = (name, *sorted(options.items()))
         if key not in loaded:
-            loaded[key] = load(path, **options)
+            loaded[key] = load_trace(path, **options)
         return loaded[key]
 
     return find

@@ -108,12 +108,12 @@ def resident_exponent(policy: str) -> float:
 SESSIONS = """
 import json, resource, sys, time
 from kv_cache_rl.sim.hierarchy.generate import workload
-from kv_cache_rl.sim.hierarchy.load import load
+from kv_cache_rl.sim.hierarchy.load import load_trace
 from kv_cache_rl.sim.hierarchy.runs import lru, lru_curve
 small = workload("rag_burst")
 lru_curve(small); lru(small, 10, end_hint=True)  # compiles
 began = time.perf_counter()
-trace = load(sys.argv[1])
+trace = load_trace(sys.argv[1])
 loaded = time.perf_counter()
 hits = lru(trace, int(sys.argv[2]))
 replayed = time.perf_counter()

@@ -10,7 +10,7 @@ _HOME = {
     "bound": ("bound_name", "min_curve", "min_hits"),
     "engine": ("Run", "run"),
     "generate": ("WORKLOADS", "workload", "zipf"),
-    "load": ("load",),
+    "load": ("load_trace",),
     "runs": ("lru", "lru_curve", "stack_distances"),
     "sampled": ("sampled_curve",),
     "spec": ("HierarchyError", "Scenario", "Tier", "block_bytes", "laboratory", "one_tier", "physical"),

@@ -271,7 +271,7 @@ def _request(s, blocks, r):
         found += 1
     for i in range(n - 1, -1, -1):
         p = blocks[i]
-        t = s.page[p, TIER]
+        t = s.page[p, TIER] if i < found else NONE  # behind a miss nothing can be used, wherever it lies
         _remember(s, p)
         _found(s, p, t)
         if t == 0:
@@ -282,6 +282,9 @@ def _request(s, blocks, r):
         seconds, first_byte = _fetch(s, p, t, i)
         compute += seconds
         wait = max(wait, first_byte)
+        if s.page[p, TIER] == 0:
+            _touch(s, p)
+            continue
         if s.page[p, TIER] != NONE:
             leave(s, p)
         if s.settings[KIND] == LISTED:

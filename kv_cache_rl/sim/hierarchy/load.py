@@ -32,7 +32,7 @@ from kv_cache_rl.traces.mooncake import parse_mooncake
 from kv_cache_rl.traces.tracks import ChainedRequest, chain_of, jittered
 
 
-def load(path: str | Path, format: str | None = None, *, jitter_seed: int | None = None, **options: Any) -> Trace:
+def load_trace(path: str | Path, format: str | None = None, *, jitter_seed: int | None = None, **options: Any) -> Trace:
     """The trace in a file; the format, a key of LOADERS, is told from its first line if not given.
 
     `jitter_seed` spreads requests on a coarse clock over their tick. `options` are those of the format's loader

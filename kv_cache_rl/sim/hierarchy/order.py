@@ -11,6 +11,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     CHAINED,
     CLASSES,
     CLOCK,
+    CLOSED,
     DEPTH,
     DRAWS,
     FREQUENCY,
@@ -82,7 +83,7 @@ def oldest(s, t, which):
 @uncounted
 def blocked(s, t, p):
     """Whether pages lie here that need this one: a child leaves before its parent."""
-    return s.settings[CHAINED] == 1 and s.kids[p, t] > 0
+    return s.settings[CLOSED] == 1 and s.kids[p, t] > 0
 
 
 # --- keys ---

@@ -1,7 +1,7 @@
 """LRU over tiers of equal pages: one stack, cut where the tiers are full. The same results as `dynamics`, several times sooner.
 
-    newest  p p p p | p p p p p p | p p p ...  oldest       a page asked for goes to the front; over every cut between
-            tier 0    tier 1        tier 2                  it and its old place one page moves down
+newest  p p p p | p p p p p p | p p p ...  oldest       a page asked for goes to the front; over every cut between
+        tier 0    tier 1        tier 2                  it and its old place one page moves down
 """
 
 import numpy as np
@@ -17,6 +17,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     DONE,
     DROPS,
     EVICTIONS,
+    KIND,
     NONE,
     PEAK,
     POLICY,
@@ -24,6 +25,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     SECONDS,
     SIZE,
     TIER,
+    UNKEPT,
     USED,
     State,
 )
@@ -54,6 +56,7 @@ def advance_stack(state: State, blocks: np.ndarray) -> None:
     for link in range(1, tiers):
         state.tiers[link, CROSSED] = int(state.served[link:tiers].sum()) * size
         state.tiers[link, CROSSED + 2] = int(down[link - 1]) * size
+    state.settings[KIND] = UNKEPT
     state.counters[EVICTIONS], state.counters[DROPS] = down.sum(), down[-1]
     state.counters[CLOCK] = state.counters[DONE] = len(blocks)
     state.clocks[SECONDS] = state.latency.sum() + len(blocks) * state.reals[2]

@@ -1,7 +1,7 @@
 """Everything a replay knows, as columns: pages, their order in each tier, tiers, links and counters.
 
-``P`` pages, ``L`` tiers, ``R`` requests, ``N`` nodes of lists: one per page, or one per page and tier (``tier * P + page``) where a
-page may lie in one tier and be remembered as a ghost in another.
+``P`` pages, ``L`` tiers, ``R`` requests, ``N`` nodes of lists: one per page, or one per page and tier (``tier * P + page``) where
+a page may lie in one tier and be remembered as a ghost in another.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,9 @@ from kv_cache_rl.sim.hierarchy.trace import Trace, expand, parents
 
 NONE = -1
 LISTS, A, B, C, GHOST_A, GHOST_B = 5, 0, 1, 2, 3, 4
-(LISTED, HEAPED, SCANNED) = range(3)
+(LISTED, HEAPED, SCANNED, UNKEPT) = range(4)
+TREELESS = ("fifo",)
+"""Policies that let a block leave before its children; these stay, cannot be reached, and are found again if it returns."""
 GHOSTED = ("arc", "s3fifo")
 QUEUES = ("slru", "arc", "s3fifo", "sieve", "tinylfu")
 POLICIES = (*RANKS, *QUEUES)
@@ -33,8 +35,8 @@ UP, DOWN = 0, 1
 DEMAND, PREFETCH = 0, 1
 SUCCESSORS, CLASSES, AGES, LOSSES = 4, 8, 64, 3
 (KIND, POLICY, CHAINED, WINDOW, HORIZON, SQUEEZE, PREFETCHING) = range(7)
-(MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES, STRIDE) = range(7, 15)
-SETTINGS = 15
+(MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES, STRIDE, CLOSED) = range(7, 16)
+SETTINGS = 16
 (TIER, LEVEL, SIZE, LAST, INSERTED, USES, FREQUENCY, PENDING, PLACE, PARENT, DEPTH, RECENT, LEFT) = range(13)
 PAGE_COLS = 16
 """tier (NONE: nowhere) · level: rungs compressed · size: bytes uncompressed · parent, depth: in the prefix tree · last,
@@ -79,9 +81,9 @@ class State(NamedTuple):
     hits: np.ndarray  # int64 [R] blocks found in the fastest tier
 
 
-def kind_of(policy: str, chained: bool) -> int:
+def kind_of(policy: str) -> int:
     """How the order of a policy is kept: lists, heaps of resting keys, or columns to scan."""
-    if policy in QUEUES or policy == "lru" or (policy == "fifo" and not chained):
+    if policy in QUEUES or policy in ("lru", "fifo"):
         return LISTED
     return SCANNED if policy in DRIFTS or policy == "random" else HEAPED
 
@@ -106,7 +108,7 @@ def new_state(
     sizes = _sizes(trace, scenario)
     capacities = np.array([tier.capacity for tier in scenario.tiers], np.int64)
     fit = max(int(capacities[0] // max(sizes.mean(), 1)), 1)
-    kind = kind_of(policy, trace.chained)
+    kind = kind_of(policy)
     settings = np.zeros(SETTINGS, np.int64)
     settings[[KIND, POLICY, CHAINED, WINDOW]] = kind, POLICY_IDS[policy], trace.chained, window
     settings[[HORIZON, SQUEEZE, MAX_PREFETCH]] = regret[2] or fit, LADDER.index(scenario.squeeze), scenario.max_prefetch
@@ -117,6 +119,7 @@ def new_state(
     depth = _depths(trace, parent) if trace.chained else np.zeros(1, np.int64)
     listed, ranked = (pages if kind == LISTED else 0), (pages if kind != LISTED else 0)
     sketch = 1 << int(np.ceil(np.log2(max(min(fit, pages), 16)))) if policy == "tinylfu" else 1
+    settings[CLOSED] = trace.chained and policy not in TREELESS
     settings[STRIDE] = pages if policy in GHOSTED else 0
     nodes = (tiers if policy in GHOSTED else 1) * listed
     settings[NODES] = nodes
@@ -203,9 +206,9 @@ def check(state: State) -> None:
     check_ledger(ledger, np.array([bytes_now[tier == t].sum() for t in range(len(ledger))]))
     if (ledger[:, USED] > ledger[:, CAPACITY]).any():
         raise LedgerError(f"a tier holds more than its capacity: {ledger.tolist()}")
-    if state.settings[CHAINED]:
+    if state.settings[CLOSED]:
         _check_tree(state, tier)
-    for t in range(len(ledger)):
+    for t in range(len(ledger) if state.settings[KIND] != UNKEPT else 0):
         here = tier == t
         if state.settings[KIND] == LISTED:
             base = t * int(state.settings[STRIDE])
