@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from kv_cache_rl.jit import njit, uncounted
-from kv_cache_rl.sim.eviction.deciders import MAX_OUT, POLICY_IDS, decide
+from kv_cache_rl.sim.eviction.deciders import MAX_OUT, decide, policy_id
 from kv_cache_rl.sim.eviction.dynamics import advance, step
 from kv_cache_rl.sim.eviction.observe import MAX_ROWS, V_SLOT, VIEW_COLS, VIEW_HEAD, view
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics, total_return
@@ -44,7 +44,7 @@ def policy_return(scenario: Scenario, name: str) -> float:
     """The return of a shipped decider, without observation text; equal to the rollout through text to the last digit."""
     scn = pack(scenario)
     state = initial_state(scenario, scn)
-    finish(scn, state, POLICY_IDS[name])
+    finish(scn, state, policy_id(name))
     return rewards_and_metrics(scn, state, scenario.best)[1]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from kv_cache_rl.search.rollout import policy_return
 from kv_cache_rl.search.sets import MIN_GAP, SEEDS, SIZES, kept, make_set, verify, with_references
-from kv_cache_rl.sim.eviction import DIFFICULTIES, FLOOR, SPLITS, load_file, load_scenarios
+from kv_cache_rl.sim.eviction import DIFFICULTIES, FLOOR, SPLITS, decider, load_file, load_scenarios
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.scenarios import set_path
 from kv_cache_rl.sim.eviction.spec import dumps
@@ -102,3 +102,9 @@ def test_a_set_holds_the_first_scenarios_that_are_kept_and_says_how_many_it_trie
     nameless = [dataclasses.replace(x, id="") for x in scenarios]
     assert [dataclasses.replace(x, id="") for x in everything if kept(x)] == nameless and kept(everything[-1])
     assert all(x.id.startswith("eviction-train77-hard-") for x in scenarios), "a set of another seed has ids of its own"
+
+
+def test_a_decider_that_does_not_exist_is_named_with_those_that_do(made):
+    for ask in (decider, lambda name: policy_return(made("easy", 0), name)):
+        with pytest.raises(ValueError, match="there is no decider 'nope'; choose one of keep, "):
+            ask("nope")

@@ -240,9 +240,20 @@ _VERB_NAMES = {KEEP: "keep", EVICT: "evict", COMPRESS: "compress", SWAP: "swap_t
 Decider = Callable[[dict], Sequence[Call]]
 
 
+def policy_id(name: str) -> int:
+    """The number by which compiled code knows a decider; raises ValueError where no decider has that name."""
+    if name not in POLICY_IDS:
+        raise ValueError(f"there is no decider {name!r}; choose one of {', '.join(POLICY_IDS)}")
+    return POLICY_IDS[name]
+
+
 def decider(name: str) -> Decider:
-    """A decider by name, as a function from an observation dictionary to tool calls."""
-    policy = POLICY_IDS[name]
+    """A decider by name, as a function from an observation dictionary to tool calls.
+
+    Raises:
+        ValueError: no decider has that name.
+    """
+    policy = policy_id(name)
 
     def act(observation: dict) -> list[Call]:
         rows, head, ids = read_view(observation)
