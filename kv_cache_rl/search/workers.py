@@ -142,7 +142,7 @@ def _knock(address: str) -> None:
 
 
 def _silent(address: str, why: str) -> str:
-    remedy = "check the address and that `ray start --head` runs there, or use --ray local"
+    remedy = "check the address, that `ray start --head` runs there and that this process has its token, or use --ray local"
     return f"no Ray cluster answers at {address} ({why}); {remedy}"
 
 

@@ -44,7 +44,7 @@ def measurements(parts: list[str], accesses: int, sessions: Path | None) -> Iter
         return [Measured(f"{policy}: exponent in residents", measure.resident_exponent(policy), "", LOGARITHMIC, False)]
 
     def drift(policy: str) -> list[Measured]:
-        return [Measured(f"{policy}, scanned", measure.drift_rate(policy), "evictions/s", 1e4)]
+        return [Measured(f"{policy}, one page per access", measure.drift_rate(policy), "evictions/s", 1e4)]
 
     scanned = (*DRIFTS, "random")
     if "lru" in parts:
