@@ -118,7 +118,8 @@ def connect(address: str, workers: int) -> Any:
     paths = os.pathsep.join(filter(None, [str(package.parent), os.environ.get("PYTHONPATH", "")]))
     quiet = {"logging_level": "ERROR", "log_to_driver": False, "ignore_reinit_error": True}
     if address == LOCAL:
-        ray.init(LOCAL, num_cpus=max(workers, 1), include_dashboard=False, runtime_env={"env_vars": {"PYTHONPATH": paths}}, **quiet)
+        found = {"env_vars": {"PYTHONPATH": paths}}
+        ray.init(LOCAL, num_cpus=max(workers, 1), include_dashboard=False, runtime_env=found, **quiet)
         return ray
     if address != "auto":
         _knock(address)
