@@ -4,7 +4,7 @@ from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.sim.hierarchy import queues
-from kv_cache_rl.sim.hierarchy.order import age_bin, blocked, join, lowest, quit, use_class
+from kv_cache_rl.sim.hierarchy.order import adopt, age_bin, blocked, disown, join, leaf_below, lowest, quit, use_class
 from kv_cache_rl.sim.hierarchy.state import (
     ASKED,
     CHAINED,
@@ -59,6 +59,7 @@ def enter(s, t, p):
     if s.settings[CHAINED] == 1 and s.page[p, PARENT] >= 0:
         above = s.page[p, PARENT]
         s.kids[above, t] += 1
+        adopt(s, p)
         if s.settings[KIND] != LISTED and s.page[above, TIER] == t and s.page[above, PLACE] != NONE:
             quit(s, t, above)
     if s.settings[KIND] == LISTED:
@@ -80,6 +81,7 @@ def leave(s, p):
     if s.settings[CHAINED] == 1 and s.page[p, PARENT] >= 0:
         above = s.page[p, PARENT]
         s.kids[above, t] -= 1
+        disown(s, p)
         if s.settings[KIND] != LISTED and s.kids[above, t] == 0 and s.page[above, TIER] == t:
             join(s, t, above)
 
@@ -139,7 +141,7 @@ def make_room(s, t, need, cause):
             at -= 1
             wanted = need if at == t else bytes_of(s, s.held[at])
             continue
-        p = queues.victim(s, at) if s.settings[KIND] == LISTED else lowest(s, at)
+        p = leaf_below(s, at, queues.victim(s, at)) if s.settings[KIND] == LISTED else lowest(s, at)
         if s.page[p, LEVEL] < s.settings[SQUEEZE]:
             _compress(s, at, p)
             continue

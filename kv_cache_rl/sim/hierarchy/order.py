@@ -6,26 +6,31 @@ from kv_cache_rl.core import candidates
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS, rank, recency, staleness
 from kv_cache_rl.sim.hierarchy.state import (
+    ABOVE,
     AGE_SHIFT,
     AGES,
     CHAINED,
+    CHILD,
     CLASSES,
     CLOCK,
     CLOSED,
     DEPTH,
     DRAWS,
+    ELDER,
     FREQUENCY,
     HEAPED_PAGES,
     INFLATION,
     INSERTED,
     KIND,
     LAST,
+    LEAF,
     LEVEL,
     LISTS,
     LOSSES,
     NEXT,
     NODES,
     NONE,
+    PARENT,
     PLACE,
     POLICY,
     PREVIOUS,
@@ -34,9 +39,11 @@ from kv_cache_rl.sim.hierarchy.state import (
     SEED,
     SIZE,
     STRIDE,
+    TIER,
     USES,
     WEIGHT,
     WHERE,
+    YOUNGER,
 )
 
 _GDSF, _TTL, _VALUE, _RANDOM = (RANK_IDS[name] for name in ("gdsf", "ttl", "value_aware", "random"))
@@ -84,6 +91,46 @@ def oldest(s, t, which):
 def blocked(s, t, p):
     """Whether pages lie here that need this one: a child leaves before its parent."""
     return s.settings[CLOSED] == 1 and s.kids[p, t] > 0
+
+
+@uncounted
+def leaf_below(s, t, p):
+    """The page itself if it may leave, else a block of the same tier that needs it and that nobody here needs.
+
+    The way down a long prefix is remembered, for the next victim is likely to be the same.
+    """
+    q = p
+    if s.counters[ABOVE] == p and s.page[s.counters[LEAF], TIER] == t:
+        q = s.counters[LEAF]
+    while blocked(s, t, q):
+        q = s.page[q, CHILD]
+        while s.page[q, TIER] != t:
+            q = s.page[q, ELDER]
+    if q != p:
+        s.counters[ABOVE], s.counters[LEAF] = p, s.page[q, PARENT]
+    return q
+
+
+@uncounted
+def adopt(s, p):
+    """Enters a block among the resident children of its parent."""
+    above = s.page[p, PARENT]
+    elder = s.page[above, CHILD]
+    s.page[above, CHILD], s.page[p, ELDER], s.page[p, YOUNGER] = p, elder, NONE
+    if elder != NONE:
+        s.page[elder, YOUNGER] = p
+
+
+@uncounted
+def disown(s, p):
+    """Takes a block from among the resident children of its parent."""
+    elder, younger = s.page[p, ELDER], s.page[p, YOUNGER]
+    if younger == NONE:
+        s.page[s.page[p, PARENT], CHILD] = elder
+    else:
+        s.page[younger, ELDER] = elder
+    if elder != NONE:
+        s.page[elder, YOUNGER] = younger
 
 
 # --- keys ---

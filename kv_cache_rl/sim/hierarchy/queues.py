@@ -2,11 +2,11 @@
 
     decide: `victim` names the page that leaves next      do: `announced`, `entered`, `used` and `left` keep the lists
 
-A block whose children lie in the same tier cannot leave before them: where a queue arrives at one, it counts as just used.
+A block whose children lie in the same tier cannot leave before them: where a queue names one, the deepest below it leaves.
 """
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.sim.hierarchy.order import blocked, link_in, link_out, oldest
+from kv_cache_rl.sim.hierarchy.order import link_in, link_out, oldest
 from kv_cache_rl.sim.hierarchy.state import (
     CAPACITY,
     GHOST_A,
@@ -106,38 +106,26 @@ def left(s, t, p):
 
 @uncounted
 def victim(s, t):
-    """The page that leaves next; lists may be rearranged on the way to it."""
+    """The page that should leave next; lists may be rearranged on the way to it."""
     policy = s.settings[POLICY]
     if policy == _SLRU:
-        return _oldest_leaf(s, t, A if _has_leaf(s, t, A, B) else B, B)
+        return _oldest_of(s, t, A, B)
     if policy == _ARC:
-        return _oldest_leaf(s, t, _arc_list(s, t), B)
+        return _arc(s, t)
     if policy == _S3FIFO:
         return _s3fifo(s, t)
     if policy == _SIEVE:
         return _sieve(s, t)
     if policy == _TINYLFU:
         return _tinylfu(s, t)
-    return _oldest_leaf(s, t, A, A)
+    return oldest(s, t, A)
 
 
 @uncounted
-def _has_leaf(s, t, which, refuge):
-    """Whether a list holds a page that may leave; blocked ones at its oldest end move to the refuge."""
-    while True:
-        p = oldest(s, t, which)
-        if p == NONE:
-            return False
-        if not blocked(s, t, p):
-            return True
-        link_out(s, t, p)
-        link_in(s, t, p, refuge)
-
-
-@uncounted
-def _oldest_leaf(s, t, which, refuge):
-    _has_leaf(s, t, which, refuge)
-    return oldest(s, t, which)
+def _oldest_of(s, t, first, second):
+    """The oldest page of a list, or of another if that is empty."""
+    p = oldest(s, t, first)
+    return p if p != NONE else oldest(s, t, second)
 
 
 @uncounted
@@ -166,11 +154,9 @@ def _adapt(s, t, p, ghost):
 
 
 @uncounted
-def _arc_list(s, t):
-    recent = s.tiers[t, WEIGHT + A] > 0 and s.tiers[t, WEIGHT + A] > s.rates[t, TARGET]
-    if recent and _has_leaf(s, t, A, B):
-        return A
-    return B if _has_leaf(s, t, B, B) else A
+def _arc(s, t):
+    recent = s.tiers[t, WEIGHT + A]
+    return _oldest_of(s, t, A, B) if recent > s.rates[t, TARGET] else _oldest_of(s, t, B, A)
 
 
 @uncounted
@@ -189,12 +175,12 @@ def _s3fifo(s, t):
     while True:
         if s.tiers[t, WEIGHT + A] > _SMALL * s.tiers[t, CAPACITY] or s.tiers[t, WEIGHT + B] == 0:
             p = oldest(s, t, A)
-            if s.node[base + p, MARK] <= 1 and not blocked(s, t, p):
+            if s.node[base + p, MARK] <= 1:
                 return p
             s.node[base + p, MARK] = 0
         else:
             p = oldest(s, t, B)
-            if s.node[base + p, MARK] == 0 and not blocked(s, t, p):
+            if s.node[base + p, MARK] == 0:
                 return p
             s.node[base + p, MARK] = max(s.node[base + p, MARK] - 1, 0)
         link_out(s, t, p)
@@ -209,7 +195,7 @@ def _sieve(s, t):
     while True:
         if p == NONE:
             p = oldest(s, t, A)
-        if s.node[base + p, MARK] == 0 and not blocked(s, t, p):
+        if s.node[base + p, MARK] == 0:
             s.tiers[t, HAND] = p
             return p
         s.node[base + p, MARK] = 0
@@ -225,9 +211,7 @@ def _tinylfu(s, t):
     """
     capacity = s.tiers[t, CAPACITY]
     while True:
-        main = B if _has_leaf(s, t, B, C) else C
-        rival = oldest(s, t, main) if _has_leaf(s, t, main, C) else NONE
-        p = oldest(s, t, A) if _has_leaf(s, t, A, B) else NONE
+        rival, p = _oldest_of(s, t, B, C), oldest(s, t, A)
         if p == NONE or (s.tiers[t, WEIGHT + A] <= _WINDOW * capacity and rival != NONE):
             return rival
         fits = (

@@ -25,10 +25,9 @@ GHOSTED = ("arc", "s3fifo")
 QUEUES = ("slru", "arc", "s3fifo", "sieve", "tinylfu")
 POLICIES = (*RANKS, *QUEUES)
 POLICY_IDS = {name: k for k, name in enumerate(POLICIES)}
-(CLOCK, EVICTIONS, DROPS, COMPRESSIONS, RECOMPUTED, PREFETCHES, USEFUL, WASTED, DONE, RING, DRAWS, SKETCH_ADDS, BEFORE) = range(
-    13
-)
-COUNTERS = 13
+(CLOCK, EVICTIONS, DROPS, COMPRESSIONS, RECOMPUTED, PREFETCHES, USEFUL, WASTED) = range(8)
+(DONE, RING, DRAWS, SKETCH_ADDS, BEFORE, ABOVE, LEAF) = range(8, 15)
+COUNTERS = 15
 (SECONDS, DRAINED, SQUEEZED, LOSS) = range(4)
 CLOCKS = 4
 UP, DOWN = 0, 1
@@ -38,11 +37,12 @@ SUCCESSORS, CLASSES, AGES, LOSSES = 4, 8, 64, 3
 (MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES, STRIDE, CLOSED) = range(7, 16)
 SETTINGS = 16
 (TIER, LEVEL, SIZE, LAST, INSERTED, USES, FREQUENCY, PENDING, PLACE, PARENT, DEPTH, RECENT, LEFT) = range(13)
+(CHILD, ELDER, YOUNGER) = range(13, 16)
 PAGE_COLS = 16
 """tier (NONE: nowhere) · level: rungs compressed · size: bytes uncompressed · parent, depth: in the prefix tree · last,
 inserted: clock · uses: since insertion · frequency: uses ever · recent: uses among the last WINDOW accesses · left: clock of the
-last eviction, NONE if it counts no longer · pending: prefetched and not used yet · place: in the heap, NONE if not there. 16
-columns are two cache lines."""
+last eviction, NONE if it counts no longer · pending: prefetched and not used yet · place: in the heap, NONE if not there · child,
+elder, younger: the list of a block's resident children, the youngest first. 16 columns are two cache lines."""
 (NEXT, PREVIOUS, WHERE, MARK) = range(4)
 (CAPACITY, USED, PEAK, HEAPED_PAGES, HAND, ASKED, CROSSED) = range(7)
 WEIGHT = CROSSED + 4
@@ -124,7 +124,7 @@ def new_state(
     nodes = (tiers if policy in GHOSTED else 1) * listed
     settings[NODES] = nodes
     page = np.zeros((pages, PAGE_COLS), np.int64)
-    page[:, [TIER, LEFT, PLACE]] = NONE
+    page[:, [TIER, LEFT, PLACE, CHILD, ELDER, YOUNGER]] = NONE
     page[:, SIZE] = sizes
     if trace.chained:
         page[:, PARENT], page[:, DEPTH] = parent, depth
@@ -164,7 +164,7 @@ def new_state(
     state.node[heads, NEXT] = state.node[heads, PREVIOUS] = heads
     state.follow[:, :SUCCESSORS] = NONE
     state.density[0] = 1.0 / (1.0 + np.arange(AGES))
-    state.counters[BEFORE] = NONE
+    state.counters[[BEFORE, ABOVE, LEAF]] = NONE
     return state
 
 
