@@ -74,7 +74,7 @@ def _remember(s, p):
     """What policies know of an access, before anything moves."""
     s.counters[CLOCK] += 1
     now, policy = s.counters[CLOCK], s.settings[POLICY]
-    if policy == _TTL and s.page[p, TIER] == 0:
+    if policy == _TTL and s.page[p, FREQUENCY] > 0:
         s.density[1, use_class(s, p), age_bin(s, now - s.page[p, LAST])] += 1.0
     if policy == _REGRET:
         if s.regret[p] > 0.0:
@@ -88,8 +88,10 @@ def _remember(s, p):
     s.page[p, LAST] = now
     if policy == _WINDOWED:
         _slide(s, p)
-    elif policy == _TTL and now % _RELEARN == 0:
-        _relearn(s)
+    elif policy == _TTL:
+        s.density[2, use_class(s, p), 0] += 1.0
+        if now % _RELEARN == 0:
+            _relearn(s)
 
 
 @uncounted
@@ -107,16 +109,22 @@ def _slide(s, p):
 
 @uncounted
 def _relearn(s):
-    """Hit density by class and age from what returned and what was evicted so far, half of which is then forgotten."""
+    """Returns per unit of time yet to be idle, by class and age, from all returns so far, half of which is then forgotten.
+
+    Returns count whether or not the page was still here, or what is evicted young would seem never to return.
+    """
     for k in range(CLASSES):
-        hits, events, lifetime = 0.0, 0.0, 0.0
+        returns, idle = 0.0, 0.0
+        away = s.density[2, k, 0]
+        for age in range(AGES):
+            away -= s.density[1, k, age]
         for age in range(AGES - 1, -1, -1):
-            hits += s.density[1, k, age]
-            events += s.density[1, k, age] + s.density[2, k, age]
-            lifetime += events
-            s.density[0, k, age] = hits / lifetime if lifetime > 0.0 else 1.0 / (1.0 + age)
+            returns += s.density[1, k, age]
+            away += s.density[1, k, age]
+            idle += max(away, 0.0)
+            s.density[0, k, age] = returns / idle if idle > 0.0 else 1.0 / (1.0 + age)
             s.density[1, k, age] *= 0.5
-            s.density[2, k, age] *= 0.5
+        s.density[2, k, 0] *= 0.5
 
 
 @uncounted

@@ -4,7 +4,7 @@ from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.sim.hierarchy import queues
-from kv_cache_rl.sim.hierarchy.order import adopt, age_bin, blocked, disown, join, leaf_below, lowest, quit, use_class
+from kv_cache_rl.sim.hierarchy.order import adopt, blocked, disown, join, leaf_below, lowest, quit
 from kv_cache_rl.sim.hierarchy.state import (
     ASKED,
     CHAINED,
@@ -18,7 +18,6 @@ from kv_cache_rl.sim.hierarchy.state import (
     INFLATION,
     INSERTED,
     KIND,
-    LAST,
     LEFT,
     LEVEL,
     LISTED,
@@ -40,7 +39,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     WHERE,
 )
 
-_TTL, _REGRET = RANK_IDS["ttl"], RANK_IDS["regret_aware"]
+_REGRET = RANK_IDS["regret_aware"]
 take, give, free = uncounted(pool.take), uncounted(pool.give), uncounted(pool.free)
 
 
@@ -120,8 +119,6 @@ def _part(s, t, p):
         if s.page[p, PENDING]:
             s.page[p, PENDING] = False
             s.counters[WASTED] += 1
-        if s.settings[POLICY] == _TTL:
-            s.density[2, use_class(s, p), age_bin(s, now - s.page[p, LAST])] += 1.0
     if s.settings[POLICY] == _REGRET:
         s.page[p, LEFT] = now
     if s.settings[KIND] == HEAPED:

@@ -242,7 +242,7 @@ def quit(s, t, p):
 @uncounted
 def use_class(s, p):
     """Class of a page whose return hazard is estimated together with others': how often it was used, up to CLASSES."""
-    return min(s.page[p, USES], CLASSES) - 1
+    return min(s.page[p, FREQUENCY], CLASSES) - 1
 
 
 @uncounted

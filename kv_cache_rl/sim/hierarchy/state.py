@@ -73,7 +73,7 @@ class State(NamedTuple):
     held: np.ndarray  # int64 [L] pages on their way down
     ring: np.ndarray  # int64 [WINDOW] the last accesses
     follow: np.ndarray  # int64 [P, 2 * SUCCESSORS] successors and their counts; [1, ...] without prefetching
-    density: np.ndarray  # float64 [3, CLASSES, AGES] hit density; the accesses and evictions it was learnt from
+    density: np.ndarray  # float64 [3, CLASSES, AGES] return density; the returns and (age 0) the idle times it was learnt from
     sketch: np.ndarray  # uint8 [4, W]
     table: np.ndarray  # float64 [LOSSES + depths + 1] loss per rung, then the running sum of recompute seconds
     row: np.ndarray  # float64 [CANDIDATE_COLS]
@@ -114,7 +114,7 @@ def new_state(
     settings[[HORIZON, SQUEEZE, MAX_PREFETCH]] = regret[2] or fit, LADDER.index(scenario.squeeze), scenario.max_prefetch
     settings[PREFETCHING] = scenario.prefetch and policy == "predictive" and not trace.chained
     settings[[OVERLAP, RECOMPUTE, STEPWISE]] = scenario.overlap, scenario.recompute, scenario.promotion == "step"
-    settings[SEED], settings[AGE_SHIFT] = seed, max(int(np.log2(max(fit * 4 / AGES, 1))), 0)
+    settings[SEED], settings[AGE_SHIFT] = seed, max(int(np.log2(max(fit * 16 / AGES, 1))), 0)
     parent = parents(trace) if trace.chained else np.empty(0, np.int64)
     depth = _depths(trace, parent) if trace.chained else np.zeros(1, np.int64)
     listed, ranked = (pages if kind == LISTED else 0), (pages if kind != LISTED else 0)
