@@ -56,6 +56,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     STEPWISE,
     SUCCESSORS,
     TIER,
+    TOP,
     UP,
     USED,
     USEFUL,
@@ -131,9 +132,9 @@ def _relearn(s):
 def _touch(s, p):
     """A page of the fastest tier is used."""
     if s.settings[KIND] == LISTED:
-        queues.used(s, 0, p)
+        queues.used(s, TOP, p)
     elif s.page[p, PLACE] != NONE:
-        rekey(s, 0, p)
+        rekey(s, TOP, p)
 
 
 @uncounted
@@ -165,7 +166,7 @@ def _fetch(s, p, t, depth):
             leave(s, p)
             s.page[p, LEVEL] = 0
         return s.table[LOSSES + depth + 1] - s.table[LOSSES + depth], s.rates[0, WRITE] + bytes_of(s, p) / s.rates[0, ONE_WAY]
-    book(s, t, 0, p, DEMAND)
+    book(s, t, TOP, p, DEMAND)
     wait = s.rates[t, READ] + s.rates[0, WRITE]
     for link in range(1, t + 1):
         wait += s.rates[link, LATENCY]
@@ -217,9 +218,9 @@ def _prefetch(s, p):
         q = predict(s, p, k)
         if q == NONE or s.page[q, TIER] <= 0:
             continue
-        book(s, s.page[q, TIER], 0, q, PREFETCH)
+        book(s, s.page[q, TIER], TOP, q, PREFETCH)
         leave(s, q)
-        _bring(s, 0, q, PREFETCH)
+        _bring(s, TOP, q, PREFETCH)
         s.page[q, PENDING] = True
         s.counters[PREFETCHES] += 1
         moved += 1
@@ -246,8 +247,8 @@ def _access(s, p):
         _touch(s, p)
     else:
         _catch_up(s)
-        compute, wait = _fetch(s, p, t, 0)
-        target = t - 1 if s.settings[STEPWISE] == 1 and s.page[p, TIER] != NONE else 0
+        compute, wait = _fetch(s, p, t, TOP)
+        target = t - 1 if s.settings[STEPWISE] == 1 and s.page[p, TIER] != NONE else TOP
         if s.page[p, TIER] != NONE:
             leave(s, p)
         _bring(s, target, p, DEMAND)
@@ -264,7 +265,7 @@ def _access(s, p):
 @uncounted
 def lru_seconds(s, p, source, moved):
     """Seconds of an access to a page found in `source` when `moved` pages of its size give way, one per tier from the top."""
-    compute, wait = (0.0, 0.0) if source == 0 else _fetch(s, p, source, 0)
+    compute, wait = (0.0, 0.0) if source == 0 else _fetch(s, p, source, TOP)
     for t in range(min(moved, len(s.tiers) - 1)):
         book(s, t, t + 1, p, DEMAND)
     return compute + wait + _read(s, p) + (0.0 if source == 0 else _stall(s))
@@ -296,9 +297,9 @@ def _request(s, blocks, r):
         if s.page[p, TIER] != NONE:
             leave(s, p)
         if s.settings[KIND] == LISTED:
-            queues.announced(s, 0, p)
-        enter(s, 0, p)
-    make_room(s, 0, 0, DEMAND)
+            queues.announced(s, TOP, p)
+        enter(s, TOP, p)
+    make_room(s, TOP, np.int64(0), DEMAND)
     return compute + wait + _stall(s)
 
 

@@ -17,7 +17,10 @@ from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, recompute_s
 from kv_cache_rl.sim.hierarchy.trace import Trace, expand, parents
 
 NONE = -1
-LISTS, A, B, C, GHOST_A, GHOST_B = 5, 0, 1, 2, 3, 4
+LISTS = 5
+# Arguments of compiled functions are typed: a plain literal would compile each function anew for every value.
+A, B, C, GHOST_A, GHOST_B = np.arange(LISTS)
+TOP = np.int64(0)
 (LISTED, HEAPED, SCANNED, UNKEPT) = range(4)
 TREELESS = ("fifo",)
 """Policies that let a block leave before its children; these stay, cannot be reached, and are found again if it returns."""
@@ -31,7 +34,7 @@ COUNTERS = 15
 (SECONDS, DRAINED, SQUEEZED, LOSS) = range(4)
 CLOCKS = 4
 UP, DOWN = 0, 1
-DEMAND, PREFETCH = 0, 1
+DEMAND, PREFETCH = np.arange(2)
 SUCCESSORS, CLASSES, AGES, LOSSES = 4, 8, 64, 3
 (KIND, POLICY, CHAINED, WINDOW, HORIZON, SQUEEZE, PREFETCHING) = range(7)
 (MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES, STRIDE, CLOSED) = range(7, 16)
