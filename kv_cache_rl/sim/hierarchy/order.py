@@ -174,36 +174,34 @@ def resting_key(s, t, p):
 
 
 @uncounted
-def _before(s, t, i, j):
-    return s.key[t, i] < s.key[t, j] or (s.key[t, i] == s.key[t, j] and s.heap[t, 1, i] < s.heap[t, 1, j])
+def _move(s, t, i, j):
+    """Copies the entry at `i` of a heap to `j`."""
+    p = s.heap[t, 0, i]
+    s.heap[t, 0, j], s.heap[t, 1, j], s.key[t, j] = p, s.heap[t, 1, i], s.key[t, i]
+    s.page[p, PLACE] = j
 
 
 @uncounted
-def _swap(s, t, i, j):
-    a, b = s.heap[t, 0, i], s.heap[t, 0, j]
-    s.heap[t, 0, i], s.heap[t, 0, j] = b, a
-    s.key[t, i], s.key[t, j] = s.key[t, j], s.key[t, i]
-    s.heap[t, 1, i], s.heap[t, 1, j] = s.heap[t, 1, j], s.heap[t, 1, i]
-    s.page[a, PLACE], s.page[b, PLACE] = j, i
+def _before(s, t, i, key, tie):
+    return s.key[t, i] < key or (s.key[t, i] == key and s.heap[t, 1, i] < tie)
 
 
 @uncounted
 def _settle(s, t, i):
-    """Restores the heap after the key at `i` changed."""
-    while i > 0 and _before(s, t, i, (i - 1) // 2):
-        _swap(s, t, i, (i - 1) // 2)
+    """Restores the heap after the key at `i` changed: others move over until its place is found."""
+    p, tie, key, n, start = s.heap[t, 0, i], s.heap[t, 1, i], s.key[t, i], s.tiers[t, HEAPED_PAGES], i
+    while i > 0 and not _before(s, t, (i - 1) // 2, key, tie):
+        _move(s, t, (i - 1) // 2, i)
         i = (i - 1) // 2
-    n = s.tiers[t, HEAPED_PAGES]
-    while True:
+    while i >= start:
         child = 2 * i + 1
-        if child >= n:
-            return
-        if child + 1 < n and _before(s, t, child + 1, child):
+        if child + 1 < n and _before(s, t, child + 1, s.key[t, child], s.heap[t, 1, child]):
             child += 1
-        if not _before(s, t, child, i):
-            return
-        _swap(s, t, i, child)
+        if child >= n or not _before(s, t, child, key, tie):
+            break
+        _move(s, t, child, i)
         i = child
+    s.heap[t, 0, i], s.heap[t, 1, i], s.key[t, i], s.page[p, PLACE] = p, tie, key, i
 
 
 @uncounted
@@ -231,12 +229,12 @@ def rekey(s, t, p):
 def quit(s, t, p):
     """Takes a page from among those that could leave a tier."""
     i, end = s.page[p, PLACE], s.tiers[t, HEAPED_PAGES] - 1
-    if i != end:
-        _swap(s, t, i, end)
     s.tiers[t, HEAPED_PAGES] = end
     s.page[p, PLACE] = NONE
-    if i != end and s.settings[KIND] != SCANNED:
-        _settle(s, t, i)
+    if i != end:
+        _move(s, t, end, i)
+        if s.settings[KIND] != SCANNED:
+            _settle(s, t, i)
 
 
 @uncounted
