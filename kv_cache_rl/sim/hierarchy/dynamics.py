@@ -42,6 +42,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     PENDING,
     PLACE,
     POLICY,
+    POLICY_IDS,
     PREFETCH,
     PREFETCHES,
     PREFETCHING,
@@ -52,6 +53,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     RECOMPUTED,
     RING,
     SECONDS,
+    SIZE,
     SQUEEZED,
     STEPWISE,
     SUCCESSORS,
@@ -66,6 +68,7 @@ from kv_cache_rl.sim.hierarchy.state import (
 )
 
 _WINDOWED, _REGRET, _TTL = (RANK_IDS[name] for name in ("windowed_recency", "regret_aware", "ttl"))
+_TINYLFU = POLICY_IDS["tinylfu"]
 _RELEARN = 16_384
 _FOREVER = 1e300
 
@@ -87,6 +90,8 @@ def _remember(s, p):
     s.page[p, FREQUENCY] += 1
     s.page[p, USES] = 1 if s.page[p, TIER] == NONE else s.page[p, USES] + 1
     s.page[p, LAST] = now
+    if policy == _TINYLFU:
+        queues.count(s, p)
     if policy == _WINDOWED:
         _slide(s, p)
     elif policy == _TTL:
@@ -139,22 +144,35 @@ def _touch(s, p):
 
 @uncounted
 def _found(s, p, t):
-    """Counts where an access was served, and what reading a compressed page may cost in answers."""
+    """Counts where an access was served."""
     s.served[t if t != NONE else len(s.tiers)] += 1
-    if t != NONE:
-        s.clocks[LOSS] += s.table[s.page[p, LEVEL]]
     if s.page[p, PENDING]:
         s.page[p, PENDING] = False
         s.counters[USEFUL] += 1
 
 
 @uncounted
-def _faster_to_compute(s, p, t, depth):
-    """Whether a page of a lower tier is computed anew rather than loaded."""
-    load = s.rates[t, READ] + s.rates[0, WRITE]
+def _compute_seconds(s, p, depth):
+    """Seconds to compute a page and write its bytes where the GPU computes."""
+    return s.table[LOSSES + depth + 1] - s.table[LOSSES + depth] + s.page[p, SIZE] / s.rates[0, ONE_WAY]
+
+
+@uncounted
+def _first_byte(s, t):
+    """Seconds until the first byte of a page of a lower tier has come up to the fastest."""
+    wait = s.rates[t, READ] + s.rates[0, WRITE]
     for link in range(1, t + 1):
-        load += s.rates[link, LATENCY] + bytes_of(s, p) / s.rates[link, ONE_WAY]
-    return s.table[LOSSES + depth + 1] - s.table[LOSSES + depth] < load
+        wait += s.rates[link, LATENCY]
+    return wait
+
+
+@uncounted
+def _faster_to_compute(s, p, t, depth):
+    """Whether a page of a lower tier is computed anew: where that takes less time than loading it over links at rest."""
+    slowest = np.inf
+    for link in range(1, t + 1):
+        slowest = min(slowest, s.rates[link, ONE_WAY])
+    return s.rates[0, WRITE] + _compute_seconds(s, p, depth) < _first_byte(s, t) + bytes_of(s, p) / slowest
 
 
 @uncounted
@@ -163,19 +181,18 @@ def _fetch(s, p, t, depth):
     if t == NONE or (s.settings[RECOMPUTE] == 1 and _faster_to_compute(s, p, t, depth)):
         if t != NONE:
             s.counters[RECOMPUTED] += 1
+        if s.page[p, TIER] > 0:
             leave(s, p)
             s.page[p, LEVEL] = 0
-        return s.table[LOSSES + depth + 1] - s.table[LOSSES + depth], s.rates[0, WRITE] + bytes_of(s, p) / s.rates[0, ONE_WAY]
+        return _compute_seconds(s, p, depth), s.rates[0, WRITE]
     book(s, t, TOP, p, DEMAND)
-    wait = s.rates[t, READ] + s.rates[0, WRITE]
-    for link in range(1, t + 1):
-        wait += s.rates[link, LATENCY]
-    return 0.0, wait
+    return 0.0, _first_byte(s, t)
 
 
 @uncounted
 def _read(s, p):
-    """Seconds to read a page where the GPU computes."""
+    """Seconds to read a page where the GPU computes; a compressed one may cost answers."""
+    s.clocks[LOSS] += s.table[s.page[p, LEVEL]]
     return s.rates[0, READ] + bytes_of(s, p) / s.rates[0, ONE_WAY]
 
 
@@ -248,6 +265,8 @@ def _access(s, p):
     else:
         _catch_up(s)
         compute, wait = _fetch(s, p, t, TOP)
+    read = _read(s, p)
+    if t != 0:
         target = t - 1 if s.settings[STEPWISE] == 1 and s.page[p, TIER] != NONE else TOP
         if s.page[p, TIER] != NONE:
             leave(s, p)
@@ -259,7 +278,7 @@ def _access(s, p):
         if quiet:
             _catch_up(s)
         quiet &= _prefetch(s, p) == 0
-    return compute + wait + _read(s, p) + (0.0 if quiet else _stall(s))
+    return compute + wait + read + (0.0 if quiet else _stall(s))
 
 
 @uncounted
@@ -274,7 +293,7 @@ def lru_seconds(s, p, source, moved):
 @uncounted
 def _request(s, blocks, r):
     """One request of a prefix-tree trace; returns its seconds."""
-    n, found, compute, wait = len(blocks), 0, 0.0, 0.0
+    n, found, compute, wait, read = len(blocks), 0, 0.0, 0.0, 0.0
     _catch_up(s)
     while found < n and s.page[blocks[found], TIER] != NONE:
         found += 1
@@ -285,12 +304,13 @@ def _request(s, blocks, r):
         _found(s, p, t)
         if t == 0:
             s.hits[r] += 1
-            wait += _read(s, p)
+            read += _read(s, p)
             _touch(s, p)
             continue
         seconds, first_byte = _fetch(s, p, t, i)
         compute += seconds
         wait = max(wait, first_byte)
+        read += _read(s, p)
         if s.page[p, TIER] == 0:
             _touch(s, p)
             continue
@@ -300,7 +320,7 @@ def _request(s, blocks, r):
             queues.announced(s, TOP, p)
         enter(s, TOP, p)
     make_room(s, TOP, np.int64(0), DEMAND)
-    return compute + wait + _stall(s)
+    return compute + wait + read + _stall(s)
 
 
 @uncounted

@@ -4,7 +4,7 @@ from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.sim.hierarchy import queues
-from kv_cache_rl.sim.hierarchy.order import adopt, blocked, disown, join, leaf_below, lowest, quit
+from kv_cache_rl.sim.hierarchy.order import adopt, blocked, disown, join, leaf_below, lowest, quit, rekey
 from kv_cache_rl.sim.hierarchy.state import (
     ASKED,
     CHAINED,
@@ -106,6 +106,8 @@ def _compress(s, t, p):
     give(s.tiers, t, before - after)
     if s.settings[KIND] == LISTED:
         s.tiers[t, WEIGHT + s.node[t * s.settings[STRIDE] + p, WHERE]] -= before - after
+    else:
+        rekey(s, t, p)
     s.counters[COMPRESSIONS] += 1
     s.clocks[SQUEEZED] += (before + after) / s.rates[t, ONE_WAY]
 

@@ -18,6 +18,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     DRAWS,
     ELDER,
     FREQUENCY,
+    GHOST_A,
     HEAPED_PAGES,
     INFLATION,
     INSERTED,
@@ -61,11 +62,17 @@ def head_of(s, t, which):
 
 
 @uncounted
+def _weight(s, p, which):
+    """Bytes a page counts for in a list; a ghost counts as it was at first, since it is compressed and restored elsewhere."""
+    return s.page[p, SIZE] if which >= GHOST_A else s.page[p, SIZE] >> s.page[p, LEVEL]
+
+
+@uncounted
 def link_in(s, t, p, which):
     """Puts a page at the newest end of a list."""
     node, head = t * s.settings[STRIDE] + p, head_of(s, t, which)
     s.node[node, WHERE] = which
-    s.tiers[t, WEIGHT + which] += s.page[p, SIZE] >> s.page[p, LEVEL]
+    s.tiers[t, WEIGHT + which] += _weight(s, p, which)
     after = s.node[head, NEXT]
     s.node[head, NEXT], s.node[node, PREVIOUS], s.node[node, NEXT], s.node[after, PREVIOUS] = node, head, after, node
 
@@ -74,7 +81,7 @@ def link_in(s, t, p, which):
 def link_out(s, t, p):
     """Takes a page out of the list it is in."""
     node = t * s.settings[STRIDE] + p
-    s.tiers[t, WEIGHT + s.node[node, WHERE]] -= s.page[p, SIZE] >> s.page[p, LEVEL]
+    s.tiers[t, WEIGHT + s.node[node, WHERE]] -= _weight(s, p, s.node[node, WHERE])
     s.node[node, WHERE] = NONE
     before, after = s.node[node, PREVIOUS], s.node[node, NEXT]
     s.node[before, NEXT], s.node[after, PREVIOUS] = after, before

@@ -23,6 +23,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     SKETCH_ADDS,
     STRIDE,
     TARGET,
+    USED,
     WEIGHT,
     WHERE,
     A,
@@ -43,6 +44,8 @@ def announced(s, t, p):
     node = t * s.settings[STRIDE] + p
     ghost = s.node[node, WHERE]
     s.node[node, MARK] = 0
+    if s.settings[POLICY] == _ARC:
+        s.tiers[t, HAND] = ghost
     if ghost >= GHOST_A:
         if s.settings[POLICY] == _ARC:
             _adapt(s, t, p, ghost)
@@ -56,9 +59,9 @@ def entered(s, t, p):
     node = t * s.settings[STRIDE] + p
     which = B if s.node[node, MARK] == _RETURNED else A
     s.node[node, MARK] = 0
-    if s.settings[POLICY] == _TINYLFU:
-        _count(s, p)
     link_in(s, t, p, which)
+    if s.settings[POLICY] == _ARC:
+        _trim(s, t)
 
 
 @uncounted
@@ -78,7 +81,6 @@ def used(s, t, p):
     elif policy == _SIEVE:
         s.node[node, MARK] = 1
     elif policy == _TINYLFU:
-        _count(s, p)
         if s.node[node, WHERE] == A:
             link_out(s, t, p)
             link_in(s, t, p, A)
@@ -100,8 +102,6 @@ def left(s, t, p):
         _forget(s, t, GHOST_A, s.tiers[t, CAPACITY])
     elif policy == _ARC:
         link_in(s, t, p, GHOST_A if was == A else GHOST_B)
-        _forget(s, t, GHOST_A, s.tiers[t, CAPACITY] - s.tiers[t, WEIGHT + A])
-        _forget(s, t, GHOST_B, s.tiers[t, CAPACITY] - s.tiers[t, WEIGHT + GHOST_A])
 
 
 @uncounted
@@ -146,7 +146,7 @@ def _protect(s, t, p, probation, protected):
 def _adapt(s, t, p, ghost):
     """ARC: a ghost that returns moves the target of the recent part. Source: Megiddo, Modha, "ARC", FAST 2003, figure 4."""
     recent, frequent = max(s.tiers[t, WEIGHT + GHOST_A], 1), max(s.tiers[t, WEIGHT + GHOST_B], 1)
-    size = s.page[p, SIZE] >> s.page[p, LEVEL]
+    size = s.page[p, SIZE]
     if ghost == GHOST_A:
         s.rates[t, TARGET] = min(s.rates[t, TARGET] + size * max(frequent / recent, 1.0), s.tiers[t, CAPACITY])
     else:
@@ -155,8 +155,21 @@ def _adapt(s, t, p, ghost):
 
 @uncounted
 def _arc(s, t):
-    recent = s.tiers[t, WEIGHT + A]
-    return _oldest_of(s, t, A, B) if recent > s.rates[t, TARGET] else _oldest_of(s, t, B, A)
+    recent, target = s.tiers[t, WEIGHT + A], s.rates[t, TARGET]
+    if recent > target or (recent == target and s.tiers[t, HAND] == GHOST_B):  # what is coming was a ghost of the frequent part
+        return _oldest_of(s, t, A, B)
+    return _oldest_of(s, t, B, A)
+
+
+@uncounted
+def _trim(s, t):
+    """ARC remembers no more than the tier holds, recent pages and their ghosts together no more either.
+
+    Not while a long request overflows the tier, which would forget everything.
+    """
+    if s.tiers[t, USED] <= s.tiers[t, CAPACITY]:
+        _forget(s, t, GHOST_A, s.tiers[t, CAPACITY] - s.tiers[t, WEIGHT + A])
+        _forget(s, t, GHOST_B, s.tiers[t, CAPACITY] - s.tiers[t, WEIGHT + GHOST_A])
 
 
 @uncounted
@@ -212,11 +225,12 @@ def _tinylfu(s, t):
     capacity = s.tiers[t, CAPACITY]
     while True:
         rival, p = _oldest_of(s, t, B, C), oldest(s, t, A)
-        if p == NONE or (s.tiers[t, WEIGHT + A] <= _WINDOW * capacity and rival != NONE):
+        if p == NONE:
             return rival
-        fits = (
-            s.tiers[t, WEIGHT + B] + s.tiers[t, WEIGHT + C] + (s.page[p, SIZE] >> s.page[p, LEVEL]) <= (1.0 - _WINDOW) * capacity
-        )
+        size = s.page[p, SIZE] >> s.page[p, LEVEL]
+        if s.tiers[t, WEIGHT + A] + size <= _WINDOW * capacity and rival != NONE:  # the newcomer fits into the window
+            return rival
+        fits = s.tiers[t, WEIGHT + B] + s.tiers[t, WEIGHT + C] + size <= (1.0 - _WINDOW) * capacity
         if not fits and (rival == NONE or _seen(s, p) <= _seen(s, rival)):
             return p
         link_out(s, t, p)
@@ -232,14 +246,17 @@ def _cell(s, p, row):
 
 
 @uncounted
-def _count(s, p):
-    """Adds an access to the sketch, which forgets half of everything after ten accesses per counter."""
+def count(s, p):
+    """Adds an access to the sketch, which forgets half of everything after ten accesses per page that fits.
+
+    Four rows of four counters per page, as Caffeine has them: with fewer, pages seen once drown those seen often.
+    """
     for row in range(4):
         at = _cell(s, p, row)
         if s.sketch[row, at] < 15:
             s.sketch[row, at] += 1
     s.counters[SKETCH_ADDS] += 1
-    if s.counters[SKETCH_ADDS] >= 10 * s.sketch.shape[1]:
+    if s.counters[SKETCH_ADDS] >= 10 * s.sketch.shape[1] // 4:
         s.counters[SKETCH_ADDS] = 0
         for row in range(4):
             for at in range(s.sketch.shape[1]):

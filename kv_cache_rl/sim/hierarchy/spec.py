@@ -59,7 +59,8 @@ class Scenario:
         for tier in self.tiers:
             if tier.capacity <= 0:
                 raise HierarchyError(f"tier {tier.name!r} has capacity {tier.capacity}; give a positive number")
-            if min(tier.read_s, tier.write_s, tier.link.latency_s) < 0 or min(tier.link.one_way, tier.link.both_ways) <= 0:
+            waits, rates = (tier.read_s, tier.write_s, tier.link.latency_s), (tier.link.one_way, tier.link.both_ways)
+            if not (all(0 <= wait < float("inf") for wait in waits) and all(rate > 0 for rate in rates)):
                 raise HierarchyError(f"tier {tier.name!r}: latencies must be 0 or more, rates above 0; correct them")
         if len({tier.name for tier in self.tiers}) != len(self.tiers):
             raise HierarchyError("two tiers have the same name; name each differently")

@@ -121,7 +121,7 @@ def new_state(
     parent = parents(trace) if trace.chained else np.empty(0, np.int64)
     depth = _depths(trace, parent) if trace.chained else np.zeros(1, np.int64)
     listed, ranked = (pages if kind == LISTED else 0), (pages if kind != LISTED else 0)
-    sketch = 1 << int(np.ceil(np.log2(max(min(fit, pages), 16)))) if policy == "tinylfu" else 1
+    sketch = 4 << int(np.ceil(np.log2(max(min(fit, pages), 16)))) if policy == "tinylfu" else 1
     settings[CLOSED] = trace.chained and policy not in TREELESS
     settings[STRIDE] = pages if policy in GHOSTED else 0
     nodes = (tiers if policy in GHOSTED else 1) * listed
@@ -179,7 +179,9 @@ def _sizes(trace: Trace, scenario: Scenario) -> np.ndarray:
         sizes = np.ones(trace.blocks, np.int64)
     else:
         sizes = np.maximum((base * PRECISIONS[scenario.footprint].multiplier).astype(np.int64), 1)
-    largest = int(sizes.argmax())
+    smallest, largest = int(sizes.argmin()), int(sizes.argmax())
+    if sizes[smallest] >> LADDER.index(scenario.squeeze) == 0:
+        raise HierarchyError(f"page {smallest} has {sizes[smallest]} bytes, none at {scenario.squeeze}; use larger pages")
     for tier in scenario.tiers:
         if sizes[largest] > tier.capacity:
             raise HierarchyError(
