@@ -43,7 +43,6 @@ ONCE = {
     "taking from a pool": ("core/pool.py", r"def take\(ledger"),
     "RANKS": ("policies/rank.py", r"RANKS\s*[:=]"),
     "REWARDS": ("sim/eviction/score.py", r"REWARDS\s*[:=]"),
-    "METRICS": ("sim/eviction/score.py", r"METRICS\s*[:=]"),
     "DECIDERS": ("sim/eviction/deciders.py", r"DECIDERS\s*[:=]"),
     "the step": ("sim/eviction/dynamics.py", r"def step\(scn, state"),
     "play": ("sim/eviction/episode.py", r"def play\(episode"),
@@ -63,6 +62,11 @@ def test_it_is_defined_in_exactly_one_module(name):
     definition = re.compile(rf"^\s*{pattern}", re.MULTILINE)
     found = [(path.relative_to(PACKAGE.parent).as_posix(), len(definition.findall(path.read_text()))) for path in SOURCES]
     assert [hit for hit in found if hit[1]] == [(f"kv_cache_rl/{home}", 1)]
+
+
+def test_metrics_are_named_once_in_each_simulator_where_they_are_scored():
+    named = [path.relative_to(PACKAGE).as_posix() for path in SOURCES if re.search(r"^METRICS\s*[:=]", path.read_text(), re.M)]
+    assert sorted(named) == ["sim/eviction/score.py", "sim/hierarchy/score.py"]
 
 
 def test_one_thing_has_one_name():
