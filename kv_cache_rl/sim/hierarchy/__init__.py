@@ -1,7 +1,7 @@
 """The hierarchy lab: page accesses and prefix trees replayed through memory tiers under any policy.
 
-Reading order: `spec`, `trace`, `load`, `generate`, `state`, `order`, `queues`, `crossing`, `moves`, `dynamics`, `score`,
-`engine`; then `stack` and `runs` (LRU without the moves), `bound`, `sampled`; `peer*`, `reproduce`, `ablation`, `voids`
+Reading order: `spec`, `trace`, `load`, `generate`, `state`, `order`, `queues`, `crossing`, `moves`, `seconds`, `dynamics`,
+`score`, `engine`; then `stack` and `runs` (LRU without the moves), `bound`, `sampled`; `peer*`, `reproduce`, `ablation`, `voids`
 (kv-hierarchy-lab).
 """
 

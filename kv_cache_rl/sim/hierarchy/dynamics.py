@@ -9,35 +9,34 @@ import numpy as np
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.sim.hierarchy import queues
-from kv_cache_rl.sim.hierarchy.crossing import cross, drain
 from kv_cache_rl.sim.hierarchy.foresight import learn, predict
 from kv_cache_rl.sim.hierarchy.moves import book, bytes_of, enter, leave, make_room
 from kv_cache_rl.sim.hierarchy.order import age_bin, rekey, use_class
+from kv_cache_rl.sim.hierarchy.seconds import (
+    catch_up,
+    compute_seconds,
+    faster_to_compute,
+    first_byte_seconds,
+    read_seconds,
+    stall_seconds,
+)
 from kv_cache_rl.sim.hierarchy.state import (
     AGES,
-    ASKED,
     BEFORE,
     CHAINED,
     CLASSES,
     CLOCK,
     DEMAND,
     DONE,
-    DOWN,
-    DRAINED,
     FREQUENCY,
     HORIZON,
     KIND,
     LAST,
-    LATENCY,
     LEFT,
     LEVEL,
     LISTED,
-    LOSS,
-    LOSSES,
     MAX_PREFETCH,
     NONE,
-    ONE_WAY,
-    OVERLAP,
     PEAK,
     PENDING,
     PLACE,
@@ -46,20 +45,16 @@ from kv_cache_rl.sim.hierarchy.state import (
     PREFETCH,
     PREFETCHES,
     PREFETCHING,
-    QUIET,
-    READ,
     RECENT,
     RECOMPUTE,
     RECOMPUTED,
     RING,
     SECONDS,
-    SIZE,
     SQUEEZED,
     STEPWISE,
     SUCCESSORS,
     TIER,
     TOP,
-    UP,
     USED,
     USEFUL,
     USES,
@@ -70,7 +65,6 @@ from kv_cache_rl.sim.hierarchy.state import (
 _WINDOWED, _REGRET, _TTL = (RANK_IDS[name] for name in ("windowed_recency", "regret_aware", "ttl"))
 _TINYLFU = POLICY_IDS["tinylfu"]
 _RELEARN = 16_384
-_FOREVER = 1e300
 
 
 @uncounted
@@ -152,79 +146,17 @@ def _found(s, p, t):
 
 
 @uncounted
-def _compute_seconds(s, p, depth):
-    """Seconds to compute a page and write its bytes where the GPU computes."""
-    return s.table[LOSSES + depth + 1] - s.table[LOSSES + depth] + s.page[p, SIZE] / s.rates[0, ONE_WAY]
-
-
-@uncounted
-def _first_byte(s, t):
-    """Seconds until the first byte of a page of a lower tier has come up to the fastest."""
-    wait = s.rates[t, READ] + s.rates[0, WRITE]
-    for link in range(1, t + 1):
-        wait += s.rates[link, LATENCY]
-    return wait
-
-
-@uncounted
-def _faster_to_compute(s, p, t, depth):
-    """Whether a page of a lower tier is computed anew: where that takes less time than loading it over links at rest."""
-    slowest = np.inf
-    for link in range(1, t + 1):
-        slowest = min(slowest, s.rates[link, ONE_WAY])
-    return s.rates[0, WRITE] + _compute_seconds(s, p, depth) < _first_byte(s, t) + bytes_of(s, p) / slowest
-
-
-@uncounted
 def _fetch(s, p, t, depth):
     """Asks for a page that is not in the fastest tier: returns seconds of compute, and of waiting for the first byte."""
-    if t == NONE or (s.settings[RECOMPUTE] == 1 and _faster_to_compute(s, p, t, depth)):
+    if t == NONE or (s.settings[RECOMPUTE] == 1 and faster_to_compute(s, p, t, depth)):
         if t != NONE:
             s.counters[RECOMPUTED] += 1
         if s.page[p, TIER] > 0:
             leave(s, p)
             s.page[p, LEVEL] = 0
-        return _compute_seconds(s, p, depth), s.rates[0, WRITE]
+        return compute_seconds(s, p, depth), s.rates[0, WRITE]
     book(s, t, TOP, p, DEMAND)
-    return 0.0, _first_byte(s, t)
-
-
-@uncounted
-def _read(s, p):
-    """Seconds to read a page where the GPU computes; a compressed one may cost answers."""
-    s.clocks[LOSS] += s.table[s.page[p, LEVEL]]
-    return s.rates[0, READ] + bytes_of(s, p) / s.rates[0, ONE_WAY]
-
-
-@uncounted
-def _catch_up(s):
-    """Lets what is under way proceed to the present."""
-    elapsed = s.clocks[SECONDS] - s.clocks[DRAINED]
-    for link in range(1, len(s.tiers)):
-        drain(s.rates[link], elapsed)
-    s.clocks[DRAINED] = s.clocks[SECONDS]
-
-
-@uncounted
-def _stall(s):
-    """Seconds until the bytes asked for are here; where nothing overlaps, until every link is quiet."""
-    longest = 0.0
-    for link in range(1, len(s.tiers)):
-        longest = max(longest, _link_seconds(s, link))
-    for link in range(1, len(s.tiers)):
-        if s.rates[link, UP] > 0.0 or s.rates[link, DOWN] > 0.0:
-            drain(s.rates[link], longest - s.rates[link, QUIET])
-        s.tiers[link, ASKED] = 0
-    s.clocks[DRAINED] += longest
-    return longest
-
-
-@uncounted
-def _link_seconds(s, link):
-    s.rates[link, QUIET] = cross(np.float64(s.tiers[link, ASKED]), s.rates[link])
-    if s.settings[OVERLAP] == 0:
-        s.rates[link, QUIET] += drain(s.rates[link], _FOREVER)
-    return s.rates[link, QUIET]
+    return 0.0, first_byte_seconds(s, t)
 
 
 @uncounted
@@ -263,9 +195,9 @@ def _access(s, p):
     if t == 0:
         _touch(s, p)
     else:
-        _catch_up(s)
+        catch_up(s)
         compute, wait = _fetch(s, p, t, TOP)
-    read = _read(s, p)
+    read = read_seconds(s, p)
     if t != 0:
         target = t - 1 if s.settings[STEPWISE] == 1 and s.page[p, TIER] != NONE else TOP
         if s.page[p, TIER] != NONE:
@@ -276,9 +208,9 @@ def _access(s, p):
             learn(s, s.counters[BEFORE], p)
         s.counters[BEFORE] = p
         if quiet:
-            _catch_up(s)
+            catch_up(s)
         quiet &= _prefetch(s, p) == 0
-    return compute + wait + read + (0.0 if quiet else _stall(s))
+    return compute + wait + read + (0.0 if quiet else stall_seconds(s))
 
 
 @uncounted
@@ -287,14 +219,14 @@ def lru_seconds(s, p, source, moved):
     compute, wait = (0.0, 0.0) if source == 0 else _fetch(s, p, source, TOP)
     for t in range(min(moved, len(s.tiers) - 1)):
         book(s, t, t + 1, p, DEMAND)
-    return compute + wait + _read(s, p) + (0.0 if source == 0 else _stall(s))
+    return compute + wait + read_seconds(s, p) + (0.0 if source == 0 else stall_seconds(s))
 
 
 @uncounted
 def _request(s, blocks, r):
     """One request of a prefix-tree trace; returns its seconds."""
     n, found, compute, wait, read = len(blocks), 0, 0.0, 0.0, 0.0
-    _catch_up(s)
+    catch_up(s)
     while found < n and s.page[blocks[found], TIER] != NONE:
         found += 1
     for i in range(n - 1, -1, -1):
@@ -304,13 +236,13 @@ def _request(s, blocks, r):
         _found(s, p, t)
         if t == 0:
             s.hits[r] += 1
-            read += _read(s, p)
+            read += read_seconds(s, p)
             _touch(s, p)
             continue
         seconds, first_byte = _fetch(s, p, t, i)
         compute += seconds
         wait = max(wait, first_byte)
-        read += _read(s, p)
+        read += read_seconds(s, p)
         if s.page[p, TIER] == 0:
             _touch(s, p)
             continue
@@ -320,7 +252,7 @@ def _request(s, blocks, r):
             queues.announced(s, TOP, p)
         enter(s, TOP, p)
     make_room(s, TOP, np.int64(0), DEMAND)
-    return compute + wait + read + _stall(s)
+    return compute + wait + read + stall_seconds(s)
 
 
 @uncounted

@@ -45,7 +45,8 @@ class Scenario:
     recompute: bool = False
     """Whether a page found in a lower tier is computed anew where that takes less time than loading it."""
     squeeze: str = "fp16"
-    """Lowest precision to which a victim is compressed in place before it has to leave."""
+    """Lowest precision to which a victim is compressed in place before it has to leave. Where all pages are equal and the room
+    asked for is that of a page, the victim leaves all the same: what it saves then is bytes on the links and room below."""
     promotion: str = "top"
     """Where a page goes that is asked for in a lower tier: to the `top`, or one `step` up (plain page traces only)."""
     hardware: str = "a100-llama-3.1-8b"
