@@ -348,3 +348,16 @@ def test_pieces_of_work_cover_everything_once():
     for count in (1, 7, 100, 3000):
         for several in (1, 2, 64):
             assert [index for part in workers.parts(count, several) for index in part] == list(range(count))
+
+
+def test_an_interrupt_keeps_what_the_workers_were_about_to_finish(monkeypatch):
+    def interrupted(futures):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(workers, "as_completed", interrupted)
+    found = []
+    with pytest.raises(KeyboardInterrupt):
+        for index, value in spread(abs, [-3, -2, -1], workers=3):
+            found.append((index, value))
+    assert sorted(found) == [(0, 3), (1, 2), (2, 1)]
