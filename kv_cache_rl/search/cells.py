@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -192,12 +192,3 @@ def without_repeats(cells: Iterable[Cell]) -> list[Cell]:
         same = not cell.source.seeded and cell.decider.policy != "random"
         found.setdefault((cell.source, cell.setting, cell.decider, None if same else cell.seed), cell)
     return list(found.values())
-
-
-def single(name: str, capacity: int) -> Setting:
-    """The setting of one tier with room for so many blocks."""
-    return Setting(name, (("gpu", capacity),))
-
-
-def with_seed(cells: Sequence[Cell], seed: int | None) -> list[Cell]:
-    return [replace(cell, seed=seed) for cell in cells]
