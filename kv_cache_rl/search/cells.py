@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ def code_digest() -> str:
     root = Path(__file__).parents[1]
     digest = hashlib.sha256(__version__.encode())
     own = [root / "search" / f"{name}.py" for name in ("cells", "settings", "sources")]
-    for path in sorted([*own, *(p for layer in ("core", "policies", "sim/hierarchy") for p in (root / layer).rglob("*.py"))]):
+    for path in sorted(
+        [*own, *(p for layer in ("core", "policies", "sim/hierarchy", "traces") for p in (root / layer).rglob("*.py"))]
+    ):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -125,11 +127,25 @@ def replayed(trace: Trace, scenario: Scenario, cell: Cell) -> dict:
 def check_tuning(decider: Decider, semantics: str) -> None:
     """Raises HierarchyError if the decider's tuning is not one its policy takes under these semantics."""
     known = PEER_POLICIES.get(decider.policy, {}) if semantics == LAB else {"window": 32, "regret": ()}
-    for key, _ in decider.tuning:
+    for key, value in decider.tuning:
         if key not in known:
             raise HierarchyError(
                 f"policy {decider.name!r} takes no {key!r} under {semantics}; it takes {', '.join(known) or 'nothing'}"
             )
+        if key == "regret" and not _is_regret(value):
+            raise HierarchyError(f"policy {decider.name!r}: regret = {value!r} must be [weight, decay, horizon in accesses]")
+        if key == "window" and not (_is_number(value) and isinstance(value, int) and value >= 1):
+            raise HierarchyError(f"policy {decider.name!r}: window = {value!r} must be a whole number from 1 on")
+        if key not in ("regret", "window") and not _is_number(value):
+            raise HierarchyError(f"policy {decider.name!r}: {key} = {value!r} must be a number; correct it")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_regret(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value)) and isinstance(value[2], int)
 
 
 @lru_cache(4)
@@ -176,12 +192,3 @@ def without_repeats(cells: Iterable[Cell]) -> list[Cell]:
         same = not cell.source.seeded and cell.decider.policy != "random"
         found.setdefault((cell.source, cell.setting, cell.decider, None if same else cell.seed), cell)
     return list(found.values())
-
-
-def single(name: str, capacity: int) -> Setting:
-    """The setting of one tier with room for so many blocks."""
-    return Setting(name, (("gpu", capacity),))
-
-
-def with_seed(cells: Sequence[Cell], seed: int | None) -> list[Cell]:
-    return [replace(cell, seed=seed) for cell in cells]

@@ -11,25 +11,15 @@ from kv_cache_rl.sim.hierarchy.peer_history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, block_bytes, laboratory, physical
 from kv_cache_rl.sim.hierarchy.state import POLICIES
 from kv_cache_rl.sim.hierarchy.trace import Trace
+from kv_cache_rl.traces.fields import LARGEST
 
 LAB = "kv-hierarchy-lab"
 SEMANTICS = ("default", LAB)
 TIERS = ("gpu", "peer_gpu", "host", "nvme")
 """Tiers at physical scale, fastest first."""
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-RULES = (
-    "footprint",
-    "prefetch",
-    "max_prefetch",
-    "overlap",
-    "compute_s",
-    "recompute",
-    "squeeze",
-    "promotion",
-    "hardware",
-    "work_class",
-)
-"""Settings that a scenario takes as they are."""
+RULES: dict[str, Any] = {rule.name: rule.default for rule in fields(Scenario) if rule.name != "tiers"}
+"""Setting that a scenario takes as it is -> its default."""
 
 Capacity = int | float | str
 """Blocks (5000), a share of the trace's distinct pages at fp16 (0.25, "25%"), or bytes ("80GB", "512MiB")."""
@@ -68,7 +58,7 @@ class Setting:
 
     def rule(self, name: str) -> Any:
         """The value of a rule, given or by default."""
-        return dict(self.rules).get(name, {f.name: f.default for f in fields(Scenario)}[name])
+        return dict(self.rules).get(name, RULES[name])
 
     def plays(self, policy: str) -> bool:
         """Whether this policy is replayed here: all of the sweep are, unless `policies` names some; the peer has but six."""
@@ -121,6 +111,13 @@ def capacity_of(value: Capacity, trace: Trace) -> int:
 
     A share is of all distinct pages at fp16, rounded up; blocks of unequal pages count with their mean size, rounded up.
     """
+    capacity = _capacity(value, trace)
+    if capacity > LARGEST:
+        raise HierarchyError(f"the capacity {value} is more than 63 bits can count; give a smaller one")
+    return capacity
+
+
+def _capacity(value: Capacity, trace: Trace) -> int:
     total = page_total(trace)
     read = parse_capacity(value) if isinstance(value, str) else value
     if isinstance(read, Bytes):
@@ -128,7 +125,7 @@ def capacity_of(value: Capacity, trace: Trace) -> int:
             raise HierarchyError(f"{read.count:,} bytes: {trace.name!r} does not know the bytes of its blocks; name a model")
         return read.count
     if isinstance(read, float):
-        if read <= 0:
+        if not 0 < read < np.inf:
             raise HierarchyError(f"the capacity {read} is no share; give more than 0")
         return int(np.ceil(round(read * (total or trace.blocks), 6)))
     if read <= 0:
@@ -171,7 +168,9 @@ def setting_of(table: Mapping[str, Any]) -> Setting:
     rest = dict(table)
     name = str(rest.pop("name", "") or "scenario")
     own = {key: rest.pop(key) for key in ("semantics", "model") if key in rest}
-    tiers = tuple(rest.pop("tiers", {}).items())
+    tiers = rest.pop("tiers", {})
+    if not isinstance(tiers, dict) or not all(isinstance(size, int | float | str) for size in tiers.values()):
+        raise HierarchyError(f"scenario {name!r}: tiers = {tiers} must be a table; write {{gpu = 5000, host = 0.5}}")
     numbers = rest.pop("laboratory", (1, 1))
     if not (isinstance(numbers, list | tuple) and len(numbers) == 2 and all(isinstance(n, int) and n > 0 for n in numbers)):
         raise HierarchyError(f"scenario {name!r}: laboratory = {numbers} must be [numerator, denominator], both positive")
@@ -180,7 +179,10 @@ def setting_of(table: Mapping[str, Any]) -> Setting:
         if key not in RULES:
             known = ("name", "tiers", "laboratory", "semantics", "model", "policies", *RULES)
             raise HierarchyError(f"scenario {name!r} has no setting {key!r}; use {', '.join(known)}")
-    return Setting(name, tiers, tuple(numbers), policies=policies, rules=tuple(sorted(rest.items())), **own)
+        kind = type(RULES[key])
+        if not isinstance(rest[key], int | float if kind is float else kind) or isinstance(rest[key], bool) != (kind is bool):
+            raise HierarchyError(f"scenario {name!r}: {key} = {rest[key]!r} must be like {RULES[key]!r}, its default")
+    return Setting(name, tuple(tiers.items()), tuple(numbers), policies=policies, rules=tuple(sorted(rest.items())), **own)
 
 
 def tier_capacities(scenario: Scenario) -> dict[str, int]:

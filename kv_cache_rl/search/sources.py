@@ -59,11 +59,13 @@ def from_workload(kind: str, name: str | None = None, **parameters: Any) -> Sour
     """The source that makes a synthetic workload. Raises HierarchyError for a name or a parameter that does not exist."""
     if kind not in (*WORKLOADS, "zipf"):
         raise HierarchyError(f"there is no workload {kind!r}; use one of {', '.join((*WORKLOADS, 'zipf'))}")
+    for parameter, value in parameters.items():
+        if not isinstance(value, int | float) or (isinstance(value, float) and parameter != "skew"):
+            raise HierarchyError(f"{kind}: {parameter} = {value!r} is no whole number; correct it")
     if kind == "zipf":
         for parameter in parameters:
             if parameter not in ZIPF:
                 raise HierarchyError(f"zipf has no parameter {parameter!r}; it takes {', '.join(ZIPF)}")
-        parameters = {key: value if key == "skew" else int(value) for key, value in parameters.items()}
     return Source(name or kind, None, kind, tuple(sorted(parameters.items())))
 
 

@@ -57,8 +57,15 @@ def _on_cores(work: Callable, items: Sequence, workers: int) -> Iterator[tuple[i
     pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_ignore_interrupt)
     try:
         waiting = {pool.submit(_several, work, items, part): part for part in parts(len(items), workers)}
-        for future in as_completed(waiting):
-            yield from zip(waiting[future], future.result(), strict=True)
+        try:
+            for future in as_completed(waiting):
+                yield from zip(waiting.pop(future), future.result(), strict=True)
+        except KeyboardInterrupt:  # Parts under way are finished all the same: their results are not thrown away.
+            pool.shutdown(wait=True, cancel_futures=True)
+            for future, part in waiting.items():
+                if not future.cancelled() and future.exception() is None:
+                    yield from zip(part, future.result(), strict=True)
+            raise
     except BrokenProcessPool:
         remedy = "it may have run out of memory. Finished work is saved: run the same again, with fewer --workers"
         raise WorkerError(f"one of {workers} worker processes died; {remedy}") from None

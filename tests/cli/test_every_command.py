@@ -109,7 +109,7 @@ def test_help_comes_without_loading_anything_heavy():
         (["hierarchy", "replay", "workload:rag_burst", "--capacity", "0"], "the capacity is 0 blocks; give at least 1"),
         (["hierarchy", "replay", "workload:rag_burst", "--capacity", "many"], "'many' is no capacity"),
         (
-            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "1GB"],
+            ["hierarchy", "replay", "workload:zipf", "--capacity", "1GB"],
             "the bytes of its blocks; name a model",
         ),
         (

@@ -47,6 +47,33 @@ def test_replay_gives_the_hit_rate_as_one_json_object(kv):
     assert said["regret_to_bound"] == said["bound_hit_rate"] - said["hit_rate"] > 0
 
 
+def test_a_seed_draws_the_workload_zero_included(kv):
+    def misses(text, *options):
+        return kv("hierarchy", "replay", text, "--policy", "lru", "--capacity", "20", *options, "--json").json["miss_count"]
+
+    assert misses("workload:rag_burst", "--seed", "0") == misses("workload:rag_burst,seed=0") != misses("workload:rag_burst")
+    for command in ("sweep", "ablation", "heldout workload:rag_burst"):
+        said = kv("hierarchy", *command.split(), "--seed", "-1")
+        assert said.code == 2 and "--seed" in said.err
+
+
+def test_a_capacity_in_bytes_takes_pages_as_large_as_they_are(kv):
+    options = ("--policy", "largest_first", "--json", "--capacity")
+    said = kv("hierarchy", "replay", "workload:rag_burst", *options, "100kB").json
+    assert said["capacity"] == 100_000 and said["peak_footprint_bytes"]["gpu"] <= 100_000
+    assert (
+        said["hit_rate"]
+        == kv("hierarchy", "replay", "workload:rag_burst", *options[:-1], "--tiers", "gpu=100kB").json["hit_rate"]
+    )
+    refused = kv("hierarchy", "replay", "workload:rag_burst", *options, "1kB")
+    assert refused.code == 2 and "tier 'gpu' holds 1000; enlarge the tier" in refused.err
+
+
+def test_one_step_up_is_refused_for_trees_under_lru_too(kv, tree):
+    said = kv("hierarchy", "replay", tree, "--policy", "lru", "--capacity", "60", "--promotion", "step")
+    assert said.code == 2 and "use promotion 'top'" in said.err
+
+
 def test_lru_over_runs_is_lru_block_by_block(kv, tree):
     options = ("hierarchy", "replay", tree, "--policy", "lru", "--capacity", "20,60,120,300", "--json")
     fast, slow = kv(*options).json["rows"], kv(*options, "--time-line", "4").json["rows"]

@@ -72,5 +72,10 @@ def test_zipf_is_seeded_and_as_skewed_as_asked():
     assert np.array_equal(trace.run_start, zipf(50, 200_000, 1.0, seed=3).run_start)
     assert not np.array_equal(trace.run_start, zipf(50, 200_000, 1.0, seed=4).run_start)
     assert zipf(50, 10, 0.0, page_bytes=7).page_bytes.tolist() == [7] * 50
+    for wrong in ({"skew": float("nan")}, {"skew": float("inf")}, {"seed": -1}):
+        with pytest.raises(HierarchyError, match="a skew and a seed from 0 on"):
+            zipf(10, 10, **wrong)
+    with pytest.raises(HierarchyError, match="at most 2,147,483,646 are supported"):
+        zipf(10**11, 10)
     with pytest.raises(HierarchyError, match="needs a page"):
         zipf(0, 10)

@@ -43,7 +43,17 @@ def test_a_share_of_pages_of_unequal_size_is_of_their_bytes():
     assert capacity_of(0.5, trace) == -(-int(trace.page_bytes.sum()) // 2)
 
 
-@pytest.mark.parametrize(("value", "words"), [(0, "give at least 1"), (0.0, "is no share"), ("1GB", "name a model")])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "give at least 1"),
+        (0.0, "is no share"),
+        (float("nan"), "is no share"),
+        ("1GB", "name a model"),
+        (10**22, "more than 63 bits can count; give a smaller one"),
+        (1e300, "more than 63 bits can count; give a smaller one"),
+    ],
+)
 def test_a_capacity_that_cannot_be_says_why(value, words):
     with pytest.raises(HierarchyError, match=words):
         capacity_of(value, in_blocks(EQUAL))

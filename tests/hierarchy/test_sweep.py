@@ -268,6 +268,17 @@ def test_the_committed_sweep_holds_every_workload_and_policy():
         ({"scenarios": [{"name": "a", "semantics": LAB, "tiers": {"gpu": 4}}]}, "has tiers of its own"),
         ({"scenarios": [{"name": "a", "semantics": LAB, "overlap": True}]}, "knows only footprint and prefetch; drop overlap"),
         ({"scenarios": [{"name": "a", "laboratory": [1, 0]}]}, r"must be \[numerator, denominator\], both positive"),
+        ({"policies": "lru"}, "policies = 'lru' must be a list"),
+        ({"policies": [3]}, r"policies = \[3\] must be a list"),
+        ({"policies": [{"policy": "regret_aware", "regret": [1, 2]}]}, r"regret = \(1, 2\) must be \[weight, decay, horizon"),
+        ({"policies": [{"policy": "windowed_recency", "window": 0}]}, "window = 0 must be a whole number from 1 on"),
+        ({"policies": [{"policy": "windowed_recency", "window": "x"}]}, "window = 'x' must be a whole number from 1 on"),
+        ({"workloads": [{"workload": "rag_burst", "pages": "x"}]}, "rag_burst: pages = 'x' is no whole number"),
+        ({"workloads": [{"workload": "rag_burst", "pages": [1]}]}, "neither a number nor a text"),
+        ({"workloads": [{"workload": "zipf", "pages": "x"}]}, "zipf: pages = 'x' is no whole number"),
+        ({"scenarios": [{"name": "a", "tiers": 5}]}, "scenario 'a': tiers = 5 must be a table"),
+        ({"scenarios": [{"name": "a", "compute_s": "x"}]}, "scenario 'a': compute_s = 'x' must be like 0.0, its default"),
+        ({"scenarios": [{"name": "a", "prefetch": "yes"}]}, "scenario 'a': prefetch = 'yes' must be like False, its default"),
         ({"seeds": [-1]}, "must be a list of whole numbers from 0 on"),
         ({"cores": 3}, "a sweep has no key 'cores'"),
     ],
@@ -337,3 +348,16 @@ def test_pieces_of_work_cover_everything_once():
     for count in (1, 7, 100, 3000):
         for several in (1, 2, 64):
             assert [index for part in workers.parts(count, several) for index in part] == list(range(count))
+
+
+def test_an_interrupt_keeps_what_the_workers_were_about_to_finish(monkeypatch):
+    def interrupted(futures):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(workers, "as_completed", interrupted)
+    found = []
+    with pytest.raises(KeyboardInterrupt):
+        for index, value in spread(abs, [-3, -2, -1], workers=3):
+            found.append((index, value))
+    assert sorted(found) == [(0, 3), (1, 2), (2, 1)]

@@ -17,7 +17,7 @@ from kv_cache_rl.cli.hierarchy.options import (
     source_at,
     waiting,
 )
-from kv_cache_rl.cli.options import AsJson, Seed, console, print_json
+from kv_cache_rl.cli.options import AsJson, console, print_json
 
 STEPS = (1, 2, 3, 5)
 """Where the default capacities lie in each decade."""
@@ -37,7 +37,7 @@ def run_mrc(
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(help="Draws the blocks of the sampled curve.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Print the exact hit rate of LRU by capacity, from one pass over the trace, a sampled one with its error, and the bound.

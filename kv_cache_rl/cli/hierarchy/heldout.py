@@ -22,7 +22,7 @@ from kv_cache_rl.cli.options import AsJson, console, print_json
 def run_heldout(
     trace: TraceFile,
     policy: Annotated[list[str] | None, typer.Option("--policy", "-p", help="Compared with lru; by comma or repeated.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Each halves the sessions anew. Default: 0, 1, 2.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Each halves the sessions anew. Default: 0, 1, 2.", min=0)] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", min=100)] = 2000,
     format: Format = None,
     selection: Selection = None,

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.trace import Trace
 
 BELADY = "belady"
-PREFIX = "workload:"
 
 TraceFile = Annotated[
     str,
@@ -53,7 +52,7 @@ def policies_of(values: list[str] | None, default: str = "lru", bound: bool = Tr
 
 def source_at(text: str, format: str | None, selection: str | None, jitter_seed: int | None) -> "Source":
     """The trace file or workload of that name. Raises BadInput for options that do not fit it."""
-    from kv_cache_rl.search.sources import parse_source
+    from kv_cache_rl.search.sources import PREFIX, parse_source
     from kv_cache_rl.sim.hierarchy.load import LOADERS, SELECTIONS
 
     given: dict[str, Any] = {"format": format, "selection": selection, "jitter_seed": jitter_seed}

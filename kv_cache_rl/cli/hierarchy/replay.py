@@ -20,7 +20,7 @@ from kv_cache_rl.cli.hierarchy.options import (
     read_trace,
     source_at,
 )
-from kv_cache_rl.cli.options import AsJson, Seed, console, print_json
+from kv_cache_rl.cli.options import AsJson, console, print_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.runs import Pieces
@@ -73,7 +73,7 @@ def replay_rows(
 
 def counts_blocks(trace: "Trace", scenario: "Scenario") -> bool:
     """Whether a scenario is one tier with room for a number of equal blocks and nothing else."""
-    plain = scenario.footprint == scenario.squeeze == "fp16"
+    plain = scenario.footprint == scenario.squeeze == "fp16" and scenario.promotion == "top"
     return plain and len(scenario.tiers) == 1 and isinstance(trace.page_bytes, int) and trace.page_bytes == 0
 
 
@@ -155,7 +155,7 @@ def run_replay(
     policy: Annotated[list[str] | None, typer.Option("--policy", "-p", help="By comma or repeated; belady: the bound.")] = None,
     capacity: Annotated[
         list[str] | None,
-        typer.Option(help="Of a single tier: blocks (5000), a share (25%), bytes with --model."),
+        typer.Option(help="Of a single tier: blocks (5000), a share (25%); bytes (2MB) where pages have some, or with --model."),
     ] = None,
     tiers: Annotated[
         list[str] | None, typer.Option(help="Several tiers, of gpu, peer_gpu, host, nvme: gpu=80GB,host=1TB or in blocks.")
@@ -172,29 +172,30 @@ def run_replay(
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Draws workload:NAME (default: its own seed) and `random` (0).", min=0)] = None,
     time_line: Annotated[int, typer.Option(help="Also hit rate and latency in so many parts of the run (--json).", min=0)] = 0,
     by_sequence: Annotated[bool, typer.Option("--by-sequence", help="Also give the hits of every session (--json).")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Replay a trace under policies; hit rates, misses, latencies, bytes, and the regret to the bound that applies.
 
-    One policy at one capacity gives one JSON object, several give {"rows": [...]}. `seed` draws `random` and workload:NAME.
+    One policy at one capacity gives one JSON object, several give {"rows": [...]}.
 
     Example: kv-cache-rl hierarchy replay workload:rag_burst --policy lru,sieve,belady --capacity 20,40
     """
-    from kv_cache_rl.search.settings import in_blocks, with_model
+    from kv_cache_rl.search.settings import Bytes, in_blocks, parse_capacity, with_model
 
     names, source = policies_of(policy), source_at(trace, format, selection, jitter_seed)
     rules: dict[str, Any] = {"footprint": footprint, "squeeze": squeeze, "prefetch": prefetch, "overlap": overlap}
     rules |= {"compute_s": compute_s, "recompute": recompute, "promotion": promotion}
     rules |= {"hardware": hardware} if hardware else {}
     wanted, levels = names_of(capacity), names_of(tiers)
-    loaded = read_trace(source, seed or None, as_json)
-    sized = with_model(loaded, model) if model else loaded if levels else in_blocks(loaded)
+    loaded = read_trace(source, seed, as_json)
+    own = levels or any(isinstance(parse_capacity(value), Bytes) for value in wanted)
+    sized = with_model(loaded, model) if model else loaded if own else in_blocks(loaded)
     scenarios = scenarios_of(sized, wanted, levels, rules)
     with Bar("replay", as_json) as bar:
-        rows = replay_rows(sized, scenarios, names, seed, time_line, by_sequence, bar)
+        rows = replay_rows(sized, scenarios, names, seed or 0, time_line, by_sequence, bar)
     if as_json:
         print_json(rows[0] if len(rows) == 1 else {"rows": rows})
     else:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from kv_cache_rl.search.sweep import Sweep
 
 Out = Annotated[Path, typer.Option(help="Folder for the rows and the artifacts; a sweep interrupted there goes on.")]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Seeds instead of those of the definition; repeat for several.")]
+Seeds = Annotated[
+    list[int] | None, typer.Option("--seed", help="Seeds instead of those of the definition; repeat for several.", min=0)
+]
 
 
 def swept(sweep: "Sweep", out: Path, workers: int | None, ray: str | None, quiet: bool) -> list[dict]:

@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 
 from kv_cache_rl.core.precision import PRECISIONS
+from kv_cache_rl.sim.hierarchy.columns import MOST_BLOCKS
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.trace import Trace
 from kv_cache_rl.sim.hierarchy.trace import pages as page_trace
@@ -121,8 +122,11 @@ def mixed_locality(pages: int = 112, length: int = 360, seed: int = 31, scalars:
 
 def zipf(pages: int, accesses: int, skew: float = 1.0, seed: int = 0, page_bytes: np.ndarray | int = 0) -> Trace:
     """Independent accesses with P(r-th most popular page) proportional to r^-skew; popularity has nothing to do with the id."""
-    if pages < 1 or accesses < 1 or skew < 0:
-        raise HierarchyError(f"a Zipf trace needs a page, an access and a skew from 0 on, not {pages}, {accesses} and {skew:g}")
+    if pages < 1 or accesses < 1 or not 0 <= skew < np.inf or seed < 0:
+        given = f"{pages}, {accesses}, {skew:g} and {seed}"
+        raise HierarchyError(f"a Zipf trace needs a page, an access, a skew and a seed from 0 on, not {given}")
+    if pages > MOST_BLOCKS:
+        raise HierarchyError(f"a Zipf trace of {pages:,} pages is too large; at most {MOST_BLOCKS:,} are supported")
     rng = np.random.default_rng(seed)
     below = np.cumsum(np.arange(1, pages + 1, dtype=np.float64) ** -skew)
     ranks = np.searchsorted(below, rng.random(accesses) * below[-1], side="right")

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from inspect import signature
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,12 @@ def load_trace(path: str | Path, format: str | None = None, *, jitter_seed: int 
         problem = f"a trace in {name} format names no blocks" if name in WITHOUT_BLOCKS else f"unknown format {shown(name)}"
         remedy = f"give one of {', '.join(LOADERS)}"
         raise place_of(path).error(problem, remedy + (" (arrivals and lengths are for the serving world)"))
-    try:
-        trace = LOADERS[name](path, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise ValueError(
-            f"the loader of {name} traces has no such option ({error}); see kv_cache_rl.sim.hierarchy.load"
-        ) from None
+    known = list(signature(LOADERS[name]).parameters)[1:]
+    for option in options:
+        if option not in known:
+            takes = f"they take {', '.join(known)}" if known else "they take none"
+            raise place_of(path).error(f"{name} traces have no option {option!r}", f"leave it out; {takes}")
+    trace = LOADERS[name](path, **options)
     return trace if jitter_seed is None else jitter(trace, jitter_seed)
 
 
@@ -97,7 +96,7 @@ class SessionColumns:
 def load_claude_code(path: str | Path, *, selection: str = "all", seed: int | None = None) -> Trace:
     """Sessions overlaid on one clock: `all` started uniformly over 8 hours, or `headroom`: 60 of middling length over one."""
     if selection not in SELECTIONS:
-        raise ValueError(f"unknown selection {selection!r}; choose one of {', '.join(SELECTIONS)}")
+        raise place_of(path).error(f"unknown selection {selection!r}", f"choose one of {', '.join(SELECTIONS)}")
     chosen = SELECTIONS[selection]
     rng = random.Random(chosen.seed if seed is None else seed)
     sessions = [session for session in _distinct_sessions(path, chosen) if session is not None]
