@@ -1,7 +1,9 @@
 """One evaluation as a function: what `vf-eval` does, with a callback per rollout and rows in place of a dashboard."""
 
 import asyncio
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -53,7 +55,22 @@ def evaluate(
     )
     if not quiet:
         setup_logging("INFO")
-    return asyncio.run(played(config, folder, resume, on_rollout or (lambda row: None)))
+    with rarely_collected():
+        return asyncio.run(played(config, folder, resume, on_rollout or (lambda row: None)))
+
+
+@contextmanager
+def rarely_collected() -> Iterator[None]:
+    """Lets Python's cycle collector look at what is new only, and seldom: dialogues are trees, and walking over them and all
+    loaded modules again and again takes an eighth of an evaluation's CPU seconds."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 async def played(config: EvalConfig, folder: Path, resume: bool, on_rollout: Callable[[dict], None]) -> list[dict]:
