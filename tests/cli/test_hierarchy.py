@@ -216,3 +216,12 @@ def test_bench_compares_with_a_peer_and_gives_machine_facts(kv):
     assert plain["ratio"] == plain["value"] / plain["peer_value"]
     assert plain["target"] == 1e7
     assert found["machine"]["processor"]
+
+
+def test_lru_that_knows_which_sessions_ended_is_for_prefix_trees_in_one_tier_of_blocks(kv, tree):
+    rows = kv("hierarchy", "replay", str(tree), "--policy", "lru,lru_ended,belady", "--capacity", "60", "--json").json["rows"]
+    rate = {row["policy"]: row["hit_rate"] for row in rows}
+    assert max(rate["lru"], rate["lru_ended"]) <= rate["belady"] and rate["lru_ended"] > 0
+    for trace, *options in (["workload:rag_burst"], [str(tree), "--model", "llama-3.1-8b"]):
+        said = kv("hierarchy", "replay", trace, "--policy", "lru_ended", "--capacity", "1GB" if options else "20", *options)
+        assert said.code == 2 and "lru_ended counts hits of a prefix-tree trace in one tier of blocks" in said.err

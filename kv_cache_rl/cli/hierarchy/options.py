@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.trace import Trace
 
 BELADY = "belady"
+ENDED = "lru_ended"
+"""LRU that is told when a session has ended, whose blocks leave first."""
 
 TraceFile = Annotated[
     str,
@@ -46,7 +48,7 @@ def policies_of(values: list[str] | None, default: str = "lru", bound: bool = Tr
     """The named policies. Raises BadInput for one that does not exist."""
     from kv_cache_rl.sim.hierarchy.state import POLICIES
 
-    known = [*POLICIES, BELADY] if bound else list(POLICIES)
+    known = [*POLICIES, ENDED, BELADY] if bound else list(POLICIES)
     return [choose("policy", name, known) for name in names_of(values) or [default]]
 
 

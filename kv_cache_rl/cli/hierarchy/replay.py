@@ -8,6 +8,7 @@ import typer
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
     BELADY,
+    ENDED,
     Bar,
     Format,
     JitterSeed,
@@ -62,9 +63,13 @@ def replay_rows(
             if policy == BELADY:
                 rows.append(bound)
             else:
-                fast = lean and policy == "lru" and counts_blocks(trace, scenario)
+                fast = lean and counts_blocks(trace, scenario)
+                if policy == ENDED and not (fast and trace.chained):
+                    raise BadInput(f"{ENDED} counts hits of a prefix-tree trace in one tier of blocks, and nothing else; use lru")
                 row = (
-                    run_length_row(trace, scenario, cut) if fast else engine_row(trace, scenario, policy, seed, points, sequences)
+                    run_length_row(trace, scenario, policy, cut)
+                    if fast and policy in ("lru", ENDED)
+                    else engine_row(trace, scenario, policy, seed, points, sequences)
                 )
                 rows.append(beside_bound(row, bound))
             bar(len(rows), len(scenarios) * len(policies))
@@ -91,10 +96,10 @@ def hits_row(trace: "Trace", scenario: "Scenario", policy: str, method: str, hit
     return {**head(trace, scenario, policy, method), **counts}
 
 
-def run_length_row(trace: "Trace", scenario: "Scenario", cut: "Pieces | None") -> dict[str, Any]:
+def run_length_row(trace: "Trace", scenario: "Scenario", policy: str, cut: "Pieces | None") -> dict[str, Any]:
     from kv_cache_rl.sim.hierarchy.runs import lru
 
-    return hits_row(trace, scenario, "lru", RUN_LENGTH, lru(trace, scenario.tiers[0].capacity, cut))
+    return hits_row(trace, scenario, policy, RUN_LENGTH, lru(trace, scenario.tiers[0].capacity, cut, policy == ENDED))
 
 
 def bound_row(trace: "Trace", scenario: "Scenario", cut: "Pieces | None") -> dict[str, Any]:
@@ -152,7 +157,10 @@ def show(rows: Sequence[dict], trace: "Trace") -> None:
 
 def run_replay(
     trace: TraceFile,
-    policy: Annotated[list[str] | None, typer.Option("--policy", "-p", help="By comma or repeated; belady: the bound.")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option("--policy", "-p", help="By comma or repeated; belady: the bound; lru_ended: LRU told when sessions end."),
+    ] = None,
     capacity: Annotated[
         list[str] | None,
         typer.Option(help="Of a single tier: blocks (5000), a share (25%); bytes (2MB) where pages have some, or with --model."),
