@@ -1,22 +1,16 @@
 """Windows cut from published traces play through every command that takes scenarios."""
 
-from pathlib import Path
-
 import pytest
 
-TRACES = Path(__file__).parents[3] / "shared" / "traces"
 FILES = {
-    "claude-code": TRACES / "claude-code" / "cc_sessions_rle.jsonl.gz",
-    "mooncake": TRACES / "mooncake" / "conversation_trace.jsonl.gz",
+    "claude-code": "claude-code/cc_sessions_rle.jsonl.gz",
+    "mooncake": "mooncake/conversation_trace.jsonl.gz",
 }
 
 
 @pytest.fixture(params=FILES)
-def trace(request):
-    path = FILES[request.param]
-    if not path.is_file():
-        pytest.skip(f"the published trace is not here: {path.name}")
-    return path
+def trace(request, real):
+    return real(FILES[request.param])
 
 
 def test_windows_of_a_trace_are_cut_verified_replayed_and_evaluated_with_the_same_scores(kv, environment, trace):

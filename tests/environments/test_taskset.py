@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 
 import pytest
 import verifiers.v1 as vf
@@ -73,11 +72,8 @@ def test_a_trace_file_that_is_not_there_is_named():
 
 
 @pytest.mark.parametrize("name", ["claude-code/cc_sessions_rle.jsonl.gz", "mooncake/conversation_trace.jsonl.gz"])
-def test_a_real_trace_becomes_tasks_that_play(name):
-    path = Path(__file__).resolve().parents[3] / "shared" / "traces" / name
-    if not path.exists():
-        pytest.skip(f"the published trace {path.name} is not on this machine")
-    [task] = tasks(trace=str(path), difficulty="medium")
+def test_a_real_trace_becomes_tasks_that_play(name, real):
+    [task] = tasks(trace=str(real(name)), difficulty="medium")
     best = [[list(call) for call in step] for step in task.scenario.best_log]
     assert task.scenario.difficulty == "medium"
     assert scored(task, best).reward == pytest.approx(task.scenario.best, abs=6e-7)

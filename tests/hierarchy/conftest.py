@@ -1,6 +1,5 @@
 """The golden results of kv-hierarchy-lab and the published traces where they are at hand; its sweep and ablation run once."""
 
-import gzip
 import json
 import sys
 from pathlib import Path
@@ -14,7 +13,6 @@ from kv_cache_rl.sim.hierarchy.load import load_trace
 from kv_cache_rl.sim.hierarchy.reproduce import sweep_rows
 
 GOLDEN = Path(__file__).parents[2] / "../shared/golden/hierarchy"
-PUBLISHED = Path(__file__).parents[2] / "../shared/traces"
 
 
 @pytest.fixture(scope="session")
@@ -43,31 +41,14 @@ def ablation():
 
 
 @pytest.fixture(scope="session")
-def published():
+def published(real):
     """published(name, **options) → a published trace, loaded once, or a skipped test that says where it was looked for."""
     loaded = {}
 
     def find(name, **options):
-        path = PUBLISHED / name
-        if not path.is_file():
-            pytest.skip(f"the published trace {name} is not under {PUBLISHED.resolve()}: ../shared is absent")
         key = (name, *sorted(options.items()))
         if key not in loaded:
-            loaded[key] = load_trace(path, **options)
+            loaded[key] = load_trace(real(name), **options)
         return loaded[key]
 
     return find
-
-
-@pytest.fixture
-def lines(tmp_path):
-    """lines(records, name) → the path of a file of these lines (text, or objects for JSON), gzip if named .gz."""
-
-    def write(records, name="trace.jsonl"):
-        texts = [record if isinstance(record, str) else json.dumps(record) for record in records]
-        data = "".join(text + "\n" for text in texts).encode()
-        path = tmp_path / name
-        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-        return path
-
-    return write

@@ -49,9 +49,9 @@ def same(left, right):
     return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in columns)
 
 
-def test_sessions_are_overlaid_on_one_clock_with_ids_of_their_own(lines):
+def test_sessions_are_overlaid_on_one_clock_with_ids_of_their_own(write):
     first = session("a", [call(0, [[5, 2]]), agent(1, [call(2, [[WIDE - 1, 2]])]), call(9, [[5, 2], [900, 1]])])
-    path = lines([first, session("b", [call(0, [[5, 3]])])], "sessions.jsonl.gz")
+    path = write([first, session("b", [call(0, [[5, 3]])])], "sessions.jsonl.gz")
     trace = load_trace(path)
     assert (trace.chained, trace.block_tokens, trace.blocks, trace.name) == (True, 64, 5 + 3, "sessions.jsonl.gz")
     assert trace.sequence.tolist() in ([0, 0, 0, 1], [1, 0, 0, 0])
@@ -63,24 +63,24 @@ def test_sessions_are_overlaid_on_one_clock_with_ids_of_their_own(lines):
     assert load_trace(path, seed=1).time_s.tolist() != trace.time_s.tolist() == load_trace(path, seed=0).time_s.tolist()
 
 
-def test_exact_duplicates_of_a_session_are_dropped_flagged_or_not(lines):
+def test_exact_duplicates_of_a_session_are_dropped_flagged_or_not(write):
     calls = [call(0, [[1, 2]]), call(4, [[1, 3]])]
     copies = [session("a", calls), session("b", calls), session("c", [call(0, [[1, 9]])], exact_duplicate=True)]
-    trace = load_trace(lines(copies))
+    trace = load_trace(write(copies))
     assert (trace.requests, trace.accesses, trace.sequence.tolist()) == (2, 5, [0, 0])
 
 
-def test_mooncake_ids_keep_all_63_bits_and_what_extends_a_request_is_its_sequence(lines):
+def test_mooncake_ids_keep_all_63_bits_and_what_extends_a_request_is_its_sequence(write):
     ids = [7, WIDE, WIDE - 1, 3]
-    trace = load_trace(lines([mooncake(0, ids[:2]), mooncake(0, [9]), mooncake(3000, ids), mooncake(3000, [9, 11])]))
+    trace = load_trace(write([mooncake(0, ids[:2]), mooncake(0, [9]), mooncake(3000, ids), mooncake(3000, [9, 11])]))
     assert paths_of(trace) == [[0, 1], [2], [0, 1, 3, 4], [2, 5]]
     assert trace.sequence.tolist() == [0, 1, 0, 1]
     assert trace.ends.tolist() == [False, False, True, True]
     assert trace.time_s.tolist() == [0, 0, 3, 3]  # equal times stay in file order
 
 
-def test_a_coarse_clock_is_jittered_on_request_within_its_tick_and_in_order(lines):
-    path = lines([mooncake(3000 * (at // 4), [at]) for at in range(12)])
+def test_a_coarse_clock_is_jittered_on_request_within_its_tick_and_in_order(write):
+    path = write([mooncake(3000 * (at // 4), [at]) for at in range(12)])
     plain, spread = load_trace(path), load_trace(path, jitter_seed=5)
     assert len(set(plain.time_s)) == 3
     assert len(set(spread.time_s)) == 12
@@ -89,12 +89,12 @@ def test_a_coarse_clock_is_jittered_on_request_within_its_tick_and_in_order(line
     assert np.array_equal(load_trace(path, jitter_seed=5).time_s, spread.time_s)
 
 
-def test_bailian_blocks_of_equal_content_differ_after_different_prefixes(lines):
+def test_bailian_blocks_of_equal_content_differ_after_different_prefixes(write):
     chat = {"timestamp": 0.5, "output_length": 1, "type": "text", "turn": 1, "input_length": 32}
     rows = [chat | {"chat_id": 1, "parent_chat_id": -1, "hash_ids": [2**64 - 1, 5]}]
     rows += [chat | {"chat_id": 2, "parent_chat_id": -1, "hash_ids": [8, 5]}]
     rows += [chat | {"chat_id": 3, "parent_chat_id": 1, "hash_ids": [2**64 - 1, 5]}]
-    trace = load_trace(lines(rows))
+    trace = load_trace(write(rows))
     assert paths_of(trace) == [[0, 1], [2, 3], [0, 1]]
     assert trace.sequence.tolist() == [0, 1, 0]
 
@@ -107,14 +107,14 @@ def test_the_labs_own_files_give_back_what_was_saved(tmp_path, name):
         assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_foreign_page_files_may_use_any_ids_and_give_sizes_line_by_line(lines):
+def test_foreign_page_files_may_use_any_ids_and_give_sizes_line_by_line(write):
     rows = [{"step": 0, "page": WIDE, "bytes": 7}, {"step": 0, "page": 5, "bytes": 9}, {"step": 2, "page": WIDE, "bytes": 7}]
-    trace = load_trace(lines([HEADER, *rows]))
+    trace = load_trace(write([HEADER, *rows]))
     assert expand(trace)[1].tolist() == [0, 1, 0]
     assert trace.page_bytes.tolist() == [7, 9]
     assert trace.time_s.tolist() == [0, 0, 2]
     runs = [{"time_s": 1, "runs": [[10, 2], [WIDE, 1]]}, {"time_s": 1, "sequence": 4, "runs": [[10, 1]]}]
-    assert paths_of(load_trace(lines([PATHS, *runs]))) == [[0, 1, 2], [0]]
+    assert paths_of(load_trace(write([PATHS, *runs]))) == [[0, 1, 2], [0]]
 
 
 @given(runs=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), min_size=1, max_size=20), base=st.integers(0, WIDE - 80))
@@ -198,9 +198,9 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_a_file_that_cannot_be_used_says_where_and_why(lines, case):
+def test_a_file_that_cannot_be_used_says_where_and_why(write, case):
     records, message = BAD_FILES[case]
-    path = lines(records)
+    path = write(records)
     with pytest.raises(TraceError) as caught:
         load_trace(path)
     assert caught.value.remedy
@@ -208,14 +208,14 @@ def test_a_file_that_cannot_be_used_says_where_and_why(lines, case):
         assert part in str(caught.value)
 
 
-def test_options_and_formats_that_do_not_exist_are_refused(lines):
-    path = lines([mooncake(0, [1])])
+def test_options_and_formats_that_do_not_exist_are_refused(write):
+    path = write([mooncake(0, [1])])
     with pytest.raises(ValueError, match="mooncake traces have no option 'seed'; leave it out; they take block_size"):
         load_trace(path, seed=1)
     with pytest.raises(ValueError, match="unknown format 'csv'; give one of claude-code, mooncake, bailian, lab"):
         load_trace(path, format="csv")
     with pytest.raises(ValueError, match="unknown selection 'some'; choose one of all, headroom"):
-        load_trace(lines([session("a", [call(0, [[1, 1]])])]), selection="some")
+        load_trace(write([session("a", [call(0, [[1, 1]])])]), selection="some")
 
 
 @pytest.mark.parametrize(
