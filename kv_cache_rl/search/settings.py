@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl.sim.hierarchy.peer_history import PEER_POLICIES
-from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, block_bytes, laboratory, physical
+from kv_cache_rl.sim.hierarchy.peer_spec import laboratory
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, block_bytes, physical
 from kv_cache_rl.sim.hierarchy.state import POLICIES
 from kv_cache_rl.sim.hierarchy.trace import Trace
 from kv_cache_rl.traces.fields import LARGEST

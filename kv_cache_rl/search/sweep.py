@@ -176,6 +176,6 @@ def warm_up() -> None:
     """Loads or compiles the engine in this process."""
     from kv_cache_rl.search.sources import from_workload
     from kv_cache_rl.sim.hierarchy.engine import run
-    from kv_cache_rl.sim.hierarchy.spec import laboratory
+    from kv_cache_rl.sim.hierarchy.peer_spec import laboratory
 
     run(from_workload("chat_continuation").trace(), laboratory(), "lru")

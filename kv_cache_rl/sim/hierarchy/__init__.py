@@ -12,9 +12,10 @@ _HOME = {
     "engine": ("Run", "run"),
     "generate": ("WORKLOADS", "workload", "zipf"),
     "load": ("load_trace",),
+    "peer_spec": ("laboratory",),
     "runs": ("lru", "lru_curve", "stack_distances"),
     "sampled": ("sampled_curve",),
-    "spec": ("HierarchyError", "Scenario", "Tier", "block_bytes", "laboratory", "one_tier", "physical"),
+    "spec": ("HierarchyError", "Scenario", "Tier", "block_bytes", "one_tier", "physical"),
     "state": ("POLICIES", "check", "new_state"),
     "trace": ("Trace", "pages"),
 }

@@ -6,6 +6,9 @@ Source: kv-hierarchy-lab at commit 222356d.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from kv_cache_rl.core.hardware import Link
+from kv_cache_rl.sim.hierarchy.spec import Scenario, Tier
+
 DECODE_PENALTY_MS = {"fp16": 0.0, "fp8": 0.01, "int4": 0.03, "int2": 0.06}
 """Precision -> milliseconds added to each hit and each transfer of such a page, whatever its size."""
 
@@ -32,6 +35,26 @@ BASE_TIERS = (
 def tiers_over(divisor: int) -> tuple[PeerTier, ...]:
     """The base tiers, each with its capacity divided by `divisor` and rounded down."""
     return tuple(tier._replace(capacity_bytes=tier.capacity_bytes // divisor) for tier in BASE_TIERS)
+
+
+def laboratory(numerator: int = 1, denominator: int = 1, **rules) -> Scenario:
+    """The base tiers (80 MB/s at the top, 2 MB/s at the bottom), capacities times a fraction, under this project's own rules."""
+    tiers = tuple(
+        Tier(
+            tier.name,
+            tier.capacity_bytes,
+            Link(tier.name, tier.bandwidth_bytes_per_ms * 1e3, tier.bandwidth_bytes_per_ms * 1e3, 0.0),
+            _seconds(tier.read_latency_ms),
+            _seconds(tier.write_latency_ms),
+        )
+        for tier in BASE_TIERS
+    )
+    return Scenario(tiers, **rules).scaled(numerator, denominator)
+
+
+def _seconds(milliseconds: float) -> float:
+    """The float nearest to so many milliseconds; dividing by 1,000 would round twice."""
+    return float(f"{milliseconds}e-3")
 
 
 @dataclass(frozen=True, slots=True)

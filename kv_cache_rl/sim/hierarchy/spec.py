@@ -102,18 +102,6 @@ def physical(gpu: int, peer_gpu: int, host: int, nvme: int, **rules) -> Scenario
     return Scenario(tuple(tier for tier in tiers if tier.capacity), **rules)
 
 
-def laboratory(numerator: int = 1, denominator: int = 1, **rules) -> Scenario:
-    """The four tiers of kv-hierarchy-lab (80 MB/s at the top, 2 MB/s at the bottom) under this engine's rules."""
-    rows = (
-        ("tier0_gpu_fast", 128_000, 0.02e-3, 0.02e-3, 80e6),
-        ("tier1_gpu_overflow", 256_000, 0.06e-3, 0.06e-3, 40e6),
-        ("tier2_host_ram", 1_000_000, 0.4e-3, 0.35e-3, 8e6),
-        ("tier3_nvme_like", 8_000_000, 2.5e-3, 2.0e-3, 2e6),
-    )
-    tiers = tuple(Tier(name, size, Link(name, rate, rate, 0.0), read_s, write_s) for name, size, read_s, write_s, rate in rows)
-    return Scenario(tiers, **rules).scaled(numerator, denominator)
-
-
 def block_bytes(model: str, block_tokens: int) -> int:
     """Bytes of one block of a model's cache at fp16.
 
