@@ -1,0 +1,166 @@
+"""What is served over: memory, engine, users, their load and what they tolerate."""
+
+import math
+from dataclasses import dataclass, replace
+
+from kv_cache_rl.core.geometry import MODELS, bytes_per_token
+from kv_cache_rl.core.hardware import HARDWARE, LINKS
+
+PATTERNS = ("constant", "waves", "spikes")
+ADMISSIONS = ("optimistic", "reserve")
+MOST_BLOCKS = 1 << 24
+MOST_TICKS = 10_000_000
+
+
+class ServingError(ValueError):
+    """Settings, a seed or an action that cannot be used: says what is wrong, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A server, its users and how long it is watched. Durations in nominal ticks (the saturated engine iteration, b̄)."""
+
+    task: str
+    pattern: str
+    """How the load moves in time: `constant`, `waves` or `spikes`."""
+    rho: float
+    """Mean offered load over what the server can serve, returns included."""
+    rho_peak: float
+    """Highest load a wave or a spike reaches."""
+    sla_free: float | None
+    """Longest wait of a Free user's request; None: any."""
+    sla_vip: float | None
+    ticks: int
+    """Length of the episode."""
+    trace: str | None = None
+    """File of real traffic instead of drawn users."""
+    length_scale: float | None = None
+    """Factor on a trace's lengths; None: such that they suit the memory."""
+    hardware: str = "a100-llama-3.1-8b"
+    model: str = "llama-3.1-8b"
+    gpu_blocks: int = 10_000
+    cpu_blocks: int = 50_000
+    block_tokens: int = 16
+    token_budget: int = 2_048
+    """Tokens an engine iteration computes at most, decoded ones included."""
+    actions_per_tick: int = 4
+    admission: str = "optimistic"
+    """Admit whatever fits now, or `reserve`: only what can also finish without a forced preemption, provided that idle caches
+    give way in time."""
+    strict: bool = False
+    """Whether the episode ends where decode growth finds no block, instead of a preemption."""
+    reuse: bool = True
+    """Whether the KV of a finished request stays as an idle cache."""
+    queue_free: int = 100
+    queue_vip: int = 50
+    return_probability: float = 0.30
+    bursty_returns: bool = False
+    vip_share: float = 0.30
+    power_share: float = 0.20
+    context_limit: int = 32_768
+    """Most tokens of a request, prompt and output."""
+    control_window_s: float = 60.0
+    """Memory of the rate estimates behind the rich observation."""
+
+    def __post_init__(self) -> None:
+        """Raises ServingError, naming the field, its value and the range."""
+        for name, low, high in INTEGER_RANGES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise ServingError(f"{name} is {value!r}; give a whole number from {low:,} to {high:,}")
+        for name, low, high in NUMBER_RANGES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise ServingError(f"{name} is {value!r}; give a number from {low:g} to {high:g}")
+        for name, value in (("sla_free", self.sla_free), ("sla_vip", self.sla_vip), ("length_scale", self.length_scale)):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and not (number and 0 < value < math.inf):
+                raise ServingError(f"{name} is {value!r}; give a positive number, or None for no such limit")
+        for name, known in (
+            ("pattern", PATTERNS),
+            ("admission", ADMISSIONS),
+            ("hardware", tuple(HARDWARE)),
+            ("model", tuple(MODELS)),
+        ):
+            if getattr(self, name) not in known:
+                raise ServingError(f"unknown {name} {getattr(self, name)!r}; use one of {', '.join(known)}")
+        if self.rho_peak < self.rho:
+            raise ServingError(f"rho_peak {self.rho_peak} is below the mean load rho {self.rho}; raise it")
+
+    @property
+    def gpu_tokens(self) -> int:
+        """Tokens of KV the GPU holds."""
+        return self.gpu_blocks * self.block_tokens
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a request: the context limit, and never above a quarter of the GPU's."""
+        return min(self.context_limit, self.gpu_tokens // 4)
+
+    def sla(self, vip: bool) -> float:
+        """Longest tolerated wait of a class, in nominal ticks; infinite without a limit."""
+        limit = self.sla_vip if vip else self.sla_free
+        return math.inf if limit is None else limit
+
+
+INTEGER_RANGES = (
+    ("ticks", 1, MOST_TICKS),
+    ("gpu_blocks", 16, MOST_BLOCKS),
+    ("cpu_blocks", 0, MOST_BLOCKS),
+    ("block_tokens", 1, 4_096),
+    ("token_budget", 1, 1 << 20),
+    ("actions_per_tick", 1, 64),
+    ("queue_free", 1, 1_000_000),
+    ("queue_vip", 1, 1_000_000),
+    ("context_limit", 4, 1 << 24),
+)
+NUMBER_RANGES = (
+    ("rho", 1e-6, 100.0),
+    ("rho_peak", 1e-6, 100.0),
+    ("return_probability", 0.0, 0.95),
+    ("vip_share", 0.0, 1.0),
+    ("power_share", 0.0, 1.0),
+    ("control_window_s", 1e-3, 1e6),
+)
+
+
+def block_bytes(scenario: Scenario) -> int:
+    """Bytes of one block at fp16."""
+    return round(bytes_per_token(MODELS[scenario.model]) * scenario.block_tokens)
+
+
+def link_rates(scenario: Scenario) -> tuple[int, int, int]:
+    """Bytes per microsecond one way and while both lanes are busy, and microseconds of latency, of the profile's host link."""
+    profile = HARDWARE[scenario.hardware]
+    link = LINKS[profile.link]
+    rates = round(link.one_way * profile.links / 1e6), round(link.both_ways * profile.links / 1e6)
+    return *rates, round(link.latency_s * 1e6)
+
+
+def task(name: str, **changes) -> Scenario:
+    """A task by name, with settings of your own.
+
+    Raises:
+        ServingError: there is no such task or setting, or a value is out of range.
+    """
+    if name not in TASKS:
+        raise ServingError(f"unknown task {name!r}; use one of {', '.join(TASKS)}")
+    unknown = [key for key in changes if key not in Scenario.__dataclass_fields__]
+    if unknown:
+        raise ServingError(f"unknown setting {unknown[0]!r}; use one of {', '.join(Scenario.__dataclass_fields__)}")
+    if "rho" in changes and "rho_peak" not in changes:
+        # A task keeps its shape at another load.
+        shape = TASKS[name]
+        rho = changes["rho"]
+        changes["rho_peak"] = max(rho, shape.rho_peak * rho / shape.rho) if isinstance(rho, (int, float)) else shape.rho_peak
+    return replace(TASKS[name], **changes)
+
+
+TASKS: dict[str, Scenario] = {
+    scenario.task: scenario
+    for scenario in (
+        Scenario("easy", "constant", 0.35, 0.35, None, None, 2_000, power_share=0.0),
+        Scenario("medium", "waves", 0.85, 1.3, 100, 50, 5_000),
+        Scenario("hard", "spikes", 1.0, 3.0, 50, 25, 10_000, bursty_returns=True),
+    )
+}

@@ -1,0 +1,121 @@
+"""Settings and seeds that cannot be used are refused in one sentence; those at the edge work."""
+
+import math
+
+import numpy as np
+import pytest
+from driving import Face, columns_of, serve, serve_all, users
+
+from kv_cache_rl.sim.serving.score import report
+from kv_cache_rl.sim.serving.spec import INTEGER_RANGES, NUMBER_RANGES, Scenario, ServingError, task
+from kv_cache_rl.sim.serving.state import new_state
+
+NAN, INFINITE = math.nan, math.inf
+NO_NUMBERS = (NAN, INFINITE, -INFINITE, "7", None, True, [1])
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in INTEGER_RANGES])
+@pytest.mark.parametrize("value", [*NO_NUMBERS, -1, 2.0, 10**30], ids=str)
+def test_counts_are_whole_numbers_in_their_range(name, value):
+    with pytest.raises(ServingError, match=rf"^{name} is .*; give a whole number from [\d,]+ to [\d,]+$"):
+        task("medium", **{name: value})
+
+
+@pytest.mark.parametrize("name", [name for name, low, _ in INTEGER_RANGES if low > 0])
+def test_a_count_of_zero_is_refused_where_something_is_needed(name):
+    with pytest.raises(ServingError, match=f"^{name} is 0; give a whole number from"):
+        task("easy", **{name: 0})
+
+
+def test_zero_cpu_blocks_and_the_least_of_everything_are_served():
+    least = {name: low for name, low, _ in INTEGER_RANGES if name not in ("ticks", "block_tokens", "context_limit")}
+    face = Face(new_state(task("hard", ticks=60, **least), 1))
+    while not face.state.done:
+        face.act(serve_all(face.mask))
+        face.state.check()
+    assert face.ticks >= 50 and 0 < report(face.state).score < 1
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in NUMBER_RANGES if name != "rho"])
+@pytest.mark.parametrize("value", [*NO_NUMBERS, -0.1, 1e30], ids=str)
+def test_numbers_are_finite_and_in_their_range(name, value):
+    with pytest.raises(ServingError, match=rf"^{name} is .*; give a number from"):
+        task("medium", **{name: value})
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITE, 0, -1.0, "1", True], ids=str)
+def test_the_load_is_a_positive_number(value):
+    with pytest.raises(ServingError, match=r"^rho(_peak)? is .*; give a number from"):
+        task("medium", rho=value, rho_peak=value)
+
+
+@pytest.mark.parametrize("name", ["sla_free", "sla_vip"])
+@pytest.mark.parametrize("value", [0, 0.0, -1, NAN, INFINITE, "50", True], ids=str)
+def test_an_sla_is_a_positive_number_of_ticks_or_none(name, value):
+    with pytest.raises(ServingError, match=f"^{name} is .*; give a positive number, or None for no such limit$"):
+        task("hard", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pattern": "tides"}, "unknown pattern 'tides'; use one of constant, waves, spikes"),
+        ({"admission": "hope"}, "unknown admission 'hope'; use one of optimistic, reserve"),
+        ({"hardware": "abacus"}, "unknown hardware 'abacus'; use one of 8xh100"),
+        ({"model": "gpt"}, "unknown model 'gpt'; use one of llama"),
+        ({"rho": 0.9, "rho_peak": 0.5}, "rho_peak 0.5 is below the mean load rho 0.9"),
+        ({"gpu_block": 5}, "unknown setting 'gpu_block'; use one of task, pattern"),
+    ],
+    ids=str,
+)
+def test_what_is_not_known_is_named_beside_what_is(changes, message):
+    with pytest.raises(ServingError, match=message):
+        task("medium", **changes)
+
+
+def test_there_are_no_other_tasks():
+    with pytest.raises(ServingError, match="unknown task 'impossible'; use one of easy, medium, hard"):
+        task("impossible")
+
+
+@pytest.mark.parametrize("rho", [0.05, 0.1, 0.2, 0.3, 0.7, 1.9])
+def test_a_task_is_served_at_any_mean_load(rho):
+    for name in ("easy", "medium", "hard"):
+        assert task(name, rho=rho).rho_peak >= rho
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 10**40, 1.5, NAN, True, "7", None, [1]], ids=str)
+def test_a_seed_is_a_whole_number_below_2_to_the_64th(seed):
+    with pytest.raises(ServingError, match=r"^seed is .*; give a whole number from 0 to 2\*\*64 - 1$"):
+        new_state(task("easy", ticks=20), seed)
+
+
+def test_every_seed_in_range_is_another_episode():
+    scenario = task("easy", ticks=400)
+    seeds = (0, 1, 2**31, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**64 - 1)
+    episodes = {new_state(scenario, seed).load.table.tobytes() for seed in seeds}
+    assert len(episodes) == len(seeds)
+    assert columns_of(new_state(scenario, np.uint64(2**63))) == columns_of(new_state(scenario, 2**63))
+
+
+def test_settings_cannot_be_changed_behind_the_servers_back():
+    with pytest.raises(AttributeError):
+        new_state(task("easy", ticks=20), 0).scenario.gpu_blocks = 5  # pyrefly: ignore[read-only]
+
+
+def test_an_episode_without_a_request_is_one():
+    face = Face(serve(users(), ticks=3))
+    face.until(lambda f: f.state.done)
+    assert (face.ticks, report(face.state).arrived) == (3, 0)
+    assert not face.mask[:17].any() and face.mask[17] == 1 and 0 < report(face.state).score < 1
+
+
+def test_a_request_larger_than_the_memory_is_never_admitted():
+    face = Face(serve(users((0, 300, 5)), ticks=5, gpu_blocks=16))
+    face.until(lambda f: f.state.done, action=8)
+    assert face.row(0)["status"] == 1 and report(face.state).unfinished == 1
+
+
+def test_a_scenario_of_ones_own_is_checked_like_a_task():
+    with pytest.raises(ServingError, match=r"^ticks is 0; give a whole number from 1 to"):
+        Scenario("mine", "constant", 0.5, 0.5, None, None, 0)
