@@ -5,7 +5,21 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
-from kv_cache_rl.cli import baselines, bench, evaluate, export, hierarchy, landscape, oracle, replay, report, scenarios, serve
+from kv_cache_rl.cli import (
+    baselines,
+    bench,
+    evaluate,
+    export,
+    hierarchy,
+    landscape,
+    oracle,
+    replay,
+    report,
+    scenarios,
+    serve,
+    serving,
+    stability,
+)
 from kv_cache_rl.cli.failures import CommandGroup
 
 app = typer.Typer(
@@ -51,3 +65,5 @@ for command_name, function in COMMANDS.items():
     app.command(command_name)(function)
 app.add_typer(scenarios.app, name="scenarios")
 app.add_typer(hierarchy.app, name="hierarchy")
+app.add_typer(serving.app, name="serving")
+app.add_typer(stability.app, name="stability")

@@ -24,9 +24,11 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from kv_cache_rl.search.workers import WorkerError
     from kv_cache_rl.sim.eviction import ScenarioError
     from kv_cache_rl.sim.hierarchy.spec import HierarchyError
+    from kv_cache_rl.sim.serving.spec import ServingError
+    from kv_cache_rl.theory.errors import StabilityError
     from kv_cache_rl.traces import TraceError
 
-    return (BadInput, ScenarioError, TraceError, HierarchyError, JournalError, WorkerError, OSError)
+    return (BadInput, ScenarioError, TraceError, HierarchyError, ServingError, StabilityError, JournalError, WorkerError, OSError)
 
 
 def as_sentence(error: Exception) -> str:

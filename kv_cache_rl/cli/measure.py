@@ -238,5 +238,5 @@ def machine_facts() -> dict:
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{package: installed(package) for package in ("numpy", "numba", "openai", "fastapi", "verifiers")},
+        **{package: installed(package) for package in ("numpy", "numba", "gymnasium", "openai", "fastapi", "verifiers")},
     }

@@ -12,7 +12,7 @@ from kv_cache_rl.cli import app
 from kv_cache_rl.sim.eviction import DECIDERS
 
 ROOT = typer.main.get_command(app)
-GROUPS = {name: ROOT.commands[name] for name in ("scenarios", "hierarchy")}
+GROUPS = {name: ROOT.commands[name] for name in ("scenarios", "hierarchy", "serving", "stability")}
 COMMANDS = [(name,) for name in ROOT.commands if name not in GROUPS]
 COMMANDS += [(group, name) for group, found in GROUPS.items() for name in found.commands]
 
@@ -30,6 +30,8 @@ def test_the_commands_are_those_that_were_promised():
     assert set(GROUPS["scenarios"].commands) == {"generate", "verify", "from-trace", "show"}
     hierarchy = {"replay", "sweep", "ablation", "heldout", "mrc", "reproduce", "plot", "bench", "workload"}
     assert set(GROUPS["hierarchy"].commands) == hierarchy
+    assert set(GROUPS["serving"].commands) == {"simulate", "evaluate", "bench", "train"}
+    assert "plan" in GROUPS["stability"].commands
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

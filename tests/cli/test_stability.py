@@ -107,3 +107,19 @@ def test_traces_without_a_rate_or_without_lengths_are_refused_with_a_remedy(kv, 
     assert "nothing.csv: there is no such file" in kv("stability", "plan", "--trace", "nothing.csv").err
     folder = kv("stability", "plan", "--trace", ".")
     assert (folder.code, folder.err.count("\n")) == (2, 1) and "." in folder.err
+
+
+def test_the_hierarchy_lab_keeps_a_reserve_when_asked(kv):
+    replay = ("hierarchy", "replay", "workload:rag_burst", "--capacity", 24, "--policy", "lru", "--json")
+    plain, kept = kv(*replay).json, kv(*replay, "--reserve", "stability").json
+    (without,), (with_one,) = plain["rows"], kept["rows"]
+    assert (without["method"], with_one["method"]) == ("run-length", "engine")
+    assert with_one["hit_rate"] <= without["hit_rate"]
+    refused = kv(*replay, "--reserve", "15%")
+    assert refused.code == 2 and "use one of none, 5%, 10%, 20%, stability" in refused.err
+
+
+def test_the_stability_decider_is_known_to_the_commands(kv):
+    said = kv("baselines", "--policy", "stability", "--difficulty", "hard", "-n", 1, "--json")
+    assert said.code == 0, said.err
+    assert "stability" in [row["policy"] for row in said.json["rows"]]

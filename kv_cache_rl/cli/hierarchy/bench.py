@@ -114,9 +114,9 @@ def run_bench(
         raise typer.Exit(FAILED)
 
 
-def show(found: list[Measured], machine: dict) -> None:
+def show(found: list[Measured], machine: dict, title: str = "hierarchy bench") -> None:
     headings = {"measured": "left", "value": "right", "unit": "left", "target": "right", "met": "right", "peer": "left"}
-    table = plain_table("hierarchy bench", headings | {"its value": "right", "times better": "right"})
+    table = plain_table(title, headings | {"its value": "right", "times better": "right"})
     for one in found:
         target = f"{'≥' if one.more_is_better else '≤'} {number(one.target)}" if one.target else "-"
         met = {True: "yes", False: "[red]no[/]", None: "-"}[one.met]

@@ -1,0 +1,72 @@
+"""Agents whose decisions are compiled: the heuristics, and the table."""
+
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+
+import numpy as np
+
+from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS, choose, new_memory
+from kv_cache_rl.sim.serving.observe import OBSERVATION, RICH
+from kv_cache_rl.sim.serving.spec import ServingError
+
+TABLE = "qlearning"
+"""The shipped table: `agents/weights/qlearning.npz`, and how it was made in `qlearning.json` beside it."""
+
+
+@dataclass(slots=True)
+class CompiledAgent:
+    """An agent that plays compiled code: `which` and `memory` are what `search.serving_rollout.play` takes."""
+
+    name: str
+    which: int
+    start: np.ndarray
+    """Memory before the first decision, float64."""
+    rich: bool = False
+    """Whether it needs all 24 numbers."""
+    memory: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        self.memory = self.start.copy()
+
+    def reset(self, seed: int = 0) -> None:
+        """Forgets everything; whoever draws at random draws from this seed."""
+        self.memory = new_memory(self.name, seed) if self.name in HEURISTICS else self.start.copy()
+
+    def act(self, observation: np.ndarray, mask: np.ndarray) -> int:
+        """The action for a view of 20 or 24 numbers and a mask ``[18]``.
+
+        Raises:
+            ServingError: the view has another length, or the agent needs the rich one.
+        """
+        shown = len(observation)
+        if shown not in (len(OBSERVATION), len(RICH)) or (self.rich and shown < len(RICH)):
+            needed = len(RICH) if self.rich else f"{len(OBSERVATION)} or {len(RICH)}"
+            raise ServingError(
+                f"{self.name} needs an observation of {needed} numbers, got {shown}; make the environment with observation='rich'"
+            )
+        view = np.zeros(len(RICH), np.float32)
+        view[:shown] = observation
+        return choose(self.which, view, np.ascontiguousarray(mask, np.int8), self.memory)
+
+
+def heuristic(name: str) -> CompiledAgent:
+    """A heuristic by its name in `sim.serving.heuristics.HEURISTICS`."""
+    one = HEURISTICS[name]
+    return CompiledAgent(name, FUNCTIONS.index(one.function_name), new_memory(name), one.rich)
+
+
+def qlearning() -> CompiledAgent:
+    """The table that `kv-cache-rl serving train --agent qlearning` made."""
+    return CompiledAgent("qlearning", FUNCTIONS.index("tabular"), shipped_table(), rich=True)
+
+
+def shipped_table() -> np.ndarray:
+    """The committed table, float64 ``[STATES * N_DEEDS]``."""
+    with resources.files("kv_cache_rl.agents").joinpath(f"weights/{TABLE}.npz").open("rb") as file, np.load(file) as stored:
+        return stored["table"].astype(np.float64).reshape(-1)
+
+
+def training_record() -> dict:
+    """How the shipped table was made: command, settings, seeds, curve."""
+    return json.loads(resources.files("kv_cache_rl.agents").joinpath(f"weights/{TABLE}.json").read_text())

@@ -1,0 +1,78 @@
+"""``serving bench``: how fast the serving world is here, beside named peers measured in the same run."""
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from kv_cache_rl.cli.bench import Measured
+from kv_cache_rl.cli.failures import FAILED, BadInput, choose
+from kv_cache_rl.cli.hierarchy.bench import show
+from kv_cache_rl.cli.hierarchy.options import Bar, names_of
+from kv_cache_rl.cli.options import AsJson, print_json
+
+PARTS = ("episode", "gym", "vector")
+SERVERS, THREADS = 128, 2
+
+
+def measurements(parts: list[str], seconds: float) -> Iterator[Callable[[], Measured]]:
+    """How to measure every wanted part."""
+    from kv_cache_rl.cli.serving import measure
+
+    def episode(policy: str, name: str) -> Measured:
+        rate, peer = measure.ticks_per_second(policy, seconds), measure.interpreted_ticks(policy)
+        return Measured(f"medium, one episode, {name}", rate, "ticks/s", 3e5, peer="same code, interpreted", peer_value=peer)
+
+    def gym() -> Measured:
+        rate, peer = measure.gym_steps(seconds), measure.cartpole_steps(seconds)
+        return Measured("Gymnasium step, medium, lru", rate, "steps/s", 1e5, peer="Gymnasium's CartPole-v1", peer_value=peer)
+
+    def vector() -> Measured:
+        taken = measure.batch_actions(SERVERS)
+        rate = measure.vector_decisions(seconds, taken, THREADS)
+        peer = measure.synchronous_decisions(seconds, taken)
+        name = f"vectorised, {SERVERS} servers, {THREADS} threads, lru"
+        return Measured(name, rate, "decisions/s", 1e6, peer="Gymnasium's SyncVectorEnv, same servers", peer_value=peer)
+
+    if "episode" in parts:
+        yield lambda: episode("do_nothing", "no-op")
+        yield lambda: episode("lru", "lru")
+    if "gym" in parts:
+        yield gym
+    if "vector" in parts:
+        yield vector
+
+
+def run_bench(
+    part: Annotated[list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}, by comma or repeated.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time per measured rate.", min=0.05)] = 2.0,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure ticks, Gymnasium steps and vectorised decisions per second at medium's load, beside named peers in the same run.
+
+    Example: kv-cache-rl serving bench --json
+    """
+    from kv_cache_rl.cli.measure import machine_facts
+
+    parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
+    needy = [name for name in parts if name != "episode"]
+    if needy and find_spec("gymnasium") is None:
+        raise BadInput(
+            f"{' and '.join(needy)} need gymnasium; pip install 'kv-cache-rl[serving]', or measure --part episode alone"
+        )
+    work, found = list(measurements(parts, seconds)), []
+    with Bar("bench", as_json) as bar:
+        for done, measured in enumerate(work, 1):
+            found.append(measured())
+            bar(done, len(work))
+    machine = machine_facts()
+    if as_json:
+        print_json({"measured": [one.to_json() for one in found], "machine": machine})
+    else:
+        show(found, machine, "serving bench")
+    missed = [one.name for one in found if one.met is False]
+    if check and missed:
+        typer.echo(f"missed: {', '.join(missed)}", err=True)
+        raise typer.Exit(FAILED)

@@ -1,0 +1,76 @@
+"""``serving evaluate``: agents x tasks on held-out seeds, beside the fluid bound."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted, choose
+from kv_cache_rl.cli.hierarchy.options import Bar, Workers, names_of
+from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, finite, scenario_of
+from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, play
+
+Tasks = Annotated[list[str] | None, typer.Option(help="By comma or repeated; default: easy, medium, hard.")]
+Out = Annotated[Path, typer.Option(help="Folder for finished episodes; an evaluation interrupted there goes on.")]
+
+
+def run_evaluate(
+    agents: Agents = None,
+    tasks: Tasks = None,
+    seeds: Annotated[int, typer.Option(help="How many of the held-out test seeds, at most 100.")] = 20,
+    trace: Trace = None,
+    rho: Rho = None,
+    ticks: Ticks = None,
+    set_: Settings = None,
+    out: Out = Path("runs/serving/evaluate"),
+    workers: Workers = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the scores (.png, .svg or .pdf).")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare agents on the same held-out seeds: scores with 95 % t intervals, paired differences to lru, the fluid bound.
+
+    Example: kv-cache-rl serving evaluate --agents lru,stability,oracle --tasks medium --seeds 20
+    """
+    from kv_cache_rl.reports.serving import markdown as as_markdown
+    from kv_cache_rl.reports.serving import results, rich_table
+    from kv_cache_rl.search.serving_evaluate import LEAST_SEEDS, evaluate, held_out
+    from kv_cache_rl.search.workers import cores
+    from kv_cache_rl.sim.serving.spec import TASKS
+
+    if as_json and markdown:
+        raise BadInput("--json and --markdown are two forms of one table; give one")
+    names, chosen = agents_of(agents), held_out(seeds)
+    scenarios = [scenario_of(name, trace, rho, ticks, set_) for name in names_of(tasks) or TASKS]
+    if plot is not None:
+        choose("kind of picture", plot.suffix, (".png", ".svg", ".pdf"))
+    with Bar("episodes", as_json) as bar:
+        try:
+            rows = evaluate(names, scenarios, chosen, play, out, workers or cores(), bar)
+        except KeyboardInterrupt:
+            raise Interrupted(f"{bar.done:,} of {bar.total:,} episodes are saved in {out}; the same command goes on") from None
+    found = results(rows, BASE)
+    if plot is not None:
+        draw(found, plot)
+    if as_json:
+        print_json(finite({"base": BASE, "seeds": chosen, "results": [one.to_json() for one in found], "episodes": rows}))
+    elif markdown:
+        typer.echo(as_markdown(found, BASE), nl=False)
+    else:
+        table = rich_table(found, BASE, f"serving: {len(names)} agents, seeds {chosen[0]} to {chosen[-1]}")
+        console().print(table)
+        if seeds < LEAST_SEEDS:
+            console().print(f"{seeds} seeds are few: published numbers have at least {LEAST_SEEDS}")
+    failed = sorted({f"{row['agent']} on {row['task']}: {row['error']}" for row in rows if row["error"]})
+    for error in failed:
+        typer.echo(f"failed {error}", err=True)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def draw(found: list, path: Path) -> None:
+    from kv_cache_rl.reports.hierarchy.canvas import save
+    from kv_cache_rl.reports.serving import score_figure
+
+    save(score_figure(found, BASE), path)

@@ -1,0 +1,84 @@
+"""Options that several serving commands share, and the scenarios they describe."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kv_cache_rl.cli.failures import BadInput, choose
+
+if TYPE_CHECKING:
+    from kv_cache_rl.sim.serving.spec import Scenario
+
+Trace = Annotated[Path | None, typer.Option(help="Replay this trace file as the task's users: Claude Code, Mooncake or Azure.")]
+Rho = Annotated[float | None, typer.Option(help="Mean load over what the server can serve; default: the task's.")]
+Ticks = Annotated[int | None, typer.Option(help="Length of an episode in nominal ticks; default: the task's.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Any setting, such as gpu_blocks=5000 or strict=true; repeat for several.")
+]
+NOT_SETTINGS = ("task",)
+WORDS = {"true": True, "yes": True, "false": False, "no": False}
+
+
+def scenario_of(name: str, trace: Path | None, rho: float | None, ticks: int | None, pairs: list[str] | None) -> "Scenario":
+    """The task of that name with these settings. Raises BadInput or ServingError with what is wrong and what to give instead."""
+    from kv_cache_rl.sim.serving.spec import TASKS, task
+
+    choose("task", name, TASKS)
+    given = {"trace": None if trace is None else str(trace), "rho": rho, "ticks": ticks}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    for pair in pairs or []:
+        key, value = setting_of(pair)
+        if key in changes:
+            raise BadInput(f"{key} is given twice, as {changes[key]} and as {value}; give it once")
+        changes[key] = value
+    if changes.get("trace"):
+        readable(Path(changes["trace"]))
+    return task(name, **changes)
+
+
+def readable(path: Path) -> None:
+    """Raises OSError where there is no such file, BadInput for a folder."""
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; give a trace file")
+    path.open("rb").close()
+
+
+def setting_of(pair: str) -> tuple[str, Any]:
+    """Name and value of a setting, by the type of the field. Raises BadInput for an unknown one and for a value of another type.
+
+    >>> setting_of("gpu_blocks=5_000"), setting_of("strict=true"), setting_of("sla_free=none")
+    (('gpu_blocks', 5000), ('strict', True), ('sla_free', None))
+    """
+    from kv_cache_rl.sim.serving.spec import Scenario
+
+    key, sign, text = pair.partition("=")
+    fields = {name: field for name, field in Scenario.__dataclass_fields__.items() if name not in NOT_SETTINGS}
+    if not sign:
+        raise BadInput(f"--set {pair!r} has no value; write --set {pair or 'rho'}=VALUE")
+    annotation = fields[choose("setting", key, fields)].type
+    kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if text.lower() == "none" and "None" in kind:
+        return key, None
+    try:
+        return key, converted(text, kind.partition(" |")[0])
+    except (ValueError, KeyError):
+        wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}[kind.partition(" |")[0]]
+        raise BadInput(f"--set {key}={text}: {text!r} is not {wanted}{', or none' if 'None' in kind else ''}") from None
+
+
+def converted(text: str, kind: str) -> Any:
+    """The text as a value of that type. Raises ValueError or KeyError."""
+    if kind == "bool":
+        return WORDS[text.lower()]
+    return {"int": int, "float": float, "str": str}[kind](text)
+
+
+def finite(value: Any) -> Any:
+    """The same with None for numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

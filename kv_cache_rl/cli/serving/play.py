@@ -1,0 +1,89 @@
+"""Any agent by its name, the oracle too: a whole episode as fast as it goes, or decision by decision."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kv_cache_rl.cli.failures import choose
+from kv_cache_rl.cli.hierarchy.options import names_of
+
+if TYPE_CHECKING:
+    from kv_cache_rl.search.serving_log import Decide
+    from kv_cache_rl.sim.serving.spec import Scenario
+    from kv_cache_rl.sim.serving.state import State
+
+BASE, ORACLE, ALL = "lru", "oracle", "all"
+
+Agents = Annotated[
+    list[str] | None,
+    typer.Option(help="By comma or repeated; default: those that mean to serve, and the oracle; all: the canaries too."),
+]
+
+
+def known_agents() -> list[str]:
+    """Names of all agents, the oracle last."""
+    from kv_cache_rl.agents import AGENTS
+
+    return [*AGENTS, ORACLE]
+
+
+def agents_of(values: list[str] | None) -> list[str]:
+    """The named agents. Raises BadInput for one that does not exist."""
+    from kv_cache_rl.agents import CANARIES
+
+    known, names = known_agents(), names_of(values)
+    if names == [ALL]:
+        return known
+    return [choose("agent", name, known) for name in names] or [name for name in known if name not in CANARIES]
+
+
+def play(name: str, scenario: "Scenario", seed: int) -> "State":
+    """The end of an agent's episode."""
+    from kv_cache_rl.agents import AGENTS, CompiledAgent
+    from kv_cache_rl.search.serving_log import ticks
+    from kv_cache_rl.search.serving_rollout import finish
+    from kv_cache_rl.sim.serving.heuristics import FUNCTIONS
+    from kv_cache_rl.sim.serving.state import new_state
+
+    if name == ORACLE:
+        from kv_cache_rl.search.serving_oracle import solve
+
+        return solve(scenario, seed, workers=1).state
+    state, agent = new_state(scenario, seed), AGENTS[name]()
+    agent.reset(seed)
+    if isinstance(agent, CompiledAgent):
+        finish(state, FUNCTIONS[agent.which], agent.memory)
+    else:
+        for _ in ticks(state, agent.act):
+            pass
+    return state
+
+
+def decider(name: str, state: "State") -> "Decide":
+    """An agent that is about to play `state` from its beginning, as a function."""
+    from kv_cache_rl.agents import AGENTS
+
+    if name == ORACLE:
+        return planned(state)
+    agent = AGENTS[name]()
+    agent.reset(state.seed)
+    return agent.act
+
+
+def planned(state: "State") -> "Decide":
+    """The oracle's plan for `state`, followed by its clock."""
+    import numpy as np
+
+    from kv_cache_rl.search.serving_oracle import bases, solve
+    from kv_cache_rl.sim.serving.heuristics import choose as chosen
+    from kv_cache_rl.sim.serving.state import CLOCK
+
+    policies, policy_of = solve(state.scenario, state.seed, workers=1).policies, bases()
+    book = state.columns.book
+    instants = np.linspace(0, int(book[CLOCK, 1]), len(policies) + 1).astype(np.int64)[1:-1]
+
+    def decide(seen: "np.ndarray", mask: "np.ndarray") -> int:
+        which, memory = policy_of[policies[int(np.searchsorted(instants, book[CLOCK, 0], side="right"))]]
+        return chosen(which, seen, mask, memory)
+
+    return decide

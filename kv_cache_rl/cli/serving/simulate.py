@@ -1,0 +1,173 @@
+"""``serving simulate``: one episode under one agent, with its load, its report, a log and a picture of it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from kv_cache_rl.cli.failures import choose
+from kv_cache_rl.cli.hierarchy.options import Bar, plain_table, waiting
+from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, finite, scenario_of
+from kv_cache_rl.cli.serving.play import BASE, ORACLE, decider, known_agents, play
+
+if TYPE_CHECKING:
+    from kv_cache_rl.sim.serving.demand import Traffic
+    from kv_cache_rl.sim.serving.score import Report
+    from kv_cache_rl.sim.serving.spec import Scenario
+    from kv_cache_rl.sim.serving.state import State
+
+BEAT = 256
+"""Ticks between two moves of the progress bar."""
+
+
+def run_simulate(
+    agent: Annotated[str, typer.Option("--agent", "-a", help="Who decides.")] = BASE,
+    task: Annotated[str, typer.Option("--task", "-t", help="easy, medium or hard.")] = "medium",
+    trace: Trace = None,
+    rho: Rho = None,
+    seed: Annotated[int, typer.Option(help="Draws the traffic: 0 to 2**64 - 1.")] = 0,
+    ticks: Ticks = None,
+    set_: Settings = None,
+    log: Annotated[Path | None, typer.Option(help="Write every tick to this file, one JSON object a line.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the episode over time (.png, .svg or .pdf).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play one episode: what was asked of the server, what it could do, and what became of it.
+
+    Example: kv-cache-rl serving simulate --agent lru --task hard --json
+    """
+    from kv_cache_rl.sim.serving.score import report
+    from kv_cache_rl.sim.serving.state import new_state
+
+    choose("agent", agent, known_agents())
+    scenario = scenario_of(task, trace, rho, ticks, set_)
+    if plot is not None:
+        choose("kind of picture", plot.suffix, (".png", ".svg", ".pdf"))
+    if log is None and plot is None:
+        with waiting(f"{agent} plays {task}", as_json):
+            state = play(agent, scenario, seed)
+    else:
+        state = new_state(scenario, seed)
+        with waiting("the oracle plans", as_json or agent != ORACLE):
+            decide = decider(agent, state)
+        with opened(log) as file:
+            records = told(state, decide, file, as_json, plot is not None)
+        if plot is not None:
+            draw(records, plot, f"{agent} on {task}, seed {seed}")
+    found = report(state)
+    if as_json:
+        print_json(finite({"agent": agent, **found.to_json(), "traffic": facts(state.load), "scenario": settings(scenario)}))
+    else:
+        show(agent, state.load, found)
+        for what, path in (("log", log), ("picture", plot)):
+            if path is not None:
+                typer.echo(f"{what}: {path}")
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[TextIO | None]:
+    """The file to log to, if any."""
+    if path is None:
+        yield None
+        return
+    with path.open("w", encoding="utf-8") as file:
+        yield file
+
+
+def told(state: "State", decide, file: TextIO | None, quiet: bool, keep: bool) -> list[dict[str, Any]]:
+    """Plays the episode and writes its ticks down; those that are to be drawn are returned."""
+    from kv_cache_rl.search.serving_log import ticks
+
+    kept, total = [], state.scenario.ticks
+    with Bar("ticks", quiet) as bar:
+        for one in ticks(state, decide):
+            record = one.to_json()
+            if file is not None:
+                file.write(json.dumps(record) + "\n")
+            if keep:
+                kept.append(record)
+            if one.tick % BEAT == 0:
+                bar(min(int(state.seconds * 1e6 / state.load.tick_us), total), total)
+    return kept
+
+
+def draw(records: list[dict[str, Any]], path: Path, title: str) -> None:
+    from kv_cache_rl.reports.hierarchy.canvas import save
+    from kv_cache_rl.reports.serving_timeline import timeline
+
+    save(timeline(records, title), path)
+
+
+def facts(load: "Traffic") -> dict[str, Any]:
+    """What was asked of the server and what it could do, by theory."""
+    return {
+        "requests": len(load.table),
+        "seconds": load.end_us / 1e6,
+        "rho": load.rho,
+        "arrival_rate_per_s": load.arrival_rate,
+        "service_rate_per_s": load.service_rate,
+        "binding": load.binding,
+        "tick_s": load.tick_us / 1e6,
+        "mean_prompt": load.lengths.prompt,
+        "mean_output": load.lengths.output,
+        "mean_footprint": load.lengths.footprint,
+        "notes": list(load.notes),
+    }
+
+
+def settings(scenario: "Scenario") -> dict[str, Any]:
+    """Every setting."""
+    from dataclasses import asdict
+
+    return asdict(scenario)
+
+
+def show(agent: str, load: "Traffic", found: "Report") -> None:
+    """Prints the load, the score and what it is made of."""
+    out = console()
+    out.print(
+        f"lambda {load.arrival_rate:.4g}/s, mu {load.service_rate:.4g}/s, b̄ {load.tick_us / 1e3:.4g} ms, "
+        f"rho {load.rho:g}; {load.binding} binds"
+    )
+    requests = f"{len(load.table):,} requests in {load.end_us / 1e6:,.1f} s"
+    out.print(f"{requests}, mean prompt {load.lengths.prompt:,.0f} and output {load.lengths.output:,.0f} tokens")
+    for note in load.notes:
+        out.print(note, soft_wrap=True)
+    title = f"{agent} on {found.task}, seed {found.seed}: score {found.score:.4f}"
+    ended = f"[red]crashed: {found.crashed}[/]" if found.crashed else "ran its whole time"
+    caption = f"{found.ticks:,} ticks, {found.seconds:,.1f} s; {ended}"
+    table = plain_table(title, {"": "left", "value": "right", " ": "left"}, caption)
+    for line in lines(found):
+        table.add_row(*line)
+    out.print(table)
+
+
+def lines(found: "Report") -> list[tuple[str, str, str]]:
+    """Name, value and remark of everything in the report."""
+
+    def both(values: dict[str, float], form: str) -> str:
+        return " / ".join(form.format(value) if value == value else "-" for value in values.values())
+
+    bound = f"{found.work_completed:,} tokens of the bound's {found.work_bound:,.0f}"
+    rewards = ", ".join(f"{name} {value:+,.1f}" for name, value in found.rewards.items() if value)
+    return [
+        ("throughput", f"{100 * found.throughput:.1f} %", bound),
+        ("latency efficiency", f"{100 * found.latency_efficiency:.1f} %", "time served over time since arrival, 0 if unfinished"),
+        ("cache residency", f"{100 * found.cache_residency:.1f} %", "of returning users' history found"),
+        ("arrived", f"{found.arrived:,}", ""),
+        ("completed", f"{found.completed:,}", f"chatters / power users: {both(found.completed_by_class, '{:.1%}')}"),
+        ("dropped", f"{found.dropped:,}", "their queue was full"),
+        ("rejected", f"{found.rejected:,}", ""),
+        ("unfinished", f"{found.unfinished:,}", "at the end"),
+        ("within the SLA", both(found.sla_attainment, "{:.1%}"), "Free / VIP, of all who arrived"),
+        ("wait", both(found.wait, "{:,.1f}"), "p50 / p95 / p99 of admitted, nominal ticks"),
+        ("first token", both(found.first_token, "{:,.1f}"), "p50 / p95 / p99 since arrival, nominal ticks"),
+        ("fairness", f"{found.fairness:.3f}", "Jain's index over users"),
+        ("forced preemptions", f"{found.forced_preemptions:,}", ""),
+        ("swapped", f"{found.bytes_swapped / 1e9:,.2f} GB", "over the link, both ways"),
+        ("reward", f"{found.total_reward:+,.2f}", rewards),
+    ]

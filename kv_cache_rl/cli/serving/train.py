@@ -1,0 +1,77 @@
+"""``serving train``: an agent made on the training seeds, and chosen by what it does on the selection seeds."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.cli.hierarchy.options import Bar, names_of, plain_table
+from kv_cache_rl.cli.hierarchy.sweeps import command_line
+from kv_cache_rl.cli.options import AsJson, console, print_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TRAINABLE = ("qlearning",)
+MOST_SEED = 1 << 53
+"""Of a training: the table draws from a float64."""
+
+
+def run_train(
+    agent: Annotated[str, typer.Option("--agent", "-a", help="Who learns: qlearning.")] = "qlearning",
+    tasks: Annotated[list[str] | None, typer.Option(help="Take turns in training; default: all three.")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Episodes in all; default: as many as the shipped table.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Which of the training seeds, and what exploration draws.", min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the table and its record.")] = Path("runs/serving/train"),
+    as_json: AsJson = False,
+) -> None:
+    """Train an agent; writes its table (.npz), and how it was made: command, settings, seeds and curve (.json).
+
+    Example: kv-cache-rl serving train --agent qlearning --out runs/serving/train
+    """
+    from kv_cache_rl.agents.qlearning import Training, train
+    from kv_cache_rl.sim.serving.spec import TASKS
+
+    choose("agent to train", agent, TRAINABLE)
+    if seed >= MOST_SEED:
+        raise BadInput(f"--seed is {seed}; give a whole number below 2**53 = {MOST_SEED}")
+    names = tuple(choose("task", name, TASKS) for name in names_of(tasks))
+    usual = Training()
+    plan = Training(tasks=names or usual.tasks, episodes=episodes or usual.episodes, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    with Bar(f"training {agent}", as_json) as bar:
+        bar(0, plan.episodes)
+        table, curve = train(plan, lambda point: bar(point["episode"], plan.episodes))
+    record = {"command": command_line(), "training": asdict(plan), "seeds": seeds_of(plan), "curve": curve}
+    files = written(out, agent, table, record)
+    if as_json:
+        print_json({"agent": agent, "files": [str(path) for path in files], **record})
+        return
+    columns = {"episode": "right", "exploring": "right", "return": "right"} | dict.fromkeys(plan.tasks, "right")
+    shown = plain_table(f"{agent}: scores on {plan.select} selection seeds", columns, "the best line by the mean was kept")
+    for point in curve:
+        scores = [f"{point['select'][name]:.4f}" for name in plan.tasks]
+        shown.add_row(f"{point['episode']:,}", f"{point['epsilon']:.3f}", f"{point['return']:,.1f}", *scores)
+    console().print(shown)
+    for path in files:
+        typer.echo(path)
+
+
+def seeds_of(plan) -> dict[str, list[int]]:
+    """First and last of the seeds that a training learns from, and of those it is chosen by."""
+    from kv_cache_rl.sim.serving.seeds import SEEDS
+
+    return {"train": [SEEDS["train"][0], SEEDS["train"][-1]], "select": [SEEDS["select"][0], SEEDS["select"][plan.select - 1]]}
+
+
+def written(folder: Path, agent: str, table: "np.ndarray", record: dict) -> tuple[Path, Path]:
+    """The files of a trained agent."""
+    import numpy as np
+
+    weights, story = folder / f"{agent}.npz", folder / f"{agent}.json"
+    np.savez_compressed(weights, table=table.astype(np.float32))
+    story.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return weights, story

@@ -1,0 +1,53 @@
+"""The clairvoyant reference: better than all it is made of, on every episode, and the same every time."""
+
+import numpy as np
+import pytest
+
+from kv_cache_rl.search.serving_oracle import FUNCTIONS, VARIANTS, bases, solve, worth
+from kv_cache_rl.search.serving_rollout import episode
+from kv_cache_rl.sim.serving.bound import fluid_bound
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS
+from kv_cache_rl.sim.serving.score import EDGE, SCORE_WEIGHTS, report
+from kv_cache_rl.sim.serving.spec import ServingError, task
+
+SHORT = task("hard", ticks=1_000)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_is_at_least_as_good_as_everything_it_is_made_of(seed):
+    plan = solve(SHORT, seed, segments=4)
+    alone = {name: report(episode(SHORT, seed, FUNCTIONS[which], memory)).score for name, (which, memory) in bases().items()}
+    assert plan.report.score >= max(alone.values())
+    assert alone[plan.best_base] == max(alone.values())
+
+
+def test_more_passes_never_lower_it():
+    scores = [solve(SHORT, 5, segments=6, passes=passes).report.score for passes in (1, 2, 3)]
+    assert scores == sorted(scores)
+
+
+def test_the_plan_played_again_gives_the_same_end_whatever_the_number_of_workers():
+    one, other = solve(SHORT, 1, segments=4, workers=1), solve(SHORT, 1, segments=4, workers=3)
+    assert one.policies == other.policies
+    assert one.report == other.report
+    one.state.check()
+
+
+def test_what_it_maximises_is_the_score():
+    for name in ("lru", "do_nothing", "stability"):
+        state = episode(SHORT, 2, name)
+        terms = np.array([*SCORE_WEIGHTS["hard"], fluid_bound(state.columns)])
+        value = worth(state.columns.traffic, state.columns.book, state.columns.rows, terms)
+        assert report(state).score == pytest.approx(EDGE + (1 - 2 * EDGE) * value, abs=1e-12)
+
+
+def test_it_is_made_of_every_heuristic_that_serves_and_of_variants():
+    serving = {"fifo", "lru", "size_weighted", "stability", "watermark_80", "watermark_90", "watermark_95"}
+    assert set(bases()) == serving | set(VARIANTS)
+    assert all(set(changes) <= set(HEURISTICS["stability"].names) for changes in VARIANTS.values())
+
+
+@pytest.mark.parametrize("arguments", [{"segments": 0}, {"passes": 0}])
+def test_it_refuses_a_search_of_nothing(arguments):
+    with pytest.raises(ServingError, match="is 0; give a whole number from 1"):
+        solve(SHORT, 0, **arguments)
