@@ -5,9 +5,10 @@ import numpy as np
 from kv_cache_rl.search.beam import search
 from kv_cache_rl.search.exhaustive import is_small, optimum
 from kv_cache_rl.search.polish import anneal, prune
-from kv_cache_rl.search.proposals import ALL_VERBS, COMPLETIONS, SHIPPED, VARIANTS
+from kv_cache_rl.search.proposals import ALL_VERBS, COMPLETIONS, SHIPPED, SILENT, VARIANTS
+from kv_cache_rl.search.rollout import play_policy
 from kv_cache_rl.sim.eviction.calls import named_calls
-from kv_cache_rl.sim.eviction.deciders import MAX_OUT
+from kv_cache_rl.sim.eviction.deciders import MAX_OUT, policy_id
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.spec import ActionLog, Scenario
 from kv_cache_rl.sim.eviction.state import initial_state, pack
@@ -22,8 +23,26 @@ def solve(
 
     Instances of at most three entries and windows are solved exactly, the rest by `beam`, whose arguments these are.
     """
-    log = optimum(scenario)[0] if is_small(scenario) and allowed == ALL_VERBS else beam(scenario, width, allowed, windows)
-    return log, replay(scenario, log).total
+    if allowed == ALL_VERBS and is_small(scenario):
+        log = optimum(scenario)[0]
+        return log, replay(scenario, log).total
+    log = beam(scenario, width, allowed, windows)
+    value = replay(scenario, log).total
+    if allowed == ALL_VERBS:
+        for name in SILENT:
+            played = rollout_log(scenario, name)
+            if (reached := replay(scenario, played).total) > value:
+                log, value = played, reached
+    return log, value
+
+
+def rollout_log(scenario: Scenario, name: str) -> ActionLog:
+    """The calls of a shipped decider over a whole episode."""
+    scn = pack(scenario)
+    calls = np.zeros((scenario.steps, MAX_OUT, 2), np.int64)
+    counts = np.zeros(scenario.steps, np.int64)
+    play_policy(scn, initial_state(scenario, scn), policy_id(name), calls, counts)
+    return [named_calls(scenario, calls[t, : counts[t]].tolist()) for t in range(scenario.steps)]
 
 
 def beam(scenario: Scenario, width: int = DEFAULT_WIDTH, allowed: int = ALL_VERBS, windows: int = 30_000) -> ActionLog:

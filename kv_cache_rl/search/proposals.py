@@ -54,7 +54,9 @@ VARIANTS = np.array(
     ],
     np.int64,
 )
-SHIPPED = np.array([POLICY_IDS[name] for name in POLICY_IDS if name != "spam_invalid"], np.int64)
+SILENT = ("stability",)
+"""Deciders that bound the oracle from below without proposing: with them among the proposals every stored log would change."""
+SHIPPED = np.array([POLICY_IDS[name] for name in POLICY_IDS if name not in ("spam_invalid", *SILENT)], np.int64)
 COMPLETIONS = np.array([2, 5, 9], np.int64)
 """The variants that value a child by playing it to its end."""
 

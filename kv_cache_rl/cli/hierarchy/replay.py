@@ -78,7 +78,7 @@ def replay_rows(
 
 def counts_blocks(trace: "Trace", scenario: "Scenario") -> bool:
     """Whether a scenario is one tier with room for a number of equal blocks and nothing else."""
-    plain = scenario.footprint == scenario.squeeze == "fp16" and scenario.promotion == "top"
+    plain = scenario.footprint == scenario.squeeze == "fp16" and scenario.promotion == "top" and scenario.reserve == "none"
     return plain and len(scenario.tiers) == 1 and isinstance(trace.page_bytes, int) and trace.page_bytes == 0
 
 
@@ -176,6 +176,7 @@ def run_replay(
     compute_s: Annotated[float, typer.Option(help="Seconds of compute after each request.", min=0)] = 0.0,
     recompute: Annotated[bool, typer.Option("--recompute", help="Compute anew what takes longer to load.")] = False,
     promotion: Annotated[str, typer.Option(help="Where a page found below goes: top, or one step up (page traces).")] = "top",
+    reserve: Annotated[str, typer.Option(help="Keep free on top ahead of demand: none, 5%, 10%, 20%, or stability.")] = "none",
     hardware: Annotated[str | None, typer.Option(help="Profile that says how long computing anew takes.")] = None,
     format: Format = None,
     selection: Selection = None,
@@ -195,7 +196,7 @@ def run_replay(
 
     names, source = policies_of(policy), source_at(trace, format, selection, jitter_seed)
     rules: dict[str, Any] = {"footprint": footprint, "squeeze": squeeze, "prefetch": prefetch, "overlap": overlap}
-    rules |= {"compute_s": compute_s, "recompute": recompute, "promotion": promotion}
+    rules |= {"compute_s": compute_s, "recompute": recompute, "promotion": promotion, "reserve": reserve}
     rules |= {"hardware": hardware} if hardware else {}
     wanted, levels = names_of(capacity), names_of(tiers)
     loaded = read_trace(source, seed, as_json)

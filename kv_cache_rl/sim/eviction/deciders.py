@@ -2,6 +2,7 @@
 
 Blind ones never look (they make up the floor and the canaries). The ranking ones free just what the queue and a reserve
 need, in the order of a policy of `kv_cache_rl.policies`. `cost_aware` and `lookahead` weigh every (entry, action) pair.
+`stability` leaves to the queueing controller how much is freed and how coarse it may get, and to `value_aware` what.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,6 +53,7 @@ from kv_cache_rl.sim.eviction.observe import (
     V_VALUE,
     read_view,
 )  # fmt: skip
+from kv_cache_rl.sim.eviction.reserve import reserve
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, PAGE_TOKENS
 from kv_cache_rl.sim.eviction.state import (
     EPHEMERAL,
@@ -160,7 +162,10 @@ def return_chance(row):
 
 
 # Policy numbers for the compiled dispatch: below 100 the ranking policies, then the rest.
-(P_KEEP, P_RANDOM, P_EVICT_ALL, P_INT8, P_INT4, P_SWAP_ALL, P_SPAM, P_VALUE, P_COST, P_LOOKAHEAD) = range(100, 110)
+(P_KEEP, P_RANDOM, P_EVICT_ALL, P_INT8, P_INT4, P_SWAP_ALL, P_SPAM, P_VALUE, P_COST, P_LOOKAHEAD, P_STABILITY) = range(100, 111)
+P_THRESHOLD = 111
+"""From here on: `value_aware` that frees what is above a fixed share of the budget, the measure for `stability`."""
+THRESHOLDS = np.array([800, 900, 950])
 
 
 @uncounted
@@ -182,7 +187,7 @@ def _estimates(rows, n, policy, chance, loss):
             chance[k] = 0.0
         elif policy == P_LOOKAHEAD:
             chance[k] = return_chance(row)
-        elif policy == P_VALUE:
+        elif policy == P_VALUE or policy >= P_STABILITY:
             chance[k] = _worth(row)
         else:
             chance[k] = 1.0
@@ -212,7 +217,14 @@ def decide(policy, rows, head, out):
     if policy >= P_VALUE:
         chance, loss = np.empty(n), np.empty((n, 3))
         _estimates(rows, n, policy, chance, loss)
-        return weigh(rows, n, head, chance, loss, shortage(head, 60), shortage(head, 220), out)
+        if policy < P_STABILITY:
+            return weigh(rows, n, head, chance, loss, shortage(head, 60), shortage(head, 220), out)
+        short = shortage(head, 1000 - THRESHOLDS[policy - P_THRESHOLD])
+        if policy == P_STABILITY:
+            kept_free, lowest = reserve(rows, head)
+            short = shortage(head, 0) + kept_free
+            loss[:, lowest + 1 :] = np.inf
+        return weigh(rows, n, head, chance, loss, short, short, out)
     return _ranked(policy, rows, n, head, 50, out)
 
 
@@ -232,7 +244,10 @@ POLICY_IDS: dict[str, int] = {
     "value_aware": P_VALUE,
     "cost_aware": P_COST,
     "lookahead": P_LOOKAHEAD,
+    "stability": P_STABILITY,
 }
+THRESHOLD_IDS: dict[str, int] = {f"threshold_{share / 1000:.2f}": P_THRESHOLD + k for k, share in enumerate(THRESHOLDS)}
+"""Not shipped: what `stability` is compared with."""
 CANARIES = ("keep", "random", "evict_all", "compress_int8", "compress_int4", "swap_all", "spam_invalid")
 FLOOR = ("keep", "evict_all", "swap_all", "compress_int8", "compress_int4")
 
@@ -242,9 +257,10 @@ Decider = Callable[[dict], Sequence[Call]]
 
 def policy_id(name: str) -> int:
     """The number by which compiled code knows a decider; raises ValueError where no decider has that name."""
-    if name not in POLICY_IDS:
+    known = POLICY_IDS | THRESHOLD_IDS
+    if name not in known:
         raise ValueError(f"there is no decider {name!r}; choose one of {', '.join(POLICY_IDS)}")
-    return POLICY_IDS[name]
+    return known[name]
 
 
 def decider(name: str) -> Decider:

@@ -12,6 +12,7 @@ from kv_cache_rl.sim.hierarchy import queues
 from kv_cache_rl.sim.hierarchy.foresight import learn, predict
 from kv_cache_rl.sim.hierarchy.moves import book, bytes_of, enter, leave, make_room
 from kv_cache_rl.sim.hierarchy.order import age_bin, rekey, use_class
+from kv_cache_rl.sim.hierarchy.reserve import keep_free
 from kv_cache_rl.sim.hierarchy.seconds import (
     catch_up,
     compute_seconds,
@@ -23,6 +24,7 @@ from kv_cache_rl.sim.hierarchy.seconds import (
 from kv_cache_rl.sim.hierarchy.state import (
     AGES,
     BEFORE,
+    BROUGHT,
     CHAINED,
     CLASSES,
     CLOCK,
@@ -48,6 +50,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     RECENT,
     RECOMPUTE,
     RECOMPUTED,
+    RESERVED,
     RING,
     SECONDS,
     SQUEEZED,
@@ -203,6 +206,7 @@ def _access(s, p):
         if s.page[p, TIER] != NONE:
             leave(s, p)
         _bring(s, target, p, DEMAND)
+        s.reals[BROUGHT] += bytes_of(s, p)
     if s.settings[PREFETCHING] == 1:
         if s.counters[BEFORE] != NONE:
             learn(s, s.counters[BEFORE], p)
@@ -251,6 +255,7 @@ def _request(s, blocks, r):
         if s.settings[KIND] == LISTED:
             queues.announced(s, TOP, p)
         enter(s, TOP, p)
+        s.reals[BROUGHT] += bytes_of(s, p)
     make_room(s, TOP, np.int64(0), DEMAND)
     return compute + wait + read + stall_seconds(s)
 
@@ -259,11 +264,15 @@ def _request(s, blocks, r):
 def advance(s, first, blocks, start, stop):
     """Replays the requests from `start` up to `stop`, whose blocks are ``blocks[first[r]:first[r + 1]]``."""
     for r in range(start, stop):
+        if s.settings[RESERVED] != 0:
+            catch_up(s)
         if s.settings[CHAINED] == 1:
             seconds = _request(s, blocks[first[r] : first[r + 1]], r)
         else:
             s.hits[r] = s.page[blocks[r], TIER] == 0
             seconds = _access(s, blocks[r])
+        if s.settings[RESERVED] != 0:
+            seconds += keep_free(s, seconds)
         seconds += s.clocks[SQUEEZED]
         s.clocks[SQUEEZED] = 0.0
         s.latency[r] = seconds

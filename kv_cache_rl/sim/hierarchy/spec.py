@@ -7,6 +7,8 @@ from kv_cache_rl.core.hardware import HARDWARE, LINKS, Link, prefill_seconds
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
 
 PROMOTIONS = ("top", "step")
+RESERVES = {"none": 0.0, "5%": 0.05, "10%": 0.10, "20%": 0.20, "stability": -1.0}
+"""Share of the fastest tier kept free ahead of demand; `stability` decides by itself how much."""
 
 
 class HierarchyError(ValueError):
@@ -49,6 +51,8 @@ class Scenario:
     asked for is that of a page, the victim leaves all the same: what it saves then is bytes on the links and room below."""
     promotion: str = "top"
     """Where a page goes that is asked for in a lower tier: to the `top`, or one `step` up (plain page traces only)."""
+    reserve: str = "none"
+    """What is kept free in the fastest tier ahead of demand: none, 5%, 10%, 20% or what `stability` says (reserve.py)."""
     hardware: str = "a100-llama-3.1-8b"
     """Profile that says how long recomputing takes."""
     work_class: str = "code"
@@ -71,6 +75,7 @@ class Scenario:
             ("footprint", self.footprint, PRECISIONS),
             ("squeeze", self.squeeze, LADDER),
             ("promotion", self.promotion, PROMOTIONS),
+            ("reserve", self.reserve, RESERVES),
             ("hardware", self.hardware, HARDWARE),
             ("work_class", self.work_class, WORK_CLASSES),
         ):

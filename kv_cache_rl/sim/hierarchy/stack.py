@@ -34,6 +34,7 @@ from kv_cache_rl.sim.hierarchy.state import (
 def applies(state: State, scenario: Scenario) -> bool:
     """Whether a replay before its first request is plain LRU over equal pages, whose every step waits for its transfers."""
     plain = not (scenario.overlap or scenario.recompute or scenario.squeeze != "fp16" or scenario.promotion != "top")
+    plain = plain and scenario.reserve == "none"
     sizes = state.page[:, SIZE]
     return bool(
         plain and state.settings[POLICY] == POLICY_IDS["lru"] and not state.settings[CHAINED] and (sizes == sizes[0]).all()

@@ -13,8 +13,9 @@ from kv_cache_rl.core.pool import LedgerError
 from kv_cache_rl.core.pool import check as check_ledger
 from kv_cache_rl.core.precision import LADDER, PRECISIONS
 from kv_cache_rl.policies.rank import DRIFTS, RANKS
-from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, recompute_seconds
+from kv_cache_rl.sim.hierarchy.spec import RESERVES, HierarchyError, Scenario, recompute_seconds
 from kv_cache_rl.sim.hierarchy.trace import Trace, expand, parents
+from kv_cache_rl.theory.flow import new_flow
 
 NONE = -1
 LISTS = 5
@@ -37,8 +38,11 @@ UP, DOWN = 0, 1
 DEMAND, PREFETCH = np.arange(2)
 SUCCESSORS, CLASSES, AGES, LOSSES = 4, 8, 64, 3
 (KIND, POLICY, CHAINED, WINDOW, HORIZON, SQUEEZE, PREFETCHING) = range(7)
-(MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES, STRIDE, CLOSED) = range(7, 16)
-SETTINGS = 16
+(MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES, STRIDE, CLOSED, RESERVED) = range(7, 17)
+SETTINGS = 17
+STABILITY = -1
+"""What `RESERVED` says in place of bytes to keep free where these are estimated."""
+BROUGHT, FLOW = 3, 4
 (TIER, LEVEL, SIZE, LAST, INSERTED, USES, FREQUENCY, PENDING, PLACE, PARENT, DEPTH, RECENT, LEFT) = range(13)
 (CHILD, ELDER, YOUNGER) = range(13, 16)
 PAGE_COLS = 16
@@ -63,7 +67,7 @@ class State(NamedTuple):
     settings: np.ndarray  # int64 [SETTINGS]
     counters: np.ndarray  # int64 [COUNTERS]
     clocks: np.ndarray  # float64 [CLOCKS]
-    reals: np.ndarray  # float64 [3] weight and decay of regret, seconds of compute per request
+    reals: np.ndarray  # float64 [4 + FLOW_SIZE] regret: weight, decay; compute per request, s; bytes it brought up; theory.flow
     page: np.ndarray  # int64 [P, PAGE_COLS]
     regret: np.ndarray  # float64 [P]
     kids: np.ndarray  # int64 [P, L] children resident per tier; [1, L] when not chained
@@ -117,6 +121,8 @@ def new_state(
     settings[[HORIZON, SQUEEZE, MAX_PREFETCH]] = regret[2] or fit, LADDER.index(scenario.squeeze), scenario.max_prefetch
     settings[PREFETCHING] = scenario.prefetch and policy == "predictive" and not trace.chained
     settings[[OVERLAP, RECOMPUTE, STEPWISE]] = scenario.overlap, scenario.recompute, scenario.promotion == "step"
+    share = RESERVES[scenario.reserve]
+    settings[RESERVED] = STABILITY if share < 0 else int(share * capacities[0])
     settings[SEED], settings[AGE_SHIFT] = seed, max(int(np.log2(max(fit * 16 / AGES, 1))), 0)
     parent = parents(trace) if trace.chained else np.empty(0, np.int64)
     depth = _depths(trace, parent) if trace.chained else np.zeros(1, np.int64)
@@ -142,7 +148,7 @@ def new_state(
         settings=settings,
         counters=np.zeros(COUNTERS, np.int64),
         clocks=np.zeros(CLOCKS),
-        reals=np.array([regret[0], regret[1], scenario.compute_s]),
+        reals=np.array([regret[0], regret[1], scenario.compute_s, 0.0, *new_flow()]),
         page=page,
         regret=np.zeros(pages),
         kids=np.zeros((pages if trace.chained else 1, tiers), np.int64),
