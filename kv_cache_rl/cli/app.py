@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
-from kv_cache_rl.cli import baselines, bench, evaluate, export, hierarchy, landscape, oracle, replay, report, scenarios, serve
+from kv_cache_rl.cli import (
+    baselines,
+    bench,
+    evaluate,
+    export,
+    hierarchy,
+    landscape,
+    oracle,
+    paged,
+    replay,
+    report,
+    scenarios,
+    serve,
+)
 from kv_cache_rl.cli.failures import CommandGroup
 
 app = typer.Typer(
@@ -51,3 +64,4 @@ for command_name, function in COMMANDS.items():
     app.command(command_name)(function)
 app.add_typer(scenarios.app, name="scenarios")
 app.add_typer(hierarchy.app, name="hierarchy")
+app.add_typer(paged.app, name="paged")
