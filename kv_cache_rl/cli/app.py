@@ -13,6 +13,7 @@ from kv_cache_rl.cli import (
     hierarchy,
     landscape,
     oracle,
+    paged,
     replay,
     report,
     scenarios,
@@ -67,3 +68,4 @@ app.add_typer(scenarios.app, name="scenarios")
 app.add_typer(hierarchy.app, name="hierarchy")
 app.add_typer(serving.app, name="serving")
 app.add_typer(stability.app, name="stability")
+app.add_typer(paged.app, name="paged")

@@ -1,6 +1,7 @@
 """What the command line does with bad input: exit code 2, and a line on stderr that says what, where and the remedy."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ class Interrupted(Exception):
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """The errors that are the user's to solve, each with a message written for them."""
+    from kv_cache_rl.core.calibration import CalibrationError
     from kv_cache_rl.search.journal import JournalError
     from kv_cache_rl.search.workers import WorkerError
     from kv_cache_rl.sim.eviction import ScenarioError
@@ -28,7 +30,15 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from kv_cache_rl.theory.errors import StabilityError
     from kv_cache_rl.traces import TraceError
 
-    return (BadInput, ScenarioError, TraceError, HierarchyError, ServingError, StabilityError, JournalError, WorkerError, OSError)
+    paged = [
+        error
+        for name, module in list(sys.modules.items())
+        if name.startswith("kv_cache_rl.paged.")
+        for error in vars(module).values()
+        if isinstance(error, type) and issubclass(error, ValueError) and error.__module__ == name
+    ]
+    known = (BadInput, ScenarioError, TraceError, HierarchyError, ServingError, StabilityError, CalibrationError)
+    return (*known, JournalError, WorkerError, OSError, *paged)
 
 
 def as_sentence(error: Exception) -> str:

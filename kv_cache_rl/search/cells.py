@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl import __version__
-from kv_cache_rl.core.precision import LADDER, PRECISIONS
+from kv_cache_rl.core.precision import LADDER
 from kv_cache_rl.search.settings import LAB, Setting, fastest, tier_capacities
 from kv_cache_rl.search.sources import Source
 from kv_cache_rl.sim.hierarchy.bound import bound_name, min_hits
@@ -20,7 +20,7 @@ from kv_cache_rl.sim.hierarchy.peer import replay_peer_trace
 from kv_cache_rl.sim.hierarchy.peer_history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer_spec import tiers_over
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
-from kv_cache_rl.sim.hierarchy.state import POLICIES
+from kv_cache_rl.sim.hierarchy.state import POLICIES, kept_bytes, kept_parts
 from kv_cache_rl.sim.hierarchy.trace import Trace
 from kv_cache_rl.traces.errors import TraceError
 
@@ -179,7 +179,8 @@ def bound_capacity(trace: Trace, scenario: Scenario) -> tuple[str, int]:
         size = int(size[np.unique(trace.run_start)].min())
     if not size:
         return bound_name(trace), fastest(scenario).capacity
-    smallest = max(int(size * PRECISIONS[scenario.footprint].multiplier), 1) >> LADDER.index(scenario.squeeze)
+    stored = max(int(size * scenario.calibrated.scheme(scenario.footprint).multiplier), 1)
+    smallest = kept_bytes(stored, kept_parts(scenario)[LADDER.index(scenario.squeeze)])
     name = bound_name(trace) if scenario.squeeze == LADDER[0] else ""
     return name or RELAXED, max(fastest(scenario).capacity // max(smallest, 1), 1)
 

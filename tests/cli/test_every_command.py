@@ -12,7 +12,7 @@ from kv_cache_rl.cli import app
 from kv_cache_rl.sim.eviction import DECIDERS
 
 ROOT = typer.main.get_command(app)
-GROUPS = {name: ROOT.commands[name] for name in ("scenarios", "hierarchy", "serving", "stability")}
+GROUPS = {name: ROOT.commands[name] for name in ("scenarios", "hierarchy", "serving", "stability", "paged")}
 COMMANDS = [(name,) for name in ROOT.commands if name not in GROUPS]
 COMMANDS += [(group, name) for group, found in GROUPS.items() for name in found.commands]
 
@@ -31,7 +31,8 @@ def test_the_commands_are_those_that_were_promised():
     hierarchy = {"replay", "sweep", "ablation", "heldout", "mrc", "reproduce", "plot", "bench", "workload"}
     assert set(GROUPS["hierarchy"].commands) == hierarchy
     assert set(GROUPS["serving"].commands) == {"simulate", "evaluate", "bench", "train"}
-    assert "plan" in GROUPS["stability"].commands
+    assert set(GROUPS["stability"].commands) == {"plan", "validate", "compare"}
+    assert set(GROUPS["paged"].commands) == {"demo", "bench", "generate", "calibrate"}
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -58,7 +59,7 @@ def test_version_names_the_environment_version(kv):
 
 
 def test_help_comes_without_loading_anything_heavy():
-    heavy = {"numba", "datasets", "openai", "fastapi", "pyarrow", "pandas", "verifiers"}
+    heavy = {"numba", "torch", "datasets", "openai", "fastapi", "pyarrow", "pandas", "verifiers"}
     code = (
         "import sys\nfrom kv_cache_rl.cli import app\n"
         "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
@@ -140,6 +141,16 @@ def test_help_comes_without_loading_anything_heavy():
         (["hierarchy", "workload", "rag", "--out", "x.jsonl"], "there is no workload 'rag'"),
         (["hierarchy", "workload", "rag_burst", "--out", "."], ". is a folder"),
         (["hierarchy", "workload", "rag_burst", "--set", "depth=3", "--out", "x.jsonl"], "cannot be made with"),
+        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--calibration", "lab"], "no calibration 'lab'"),
+        (["paged", "demo", "--model", "nothing"], "nothing"),
+        (["paged", "bench", "--part", "memori"], "did you mean memory?"),
+        (["paged", "bench", "--model", "nothing"], "nothing"),
+        (["paged", "generate", ""], "the prompt is empty; give some text"),
+        (["paged", "generate", "a", "--samples", "2", "--beams", "2"], "give one"),
+        (["paged", "generate", "a", "--beams", "300", "-n", "2"], "a beam of width 300"),
+        (["paged", "calibrate", "--name", "literature"], "give another name"),
+        (["paged", "calibrate", "--out", "."], ". is a folder"),
+        (["paged", "calibrate", "--text", "nothing.txt"], "nothing.txt: there is no such file"),
         (["serve-policy", "--port", "99999"], "give another --port, or 0 for a free one"),
     ],
 )
@@ -164,6 +175,9 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
         (["hierarchy", "fly"], "fly"),
         (["hierarchy", "replay"], "FILE"),
         (["hierarchy", "sweep", "--workers", "0"], "--workers"),
+        (["paged", "fly"], "fly"),
+        (["paged", "generate"], "prompt"),
+        (["paged", "generate", "a", "--tokens", "0"], "--tokens"),
     ],
 )
 def test_bad_usage_ends_with_two_and_names_the_word(kv, arguments, word):

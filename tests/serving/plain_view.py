@@ -4,7 +4,7 @@ from statistics import fmean, pstdev
 
 from plain_serving import ACTIONS, CLASSES
 
-from kv_cache_rl.sim.serving.score import REWARDS
+from kv_cache_rl.sim.serving.score import TERM_WEIGHTS
 from kv_cache_rl.theory import flow as theory
 
 
@@ -56,4 +56,4 @@ def inform(flow, server):
 def paid(server):
     """Weighted sum of all terms so far."""
     units = dict(server.terms, memory_pressure=server.terms["memory_pressure"] / server.nominal)
-    return sum(weight * units.get(name, 0) for name, weight in REWARDS.items())
+    return sum(weight * units.get(name, 0) for name, weight in TERM_WEIGHTS.items())

@@ -11,7 +11,7 @@ from driving import Face, columns_of, crowd, members, player, rng_of, serve, ser
 from kv_cache_rl.core.pool import LedgerError
 from kv_cache_rl.sim.serving import state as s
 from kv_cache_rl.sim.serving.generate import traffic
-from kv_cache_rl.sim.serving.score import REWARDS, report
+from kv_cache_rl.sim.serving.score import TERM_WEIGHTS, report
 from kv_cache_rl.sim.serving.spec import TASKS, task
 from kv_cache_rl.sim.serving.state import new_state
 
@@ -170,7 +170,7 @@ def test_rewards_by_term_add_up_to_what_was_paid(name):
     while not state.done:
         paid += face.act(choose(face.mask))
     found = report(state)
-    assert found.total_reward == pytest.approx(paid) and tuple(found.rewards) == tuple(REWARDS)
+    assert found.total_reward == pytest.approx(paid) and tuple(found.rewards) == tuple(TERM_WEIGHTS)
     assert found.arrived == found.completed + found.dropped + found.rejected + found.unfinished == len(state.load.table)
 
 

@@ -4,7 +4,7 @@ that is read; prefilled tokens attend at 2.6 ns a pair, in thousands of pairs.""
 import pytest
 from driving import Face, Pair, serve, users
 
-from kv_cache_rl.sim.serving.score import REWARDS, report
+from kv_cache_rl.sim.serving.score import TERM_WEIGHTS, report
 from kv_cache_rl.sim.serving.state import FORCED, TERMS
 
 ADMIT_FREE, ADMIT_VIP, REJECT_FREE, NOTHING = 8, 9, 10, 17
@@ -33,7 +33,7 @@ def test_a_request_alone_takes_its_prefill_and_one_iteration_per_token():
     assert face.clock == face.row(0)["ended"] == 35_683 + 3 * 9_009
     assert face.row(0)["served"] == 15_683 + 3 * 9_009 == face.row(0)["ended"] - 5_000 - 15_000
     assert (face.row(0)["status"], face.row(0)["where"], face.used(0)) == (FINISHED, GPU, 7)
-    assert reward == pytest.approx(REWARDS["completed_in_sla"] + 103 * REWARDS["tokens_served"])
+    assert reward == pytest.approx(TERM_WEIGHTS["completed_in_sla"] + 103 * TERM_WEIGHTS["tokens_served"])
     score = report(face.state)
     assert score.total_reward == pytest.approx(reward)
     assert score.latency_efficiency == pytest.approx(42_710 / 57_710)
@@ -84,7 +84,7 @@ def test_the_newest_gives_way_when_it_needs_the_block_itself(two):
     newest = face.row(1)
     assert (newest["status"], newest["where"], newest["tokens"], newest["made"], newest["high"]) == (QUEUED, NOWHERE, 0, 1, 128)
     assert newest["since"] == at
-    assert reward == pytest.approx(REWARDS["forced_preemption"] + REWARDS["tokens_served"])
+    assert reward == pytest.approx(TERM_WEIGHTS["forced_preemption"] + TERM_WEIGHTS["tokens_served"])
     assert not face.mask[ADMIT_FREE]  # 9 blocks, 8 are free
     face.until(lambda f: f.row(0)["status"] == FINISHED)
     assert face.mask[ADMIT_FREE] and face.used(0) == 0
@@ -136,10 +136,10 @@ def test_what_ends_after_the_end_is_not_counted():
 @pytest.mark.parametrize(("sla", "met"), [(1.0, 1), (0.99995, 0), (None, 1)])
 def test_the_sla_bounds_the_wait_to_the_microsecond(sla, met):
     face = Face(serve(users((0, 16, 1)), sla_free=sla))
-    assert play(face, NOTHING, ADMIT_FREE, NOTHING) == pytest.approx(16 * REWARDS["tokens_served"])
+    assert play(face, NOTHING, ADMIT_FREE, NOTHING) == pytest.approx(16 * TERM_WEIGHTS["tokens_served"])
     assert face.row(0)["waited"] == 20_000
-    term = REWARDS["completed_in_sla" if met else "sla_missed"]
-    assert face.act(NOTHING) == pytest.approx(term + REWARDS["tokens_served"])
+    term = TERM_WEIGHTS["completed_in_sla" if met else "sla_missed"]
+    assert face.act(NOTHING) == pytest.approx(term + TERM_WEIGHTS["tokens_served"])
     assert report(face.state).sla_attainment["free"] == met
 
 
@@ -158,18 +158,18 @@ def test_a_full_queue_drops_and_a_preempted_request_comes_before_it_all():
 def test_a_drop_a_rejection_and_one_of_what_would_fit_cost_what_the_table_says():
     face = Face(serve(users((0, 300, 9), (0, 16, 9), (1, 17, 9)), gpu_blocks=16, queue_free=2))
     assert not face.mask[ADMIT_FREE] and face.mask[REJECT_FREE]
-    assert face.act(REJECT_FREE) == pytest.approx(REWARDS["rejected"])
+    assert face.act(REJECT_FREE) == pytest.approx(TERM_WEIGHTS["rejected"])
     assert face.mask[ADMIT_FREE]
-    assert face.act(REJECT_FREE) == pytest.approx(2 * REWARDS["rejected"])
+    assert face.act(REJECT_FREE) == pytest.approx(2 * TERM_WEIGHTS["rejected"])
     assert [face.row(row)["status"] for row in range(2)] == [REJECTED, REJECTED]
     crowded = Face(serve(users((0, 16, 9), (0, 16, 9), (1, 16, 9)), queue_free=1))
-    assert crowded.act(NOTHING) == pytest.approx(REWARDS["dropped"])
+    assert crowded.act(NOTHING) == pytest.approx(TERM_WEIGHTS["dropped"])
 
 
 def test_a_head_without_room_costs_for_as_long_as_it_waits():
     face = Face(serve(users((0, 300, 9)), gpu_blocks=16))
-    assert face.act(NOTHING) == pytest.approx(REWARDS["memory_pressure"])
-    assert play(face, REJECT_FREE, NOTHING) == pytest.approx(REWARDS["rejected"])
+    assert face.act(NOTHING) == pytest.approx(TERM_WEIGHTS["memory_pressure"])
+    assert play(face, REJECT_FREE, NOTHING) == pytest.approx(TERM_WEIGHTS["rejected"])
 
 
 def test_reserve_admits_only_what_can_finish_where_optimism_preempts():

@@ -7,7 +7,7 @@ A block is 2,097,152 bytes. PCIe 4 carries 24,800 bytes per µs, 11,000 in each 
 import pytest
 from driving import Face, serve, users
 
-from kv_cache_rl.sim.serving.score import REWARDS, report
+from kv_cache_rl.sim.serving.score import TERM_WEIGHTS, report
 from kv_cache_rl.sim.serving.state import BLOCKS
 
 EVICT_LARGEST, EVICT_OLDEST, SWAP_LARGEST, SWAP_OLDEST, ADMIT, REJECT, SHRED, PREEMPT_SWAP = range(0, 16, 2)
@@ -62,11 +62,11 @@ def test_a_return_of_another_kind_keeps_what_is_the_same_and_frees_the_rest():
 
 def test_a_return_whose_cache_is_on_the_cpu_waits_for_its_bytes():
     face = finished(FIRST_TURN, RETURN)
-    assert play(face, SWAP_LARGEST, NOTHING) == pytest.approx(4 * REWARDS["swap_traffic"])
+    assert play(face, SWAP_LARGEST, NOTHING) == pytest.approx(4 * TERM_WEIGHTS["swap_traffic"])
     assert (face.row(0)["where"], face.used(0), face.used(1)) == (CPU, 0, 4)
     here(face, 1)
     start = face.clock
-    assert play(face, ADMIT) == pytest.approx(4 * REWARDS["swap_traffic"])
+    assert play(face, ADMIT) == pytest.approx(4 * TERM_WEIGHTS["swap_traffic"])
     assert (face.row(1)["where"], face.row(1)["found"], face.used(0), face.used(1)) == (ENTERING, 64, 5, 4)
     face.act(NOTHING)
     # (4 x 2,097,152 + 496,000) / 24,800 = 358.2: nothing else is computed, so the tick ends there.
@@ -146,7 +146,7 @@ def test_blocks_on_their_way_out_are_free_only_when_they_have_landed():
 def test_a_preempted_request_returns_from_the_cpu_and_finishes():
     face = Face(serve(users((0, 60, 30), (0, 60, 30))))
     play(face, ADMIT, ADMIT, NOTHING, NOTHING, NOTHING)
-    assert play(face, PREEMPT_SWAP) == pytest.approx(4 * REWARDS["swap_traffic"])
+    assert play(face, PREEMPT_SWAP) == pytest.approx(4 * TERM_WEIGHTS["swap_traffic"])
     out = face.row(1)  # of equals, the newest
     assert (out["status"], out["where"], out["made"], out["tokens"], out["blocks"], out["pages"]) == (
         QUEUED,

@@ -1,5 +1,6 @@
 """Options that several hierarchy commands share, and the traces, policies and capacities they name."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,25 @@ Workers = Annotated[int | None, typer.Option(help="Processes; default: all cores
 Ray = Annotated[
     str | None, typer.Option(help="Run on the Ray cluster at this address (HOST:PORT, ray://HOST:PORT, auto), or local.")
 ]
+Calibration = Annotated[
+    str, typer.Option(help="Bytes, seconds and divergences of a precision: literature, measured-cpu, or a calibration file.")
+]
+
+
+def calibration_at(text: str) -> str:
+    """The name of a calibration, that of a file once it is read. Raises BadInput for neither."""
+    from kv_cache_rl.core.calibration import Calibration, CalibrationError
+    from kv_cache_rl.core.calibrations import CALIBRATIONS, register
+
+    path = Path(text)
+    if not (path.suffix == ".json" or path.is_file()):
+        return choose("calibration", text, CALIBRATIONS)
+    try:
+        return register(Calibration.from_json(json.loads(path.read_text(encoding="utf-8")), text))
+    except (json.JSONDecodeError, UnicodeDecodeError) as broken:
+        raise BadInput(f"{text}: is not JSON ({broken}); make one with kv-cache-rl paged calibrate --out {text}") from None
+    except CalibrationError as wrong:
+        raise BadInput(str(wrong)) from None
 
 
 def names_of(values: list[str] | None) -> list[str]:

@@ -10,10 +10,12 @@ from kv_cache_rl.cli.hierarchy.options import (
     BELADY,
     ENDED,
     Bar,
+    Calibration,
     Format,
     JitterSeed,
     Selection,
     TraceFile,
+    calibration_at,
     names_of,
     percent,
     plain_table,
@@ -178,6 +180,7 @@ def run_replay(
     promotion: Annotated[str, typer.Option(help="Where a page found below goes: top, or one step up (page traces).")] = "top",
     reserve: Annotated[str, typer.Option(help="Keep free on top ahead of demand: none, 5%, 10%, 20%, or stability.")] = "none",
     hardware: Annotated[str | None, typer.Option(help="Profile that says how long computing anew takes.")] = None,
+    calibration: Calibration = "literature",
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
@@ -198,6 +201,7 @@ def run_replay(
     rules: dict[str, Any] = {"footprint": footprint, "squeeze": squeeze, "prefetch": prefetch, "overlap": overlap}
     rules |= {"compute_s": compute_s, "recompute": recompute, "promotion": promotion, "reserve": reserve}
     rules |= {"hardware": hardware} if hardware else {}
+    rules |= {"calibration": calibration_at(calibration)}
     wanted, levels = names_of(capacity), names_of(tiers)
     loaded = read_trace(source, seed, as_json)
     own = levels or any(isinstance(parse_capacity(value), Bytes) for value in wanted)

@@ -10,7 +10,7 @@ from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.sim.hierarchy import queues
 from kv_cache_rl.sim.hierarchy.foresight import learn, predict
-from kv_cache_rl.sim.hierarchy.moves import book, bytes_of, enter, leave, make_room
+from kv_cache_rl.sim.hierarchy.moves import book, enter, leave, make_room
 from kv_cache_rl.sim.hierarchy.order import age_bin, rekey, use_class
 from kv_cache_rl.sim.hierarchy.reserve import keep_free
 from kv_cache_rl.sim.hierarchy.seconds import (
@@ -21,6 +21,7 @@ from kv_cache_rl.sim.hierarchy.seconds import (
     read_seconds,
     stall_seconds,
 )
+from kv_cache_rl.sim.hierarchy.sizes import bytes_of
 from kv_cache_rl.sim.hierarchy.state import (
     AGES,
     BEFORE,

@@ -5,6 +5,7 @@ from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.sim.hierarchy import queues
 from kv_cache_rl.sim.hierarchy.order import adopt, blocked, disown, join, leaf_below, lowest, quit, rekey
+from kv_cache_rl.sim.hierarchy.sizes import bytes_of
 from kv_cache_rl.sim.hierarchy.state import (
     ASKED,
     CHAINED,
@@ -13,6 +14,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     CROSSED,
     DOWN,
     DROPS,
+    ENCODE,
     EVICTIONS,
     HEAPED,
     INFLATION,
@@ -41,12 +43,6 @@ from kv_cache_rl.sim.hierarchy.state import (
 
 _REGRET = RANK_IDS["regret_aware"]
 take, give, free = uncounted(pool.take), uncounted(pool.give), uncounted(pool.free)
-
-
-@uncounted
-def bytes_of(s, p):
-    """Bytes of a page at its present precision."""
-    return s.page[p, SIZE] >> s.page[p, LEVEL]
 
 
 @uncounted
@@ -99,7 +95,7 @@ def book(s, source, target, p, cause):
 
 @uncounted
 def _compress(s, t, p):
-    """Takes a page one rung down where it lies: its bytes are read, and half of them written."""
+    """Takes a page one rung down where it lies: as long as was measured, or as its bytes take to be read and fewer written."""
     before = bytes_of(s, p)
     s.page[p, LEVEL] += 1
     after = bytes_of(s, p)
@@ -109,7 +105,8 @@ def _compress(s, t, p):
     else:
         rekey(s, t, p)
     s.counters[COMPRESSIONS] += 1
-    s.clocks[SQUEEZED] += (before + after) / s.rates[t, ONE_WAY]
+    encode = s.table[ENCODE + s.page[p, LEVEL]]
+    s.clocks[SQUEEZED] += (before + after) / s.rates[t, ONE_WAY] if encode < 0.0 else s.page[p, SIZE] * encode
 
 
 @uncounted

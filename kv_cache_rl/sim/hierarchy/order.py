@@ -5,6 +5,7 @@ import numpy as np
 from kv_cache_rl.core import candidates
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS, rank, recency, staleness
+from kv_cache_rl.sim.hierarchy.sizes import bytes_of
 from kv_cache_rl.sim.hierarchy.state import (
     ABOVE,
     AGE_SHIFT,
@@ -14,6 +15,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     CLASSES,
     CLOCK,
     CLOSED,
+    COMPUTE,
     DEPTH,
     DRAWS,
     ELDER,
@@ -25,9 +27,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     KIND,
     LAST,
     LEAF,
-    LEVEL,
     LISTS,
-    LOSSES,
     NEXT,
     NODES,
     NONE,
@@ -64,7 +64,7 @@ def head_of(s, t, which):
 @uncounted
 def _weight(s, p, which):
     """Bytes a page counts for in a list; a ghost counts as it was at first, since it is compressed and restored elsewhere."""
-    return s.page[p, SIZE] if which >= GHOST_A else s.page[p, SIZE] >> s.page[p, LEVEL]
+    return s.page[p, SIZE] if which >= GHOST_A else bytes_of(s, p)
 
 
 @uncounted
@@ -158,10 +158,10 @@ def resting_key(s, t, p):
     """Key of a page's row at clock zero; where keys drift, the part that does not."""
     policy, c, still = s.settings[POLICY], s.row, s.settings[KIND] == SCANNED
     if policy == _TTL:
-        return 1.0 / (s.page[p, SIZE] >> s.page[p, LEVEL])
+        return 1.0 / bytes_of(s, p)
     last = 0.0 if still else np.float64(s.page[p, LAST])
     depth = s.page[p, DEPTH] if s.settings[CHAINED] == 1 else 0
-    c[candidates.SIZE] = s.page[p, SIZE] >> s.page[p, LEVEL]
+    c[candidates.SIZE] = bytes_of(s, p)
     c[candidates.TOKENS] = 1.0
     c[candidates.IDLE] = -s.rates[t, INFLATION] if policy == _GDSF else -last
     c[candidates.AGE] = -s.page[p, INSERTED]
@@ -171,7 +171,7 @@ def resting_key(s, t, p):
     c[candidates.NOW] = 1.0
     c[candidates.RECENT_USES] = s.page[p, RECENT]
     c[candidates.REGRET] = s.reals[0] * s.regret[p]
-    c[candidates.RELOAD_S] = s.table[LOSSES + depth + 1] - s.table[LOSSES + depth]
+    c[candidates.RELOAD_S] = s.table[COMPUTE + depth + 1] - s.table[COMPUTE + depth]
     c[candidates.VALUE] = 1.0 / (1.0 + s.page[p, USES])
     c[candidates.INSERTED] = s.page[p, INSERTED]
     return rank(policy, c)

@@ -7,12 +7,12 @@ A block whose children lie in the same tier cannot leave before them: where a qu
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.order import link_in, link_out, oldest
+from kv_cache_rl.sim.hierarchy.sizes import bytes_of
 from kv_cache_rl.sim.hierarchy.state import (
     CAPACITY,
     GHOST_A,
     GHOST_B,
     HAND,
-    LEVEL,
     MARK,
     NODES,
     NONE,
@@ -227,7 +227,7 @@ def _tinylfu(s, t):
         rival, p = _oldest_of(s, t, B, C), oldest(s, t, A)
         if p == NONE:
             return rival
-        size = s.page[p, SIZE] >> s.page[p, LEVEL]
+        size = bytes_of(s, p)
         if s.tiers[t, WEIGHT + A] + size <= _WINDOW * capacity and rival != NONE:  # the newcomer fits into the window
             return rival
         fits = s.tiers[t, WEIGHT + B] + s.tiers[t, WEIGHT + C] + size <= (1.0 - _WINDOW) * capacity

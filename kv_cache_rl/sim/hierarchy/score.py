@@ -11,6 +11,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     CROSSED,
     DROPS,
     EVICTIONS,
+    KL,
     LOSS,
     PEAK,
     PENDING,
@@ -36,7 +37,8 @@ precision the page was read at · link bytes: by tier whose link they crossed, u
 
 
 def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
-    """The metrics of a finished replay, keys as in `METRICS`."""
+    """The metrics of a finished replay, keys as in `METRICS`; under a calibration with measured divergences also `kl`, nats per
+    access: the mean over accesses of the divergence of the precision each was read at."""
     names = [tier.name for tier in scenario.tiers]
     accesses = int(state.served.sum())
     hits, counters = int(state.served[0]), state.counters
@@ -73,7 +75,16 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
             name: {"up": int(crossed[t, 0].sum()), "down": int(crossed[t, 1].sum())} for t, name in enumerate(names) if t
         },
     }
-    return {name: values[name] for name in METRICS}
+    found = {name: values[name] for name in METRICS}
+    return found if scenario.calibrated.scheme(LADDER[0]).kl is None else found | {"kl": _divergence(state, scenario, accesses)}
+
+
+def _divergence(state: State, scenario: Scenario, accesses: int) -> float | None:
+    """Measured divergence per access; None where that of the footprint was not measured."""
+    if scenario.footprint == LADDER[0]:
+        return float(state.clocks[KL]) / accesses
+    kl = scenario.calibrated.scheme(scenario.footprint).kl
+    return None if kl is None else kl * (accesses - int(state.served[-1])) / accesses
 
 
 def _quality_loss(state: State, scenario: Scenario, accesses: int) -> float | None:

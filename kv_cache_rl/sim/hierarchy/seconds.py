@@ -4,15 +4,19 @@ import numpy as np
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.crossing import cross, drain
-from kv_cache_rl.sim.hierarchy.moves import bytes_of
+from kv_cache_rl.sim.hierarchy.sizes import bytes_of
 from kv_cache_rl.sim.hierarchy.state import (
     ASKED,
+    COMPUTE,
+    DECODE,
+    DIVERGENCE,
     DOWN,
     DRAINED,
+    ENCODE,
+    KL,
     LATENCY,
     LEVEL,
     LOSS,
-    LOSSES,
     ONE_WAY,
     OVERLAP,
     QUIET,
@@ -28,8 +32,10 @@ _FOREVER = 1e300
 
 @uncounted
 def compute_seconds(s, p, depth):
-    """Seconds to compute a page and write its bytes where the GPU computes."""
-    return s.table[LOSSES + depth + 1] - s.table[LOSSES + depth] + s.page[p, SIZE] / s.rates[0, ONE_WAY]
+    """Seconds to compute a page and write its bytes where the GPU computes, at the precision it is stored in at first."""
+    encode = max(s.table[ENCODE], 0.0)
+    compute = s.table[COMPUTE + depth + 1] - s.table[COMPUTE + depth]
+    return compute + s.page[p, SIZE] / s.rates[0, ONE_WAY] + s.page[p, SIZE] * encode
 
 
 @uncounted
@@ -52,9 +58,11 @@ def faster_to_compute(s, p, t, depth):
 
 @uncounted
 def read_seconds(s, p):
-    """Seconds to read a page where the GPU computes; a compressed one may cost answers."""
-    s.clocks[LOSS] += s.table[s.page[p, LEVEL]]
-    return s.rates[0, READ] + bytes_of(s, p) / s.rates[0, ONE_WAY]
+    """Seconds to read a page where the GPU computes, and to restore a compressed one, which may cost answers."""
+    level = s.page[p, LEVEL]
+    s.clocks[LOSS] += s.table[level]
+    s.clocks[KL] += s.table[DIVERGENCE + level]
+    return s.rates[0, READ] + bytes_of(s, p) / s.rates[0, ONE_WAY] + s.page[p, SIZE] * s.table[DECODE + level]
 
 
 @uncounted

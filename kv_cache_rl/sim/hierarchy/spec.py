@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from kv_cache_rl.core.calibration import Calibration, CalibrationError
+from kv_cache_rl.core.calibrations import CALIBRATIONS, calibration_named, geometry_named, host_link
 from kv_cache_rl.core.geometry import MODELS, bytes_per_token
-from kv_cache_rl.core.hardware import HARDWARE, LINKS, Link, prefill_seconds
+from kv_cache_rl.core.hardware import HARDWARE, LINKS, HardwareProfile, Link, prefill_seconds
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
 
 PROMOTIONS = ("top", "step")
@@ -57,6 +59,8 @@ class Scenario:
     """Profile that says how long recomputing takes."""
     work_class: str = "code"
     """Work class whose published loss per precision is charged when a compressed page is used."""
+    calibration: str = "literature"
+    """Where bytes and seconds of a precision come from (`core.calibration`); a measured one says what computing takes, too."""
 
     def __post_init__(self) -> None:
         if not self.tiers:
@@ -78,11 +82,27 @@ class Scenario:
             ("reserve", self.reserve, RESERVES),
             ("hardware", self.hardware, HARDWARE),
             ("work_class", self.work_class, WORK_CLASSES),
+            ("calibration", self.calibration, CALIBRATIONS),
         ):
             if value not in known:
                 raise HierarchyError(f"unknown {name} {value!r}; use one of {', '.join(known)}")
         if self.squeeze != "fp16" and self.footprint != "fp16":
             raise HierarchyError(f"squeeze {self.squeeze!r} starts from fp16 pages, not {self.footprint!r}; drop one")
+        for precision in (self.footprint, *LADDER[: LADDER.index(self.squeeze) + 1]):
+            try:
+                self.calibrated.scheme(precision)
+            except CalibrationError as missing:
+                raise HierarchyError(str(missing)) from None
+
+    @property
+    def calibrated(self) -> Calibration:
+        """The calibration that this scenario names."""
+        return calibration_named(self.calibration)
+
+    @property
+    def profile(self) -> HardwareProfile:
+        """What computing anew takes: measured with the calibration, or as `hardware` says."""
+        return self.calibrated.hardware or HARDWARE[self.hardware]
 
     def scaled(self, numerator: int, denominator: int = 1) -> "Scenario":
         """The same with every capacity times a fraction, rounded down."""
@@ -101,7 +121,7 @@ def physical(gpu: int, peer_gpu: int, host: int, nvme: int, **rules) -> Scenario
     tiers = (
         Tier("gpu", gpu, LINKS["hbm2e"]),
         Tier("peer_gpu", peer_gpu, LINKS["nvlink4"]),
-        Tier("host", host, LINKS["pcie4-conservative"]),
+        Tier("host", host, host_link(rules.get("calibration", "literature"))),
         Tier("nvme", nvme, LINKS["nvme4"]),
     )
     return Scenario(tuple(tier for tier in tiers if tier.capacity), **rules)
@@ -113,14 +133,16 @@ def block_bytes(model: str, block_tokens: int) -> int:
     >>> block_bytes("llama-3.1-8b", 64)
     8388608
     """
-    if model not in MODELS:
+    geometry = geometry_named(model)
+    if geometry is None:
         raise HierarchyError(f"unknown model {model!r}; use one of {', '.join(MODELS)}")
-    return int(bytes_per_token(MODELS[model]) * block_tokens)
+    return int(bytes_per_token(geometry) * block_tokens)
 
 
-def recompute_seconds(hardware: str, block_tokens: int, depths: int) -> list[float]:
+def recompute_seconds(hardware: str | HardwareProfile, block_tokens: int, depths: int) -> list[float]:
     """Seconds to compute the blocks above depth 0, 1, ..., `depths` (a running sum, so that ranges are differences)."""
-    profile, total, sums = HARDWARE[hardware], 0.0, [0.0]
+    profile = hardware if isinstance(hardware, HardwareProfile) else HARDWARE[hardware]
+    total, sums = 0.0, [0.0]
     for depth in range(depths):
         total += prefill_seconds(profile, block_tokens, depth * block_tokens) - profile.prefill_c0_s
         sums.append(total)

@@ -32,14 +32,17 @@ POLICY_IDS = {name: k for k, name in enumerate(POLICIES)}
 (CLOCK, EVICTIONS, DROPS, COMPRESSIONS, RECOMPUTED, PREFETCHES, USEFUL, WASTED) = range(8)
 (DONE, RING, DRAWS, SKETCH_ADDS, BEFORE, ABOVE, LEAF) = range(8, 15)
 COUNTERS = 15
-(SECONDS, DRAINED, SQUEEZED, LOSS) = range(4)
-CLOCKS = 4
+(SECONDS, DRAINED, SQUEEZED, LOSS, KL) = range(5)
+CLOCKS = 5
 UP, DOWN = 0, 1
 DEMAND, PREFETCH = np.arange(2)
-SUCCESSORS, CLASSES, AGES, LOSSES = 4, 8, 64, 3
+SUCCESSORS, CLASSES, AGES = 4, 8, 64
+(LOSSES, DIVERGENCE, ENCODE, DECODE, COMPUTE) = range(0, 15, 3)
 (KIND, POLICY, CHAINED, WINDOW, HORIZON, SQUEEZE, PREFETCHING) = range(7)
 (MAX_PREFETCH, OVERLAP, RECOMPUTE, STEPWISE, SEED, AGE_SHIFT, NODES, STRIDE, CLOSED, RESERVED) = range(7, 17)
-SETTINGS = 17
+KEPT = 17
+SETTINGS = KEPT + 3
+"""kept: 1024ths of its bytes that a page keeps at each rung of the ladder."""
 STABILITY = -1
 """What `RESERVED` says in place of bytes to keep free where these are estimated."""
 BROUGHT, FLOW = 3, 4
@@ -82,7 +85,7 @@ class State(NamedTuple):
     follow: np.ndarray  # int64 [P, 2 * SUCCESSORS] successors and their counts; [1, ...] without prefetching
     density: np.ndarray  # float64 [3, CLASSES, AGES] return density; the returns and (age 0) the idle times it was learnt from
     sketch: np.ndarray  # uint8 [4, W]
-    table: np.ndarray  # float64 [LOSSES + depths + 1] loss per rung, then the running sum of recompute seconds
+    table: np.ndarray  # float64 [COMPUTE + depths + 1] per rung: loss, KL, seconds per byte; then recompute seconds, running sum
     row: np.ndarray  # float64 [CANDIDATE_COLS]
     latency: np.ndarray  # float64 [R] seconds per request
     hits: np.ndarray  # int64 [R] blocks found in the fastest tier
@@ -119,6 +122,7 @@ def new_state(
     settings = np.zeros(SETTINGS, np.int64)
     settings[[KIND, POLICY, CHAINED, WINDOW]] = kind, POLICY_IDS[policy], trace.chained, window
     settings[[HORIZON, SQUEEZE, MAX_PREFETCH]] = regret[2] or fit, LADDER.index(scenario.squeeze), scenario.max_prefetch
+    settings[KEPT : KEPT + len(LADDER)] = kept_parts(scenario)
     settings[PREFETCHING] = scenario.prefetch and policy == "predictive" and not trace.chained
     settings[[OVERLAP, RECOMPUTE, STEPWISE]] = scenario.overlap, scenario.recompute, scenario.promotion == "step"
     share = RESERVES[scenario.reserve]
@@ -143,7 +147,6 @@ def new_state(
     rates[:, ONE_WAY : WRITE + 1] = [
         (t.link.one_way, t.link.both_ways, t.link.latency_s, t.read_s, t.write_s) for t in scenario.tiers
     ]
-    losses = [PRECISIONS[name].loss[scenario.work_class] for name in LADDER]
     state = State(
         settings=settings,
         counters=np.zeros(COUNTERS, np.int64),
@@ -163,7 +166,7 @@ def new_state(
         follow=np.zeros((pages if settings[PREFETCHING] else 1, 2 * SUCCESSORS), np.int64),
         density=np.zeros((3, CLASSES, AGES)),
         sketch=np.zeros((4, sketch), np.uint8),
-        table=np.array(losses + recompute_seconds(scenario.hardware, trace.block_tokens, int(depth.max()) + 1)),
+        table=np.array(rung_table(scenario) + recompute_seconds(scenario.profile, trace.block_tokens, int(depth.max()) + 1)),
         row=np.zeros(CANDIDATE_COLS),
         latency=np.zeros(trace.requests),
         hits=np.zeros(trace.requests, np.int64),
@@ -177,6 +180,30 @@ def new_state(
     return state
 
 
+def kept_bytes(size, part):
+    """Bytes of `size` at `part` 1024ths, rounded down, without overflow; plain Python on purpose, `sizes` compiles it."""
+    return (size >> 10) * part + ((size & 1023) * part >> 10)
+
+
+def kept_parts(scenario: Scenario) -> list[int]:
+    """1024ths of its fp16 bytes that a page keeps at each rung, rounded up; a rung that was not measured keeps all."""
+    schemes = scenario.calibrated.schemes
+    return [int(np.ceil(schemes[name].multiplier * 1024)) if name in schemes else 1024 for name in LADDER]
+
+
+def rung_table(scenario: Scenario) -> list[float]:
+    """Per rung: published loss, KL, seconds to quantise and to restore a byte; the first rung is the footprint, whose bytes
+    are those stored. Seconds to quantise are -1 where they follow from the bytes."""
+    schemes = scenario.calibrated.schemes
+    found = [schemes.get(name, schemes["fp16"]) for name in (scenario.footprint, *LADDER[1:])]
+    stored = [found[0].multiplier, *(1.0 for _ in LADDER[1:])]
+    losses = [PRECISIONS[name].loss[scenario.work_class] for name in LADDER]
+    divergence = [scheme.kl or 0.0 for scheme in found]
+    encode = [-1.0 if s.encode_s_per_byte is None else s.encode_s_per_byte / part for s, part in zip(found, stored, strict=True)]
+    decode = [s.decode_s_per_byte / part for s, part in zip(found, stored, strict=True)]
+    return losses + divergence + encode + decode
+
+
 def _sizes(trace: Trace, scenario: Scenario) -> np.ndarray:
     base = np.broadcast_to(np.asarray(trace.page_bytes, np.int64), trace.blocks)
     if not base.any():
@@ -184,9 +211,9 @@ def _sizes(trace: Trace, scenario: Scenario) -> np.ndarray:
             raise HierarchyError("the trace does not know the bytes of its blocks, precision cannot matter; give a model")
         sizes = np.ones(trace.blocks, np.int64)
     else:
-        sizes = np.maximum((base * PRECISIONS[scenario.footprint].multiplier).astype(np.int64), 1)
+        sizes = np.maximum((base * scenario.calibrated.scheme(scenario.footprint).multiplier).astype(np.int64), 1)
     smallest, largest = int(sizes.argmin()), int(sizes.argmax())
-    if sizes[smallest] >> LADDER.index(scenario.squeeze) == 0:
+    if kept_bytes(sizes[smallest], kept_parts(scenario)[LADDER.index(scenario.squeeze)]) == 0:
         raise HierarchyError(f"page {smallest} has {sizes[smallest]} bytes, none at {scenario.squeeze}; use larger pages")
     for tier in scenario.tiers:
         if sizes[largest] > tier.capacity:
@@ -212,7 +239,7 @@ def check(state: State) -> None:
         LedgerError: they differ: a bug in the engine, never the user's doing.
     """
     tier, pages = state.page[:, TIER], len(state.page)
-    bytes_now = state.page[:, SIZE] >> state.page[:, LEVEL]
+    bytes_now = kept_bytes(state.page[:, SIZE], state.settings[KEPT + state.page[:, LEVEL]])
     ledger = state.tiers[:, : USED + 1]
     check_ledger(ledger, np.array([bytes_now[tier == t].sum() for t in range(len(ledger))]))
     if (ledger[:, USED] > ledger[:, CAPACITY]).any():

@@ -5,7 +5,7 @@ from importlib import import_module
 _HOME = {
     "actions": ("ACTIONS",),
     "observe": ("OBSERVATION", "RICH"),
-    "score": ("REWARDS", "Report", "report"),
+    "score": ("TERM_WEIGHTS", "Report", "report"),
     "spec": ("Scenario", "ServingError", "TASKS", "task"),
     "state": ("State", "new_state"),
 }

@@ -33,7 +33,7 @@ from kv_cache_rl.sim.serving.state import (
     State,
 )
 
-REWARDS = {
+TERM_WEIGHTS = {
     "completed_in_sla": 0.1,
     "tokens_served": 0.001,
     "sla_missed": -0.1,
@@ -46,7 +46,7 @@ REWARDS = {
 """Term → weight of one unit: a completion within the SLA · a token computed for the first time, or history found in a
 cache · a completion after the SLA · a drop · a rejection (two units if the request would have fit) · a forced preemption · a
 block swapped, either way · a nominal tick during which a queue's head did not fit."""
-WEIGHTS = tuple(REWARDS.values())
+WEIGHTS = tuple(TERM_WEIGHTS.values())
 
 SCORE_WEIGHTS = {"easy": (0.80, 0.20, 0.00), "medium": (0.60, 0.35, 0.05), "hard": (0.60, 0.35, 0.05)}
 """Task → weights of throughput, latency efficiency and cache residency; tasks of your own score as `hard` does."""
@@ -136,7 +136,7 @@ def report(state: State) -> Report:
         ticks=int(book[TICK, 0]),
         seconds=state.seconds,
         crashed=state.crashed,
-        rewards={name: weight * float(unit) for (name, weight), unit in zip(REWARDS.items(), units, strict=True)},
+        rewards={name: weight * float(unit) for (name, weight), unit in zip(TERM_WEIGHTS.items(), units, strict=True)},
     )
 
 

@@ -58,7 +58,7 @@ TERMS = 32
 """Reward terms since the start, and at the decision before."""
 N_TERMS = 8
 COMPLETED, SERVED_TOKENS, MISSED, LOST, REFUSED, FORCED, SWAPPED, PRESSED = range(N_TERMS)
-"""Reward terms, in their own units (`score.REWARDS` says which); the last in microseconds."""
+"""Reward terms, in their own units (`score.TERM_WEIGHTS` says which); the last in microseconds."""
 BOOK = TERMS + N_TERMS
 
 CRASHES = ("", "no block for decode growth", "queues full and no memory")

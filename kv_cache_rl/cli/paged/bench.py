@@ -1,0 +1,106 @@
+"""``paged bench``: every promised figure beside its target, two plots and a JSON."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kv_cache_rl.cli.bench import number
+from kv_cache_rl.cli.failures import FAILED, BadInput, choose
+from kv_cache_rl.cli.hierarchy.options import Bar, names_of, plain_table
+from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens
+
+if TYPE_CHECKING:
+    from kv_cache_rl.paged.figures import Figure
+
+PLOTS = {"throughput": "bench_throughput.png", "fragmentation": "bench_fragmentation.png"}
+RESULTS = "bench.json"
+TEXT_TOKENS = 20_000
+
+
+def target(figure: "Figure") -> str:
+    """The range a figure should be in, in words."""
+    if figure.low is not None and figure.high is not None:
+        return f"{figure.low:g} to {figure.high:g}"
+    if figure.high is not None:
+        return f"≤ {figure.high:g}"
+    return "-" if figure.low is None else f"≥ {figure.low:g}"
+
+
+def show(figures: list["Figure"], machine: dict) -> None:
+    """All figures as a table."""
+    columns = {"measured": "left", "value": "right", "unit": "left", "target": "right", "met": "right", "remark": "left"}
+    table = plain_table("paged bench", columns)
+    for figure in figures:
+        value = "-" if figure.value is None else number(figure.value)
+        met = {True: "yes", False: "[red]no[/]", None: "-"}[figure.met]
+        table.add_row(figure.name, value, figure.unit, target(figure), met, figure.remark)
+    out = console()
+    out.print(table)
+    out.print(", ".join(f"{key} {value}" for key, value in machine.items() if value), soft_wrap=True)
+
+
+def drawn(data: dict, outdir: Path, headless: bool) -> list[Path]:
+    """The plots of what was measured, written, and shown where there is a screen."""
+    from kv_cache_rl.reports import paged
+    from kv_cache_rl.reports.hierarchy import save
+
+    draw = {"throughput": paged.throughput_figure, "fragmentation": paged.fragmentation_figure}
+    files = [save(draw[part](data[part]), outdir / name) for part, name in PLOTS.items() if part in data]
+    if not headless and sys.stdout.isatty():
+        for path in files:
+            typer.launch(str(path))
+    return files
+
+
+def run_bench(
+    fast: Annotated[bool, typer.Option("--fast", help="Shorter sequences, fewer requests and repeats.")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="Write the plots, open none.")] = False,
+    outdir: Annotated[Path, typer.Option(help="Folder for the plots and bench.json.")] = Path("paged_bench"),
+    part: Annotated[list[str] | None, typer.Option(help="Only these, by comma or repeated; default: all.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
+    model: Model = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure memory, throughput by block size and batch, fragmentation, sharing, preemption, attention and quality.
+
+    One thread, CPU seconds; each figure stands beside its target.
+
+    Example: kv-cache-rl paged bench --fast --headless --outdir paged_bench
+    """
+    if outdir.exists() and not outdir.is_dir():
+        raise BadInput(f"{outdir} is a file; give a folder")
+    decoder = load_model(model)
+    from kv_cache_rl.cli.measure import machine_facts
+    from kv_cache_rl.paged.figures import PARTS, Setup, run_parts
+
+    parts = [choose("part", name, PARTS) for name in names_of(part) or PARTS]
+    setup = Setup(decoder, load_tokens(decoder, None, TEXT_TOKENS), seed, fast)
+    figures: list[Figure] = []
+    data: dict[str, dict] = {}
+    with Bar("bench", as_json) as bar:
+        bar(0, len(parts))
+        for name, found, behind in run_parts(setup, parts):
+            figures += found
+            data[name] = behind
+            bar(len(data), len(parts))
+    machine = machine_facts()
+    files = [str(path) for path in drawn(data, outdir, headless)]
+    outdir.mkdir(parents=True, exist_ok=True)
+    head = {"model": decoder.geometry.name, "seed": seed, "fast": fast, "machine": machine}
+    report = {**head, "figures": [figure.to_json() for figure in figures], "data": data}
+    (outdir / RESULTS).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    files.append(str(outdir / RESULTS))
+    if as_json:
+        print_json({**report, "files": files})
+    else:
+        show(figures, machine)
+        typer.echo(f"written: {', '.join(files)}")
+    missed = [figure.name for figure in figures if figure.met is False]
+    if check and missed:
+        typer.echo(f"missed: {'; '.join(missed)}", err=True)
+        raise typer.Exit(FAILED)

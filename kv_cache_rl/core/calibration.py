@@ -1,0 +1,120 @@
+"""Calibrations: bytes, seconds and divergence of cached keys and values under a name; the literature's, and measured ones.
+
+A simulator takes the literature's unless a scenario names another. Task losses stay with the literature (`core.precision`):
+a small model cannot measure reasoning.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kv_cache_rl.core.geometry import ModelGeometry
+from kv_cache_rl.core.hardware import HardwareProfile, Link
+
+FORMAT, VERSION = "kv-cache-rl calibration", 1
+
+
+class CalibrationError(ValueError):
+    """A calibration that cannot be used: says what is wrong, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """What storing keys and values at one precision comes to."""
+
+    multiplier: float
+    """Bytes relative to fp16; scales counted where they were measured."""
+    kl: float | None = None
+    """Divergence of the next token's distribution from that over an fp16 cache, nats per token; None: not measured."""
+    attention_error: float | None = None
+    """Relative error of the attention output, root mean square."""
+    delta_nll: float | None = None
+    """Nats per token that a text becomes less likely."""
+    encode_s_per_byte: float | None = None
+    """Seconds per fp16 byte to quantise; None: what it takes to read and write the bytes where they lie."""
+    decode_s_per_byte: float = 0.0
+    """Seconds per fp16 byte to restore, whenever it is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A named profile of the precision and link tables."""
+
+    name: str
+    source: str
+    schemes: Mapping[str, Scheme]
+    link: Link | None = None
+    """Between the device that computes and the host's memory; None: as the tiers say."""
+    hardware: HardwareProfile | None = None
+    """What computing anew takes; None: as the scenario says."""
+    model: ModelGeometry | None = None
+    """Whose cache was measured."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Everything else that was measured, for people to read."""
+
+    def scheme(self, precision: str) -> Scheme:
+        """The scheme of that name. Raises CalibrationError for one that was not measured."""
+        if precision not in self.schemes:
+            raise CalibrationError(f"calibration {self.name!r} has no {precision!r}; use one of {', '.join(self.schemes)}")
+        return self.schemes[precision]
+
+    def to_json(self) -> dict:
+        """The calibration as plain JSON values; `from_json` gives it back."""
+
+        def plain(part: Any) -> Any:
+            return None if part is None else dataclasses.asdict(part)
+
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "source": self.source,
+            "schemes": {name: plain(scheme) for name, scheme in self.schemes.items()},
+            "link": plain(self.link),
+            "hardware": plain(self.hardware),
+            "model": plain(self.model),
+            "notes": dict(self.notes),
+        }
+
+    @staticmethod
+    def from_json(data: Any, where: str = "calibration") -> "Calibration":
+        """Reads and checks a calibration. Raises CalibrationError naming `where`, the field and the remedy."""
+        if not isinstance(data, dict) or (data.get("format"), data.get("version")) != (FORMAT, VERSION):
+            raise CalibrationError(f"{where}: is not a calibration of version {VERSION}; {_REMEDY}")
+        if not isinstance(data.get("schemes"), dict) or "fp16" not in data["schemes"]:
+            raise CalibrationError(f"{where}: schemes has no 'fp16'; {_REMEDY}")
+        parts: dict[str, Any] = {
+            "schemes": {name: _built(Scheme, value, f"{where}.schemes.{name}") for name, value in data["schemes"].items()}
+        }
+        for name, cls in (("link", Link), ("hardware", HardwareProfile), ("model", ModelGeometry)):
+            parts[name] = None if data.get(name) is None else _built(cls, data[name], f"{where}.{name}")
+        found = Calibration(str(data.get("name")), str(data.get("source")), notes=data.get("notes") or {}, **parts)
+        for name, scheme in found.schemes.items():
+            if not 0 < scheme.multiplier <= 1:
+                raise CalibrationError(
+                    f"{where}.schemes.{name}: multiplier {scheme.multiplier} must be above 0, at most 1; {_REMEDY}"
+                )
+        return found
+
+
+_REMEDY = "make one with `kv-cache-rl paged calibrate --out FILE`"
+
+
+def _built(cls: type, value: Any, where: str) -> Any:
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    if not isinstance(value, dict) or not set(value) <= set(known):
+        raise CalibrationError(f"{where}: expected the fields {', '.join(known)}; {_REMEDY}")
+    for name, f in known.items():
+        number = value.get(name)
+        if name not in value and f.default is dataclasses.MISSING:
+            raise CalibrationError(f"{where}: field {name!r} is missing; {_REMEDY}")
+        if name in value and f.type not in (str, "str") and number is not None:
+            fine = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+            if not fine or (number < 0 and name not in _SIGNED):
+                raise CalibrationError(f"{where}: {name} is {number!r}, expected a number of 0 or more; {_REMEDY}")
+    return cls(**value)
+
+
+_SIGNED = ("delta_nll",)

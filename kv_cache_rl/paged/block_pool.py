@@ -1,0 +1,241 @@
+"""The pool: one tensor of keys and one of values per layer, cut into blocks that are handed out by number and counted.
+
+    free --take--> held (references >= 1) --share / drop--> held --last drop--> free
+     ^                                                                           |
+     +---- a published block keeps its contents and its hash until `take` hands it to somebody else; `share` revives it
+
+Block numbers from `blocks` on belong to an attached store (quantised blocks): same numbering, same reference counts, other bytes.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kv_cache_rl.core import pool as ledger
+from kv_cache_rl.paged.block_table import Sequence
+
+EXACT, STORE = 0, 1
+FORMATS = ("exact", "store")
+
+
+class PoolError(ValueError):
+    """A request the pool cannot serve; nothing has changed."""
+
+
+class Store(Protocol):
+    """Blocks held in another format than the pool's: rows 0..blocks-1 are the block numbers pool.blocks, pool.blocks + 1, ..."""
+
+    blocks: int
+    nbytes: int
+
+    def gather(self, layer: int, rows: Tensor, out_k: Tensor, out_v: Tensor) -> None:
+        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k`, `out_v` [r, block_tokens, kv_heads, head_dim]."""
+
+
+class BlockPool:
+    """Storage for `blocks` blocks of `block_tokens` tokens, and the books on who holds them."""
+
+    def __init__(
+        self,
+        layers: int,
+        blocks: int,
+        block_tokens: int,
+        kv_heads: int,
+        head_dim: int,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+    ):
+        sizes = {"layers": layers, "blocks": blocks, "block_tokens": block_tokens, "kv_heads": kv_heads, "head_dim": head_dim}
+        for name, size in sizes.items():
+            if size < 1:
+                raise PoolError(f"a pool of {name} = {size}: every size is at least 1")
+        if not dtype.is_floating_point:
+            raise PoolError(f"a pool of {dtype}: keys and values are floating point (quantised blocks live in an attached store)")
+        self.layers, self.blocks, self.block_tokens = layers, blocks, block_tokens
+        self.kv_heads, self.head_dim, self.dtype = kv_heads, head_dim, dtype
+        shape = (blocks, block_tokens, kv_heads, head_dim)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.device = self.keys[0].device
+        self.store: Store | None = None
+        self.evictions = 0
+        """Published blocks whose contents were given up for somebody else's, so far."""
+        self._ledger = np.array([[blocks, 0], [0, 0]])
+        self._references = [0] * blocks
+        # Oldest first, so that what was freed last stays reusable longest; a dict, since a revived block leaves from the middle.
+        self._free: list[dict[int, None]] = [dict.fromkeys(range(blocks)), {}]
+        self._block_of: dict[int, int] = {}
+        self._hash_of: dict[int, int] = {}
+
+    @property
+    def free(self) -> int:
+        """Blocks that `take` could hand out now."""
+        return int(ledger.free(self._ledger, EXACT))
+
+    @property
+    def used(self) -> int:
+        """Blocks of the pool's own format with at least one reference."""
+        return int(self._ledger[EXACT, ledger.USED])
+
+    @property
+    def stored(self) -> int:
+        """Blocks of the attached store with at least one reference."""
+        return int(self._ledger[STORE, ledger.USED])
+
+    @property
+    def numbers(self) -> int:
+        """Block numbers run from 0 to this, the store's included."""
+        return len(self._references)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, the attached store's included."""
+        own = sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+        return own + (self.store.nbytes if self.store else 0)
+
+    @property
+    def block_nbytes(self) -> int:
+        """Bytes of K and V of one block over all layers."""
+        return 2 * self.layers * self.block_tokens * self.kv_heads * self.head_dim * self.dtype.itemsize
+
+    def attach(self, store: Store) -> None:
+        """Numbers the store's blocks behind the pool's own."""
+        if self.store is not None:
+            raise PoolError(f"the pool has a store of {self.store.blocks} blocks already; one pool takes one store")
+        self.store = store
+        self._ledger[STORE, ledger.CAPACITY] = store.blocks
+        self._references += [0] * store.blocks
+        self._free[STORE] = dict.fromkeys(range(self.blocks, self.blocks + store.blocks))
+
+    def take(self, count: int = 1, form: int = EXACT) -> list[int]:
+        """`count` blocks with one reference each, oldest free ones first; their contents are whatever was there.
+
+        Raises:
+            PoolError: fewer than `count` are free; none is taken.
+        """
+        if count < 0 or count > ledger.free(self._ledger, form):
+            have = f"{int(ledger.free(self._ledger, form))} of {int(self._ledger[form, ledger.CAPACITY])}"
+            remedy = "release or swap out a sequence, or build a larger pool"
+            raise PoolError(f"{count} {FORMATS[form]} blocks asked for, {have} are free; {remedy}")
+        taken = [block for block, _ in zip(self._free[form], range(count), strict=False)]
+        for block in taken:
+            self._revive(block)
+            if block in self._hash_of:
+                self.evictions += 1
+                self.forget(block)
+        return taken
+
+    def share(self, block: int) -> None:
+        """One more reference; a free block that is still published comes back to life."""
+        if self.references(block):
+            self._references[block] += 1
+        elif block in self._hash_of:
+            self._revive(block)
+        else:
+            raise PoolError(f"block {block} is free and not published: there is nothing to share")
+
+    def drop(self, block: int) -> None:
+        """One reference less; at none the block is free again."""
+        if not self.references(block):
+            raise PoolError(f"block {block} is free already: dropped once too often (double free)")
+        self._references[block] -= 1
+        if not self._references[block]:
+            form = self._form(block)
+            ledger.give(self._ledger, form, 1)
+            self._free[form][block] = None
+            if form == STORE:
+                # A stored block shares its scales with others and is not whole without them: it does not outlive its holders.
+                self.forget(block)
+
+    def references(self, block: int) -> int:
+        """How many table entries hold `block`."""
+        if not 0 <= block < self.numbers:
+            raise PoolError(f"block {block} does not exist: the pool has blocks 0 to {self.numbers - 1}")
+        return self._references[block]
+
+    def publish(self, block: int, chained_hash: int) -> None:
+        """Makes a full block findable by the chained hash of its tokens; the first block of a hash keeps the name."""
+        if not self.references(block):
+            raise PoolError(f"block {block} is free: publish it while it is held")
+        if chained_hash not in self._block_of and block not in self._hash_of:
+            self._block_of[chained_hash], self._hash_of[block] = block, chained_hash
+
+    def lookup(self, chained_hash: int) -> int | None:
+        """The block that holds this prefix, held or free; `share` it before anything else is taken."""
+        return self._block_of.get(chained_hash)
+
+    def forget(self, block: int) -> None:
+        """Takes a block's hash away, if it has one: its contents are about to change."""
+        chained_hash = self._hash_of.pop(block, None)
+        if chained_hash is not None:
+            del self._block_of[chained_hash]
+
+    def relabel(self, old: int, new: int) -> None:
+        """Moves references and hash from `old` to `new` (just taken, one reference), and frees `old`: the block changed format.
+
+        Whoever calls rewrites every table entry of `old` (see `KVCache.relabel`, which refuses when it does not know them all).
+        """
+        if self.references(new) != 1 or not self.references(old):
+            counts = f"{self.references(old)} and {self.references(new)}"
+            raise PoolError(f"block {old} cannot become {new}: they have {counts} references; take the new one just before")
+        chained_hash = self._hash_of.get(old)
+        self.forget(old)
+        self._references[new], self._references[old] = self._references[old], 1
+        self.drop(old)
+        if chained_hash is not None:
+            self.publish(new, chained_hash)
+
+    def copy(self, source: int, target: int) -> None:
+        """Copies K and V of one exact block over another, in every layer."""
+        for tensor in (*self.keys, *self.values):
+            tensor[target].copy_(tensor[source])
+
+    def gather(self, layer: int, blocks: Tensor, out_k: Tensor, out_v: Tensor) -> None:
+        """Writes blocks (int64 [r], any format) into `out_k`, `out_v` [r, block_tokens, kv_heads, head_dim]."""
+        if self.store is None or not self.stored or int(blocks.max()) < self.blocks:
+            torch.index_select(self.keys[layer], 0, blocks, out=out_k)
+            torch.index_select(self.values[layer], 0, blocks, out=out_v)
+            return
+        own = (blocks < self.blocks).nonzero().flatten()
+        out_k[own] = self.keys[layer][blocks[own]]
+        out_v[own] = self.values[layer][blocks[own]]
+        other = (blocks >= self.blocks).nonzero().flatten()
+        k, v = out_k.new_empty(len(other), *out_k.shape[1:]), out_v.new_empty(len(other), *out_v.shape[1:])
+        self.store.gather(layer, blocks[other] - self.blocks, k, v)
+        out_k[other], out_v[other] = k, v
+
+    def check(self, holders: Iterable[Sequence] | None = None) -> None:
+        """Recounts everything; with `holders`, also that the references are exactly their table entries.
+
+        Raises:
+            LedgerError: the books do not balance.
+        """
+        used = [0, 0]
+        for block, count in enumerate(self._references):
+            used[self._form(block)] += count != 0
+            if count < 0 or (count == 0) != (block in self._free[self._form(block)]):
+                raise ledger.LedgerError(f"block {block} has {count} references and is {'' if count else 'not '}on the free list")
+        ledger.check(self._ledger, np.array(used))
+        for form in (EXACT, STORE):
+            if ledger.free(self._ledger, form) != len(self._free[form]):
+                raise ledger.LedgerError(f"{len(self._free[form])} {FORMATS[form]} blocks are listed free, the ledger differs")
+        if {block: h for h, block in self._block_of.items()} != self._hash_of:
+            raise ledger.LedgerError("published hashes and blocks do not match one to one")
+        if holders is not None:
+            entries = Counter(block for sequence in holders for block in sequence.blocks)
+            for block, count in enumerate(self._references):
+                if entries[block] != count:
+                    raise ledger.LedgerError(f"block {block} has {count} references, tables hold it {entries[block]} times")
+
+    def _form(self, block: int) -> int:
+        return EXACT if block < self.blocks else STORE
+
+    def _revive(self, block: int) -> None:
+        form = self._form(block)
+        del self._free[form][block]
+        ledger.take(self._ledger, form, 1)
+        self._references[block] = 1

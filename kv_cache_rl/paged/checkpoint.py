@@ -1,0 +1,226 @@
+"""A Llama-family checkpoint in a local folder: its geometry (config.json) and its weights (safetensors, sharded or not)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kv_cache_rl.core.geometry import ModelGeometry
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""`model_type`s that are this decoder: Qwen2 adds biases to q, k and v, Qwen3 norms of q and k."""
+SHIPPED = Path(__file__).parent / "weights"
+EMBEDDING, HEAD, LAST_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+
+
+class CheckpointError(ValueError):
+    """A folder that holds no checkpoint this decoder can run: says which file or tensor is wrong, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderGeometry:
+    """The shape of a decoder, named as `core.geometry` names it."""
+
+    name: str
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    width: int
+    """Of the residual stream."""
+    hidden: int
+    """Of the gated feed-forward."""
+    vocab: int
+    family: str = "llama"
+    tied: bool = True
+    """Whether the output layer is the embedding."""
+    norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_llama3: tuple[float, float, float, float] | None = None
+    """factor, low and high frequency factors, original context: Llama 3's scaling of rotary frequencies."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "kv_heads", "head_dim", "width", "hidden", "vocab"):
+            if getattr(self, name) < 1:
+                raise CheckpointError(f"{self.name}: {name} is {getattr(self, name)}; give at least 1")
+        if self.heads % self.kv_heads:
+            raise CheckpointError(
+                f"{self.name}: {self.heads} query heads cannot share {self.kv_heads} KV heads evenly; give a divisor of it"
+            )
+        if self.head_dim % 2:
+            raise CheckpointError(f"{self.name}: rotary embedding turns pairs, head_dim {self.head_dim} is odd; give an even one")
+
+    def for_costs(self) -> ModelGeometry:
+        """What the cost tables need of it."""
+        count = sum(torch.Size(shape).numel() for shape in tensor_shapes(self).values())
+        return ModelGeometry(self.name, self.layers, self.kv_heads, self.head_dim, 2 * count / 1e9)
+
+
+def tensor_shapes(geometry: DecoderGeometry) -> dict[str, tuple[int, ...]]:
+    """Name → shape of every tensor the decoder needs, in the Hugging Face naming."""
+    g = geometry
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (g.vocab, g.width), LAST_NORM: (g.width,)}
+    if not g.tied:
+        shapes[HEAD] = (g.vocab, g.width)
+    queries, keys = g.heads * g.head_dim, g.kv_heads * g.head_dim
+    for layer in range(g.layers):
+        at = f"model.layers.{layer}."
+        shapes |= {at + "input_layernorm.weight": (g.width,), at + "post_attention_layernorm.weight": (g.width,)}
+        for name, rows in (("q", queries), ("k", keys), ("v", keys)):
+            shapes[f"{at}self_attn.{name}_proj.weight"] = (rows, g.width)
+            if g.family == "qwen2":
+                shapes[f"{at}self_attn.{name}_proj.bias"] = (rows,)
+        if g.family == "qwen3":
+            shapes |= {f"{at}self_attn.{name}_norm.weight": (g.head_dim,) for name in ("q", "k")}
+        shapes[at + "self_attn.o_proj.weight"] = (g.width, queries)
+        shapes |= {f"{at}mlp.{name}_proj.weight": (g.hidden, g.width) for name in ("gate", "up")}
+        shapes[at + "mlp.down_proj.weight"] = (g.width, g.hidden)
+    return shapes
+
+
+def read_geometry(folder: str | Path) -> DecoderGeometry:
+    """The geometry in a folder's config.json. Raises CheckpointError for what this decoder does not compute."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no config.json; give a folder with a Llama-family checkpoint")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as wrong:
+        raise CheckpointError(f"{path}: not JSON ({wrong}); download the checkpoint again") from wrong
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise CheckpointError(f"{path}: model_type {family!r}; this decoder runs {', '.join(FAMILIES)}")
+    _refuse_other_arithmetic(path, config)
+    try:
+        heads, width = config["num_attention_heads"], config["hidden_size"]
+        return DecoderGeometry(
+            name=config.get("name") or Path(folder).name,
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or width // heads,
+            width=width,
+            hidden=config["intermediate_size"],
+            vocab=config["vocab_size"],
+            family=family,
+            tied=bool(config.get("tie_word_embeddings", False)),
+            norm_eps=config.get("rms_norm_eps", 1e-6),
+            rope_theta=_rope(config).get("rope_theta") or config.get("rope_theta", 10_000.0),
+            rope_llama3=_llama3(path, _rope(config)),
+        )
+    except KeyError as missing:
+        raise CheckpointError(f"{path}: {missing} is missing; download the checkpoint again") from missing
+
+
+def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary parameters: `rope_parameters` since transformers 5, `rope_scaling` before."""
+    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+
+
+def _llama3(path: Path, rope: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise CheckpointError(f"{path}: rotary scaling {kind!r}; this decoder computes default and llama3")
+    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    return tuple(float(rope[name]) for name in names)  # type: ignore[return-value]
+
+
+def _refuse_other_arithmetic(path: Path, config: Mapping[str, Any]) -> None:
+    window = config.get("sliding_window") if config.get("use_sliding_window", config["model_type"] == "mistral") else None
+    attention_bias = config.get("attention_bias", False) and config["model_type"] != "qwen2"
+    for name, wrong in (
+        ("sliding_window", window is not None),
+        ("attention_bias", attention_bias),
+        ("mlp_bias", config.get("mlp_bias", False)),
+        ("hidden_act", config.get("hidden_act", "silu") != "silu"),
+        ("quantization_config", "quantization_config" in config),
+    ):
+        if wrong:
+            raise CheckpointError(
+                f"{path}: {name} is {config.get(name)!r}, which this decoder does not compute; use another checkpoint"
+            )
+
+
+def read_weights(folder: str | Path, geometry: DecoderGeometry, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+    """Every tensor the geometry needs, from all *.safetensors of the folder, as `dtype`.
+
+    Raises CheckpointError that names missing tensors, wrong shapes, mixed dtypes, or values that are not finite.
+    """
+    found: dict[str, Tensor] = {}
+    for path in _shards(Path(folder)):
+        try:
+            with safe_open(path, "pt") as file:
+                found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError) as wrong:
+            raise CheckpointError(f"{path}: {wrong}; download the shard again") from wrong
+    needed = tensor_shapes(geometry)
+    missing = sorted(needed.keys() - found.keys())
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise CheckpointError(f"{folder}: {', '.join(missing[:3])}{more} missing of {len(needed)} tensors; download every shard")
+    kinds = {str(found[name].dtype) for name in needed}
+    if len(kinds) > 1:
+        raise CheckpointError(f"{folder}: tensors are of {', '.join(sorted(kinds))}; convert them to one dtype")
+    for name, shape in needed.items():
+        if tuple(found[name].shape) != shape:
+            raise CheckpointError(
+                f"{folder}: {name} is {list(found[name].shape)}, config.json says {list(shape)}; they are not of one model"
+            )
+        if not torch.isfinite(found[name]).all():
+            raise CheckpointError(f"{folder}: {name} holds values that are not finite; download the shard again")
+    return {name: found[name].to(device, dtype) for name in needed}
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files that the index names, else all of the folder."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        shards = sorted(folder.glob("*.safetensors"))
+        if not shards:
+            raise CheckpointError(f"{folder}: no *.safetensors; download the weights beside config.json")
+        return shards
+    named = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    for name in named:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: {name} is named in {index.name} and absent; download every shard")
+    return [folder / name for name in named]
+
+
+def write_checkpoint(folder: str | Path, geometry: DecoderGeometry, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Writes config.json and model.safetensors as `read_geometry`, `read_weights` and transformers read them."""
+    g, folder = geometry, Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": g.rope_theta}
+    if g.rope_llama3:
+        names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+        rope |= {"rope_type": "llama3"} | dict(zip(names, g.rope_llama3, strict=True))
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": g.family,
+        "name": g.name,
+        "num_hidden_layers": g.layers,
+        "num_attention_heads": g.heads,
+        "num_key_value_heads": g.kv_heads,
+        "head_dim": g.head_dim,
+        "hidden_size": g.width,
+        "intermediate_size": g.hidden,
+        "vocab_size": g.vocab,
+        "hidden_act": "silu",
+        "rms_norm_eps": g.norm_eps,
+        "rope_parameters": rope,
+        "tie_word_embeddings": g.tied,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    kept = {name: weights[name].detach().to("cpu", dtype).contiguous() for name in tensor_shapes(g)}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})

@@ -1,0 +1,260 @@
+"""A decoder (grouped-query attention, rotary positions, RMS norms, gated feed-forward) over a paged KV cache or over none.
+
+embed -> [ norm -> q, k, v -> rotate -> attend -> add | norm -> gated feed-forward -> add ] per layer -> norm -> logits
+
+`attend` is the only part that differs: dense over the tokens at hand, a prefill chunk or one decode step over the cache.
+Source: Touvron et al., "LLaMA" (2302.13971); Ainslie et al., "GQA" (2305.13245); Su et al., "RoFormer" (2104.09864).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Many
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kv_cache_rl.paged.attention import paged_attention, paged_prefill
+from kv_cache_rl.paged.block_pool import BlockPool, PoolError
+from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
+from kv_cache_rl.paged.checkpoint import (
+    EMBEDDING,
+    HEAD,
+    LAST_NORM,
+    SHIPPED,
+    DecoderGeometry,
+    read_geometry,
+    read_weights,
+    tensor_shapes,
+)
+from kv_cache_rl.paged.kv_cache import CacheError, KVCache
+from kv_cache_rl.paged.tokenizer import ByteTokenizer, Tokenizer, tokenizer_in
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q [..., heads, head_dim], k and v [..., kv_heads, head_dim]) → output shaped like q."""
+
+
+class Decoder:
+    """A decoder's weights and the ways to run it; holds no KV cache of its own."""
+
+    def __init__(self, geometry: DecoderGeometry, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None = None) -> None:
+        self.geometry = geometry
+        self.weights = dict(weights)
+        self.tokenizer = tokenizer or ByteTokenizer()
+        self._frequencies = rotary_frequencies(geometry).to(self.device)
+
+    @classmethod
+    def load(cls, folder: str | Path | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
+        """The decoder in a folder with a Llama-family checkpoint; without one, the small one that is shipped.
+
+        Raises CheckpointError for a folder that cannot be run.
+        """
+        folder = folder or SHIPPED
+        geometry = read_geometry(folder)
+        return cls(geometry, read_weights(folder, geometry, dtype, device), tokenizer_in(folder))
+
+    @classmethod
+    def random(cls, geometry: DecoderGeometry, seed: int, dtype: torch.dtype = torch.float32) -> Decoder:
+        """A decoder before any training: normal weights, those that write to the residual stream smaller, norms at 1.
+
+        Source: Radford et al., GPT-2 (0.02, residual layers scaled by 1 / sqrt(2 layers)).
+        """
+        generator, weights = torch.Generator().manual_seed(seed), {}
+        for name, shape in tensor_shapes(geometry).items():
+            if name.endswith("norm.weight"):
+                weights[name] = torch.ones(shape, dtype=dtype)
+                continue
+            std = 0.02 / math.sqrt(2 * geometry.layers) if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
+            weights[name] = (torch.randn(shape, generator=generator) * std).to(dtype)
+        return cls(geometry, weights)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weights[EMBEDDING].dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.weights[EMBEDDING].device
+
+    def to(self, dtype: torch.dtype) -> Decoder:
+        """The same decoder computing in `dtype`."""
+        return Decoder(self.geometry, {name: w.to(dtype) for name, w in self.weights.items()}, self.tokenizer)
+
+    def dense_logits(self, tokens: Many[int] | Tensor) -> Tensor:
+        """Logits [..., t, vocab] after each of `tokens` [..., t], computed without a cache: what every cached path must equal."""
+        ids = self.checked(tokens)
+        return self._run(ids, torch.arange(ids.shape[-1], device=self.device), _dense)
+
+    def prefill(self, cache: KVCache, sequence: Sequence, tokens: Many[int]) -> Tensor:
+        """Computes `tokens` behind what `sequence` has in the cache; returns the logits [vocab] after the last of them.
+
+        A prompt may come in chunks. Raises PoolError, and has changed nothing, when the pool has too few free blocks.
+        """
+        ids, start = self.checked(tokens), sequence.length
+        self._check_fits(cache)
+        _check_continues(sequence, ids.tolist())
+        slots = cache.extend(sequence, len(ids))
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            cache.write(layer, slots, k, v)
+            return paged_prefill(q, cache, layer, sequence, start)
+
+        with _undone_on_error([sequence], len(ids)):
+            logits = self._run(ids, torch.arange(start, start + len(ids), device=self.device), attend, last_only=True)[0]
+        sequence.tokens[start : start + len(ids)] = ids.tolist()
+        return logits
+
+    def decode(self, cache: KVCache, sequences: Many[Sequence], tokens: Many[int]) -> Tensor:
+        """Computes one token more of each sequence, all in one batch; returns the logits [n, vocab] after them.
+
+        Raises PoolError, and has changed nothing, when the pool has too few free blocks for all of them.
+        """
+        ids = self.checked(tokens)
+        self._check_fits(cache)
+        if ids.shape != (len(sequences),) or len({id(s) for s in sequences}) < len(sequences):
+            raise ValueError(f"{len(sequences)} sequences and {ids.numel()} tokens; give one token for each sequence, each once")
+        starts = [sequence.length for sequence in sequences]
+        for sequence, token in zip(sequences, ids.tolist(), strict=True):
+            _check_continues(sequence, [token])
+        self._check_room(cache, sequences)
+        slots = torch.cat([cache.extend(sequence, 1) for sequence in sequences])
+        tables, lens = block_table(sequences, self.device), lengths(sequences)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            cache.write(layer, slots, k, v)
+            return paged_attention(q, cache, layer, tables, lens)
+
+        with _undone_on_error(sequences, 1):
+            logits = self._run(ids, torch.tensor(starts, device=self.device), attend)
+        for sequence, start, token in zip(sequences, starts, ids.tolist(), strict=True):
+            sequence.tokens[start : start + 1] = [token]
+        return logits
+
+    def _check_fits(self, cache: KVCache) -> None:
+        pool, g = cache.pool, self.geometry
+        if (pool.layers, pool.kv_heads, pool.head_dim, pool.dtype) != (g.layers, g.kv_heads, g.head_dim, self.dtype):
+            raise ValueError(
+                f"{g.name} has {g.layers} layers of {g.kv_heads} KV heads of {g.head_dim} in {self.dtype}, the cache "
+                f"{pool.layers} of {pool.kv_heads} of {pool.head_dim} in {pool.dtype}; build the pool for the model (`new_cache`)"
+            )
+
+    def _check_room(self, cache: KVCache, sequences: Many[Sequence]) -> None:
+        """All or none: `extend` is atomic for one sequence, a batch of them is not."""
+        size = cache.pool.block_tokens
+        holders = Counter(s.blocks[s.length // size] for s in sequences if s.length % size)
+        fresh = sum(s.length == len(s.blocks) * size for s in sequences)
+        copied = sum(min(n, cache.pool.references(block) - 1) for block, n in holders.items())
+        if fresh + copied > cache.pool.free:
+            raise PoolError(
+                f"decoding {len(sequences)} sequences needs {fresh} blocks and {copied} copies, {cache.pool.free} are free; "
+                "release, preempt or swap out some, or build a larger pool"
+            )
+
+    def new_cache(self, blocks: int, block_tokens: int = 16) -> KVCache:
+        """An empty cache of this decoder's shape and dtype."""
+        g = self.geometry
+        return KVCache(BlockPool(g.layers, blocks, block_tokens, g.kv_heads, g.head_dim, self.dtype, self.device))
+
+    def checked(self, tokens: Many[int] | Tensor) -> Tensor:
+        """The token ids as a tensor. Raises ValueError for none, or ids outside the vocabulary."""
+        ids = torch.as_tensor(tokens, device=self.device)
+        if ids.numel() == 0:
+            raise ValueError(f"{self.geometry.name}: no tokens given; a prompt has at least one")
+        if ids.is_floating_point() or int(ids.min()) < 0 or int(ids.max()) >= self.geometry.vocab:
+            raise ValueError(
+                f"{self.geometry.name}: token ids run from {ids.min()} to {ids.max()}; "
+                f"use whole numbers from 0 to {self.geometry.vocab - 1}"
+            )
+        return ids.long()
+
+    def _run(self, ids: Tensor, positions: Tensor, attend: Attend, last_only: bool = False) -> Tensor:
+        """Logits of `ids` [..., t] at `positions` [t]."""
+        x = F.embedding(ids, self.weights[EMBEDDING])
+        turn = rotation(self._frequencies, positions, self.dtype)
+        for layer in range(self.geometry.layers):
+            x = self._layer(layer, x, turn, attend)
+        x = self._norm(x[-1:] if last_only else x, LAST_NORM)
+        return F.linear(x, self.weights[EMBEDDING if self.geometry.tied else HEAD])
+
+    def _layer(self, layer: int, x: Tensor, turn: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        at = f"model.layers.{layer}."
+        h = self._norm(x, at + "input_layernorm.weight")
+        q, k, v = (self._heads(at, name, h) for name in "qkv")
+        out = attend(layer, rotate(q, *turn), rotate(k, *turn), v)
+        x = x + self._project(at + "self_attn.o_proj", out.flatten(-2))
+        h = self._norm(x, at + "post_attention_layernorm.weight")
+        gated = F.silu(self._project(at + "mlp.gate_proj", h)) * self._project(at + "mlp.up_proj", h)
+        return x + self._project(at + "mlp.down_proj", gated)
+
+    def _heads(self, at: str, name: str, h: Tensor) -> Tensor:
+        heads = self._project(f"{at}self_attn.{name}_proj", h).unflatten(-1, (-1, self.geometry.head_dim))
+        norm = f"{at}self_attn.{name}_norm.weight"
+        return self._norm(heads, norm) if norm in self.weights else heads
+
+    def _project(self, name: str, x: Tensor) -> Tensor:
+        return F.linear(x, self.weights[name + ".weight"], self.weights.get(name + ".bias"))
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        weight = self.weights[name]
+        return F.rms_norm(x, weight.shape, weight, self.geometry.norm_eps)
+
+
+@contextmanager
+def _undone_on_error(sequences: Many[Sequence], count: int) -> Iterator[None]:
+    """If computing fails (K/V that are not finite), the last `count` tokens count as never added; their room stays."""
+    try:
+        yield
+    except ValueError:
+        for sequence in sequences:
+            sequence.length -= count
+        raise
+
+
+def _check_continues(sequence: Sequence, tokens: list[int]) -> None:
+    """A sequence still has its blocks, and tokens that it names but has no K/V of are those that are computed."""
+    if sequence.released:
+        raise CacheError(f"sequence {sequence.id} was released: it has no keys and values any more; swap it in, or recompute it")
+    named = sequence.tokens[sequence.length :]
+    if named[: len(tokens)] != tokens[: len(named)]:
+        raise ValueError(
+            f"sequence {sequence.id} goes on with tokens {named[:4]}... after {sequence.length}, got {tokens[:4]}...; "
+            "feed its own tokens, or clear `tokens` behind `length`"
+        )
+
+
+def _dense(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(-3, -2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(-3, -2)
+
+
+def rotary_frequencies(geometry: DecoderGeometry) -> Tensor:
+    """Radians per position of each pair of a head, float64 [head_dim / 2].
+
+    Source: RoFormer, equation 15; Llama 3's scaling as published with its weights (long wavelengths divided by `factor`,
+    those between the two bounds blended).
+    """
+    exponents = torch.arange(0, geometry.head_dim, 2, dtype=torch.float64) / geometry.head_dim
+    frequencies = geometry.rope_theta**-exponents
+    if geometry.rope_llama3 is None:
+        return frequencies
+    factor, low, high, context = geometry.rope_llama3
+    turns = context * frequencies / (2 * math.pi)
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies * (keep + (1 - keep) / factor)
+
+
+def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(cosines, sines) [t, 1, head_dim] of `positions` [t], to be applied by `rotate`."""
+    angles = (positions.double()[:, None] * frequencies).repeat(1, 2)[:, None]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """`x` [..., t, heads, head_dim] turned by its positions; a pair is (i, i + head_dim / 2), as in the Hugging Face weights."""
+    a, b = x.chunk(2, -1)
+    return x * cosines + torch.cat((-b, a), -1) * sines

@@ -1,0 +1,210 @@
+"""What a preempted sequence does with its keys and values: out to host memory and back, or dropped and computed anew.
+
+GPU pool --swap_out--> host pool --swap_in--> GPU pool          GPU pool --release--> nothing --recompute--> GPU pool
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kv_cache_rl.core import pool as ledger
+from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.paged.block_pool import BlockPool
+from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.kv_cache import KVCache
+
+if TYPE_CHECKING:
+    from kv_cache_rl.paged.model import Decoder
+
+HOST = 0
+
+
+class SwapError(ValueError):
+    """A sequence that cannot be swapped; nothing has changed."""
+
+
+class HostPool:
+    """Host memory for `blocks` blocks of a pool: rows of all layers' K and V, taken and given like the pool's own."""
+
+    def __init__(self, pool: BlockPool, blocks: int) -> None:
+        if blocks < 1:
+            raise SwapError(f"a host pool of {blocks} blocks; give at least 1, or none at all")
+        shape = (blocks, 2, pool.layers, pool.block_tokens, pool.kv_heads, pool.head_dim)
+        # Pinned memory is what a GPU copies from at full speed; it does not exist without one.
+        self.rows = torch.zeros(shape, dtype=pool.dtype, pin_memory=pool.device.type == "cuda")
+        self.blocks = blocks
+        self.held: dict[int, tuple[list[int], int]] = {}
+        """Sequence id → (rows, tokens) of the sequences swapped out whole."""
+        self._ledger = np.array([[blocks, 0]])
+        self._free = list(range(blocks))[::-1]
+        self._taken: set[int] = set()
+
+    @property
+    def free(self) -> int:
+        """Rows not in use."""
+        return int(ledger.free(self._ledger, HOST))
+
+    @property
+    def used(self) -> int:
+        """Rows in use."""
+        return int(self._ledger[HOST, ledger.USED])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return self.rows.nbytes
+
+    def store(self, pool: BlockPool, blocks: list[int]) -> list[int]:
+        """Copies blocks of the pool into rows of their own; the blocks stay as they are. Raises SwapError if they do not fit."""
+        if len(blocks) > self.free:
+            raise SwapError(
+                f"{len(blocks)} blocks for a host pool with {self.free} of {self.blocks} free; recompute instead, or enlarge it"
+            )
+        if self.rows.shape[2:] != (pool.layers, *pool.keys[0].shape[1:]) or self.rows.dtype != pool.dtype:
+            raise SwapError(
+                f"the host pool holds {list(self.rows.shape[2:])} of {self.rows.dtype} (layers, tokens, KV heads, dim), the pool "
+                f"{[pool.layers, *pool.keys[0].shape[1:]]} of {pool.dtype}; build the host pool for this pool"
+            )
+        if any(block >= pool.blocks for block in blocks):
+            raise SwapError("the sequence holds quantised blocks, the host pool takes exact ones; swap before quantising")
+        rows = [self._free.pop() for _ in blocks]
+        self._taken.update(rows)
+        ledger.take(self._ledger, HOST, len(rows))
+        source, target = (torch.tensor(n, dtype=torch.int64, device=pool.device) for n in (blocks, rows))
+        target = target.cpu()
+        for layer in range(pool.layers):
+            for which, tensor in enumerate((pool.keys[layer], pool.values[layer])):
+                self.rows[target, which, layer] = tensor[source].cpu()
+        return rows
+
+    def read(self, rows: list[int]) -> Tensor:
+        """A copy of rows, [n, 2, layers, block_tokens, kv_heads, head_dim]: K, then V."""
+        return self.rows[torch.tensor(rows, dtype=torch.int64)]
+
+    def give(self, rows: list[int]) -> None:
+        """Frees rows. Raises SwapError for one that is free."""
+        if not self._taken.issuperset(rows) or len(set(rows)) < len(rows):
+            raise SwapError(f"host rows {sorted(set(rows) - self._taken)} are free already: given back twice")
+        self._taken.difference_update(rows)
+        self._free += rows
+        ledger.give(self._ledger, HOST, len(rows))
+
+    def check(self) -> None:
+        """Raises LedgerError unless free + used == total and every sequence's rows are taken, once."""
+        ledger.check(self._ledger, np.array([len(self._taken)]))
+        listed = [row for rows, _ in self.held.values() for row in rows]
+        if (
+            len(self._free) + len(self._taken) != self.blocks
+            or not self._taken.issuperset(listed)
+            or len(set(listed)) < len(listed)
+        ):
+            raise ledger.LedgerError(f"host pool: {len(self._free)} rows free, {len(self._taken)} taken, {self.blocks} in all")
+
+
+def fill(pool: BlockPool, blocks: list[int], contents: Tensor) -> None:
+    """Writes `contents` (from `HostPool.read`) into blocks of the pool."""
+    target, contents = torch.tensor(blocks, dtype=torch.int64, device=pool.device), contents.to(pool.device)
+    for layer in range(pool.layers):
+        pool.keys[layer][target] = contents[:, 0, layer]
+        pool.values[layer][target] = contents[:, 1, layer]
+
+
+def swap_out(cache: KVCache, host: HostPool, sequence: Sequence) -> int:
+    """Moves a sequence's keys and values to the host; returns how many blocks that freed.
+
+    Blocks that others hold too are copied as well and stay theirs: what comes back is the sequence's own.
+    Raises SwapError, and has changed nothing, when it holds nothing or the host is full.
+    """
+    if not sequence.blocks or sequence.released:
+        raise SwapError(
+            f"sequence {sequence.id} holds no blocks: it was released or swapped out before; there is nothing to swap"
+        )
+    before, needed = cache.pool.free, blocks_for(sequence.length, cache.pool.block_tokens)
+    rows = host.store(cache.pool, sequence.blocks[:needed])
+    host.held[sequence.id] = (rows, sequence.length)
+    cache.release(sequence)
+    return cache.pool.free - before
+
+
+def swap_in(cache: KVCache, host: HostPool, sequence: Sequence) -> None:
+    """Brings a swapped-out sequence back, into new blocks. Raises PoolError, having changed nothing, if they are too few."""
+    if sequence.id not in host.held:
+        raise SwapError(f"sequence {sequence.id} is not in this host pool; swap it out first")
+    rows, length = host.held[sequence.id]
+    blocks = cache.pool.take(len(rows))
+    fill(cache.pool, blocks, host.read(rows))
+    host.give(rows)
+    del host.held[sequence.id]
+    cache.adopt(sequence, blocks, length)
+
+
+def recompute(model: Decoder, cache: KVCache, sequence: Sequence) -> Tensor:
+    """Computes the K/V of a sequence's tokens that are not in the cache (all, if it was released); returns the logits [vocab]
+    after the last. Raises PoolError, and has changed nothing, if blocks are too few."""
+    missing = sequence.tokens[sequence.length :]
+    if not missing:
+        raise SwapError(f"sequence {sequence.id} has the K/V of all its {sequence.length} tokens; there is nothing to recompute")
+    if sequence.released:
+        cache.adopt(sequence, [], 0)
+        try:
+            return model.prefill(cache, sequence, missing)
+        except ValueError:
+            sequence.released = True
+            raise
+    return model.prefill(cache, sequence, missing)
+
+
+@dataclass(frozen=True, slots=True)
+class PreemptionCosts:
+    """Measured seconds per token of getting a preempted sequence back, either way."""
+
+    tokens: int
+    """Length of the sequence that was measured."""
+    swap_s: float
+    """Out and in again."""
+    recompute_s: float
+
+    @property
+    def cheaper(self) -> str:
+        """ "swap" or "recompute"."""
+        return "swap" if self.swap_s <= self.recompute_s else "recompute"
+
+
+def measure_costs(model: Decoder, tokens: int, block_tokens: int, repeats: int = 5) -> PreemptionCosts:
+    """Times both ways on a sequence of `tokens` tokens in a pool of its own: medians of `repeats`, after one unmeasured run."""
+    cache = model.new_cache(blocks_for(tokens, block_tokens), block_tokens)
+    host, sequence = HostPool(cache.pool, cache.pool.blocks), Sequence()
+    model.prefill(cache, sequence, [at % model.geometry.vocab for at in range(tokens)])
+
+    def swap() -> None:
+        swap_out(cache, host, sequence)
+        swap_in(cache, host, sequence)
+
+    def compute() -> None:
+        cache.release(sequence)
+        recompute(model, cache, sequence)
+
+    swap_s, recompute_s = (_median_seconds(way, repeats, cache.pool.device) / tokens for way in (swap, compute))
+    return PreemptionCosts(tokens, swap_s, recompute_s)
+
+
+def _median_seconds(act: Callable[[], None], repeats: int, device: torch.device) -> float:
+    def once() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        act()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    once()
+    return statistics.median(once() for _ in range(repeats))
