@@ -22,7 +22,7 @@ class Agent(Protocol):
     name: str
 
     def reset(self, seed: int = 0) -> None:
-        """Begins an episode; whatever the agent draws comes from this seed."""
+        """Begins an episode; whatever the agent draws comes from this seed (`sim.serving.seeds.agent_seed` of the episode's)."""
 
     def act(self, observation: np.ndarray, mask: np.ndarray) -> int:
         """The action 0 to 17 for a view (20 numbers, or the rich 24) and int8 or bool ``[18]`` of actions that have a target."""

@@ -58,7 +58,7 @@ def heuristic(name: str) -> CompiledAgent:
 
 def qlearning() -> CompiledAgent:
     """The table that `kv-cache-rl serving train --agent qlearning` made."""
-    return CompiledAgent("qlearning", FUNCTIONS.index("tabular"), shipped_table(), rich=True)
+    return CompiledAgent("qlearning", FUNCTIONS.index("tabular"), shipped_table())
 
 
 def shipped_table() -> np.ndarray:

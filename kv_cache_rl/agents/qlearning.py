@@ -20,6 +20,7 @@ import numpy as np
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.search.serving_rollout import episode
+from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.canaries import MEMORY, SEED, draw
 from kv_cache_rl.sim.serving.dynamics import act
 from kv_cache_rl.sim.serving.face import FREE_QUEUE, VIP_QUEUE
@@ -39,7 +40,8 @@ factor on rewards · what a waiting request takes from the potential."""
 def experience(traffic, settings, book, rows, running, flow, table, rates, memory, seen, mask, steps, rewards):
     """Plays one episode epsilon-greedily, and writes down what happened; how many decisions, and the return.
 
-    `steps` int64 ``[most, 3]``: situation, deed, ticks passed; `rewards` float64 ``[most]``. Stops where they are full.
+    `steps` int64 ``[most, 4]``: situation, deed, ticks passed, best deed after it; `rewards` float64 ``[most]``. Stops where they
+    are full.
     """
     look(traffic, settings, book, rows, running, flow, seen, mask)
     row, total, k = situation(seen, mask), 0.0, 0
@@ -128,6 +130,21 @@ class Training:
     """Selection seeds for each of the tasks."""
 
 
+def training_seed(plan: Training, k: int) -> int:
+    """The seed of episode `k`: another training seed begins another stretch of the split, which goes round at its end."""
+    return SEEDS["train"][(plan.seed * plan.episodes + k) % len(SEEDS["train"])]
+
+
+def seeds_of(plan: Training) -> dict[str, list[int]]:
+    """First and last of the seeds that a training learns from, in its order, and of those it is chosen by."""
+    # More episodes than there are seeds: it goes round, and has had them all.
+    last = min(plan.episodes, len(SEEDS["train"])) - 1
+    return {
+        "train": [training_seed(plan, 0), training_seed(plan, last)],
+        "select": [SEEDS["select"][0], SEEDS["select"][plan.select - 1]],
+    }
+
+
 def train(plan: Training = Training(), tell: Callable[[dict], None] = lambda point: None) -> tuple[np.ndarray, list[dict]]:
     """The table that did best on the selection seeds, and the training curve.
 
@@ -135,7 +152,7 @@ def train(plan: Training = Training(), tell: Callable[[dict], None] = lambda poi
         tell: called with each point of the curve: episode, mean return since the last, mean selection score by task.
     """
     table, visits = np.zeros(STATES * N_DEEDS), np.zeros(STATES * N_DEEDS)
-    memory, seen, mask = np.zeros(MEMORY), np.zeros(len(RICH), np.float32), np.zeros(18, np.int8)
+    memory, seen, mask = np.zeros(MEMORY), np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
     memory[SEED] = plan.seed
     steps, rewards = np.zeros((MOST_DECISIONS, 4), np.int64), np.zeros(MOST_DECISIONS)
     scenarios = [task(name, **changes) for changes in ({}, {"cpu_blocks": plan.small_cpu}) for name in plan.tasks]
@@ -143,7 +160,7 @@ def train(plan: Training = Training(), tell: Callable[[dict], None] = lambda poi
     for k in range(plan.episodes):
         epsilon = plan.epsilon * (1 - 0.95 * k / max(plan.episodes - 1, 1))
         rates = np.array([epsilon, plan.gamma, plan.trace, plan.floor, plan.power, plan.scale, plan.queued])
-        state = new_state(scenarios[k % len(scenarios)], SEEDS["train"][(plan.seed * plan.episodes + k) % len(SEEDS["train"])])
+        state = new_state(scenarios[k % len(scenarios)], training_seed(plan, k))
         count, total = experience(*state.columns, table, rates, memory, seen, mask, steps, rewards)
         improve(table, visits, rates, steps, rewards, count)
         returns.append(total)

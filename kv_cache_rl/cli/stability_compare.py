@@ -23,8 +23,8 @@ SHOWN = {
 
 def run_compare(
     task: Annotated[str, typer.Option(help="easy, medium or hard.")] = "hard",
-    seeds: Annotated[int, typer.Option(help="Episodes of each agent, the same for all.", min=2)] = 20,
-    seed: Annotated[int, typer.Option(help="Which episodes.", min=0, max=2**31 - 1)] = 0,
+    seeds: Annotated[int, typer.Option(help="Episodes of each agent, the same for all.", min=2, max=50)] = 20,
+    seed: Annotated[int, typer.Option(help="First of the 100 test seeds that is played.", min=0, max=50)] = 0,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:

@@ -1,6 +1,7 @@
 """One server as a Gymnasium environment."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -16,6 +17,7 @@ from kv_cache_rl.sim.serving.state import ALIVE, ARRIVED, State, new_state
 FACES = {"plain": len(OBSERVATION), "rich": len(RICH)}
 """How many of the observed numbers each face shows."""
 SEEDS = 1 << 64
+EXAMPLE = "{'settings': {'rho': 0.9}}"
 
 
 class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
@@ -64,11 +66,18 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
         super().reset(seed=checked_seed(seed))
         scenario = with_options(self.scenario, self.task, self.settings, options)
         episode = next_seed(self.np_random) if seed is None else operator.index(seed)
-        self.state = new_state(scenario, episode)
-        self._columns = tuple(self.state.columns)
-        self._last = None
-        look(*self._columns, self._observed, self._mask)
-        return self._observed[: self._shown].copy(), {"action_mask": self._mask.copy(), "episode_seed": episode}
+        self.state, self._last = new_state(scenario, episode), None
+        return self._begun()
+
+    def resume(self, state: State) -> tuple[np.ndarray, dict[str, Any]]:
+        """Goes on from a copy of a server in the middle of an episode, with that server's settings."""
+        self.state, self._last = state.copy(), None
+        return self._begun()
+
+    @property
+    def episode_seed(self) -> int | None:
+        """Seed of the traffic of this episode, None before the first. Not in any info: whoever knows it knows what will come."""
+        return None if self.state is None else self.state.seed
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One decision.
@@ -80,7 +89,7 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
             number = operator.index(action)
         except TypeError:
             number = -1
-        if not 0 <= number < 18:
+        if not 0 <= number < len(ACTIONS):
             raise ServingError(f"action is {action!r}; give a whole number from 0 to 17")
         if self.state is None or not self._columns[2][ALIVE, 0]:
             raise ServingError("no episode is under way; call reset() first")
@@ -93,6 +102,12 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
             truncated = not terminated
             info |= last_words(self.state)
         return self._observed[: self._shown].copy(), reward, terminated, truncated, info
+
+    def _begun(self) -> tuple[np.ndarray, dict[str, Any]]:
+        assert self.state is not None
+        self._columns = tuple(self.state.columns)
+        look(*self._columns, self._observed, self._mask)
+        return self._observed[: self._shown].copy(), {"action_mask": self._mask.copy()}
 
     def action_masks(self) -> np.ndarray:
         """Which actions have a target now, bool ``[18]``: what sb3-contrib's MaskablePPO asks for."""
@@ -110,12 +125,17 @@ def scenario_of(name: str, settings: dict[str, Any]) -> Scenario:
 
 def with_options(scenario: Scenario, name: str, settings: dict[str, Any], options: dict[str, Any] | None) -> Scenario:
     """The scenario of one episode. Raises ServingError on options other than ``settings``."""
+    if options is not None and not isinstance(options, Mapping):
+        raise ServingError(f"options are {options!r}; give {EXAMPLE}, or None")
     if not options:
         return scenario
     unknown = [key for key in options if key != "settings"]
     if unknown:
-        raise ServingError(f"unknown option {unknown[0]!r}; the only one is 'settings', e.g. {{'settings': {{'rho': 0.9}}}}")
-    return scenario_of(name, settings | dict(options["settings"]))
+        raise ServingError(f"unknown option {unknown[0]!r}; the only one is 'settings', e.g. {EXAMPLE}")
+    changes = options["settings"]
+    if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
+        raise ServingError(f"the option settings is {changes!r}; give settings by name, e.g. {EXAMPLE}")
+    return scenario_of(name, settings | dict(changes))
 
 
 def observation_space(face: str) -> gymnasium.spaces.Box:
@@ -124,7 +144,7 @@ def observation_space(face: str) -> gymnasium.spaces.Box:
     Raises:
         ServingError: there is no such face.
     """
-    if face not in FACES:
+    if not isinstance(face, str) or face not in FACES:
         raise ServingError(f"unknown observation {face!r}; use 'plain' (20 numbers) or 'rich' (24)")
     shown = FACES[face]
     lowest = np.zeros(len(RICH), np.float32)
@@ -153,9 +173,10 @@ def next_seed(stream: np.random.Generator) -> int:
 
 
 def last_words(state: State) -> dict[str, Any]:
-    """What the info of an episode's last step says beyond the mask."""
+    """What the info of an episode's last step says beyond the mask; the seed is no part of it, and fits no int64 of a batch."""
     result = report(state)
-    return {"score": result.score, "crashed": state.crashed, "report": result.to_json()}
+    told = {name: value for name, value in result.to_json().items() if name != "seed"}
+    return {"score": result.score, "crashed": state.crashed, "report": told}
 
 
 def picture(state: State | None, observed: np.ndarray, last: tuple[int, float] | None) -> str:

@@ -1,5 +1,6 @@
 """Many servers as one Gymnasium vector environment: their columns stacked, stepped by compiled code on several threads."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,9 +15,10 @@ from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.dynamics import act
 from kv_cache_rl.sim.serving.observe import RICH, look
-from kv_cache_rl.sim.serving.spec import Scenario, ServingError
+from kv_cache_rl.sim.serving.spec import Scenario, ServingError, whole
 from kv_cache_rl.sim.serving.state import ALIVE, ARRIVED, Columns, State, new_state
 
+MOST = 1 << 20
 WORTH_A_THREAD = 32
 """Servers below which handing a share to another thread takes longer than stepping it."""
 
@@ -39,9 +41,7 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         Raises:
             ServingError: an unknown task, face or setting, or a number out of range.
         """
-        for name, value in (("num_envs", num_envs), ("threads", threads)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ServingError(f"{name} is {value!r}; give a whole number from 1")
+        num_envs, threads = (whole(name, n, 1, MOST) for name, n in (("num_envs", num_envs), ("threads", threads)))
         self.scenario = scenario_of(task, settings)
         self.task, self.settings, self.observation = task, settings, observation
         self.num_envs, self.threads = num_envs, threads
@@ -75,9 +75,29 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         """
         seeds = self._seeds(seed)
         scenario = with_options(self.scenario, self.task, self.settings, options)
-        episodes = np.array([self._begin(k, scenario, given) for k, given in enumerate(seeds)], np.uint64)
+        for k, given in enumerate(seeds):
+            self._begin(k, scenario, given)
         self._over[:] = False
-        return self._shown_now(), {"action_mask": self._masks.copy(), "episode_seed": episodes}
+        return self._shown_now(), {"action_mask": self._masks.copy()}
+
+    def resume(self, states: Sequence[State]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Goes on from copies of servers in the middle of their episodes; those that follow have its own settings.
+
+        Raises:
+            ServingError: they are not as many as there are servers.
+        """
+        if len(states) != self.num_envs:
+            raise ServingError(f"{len(states)} states for {self.num_envs} servers; give one for each")
+        for k, state in enumerate(states):
+            self._put(k, state)
+        self._over[:] = False
+        return self._shown_now(), {"action_mask": self._masks.copy()}
+
+    @property
+    def episode_seeds(self) -> np.ndarray | None:
+        """Seed of the traffic of each server's episode, uint64 ``[num_envs]``; None before the first. Not in any info:
+        whoever knows it knows what will come."""
+        return None if self._packed is None else np.array([state.seed for state in self._states if state], np.uint64)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One decision of every server.
@@ -149,14 +169,16 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
             raise ServingError(f"action is {int(worst)}; give a whole number from 0 to 17")
         return numbers.astype(np.int64, copy=False)
 
-    def _begin(self, index: int, scenario: Scenario, seed: int | None) -> int:
-        """Puts a new episode in place of server `index`; its seed."""
+    def _begin(self, index: int, scenario: Scenario, seed: int | None) -> None:
+        """Puts a new episode in place of server `index`."""
         stream = self._streams[index]
         if seed is not None or stream is None:
             stream, _ = seeding.np_random(seed)
             self._streams[index] = stream
-        episode = next_seed(stream) if seed is None else seed
-        state = new_state(scenario, episode)
+        self._put(index, new_state(scenario, next_seed(stream) if seed is None else seed))
+
+    def _put(self, index: int, state: State) -> None:
+        """Puts a copy of a server in place of server `index`."""
         stack = self._stack_for(state)
         n = len(state.load.table)
         self._requests[index] = n
@@ -166,10 +188,9 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
             else:
                 packed[index, : len(column)] = column
         # What the stacked columns hold now is the truth; this one keeps what never changes.
-        self._states[index] = State(state.scenario, episode, state.load, state.columns)
+        self._states[index] = State(state.scenario, state.seed, state.load, state.columns)
         look(*self.state(index).columns, self._observed[index], self._masks[index])
         self._rewards[index] = 0.0
-        return episode
 
     def _stack_for(self, state: State) -> Columns:
         """The stacked columns, grown where an episode has more requests than all before."""

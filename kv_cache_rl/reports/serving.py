@@ -14,7 +14,7 @@ BOUND, REFERENCE = "fluid bound", "oracle"
 """The lines that are no agent's; the second looks ahead."""
 INTERVAL = "95 % t interval over seeds"
 
-MEASURES: dict[str, Callable[[dict], float]] = {
+MEASURES: dict[str, Callable[[dict], float | None]] = {
     "score": lambda row: row["report"]["score"],
     "of_bound": lambda row: row["report"]["throughput"],
     "of_work": lambda row: row["report"]["work_completed"] / max(row["work_arrived"], 1),
@@ -29,7 +29,7 @@ MEASURES: dict[str, Callable[[dict], float]] = {
 }
 """Name → value of a row: score · completed work over the fluid bound's · over all that arrived · latency efficiency · history
 found in a cache · share of chatters' and power users' requests completed · share completed within the SLA by tier · wait in
-nominal ticks · forced preemptions. NaN where there was nobody, which is left out of the mean."""
+nominal ticks · forced preemptions. None where there was nobody, which is left out of the mean."""
 HEADINGS: dict[str, tuple[str, ...]] = {
     "bound": ("of_bound",),
     "work": ("of_work",),

@@ -62,7 +62,7 @@ class Journal:
         return whole
 
     def add(self, key: str, row: dict) -> None:
-        """Keeps a finished row."""
+        """Keeps a finished row. Raises ValueError for NaN or infinity in it, which no other reader of JSON takes."""
         self.rows[key] = row
         self._file.write(_line(key, row))
         self._file.flush()
@@ -80,7 +80,7 @@ class Journal:
 
 
 def _line(key: str, row: Mapping) -> bytes:
-    return (json.dumps({"key": key, "row": row}) + "\n").encode()
+    return (json.dumps({"key": key, "row": row}, allow_nan=False) + "\n").encode()
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ Source: rollout and rolling-horizon search, Bertsekas, "Rollout, policy iteratio
 chapter 2 (sequential improvement and the fortified variant).
 """
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -41,6 +42,9 @@ from kv_cache_rl.sim.serving.state import (
 
 SEGMENTS = 24
 
+Base = tuple[int, np.ndarray]
+"""A base policy: its function's place in `heuristics.FUNCTIONS`, and its memory, which it only reads."""
+
 VARIANTS: dict[str, dict[str, float]] = {
     "shed_from_10": {"shed": 0.10},
     "shed_from_50": {"shed": 0.50},
@@ -67,9 +71,12 @@ class Plan:
     """The base policy that does best alone."""
 
 
-def bases() -> dict[str, tuple[int, np.ndarray]]:
-    """Name → function and memory of every policy that a plan is made of: whatever heuristics remember nothing, and variants."""
-    chosen = {
+def bases(learned: Mapping[str, Base] | None = None) -> dict[str, Base]:
+    """Name → every policy that a plan is made of: the heuristics that serve and remember nothing, variants, and `learned`.
+
+    What was learned is handed in, since it belongs to the agents, who stand above any search.
+    """
+    chosen: dict[str, Base] = {
         name: (FUNCTIONS.index(one.function_name), memory_of(one.parameters))
         for name, one in HEURISTICS.items()
         if not one.remembers and not one.canary
@@ -78,7 +85,7 @@ def bases() -> dict[str, tuple[int, np.ndarray]]:
     for name, changes in VARIANTS.items():
         values = dict(zip(stability.names, stability.parameters, strict=True)) | changes
         chosen[name] = FUNCTIONS.index("stability"), memory_of(tuple(values.values()))
-    return chosen
+    return chosen | dict(learned or {})
 
 
 def memory_of(parameters: tuple[float, ...]) -> np.ndarray:
@@ -87,8 +94,18 @@ def memory_of(parameters: tuple[float, ...]) -> np.ndarray:
     return memory
 
 
-def solve(scenario: Scenario, seed: int, segments: int = SEGMENTS, passes: int = 1, workers: int = 2) -> Plan:
+def solve(
+    scenario: Scenario,
+    seed: int,
+    segments: int = SEGMENTS,
+    passes: int = 1,
+    workers: int = 2,
+    learned: Mapping[str, Base] | None = None,
+) -> Plan:
     """The best plan found for an episode; the same for the same arguments, whatever the number of workers.
+
+    Args:
+        learned: base policies beside the heuristics, by name.
 
     Raises:
         ServingError: fewer than one segment or pass.
@@ -96,10 +113,8 @@ def solve(scenario: Scenario, seed: int, segments: int = SEGMENTS, passes: int =
     for name, value in (("segments", segments), ("passes", passes)):
         if value < 1:
             raise ServingError(f"{name} is {value}; give a whole number from 1")
-    policies = bases()
-    names = tuple(policies)
-    functions = np.array([policies[name][0] for name in names])
-    memories = np.array([policies[name][1] for name in names])
+    named = bases(learned)
+    names, policies = tuple(named), tuple(named.values())
     start = new_state(scenario, seed)
     instants = np.linspace(0, int(start.columns.book[CLOCK, 1]), segments + 1).astype(np.int64)
     # The clock runs past the end in the last tick; whoever is in charge last plays that too.
@@ -109,7 +124,7 @@ def solve(scenario: Scenario, seed: int, segments: int = SEGMENTS, passes: int =
     def trial(state: State, plan: np.ndarray, first: int) -> float:
         copy = state.copy()
         for k in range(first, segments):
-            advance(copy, functions, memories, int(plan[k]), int(instants[k + 1]))
+            advance(copy, policies[plan[k]], int(instants[k + 1]))
         return worth(copy.columns.traffic, copy.columns.book, copy.columns.rows, terms)
 
     with ThreadPoolExecutor(workers) as pool:
@@ -126,14 +141,14 @@ def solve(scenario: Scenario, seed: int, segments: int = SEGMENTS, passes: int =
                 for a, found in zip(here, pool.map(lambda a: trial(state, tried[a], k), here), strict=True):  # noqa: B023
                     if found > value:
                         plan, value = tried[a], found
-                advance(state, functions, memories, int(plan[k]), int(instants[k + 1]))
+                advance(state, policies[plan[k]], int(instants[k + 1]))
     return Plan(state, report(state), tuple(names[a] for a in plan), names[best])
 
 
-def advance(state: State, functions: np.ndarray, memories: np.ndarray, policy: int, until: int) -> None:
+def advance(state: State, policy: Base, until: int) -> None:
     """One base policy plays `state` on until an instant, in place."""
     seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
-    play(*state.columns, functions[policy], memories[policy], seen, mask, until)
+    play(*state.columns, *policy, seen, mask, until)
 
 
 @uncounted

@@ -7,6 +7,7 @@ from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.dynamics import act
 from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS, choose, new_memory
 from kv_cache_rl.sim.serving.observe import RICH, look
+from kv_cache_rl.sim.serving.seeds import agent_seed
 from kv_cache_rl.sim.serving.spec import Scenario
 from kv_cache_rl.sim.serving.state import ALIVE, CLOCK, State, new_state
 
@@ -35,7 +36,7 @@ def episode(scenario: Scenario, seed: int, name: str, memory: np.ndarray | None 
     """The end of an episode under a heuristic of `heuristics.HEURISTICS`, or under a function with a memory of your own."""
     state = new_state(scenario, seed)
     if memory is None:
-        finish(state, HEURISTICS[name].function_name, new_memory(name, seed))
+        finish(state, HEURISTICS[name].function_name, new_memory(name, agent_seed(seed)))
     else:
         finish(state, name, memory.copy())
     return state

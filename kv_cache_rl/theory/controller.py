@@ -24,7 +24,7 @@ from kv_cache_rl.theory.flow import (
     new_flow,
     utilisation,
 )
-from kv_cache_rl.theory.queueing import METRICS_OF_STATE, EvictionDecision, QueueingConfig, StabilityState
+from kv_cache_rl.theory.queueing import METRICS_OF_STATE, EvictionDecision, QueueingConfig, StabilityState, is_finite
 
 __all__ = [
     "FLOW_SIZE",
@@ -59,6 +59,8 @@ class QueueingController:
         blocks: float | None = None,
     ) -> None:
         """`arrival_rate`, `service_s` and `blocks` declare the load where it is known (flow.new_flow)."""
+        if config is not None and not isinstance(config, QueueingConfig):
+            raise StabilityError(f"config is {config!r}; give a QueueingConfig, or None for the usual one")
         if mode not in MODES:
             raise StabilityError(f"there is no mode {mode!r}; choose one of {', '.join(MODES)}")
         self.config, self.mode = config or QueueingConfig(), mode
@@ -74,8 +76,8 @@ class QueueingController:
 
         A time before the last one counts as the last one. The agent is there for the interface: rates are the service's.
         """
-        if not 0 <= token_count < math.inf:
-            raise StabilityError(f"token_count is {token_count}; give the prompt's tokens, from 0 on")
+        if not (is_finite(token_count) and token_count >= 0):
+            raise StabilityError(f"token_count is {token_count!r}; give the prompt's tokens, from 0 on")
         self._see(timestamp)
         arrive(self.flow, timestamp)
         self._in_flight += 1
@@ -86,8 +88,8 @@ class QueueingController:
         self, timestamp: float, service_time_ms: float, blocks_consumed: float, agent_id: str = ""
     ) -> None:
         """Books a request that ended at `timestamp` after `service_time_ms` in service, holding `blocks_consumed`."""
-        if not (service_time_ms >= 0.0 and blocks_consumed >= 0.0 and service_time_ms + blocks_consumed < math.inf):
-            given = f"service_time_ms is {service_time_ms}, blocks_consumed {blocks_consumed}"
+        if not (is_finite(service_time_ms) and service_time_ms >= 0 and is_finite(blocks_consumed) and blocks_consumed >= 0):
+            given = f"service_time_ms is {service_time_ms!r}, blocks_consumed {blocks_consumed!r}"
             raise StabilityError(f"{given}; give finite numbers from 0 on")
         self._see(timestamp)
         complete(self.flow, timestamp, service_time_ms / 1000.0, blocks_consumed)
@@ -96,8 +98,8 @@ class QueueingController:
             rates.measure_total(self.flow, timestamp, float(blocks_consumed), float(self.config.block_size))
 
     def _see(self, timestamp: float) -> None:
-        if not math.isfinite(timestamp):
-            raise StabilityError(f"the time is {timestamp}; give finite seconds")
+        if not is_finite(timestamp):
+            raise StabilityError(f"the time is {timestamp!r}; give finite seconds")
         if timestamp > self._now:
             self._now = timestamp
 
@@ -132,10 +134,10 @@ class QueueingController:
         )
 
     def _at(self, free: int, total: int, now: float | None) -> float:
-        if not (0 <= free <= total and 0 < total < math.inf):
-            raise StabilityError(f"{free} of {total} blocks are free; give 0 <= free <= total, and total above 0")
-        if now is not None and not math.isfinite(now):
-            raise StabilityError(f"the time is {now}; give finite seconds, or none for the last one recorded")
+        if not (is_finite(free) and is_finite(total) and 0 <= free <= total and total > 0):
+            raise StabilityError(f"{free!r} of {total!r} blocks are free; give 0 <= free <= total, and total above 0")
+        if now is not None and not is_finite(now):
+            raise StabilityError(f"the time is {now!r}; give finite seconds, or none for the last one recorded")
         self._memory = (free, total)
         return self._now if now is None else now
 
@@ -164,9 +166,9 @@ class QueueingController:
         Raises:
             StabilityError: as `compute_stability_state`, or `requested` or `active` is not a number from 0 on.
         """
-        for name, value in (("requested", requested), ("active", active or 0)):
-            if not 0 <= value < math.inf:
-                raise StabilityError(f"{name} is {value}; give a number of blocks from 0 on")
+        for name, value in (("requested", requested), ("active", 0 if active is None else active)):
+            if not (is_finite(value) and value >= 0):
+                raise StabilityError(f"{name} is {value!r}; give a number of blocks from 0 on")
         now = self._at(free, total, now)
         minimum = self._minimum(free, total, now, active)
         wanted = minimum + math.ceil(requested)

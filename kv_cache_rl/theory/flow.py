@@ -16,6 +16,7 @@ import numpy as np
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.theory.errors import StabilityError
+from kv_cache_rl.theory.queueing import is_finite
 
 (WINDOW_S, MARGIN, RATE, UNSEEN, ARRIVED_AT, ARRIVALS, COMPLETED_AT, COMPLETIONS, MASS) = range(9)
 (SERVICE_MEAN, SERVICE_SQUARES, BLOCKS_MEAN, BLOCKS_SQUARES, PRIMED) = range(9, 14)
@@ -59,8 +60,8 @@ def new_flow(
         return flow
     if arrival_rate is None or service_s is None or blocks is None:
         raise StabilityError(f"arrival_rate, service_s and blocks are declared together; got {declared}")
-    if not (math.isfinite(arrival_rate) and arrival_rate >= 0):
-        raise StabilityError(f"arrival_rate is {arrival_rate}; declare requests per second, 0 or more")
+    if not (is_finite(arrival_rate) and arrival_rate >= 0):
+        raise StabilityError(f"arrival_rate is {arrival_rate!r}; declare requests per second, 0 or more")
     _positive("service_s", service_s)
     _positive("blocks", blocks)
     prime(flow, window_s, margin, arrival_rate, service_s, blocks, start_s)
@@ -76,8 +77,8 @@ def prime(flow, window_s, margin, arrival_rate, service_s, blocks, start_s):
 
 
 def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise StabilityError(f"{name} is {value}; give a finite number above 0")
+    if not (is_finite(value) and value > 0):
+        raise StabilityError(f"{name} is {value!r}; give a finite number above 0")
 
 
 @uncounted

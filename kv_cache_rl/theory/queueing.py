@@ -1,10 +1,14 @@
 """What the controller is told and what it says: settings, states, decisions, and the names of its metrics."""
 
 import math
+import sys
 from dataclasses import dataclass
+from numbers import Real
 
 from kv_cache_rl.core.geometry import ModelGeometry, bytes_per_token
 from kv_cache_rl.theory.errors import StabilityError
+
+LARGEST = sys.float_info.max
 
 METRICS_OF_STATE = {
     "arrival_rate_lambda": "Requests per second over the window.",
@@ -77,7 +81,15 @@ class EvictionDecision:
 
 
 def finite(name: str, value: float, above: float = -math.inf) -> float:
-    """The value. Raises StabilityError unless it is finite and above `above`."""
-    if not (math.isfinite(value) and value > above):
-        raise StabilityError(f"{name} is {value}; give a finite number{'' if above == -math.inf else f' above {above:g}'}")
+    """The value. Raises StabilityError unless it is a finite number (True is none) and above `above`."""
+    if not (is_finite(value) and value > above):
+        raise StabilityError(f"{name} is {value!r}; give a finite number{'' if above == -math.inf else f' above {above:g}'}")
     return value
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number that a float can hold, of Python or numpy, and neither infinite nor NaN."""
+    kind = type(value)
+    # Told apart by hand first: asking for a Real takes as long as booking an event.
+    number = kind is float or kind is int or (isinstance(value, Real) and kind is not bool)
+    return number and -LARGEST <= value <= LARGEST  # pyrefly: ignore[unsupported-operation]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kv_cache_rl.agents import agent
 from kv_cache_rl.search.serving_oracle import FUNCTIONS, VARIANTS, bases, solve, worth
 from kv_cache_rl.search.serving_rollout import episode
 from kv_cache_rl.sim.serving.bound import fluid_bound
@@ -11,14 +12,23 @@ from kv_cache_rl.sim.serving.score import EDGE, SCORE_WEIGHTS, report
 from kv_cache_rl.sim.serving.spec import ServingError, task
 
 SHORT = task("hard", ticks=1_000)
+TABLE = agent("qlearning")
+LEARNED = {"qlearning": (TABLE.which, TABLE.start)}
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_at_least_as_good_as_everything_it_is_made_of(seed):
-    plan = solve(SHORT, seed, segments=4)
-    alone = {name: report(episode(SHORT, seed, FUNCTIONS[which], memory)).score for name, (which, memory) in bases().items()}
+    plan, made_of = solve(SHORT, seed, segments=4, learned=LEARNED), bases(LEARNED)
+    alone = {name: report(episode(SHORT, seed, FUNCTIONS[which], memory)).score for name, (which, memory) in made_of.items()}
     assert plan.report.score >= max(alone.values())
     assert alone[plan.best_base] == max(alone.values())
+
+
+def test_changing_hands_once_beats_every_policy_that_plays_an_episode_of_full_length_alone():
+    for seed in range(2):
+        plan, alone = (solve(task("hard"), seed, segments, learned=LEARNED) for segments in (2, 1))
+        assert plan.report.score > alone.report.score + 0.0005
+        assert len(set(plan.policies)) == 2
 
 
 def test_more_passes_never_lower_it():
@@ -27,7 +37,9 @@ def test_more_passes_never_lower_it():
 
 
 def test_the_plan_played_again_gives_the_same_end_whatever_the_number_of_workers():
-    one, other = solve(SHORT, 1, segments=4, workers=1), solve(SHORT, 1, segments=4, workers=3)
+    before = TABLE.start.tobytes()
+    one, other = (solve(SHORT, 1, segments=4, workers=workers, learned=LEARNED) for workers in (1, 3))
+    assert TABLE.start.tobytes() == before
     assert one.policies == other.policies
     assert one.report == other.report
     one.state.check()
@@ -41,9 +53,10 @@ def test_what_it_maximises_is_the_score():
         assert report(state).score == pytest.approx(EDGE + (1 - 2 * EDGE) * value, abs=1e-12)
 
 
-def test_it_is_made_of_every_heuristic_that_serves_and_of_variants():
+def test_it_is_made_of_every_heuristic_that_serves_of_variants_and_of_what_was_learned():
     serving = {"fifo", "lru", "size_weighted", "stability", "watermark_80", "watermark_90", "watermark_95"}
     assert set(bases()) == serving | set(VARIANTS)
+    assert set(bases(LEARNED)) == serving | set(VARIANTS) | {"qlearning"}
     assert all(set(changes) <= set(HEURISTICS["stability"].names) for changes in VARIANTS.values())
 
 

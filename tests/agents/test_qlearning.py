@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kv_cache_rl.agents.compiled import shipped_table, training_record
-from kv_cache_rl.agents.qlearning import Training, train
+from kv_cache_rl.agents.qlearning import Training, seeds_of, train, training_seed
 from kv_cache_rl.sim.serving.seeds import SEEDS
 from kv_cache_rl.sim.serving.tabular import CELLS, DEEDS, N_DEEDS, STATES, action_of, situation, tabular
 
@@ -65,10 +65,9 @@ def test_the_shipped_table_says_how_it_was_made():
     record = training_record()
     assert shipped_table().shape == (STATES * len(DEEDS),)
     assert record["command"].startswith("kv-cache-rl serving train --agent qlearning")
-    first, last = record["seeds"]["train"]
-    assert first >= SEEDS["train"][0]
-    assert last <= SEEDS["train"][-1]
-    assert record["seeds"]["select"][1] <= SEEDS["select"][-1]
+    plan = record["training"]
+    assert record["seeds"] == seeds_of(Training(**plan | {"tasks": tuple(plan["tasks"])}))
+    assert record["seeds"] == {"train": [10_000, 10_159], "select": [20_000, 20_007]}
     best = max(np.mean(list(point["select"].values())) for point in record["curve"])
     assert best > np.mean(list(record["curve"][0]["select"].values())), "nothing was learned after the first look"
 
@@ -81,3 +80,13 @@ def test_it_plays_without(library):
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
     assert said in ("8", "17")
+
+
+@pytest.mark.parametrize(
+    ("plan", "ends"), [((160, 3), [10_480, 10_639]), ((7_000, 1), [17_000, 13_999]), ((12_000, 0), [10_000, 19_999])]
+)
+def test_a_record_names_the_seeds_that_were_learned_from(plan, ends):
+    training = Training(episodes=plan[0], seed=plan[1])
+    assert seeds_of(training)["train"] == ends
+    used = [training_seed(training, k) for k in range(training.episodes)]
+    assert [used[0], used[min(len(used), 10_000) - 1]] == ends

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from kv_cache_rl.agents import AGENTS, CANARIES
-from kv_cache_rl.cli.serving.options import finite, setting_of
+from kv_cache_rl.cli.serving.options import setting_of
 from kv_cache_rl.cli.serving.play import agents_of, decider, play
 from kv_cache_rl.search.serving_log import ticks
 from kv_cache_rl.search.serving_rollout import episode
+from kv_cache_rl.sim.serving.dynamics import act, look
+from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, choose, new_memory
 from kv_cache_rl.sim.serving.score import report
+from kv_cache_rl.sim.serving.seeds import agent_seed
 from kv_cache_rl.sim.serving.spec import Scenario, task
-from kv_cache_rl.sim.serving.state import new_state
+from kv_cache_rl.sim.serving.state import CLOCK, GPU_POOL, SERVICE, new_state
 
 FEW = ("--ticks", "600")
 
@@ -22,7 +25,7 @@ FEW = ("--ticks", "600")
 def test_simulate_prints_the_whole_report_the_load_and_every_setting(kv):
     said = kv("serving", "simulate", "--agent", "lru", "--task", "hard", "--seed", "4", *FEW, "--json").json
     state = episode(task("hard", ticks=600), 4, "lru")
-    expected = json.loads(json.dumps(finite(report(state).to_json())))
+    expected = json.loads(json.dumps(report(state).to_json()))
     assert {key: said[key] for key in expected} == expected
     load = said["traffic"]
     assert load["rho"] == 1.0 and load["arrival_rate_per_s"] == pytest.approx(load["service_rate_per_s"])
@@ -37,6 +40,34 @@ def test_simulate_says_what_was_asked_what_can_be_served_and_what_came_of_it(kv)
     assert f"lambda {state.load.arrival_rate:.4g}/s, mu {state.load.service_rate:.4g}/s" in said.out
     assert f"b̄ {state.load.tick_us / 1e3:.4g} ms, rho 0.85" in said.out
     assert f"lru on medium, seed 0: score {report(state).score:.4f}" in said.out
+
+
+def test_a_log_makes_the_folders_it_lies_in(kv, tmp_path):
+    assert kv("serving", "simulate", "--ticks", "9", "--log", "some/where/log.jsonl").code == 0
+    assert len((tmp_path / "some/where/log.jsonl").read_text().splitlines()) >= 9
+
+
+def test_an_agent_is_never_told_the_seed_of_the_traffic(monkeypatch):
+    from kv_cache_rl import agents
+
+    told = []
+
+    class Curious:
+        name = "curious"
+
+        def reset(self, seed=0):
+            told.append(seed)
+
+        def act(self, observation, mask):
+            return 17
+
+    monkeypatch.setitem(agents.AGENTS, "curious", Curious)
+    state = play("curious", task("easy", ticks=5), 12_345)
+    decider("curious", state)
+    assert told == [agent_seed(12_345)] * 2
+    assert episode(task("hard", ticks=150), 9, "random").columns.rows.tobytes() == (
+        play("random", task("hard", ticks=150), 9).columns.rows.tobytes()
+    )
 
 
 @pytest.mark.parametrize("agent", ["lru", "random", "oracle"])
@@ -174,7 +205,7 @@ def test_train_writes_the_table_and_how_it_was_made(kv, tmp_path):
     record = json.loads((tmp_path / "made" / "qlearning.json").read_text())
     assert table.dtype == np.float32 and np.any(table != 0)
     assert record["training"]["episodes"] == 2 and record["training"]["tasks"] == ["easy"]
-    assert record["seeds"] == {"train": [10000, 19999], "select": [20000, 20007]}
+    assert record["seeds"] == {"train": [10010, 10011], "select": [20000, 20007]}
     assert [point["episode"] for point in record["curve"]] == [2] == [point["episode"] for point in said["curve"]]
     kv(*command[:-1], "again")
     assert np.array_equal(np.load(tmp_path / "again" / "qlearning.npz")["table"], table)
@@ -208,8 +239,41 @@ def test_no_other_serving_command_loads_gymnasium():
 def test_vectorised_peers_play_the_same_actions():
     pytest.importorskip("gymnasium")
     from kv_cache_rl.cli.serving import measure
+    from kv_cache_rl.gym import ServingVectorEnv
 
-    assert measure.actions_of("lru", 50) == measure.batch_actions(2, 50)[:, 0].tolist()
+    states = measure.in_mid_episode(3, ticks=400)
+    taken = measure.actions_of("lru", states, 30)
+    env = ServingVectorEnv(3, "medium", ticks=400)
+    env.resume(states)
+    for actions in taken:
+        env.step(actions)
+    for k, state in enumerate(states):
+        alone, memory = state.copy(), new_memory("lru")
+        seen, mask = np.zeros(24, np.float32), np.zeros(18, np.int8)
+        look(*alone.columns, seen, mask)
+        for action in taken[:, k]:
+            assert action == choose(FUNCTIONS.index("lru"), seen, mask, memory)
+            act(*alone.columns, seen, mask, action)
+        assert np.array_equal(env.state(k).columns.rows, alone.columns.rows)
+
+
+def test_bench_measures_servers_under_load():
+    from kv_cache_rl.cli.serving import measure
+
+    for state in measure.in_mid_episode(4):
+        share = state.columns.book[CLOCK, 0] / state.columns.book[CLOCK, 1]
+        assert 0.3 <= share < 0.72
+        assert state.columns.book[SERVICE, 0] > 5 and state.columns.book[GPU_POOL, 1] > 0.5 * state.scenario.gpu_blocks
+
+
+def test_a_rate_is_the_median_of_several_runs(monkeypatch):
+    from kv_cache_rl.cli.serving import measure
+
+    instants = iter([0.0, *(t for k, took in enumerate((1, 8, 2, 4, 1)) for t in (100.0 * k, 100.0 * k + took)), 1e9])
+    monkeypatch.setattr(measure, "perf_counter", lambda: next(instants))
+    prepared = []
+    assert measure.median_rate(lambda: prepared.append(1), lambda: 8, 1.0) == 4.0
+    assert len(prepared) == 6
 
 
 @pytest.mark.parametrize(
@@ -235,7 +299,15 @@ def test_vectorised_peers_play_the_same_actions():
         (["simulate", "--ticks", "5", "--set", "ticks=6"], "ticks is given twice, as 5 and as 6"),
         (["simulate", "--trace", "nothing.jsonl"], "nothing.jsonl: there is no such file"),
         (["simulate", "--trace", "."], ". is a folder; give a trace file"),
-        (["simulate", "--ticks", "9", "--log", "no/where.jsonl"], "no/where.jsonl"),
+        (["simulate", "--ticks", "9", "--log", "."], "is a folder"),
+        (
+            ["simulate", "--task", "medium", "--rho", "99"],
+            "rho is 99.0: medium would reach 151.4, above 100; give a number up to 65",
+        ),
+        (["simulate", "--rho", "1e300"], "rho is 1e+300; give a number from"),
+        (["simulate", "--set", "sla_free=1e300"], "sla_free is 1e+300; give a positive number up to 1e+09"),
+        (["simulate", "--set", "trace="], "trace is ''; give the name of a trace file, or None for drawn users"),
+        (["simulate", "--set", "length_scale=2"], "length_scale is 2.0, but it is for the lengths of a trace"),
         (["simulate", "--ticks", "9", "--plot", "x.gif"], "choose one of .png, .svg, .pdf"),
         (["evaluate", "--agents", "lruu"], "did you mean lru?"),
         (["evaluate", "--tasks", "brutal"], "choose one of easy, medium, hard"),

@@ -89,11 +89,22 @@ def test_the_same_seed_and_actions_give_the_same_bytes_again():
 
 def test_without_a_seed_the_next_episode_is_another_and_follows_from_the_last_seed():
     env = ServingEnv("medium", **SHORT)
-    episodes = [env.reset(seed=1)[1]["episode_seed"], *(env.reset()[1]["episode_seed"] for _ in range(3))]
+
+    def seed_of(seed=None):
+        env.reset(seed=seed)
+        return env.unwrapped.episode_seed
+
+    assert env.episode_seed is None
+    episodes = [seed_of(1), *(seed_of() for _ in range(3))]
     assert episodes[0] == 1
     assert len(set(episodes)) == 4
-    again = [env.reset(seed=1)[1]["episode_seed"], *(env.reset()[1]["episode_seed"] for _ in range(3))]
-    assert again == episodes
+    assert [seed_of(1), *(seed_of() for _ in range(3))] == episodes
+
+
+def test_no_info_of_an_episode_under_way_tells_the_seed_of_its_traffic():
+    env = ServingEnv("medium", **SHORT)
+    infos = [env.reset(seed=77)[1], *(env.step(17)[4] for _ in range(20))]
+    assert all(set(info) == {"action_mask"} for info in infos)
 
 
 def test_the_mask_is_exactly_what_is_not_refused():
@@ -166,7 +177,8 @@ def test_a_reset_in_the_middle_begins_from_nothing():
 def test_seeds_up_to_two_to_the_64_are_taken_and_others_refused():
     env = ServingEnv("easy", ticks=20)
     for seed in (0, 2**63, 2**64 - 1, np.int64(5)):
-        assert env.reset(seed=seed)[1]["episode_seed"] == seed
+        env.reset(seed=seed)
+        assert env.episode_seed == seed
     for seed in (-1, 2**64, 1.5, "7", float("nan")):
         with pytest.raises(ServingError, match=r"seed is .*; give a whole number from 0 to 2\*\*64 - 1"):
             env.reset(seed=seed)
@@ -198,6 +210,8 @@ def test_steps_outside_an_episode_say_what_to_do():
     [
         ({"task": "extreme"}, "unknown task 'extreme'"),
         ({"observation": "pixels"}, "unknown observation 'pixels'; use 'plain' .* or 'rich'"),
+        ({"observation": ["q"]}, r"unknown observation \['q'\]; use 'plain' .* or 'rich'"),
+        ({"task": ["easy"]}, r"unknown task \['easy'\]; use one of easy, medium, hard"),
         ({"render_mode": "human"}, "render_mode is 'human'; use 'ansi' or None"),
         ({"gpu_blocks": 0}, "gpu_blocks is 0; give a whole number from"),
         ({"rho": float("nan")}, "rho is nan; give a number from"),
@@ -214,6 +228,30 @@ def test_unknown_options_are_refused():
     env = ServingEnv("easy", ticks=5)
     with pytest.raises(ServingError, match="unknown option 'ticks'; the only one is 'settings'"):
         env.reset(seed=0, options={"ticks": 3})
+
+
+@pytest.mark.parametrize("settings", [None, 5, ["rho"], {7: 1}], ids=str)
+def test_settings_of_an_episode_that_are_not_given_by_name_are_refused(settings):
+    env = ServingEnv("easy", ticks=5)
+    with pytest.raises(ServingError, match=r"the option settings is .*; give settings by name, e.g. {'settings': {'rho': 0.9}}"):
+        env.reset(seed=0, options={"settings": settings})
+    with pytest.raises(ServingError, match=r"options are 5; give {'settings'"):
+        env.reset(seed=0, options=5)
+    with pytest.raises(ServingError, match="unknown setting 'name'"):
+        env.reset(seed=0, options={"settings": {"name": "hard"}})
+
+
+def test_it_goes_on_from_a_server_in_the_middle_of_its_episode_and_leaves_that_alone():
+    first, other = ServingEnv("hard", "rich", **SHORT), ServingEnv("easy", "rich")
+    first.reset(seed=3)
+    lawful(first, 150)
+    state = first.state.copy()
+    before = [array.copy() for array in state.columns]
+    other.resume(state)
+    actions, seen = lawful(other, 100, seed=5)
+    assert follow(first, actions) == seen
+    assert all(np.array_equal(a, b) for a, b in zip(before, state.columns, strict=True))
+    assert other.episode_seed == 3
 
 
 def test_what_is_rendered_says_how_full_it_is_and_what_was_done_last():

@@ -129,6 +129,8 @@ def test_bad_actions_are_refused(actions, message):
     [
         ({"num_envs": 0}, "num_envs is 0"),
         ({"threads": 0}, "threads is 0"),
+        ({"num_envs": True}, "num_envs is True; give a whole number from 1"),
+        ({"num_envs": 2.0}, "num_envs is 2.0; give a whole number from 1"),
         ({"num_envs": 2, "queue_free": -1}, "queue_free is -1"),
     ],
 )
@@ -145,3 +147,50 @@ def test_seeds_have_to_be_one_for_each_and_in_range():
         env.reset(seed=-1)
     with pytest.raises(ServingError, match="seed is 18446744073709551616"):
         env.reset(seed=2**64 - 2)
+
+
+def test_numbers_of_numpy_are_numbers():
+    env = ServingVectorEnv(np.int64(3), "easy", threads=np.int32(2), ticks=np.int64(10))
+    env.reset(seed=0)
+    assert env.step(np.full(3, 17))[0].shape == (3, 20)
+    assert type(env.scenario.ticks) is int and env.scenario == ServingEnv("easy", ticks=10).scenario
+
+
+def test_the_seeds_of_the_episodes_are_an_attribute_and_in_no_info():
+    ours = ServingVectorEnv(3, "easy", ticks=20)
+    theirs = [ServingEnv("easy", ticks=20) for _ in range(3)]
+    assert ours.episode_seeds is None
+    _, info = ours.reset(seed=2**64 - 3)
+    assert ours.episode_seeds.tolist() == [2**64 - 3, 2**64 - 2, 2**64 - 1]
+    over, infos = np.zeros(3, bool), [info]
+    while not over.any():
+        *_, over, info = ours.step(np.full(3, 17))
+        infos.append(info)
+    assert over.all() and all(set(one) == {"action_mask"} for one in infos[:-1])
+    ours.step(np.full(3, 17))
+    for k, env in enumerate(theirs):
+        env.reset(seed=2**64 - 3 + k)
+        env.reset()
+    assert ours.episode_seeds.tolist() == [env.episode_seed for env in theirs]
+
+
+def test_it_goes_on_from_servers_in_the_middle_of_their_episodes():
+    states, singles = [], []
+    for k in range(40):
+        one = ServingEnv("medium", ticks=200)
+        one.reset(seed=k)
+        for _ in range(3 * k):
+            one.step(int(np.flatnonzero(one.action_masks())[0]))
+        states.append(one.state.copy())
+        singles.append(one)
+    env = ServingVectorEnv(40, "medium", ticks=200)
+    with pytest.raises(ServingError, match="39 states for 40 servers"):
+        env.resume(states[:39])
+    _, info = env.resume(states)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        assert np.array_equal(info["action_mask"], [one.action_masks() for one in singles])
+        actions = chosen(rng, info["action_mask"])
+        observation, *_, info = env.step(actions)
+        assert np.array_equal(observation, [one.step(int(a))[0] for one, a in zip(singles, actions, strict=True)])
+    env.state(39).check()

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from kv_cache_rl.search import serving_evaluate
-from kv_cache_rl.search.journal import JOURNAL
+from kv_cache_rl.search.journal import JOURNAL, Journal
 from kv_cache_rl.search.serving_evaluate import Cell, evaluate, held_out, run_cell
 from kv_cache_rl.search.serving_log import ticks
 from kv_cache_rl.search.serving_rollout import episode
 from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, choose, new_memory
 from kv_cache_rl.sim.serving.score import report
-from kv_cache_rl.sim.serving.seeds import SEEDS
+from kv_cache_rl.sim.serving.seeds import SEEDS, agent_seed
 from kv_cache_rl.sim.serving.spec import ServingError, task
 from kv_cache_rl.sim.serving.state import FINISHED, OUTPUT, PROMPT, STATUS, new_state
 from kv_cache_rl.traces import TraceError
@@ -109,7 +109,7 @@ def test_held_out_seeds_are_those_that_nobody_learns_from():
 @pytest.mark.parametrize("name", ["lru", "stability", "random", "do_nothing"])
 def test_a_log_tells_the_very_episode_that_the_compiled_loop_plays(name):
     state = new_state(SHORT[1], 5)
-    which, memory = FUNCTIONS.index(name), new_memory(name, 5)
+    which, memory = FUNCTIONS.index(name), new_memory(name, agent_seed(5))
     records = list(ticks(state, lambda seen, mask: choose(which, seen, mask, memory)))
     assert repr(report(state)) == repr(report(episode(SHORT[1], 5, name)))
     assert [one.tick for one in records] == list(range(1, len(records) + 1))
@@ -132,3 +132,16 @@ def test_a_trace_that_cannot_be_replayed_is_a_row_that_says_so(write):
     path = write(["this is no trace"], "broken.jsonl")
     row = run_cell(Cell("lru", task("easy", ticks=150, trace=str(path)), 1), play)
     assert row["error"].startswith(TraceError.__name__)
+
+
+def test_finished_rows_are_strict_json(tmp_path):
+    rows = evaluate(["do_nothing"], SHORT[:1], (1,), play, tmp_path)
+    assert rows[0]["report"]["wait"]["p95"] is None
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    for line in (tmp_path / JOURNAL).read_text().splitlines():
+        assert json.loads(line, parse_constant=refuse)["row"] == rows[0]
+    with Journal(tmp_path) as journal, pytest.raises(ValueError, match="JSON compliant"):
+        journal.add("another", {"wait": float("nan")})

@@ -12,7 +12,6 @@ from kv_cache_rl.sim.serving.demand import Lengths, Traffic
 from kv_cache_rl.sim.serving.dynamics import act
 from kv_cache_rl.sim.serving.observe import look
 from kv_cache_rl.sim.serving.spec import task
-from kv_cache_rl.theory.flow import new_flow
 
 STATUS = ("future", "queued", "active", "finished", "dropped", "rejected")
 WHERE = ("nowhere", "gpu", "leaving", "cpu", "entering")
@@ -112,7 +111,7 @@ class Pair:
 
     def __init__(self, state):
         self.face, self.plain = Face(state), Server(state.scenario, state.load)
-        self.flow, self.reward, self.paid = new_flow(state.scenario.control_window_s), 0.0, 0.0
+        self.flow, self.reward, self.paid = s.declared_flow(state.scenario, state.load), 0.0, 0.0
         self.entered = set()  # rows seen on their way from the CPU
         self.compare()
 

@@ -34,6 +34,7 @@ def observation(server, flow):
     numbers.append(theory.arrival_rate(flow, now) / (2 * server.service_rate))
     numbers.append(theory.utilisation(flow, now, capacity) / 2)
     active = capacity - free - sum(r.blocks for caches in idle for r in caches)
+    active -= sum(r.blocks for r in server.requests if r.where == "leaving")
     numbers.append((free - theory.blocks_to_keep_free(flow, now, capacity, active)) / capacity)
     return [min(max(number, -1.0 if i in (2, 23) else 0.0), 1.0) for i, number in enumerate(numbers)]
 

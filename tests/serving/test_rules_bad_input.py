@@ -1,12 +1,15 @@
 """Settings and seeds that cannot be used are refused in one sentence; those at the edge work."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from driving import Face, columns_of, serve, serve_all, users
 
 from kv_cache_rl.sim.serving.score import report
+from kv_cache_rl.sim.serving.seeds import agent_seed
 from kv_cache_rl.sim.serving.spec import INTEGER_RANGES, NUMBER_RANGES, Scenario, ServingError, task
 from kv_cache_rl.sim.serving.state import new_state
 
@@ -43,16 +46,29 @@ def test_numbers_are_finite_and_in_their_range(name, value):
         task("medium", **{name: value})
 
 
-@pytest.mark.parametrize("value", [NAN, INFINITE, 0, -1.0, "1", True], ids=str)
+@pytest.mark.parametrize(
+    "value", [NAN, INFINITE, 0, -1.0, "1", True, 10**400, 1 << 20_000], ids=lambda value: type(value).__name__
+)
 def test_the_load_is_a_positive_number(value):
     with pytest.raises(ServingError, match=r"^rho(_peak)? is .*; give a number from"):
         task("medium", rho=value, rho_peak=value)
+    with pytest.raises(ServingError, match=r"^rho is .*; give a number from"):
+        task("medium", rho=value)
+
+
+def test_a_load_whose_peak_would_be_too_high_is_named_itself():
+    with pytest.raises(
+        ServingError, match=r"^rho is 99: medium would reach 151.4, above 100; give a number up to 65, or rho_peak too$"
+    ):
+        task("medium", rho=99)
+    assert task("medium", rho=65).rho_peak < 100
+    assert task("medium", rho=99, rho_peak=100.0).rho_peak == 100
 
 
 @pytest.mark.parametrize("name", ["sla_free", "sla_vip"])
-@pytest.mark.parametrize("value", [0, 0.0, -1, NAN, INFINITE, "50", True], ids=str)
+@pytest.mark.parametrize("value", [0, 0.0, -1, NAN, INFINITE, "50", True, 1e300, 10**400], ids=lambda value: str(value)[:9])
 def test_an_sla_is_a_positive_number_of_ticks_or_none(name, value):
-    with pytest.raises(ServingError, match=f"^{name} is .*; give a positive number, or None for no such limit$"):
+    with pytest.raises(ServingError, match=f"^{name} is .*; give a positive number up to 1e\\+09, or None for no such limit$"):
         task("hard", **{name: value})
 
 
@@ -119,3 +135,45 @@ def test_a_request_larger_than_the_memory_is_never_admitted():
 def test_a_scenario_of_ones_own_is_checked_like_a_task():
     with pytest.raises(ServingError, match=r"^ticks is 0; give a whole number from 1 to"):
         Scenario("mine", "constant", 0.5, 0.5, None, None, 0)
+
+
+@pytest.mark.parametrize("name", ["strict", "reuse", "bursty_returns"])
+@pytest.mark.parametrize("value", ["no", "", 0, 1, None, np.True_], ids=repr)
+def test_a_switch_is_true_or_false(name, value):
+    with pytest.raises(ServingError, match=f"^{name} is .*; give True or False$"):
+        task("medium", **{name: value})
+
+
+@pytest.mark.parametrize("value", ["", 5, True], ids=repr)
+def test_a_trace_is_the_name_of_a_file_or_none(value):
+    with pytest.raises(ServingError, match=r"^trace is .*; give the name of a trace file, or None for drawn users$"):
+        task("medium", trace=value)
+    assert task("medium", trace=Path("some.csv")) == task("medium", trace="some.csv")
+
+
+def test_what_has_no_effect_with_a_trace_or_without_one_is_refused():
+    with pytest.raises(ServingError, match=r"^length_scale is 2.0, but it is for the lengths of a trace; give a trace, or leave"):
+        task("medium", length_scale=2.0)
+    for name, value in (("pattern", "waves"), ("rho_peak", 2.0), ("return_probability", 0.1), ("bursty_returns", True)):
+        with pytest.raises(ServingError, match=f"^{name} is .*, but a trace has its own; leave out {name}, or the trace$"):
+            task("medium", trace="some.csv", **{name: value})
+    assert task("medium", trace="some.csv", rho=99, length_scale=1e9).rho == 99
+
+
+@pytest.mark.parametrize("value", [1e300, 10**400, 0], ids=lambda value: str(value)[:9])
+def test_a_factor_on_lengths_is_positive_and_bounded(value):
+    with pytest.raises(ServingError, match=r"^length_scale is .*; give a positive number up to"):
+        task("medium", trace="some.csv", length_scale=value)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 30_000, 2**64 - 1])
+def test_what_an_agent_draws_from_is_not_the_seed_of_the_traffic(seed):
+    assert agent_seed(seed) == agent_seed(np.uint64(seed)) != seed
+    assert 0 <= agent_seed(seed) < 2**64
+    assert len({agent_seed(near) for near in range(100)}) == 100
+
+
+def test_a_report_is_strict_json_with_null_for_what_nobody_had():
+    said = json.dumps(report(new_state(task("easy", ticks=3), 0)).to_json(), allow_nan=False)
+    assert json.loads(said)["wait"] == {"p50": None, "p95": None, "p99": None}
+    assert json.loads(said)["completed_by_class"]["power"] is None

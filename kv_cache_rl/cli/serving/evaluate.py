@@ -8,7 +8,7 @@ import typer
 from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted, choose
 from kv_cache_rl.cli.hierarchy.options import Bar, Workers, names_of
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, finite, scenario_of
+from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, play
 
 Tasks = Annotated[list[str] | None, typer.Option(help="By comma or repeated; default: easy, medium, hard.")]
@@ -54,7 +54,7 @@ def run_evaluate(
     if plot is not None:
         draw(found, plot)
     if as_json:
-        print_json(finite({"base": BASE, "seeds": chosen, "results": [one.to_json() for one in found], "episodes": rows}))
+        print_json({"base": BASE, "seeds": chosen, "results": [one.to_json() for one in found], "episodes": rows})
     elif markdown:
         typer.echo(as_markdown(found, BASE), nl=False)
     else:

@@ -1,97 +1,137 @@
-"""The measurements behind ``serving bench``: each returns one rate, compilation and warm-up left out."""
+"""The measurements behind ``serving bench``: each returns one rate, compilation and warm-up left out.
+
+All servers are in the middle of an episode of medium, at its typical load: `lru` has played them to between 30 and 70 % of
+their time. From there a policy goes on for a short window, over and over from the same copies; the median run counts.
+"""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import perf_counter
 
 import numpy as np
 
-from kv_cache_rl.cli.measure import best_rate
-from kv_cache_rl.search.serving_rollout import FOREVER, play
+from kv_cache_rl.search.serving_rollout import finish, play
 from kv_cache_rl.sim.serving.actions import ACTIONS
+from kv_cache_rl.sim.serving.dynamics import act, look
 from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS, choose, new_memory
 from kv_cache_rl.sim.serving.observe import RICH
 from kv_cache_rl.sim.serving.spec import task
-from kv_cache_rl.sim.serving.state import TICK, new_state
+from kv_cache_rl.sim.serving.state import CLOCK, TICK, State, new_state
 
 SEED = 30_000
-DECISIONS = 2_000
-"""Of each server in a batch, from its first on."""
+SINGLE = 9
+"""Servers of the measurements that take one after the other."""
+WINDOW = 300
+"""Ticks or decisions of each server in a run: few, so that the load stays what it was, whoever decides."""
+LEAST_RUNS = 5
+ID = "KVServing-medium-v0"
 
 
-def ticks_per_second(policy: str, seconds: float, **changes) -> float:
-    """Ticks per second of one whole episode of medium under a compiled policy; views and masks are made for every decision."""
-    start = new_state(task("medium", **changes), SEED)
+def in_mid_episode(count: int, **changes) -> list[State]:
+    """So many servers of medium, each of a seed of its own, evenly spread over 30 to 70 % of an episode under `lru`."""
+    states = []
+    for k, share in enumerate(np.linspace(0.3, 0.7, count)):
+        state = new_state(task("medium", **changes), SEED + k)
+        finish(state, "lru", new_memory("lru"), int(share * state.columns.book[CLOCK, 1]))
+        states.append(state)
+    return states
+
+
+def median_rate(prepare: Callable[[], object], work: Callable[[], int], seconds: float, least: int = LEAST_RUNS) -> float:
+    """Units per second of `work`, which says how many it did: the median run of at least so many, after one to warm up.
+
+    `prepare` comes before each run and does not count.
+    """
+    prepare()
+    work()
+    rates, deadline = [], perf_counter() + seconds
+    while len(rates) < least or perf_counter() < deadline:
+        prepare()
+        started = perf_counter()
+        done = work()
+        rates.append(done / (perf_counter() - started))
+    return median(rates)
+
+
+def ticks_per_second(policy: str, seconds: float, window: int = WINDOW, **changes) -> float:
+    """Ticks per second of one server after the other under a compiled policy; views and masks are made for every decision."""
+    starts, copies = in_mid_episode(SINGLE, **changes), []
     which, memory = FUNCTIONS.index(HEURISTICS[policy].function_name), new_memory(policy)
     seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
+    until = [int(state.columns.book[CLOCK, 0]) + window * state.load.tick_us for state in starts]
+
+    def prepare() -> None:
+        copies[:] = [state.copy() for state in starts]
 
     def work() -> int:
-        state = start.copy()
-        play(*state.columns, which, memory.copy(), seen, mask, FOREVER)
-        return int(state.columns.book[TICK, 0])
+        for state, end in zip(copies, until, strict=True):
+            play(*state.columns, which, memory.copy(), seen, mask, end)
+        return sum(int(b.columns.book[TICK, 0] - a.columns.book[TICK, 0]) for a, b in zip(starts, copies, strict=True))
 
-    return best_rate(work, seconds)
+    return median_rate(prepare, work, seconds)
 
 
-def interpreted_ticks(policy: str, ticks: int = 100) -> float:
-    """Peer of the compiled ticks: the same source run by the Python interpreter, on the first ticks of the episode."""
+def interpreted_ticks(policy: str, ticks: int = 300, window: int = 30) -> float:
+    """Peer of the compiled ticks: the same source run by the Python interpreter, in the middle of shorter episodes."""
     code = (
         "import warnings; warnings.simplefilter('ignore')\n"
         "from kv_cache_rl.cli.serving.measure import ticks_per_second\n"
-        f"print(ticks_per_second({policy!r}, 0.2, ticks={ticks}))"
+        f"print(ticks_per_second({policy!r}, 0.2, window={window}, ticks={ticks}))"
     )
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
-def actions_of(policy: str, count: int) -> list[int]:
-    """What a policy does in the first `count` decisions of the episode."""
-    from kv_cache_rl.sim.serving.dynamics import act, look
-
-    state = new_state(task("medium"), SEED)
-    which, memory = FUNCTIONS.index(HEURISTICS[policy].function_name), new_memory(policy)
-    seen, mask, taken = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8), []
-    look(*state.columns, seen, mask)
-    while len(taken) < count and not state.done:
-        taken.append(int(choose(which, seen, mask, memory)))
-        act(*state.columns, seen, mask, taken[-1])
+def actions_of(policy: str, states: Sequence[State], count: int = WINDOW) -> np.ndarray:
+    """What a policy does next on each server, int64 ``[count, len(states)]``; nothing where an episode is over."""
+    taken = np.full((count, len(states)), len(ACTIONS) - 1)
+    which = FUNCTIONS.index(HEURISTICS[policy].function_name)
+    seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
+    for e, start in enumerate(states):
+        state, memory = start.copy(), new_memory(policy)
+        look(*state.columns, seen, mask)
+        for k in range(count):
+            if state.done:
+                break
+            taken[k, e] = choose(which, seen, mask, memory)
+            act(*state.columns, seen, mask, taken[k, e])
     return taken
 
 
-def gym_steps(seconds: float, count: int = 5_000) -> float:
-    """Gymnasium steps per second of medium, made as users make it, under what lru does there."""
+def gym_steps(policy: str, seconds: float) -> float:
+    """Gymnasium steps per second of one server after the other, made as users make it, under what a policy does there."""
     import gymnasium
 
     import kv_cache_rl.gym  # noqa: F401
 
-    env = gymnasium.make("KVServing-medium-v0")
-    taken = actions_of("lru", count)
+    states = in_mid_episode(SINGLE)
+    envs = [gymnasium.make(ID) for _ in states]
+    lists = actions_of(policy, states).T.tolist()
+
+    def prepare() -> None:
+        for env, state in zip(envs, states, strict=True):
+            # Gymnasium's wrappers want to see a reset.
+            env.reset(seed=SEED)
+            env.unwrapped.resume(state)  # pyrefly: ignore[missing-attribute]
 
     def work() -> int:
-        for action in taken:
-            env.step(action)
-        return len(taken)
+        done = 0
+        for env, actions in zip(envs, lists, strict=True):
+            for action in actions:
+                _, _, terminated, truncated, _ = env.step(action)
+                done += 1
+                if terminated or truncated:
+                    break
+        return done
 
-    return reset_rate(env, work, seconds)
-
-
-def reset_rate(env, work, seconds: float) -> float:
-    """The best rate of `work`, each time on an environment that was reset, which does not count."""
-    from time import perf_counter
-
-    best, deadline = 0.0, perf_counter() + seconds
-    env.reset(seed=SEED)
-    work()
-    while best == 0.0 or perf_counter() < deadline:
-        env.reset(seed=SEED)
-        started = perf_counter()
-        done = work()
-        best = max(best, done / (perf_counter() - started))
-    return best
+    return median_rate(prepare, work, seconds)
 
 
-def cartpole_steps(seconds: float, count: int = 5_000) -> float:
+def cartpole_steps(seconds: float, count: int = SINGLE * WINDOW) -> float:
     """Peer: steps per second of Gymnasium's CartPole, made likewise; a fallen pole is put up again, as it must be."""
     import gymnasium
 
@@ -104,47 +144,37 @@ def cartpole_steps(seconds: float, count: int = 5_000) -> float:
                 env.reset()
         return count
 
-    return reset_rate(env, work, seconds)
+    return median_rate(lambda: env.reset(seed=SEED), work, seconds)
 
 
-def batch_actions(num_envs: int, count: int = DECISIONS) -> np.ndarray:
-    """What lru does in each of so many servers, int64 ``[count, num_envs]``."""
-    from kv_cache_rl.gym import ServingVectorEnv
-
-    env = ServingVectorEnv(num_envs, "medium", "rich")
-    which, memory = FUNCTIONS.index("lru"), new_memory("lru")
-    seen, info = env.reset(seed=SEED)
-    taken = np.zeros((count, num_envs), np.int64)
-    for k in range(count):
-        masks = info["action_mask"]
-        taken[k] = [choose(which, seen[e], masks[e], memory) for e in range(num_envs)]
-        seen, _, _, _, info = env.step(taken[k])
-    env.close()
-    return taken
-
-
-def vector_decisions(seconds: float, taken: np.ndarray, threads: int) -> float:
-    """Decisions per second of the compiled batch, one call per decision of all servers, under what lru does there."""
+def vector_decisions(states: Sequence[State], taken: np.ndarray, seconds: float, threads: int) -> float:
+    """Decisions per second of the compiled batch, one call per decision of all servers."""
     import gymnasium
 
     import kv_cache_rl.gym  # noqa: F401
 
     compiled = gymnasium.VectorizeMode.VECTOR_ENTRY_POINT
-    env = gymnasium.make_vec("KVServing-medium-v0", num_envs=taken.shape[1], vectorization_mode=compiled, threads=threads)
-    return batch_rate(env, taken, seconds)
+    env = gymnasium.make_vec(ID, num_envs=len(states), vectorization_mode=compiled, threads=threads)
+    return batch_rate(env, lambda: env.unwrapped.resume(states), taken, seconds)  # pyrefly: ignore[missing-attribute]
 
 
-def synchronous_decisions(seconds: float, taken: np.ndarray) -> float:
+def synchronous_decisions(states: Sequence[State], taken: np.ndarray, seconds: float) -> float:
     """Peer: the same servers in Gymnasium's own SyncVectorEnv, which steps one after the other."""
     import gymnasium
 
-    import kv_cache_rl.gym  # noqa: F401
+    from kv_cache_rl.gym import ServingEnv
 
-    env = gymnasium.make_vec("KVServing-medium-v0", num_envs=taken.shape[1], vectorization_mode="sync")
-    return batch_rate(env, taken, seconds)
+    env = gymnasium.vector.SyncVectorEnv([lambda: ServingEnv("medium") for _ in states])
+
+    def resume() -> None:
+        env.reset(seed=SEED)
+        for one, state in zip(env.envs, states, strict=True):
+            one.unwrapped.resume(state)  # pyrefly: ignore[missing-attribute]
+
+    return batch_rate(env, resume, taken, seconds)
 
 
-def batch_rate(env, taken: np.ndarray, seconds: float) -> float:
+def batch_rate(env, resume: Callable[[], object], taken: np.ndarray, seconds: float) -> float:
     """Decisions per second of a vector environment under these actions."""
 
     def work() -> int:
@@ -152,6 +182,6 @@ def batch_rate(env, taken: np.ndarray, seconds: float) -> float:
             env.step(actions)
         return taken.size
 
-    rate = reset_rate(env, work, seconds)
+    rate = median_rate(resume, work, seconds)
     env.close()
     return rate

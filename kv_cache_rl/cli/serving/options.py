@@ -1,6 +1,5 @@
 """Options that several serving commands share, and the scenarios they describe."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,12 +72,3 @@ def converted(text: str, kind: str) -> Any:
     if kind == "bool":
         return WORDS[text.lower()]
     return {"int": int, "float": float, "str": str}[kind](text)
-
-
-def finite(value: Any) -> Any:
-    """The same with None for numbers that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

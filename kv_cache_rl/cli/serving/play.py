@@ -9,6 +9,7 @@ from kv_cache_rl.cli.hierarchy.options import names_of
 
 if TYPE_CHECKING:
     from kv_cache_rl.search.serving_log import Decide
+    from kv_cache_rl.search.serving_oracle import Base
     from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
@@ -43,14 +44,15 @@ def play(name: str, scenario: "Scenario", seed: int) -> "State":
     from kv_cache_rl.search.serving_log import ticks
     from kv_cache_rl.search.serving_rollout import finish
     from kv_cache_rl.sim.serving.heuristics import FUNCTIONS
+    from kv_cache_rl.sim.serving.seeds import agent_seed
     from kv_cache_rl.sim.serving.state import new_state
 
     if name == ORACLE:
         from kv_cache_rl.search.serving_oracle import solve
 
-        return solve(scenario, seed, workers=1).state
+        return solve(scenario, seed, workers=1, learned=learned()).state
     state, agent = new_state(scenario, seed), AGENTS[name]()
-    agent.reset(seed)
+    agent.reset(agent_seed(seed))
     if isinstance(agent, CompiledAgent):
         finish(state, FUNCTIONS[agent.which], agent.memory)
     else:
@@ -59,14 +61,23 @@ def play(name: str, scenario: "Scenario", seed: int) -> "State":
     return state
 
 
+def learned() -> "dict[str, Base]":
+    """The learned agents that the oracle may fall back on."""
+    from kv_cache_rl.agents.compiled import qlearning
+
+    table = qlearning()
+    return {table.name: (table.which, table.start)}
+
+
 def decider(name: str, state: "State") -> "Decide":
     """An agent that is about to play `state` from its beginning, as a function."""
     from kv_cache_rl.agents import AGENTS
+    from kv_cache_rl.sim.serving.seeds import agent_seed
 
     if name == ORACLE:
         return planned(state)
     agent = AGENTS[name]()
-    agent.reset(state.seed)
+    agent.reset(agent_seed(state.seed))
     return agent.act
 
 
@@ -78,7 +89,8 @@ def planned(state: "State") -> "Decide":
     from kv_cache_rl.sim.serving.heuristics import choose as chosen
     from kv_cache_rl.sim.serving.state import CLOCK
 
-    policies, policy_of = solve(state.scenario, state.seed, workers=1).policies, bases()
+    also = learned()
+    policies, policy_of = solve(state.scenario, state.seed, workers=1, learned=also).policies, bases(also)
     book = state.columns.book
     instants = np.linspace(0, int(book[CLOCK, 1]), len(policies) + 1).astype(np.int64)[1:-1]
 

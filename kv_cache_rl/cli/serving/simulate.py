@@ -11,7 +11,7 @@ import typer
 from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.hierarchy.options import Bar, plain_table, waiting
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, finite, scenario_of
+from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, ORACLE, decider, known_agents, play
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run_simulate(
             draw(records, plot, f"{agent} on {task}, seed {seed}")
     found = report(state)
     if as_json:
-        print_json(finite({"agent": agent, **found.to_json(), "traffic": facts(state.load), "scenario": settings(scenario)}))
+        print_json({"agent": agent, **found.to_json(), "traffic": facts(state.load), "scenario": settings(scenario)})
     else:
         show(agent, state.load, found)
         for what, path in (("log", log), ("picture", plot)):
@@ -74,6 +74,7 @@ def opened(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
         yield None
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         yield file
 

@@ -32,7 +32,7 @@ def run_train(
 
     Example: kv-cache-rl serving train --agent qlearning --out runs/serving/train
     """
-    from kv_cache_rl.agents.qlearning import Training, train
+    from kv_cache_rl.agents.qlearning import Training, seeds_of, train
     from kv_cache_rl.sim.serving.spec import TASKS
 
     choose("agent to train", agent, TRAINABLE)
@@ -58,13 +58,6 @@ def run_train(
     console().print(shown)
     for path in files:
         typer.echo(path)
-
-
-def seeds_of(plan) -> dict[str, list[int]]:
-    """First and last of the seeds that a training learns from, and of those it is chosen by."""
-    from kv_cache_rl.sim.serving.seeds import SEEDS
-
-    return {"train": [SEEDS["train"][0], SEEDS["train"][-1]], "select": [SEEDS["select"][0], SEEDS["select"][plan.select - 1]]}
 
 
 def written(folder: Path, agent: str, table: "np.ndarray", record: dict) -> tuple[Path, Path]:

@@ -7,10 +7,12 @@ import numpy as np
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.search.workers import spread
+from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.dynamics import act
 from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS, choose, new_memory
-from kv_cache_rl.sim.serving.observe import look
+from kv_cache_rl.sim.serving.observe import RICH, look
 from kv_cache_rl.sim.serving.score import report
+from kv_cache_rl.sim.serving.seeds import SEEDS, agent_seed
 from kv_cache_rl.sim.serving.spec import task
 from kv_cache_rl.sim.serving.state import (
     ALIVE,
@@ -35,10 +37,9 @@ from kv_cache_rl.sim.serving.state import (
 )
 
 CONTROLLER = "stability"
-THRESHOLDS = ("watermark_80", "watermark_90", "watermark_95")
+THRESHOLDS = ("watermark_80", "watermark_90", "watermark_95", "lru")
+"""What it is compared with: fixed marks that free, admit and shed by the same rules, and `lru`, which does none of that ahead."""
 TASK = "hard"
-FIRST_SEED = 900_000
-"""Episodes take seeds from here on, which nobody is tuned on."""
 
 
 @uncounted
@@ -76,7 +77,8 @@ class Episode:
     failures: float
     """Dropped, rejected or unfinished."""
     tokens_lost: int
-    """KV that was computed and had to be computed again: history not found by who was admitted, and forced preemptions."""
+    """KV that was computed and is lost: history not found (or not asked for, where its user was turned away), and that of
+    forced preemptions."""
     forced_preemptions: int
     score: float
 
@@ -93,13 +95,12 @@ class Bout:
 def fought(bout: Bout) -> Episode:
     """The episode of a bout."""
     state = new_state(task(bout.task), bout.seed)
-    which, memory = np.int64(FUNCTIONS.index(HEURISTICS[bout.agent].function_name)), new_memory(bout.agent, bout.seed)
-    seen, mask = np.zeros(24, np.float32), np.zeros(18, np.int8)
+    which, memory = np.int64(FUNCTIONS.index(HEURISTICS[bout.agent].function_name)), new_memory(bout.agent, agent_seed(bout.seed))
+    seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
     noted, preempted = np.zeros((len(state.columns.rows) + 1, 2), np.int64), np.zeros(1, np.int64)
     play_and_count(*state.columns, which, memory, seen, mask, noted, preempted)
     found, (load, settings, book, rows, *_) = report(state), state.columns
-    admitted = rows[:, FOUND] >= 0
-    missing = int((load[admitted, HISTORY] - rows[admitted, FOUND]).sum())
+    missing = int((load[:, HISTORY] - np.maximum(rows[:, FOUND], 0)).sum())
     done = (rows[:, STATUS] == FINISHED) & (rows[:, ENDED] <= book[CLOCK, 1])
     within = done & (rows[:, WAITED] <= settings[SLA_FREE + load[:, VIP]])
     return Episode(
@@ -122,7 +123,7 @@ def compare(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[Episode]]:
     """Episodes by agent, the same seeds for each, in their order."""
-    bouts = [Bout(agent, name, FIRST_SEED + 1_000 * seed + k) for agent in agents for k in range(seeds)]
+    bouts = [Bout(agent, name, k) for agent in agents for k in SEEDS["test"][seed : seed + seeds]]
     episodes: list = [None] * len(bouts)
     for done, (index, episode) in enumerate(spread(fought, bouts, workers), start=1):
         episodes[index] = episode

@@ -219,11 +219,12 @@ def decide(policy, rows, head, out):
         _estimates(rows, n, policy, chance, loss)
         if policy < P_STABILITY:
             return weigh(rows, n, head, chance, loss, shortage(head, 60), shortage(head, 220), out)
-        short = shortage(head, 1000 - THRESHOLDS[policy - P_THRESHOLD])
         if policy == P_STABILITY:
             kept_free, lowest = reserve(rows, head)
             short = shortage(head, 0) + kept_free
             loss[:, lowest + 1 :] = np.inf
+        else:
+            short = shortage(head, 1000 - THRESHOLDS[policy - P_THRESHOLD])
         return weigh(rows, n, head, chance, loss, short, short, out)
     return _ranked(policy, rows, n, head, 50, out)
 

@@ -82,47 +82,52 @@ def fifo(obs, mask, memory):
 
 @uncounted
 def watermark(obs, mask, memory):
-    """Keeps use of the GPU below a fixed mark: above it the oldest cache goes, and nobody comes in.
+    """A fixed mark: above it the oldest cache leaves, and nobody comes in; all else as `stability` does it.
 
-    Parameters: mark.
+    Parameters: mark, link, collect, shed.
     """
-    if obs[GPU] <= memory[0]:
-        return or_wait(oldest_gives_way(obs, mask))
-    return or_wait(of_both(obs, mask, OLDEST_GOES, FREE_AGE, VIP_AGE))
+    return keep_room(obs, mask, obs[GPU] > memory[0], 1.0 - memory[0], memory[1], memory[2], memory[3])
 
 
 @uncounted
 def stability(obs, mask, memory):
-    """The queueing controller in reserve mode: frees ahead of need, and holds back the room that running requests grow into.
+    """The queueing controller in reserve mode: the oldest caches leave ahead of the load it expects.
 
-        margin < `target`             -> the oldest cache leaves for the CPU, or for good where the CPU is full or the link busy
-        CPU use > `collect`           -> Free caches idle for long are dropped there
-        free share >= reserve         -> admit, VIP first; reserve = `base` + `per_rho` * (rho - 1), within 0 and `most`
-        a head waits and has no room  -> as in the first line
-        a queue is full to `shed`     -> its head, which has waited longest, is turned away so that fresh ones find a place
+        margin < `target`             -> the oldest cache leaves, though nobody waits for its room yet
+        free share >= reserve         -> admit, VIP first; reserve = `base` + `per_rho` * (rho - 1), room to grow
 
-    Parameters: target, base, per_rho, most, link, collect, shed.
+    Parameters: target, base, per_rho, link, collect, shed.
     """
-    if obs[CPU] > memory[5] and mask[COLLECT]:
+    reserve = max(memory[1] + memory[2] * (2.0 * obs[RHO] - 1.0), 0.0)
+    return keep_room(obs, mask, obs[MARGIN] < memory[0], reserve, memory[3], memory[4], memory[5])
+
+
+@uncounted
+def keep_room(obs, mask, short, reserve, link, collect, shed):
+    """Frees while `short`, admits while a share `reserve` of the GPU is free, and keeps caches and queues in order.
+
+    CPU use > `collect`           -> Free caches idle for long are dropped there
+    `short`, or a head has no room -> the oldest cache leaves for the CPU, or for good where the CPU is full or the link busier
+                                     than `link`
+    a queue is full to `shed`     -> its head, which has waited longest, is turned away so that fresh ones find a place
+    """
+    if obs[CPU] > collect and mask[COLLECT]:
         return COLLECT
-    if obs[MARGIN] < memory[0]:
-        action = make_room(obs, mask, memory[4])
+    if short:
+        action = make_room(obs, mask, link)
         if action >= 0:
             return action
-    reserve = min(max(memory[1] + memory[2] * (2.0 * obs[RHO] - 1.0), 0.0), memory[3])
-    free = 1.0 - obs[GPU]
-    if free >= reserve:
+    if 1.0 - obs[GPU] >= reserve:
         action = admission(mask)
         if action >= 0:
             return action
     if waiting(obs):
-        action = make_room(obs, mask, memory[4])
+        action = make_room(obs, mask, link)
         if action >= 0:
             return action
-    if obs[FREE_QUEUE] >= memory[6] and mask[TURN_AWAY] and not mask[ADMIT]:
-        return TURN_AWAY
-    if obs[VIP_QUEUE] >= memory[6] and mask[TURN_AWAY + 1] and not mask[ADMIT + 1]:
-        return TURN_AWAY + 1
+    for vip in range(2):
+        if obs[FREE_QUEUE + vip] >= shed and mask[TURN_AWAY + vip] and not mask[ADMIT + vip]:
+            return TURN_AWAY + vip
     return WAIT
 
 
@@ -160,14 +165,11 @@ HEURISTICS: dict[str, Heuristic] = {
     "lru": Heuristic(lru),
     "size_weighted": Heuristic(size_weighted),
     "stability": Heuristic(
-        stability,
-        (0.0, 0.03, 0.02, 0.2, 1.0, 0.95, 0.95),
-        ("target", "base", "per_rho", "most", "link", "collect", "shed"),
-        rich=True,
+        stability, (0.0, 0.05, 0.05, 1.0, 0.95, 0.2), ("target", "base", "per_rho", "link", "collect", "shed"), rich=True
     ),
-    "watermark_80": Heuristic(watermark, (0.80,), ("mark",)),
-    "watermark_90": Heuristic(watermark, (0.90,), ("mark",)),
-    "watermark_95": Heuristic(watermark, (0.95,), ("mark",)),
+    "watermark_80": Heuristic(watermark, (0.80, 1.0, 0.95, 0.2), ("mark", "link", "collect", "shed")),
+    "watermark_90": Heuristic(watermark, (0.90, 1.0, 0.95, 0.2), ("mark", "link", "collect", "shed")),
+    "watermark_95": Heuristic(watermark, (0.95, 1.0, 0.95, 0.2), ("mark", "link", "collect", "shed")),
     "do_nothing": Heuristic(do_nothing, canary=True),
     "admit_once": Heuristic(admit_once, canary=True, remembers=True),
     "reject_all": Heuristic(reject_all, canary=True),

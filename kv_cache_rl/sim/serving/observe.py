@@ -5,6 +5,7 @@ import math
 from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.serving.actions import ACTIONS, largest_active, target
+from kv_cache_rl.sim.serving.link import OUT
 from kv_cache_rl.sim.serving.lists import length
 from kv_cache_rl.sim.serving.state import (
     AFTER,
@@ -16,7 +17,9 @@ from kv_cache_rl.sim.serving.state import (
     FOUND,
     GPU_POOL,
     IDLE,
+    LANES,
     LASTED,
+    NEXT,
     NOMINAL,
     PAST,
     QUEUES,
@@ -78,6 +81,16 @@ def longest_wait(book, rows, vip):
 
 
 @uncounted
+def blocks_leaving(book, rows):
+    """GPU blocks whose contents are on their way to the CPU."""
+    row, blocks = book[LANES + OUT, 0], 0
+    while row >= 0:
+        blocks += rows[row, BLOCKS]
+        row = rows[row, NEXT]
+    return blocks
+
+
+@uncounted
 def sizes_and_ages(settings, book, rows, seen, vip):
     """Writes largest, mean and standard deviation of sizes and ages of a class's idle caches; their blocks together."""
     count, row = length(book, IDLE + vip), book[IDLE + vip, 0]
@@ -125,5 +138,5 @@ def look(traffic, settings, book, rows, running, flow, seen, mask):
     seen[20] = share(book[ALIVE, 1] / max(book[LASTED, 0], 1))
     seen[21] = share(0.5 * arrival_rate(flow, now) * 1e9 / max(settings[SERVICE_RATE], 1))
     seen[22] = share(0.5 * utilisation(flow, now, capacity))
-    keep = blocks_to_keep_free(flow, now, capacity, used - idle)
+    keep = blocks_to_keep_free(flow, now, capacity, used - idle - blocks_leaving(book, rows))
     seen[MARGIN] = min(max((capacity - used - keep) / capacity, -1.0), 1.0)

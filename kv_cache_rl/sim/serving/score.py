@@ -1,6 +1,8 @@
 """Rewards by name, and what an episode comes to, over all requests that arrived."""
 
+import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -95,8 +97,15 @@ class Report:
         return sum(self.rewards.values())
 
     def to_json(self) -> dict:
-        """The report as JSON-able values."""
-        return asdict(self) | {"total_reward": self.total_reward}
+        """The report as JSON-able values, None for what is NaN."""
+        return finite(asdict(self) | {"total_reward": self.total_reward})
+
+
+def finite(value: Any) -> Any:
+    """The same with None for numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def report(state: State) -> Report:

@@ -1,6 +1,8 @@
 """What is served over: memory, engine, users, their load and what they tolerate."""
 
 import math
+import operator
+import os
 from dataclasses import dataclass, replace
 
 from kv_cache_rl.core.geometry import MODELS, bytes_per_token
@@ -10,6 +12,7 @@ PATTERNS = ("constant", "waves", "spikes")
 ADMISSIONS = ("optimistic", "reserve")
 MOST_BLOCKS = 1 << 24
 MOST_TICKS = 10_000_000
+MOST_RHO = 100.0
 
 
 class ServingError(ValueError):
@@ -65,17 +68,20 @@ class Scenario:
     def __post_init__(self) -> None:
         """Raises ServingError, naming the field, its value and the range."""
         for name, low, high in INTEGER_RANGES:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ServingError(f"{name} is {value!r}; give a whole number from {low:,} to {high:,}")
+            # Whole numbers of any kind, numpy's too, become Python's own.
+            object.__setattr__(self, name, whole(name, getattr(self, name), low, high))
         for name, low, high in NUMBER_RANGES:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise ServingError(f"{name} is {value!r}; give a number from {low:g} to {high:g}")
-        for name, value in (("sla_free", self.sla_free), ("sla_vip", self.sla_vip), ("length_scale", self.length_scale)):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (number and 0 < value < math.inf):
-                raise ServingError(f"{name} is {value!r}; give a positive number, or None for no such limit")
+            if not is_number(value) or not low <= value <= high:
+                raise ServingError(f"{name} is {shown(value)}; give a number from {low:g} to {high:g}")
+        for name, high in MOST_OF_OPTIONAL:
+            value = getattr(self, name)
+            if value is not None and not (is_number(value) and 0 < value <= high):
+                raise ServingError(f"{name} is {shown(value)}; give a positive number up to {high:g}, or None for no such limit")
+        for name in SWITCHES:
+            if not isinstance(getattr(self, name), bool):
+                raise ServingError(f"{name} is {shown(getattr(self, name))}; give True or False")
+        self._check_trace()
         for name, known in (
             ("pattern", PATTERNS),
             ("admission", ADMISSIONS),
@@ -86,6 +92,17 @@ class Scenario:
                 raise ServingError(f"unknown {name} {getattr(self, name)!r}; use one of {', '.join(known)}")
         if self.rho_peak < self.rho:
             raise ServingError(f"rho_peak {self.rho_peak} is below the mean load rho {self.rho}; raise it")
+
+    def _check_trace(self) -> None:
+        """Raises ServingError on no name of a file, and on a factor for the lengths of no trace."""
+        if isinstance(self.trace, os.PathLike):
+            object.__setattr__(self, "trace", os.fspath(self.trace))
+        if self.trace is not None and (not isinstance(self.trace, str) or not self.trace):
+            raise ServingError(f"trace is {shown(self.trace)}; give the name of a trace file, or None for drawn users")
+        if self.trace is None and self.length_scale is not None:
+            raise ServingError(
+                f"length_scale is {shown(self.length_scale)}, but it is for the lengths of a trace; give a trace, or leave it out"
+            )
 
     @property
     def gpu_tokens(self) -> int:
@@ -115,13 +132,41 @@ INTEGER_RANGES = (
     ("context_limit", 4, 1 << 24),
 )
 NUMBER_RANGES = (
-    ("rho", 1e-6, 100.0),
-    ("rho_peak", 1e-6, 100.0),
+    ("rho", 1e-6, MOST_RHO),
+    ("rho_peak", 1e-6, MOST_RHO),
     ("return_probability", 0.0, 0.95),
     ("vip_share", 0.0, 1.0),
     ("power_share", 0.0, 1.0),
     ("control_window_s", 1e-3, 1e6),
 )
+MOST_OF_OPTIONAL = (("sla_free", 1e9), ("sla_vip", 1e9), ("length_scale", 1e9))
+SWITCHES = ("strict", "reuse", "bursty_returns")
+OF_DRAWN_USERS = ("pattern", "rho_peak", "return_probability", "bursty_returns")
+"""Settings that a trace has its own of."""
+
+
+def whole(name: str, value: object, low: int, high: int) -> int:
+    """The value as Python's own integer.
+
+    Raises:
+        ServingError: it is no whole number from `low` to `high`; True and False are none.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # pyrefly: ignore[bad-argument-type]
+    except TypeError:
+        number = None
+    if number is None or not low <= number <= high:
+        raise ServingError(f"{name} is {shown(value)}; give a whole number from {low:,} to {high:,}")
+    return number
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def shown(value: object) -> str:
+    """The value for an error; integers that Python refuses to print, by their size."""
+    return f"an integer of {value.bit_length():,} bits" if isinstance(value, int) and value.bit_length() > 256 else repr(value)
 
 
 def block_bytes(scenario: Scenario) -> int:
@@ -137,22 +182,28 @@ def link_rates(scenario: Scenario) -> tuple[int, int, int]:
     return *rates, round(link.latency_s * 1e6)
 
 
-def task(name: str, **changes) -> Scenario:
+def task(name: str, /, **changes) -> Scenario:
     """A task by name, with settings of your own.
 
     Raises:
         ServingError: there is no such task or setting, or a value is out of range.
     """
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise ServingError(f"unknown task {name!r}; use one of {', '.join(TASKS)}")
     unknown = [key for key in changes if key not in Scenario.__dataclass_fields__]
     if unknown:
         raise ServingError(f"unknown setting {unknown[0]!r}; use one of {', '.join(Scenario.__dataclass_fields__)}")
-    if "rho" in changes and "rho_peak" not in changes:
+    idle = [key for key in OF_DRAWN_USERS if changes.get("trace") is not None and key in changes]
+    if idle:
+        raise ServingError(f"{idle[0]} is {shown(changes[idle[0]])}, but a trace has its own; leave out {idle[0]}, or the trace")
+    rho = changes.get("rho", "")
+    if is_number(rho) and 0 < rho <= MOST_RHO and "rho_peak" not in changes:
         # A task keeps its shape at another load.
-        shape = TASKS[name]
-        rho = changes["rho"]
-        changes["rho_peak"] = max(rho, shape.rho_peak * rho / shape.rho) if isinstance(rho, (int, float)) else shape.rho_peak
+        factor = TASKS[name].rho_peak / TASKS[name].rho
+        if factor * rho > MOST_RHO and changes.get("trace") is None:
+            most = f"a number up to {math.floor(MOST_RHO / factor)}, or rho_peak too"
+            raise ServingError(f"rho is {rho!r}: {name} would reach {factor * rho:.4g}, above {MOST_RHO:g}; give {most}")
+        changes["rho_peak"] = min(max(rho, factor * rho), MOST_RHO)
     return replace(TASKS[name], **changes)
 
 

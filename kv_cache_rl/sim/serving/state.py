@@ -168,6 +168,18 @@ class State:
         audit(self.columns)
 
 
+def declared_flow(scenario: Scenario, load: Traffic) -> np.ndarray:
+    """The rate estimates before anybody has come: what the traffic declares, a request's time at the nominal tick."""
+    lengths = load.lengths
+    iterations = lengths.output + max(lengths.prompt / scenario.token_budget, 1.0)
+    return new_flow(
+        scenario.control_window_s,
+        arrival_rate=load.arrival_rate,
+        service_s=iterations * load.tick_us / 1e6,
+        blocks=(lengths.prompt + lengths.output) / scenario.block_tokens,
+    )
+
+
 def new_state(scenario: Scenario, seed: int = 0, load: Traffic | None = None) -> State:
     """The empty server at second 0, before its first decision; `load` stands in for the scenario's own traffic.
 
@@ -187,7 +199,7 @@ def new_state(scenario: Scenario, seed: int = 0, load: Traffic | None = None) ->
     book[ALIVE, 0] = 1
     rows = np.zeros((requests, 16), np.int64)
     rows[:, FOUND], rows[:, BEFORE], rows[:, AFTER], rows[:, NEXT] = -1, -1, -1, -1
-    flow = new_flow(scenario.control_window_s)
+    flow = declared_flow(scenario, load)
     columns = Columns(load.table, settings_of(scenario, load), book, rows, np.zeros((2, max(requests, 1)), np.int64), flow)
     open_doors(*columns)
     return State(scenario, seed, load, columns)
