@@ -5,7 +5,6 @@ a small model cannot measure reasoning.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,12 +89,20 @@ class Calibration:
         }
         for name, cls in (("link", Link), ("hardware", HardwareProfile), ("model", ModelGeometry)):
             parts[name] = None if data.get(name) is None else _built(cls, data[name], f"{where}.{name}")
-        found = Calibration(str(data.get("name")), str(data.get("source")), notes=data.get("notes") or {}, **parts)
+        for name in ("name", "source"):
+            if not isinstance(data.get(name), str) or not data[name].strip():
+                raise CalibrationError(f"{where}: {name} is {data.get(name)!r:.80}, expected a text; {_REMEDY}")
+        notes = {} if data.get("notes") is None else data["notes"]
+        if not isinstance(notes, dict):
+            raise CalibrationError(f"{where}: notes is {notes!r:.80}, expected an object; {_REMEDY}")
+        found = Calibration(data["name"], data["source"], notes=notes, **parts)
         for name, scheme in found.schemes.items():
             if not 0 < scheme.multiplier <= 1:
                 raise CalibrationError(
                     f"{where}.schemes.{name}: multiplier {scheme.multiplier} must be above 0, at most 1; {_REMEDY}"
                 )
+        if found.schemes["fp16"].multiplier != 1:
+            raise CalibrationError(f"{where}.schemes.fp16: multiplier must be 1, bytes are relative to fp16; {_REMEDY}")
         return found
 
 
@@ -107,14 +114,28 @@ def _built(cls: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict) or not set(value) <= set(known):
         raise CalibrationError(f"{where}: expected the fields {', '.join(known)}; {_REMEDY}")
     for name, f in known.items():
-        number = value.get(name)
         if name not in value and f.default is dataclasses.MISSING:
             raise CalibrationError(f"{where}: field {name!r} is missing; {_REMEDY}")
-        if name in value and f.type not in (str, "str") and number is not None:
-            fine = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-            if not fine or (number < 0 and name not in _SIGNED):
-                raise CalibrationError(f"{where}: {name} is {number!r}, expected a number of 0 or more; {_REMEDY}")
+        wanted = _wanted(name, str(getattr(f.type, "__name__", f.type)), value[name]) if name in value else ""
+        if wanted:
+            raise CalibrationError(f"{where}: {name} is {value[name]!r:.80}, expected {wanted}; {_REMEDY}")
     return cls(**value)
 
 
-_SIGNED = ("delta_nll",)
+def _wanted(name: str, kind: str, value: Any) -> str:
+    """What a field of that type should hold instead; nothing where the value is fine."""
+    if kind == "str":
+        return "" if isinstance(value, str) and value else "a name"
+    if value is None and "None" in kind:
+        return ""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    if kind == "int":
+        return "" if number and isinstance(value, int) and value >= 1 else "a whole number of 1 or more"
+    if name in _ABOVE_ZERO:
+        return "" if number and value > 0 else "a number above 0"
+    return "" if number and (value >= 0 or name in _SIGNED) else "a number of 0 or more"
+
+
+_SIGNED, _ABOVE_ZERO = ("delta_nll",), ("one_way", "both_ways", "memory_gb")
+_LARGEST = 1e18
+"""Beyond it nothing is a measurement, and a simulator's whole numbers would overflow."""

@@ -1,7 +1,7 @@
 """Paged attention on real tensors: block pool, paged cache, exact attention, a real decoder over it, and what all that costs.
 
 Reading order: `block_pool`, `block_table`, `kv_cache`, `gather`, `attention`, `triton_decode`, `quant`; `checkpoint`, `model`,
-`decoding`, `swap`, `residency`, `scheduler`, `capture`; `quality` and `calibrate`. Needs the torch extra.
+`decoding`, `swap`, `residency`, `requests`, `scheduler`, `capture`; `quality` and `calibrate`. Needs the torch extra.
 """
 
 from importlib import import_module

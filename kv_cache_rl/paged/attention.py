@@ -146,6 +146,8 @@ class PagedAttention(nn.Module):
 
     def __init__(self, hidden_dim: int, num_heads: int, block_size: int) -> None:
         super().__init__()
+        if min(hidden_dim, block_size) < 1:
+            raise AttentionError(f"{hidden_dim} hidden numbers, blocks of {block_size} tokens; both are at least 1")
         if num_heads < 1 or hidden_dim % num_heads:
             raise AttentionError(
                 f"{hidden_dim} hidden numbers over {num_heads} heads; the first must be a multiple of the second"
@@ -164,6 +166,8 @@ class PagedAttention(nn.Module):
         if cache.block_size != self.block_size or cache.hidden_dim != self.hidden_dim:
             have = f"{cache.block_size} tokens of {cache.hidden_dim} numbers"
             raise AttentionError(f"the cache has blocks of {have}, the layer {self.block_size} of {self.hidden_dim}")
+        if query.dim() != 3 or len(query) != 1 or query.shape[2] != self.hidden_dim:
+            raise AttentionError(f"query has shape {list(query.shape)}, not [1, t, {self.hidden_dim}]: a cache is one sequence's")
         heads = self.q_proj(query[0]).unflatten(-1, (self.num_heads, -1))
         table = torch.tensor([cache.block_table], dtype=torch.int32).expand(len(heads), -1)
         view = KVCache(cache.allocator.with_heads(self.num_heads))

@@ -7,8 +7,10 @@
 Block numbers from `blocks` on belong to an attached store (quantised blocks): same numbering, same reference counts, other bytes.
 """
 
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +38,21 @@ class Store(Protocol):
         """Writes the decoded blocks of `rows` (int64 [r]) into `out_k`, `out_v` [r, block_tokens, kv_heads, head_dim]."""
 
 
+@contextmanager
+def _allocating(blocks: int, block_nbytes: int, device: torch.device) -> Iterator[None]:
+    """Raises PoolError where memory does not suffice; on the CPU before any is touched, since Linux promises more than it has."""
+    refusal = PoolError(
+        f"a pool of {blocks:,} blocks takes {blocks * block_nbytes:,} bytes, more than {device} has; "
+        "give fewer or smaller blocks, that is fewer tokens or sequences"
+    )
+    if device.type == "cpu" and blocks * block_nbytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise refusal
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError) as full:
+        raise refusal from full
+
+
 class BlockPool:
     """Storage for `blocks` blocks of `block_tokens` tokens, and the books on who holds them."""
 
@@ -58,8 +75,9 @@ class BlockPool:
         self.layers, self.blocks, self.block_tokens = layers, blocks, block_tokens
         self.kv_heads, self.head_dim, self.dtype = kv_heads, head_dim, dtype
         shape = (blocks, block_tokens, kv_heads, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        with _allocating(blocks, self.block_nbytes, torch.device(device)):
+            self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+            self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.device = self.keys[0].device
         self.store: Store | None = None
         self.evictions = 0

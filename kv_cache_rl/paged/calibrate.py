@@ -5,12 +5,10 @@ The result is a `core.calibration.Calibration`: one more named profile. The lite
 
 import os
 import statistics
-import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.quality import SCHEMES, Bits, fit_law, qualities, windows
 from kv_cache_rl.paged.quant import KEY_SPAN, QuantisedBlocks, quantise_filled
 from kv_cache_rl.paged.swap import HostPool, recompute, swap_in, swap_out
+from kv_cache_rl.paged.timing import median_seconds, seconds_of
 
 FP16_BYTES = 2.0
 PREFILLS = (64, 128, 256, 512, 1024, 2048)
@@ -61,29 +60,6 @@ def one_thread() -> None:
 def memory_gb() -> float:
     """This machine's memory, 10^9 bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-
-
-def clock(device: torch.device) -> float:
-    """Seconds now: CPU time where the CPU computes, which others on the machine do not lengthen, wall time on a GPU."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def seconds_of(device: torch.device, *acts: Callable[[], object]) -> tuple[float, ...]:
-    """Seconds of each of some acts, done in order."""
-    times = [clock(device)]
-    for act in acts:
-        act()
-        times.append(clock(device))
-    return tuple(after - before for before, after in pairwise(times))
-
-
-def median_seconds(device: torch.device, act: Callable[[], object], repeats: int) -> float:
-    """Median of `repeats` runs after one to warm up."""
-    act()
-    return statistics.median(seconds_of(device, act)[0] for _ in range(repeats))
 
 
 def geometry_of(model: Decoder) -> ModelGeometry:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-
-from kv_cache_rl.core.geometry import ModelGeometry
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """`model_type`s that are this decoder: Qwen2 adds biases to q, k and v, Qwen3 norms of q and k."""
@@ -51,17 +51,15 @@ class DecoderGeometry:
         for name in ("layers", "heads", "kv_heads", "head_dim", "width", "hidden", "vocab"):
             if getattr(self, name) < 1:
                 raise CheckpointError(f"{self.name}: {name} is {getattr(self, name)}; give at least 1")
+        for name in ("norm_eps", "rope_theta"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise CheckpointError(f"{self.name}: {name} is {getattr(self, name)}; give a finite number above 0")
         if self.heads % self.kv_heads:
             raise CheckpointError(
                 f"{self.name}: {self.heads} query heads cannot share {self.kv_heads} KV heads evenly; give a divisor of it"
             )
         if self.head_dim % 2:
             raise CheckpointError(f"{self.name}: rotary embedding turns pairs, head_dim {self.head_dim} is odd; give an even one")
-
-    def for_costs(self) -> ModelGeometry:
-        """What the cost tables need of it."""
-        count = sum(torch.Size(shape).numel() for shape in tensor_shapes(self).values())
-        return ModelGeometry(self.name, self.layers, self.kv_heads, self.head_dim, 2 * count / 1e9)
 
 
 def tensor_shapes(geometry: DecoderGeometry) -> dict[str, tuple[int, ...]]:
@@ -91,38 +89,65 @@ def read_geometry(folder: str | Path) -> DecoderGeometry:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no config.json; give a folder with a Llama-family checkpoint")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as wrong:
-        raise CheckpointError(f"{path}: not JSON ({wrong}); download the checkpoint again") from wrong
+    config, rope = _read_object(path), {}
     family = config.get("model_type")
     if family not in FAMILIES:
         raise CheckpointError(f"{path}: model_type {family!r}; this decoder runs {', '.join(FAMILIES)}")
-    _refuse_other_arithmetic(path, config)
+    for name in ("rope_scaling", "rope_parameters"):  # the latter since transformers 5
+        rope = _field(path, config, name, dict, None) or rope
+    _refuse_other_arithmetic(path, config, rope)
+    heads = _field(path, config, "num_attention_heads", int)
+    width = _field(path, config, "hidden_size", int)
+    theta = _field(path, config, "rope_theta", float, 10_000.0)
+    return DecoderGeometry(
+        name=_field(path, config, "name", str, None) or Path(folder).name,
+        layers=_field(path, config, "num_hidden_layers", int),
+        heads=heads,
+        kv_heads=_field(path, config, "num_key_value_heads", int, heads),
+        head_dim=_field(path, config, "head_dim", int, width // max(heads, 1)),
+        width=width,
+        hidden=_field(path, config, "intermediate_size", int),
+        vocab=_field(path, config, "vocab_size", int),
+        family=family,
+        tied=_field(path, config, "tie_word_embeddings", bool, False),
+        norm_eps=_field(path, config, "rms_norm_eps", float, 1e-6),
+        rope_theta=_field(path, rope, "rope_theta", float, theta),
+        rope_llama3=_llama3(path, rope),
+    )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises CheckpointError for anything else."""
     try:
-        heads, width = config["num_attention_heads"], config["hidden_size"]
-        return DecoderGeometry(
-            name=config.get("name") or Path(folder).name,
-            layers=config["num_hidden_layers"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or width // heads,
-            width=width,
-            hidden=config["intermediate_size"],
-            vocab=config["vocab_size"],
-            family=family,
-            tied=bool(config.get("tie_word_embeddings", False)),
-            norm_eps=config.get("rms_norm_eps", 1e-6),
-            rope_theta=_rope(config).get("rope_theta") or config.get("rope_theta", 10_000.0),
-            rope_llama3=_llama3(path, _rope(config)),
-        )
-    except KeyError as missing:
-        raise CheckpointError(f"{path}: {missing} is missing; download the checkpoint again") from missing
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as wrong:
+        raise CheckpointError(f"{path}: not JSON ({wrong}); download the checkpoint again") from wrong
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: holds a {type(found).__name__}, not an object; download the checkpoint again")
+    return found
 
 
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary parameters: `rope_parameters` since transformers 5, `rope_scaling` before."""
-    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a finite number"),
+    str: ((str,), "a text"),
+    bool: ((bool,), "true or false"),
+    dict: ((dict,), "an object"),
+}
+_REQUIRED: Any = object()
+
+
+def _field(path: Path, config: Mapping[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
+    """The value of a field, or the default where it is absent or null. Raises CheckpointError for one of another kind."""
+    value, (kinds, words) = config.get(name), _KINDS[kind]
+    if value is None:
+        if default is _REQUIRED:
+            raise CheckpointError(f"{path}: {name!r} is missing; download the checkpoint again")
+        return default
+    fine = isinstance(value, kinds) and (kind is bool or not isinstance(value, bool))
+    if not fine or (kind is float and not abs(value) <= sys.float_info.max):
+        raise CheckpointError(f"{path}: {name} is {value!r:.80}, not {words}; download the checkpoint again")
+    return float(value) if kind is float else value
 
 
 def _llama3(path: Path, rope: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
@@ -132,10 +157,16 @@ def _llama3(path: Path, rope: Mapping[str, Any]) -> tuple[float, float, float, f
     if kind != "llama3":
         raise CheckpointError(f"{path}: rotary scaling {kind!r}; this decoder computes default and llama3")
     names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    return tuple(float(rope[name]) for name in names)  # type: ignore[return-value]
+    factor, low, high, context = (_field(path, rope, name, float) for name in names)
+    if factor <= 0 or context <= 0 or not 0 <= low < high:
+        raise CheckpointError(
+            f"{path}: llama3 scaling by {factor:g} between {low:g} and {high:g} turns of {context:g} tokens; "
+            "factor and tokens are above 0, and the first bound below the second"
+        )
+    return factor, low, high, context
 
 
-def _refuse_other_arithmetic(path: Path, config: Mapping[str, Any]) -> None:
+def _refuse_other_arithmetic(path: Path, config: dict[str, Any], rope: dict[str, Any]) -> None:
     window = config.get("sliding_window") if config.get("use_sliding_window", config["model_type"] == "mistral") else None
     attention_bias = config.get("attention_bias", False) and config["model_type"] != "qwen2"
     for name, wrong in (
@@ -144,10 +175,11 @@ def _refuse_other_arithmetic(path: Path, config: Mapping[str, Any]) -> None:
         ("mlp_bias", config.get("mlp_bias", False)),
         ("hidden_act", config.get("hidden_act", "silu") != "silu"),
         ("quantization_config", "quantization_config" in config),
+        ("partial_rotary_factor", (config | rope).get("partial_rotary_factor") not in (None, 1)),
     ):
         if wrong:
             raise CheckpointError(
-                f"{path}: {name} is {config.get(name)!r}, which this decoder does not compute; use another checkpoint"
+                f"{path}: {name} is {(config | rope).get(name)!r}, which this decoder does not compute; use another checkpoint"
             )
 
 
@@ -189,7 +221,8 @@ def _shards(folder: Path) -> list[Path]:
         if not shards:
             raise CheckpointError(f"{folder}: no *.safetensors; download the weights beside config.json")
         return shards
-    named = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    shard_of = _field(index, _read_object(index), "weight_map", dict)
+    named = sorted({_field(index, shard_of, tensor, str) for tensor in shard_of})
     for name in named:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: {name} is named in {index.name} and absent; download every shard")

@@ -17,7 +17,7 @@ from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.memory import requests_like, usage
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.quant import BITS, QuantisedBlocks, quantise_filled
-from kv_cache_rl.paged.swap import HostPool, recompute, swap_in, swap_out
+from kv_cache_rl.paged.swap import HostPool, cheaper, recompute, swap_in, swap_out
 
 Part = Callable[[Decoder, list[int], int], "list[Check]"]
 
@@ -174,8 +174,8 @@ def preemption(model: Decoder, text: list[int], seed: int) -> list[Check]:
         lambda: cache.release(sequence),
         lambda: recompute(model, cache, sequence),
     )
-    cheaper = "swap" if out + back <= anew else "recompute"
-    remark = f"out and in {1e3 * (out + back):.2f} ms, recompute {1e3 * anew:.1f} ms: {cheaper} is cheaper here"
+    way = cheaper(out + back, anew)
+    remark = f"out and in {1e3 * (out + back):.2f} ms, recompute {1e3 * anew:.1f} ms: {way} is cheaper here"
     return [
         equals("blocks that swapping out frees", freed[0], blocks_for(len(prompt), 16)),
         at_most("K/V after a swap out and in, the pool poisoned in between", swapped, 1e-5),

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
 
@@ -57,7 +58,7 @@ def sample(
     """`samples` continuations of `count` tokens each, drawn from the model; sample i is that of its own run with seed + i."""
     check_request(prompt, count, temperature)
     if samples < 1:
-        raise ValueError(f"{samples} samples; give at least 1")
+        raise RequestError(f"{samples} samples; give at least 1")
     draws = [generator_of(seed + i) for i in range(samples)]
     with _held(cache) as held:
         logits = _begun(model, cache, held, prompt, after_step).expand(samples, -1)
@@ -81,7 +82,7 @@ def beam(
     check_request(prompt, count)
     vocab = model.geometry.vocab
     if not 1 <= width <= vocab:
-        raise ValueError(f"a beam of width {width} over {vocab} tokens; give a width from 1 to {vocab}")
+        raise RequestError(f"a beam of width {width} over {vocab} tokens; give a width from 1 to {vocab}")
     with _held(cache) as held:
         logits = _begun(model, cache, held, prompt, after_step)[None]
         beams = [Beam([], 0.0)]
@@ -163,8 +164,8 @@ def drawn(logits: Tensor, generator: torch.Generator, temperature: float = 1.0) 
 
 
 def check_request(prompt: Many[int], count: int, temperature: float = 1.0) -> None:
-    """Raises ValueError for an empty prompt, nothing to generate, or a temperature that is not above 0."""
+    """Raises RequestError for an empty prompt, nothing to generate, or a temperature that is not above 0."""
     if not len(prompt) or count < 1:
-        raise ValueError(f"a prompt of {len(prompt)} tokens and {count} to generate; give at least one of each")
+        raise RequestError(f"a prompt of {len(prompt)} tokens and {count} to generate; give at least one of each")
     if not 0 < temperature < float("inf"):
-        raise ValueError(f"a temperature of {temperature}; give a finite one above 0, or decode greedily")
+        raise RequestError(f"a temperature of {temperature}; give a finite one above 0, or decode greedily")

@@ -1,7 +1,7 @@
 """Every figure that is promised, measured: memory, sharing, speed, preemption, quantisation; each beside its target."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from statistics import geometric_mean
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 
 from kv_cache_rl.core.geometry import bytes_per_token
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.calibrate import geometry_of, host_link, median_seconds, move_seconds, scheme_seconds
+from kv_cache_rl.paged.calibrate import geometry_of, host_link, move_seconds, scheme_seconds
 from kv_cache_rl.paged.memory import (
     RESERVATIONS,
     TRACES,
@@ -33,6 +33,8 @@ from kv_cache_rl.paged.speeds import (
     tokens_per_second,
     write_ratio,
 )
+from kv_cache_rl.paged.swap import cheaper
+from kv_cache_rl.paged.timing import median_seconds
 
 SIZES = (2, 4, 6)
 """Samples and beam widths. Source: the PagedAttention paper, figure 15."""
@@ -159,13 +161,22 @@ def copy_on_write(setup: Setup) -> Found:
     return figures, {"copies_per_token": rate, "copy_s": copy_s, "token_s": token_s}
 
 
+def best_block(rates: Mapping[int, Mapping[int, float]]) -> int:
+    """The block size with the highest rate, as geometric mean over the batches, of {block size: {batch: rate}}.
+
+    >>> best_block({8: {1: 2.0, 16: 2.0}, 16: {1: 1.0, 16: 9.0}})
+    16
+    """
+    return max(rates, key=lambda size: geometric_mean(rates[size].values()))
+
+
 def throughput(setup: Setup) -> Found:
     """Decoded tokens per second by block size and batch, and the best block size."""
     sizes, batches = setup.choose((8, 16, 32), BLOCK_SIZES[1:]), setup.choose((1, 16), (1, 4, 16))
     context, steps = setup.choose(128, 512), setup.choose(9, 15)
     rates = tokens_per_second(setup.model, setup.text, [(size, n) for size in sizes for n in batches], context, steps)
     rows = {size: {n: rates[size, n] for n in batches} for size in sizes}
-    best = max(rows, key=lambda size: geometric_mean(rows[size].values()))
+    best = best_block(rows)
     spread = max(rows[s][batches[-1]] for s in sizes) / min(rows[s][batches[-1]] for s in sizes)
     figures = [Figure(f"throughput: block {best}, batch {n}, context {context}", rows[best][n], "tokens/s") for n in batches] + [
         Figure("throughput: best block size", best, "tokens", remark="geometric mean over the batches"),
@@ -197,12 +208,12 @@ def attention(setup: Setup) -> Found:
 
 
 def preemption(setup: Setup) -> Found:
-    """Swapping a sequence out and in against computing it anew, and swapping it quantised."""
+    """Swapping a sequence out and in against computing it anew; swapping it quantised, estimated from bytes and seconds."""
     repeats, lengths = setup.choose(3, 7), setup.choose((128, 512), (128, 512, 2048))
     moves = move_seconds(setup.model, 16, lengths, repeats, setup.seed, lambda done, total: None)
     figures = []
     for tokens, out, back, anew in zip(moves.tokens, moves.swap_out_s, moves.swap_in_s, moves.recompute_s, strict=True):
-        way = "swap" if out + back <= anew else "recompute"
+        way = cheaper(out + back, anew)
         remark = f"out and in {1e3 * (out + back):.2f} ms, recompute {1e3 * anew:.1f} ms: {way}"
         figures.append(Figure(f"recompute / swap, {tokens:,} tokens", anew / (out + back), "x", remark=remark))
     fp16 = bytes_per_token(geometry_of(setup.model))
@@ -214,7 +225,7 @@ def preemption(setup: Setup) -> Found:
         # Below this rate of the link, quantising and restoring take less time than the bytes saved would.
         pays = 2 * (1 - found.bytes_ratio) * fp16 / (found.encode_s + found.decode_s)
         remark = f"pays below {pays / 1e6:,.0f} MB/s; the copy here does {link.one_way / 1e6:,.0f} MB/s"
-        figures.append(Figure(f"quantised swap: {name}, bytes of fp16", found.bytes_ratio, "", remark=remark))
+        figures.append(Figure(f"quantised swap, estimated: {name}, bytes of fp16", found.bytes_ratio, "", remark=remark))
     return figures, data
 
 

@@ -34,12 +34,8 @@ class KVCache:
         Raises:
             PoolError: not enough free blocks (a copy needs one as well); nothing has changed.
         """
-        self._refuse_strangers(sequence)
-        if count < 0:
-            raise CacheError(f"sequence {sequence.id} extended by {count} tokens; tokens are added, never taken away")
+        copying = self.check_extend(sequence, count)
         pool, start = self.pool, sequence.length
-        filled = start % pool.block_tokens
-        copying = count > 0 and filled > 0 and self._last_is_foreign(sequence)
         missing = max(0, blocks_for(start + count, pool.block_tokens) - len(sequence.blocks))
         taken = pool.take(missing + copying)
         if copying:
@@ -53,6 +49,13 @@ class KVCache:
         self._note(sequence)
         return slot_mapping(sequence, start, start + count, pool.block_tokens, pool.device)
 
+    def check_extend(self, sequence: Sequence, count: int) -> bool:
+        """Whether extending by `count` tokens copies a block first. Raises CacheError where `extend` would."""
+        self.refuse_strangers(sequence)
+        if count < 0:
+            raise CacheError(f"sequence {sequence.id} extended by {count} tokens; tokens are added, never taken away")
+        return count > 0 and sequence.length % self.pool.block_tokens > 0 and self._last_is_foreign(sequence)
+
     def _last_is_foreign(self, sequence: Sequence) -> bool:
         block = sequence.blocks[sequence.length // self.pool.block_tokens]
         if block >= self.pool.blocks:
@@ -65,11 +68,20 @@ class KVCache:
         """Puts `k`, `v` [n, kv_heads, head_dim] into `slots` (int64 [n], from `extend`).
 
         Raises:
-            CacheError: shapes, dtypes or values that do not belong into this cache; nothing is written.
+            CacheError: slots, shapes, dtypes or values that do not belong into this cache; nothing is written.
         """
+        self._check_slots(slots)
         self.check_write(layer, len(slots), k, v)
         for kept, new in ((self.pool.keys[layer], k), (self.pool.values[layer], v)):
             _wide(kept.flatten(0, 1)).index_copy_(0, slots, _wide(new.contiguous()))
+
+    def _check_slots(self, slots: Tensor) -> None:
+        if slots.dtype != torch.int64 or slots.dim() != 1:
+            raise CacheError(f"slots are {slots.dtype} of shape {list(slots.shape)}; give int64 [n], as `extend` does")
+        room = self.pool.blocks * self.pool.block_tokens
+        lowest, highest = (int(x) for x in torch.aminmax(slots)) if len(slots) else (0, 0)
+        if lowest < 0 or highest >= room:
+            raise CacheError(f"slots run from {lowest} to {highest}, the pool has 0 to {room - 1}; write to those of `extend`")
 
     def check_write(self, layer: int, count: int, k: Tensor, v: Tensor) -> None:
         """Raises CacheError unless `write` would take `k` and `v` for `count` slots."""
@@ -89,7 +101,7 @@ class KVCache:
 
     def fork(self, sequence: Sequence) -> Sequence:
         """A sequence with the same past on the same blocks; whoever writes first into the shared last block gets a copy."""
-        self._refuse_strangers(sequence)
+        self.refuse_strangers(sequence)
         for block in sequence.blocks:
             self.pool.share(block)
         child = Sequence(list(sequence.tokens), list(sequence.blocks), sequence.length)
@@ -98,7 +110,7 @@ class KVCache:
 
     def release(self, sequence: Sequence) -> None:
         """Gives the sequence's blocks back; last block first, so that prefixes stay findable longest."""
-        self._refuse_strangers(sequence)
+        self.refuse_strangers(sequence)
         for block in reversed(sequence.blocks):
             self.pool.drop(block)
         self.live.pop(sequence.id, None)
@@ -131,6 +143,7 @@ class KVCache:
 
     def publish(self, sequence: Sequence) -> None:
         """Makes the sequence's full blocks findable by later prompts that begin alike."""
+        self.refuse_strangers(sequence)
         for block, chained in zip(
             sequence.blocks, prefix_hashes(sequence.tokens[: sequence.length], self.pool.block_tokens), strict=False
         ):
@@ -177,13 +190,16 @@ class KVCache:
         if sequence.blocks:
             self.live[sequence.id] = sequence
 
-    def _refuse_strangers(self, sequence: Sequence) -> None:
+    def refuse_strangers(self, sequence: Sequence) -> None:
+        """Raises CacheError for a sequence that was released, or whose blocks are another cache's."""
         if self.live.get(sequence.id, sequence) is not sequence:
             raise CacheError(f"another live sequence of this cache has the id {sequence.id}; leave ids to `Sequence`")
         if sequence.released:
             raise CacheError(
                 f"sequence {sequence.id} was released: it has no keys and values any more (swap it in, or recompute it)"
             )
+        if sequence.blocks and sequence.id not in self.live:
+            raise CacheError(f"sequence {sequence.id} holds {len(sequence.blocks)} blocks of another cache; use it with that one")
 
 
 def _wide(rows: Tensor) -> Tensor:

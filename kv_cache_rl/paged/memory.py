@@ -11,6 +11,7 @@ from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import BlockPool, PoolError
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.decoding import beam
+from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
 
@@ -101,6 +102,11 @@ class _Blocks:
     def __init__(self, memory: int, block_tokens: int) -> None:
         self.cache, self.held = small_cache(memory, block_tokens), {}
 
+    def least(self, prompt: int, total: int) -> int:
+        """Tokens of memory without which a request never starts, or never ends."""
+        size = self.cache.pool.block_tokens
+        return blocks_for(max(prompt + TICK_TOKENS, total), size) * size
+
     def start(self, number: int, prompt: int, total: int) -> bool:
         if blocks_for(prompt + TICK_TOKENS, self.cache.pool.block_tokens) > self.cache.pool.free:
             return False
@@ -139,6 +145,9 @@ class _Contiguous:
             at = start + length
         return [gap for gap in [*found, (at, self.memory - at)] if gap[1]]
 
+    def least(self, prompt: int, total: int) -> int:
+        return self.reserve(total)
+
     def start(self, number: int, prompt: int, total: int) -> bool:
         need = self.reserve(total)
         for start, length in self.gaps():
@@ -175,8 +184,16 @@ RESERVATIONS: dict[str, Callable[[int], int]] = {
 
 
 def occupancy(requests: Many[tuple[int, int]], memory: int, name: str, block_tokens: int = 16) -> Occupancy:
-    """How a memory of so many tokens is filled while requests wait in line, start as soon as they fit, grow and leave."""
+    """How a memory of so many tokens is filled while requests wait in line, start as soon as they fit, grow and leave.
+
+    `name`: "paged" or one of RESERVATIONS. Raises RequestError for another, and where a request never fits or none ever waits.
+    """
+    if name != "paged" and name not in RESERVATIONS:
+        raise RequestError(f"there is no layout {name!r}; use one of paged, {', '.join(RESERVATIONS)}")
     store = _Contiguous(memory, RESERVATIONS[name]) if name in RESERVATIONS else _Blocks(memory, block_tokens)
+    for prompt, output in requests:
+        if store.least(prompt, prompt + output) > memory:
+            raise RequestError(f"a request of {prompt} + {output} tokens never fits a memory of {memory}, {name}; enlarge it")
     waiting, running, looks = list(enumerate(requests))[::-1], {}, []
     while waiting or running:
         while waiting:
@@ -202,6 +219,8 @@ def occupancy(requests: Many[tuple[int, int]], memory: int, name: str, block_tok
             if number in running and at[0] == at[1]:
                 store.stop(number)
                 del running[number]
+    if not looks:
+        raise RequestError(f"a memory of {memory} tokens holds all {len(requests)} requests at once; give more, or less memory")
     tokens, internal, external, at_once = (float(mean) for mean in np.mean(looks, axis=0))
     return Occupancy(name, tokens / memory, internal / memory, external / memory, at_once)
 
@@ -244,7 +263,13 @@ class Beams:
 
 
 def beam_sharing(model: Decoder, text: Many[int], requests: Many[tuple[int, int]], width: int, block_tokens: int = 16) -> Beams:
-    """What beams of `width` share, behind prompts taken from `text` one after the other."""
+    """What beams of `width` share, behind prompts taken from `text` one after the other.
+
+    Raises RequestError where the text is shorter than all prompts together.
+    """
+    needed = sum(prompt for prompt, _ in requests)
+    if len(text) < needed:
+        raise RequestError(f"{len(text)} tokens of text for prompts of {needed} in all; give a longer text")
     held = entries = copies = decoded = at = 0
 
     def look(sequences: list[Sequence]) -> None:

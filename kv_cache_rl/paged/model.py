@@ -32,6 +32,7 @@ from kv_cache_rl.paged.checkpoint import (
     read_weights,
     tensor_shapes,
 )
+from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
 from kv_cache_rl.paged.tokenizer import ByteTokenizer, Tokenizer, tokenizer_in
 
@@ -88,7 +89,7 @@ class Decoder:
     def dense_logits(self, tokens: Many[int] | Tensor) -> Tensor:
         """Logits [..., t, vocab] after each of `tokens` [..., t], computed without a cache: what every cached path must equal."""
         ids = self.checked(tokens)
-        return self._run(ids, torch.arange(ids.shape[-1], device=self.device), _dense)
+        return self.run(ids, torch.arange(ids.shape[-1], device=self.device), dense)
 
     def prefill(self, cache: KVCache, sequence: Sequence, tokens: Many[int]) -> Tensor:
         """Computes `tokens` behind what `sequence` has in the cache; returns the logits [vocab] after the last of them.
@@ -105,14 +106,15 @@ class Decoder:
             return paged_prefill(q, cache, layer, sequence, start)
 
         with _undone_on_error([sequence], len(ids)):
-            logits = self._run(ids, torch.arange(start, start + len(ids), device=self.device), attend, last_only=True)[0]
+            logits = self.run(ids, torch.arange(start, start + len(ids), device=self.device), attend, last_only=True)[0]
         sequence.tokens[start : start + len(ids)] = ids.tolist()
         return logits
 
     def decode(self, cache: KVCache, sequences: Many[Sequence], tokens: Many[int]) -> Tensor:
         """Computes one token more of each sequence, all in one batch; returns the logits [n, vocab] after them.
 
-        Raises PoolError, and has changed nothing, when the pool has too few free blocks for all of them.
+        Raises PoolError when the pool has too few free blocks for all of them, CacheError where one of them cannot grow in this
+        cache; nothing has changed then.
         """
         ids = self.checked(tokens)
         self._check_fits(cache)
@@ -121,6 +123,7 @@ class Decoder:
         starts = [sequence.length for sequence in sequences]
         for sequence, token in zip(sequences, ids.tolist(), strict=True):
             _check_continues(sequence, [token])
+            cache.check_extend(sequence, 1)  # all refusals before the first change
         self._check_room(cache, sequences)
         slots = torch.cat([cache.extend(sequence, 1) for sequence in sequences])
         tables, lens = block_table(sequences, self.device), lengths(sequences)
@@ -130,7 +133,7 @@ class Decoder:
             return paged_attention(q, cache, layer, tables, lens)
 
         with _undone_on_error(sequences, 1):
-            logits = self._run(ids, torch.tensor(starts, device=self.device), attend)
+            logits = self.run(ids, torch.tensor(starts, device=self.device), attend)
         for sequence, start, token in zip(sequences, starts, ids.tolist(), strict=True):
             sequence.tokens[start : start + 1] = [token]
         return logits
@@ -161,19 +164,19 @@ class Decoder:
         return KVCache(BlockPool(g.layers, blocks, block_tokens, g.kv_heads, g.head_dim, self.dtype, self.device))
 
     def checked(self, tokens: Many[int] | Tensor) -> Tensor:
-        """The token ids as a tensor. Raises ValueError for none, or ids outside the vocabulary."""
+        """The token ids as a tensor. Raises RequestError for none, or ids outside the vocabulary."""
         ids = torch.as_tensor(tokens, device=self.device)
         if ids.numel() == 0:
-            raise ValueError(f"{self.geometry.name}: no tokens given; a prompt has at least one")
+            raise RequestError(f"{self.geometry.name}: no tokens given; a prompt has at least one")
         if ids.is_floating_point() or int(ids.min()) < 0 or int(ids.max()) >= self.geometry.vocab:
-            raise ValueError(
+            raise RequestError(
                 f"{self.geometry.name}: token ids run from {ids.min()} to {ids.max()}; "
                 f"use whole numbers from 0 to {self.geometry.vocab - 1}"
             )
         return ids.long()
 
-    def _run(self, ids: Tensor, positions: Tensor, attend: Attend, last_only: bool = False) -> Tensor:
-        """Logits of `ids` [..., t] at `positions` [t]."""
+    def run(self, ids: Tensor, positions: Tensor, attend: Attend, last_only: bool = False) -> Tensor:
+        """Logits of `ids` [..., t] at `positions` [t], whatever `attend` makes of queries, keys and values."""
         x = F.embedding(ids, self.weights[EMBEDDING])
         turn = rotation(self._frequencies, positions, self.dtype)
         for layer in range(self.geometry.layers):
@@ -227,7 +230,8 @@ def _check_continues(sequence: Sequence, tokens: list[int]) -> None:
         )
 
 
-def _dense(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def dense(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attends [..., t, heads, head_dim] causally over the tokens at hand, no cache."""
     q, k, v = (x.transpose(-3, -2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(-3, -2)
 

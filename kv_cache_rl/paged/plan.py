@@ -40,15 +40,19 @@ class Plan:
 
 
 def plan_for(tables: Tensor, lens: Tensor, pool: BlockPool, workspace: Workspace, dtype: torch.dtype) -> Plan:
-    """The plan of these tables; the last one again for the next layer of the same step (same tensors, unchanged)."""
-    versions = None if tables.is_inference() or lens.is_inference() else (tables._version, lens._version)
-    key = (tables, lens, workspace)
+    """The plan of these tables; the last one again for the next layer of the same step (equal numbers, wherever they lie)."""
+    key, given = (workspace, pool.numbers, dtype), (tables, lens)
     known = _last.__dict__.get("plan")
-    if known and versions and known[1] == (versions, pool.numbers) and all(a is b for a, b in zip(key, known[0], strict=True)):
+    if known and known[0] == key and all(map(_same, given, known[1])):
         return known[2]
     plan = _plan(check_tables(tables, lens, len(lens), pool), lens, pool, workspace, dtype)
-    _last.__dict__["plan"] = (key, (versions, pool.numbers), plan)
+    # Copies: memory that others share may change without any trace in the tensor.
+    _last.__dict__["plan"] = (key, tuple(tensor.clone() for tensor in given), plan)
     return plan
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    return left.dtype == right.dtype and left.device == right.device and torch.equal(left, right)
 
 
 def _plan(tables: Tensor, lens: Tensor, pool: BlockPool, workspace: Workspace, dtype: torch.dtype) -> Plan:

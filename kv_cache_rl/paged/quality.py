@@ -15,9 +15,10 @@ from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.attention import paged_attention, paged_prefill
 from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.corpus import text
+from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import KVCache
-from kv_cache_rl.paged.model import Decoder
-from kv_cache_rl.paged.quant import QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.model import Decoder, dense
+from kv_cache_rl.paged.quant import KEY_SPAN, QuantisedBlocks, quantise_filled
 from kv_cache_rl.paged.train import HELD_OUT_SEED
 
 Bits = tuple[int, int]
@@ -27,7 +28,7 @@ SCHEMES: dict[str, Bits] = {
     "k2v4": (2, 4), "int2": (2, 2),
 }  # fmt: skip
 """Name → bits; the mixed ones say whether keys or values need them more, and give the law more points."""
-WINDOW_FLOOR = 128
+WINDOW_FLOOR = 2 * KEY_SPAN
 """Shortest window that has both a quantised past and a current group."""
 
 
@@ -71,11 +72,15 @@ def held_out_tokens(model: Decoder, least: int) -> list[int]:
 
 
 def windows(tokens: Many[int], rows: int, length: int) -> Tensor:
-    """The first `rows` windows of `length` tokens of a text, int64 [rows, length]. Raises ValueError where it is too short."""
+    """The first `rows` windows of `length` tokens of a text, int64 [rows, length]. Raises RequestError where it is too short."""
     if length < WINDOW_FLOOR or rows < 1:
-        raise ValueError(f"{rows} windows of {length} tokens; give at least 1 of {WINDOW_FLOOR}, so that a past can be quantised")
+        raise RequestError(
+            f"{rows} windows of {length} tokens; give at least 1 of {WINDOW_FLOOR}, so that a past can be quantised"
+        )
     if len(tokens) < rows * length:
-        raise ValueError(f"the text has {len(tokens)} tokens, {rows} windows of {length} need {rows * length}; give a longer one")
+        raise RequestError(
+            f"the text has {len(tokens)} tokens, {rows} windows of {length} need {rows * length}; give a longer one"
+        )
     return torch.tensor(tokens[: rows * length]).view(rows, length)
 
 
@@ -119,7 +124,7 @@ class _Rows:
     def __init__(self, model: Decoder, rows: Tensor, bits: Bits | None, block_tokens: int) -> None:
         self.model, self.rows, self.quantised = model, rows, bits is not None
         count, whole = len(rows), blocks_for(rows.shape[1], block_tokens)
-        self.span = blocks_for(64, block_tokens) * block_tokens
+        self.span = blocks_for(KEY_SPAN, block_tokens) * block_tokens
         exact = min(whole, 2 * self.span // block_tokens) if bits else whole
         self.cache: KVCache = model.new_cache(count * exact, block_tokens)
         if bits:
@@ -145,7 +150,7 @@ class _Rows:
             return paged_prefill(q, self.cache, layer, sequence, start)
 
         device = self.model.device
-        return self.model._run(tokens.to(device), torch.arange(start, sequence.length, device=device), attend)
+        return self.model.run(tokens.to(device), torch.arange(start, sequence.length, device=device), attend)
 
     def settle(self) -> None:
         """Quantises the groups that have filled."""
@@ -183,10 +188,9 @@ def _activations(model: Decoder, rows: Tensor) -> list[tuple[Tensor, Tensor, Ten
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         found.append((q, k, v))
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
+        return dense(layer, q, k, v)
 
-    model._run(rows.to(model.device), torch.arange(rows.shape[1], device=model.device), attend)
+    model.run(rows.to(model.device), torch.arange(rows.shape[1], device=model.device), attend)
     return found
 
 
@@ -208,11 +212,14 @@ def _attend(cached: _Rows, layer: int, q: Tensor) -> Tensor:
 
 
 def fit_law(points: Many[Quality]) -> Law:
-    """The law KL = c e^2 through the points with an error up to `SMALL_ERROR`. Raises ValueError for fewer than three."""
+    """The law KL = c e^2 through the points with an error up to `SMALL_ERROR`. Raises RequestError for fewer than three."""
     pairs = [(math.log(p.attention_error), math.log(p.kl)) for p in points if p.kl > 0 and p.attention_error > 0]
     small = [pair for pair in pairs if pair[0] <= math.log(SMALL_ERROR)]
     if len(small) < 3:
-        raise ValueError(f"{len(small)} schemes with an error up to {SMALL_ERROR} and a divergence; the law needs at least 3")
+        raise RequestError(
+            f"{len(small)} schemes with an error up to {SMALL_ERROR} and a divergence, the law needs at least 3; "
+            "give a longer text, or a model that attends to its past"
+        )
     e, kl = np.array(small).T
     offset = float((kl - 2 * e).mean())
     residual, spread = ((kl - 2 * e - offset) ** 2).sum(), ((kl - kl.mean()) ** 2).sum()

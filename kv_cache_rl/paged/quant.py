@@ -200,13 +200,18 @@ def quantise_blocks(cache: KVCache, blocks: list[int]) -> list[int]:
     the cache is rewritten. Where somebody outside the cache holds one, or the store is full, it is refused, nothing has changed.
 
     Raises:
-        QuantError: no store, a block that is quantised already, or values that cannot be.
+        QuantError: no store, values that cannot be quantised, or blocks that are so already, being written, free, not neighbours
+            in one of the cache's tables, or named twice.
         PoolError, CacheError: no room in the store, or a holder that this cache does not know.
     """
     pool, store = cache.pool, store_of(cache)
     count = max(1, len(blocks) // store.span)
     if not blocks or (len(blocks) > store.span and len(blocks) % store.span) or max(blocks) >= pool.blocks:
         raise QuantError(f"blocks {blocks}: give 1 to {store.span}, or a multiple of that, of exact blocks (below {pool.blocks})")
+    for first in range(0, len(blocks), store.span):
+        _check_run(cache, blocks[first : first + store.span])
+    if len(set(blocks)) < len(blocks):
+        raise QuantError(f"blocks {blocks}: give each once")
     groups, taken = store.free_groups(pool, count), pool.take(len(blocks), STORE)
     try:
         rows, places, own = torch.tensor(taken) - pool.blocks, torch.tensor(groups), torch.tensor(blocks)
@@ -221,12 +226,24 @@ def quantise_blocks(cache: KVCache, blocks: list[int]) -> list[int]:
     return taken
 
 
+def _check_run(cache: KVCache, group: list[int]) -> None:
+    """Raises QuantError unless the blocks follow each other in some table of the cache, full."""
+    for sequence in cache.live.values():
+        full = sequence.blocks[: sequence.length // cache.pool.block_tokens]
+        if group[0] in full:
+            at = full.index(group[0])
+            if full[at : at + len(group)] == group:
+                return
+    raise QuantError(f"blocks {group} do not follow each other, full, in any sequence; the one being written stays exact")
+
+
 def quantise_filled(cache: KVCache, sequence: Sequence) -> int:
     """Quantises every group of the sequence that is full; the one it is writing stays exact. Blocks quantised by this.
 
     Groups lie at multiples of the span from the start, so that sharers of a prefix have the same ones. One that another
     sequence has quantised in part stays exact in the rest, and so does what finds no room in the store.
     """
+    cache.refuse_strangers(sequence)
     pool, store = cache.pool, store_of(cache)
     whole = sequence.length // pool.block_tokens // store.span * store.span
     groups = [sequence.blocks[first : first + store.span] for first in range(0, whole, store.span)]

@@ -227,7 +227,7 @@ class Residency:
         if self.cache.pool.used != len(self._gpu):
             raise LedgerError(f"{len(self._gpu)} pages lie in GPU memory, the pool has {self.cache.pool.used} blocks in use")
         if self.host is not None:
-            self.host.check()
+            self.host.check(page.row for page in self._below)
             if self.host.used != len(self._below):
                 raise LedgerError(f"{len(self._below)} pages lie in host memory, its pool has {self.host.used} rows in use")
 

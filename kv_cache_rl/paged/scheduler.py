@@ -1,11 +1,11 @@
 """Continuous batching: requests join and leave a running batch between steps, as memory allows.
 
     waiting --admit, first come first served--> running --last token--> finished
-       ^                                           |
+       ^                                           |        (either may be cancelled)
        +---- preempt the newest when full ---------+
 
 One step: make the running sequences fit | admit while the watermark stays free | bring all their pages into GPU memory |
-compute a token more of each (prompts, and what was lost, as prefill; the others in one batch) | finish.
+compute a token more of each (in one batch; prompts, and what was lost, as prefill) | finish.
 
 A preempted sequence's pages give way only when, and as far as, their room is needed (`residency`): to the host pool and back
 (swap), or dropped and computed anew (recompute), whichever is measured cheaper on this machine.
@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field
+from numbers import Integral
 
-import torch
 from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.decoding import check_request, drawn, generator_of
+from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
+from kv_cache_rl.paged.requests import Event, Report, Request
 from kv_cache_rl.paged.residency import Page, Residency
 from kv_cache_rl.paged.swap import HostPool, measure_costs
 
@@ -33,68 +35,6 @@ WATERMARK = 0.01
 """Share of the blocks that admission leaves free. Source: vLLM's BlockSpaceManager."""
 WAYS = ("swap", "recompute")
 MEASURED_TOKENS = 256
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """A prompt and what has become of it."""
-
-    number: int
-    prompt: list[int]
-    most: int
-    """Tokens to generate at most."""
-    stop: int | None
-    generator: torch.Generator | None
-    temperature: float
-    sequence: Sequence
-    pages: list[Page] = field(default_factory=list)
-    computed: int = 0
-    """Tokens whose K/V its pages hold, while it does not run."""
-    preemptions: int = 0
-    finished: bool = False
-
-    @property
-    def output(self) -> list[int]:
-        """Tokens generated so far."""
-        return self.sequence.tokens[len(self.prompt) :]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something the scheduler decided: a request was "admitted", "preempted", "resumed" or "finished"."""
-
-    step: int
-    kind: str
-    request: int
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a scheduler has done so far."""
-
-    steps: int
-    finished: int
-    decoded: int
-    """Tokens generated; a token computed again counts no second time, a prompt's not at all."""
-    prefilled: int
-    """Prompt tokens computed for the first time."""
-    reused: int
-    """Prompt tokens found computed, by other requests."""
-    recomputed: int
-    """Tokens computed again because their pages were dropped."""
-    preemptions: int
-    swapped_in: int
-    """Pages."""
-    swapped_out: int
-    evictions: int
-    drops: int
-    seconds: float
-    """Wall time inside `step`."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Generated tokens per second."""
-        return self.decoded / self.seconds if self.seconds else 0.0
 
 
 class Scheduler:
@@ -119,6 +59,8 @@ class Scheduler:
                 f"watermark {watermark}, most_running {most_running}, prefill_tokens {prefill_tokens}; "
                 "give a share below 1, and numbers from 1 on"
             )
+        if host is not None:
+            host.refuse_other(cache.pool)
         self.costs = (
             measure_costs(model, MEASURED_TOKENS, cache.pool.block_tokens) if host is not None and preempt is None else None
         )
@@ -142,6 +84,8 @@ class Scheduler:
 
         Raises ValueError for a request that could not run even alone.
         """
+        if not isinstance(most, Integral):
+            raise RequestError(f"{most} tokens to generate; give a whole number")
         check_request(prompt, most, temperature)
         tokens, pool = self.model.checked(prompt).tolist(), self.cache.pool
         needed = blocks_for(len(tokens) + most - 1, pool.block_tokens)
@@ -156,14 +100,31 @@ class Scheduler:
         self.waiting.append(request)
         return request
 
+    def cancel(self, request: Request) -> None:
+        """Ends a request before its time, wherever it is; what it has generated stays in `output`.
+
+        Raises ValueError for one that neither waits nor runs here.
+        """
+        if request in self.running:
+            self._stop(request, "cancelled")
+        elif request in self.waiting:
+            self.waiting.remove(request)
+            self.events.append(Event(self._steps, "cancelled", request.number))
+        else:
+            raise ValueError(f"request {request.number} neither waits nor runs here: it is finished, cancelled or another's")
+
     def run(self) -> Report:
-        """Steps until every request is finished."""
+        """Steps until every request is finished or cancelled."""
         while self.waiting or self.running:
             self.step()
         return self.report()
 
     def step(self) -> None:
-        """One token more of every running request, after those that no longer fit were preempted and those that fit admitted."""
+        """One token more of every running request, after those that no longer fit were preempted and those that fit admitted.
+
+        Raises what the model does where a request cannot be computed (ValueError for NaN), noted with its number. All others have
+        their token by then, and the next step tries again: `cancel` one that fails for good.
+        """
         if not self.waiting and not self.running:
             return
         started = time.perf_counter()
@@ -177,9 +138,9 @@ class Scheduler:
         finally:
             for request in self.running:
                 self._settle(request)
+            for request in [r for r in self.running if r.finished]:
+                self._stop(request, "finished")
             self._seconds += time.perf_counter() - started
-        for request in [r for r in self.running if r.finished]:
-            self._stop(request, "finished")
 
     def report(self) -> Report:
         """Totals so far."""
@@ -271,18 +232,27 @@ class Scheduler:
                 known = blocks_for(request.computed, self.cache.pool.block_tokens)
                 self.residency.attach(request.sequence, request.pages[:known], request.computed)
 
-    def _computed(self) -> list[tuple[Request, Tensor]]:
-        """Every running request with the logits after its last token."""
-        ready = [r for r in self.running if len(r.sequence.tokens) == r.sequence.length + 1]
-        rows = {}
-        for request in self.running:
-            if request not in ready:
+    def _computed(self) -> Iterator[tuple[Request, Tensor]]:
+        """Every running request with the logits after its last token, as soon as these are known; raises behind the last."""
+        alone = [r for r in self.running if len(r.sequence.tokens) != r.sequence.length + 1]
+        ready, failed = [r for r in self.running if r not in alone], []
+        try:
+            if ready:
+                last = [request.sequence.tokens[-1] for request in ready]
+                yield from zip(ready, self.model.decode(self.cache, [r.sequence for r in ready], last), strict=True)
+        except ValueError:
+            alone = list(self.running)  # a batch does not tell whose fault it was
+        for request in alone:
+            try:
                 missing = request.sequence.tokens[request.sequence.length :]
-                rows[request] = self.model.prefill(self.cache, request.sequence, missing)
-        if ready:
-            last = [request.sequence.tokens[-1] for request in ready]
-            rows |= dict(zip(ready, self.model.decode(self.cache, [r.sequence for r in ready], last), strict=True))
-        return [(request, rows[request]) for request in self.running]
+                logits = self.model.prefill(self.cache, request.sequence, missing)
+            except ValueError as error:
+                error.add_note(f"request {request.number} cannot be computed; mend the cause, or cancel it")
+                failed.append(error)
+            else:
+                yield request, logits
+        if failed:
+            raise failed[0]
 
     def _append(self, request: Request, logits: Tensor) -> None:
         generator = request.generator

@@ -5,9 +5,7 @@ GPU pool --swap_out--> host pool --swap_in--> GPU pool          GPU pool --relea
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import KVCache
+from kv_cache_rl.paged.timing import median_seconds
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
@@ -68,11 +67,7 @@ class HostPool:
             raise SwapError(
                 f"{len(blocks)} blocks for a host pool with {self.free} of {self.blocks} free; recompute instead, or enlarge it"
             )
-        if self.rows.shape[2:] != (pool.layers, *pool.keys[0].shape[1:]) or self.rows.dtype != pool.dtype:
-            raise SwapError(
-                f"the host pool holds {list(self.rows.shape[2:])} of {self.rows.dtype} (layers, tokens, KV heads, dim), the pool "
-                f"{[pool.layers, *pool.keys[0].shape[1:]]} of {pool.dtype}; build the host pool for this pool"
-            )
+        self.refuse_other(pool)
         if any(block >= pool.blocks for block in blocks):
             raise SwapError("the sequence holds quantised blocks, the host pool takes exact ones; swap before quantising")
         rows = [self._free.pop() for _ in blocks]
@@ -84,6 +79,14 @@ class HostPool:
             for which, tensor in enumerate((pool.keys[layer], pool.values[layer])):
                 self.rows[target, which, layer] = tensor[source].cpu()
         return rows
+
+    def refuse_other(self, pool: BlockPool) -> None:
+        """Raises SwapError for a pool whose blocks do not fit the rows."""
+        if self.rows.shape[2:] != (pool.layers, *pool.keys[0].shape[1:]) or self.rows.dtype != pool.dtype:
+            raise SwapError(
+                f"the host pool holds {list(self.rows.shape[2:])} of {self.rows.dtype} (layers, tokens, KV heads, dim), the pool "
+                f"{[pool.layers, *pool.keys[0].shape[1:]]} of {pool.dtype}; build the host pool for this pool"
+            )
 
     def read(self, rows: list[int]) -> Tensor:
         """A copy of rows, [n, 2, layers, block_tokens, kv_heads, head_dim]: K, then V."""
@@ -97,16 +100,14 @@ class HostPool:
         self._free += rows
         ledger.give(self._ledger, HOST, len(rows))
 
-    def check(self) -> None:
-        """Raises LedgerError unless free + used == total and every sequence's rows are taken, once."""
+    def check(self, others: Iterable[int] = ()) -> None:
+        """Raises LedgerError unless free + used == total and the rows taken are, once each, those of the sequences swapped out
+        whole and of `others`, who called `store` themselves."""
         ledger.check(self._ledger, np.array([len(self._taken)]))
-        listed = [row for rows, _ in self.held.values() for row in rows]
-        if (
-            len(self._free) + len(self._taken) != self.blocks
-            or not self._taken.issuperset(listed)
-            or len(set(listed)) < len(listed)
-        ):
-            raise ledger.LedgerError(f"host pool: {len(self._free)} rows free, {len(self._taken)} taken, {self.blocks} in all")
+        listed = [*(row for rows, _ in self.held.values() for row in rows), *others]
+        if len(self._free) + len(self._taken) != self.blocks or sorted(listed) != sorted(self._taken):
+            held = f"{len(self._free)} rows free, {len(self._taken)} taken, {self.blocks} in all"
+            raise ledger.LedgerError(f"host pool: {held}; {len(listed)} are held by somebody")
 
 
 def fill(pool: BlockPool, blocks: list[int], contents: Tensor) -> None:
@@ -121,14 +122,18 @@ def swap_out(cache: KVCache, host: HostPool, sequence: Sequence) -> int:
     """Moves a sequence's keys and values to the host; returns how many blocks that freed.
 
     Blocks that others hold too are copied as well and stay theirs: what comes back is the sequence's own.
-    Raises SwapError, and has changed nothing, when it holds nothing or the host is full.
+    Raises SwapError, and has changed nothing, when it holds nothing or the host is full; CacheError for a sequence of another
+    cache.
     """
     if not sequence.blocks or sequence.released:
         raise SwapError(
             f"sequence {sequence.id} holds no blocks: it was released or swapped out before; there is nothing to swap"
         )
+    cache.refuse_strangers(sequence)
     before, needed = cache.pool.free, blocks_for(sequence.length, cache.pool.block_tokens)
     rows = host.store(cache.pool, sequence.blocks[:needed])
+    stale, _ = host.held.pop(sequence.id, ([], 0))  # of an earlier swap, after which it was computed anew
+    host.give(stale)
     host.held[sequence.id] = (rows, sequence.length)
     cache.release(sequence)
     return cache.pool.free - before
@@ -138,6 +143,9 @@ def swap_in(cache: KVCache, host: HostPool, sequence: Sequence) -> None:
     """Brings a swapped-out sequence back, into new blocks. Raises PoolError, having changed nothing, if they are too few."""
     if sequence.id not in host.held:
         raise SwapError(f"sequence {sequence.id} is not in this host pool; swap it out first")
+    if sequence.blocks:
+        raise SwapError(f"sequence {sequence.id} has {len(sequence.blocks)} blocks: it was computed anew; release it first")
+    host.refuse_other(cache.pool)
     rows, length = host.held[sequence.id]
     blocks = cache.pool.take(len(rows))
     fill(cache.pool, blocks, host.read(rows))
@@ -157,7 +165,7 @@ def recompute(model: Decoder, cache: KVCache, sequence: Sequence) -> Tensor:
         try:
             return model.prefill(cache, sequence, missing)
         except ValueError:
-            sequence.released = True
+            cache.release(sequence)  # blocks too, which `prefill` leaves as room where computing fails
             raise
     return model.prefill(cache, sequence, missing)
 
@@ -175,7 +183,16 @@ class PreemptionCosts:
     @property
     def cheaper(self) -> str:
         """ "swap" or "recompute"."""
-        return "swap" if self.swap_s <= self.recompute_s else "recompute"
+        return cheaper(self.swap_s, self.recompute_s)
+
+
+def cheaper(swap_s: float, recompute_s: float) -> str:
+    """The way that takes less time: "swap" (out and in again) or "recompute".
+
+    >>> cheaper(1.0, 2.0), cheaper(2.0, 1.0)
+    ('swap', 'recompute')
+    """
+    return "swap" if swap_s <= recompute_s else "recompute"
 
 
 def measure_costs(model: Decoder, tokens: int, block_tokens: int, repeats: int = 5) -> PreemptionCosts:
@@ -192,19 +209,5 @@ def measure_costs(model: Decoder, tokens: int, block_tokens: int, repeats: int =
         cache.release(sequence)
         recompute(model, cache, sequence)
 
-    swap_s, recompute_s = (_median_seconds(way, repeats, cache.pool.device) / tokens for way in (swap, compute))
+    swap_s, recompute_s = (median_seconds(cache.pool.device, way, repeats) / tokens for way in (swap, compute))
     return PreemptionCosts(tokens, swap_s, recompute_s)
-
-
-def _median_seconds(act: Callable[[], None], repeats: int, device: torch.device) -> float:
-    def once() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        act()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    once()
-    return statistics.median(once() for _ in range(repeats))

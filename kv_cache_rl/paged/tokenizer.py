@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kv_cache_rl.paged.checkpoint import CheckpointError
+
 
 class Tokenizer(Protocol):
     """What a decoder needs to read and write text."""
@@ -36,8 +38,11 @@ class FileTokenizer:
         try:
             from tokenizers import Tokenizer as Library
         except ImportError as missing:
-            raise ValueError(f"{path}: reading it needs the tokenizers package; pip install tokenizers") from missing
-        self._library = Library.from_file(str(path))
+            raise CheckpointError(f"{path}: reading it needs the tokenizers package; pip install tokenizers") from missing
+        try:
+            self._library = Library.from_file(str(path))
+        except Exception as wrong:  # the library raises nothing narrower
+            raise CheckpointError(f"{path}: {wrong}; download the tokenizer again") from wrong
 
     def encode(self, text: str) -> list[int]:
         return self._library.encode(text, add_special_tokens=False).ids

@@ -84,7 +84,8 @@ def _merge_kernel(
     weights = tl.exp(lse - tl.max(lse, 0))
     inside = (split[:, None] < splits) & (dim[None, :] < DIM)
     parts = tl.load(partial + row[:, None] * DIM + dim[None, :], mask=inside, other=0.0)
-    merged = tl.sum(parts * weights[:, None], 0) / tl.sum(weights, 0)
+    # Triton declares what a reduction returns as a tuple; of one tensor it is a tensor.
+    merged = tl.sum(parts * weights[:, None], 0) / tl.sum(weights, 0)  # pyrefly: ignore[unsupported-operation]
     tl.store(out + (sequence * tl.num_programs(1) + head) * DIM + dim, merged, mask=dim < DIM)
 
 

@@ -31,6 +31,10 @@ def lab(monkeypatch, tmp_path):
     monkeypatch.setattr("kv_cache_rl.sim.hierarchy.spec.CALIBRATIONS", calibrations.CALIBRATIONS)
     (tmp_path / "lab.json").write_text(json.dumps(replace(LAB, name="from-file").to_json()))
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    broken = LAB.to_json()
+    broken["link"] = {**broken["link"], "one_way": None}
+    (tmp_path / "null.json").write_text(json.dumps(broken))
 
 
 def test_the_literature_is_the_default_and_a_name_or_a_file_takes_its_place(kv, lab):
@@ -55,6 +59,8 @@ def test_the_literature_is_the_default_and_a_name_or_a_file_takes_its_place(kv, 
         ("labb", "there is no calibration 'labb'; did you mean lab?"),
         ("nothing.json", "nothing.json: there is no such file"),
         ("broken.json", "broken.json: is not JSON"),
+        ("deep.json", "deep.json: is not JSON"),
+        ("null.json", "null.json.link: one_way is None, expected a number above 0"),
     ],
 )
 def test_what_is_no_calibration_is_refused(kv, lab, name, words):

@@ -119,3 +119,46 @@ def test_an_unknown_name_or_scheme_lists_the_known_ones():
         calibration_named("lab")
     with pytest.raises(CalibrationError, match="calibration 'mine' has no 'fp8'; use one of fp16, int8"):
         MINE.scheme("fp8")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        ("schemes.int8.multiplier", None, "f.schemes.int8: multiplier is None, expected a number of 0 or more"),
+        ("schemes.int8.multiplier", 10**400, "expected a number of 0 or more"),
+        ("schemes.int8.decode_s_per_byte", None, "decode_s_per_byte is None"),
+        ("schemes.fp16.multiplier", 0.5, "f.schemes.fp16: multiplier must be 1"),
+        ("link.one_way", None, "f.link: one_way is None, expected a number above 0"),
+        ("link.both_ways", 0, "f.link: both_ways is 0, expected a number above 0"),
+        ("link.name", 5, "f.link: name is 5, expected a name"),
+        ("hardware.prefill_c1_s", None, "f.hardware: prefill_c1_s is None"),
+        ("hardware.gpus", True, "f.hardware: gpus is True, expected a whole number of 1 or more"),
+        ("model.layers", 0, "f.model: layers is 0, expected a whole number of 1 or more"),
+        ("model.layers", 2.5, "f.model: layers is 2.5, expected a whole number"),
+        ("name", None, "f: name is None, expected a text"),
+        ("name", " ", "f: name is ' ', expected a text"),
+        ("source", [1], "f: source is [1], expected a text"),
+        ("notes", [1, 2], "f: notes is [1, 2], expected an object"),
+    ],
+)
+def test_a_value_that_is_no_measurement_is_refused_with_the_field_and_the_remedy(place, value, words):
+    data = json.loads(json.dumps(MINE.to_json()))
+    *above, last = place.split(".")
+    part = data
+    for key in above:
+        part = part[key]
+    part[last] = value
+    with pytest.raises(CalibrationError) as refused:
+        Calibration.from_json(data, "f")
+    assert words in str(refused.value)
+    assert len(str(refused.value)) < 300 and "kv-cache-rl paged calibrate --out" in str(refused.value)
+
+
+def test_what_was_not_measured_may_be_null_or_absent():
+    data = json.loads(json.dumps(MINE.to_json()))
+    data |= {"link": None, "hardware": None, "model": None}
+    data["schemes"]["int8"] |= {"kl": None, "encode_s_per_byte": None}
+    del data["notes"]
+    found = Calibration.from_json(data)
+    assert found.link is found.hardware is found.model is found.schemes["int8"].kl is None
+    assert found.notes == {}

@@ -77,6 +77,12 @@ def test_bad_input_under_the_seeds_names_is_refused_and_changes_nothing():
         BlockAllocator(4, 0, 32)
     with pytest.raises(AttentionError, match="32 hidden numbers over 5 heads"):
         PagedAttention(32, 5, 4)
+    for sizes in ((0, 1, 4), (8, 2, 0), (-8, 2, 4)):
+        with pytest.raises(AttentionError, match="both are at least 1"):
+            PagedAttention(*sizes)
+    for shape in ((2, 3, 32), (3, 32), (1, 3, 31)):
+        with pytest.raises(AttentionError, match=r"query has shape .*, not \[1, t, 32\]: a cache is one sequence's"):
+            layer.forward_paged(torch.randn(shape), cache)
     with pytest.raises(CacheError, match="a cache of blocks of 8 tokens of 32 numbers on an allocator of 4 tokens of 32 numbers"):
         PagedKVCache(8, 32, allocator)
     with pytest.raises(PoolError, match="3 exact blocks asked for, 2 of 2 are free"):

@@ -12,6 +12,7 @@ from kv_cache_rl.core.geometry import bytes_per_token
 from kv_cache_rl.paged import calibrate as calibrating
 from kv_cache_rl.paged.calibrate import (
     Moves,
+    Seconds,
     calibrate,
     fitted,
     geometry_of,
@@ -112,3 +113,21 @@ def test_seconds_are_those_of_each_act_in_turn():
     done = []
     found = seconds_of(torch.device("cpu"), lambda: done.append(1), lambda: done.append(sum(range(2_000_000))))
     assert len(found) == 2 and done[0] == 1 and found[1] > found[0] >= 0
+
+
+def test_every_measured_number_lands_where_it_belongs(model, monkeypatch):
+    """Seconds that are made up: encode apart from decode, and a link of so many bytes of the cache's own dtype."""
+    monkeypatch.setattr(calibrating, "scheme_seconds", lambda *_: Seconds(0.5, 3e-6, 7e-6))
+    copied = 2e-3 + np.array([100, 1000, 2000]) * 1e-6
+    moves = Moves((100, 1000, 2000), tuple(copied), tuple(copied / 2), (0.1, 1.0, 2.0))
+    monkeypatch.setattr(calibrating, "move_seconds", lambda *_: moves)
+    found = calibrate(model, torch.randint(64, (260,)).tolist(), "mine", "a test", 2, 130, 16, 1)
+    layers, heads, dim = model.geometry.layers, model.geometry.kv_heads, model.geometry.head_dim
+    numbers = 2 * layers * heads * dim
+    for name in SCHEMES:
+        scheme = found.schemes[name]
+        assert scheme.multiplier == 0.5
+        assert scheme.encode_s_per_byte == pytest.approx(3e-6 / (2 * numbers))
+        assert scheme.decode_s_per_byte == pytest.approx(7e-6 / (2 * numbers))
+    assert found.link.one_way == pytest.approx(4 * numbers / 1e-6), "float32: 4 bytes a number"
+    assert found.link.latency_s == pytest.approx(2e-3)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from decoders import decoder
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from schedules import REQUESTS, filled, room_for, stepped
 
@@ -22,6 +22,7 @@ ASKED = [(9, 14, False), (21, 9, True), (13, 10, False), (24, 12, True), (17, 12
     host=st.sampled_from([None, 2, 9, 40]),
     again=st.booleans(),
 )
+@example(asked=[(1, 1, False)], block_tokens=1, spare=0, host=None, again=True)
 @settings(max_examples=40, deadline=None)
 def test_the_labs_replay_repeats_every_hit_swap_and_eviction_of_the_run(asked, block_tokens, spare, host, again):
     way = "swap" if host else "recompute"
@@ -30,7 +31,7 @@ def test_the_labs_replay_repeats_every_hit_swap_and_eviction_of_the_run(asked, b
     )
     if again:  # what earlier requests left behind is found by later ones
         for request in list(scheduler.requests):
-            scheduler.add([*request.prompt, *request.output][: scheduler.cache.pool.blocks * block_tokens - 2], 2)
+            scheduler.add([*request.prompt, *request.output][: max(1, scheduler.cache.pool.blocks * block_tokens - 2)], 2)
         stepped(scheduler)
     assert replayed(captured(scheduler), scenario_of(scheduler)) == counts_of(scheduler)
 

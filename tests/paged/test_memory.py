@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.memory import (
     LONGEST,
     RESERVATIONS,
@@ -27,7 +28,7 @@ def test_requests_have_the_means_of_the_paper_and_fit(trace):
         assert sum(column) / len(column) == pytest.approx(mean, rel=0.03)
         assert min(column) >= 1
     assert max(map(sum, requests)) <= LONGEST
-    assert requests_like(trace, 50, 1) == requests[:50] or requests_like(trace, 50, 1) == requests_like(trace, 50, 1)
+    assert requests_like(trace, 50, 1) == requests_like(trace, 50, 1) != requests_like(trace, 50, 2)
 
 
 @given(requests=REQUESTS, block=st.sampled_from([1, 7, 16, 64]))
@@ -84,3 +85,24 @@ def test_a_beam_of_one_shares_nothing_and_wider_ones_share_their_prompt():
     saved = [beam_sharing(model, text, requests, width).saved for width in (2, 4)]
     assert 0.2 < saved[0] < saved[1] < 1
     assert beam_sharing(model, text, requests, 4).copies_per_token > 0
+
+
+@pytest.mark.parametrize(
+    ("requests", "memory", "name", "words"),
+    [
+        ([(3000, 3000)], 4096, "paged", "a request of 3000 . 3000 tokens never fits a memory of 4096, paged; enlarge it"),
+        ([(15, 1)] * 3, 16, "paged", "a request of 15 . 1 tokens never fits a memory of 16"),
+        ([(3, 3)], 1024, "contiguous, longest", "never fits a memory of 1024, contiguous, longest"),
+        ([(3, 3)], 1024, "page", "there is no layout 'page'; use one of paged, contiguous, longest"),
+        ([(3, 3)], 1024, "paged", "holds all 1 requests at once; give more, or less memory"),
+    ],
+)
+def test_a_memory_that_nothing_can_be_learnt_from_is_refused(requests, memory, name, words):
+    with pytest.raises(RequestError, match=words):
+        occupancy(requests, memory, name)
+
+
+def test_a_text_that_runs_out_of_prompts_is_refused():
+    model = decoder()
+    with pytest.raises(RequestError, match="40 tokens of text for prompts of 41 in all; give a longer text"):
+        beam_sharing(model, prompt(model, 40), [(30, 2), (11, 2)], 2)

@@ -195,3 +195,60 @@ def test_a_checkpoint_brings_its_own_tokenizer(folder):
     tokenizer = Decoder.load(folder).tokenizer
     assert tokenizer.encode("a mill burns") == [0, 1, 2]
     assert tokenizer.decode([0, 1]) == "a mill"
+
+
+SCALED = {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}
+SCALED |= {"original_max_position_embeddings": 32}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": "2"}, "num_hidden_layers is '2', not a whole number"),
+        ({"num_hidden_layers": 2.0}, "num_hidden_layers is 2.0, not a whole number"),
+        ({"num_hidden_layers": True}, "num_hidden_layers is True, not a whole number"),
+        ({"num_attention_heads": None}, "'num_attention_heads' is missing"),
+        ({"num_attention_heads": 0, "head_dim": None}, "heads is 0; give at least 1"),
+        ({"num_key_value_heads": 0}, "kv_heads is 0; give at least 1"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is '1e-5', not a finite number"),
+        ({"rms_norm_eps": 0}, "norm_eps is 0.0; give a finite number above 0"),
+        ({"rope_parameters": [1]}, r"rope_parameters is \[1\], not an object"),
+        ({"rope_parameters": {"rope_theta": "a"}}, "rope_theta is 'a', not a finite number"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta is 0.0; give a finite number above 0"),
+        ({"rope_parameters": {"rope_theta": 10**400}}, "rope_theta is 10+, not a finite number"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "'factor' is missing"),
+        ({"rope_parameters": SCALED | {"factor": "x"}}, "factor is 'x', not a finite number"),
+        ({"rope_parameters": SCALED | {"high_freq_factor": 1}}, "the first bound below the second"),
+        ({"name": [1]}, r"name is \[1\], not a text"),
+        ({"model_type": [1]}, r"model_type \[1\]; this decoder runs"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings is 'false', not true or false"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, which this decoder does not compute"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
+    ],
+    ids=str,
+)
+def test_a_field_of_another_kind_is_named(folder, change, message):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=message):
+        read_geometry(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b"[1]", "config.json: holds a list, not an object"),
+        ("config.json", b"\xff\xfe\x00", "config.json: not JSON"),
+        ("config.json", b"[" * 100_000, "config.json: not JSON"),
+        ("model.safetensors.index.json", b"{", "index.json: not JSON"),
+        ("model.safetensors.index.json", b"{}", "index.json: 'weight_map' is missing"),
+        ("model.safetensors.index.json", b'{"weight_map": [1]}', r"weight_map is \[1\], not an object"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": 1}}', "a is 1, not a text"),
+        ("tokenizer.json", b"{", "tokenizer.json: .*(download the tokenizer again|pip install tokenizers)"),
+    ],
+    ids=str,
+)
+def test_a_broken_file_of_the_checkpoint_is_named(folder, name, content, message):
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        Decoder.load(folder)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from decoders import decoder, prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -212,6 +213,34 @@ def test_nothing_changes_where_values_cannot_be_quantised_or_the_store_is_full()
     cache.check()
 
 
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda b: [b[0], b[0], b[1], b[2]],
+        lambda b: [b[0], b[1], b[2], b[3]] * 2,
+        lambda b: [60, 61, 62, 63],
+        lambda b: [-1, b[1], b[2], b[3]],
+        lambda b: [b[3], b[1], b[2], b[0]],
+        lambda b: [b[0], b[1], b[4], b[5]],
+        lambda b: b[9:],
+    ],
+    ids=["one twice", "a group twice", "free", "negative", "out of order", "with a gap", "the one being written"],
+)
+def test_blocks_that_are_not_full_neighbours_held_by_somebody_are_refused(pick):
+    cache, sequence, k, _ = filled()  # 200 tokens: the thirteenth block is being written
+    with pytest.raises(QuantError, match=r"do not follow each other, full, in any sequence|give each once"):
+        quantise_blocks(cache, pick(sequence.blocks))
+    cache.check()
+    assert cache.pool.stored == 0 and torch.equal(read(cache, sequence, 0)[0], k[0])
+
+
+def test_a_sequence_of_another_cache_is_not_quantised():
+    (cache, *_), (_, stranger, *_) = filled(), filled()
+    with pytest.raises(CacheError, match="blocks of another cache"):
+        quantise_filled(cache, stranger)
+    assert cache.pool.stored == 0
+
+
 def test_room_in_the_store_comes_back():
     cache, sequence, *_ = filled(rows=12)
     for _ in range(5):
@@ -232,3 +261,18 @@ def test_a_pool_without_a_store_says_how_to_get_one():
         quantise_blocks(cache, [0])
     with pytest.raises(QuantError, match=r"pool\.attach"):
         quantise_filled(cache, Sequence())
+
+
+def test_decoding_a_batch_of_which_one_cannot_grow_changes_none():
+    model = decoder(head_dim=32)
+    cache, sequences = model.new_cache(20, 16), [Sequence(), Sequence()]
+    for sequence, length in zip(sequences, (9, 64), strict=True):
+        model.prefill(cache, sequence, prompt(model, length))
+    cache.pool.attach(QuantisedBlocks(cache.pool, 4, 8))
+    assert quantise_filled(cache, sequences[1]) == 4
+    sequences[1].length = 62  # as if its last block were being written
+    del sequences[1].tokens[62:]
+    with pytest.raises(CacheError, match="would write into block 23, which is quantised"):
+        model.decode(cache, sequences, [1, 2])
+    assert [sequence.length for sequence in sequences] == [9, 62]
+    cache.check()

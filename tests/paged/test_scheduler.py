@@ -13,7 +13,7 @@ from kv_cache_rl.paged.block_pool import PoolError
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.decoding import sample
 from kv_cache_rl.paged.scheduler import Scheduler
-from kv_cache_rl.paged.swap import PreemptionCosts
+from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, SwapError
 
 
 @pytest.mark.parametrize("way", ["swap", "recompute"])
@@ -78,9 +78,9 @@ def test_throughput_counts_every_token_that_was_decoded_and_none_else(asked, spa
 def test_the_tokens_computed_are_those_reported(monkeypatch):
     """Every token that goes through the model is a prompt's, a generated one's or a recomputed one's; the last are never fed."""
     model, fed = decoder(0), []
-    run = type(model)._run
+    run = type(model).run
     monkeypatch.setattr(
-        type(model), "_run", lambda self, ids, *rest, **more: fed.append(ids.numel()) or run(self, ids, *rest, **more)
+        type(model), "run", lambda self, ids, *rest, **more: fed.append(ids.numel()) or run(self, ids, *rest, **more)
     )
     asked = [(9, 14, False), (13, 10, False), (9, 12, True), (21, 9, True)]
     for host in (None, 3, 40):
@@ -161,6 +161,7 @@ def test_requests_may_come_while_others_run():
         (lambda s: s.add([1] * 30, 12), "a prompt of 30 and 12 new tokens need 11 blocks, the pool has 10; ask for fewer tokens"),
         (lambda s: s.add([], 3), "a prompt of 0 tokens and 3 to generate"),
         (lambda s: s.add([1], 0), "a prompt of 1 tokens and 0 to generate"),
+        (lambda s: s.add([1], 1.5), r"1\.5 tokens to generate; give a whole number"),
         (lambda s: s.add([1], 3, seed=1, temperature=-1.0), "a temperature of -1.0; give a finite one above 0"),
         (lambda s: s.add([99], 3), "run from 99 to 99; use whole numbers from 0 to 39"),
         (lambda s: Scheduler(s.model, s.cache, preempt="drop"), "preempt 'drop': use swap or recompute"),
@@ -200,6 +201,82 @@ def test_an_error_while_computing_leaves_the_books_balanced_and_the_requests_in_
     weight.copy_(good)
     for request in stepped(scheduler).requests:
         assert request.output == dense_greedy(model, request.prompt, request.most)
+
+
+def with_a_poisoned_token(token=7):
+    """A decoder that computes NaN wherever it is fed that token (not tied: its logits are finite), and the healthy one."""
+    model, healthy = decoder(0, tied=False), decoder(0, tied=False)
+    model.weights["model.embed_tokens.weight"][token] = torch.nan
+    return model, healthy
+
+
+def test_a_prompt_that_cannot_be_computed_holds_up_nobody_for_good():
+    model, healthy = with_a_poisoned_token()
+    scheduler = scheduled(model, 40, 4)
+    running = scheduler.add([1, 2, 3], 4)
+    scheduler.step()
+    ahead, bad, behind = (scheduler.add(tokens, 3) for tokens in ([4, 5, 6, 8, 9], [1, 7, 2], [3, 2, 1, 4]))
+    for tokens in (1, 2):
+        with pytest.raises(ValueError, match="holds NaN or infinity") as raised:
+            scheduler.step()
+        assert raised.value.__notes__ == [f"request {bad.number} cannot be computed; mend the cause, or cancel it"]
+        scheduler.check()
+        assert [len(r.output) for r in (running, ahead, bad, behind)] == [1 + tokens, tokens, 0, tokens]
+    scheduler.cancel(bad)
+    scheduler.check()
+    stepped(scheduler)
+    for request in (running, ahead, behind):
+        assert request.finished and request.output == dense_greedy(healthy, request.prompt, request.most)
+    assert scheduler.report().finished == 3 and not bad.finished
+    scheduler.clear()
+    assert scheduler.cache.pool.free == 40
+
+
+def test_a_batch_of_which_one_cannot_be_computed_is_computed_one_by_one():
+    model, healthy = with_a_poisoned_token()
+    scheduler = scheduled(model, 40, 4)
+    first, bad, last = (scheduler.add([at, at + 1, at + 2], 5) for at in (1, 10, 20))
+    scheduler.step()
+    bad.sequence.tokens[-1] = 7
+    with pytest.raises(ValueError, match="holds NaN or infinity") as raised:
+        scheduler.step()
+    scheduler.check()
+    assert raised.value.__notes__ == ["request 1 cannot be computed; mend the cause, or cancel it"]
+    assert [len(request.output) for request in (first, bad, last)] == [2, 1, 2]
+    scheduler.cancel(bad)
+    stepped(scheduler)
+    for request in (first, last):
+        assert request.output == dense_greedy(healthy, request.prompt, 5)
+
+
+@pytest.mark.parametrize("host", [None, 40])
+def test_a_cancelled_request_gives_its_room_to_others_wherever_it_was(host):
+    model = decoder(0)
+    scheduler = filled(model, [(9, 14, False)] * 5, 12, 4, host, preempt="swap" if host else "recompute")
+    while not any(request.preemptions for request in scheduler.waiting):
+        scheduler.step()
+    gone = [scheduler.running[0], scheduler.waiting[0], scheduler.waiting[-1]]
+    kept = [request for request in scheduler.requests if request not in gone]
+    said = [list(request.output) for request in gone]
+    for request in gone:
+        scheduler.cancel(request)
+        scheduler.check()
+    stepped(scheduler)
+    assert [request.output for request in gone] == said and scheduler.report().finished == len(kept)
+    assert [request.output for request in kept] == [dense_greedy(model, r.prompt, r.most) for r in kept]
+    assert [event.request for event in scheduler.events if event.kind == "cancelled"] == [request.number for request in gone]
+    for request in (gone[0], kept[0], scheduled(model, 4, 4).add([1], 2)):
+        with pytest.raises(ValueError, match=f"request {request.number} neither waits nor runs here"):
+            scheduler.cancel(request)
+    scheduler.clear()
+    assert scheduler.cache.pool.free == 12
+
+
+def test_a_host_pool_for_another_pool_is_refused_before_anything_runs():
+    model = decoder(0)
+    for options in ({"preempt": "swap"}, {}):
+        with pytest.raises(SwapError, match="build the host pool for this pool"):
+            Scheduler(model, model.new_cache(6, 4), HostPool(model.new_cache(6, 8).pool, 5), **options)
 
 
 def test_a_page_in_use_never_gives_way():

@@ -195,11 +195,23 @@ def test_bytes_are_those_of_the_tensors():
     assert host.nbytes == host.rows.numel() * 4 == 20 * cache.pool.block_nbytes
 
 
-def test_the_cheaper_way_is_the_one_that_took_less_time():
+def test_the_cheaper_way_is_the_one_that_took_less_time(monkeypatch):
     assert PreemptionCosts(100, 1e-6, 2e-6).cheaper == "swap"
     assert PreemptionCosts(100, 3e-6, 2e-6).cheaper == "recompute"
-    costs = measure_costs(decoder(0, layers=4, width=64), 128, 16, repeats=3)
-    assert 0 < costs.swap_s < costs.recompute_s, "copying 128 tokens takes less time than computing them in 4 layers"
+    model, told = decoder(0), []
+    run, seconds = type(model).run, iter((256.0, 512.0))
+    monkeypatch.setattr(
+        type(model), "run", lambda self, ids, *rest, **more: told.append(len(ids)) or run(self, ids, *rest, **more)
+    )
+
+    def measured(device, act, repeats):
+        told.append(repeats)
+        act()
+        return next(seconds)
+
+    monkeypatch.setattr("kv_cache_rl.paged.swap.median_seconds", measured)
+    assert measure_costs(model, 128, 16, repeats=3) == PreemptionCosts(128, 2.0, 4.0)
+    assert told == [128, 3, 3, 128], "swapping computes nothing, recomputing all 128 tokens once"
 
 
 def test_filling_writes_all_layers():

@@ -53,7 +53,7 @@ def calibration_at(text: str) -> str:
         return choose("calibration", text, CALIBRATIONS)
     try:
         return register(Calibration.from_json(json.loads(path.read_text(encoding="utf-8")), text))
-    except (json.JSONDecodeError, UnicodeDecodeError) as broken:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as broken:
         raise BadInput(f"{text}: is not JSON ({broken}); make one with kv-cache-rl paged calibrate --out {text}") from None
     except CalibrationError as wrong:
         raise BadInput(str(wrong)) from None

@@ -11,7 +11,7 @@ from kv_cache_rl.cli.bench import number
 from kv_cache_rl.cli.failures import FAILED, BadInput, choose
 from kv_cache_rl.cli.hierarchy.options import Bar, names_of, plain_table
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens
+from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens, probe
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.figures import Figure
@@ -79,6 +79,7 @@ def run_bench(
     from kv_cache_rl.paged.figures import PARTS, Setup, run_parts
 
     parts = [choose("part", name, PARTS) for name in names_of(part) or PARTS]
+    probe(outdir / RESULTS)
     setup = Setup(decoder, load_tokens(decoder, None, TEXT_TOKENS), seed, fast)
     figures: list[Figure] = []
     data: dict[str, dict] = {}
@@ -90,7 +91,6 @@ def run_bench(
             bar(len(data), len(parts))
     machine = machine_facts()
     files = [str(path) for path in drawn(data, outdir, headless)]
-    outdir.mkdir(parents=True, exist_ok=True)
     head = {"model": decoder.geometry.name, "seed": seed, "fast": fast, "machine": machine}
     report = {**head, "figures": [figure.to_json() for figure in figures], "data": data}
     (outdir / RESULTS).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import typer
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import Bar, plain_table
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.paged.options import Model, Seed, Text, load_model, load_tokens
+from kv_cache_rl.cli.paged.options import Model, Seed, Text, load_model, load_tokens, probe
 
 if TYPE_CHECKING:
     from kv_cache_rl.core.calibration import Calibration
@@ -64,6 +64,8 @@ def run_calibrate(
         raise BadInput(f"{out} is a folder; give a file")
     if name == "literature" or not name.strip():
         raise BadInput(f"--name {name!r}: the literature's profile stays what it is; give another name")
+    if out is not None:
+        probe(out)
     from kv_cache_rl.cli.measure import machine_facts
 
     decoder = load_model(model)
@@ -83,7 +85,6 @@ def run_calibrate(
     data = found.to_json()
     data["notes"] |= {"machine": machine}
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if as_json:
         print_json(data)

@@ -26,6 +26,10 @@ def run_generate(
     """
     if samples and beams:
         raise BadInput("--samples and --beams are two ways to decode; give one")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise BadInput("the prompt is not UTF-8 text; give one without stray bytes") from None
     decoder = load_model(model)
     ids = decoder.tokenizer.encode(prompt)
     if not ids:

@@ -1,5 +1,6 @@
 """Options that the paged commands share, and the model and text they name."""
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,21 +12,39 @@ if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
 
 Model = Annotated[Path | None, typer.Option(help="Folder with a Llama-family checkpoint; default: the small model shipped.")]
-Seed = Annotated[int, typer.Option(help="Draws lengths, random tensors and samples.", min=0)]
+Seed = Annotated[int, typer.Option(help="Draws lengths, random tensors and samples.", min=0, max=2**63 - 1)]
 Text = Annotated[Path | None, typer.Option(help="Text file the model was not trained on; default: the held-out tales.")]
+
+BYTES = 256
+
+
+def probe(path: Path) -> None:
+    """Makes the folders of a file that is to be written, and raises OSError where it cannot be: before anything is measured."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.open("ab").close()
+    else:
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def load_model(folder: Path | None) -> "Decoder":
-    """The decoder, torch set to one thread so that numbers compare. Raises BadInput where torch is missing."""
+    """The decoder, torch set to one thread so that numbers compare. Raises BadInput where torch or its tokenizer is missing."""
     try:
         from kv_cache_rl.paged.calibrate import one_thread
         from kv_cache_rl.paged.model import Decoder
+        from kv_cache_rl.paged.tokenizer import ByteTokenizer
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.startswith("kv_cache_rl"):
             raise
         raise BadInput(f"paged attention needs {missing.name}; pip install 'kv-cache-rl[torch]'") from None
     one_thread()
-    return Decoder.load(folder)
+    model = Decoder.load(folder)
+    if isinstance(model.tokenizer, ByteTokenizer) and model.geometry.vocab != BYTES:
+        raise BadInput(
+            f"{folder} has no tokenizer.json and {model.geometry.vocab} tokens, bytes would need {BYTES}; "
+            "put the checkpoint's tokenizer.json beside its config.json"
+        )
+    return model
 
 
 def load_tokens(model: "Decoder", path: Path | None, least: int) -> list[int]:

@@ -1,0 +1,72 @@
+"""What a scheduler is asked, what it decides, and what it reports: values without behaviour of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.residency import Page
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A prompt and what has become of it."""
+
+    number: int
+    prompt: list[int]
+    most: int
+    """Tokens to generate at most."""
+    stop: int | None
+    generator: torch.Generator | None
+    temperature: float
+    sequence: Sequence
+    pages: list[Page] = field(default_factory=list)
+    computed: int = 0
+    """Tokens whose K/V its pages hold, while it does not run."""
+    preemptions: int = 0
+    finished: bool = False
+
+    @property
+    def output(self) -> list[int]:
+        """Tokens generated so far."""
+        return self.sequence.tokens[len(self.prompt) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something the scheduler decided: a request was "admitted", "preempted", "resumed", "finished" or "cancelled"."""
+
+    step: int
+    kind: str
+    request: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a scheduler has done so far."""
+
+    steps: int
+    finished: int
+    decoded: int
+    """Tokens generated; a token computed again counts no second time, a prompt's not at all."""
+    prefilled: int
+    """Prompt tokens computed for the first time."""
+    reused: int
+    """Prompt tokens found computed, by other requests."""
+    recomputed: int
+    """Tokens computed again because their pages were dropped."""
+    preemptions: int
+    swapped_in: int
+    """Pages."""
+    swapped_out: int
+    evictions: int
+    drops: int
+    seconds: float
+    """Wall time inside `step`."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Generated tokens per second."""
+        return self.decoded / self.seconds if self.seconds else 0.0
