@@ -52,7 +52,7 @@ def test_compare_prints_means_and_paired_differences(kv):
     said = kv("stability", "compare", "--task", "easy", "--seeds", "2", "--workers", "1", "--json")
     assert said.code == 0, said.err
     rows = {row["agent"]: row for row in said.json["rows"]}
-    assert list(rows) == ["stability", "watermark_80", "watermark_90", "watermark_95"]
+    assert list(rows) == ["stability", "watermark_80", "watermark_90", "watermark_95", "lru"]
     for name, row in rows.items():
         difference = row["score_controller_minus_this"]
         if name == "stability":
