@@ -19,8 +19,9 @@ from kv_cache_rl.sim.serving.spec import Scenario, ServingError, whole
 from kv_cache_rl.sim.serving.state import ALIVE, ARRIVED, Columns, State, new_state
 
 MOST = 1 << 20
-WORTH_A_THREAD = 32
-"""Servers below which handing a share to another thread takes longer than stepping it."""
+WORTH_A_THREAD = 128
+"""Servers below which handing a share to another thread takes longer than stepping it. Measured: 128 servers go 1.5 times faster
+on one thread than on two, 256 go 1.35 times faster on two."""
 
 
 class ServingVectorEnv(gymnasium.vector.VectorEnv):

@@ -41,7 +41,8 @@ def test_a_batch_gives_the_same_trajectories_as_single_environments_through_auto
     assert ends > 10, "no autoreset was compared"
 
 
-def test_the_result_does_not_depend_on_the_number_of_threads():
+def test_the_result_does_not_depend_on_the_number_of_threads(monkeypatch):
+    monkeypatch.setattr("kv_cache_rl.gym.vector.WORTH_A_THREAD", 32)
     alone, together = (ServingVectorEnv(96, "hard", threads=n, ticks=100) for n in (1, 3))
     rng = np.random.default_rng(3)
     (_, info), _ = alone.reset(seed=1), together.reset(seed=1)

@@ -14,7 +14,7 @@ from kv_cache_rl.cli.hierarchy.options import Bar, names_of
 from kv_cache_rl.cli.options import AsJson, print_json
 
 PARTS = ("episode", "gym", "vector")
-SERVERS, THREADS = 128, 2
+SERVERS, THREADS = 256, 2
 """More servers are no faster (256) or slower (512): what a step touches outgrows the caches."""
 POLICIES = {"do_nothing": "no-op", "lru": "lru"}
 """Policy → what it is called."""
