@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 
 from kv_cache_rl.sim.hierarchy import bound_name, laboratory, lru_curve, min_hits, one_tier, run, workload
-from kv_cache_rl.sim.hierarchy.load import load_trace
+from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 
 POLICIES = ("lru", "lfu", "gdsf", "arc", "s3fifo", "sieve")
 

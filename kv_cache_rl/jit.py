@@ -13,11 +13,14 @@ from pathlib import Path
 
 import numba
 
+LAYERS = ("core", "theory", "policies", "sim", "search", "experiments", "agents", "gym")
+"""The layers that hold compiled code."""
+
 
 def _cache_folder() -> Path:
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in sorted(s for layer in ("core", "theory", "policies", "sim", "search") for s in (root / layer).rglob("*.py")):
+    for source in sorted(s for layer in LAYERS for s in (root / layer).rglob("*.py")):
         digest.update(source.relative_to(root).as_posix().encode())
         digest.update(source.read_bytes())
     base = os.environ.get("KV_CACHE_RL_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "kv-cache-rl")

@@ -1,12 +1,19 @@
-"""Trace files made on the spot, and the published ones where they are at hand."""
+"""Trace files made on the spot, and published traces and golden results where they are at hand."""
 
+import functools
 import gzip
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-PUBLISHED = Path(__file__).parents[1] / "../shared/traces"
+HERE = Path(__file__).parent
+PUBLISHED = HERE.parent / "../shared/traces"
+GOLDEN = HERE.parent / "../shared/golden/hierarchy"
+
+# Plain models and drivers that several folders of tests use.
+sys.path[:0] = [str(HERE / folder) for folder in ("sim/hierarchy", "sim/serving", "paged")]
 
 
 @pytest.fixture
@@ -34,3 +41,56 @@ def real():
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """golden(name) → the content of a golden file, or a skipped test that says where it was looked for."""
+
+    def read(name):
+        path = GOLDEN / f"{name}.json"
+        if not path.is_file():
+            pytest.skip(f"the golden results {name}.json are not under {GOLDEN.resolve()}: ../shared is absent")
+        return json.loads(path.read_text())
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def sweep():
+    """The 210 rows of the peer's default sweep as this project computes them."""
+    from kv_cache_rl.sim.hierarchy.peer.reproduce import sweep_rows
+
+    return sweep_rows()
+
+
+@pytest.fixture(scope="session")
+def ablation():
+    """The 198 rows of the peer's regret ablation as this project computes them."""
+    from kv_cache_rl.sim.hierarchy.peer.ablation import ablation_rows
+
+    return ablation_rows()
+
+
+@pytest.fixture(scope="session")
+def published(real):
+    """published(name, **options) → a published trace, loaded once, or a skipped test that says where it was looked for."""
+    from kv_cache_rl.sim.hierarchy.traces.load import load_trace
+
+    loaded = {}
+
+    def find(name, **options):
+        key = (name, *sorted(options.items()))
+        if key not in loaded:
+            loaded[key] = load_trace(real(name), **options)
+        return loaded[key]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def made():
+    """made(difficulty, index) → an unselected eviction scenario that no committed set holds."""
+    from kv_cache_rl.sim.eviction.generate import generate
+
+    return functools.cache(lambda difficulty, index: generate(difficulty, 4_242, "train", index))

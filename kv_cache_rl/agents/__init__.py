@@ -1,7 +1,7 @@
 """Decision makers for the serving world, behind one interface: ``act(observation, mask) -> int`` and ``reset(seed)``.
 
 Adding one is a factory and a line in `AGENTS`. Those in compiled form (all so far) also say which function and memory the
-compiled loop (`search.serving_rollout.play`) takes. The oracle needs copies of the server: `search.serving_oracle`.
+compiled loop (`search.serving.rollout.play`) takes. The oracle needs copies of the server: `search.serving.oracle`.
 """
 
 from collections.abc import Callable

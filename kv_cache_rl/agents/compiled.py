@@ -16,7 +16,7 @@ TABLE = "qlearning"
 
 @dataclass(slots=True)
 class CompiledAgent:
-    """An agent that plays compiled code: `which` and `memory` are what `search.serving_rollout.play` takes."""
+    """An agent that plays compiled code: `which` and `memory` are what `search.serving.rollout.play` takes."""
 
     name: str
     which: int

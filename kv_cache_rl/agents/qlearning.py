@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.search.serving_rollout import episode
+from kv_cache_rl.search.serving.rollout import episode
 from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.canaries import MEMORY, SEED, draw
 from kv_cache_rl.sim.serving.dynamics import act

@@ -5,22 +5,8 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
-from kv_cache_rl.cli import (
-    baselines,
-    bench,
-    evaluate,
-    export,
-    hierarchy,
-    landscape,
-    oracle,
-    paged,
-    replay,
-    report,
-    scenarios,
-    serve,
-    serving,
-    stability,
-)
+from kv_cache_rl.cli import hierarchy, paged, serving, stability
+from kv_cache_rl.cli.eviction import baselines, bench, evaluate, export, landscape, oracle, replay, report, scenarios, serve
 from kv_cache_rl.cli.failures import CommandGroup
 
 app = typer.Typer(

@@ -22,8 +22,8 @@ class Interrupted(Exception):
 def expected_errors() -> tuple[type[Exception], ...]:
     """The errors that are the user's to solve, each with a message written for them."""
     from kv_cache_rl.core.calibration import CalibrationError
-    from kv_cache_rl.search.journal import JournalError
-    from kv_cache_rl.search.workers import WorkerError
+    from kv_cache_rl.experiments.journal import JournalError
+    from kv_cache_rl.experiments.workers import WorkerError
     from kv_cache_rl.sim.eviction import ScenarioError
     from kv_cache_rl.sim.hierarchy.spec import HierarchyError
     from kv_cache_rl.sim.serving.spec import ServingError

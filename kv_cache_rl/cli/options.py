@@ -44,7 +44,7 @@ def select_scenarios(
 ) -> tuple["Scenario", ...]:
     """The scenarios of a committed set, or the windows cut from a trace. Raises BadInput where there are none."""
     if trace is not None:
-        from kv_cache_rl.search.sets import scenarios_from_trace
+        from kv_cache_rl.experiments.eviction.sets import scenarios_from_trace
 
         scenarios = scenarios_from_trace(Path(trace), difficulty=difficulty, num_examples=num_examples, seed=seed)
     else:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kv_cache_rl.reports.hierarchy.canvas import BLUE, GREY, INK, MARKERS, ORANGE, SERIES, VERMILION, style
+from kv_cache_rl.reports.canvas import BLUE, GREY, INK, MARKERS, ORANGE, SERIES, VERMILION, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

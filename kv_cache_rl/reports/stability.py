@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kv_cache_rl.reports.hierarchy import canvas
-from kv_cache_rl.reports.hierarchy.canvas import BLUE, GREY, INK, PALE, VERMILION, Sheet
+from kv_cache_rl.reports import canvas
+from kv_cache_rl.reports.canvas import BLUE, GREY, INK, PALE, VERMILION, Sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

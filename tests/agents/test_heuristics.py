@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from kv_cache_rl.agents import AGENTS, CANARIES, agent
 from kv_cache_rl.gym import ServingEnv
-from kv_cache_rl.search.serving_rollout import episode
+from kv_cache_rl.search.serving.rollout import episode
 from kv_cache_rl.sim.serving.heuristics import HEURISTICS
 from kv_cache_rl.sim.serving.observe import RICH
 from kv_cache_rl.sim.serving.seeds import agent_seed

@@ -10,8 +10,8 @@ import pytest
 
 from kv_cache_rl.agents import CANARIES, agent
 from kv_cache_rl.reports.statistics import mean_interval
-from kv_cache_rl.search.serving_oracle import solve
-from kv_cache_rl.search.serving_rollout import finish
+from kv_cache_rl.search.serving.oracle import solve
+from kv_cache_rl.search.serving.rollout import finish
 from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS, agent_seed

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from kv_cache_rl.search.serving_rollout import FOREVER, play
+from kv_cache_rl.search.serving.rollout import FOREVER, play
 from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, new_memory
 from kv_cache_rl.sim.serving.observe import RICH

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from kv_cache_rl.cli import app
-from kv_cache_rl.reports.outcome import from_report
-from kv_cache_rl.search.sets import scenarios_from_trace
+from kv_cache_rl.experiments.eviction.sets import scenarios_from_trace
+from kv_cache_rl.reports.eviction.outcome import from_report
 from kv_cache_rl.sim.eviction import (
     SYSTEM_PROMPT,
     TOOLS,

@@ -8,7 +8,7 @@ from kv_cache_eviction import evaluate
 from scripted_model import ERROR_500, calls, serving
 
 from kv_cache_rl.adapters.endpoint import serving as served_policies
-from kv_cache_rl.reports.outcome import Outcome
+from kv_cache_rl.reports.eviction.outcome import Outcome
 from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
 
 

@@ -1,4 +1,4 @@
-"""Plays the golden games; `python -m tests.golden` writes their results into eviction.json, and nothing else does."""
+"""Plays the golden games; `python -m tests.golden` writes their results into eviction/games.json, and nothing else does."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES, rollout
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.spec import dumps
 
-FILE = Path(__file__).with_name("eviction.json")
+FILE = Path(__file__).parent / "eviction" / "games.json"
 
 
 def game(difficulty: str, policy: str, seed: int = 11, split: str = "train", index: int = 0) -> dict:

@@ -9,7 +9,7 @@ import pytest
 from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES
 
 HERE = Path(__file__).parent
-GAMES = json.loads((HERE / "eviction.json").read_text())
+GAMES = json.loads((HERE / "eviction" / "games.json").read_text())
 game = runpy.run_path(str(HERE / "__main__.py"))["game"]
 
 

@@ -1,9 +1,4 @@
-"""Makes the modules beside the tests importable."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
+"""The shipped decoder."""
 
 import pytest
 

@@ -199,7 +199,7 @@ def test_a_geometry_that_cannot_be_is_refused(change, message):
 
 def test_cost_tables_count_the_bytes_that_the_pool_has():
     from kv_cache_rl.core.geometry import bytes_per_token
-    from kv_cache_rl.paged.calibrate import geometry_of
+    from kv_cache_rl.paged.measure.calibrate import geometry_of
 
     model = decoder(0)
     assert bytes_per_token(geometry_of(model), 4.0) * 4 == model.new_cache(1, 4).pool.block_nbytes

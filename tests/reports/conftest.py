@@ -2,7 +2,7 @@
 
 import pytest
 
-from kv_cache_rl.reports.outcome import from_report
+from kv_cache_rl.reports.eviction.outcome import from_report
 from kv_cache_rl.sim.eviction import DECIDERS, Episode, load_scenarios, play
 
 

@@ -46,7 +46,9 @@ class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
     def scenarios(self) -> tuple[Scenario, ...]:
         config = self.config
         if config.trace is not None:
-            from kv_cache_rl.search.sets import scenarios_from_trace  # the oracle, compiled: only for those who need it
+            from kv_cache_rl.experiments.eviction.sets import (
+                scenarios_from_trace,  # the oracle, compiled: only for those who need it
+            )
 
             return scenarios_from_trace(config.trace, config.difficulty, config.num_examples, config.seed)
         return load_scenarios(config.difficulty, config.split, config.num_examples, config.seed)

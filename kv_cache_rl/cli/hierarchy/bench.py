@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.bench import Measured, number
 from kv_cache_rl.cli.failures import FAILED, choose
-from kv_cache_rl.cli.hierarchy.options import Bar, names_of, plain_table
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.measured import Measured, show
+from kv_cache_rl.cli.options import AsJson, print_json
+from kv_cache_rl.cli.terminal import Bar, names_of
 
 PEER = "Python OrderedDict loop, LRU"
 RATE = "accesses/s"
@@ -90,8 +90,8 @@ def run_bench(
 
     Example: kv-cache-rl hierarchy bench --part lru,policies --check
     """
-    from kv_cache_rl.cli.measure import machine_facts
-    from kv_cache_rl.search.sweep import warm_up
+    from kv_cache_rl.cli.measured import machine_facts
+    from kv_cache_rl.experiments.hierarchy.sweep import warm_up
 
     parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
     if claude_code is not None:
@@ -107,21 +107,8 @@ def run_bench(
     if as_json:
         print_json({"measured": [one.to_json() for one in found], "machine": machine})
     else:
-        show(found, machine)
+        show(found, machine, "hierarchy bench")
     missed = [one.name for one in found if one.met is False]
     if check and missed:
         typer.echo(f"missed: {', '.join(missed)}", err=True)
         raise typer.Exit(FAILED)
-
-
-def show(found: list[Measured], machine: dict, title: str = "hierarchy bench") -> None:
-    headings = {"measured": "left", "value": "right", "unit": "left", "target": "right", "met": "right", "peer": "left"}
-    table = plain_table(title, headings | {"its value": "right", "times better": "right"})
-    for one in found:
-        target = f"{'≥' if one.more_is_better else '≤'} {number(one.target)}" if one.target else "-"
-        met = {True: "yes", False: "[red]no[/]", None: "-"}[one.met]
-        theirs = [number(one.peer_value) if one.peer_value else "-", f"{one.ratio:.3g}" if one.ratio else "-"]
-        table.add_row(one.name, number(one.value), one.unit, target, met, one.peer or "-", *theirs)
-    out = console()
-    out.print(table)
-    out.print(", ".join(f"{key} {value}" for key, value in machine.items() if value), soft_wrap=True)

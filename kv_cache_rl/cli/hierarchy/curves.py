@@ -5,19 +5,9 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.hierarchy.options import (
-    Format,
-    JitterSeed,
-    Selection,
-    TraceFile,
-    names_of,
-    percent,
-    plain_table,
-    read_trace,
-    source_at,
-    waiting,
-)
+from kv_cache_rl.cli.hierarchy.options import Format, JitterSeed, Selection, TraceFile, read_trace, source_at
 from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.terminal import names_of, percent, plain_table, waiting
 
 STEPS = (1, 2, 3, 5)
 """Where the default capacities lie in each decade."""
@@ -44,10 +34,10 @@ def run_mrc(
 
     Example: kv-cache-rl hierarchy mrc workload:zipf,pages=5000,accesses=200000 --sampled 0.1
     """
-    from kv_cache_rl.search.settings import capacity_of, in_blocks
-    from kv_cache_rl.sim.hierarchy.bound import bound_name, min_curve
-    from kv_cache_rl.sim.hierarchy.runs import lru_curve, pieces
-    from kv_cache_rl.sim.hierarchy.sampled import mean_error, sampled_curve
+    from kv_cache_rl.experiments.hierarchy.settings import capacity_of, in_blocks
+    from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_curve
+    from kv_cache_rl.sim.hierarchy.curves.runs import lru_curve, pieces
+    from kv_cache_rl.sim.hierarchy.curves.sampled import mean_error, sampled_curve
 
     if sampled is not None and not 0 < sampled <= 1:
         raise BadInput(f"--sampled is {sampled}; give a share above 0, at most 1")

@@ -4,19 +4,9 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.hierarchy.options import (
-    Bar,
-    Format,
-    JitterSeed,
-    Selection,
-    TraceFile,
-    percent,
-    plain_table,
-    policies_of,
-    read_trace,
-    source_at,
-)
+from kv_cache_rl.cli.hierarchy.options import Format, JitterSeed, Selection, TraceFile, policies_of, read_trace, source_at
 from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.terminal import Bar, percent, plain_table
 
 
 def run_heldout(
@@ -35,7 +25,7 @@ def run_heldout(
 
     Example: kv-cache-rl hierarchy heldout conversation_trace.jsonl --policy sieve,s3fifo --seed 0 --seed 1
     """
-    from kv_cache_rl.search.heldout import held_out
+    from kv_cache_rl.experiments.hierarchy.heldout import held_out
 
     names = policies_of(policy, "s3fifo", bound=False)
     loaded = read_trace(source_at(trace, format, selection, jitter_seed), None, as_json)

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kv_cache_rl.sim.hierarchy.spec import Scenario
-    from kv_cache_rl.sim.hierarchy.trace import Trace
+    from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 RESIDENT, PAGES = 50_000, 200_000
 SKEW = 0.8
@@ -39,15 +40,13 @@ def zipf_pages(accesses: int, pages: int = PAGES) -> "Trace":
 
 def ordered_dict_rate(ids: "np.ndarray", capacity: int) -> float:
     """Peer: accesses per second of LRU as a Python loop over an OrderedDict."""
-    from kv_cache_rl.sim.hierarchy.speed import ordered_dict_hits
-
     listed = ids.tolist()
     return len(listed) / best_of(lambda: ordered_dict_hits(listed, capacity), 2)
 
 
 def run_length_rate(trace: "Trace", capacity: int) -> float:
     """Accesses per second of LRU in one tier."""
-    from kv_cache_rl.sim.hierarchy.runs import lru
+    from kv_cache_rl.sim.hierarchy.curves.runs import lru
 
     lru(trace, capacity)
     return trace.accesses / best_of(lambda: lru(trace, capacity))
@@ -72,7 +71,7 @@ def drift_rate(policy: str, resident: int = RESIDENT) -> float:
     import numpy as np
 
     from kv_cache_rl.sim.hierarchy.engine import run
-    from kv_cache_rl.sim.hierarchy.trace import pages
+    from kv_cache_rl.sim.hierarchy.traces.trace import pages
 
     def seconds(evictions: int) -> float:
         trace = pages("scan", np.arange(resident + evictions, dtype=np.int64))
@@ -108,8 +107,8 @@ def resident_exponent(policy: str) -> float:
 SESSIONS = """
 import json, resource, sys, time
 from kv_cache_rl.sim.hierarchy.generate import workload
-from kv_cache_rl.sim.hierarchy.load import load_trace
-from kv_cache_rl.sim.hierarchy.runs import lru, lru_curve
+from kv_cache_rl.sim.hierarchy.traces.load import load_trace
+from kv_cache_rl.sim.hierarchy.curves.runs import lru, lru_curve
 small = workload("rag_burst")
 lru_curve(small); lru(small, 10, end_hint=True)  # compiles
 began = time.perf_counter()
@@ -134,3 +133,18 @@ def session_facts(path: Path, capacity: int = 100_000) -> dict:
     if done.returncode:
         raise RuntimeError(f"the replay of {path} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout)
+
+
+def ordered_dict_hits(ids: Iterable[int], capacity: int) -> int:
+    """Accesses that hit in an LRU cache of `capacity` pages, the plainest way."""
+    cache: OrderedDict[int, None] = OrderedDict()
+    hits = 0
+    for page in ids:
+        if page in cache:
+            hits += 1
+            cache.move_to_end(page)
+        else:
+            if len(cache) >= capacity:
+                cache.popitem(last=False)
+            cache[page] = None
+    return hits

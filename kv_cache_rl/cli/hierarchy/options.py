@@ -1,21 +1,17 @@
 """Options that several hierarchy commands share, and the traces, policies and capacities they name."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import console
+from kv_cache_rl.cli.terminal import names_of, waiting
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from kv_cache_rl.search.sources import Source
-    from kv_cache_rl.sim.hierarchy.trace import Trace
+    from kv_cache_rl.experiments.hierarchy.sources import Source
+    from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 BELADY = "belady"
 ENDED = "lru_ended"
@@ -34,7 +30,8 @@ Selection = Annotated[
 JitterSeed = Annotated[
     int | None, typer.Option(help="Spread requests on a coarse clock over their tick, drawn with this seed.", min=0)
 ]
-Workers = Annotated[int | None, typer.Option(help="Processes; default: all cores. Results do not depend on it.", min=1)]
+
+
 Ray = Annotated[
     str | None, typer.Option(help="Run on the Ray cluster at this address (HOST:PORT, ray://HOST:PORT, auto), or local.")
 ]
@@ -59,11 +56,6 @@ def calibration_at(text: str) -> str:
         raise BadInput(str(wrong)) from None
 
 
-def names_of(values: list[str] | None) -> list[str]:
-    """What comma-separated, repeatable values name, each once."""
-    return list(dict.fromkeys(name.strip() for value in values or [] for name in value.split(",") if name.strip()))
-
-
 def policies_of(values: list[str] | None, default: str = "lru", bound: bool = True) -> list[str]:
     """The named policies. Raises BadInput for one that does not exist."""
     from kv_cache_rl.sim.hierarchy.state import POLICIES
@@ -74,8 +66,8 @@ def policies_of(values: list[str] | None, default: str = "lru", bound: bool = Tr
 
 def source_at(text: str, format: str | None, selection: str | None, jitter_seed: int | None) -> "Source":
     """The trace file or workload of that name. Raises BadInput for options that do not fit it."""
-    from kv_cache_rl.search.sources import PREFIX, parse_source
-    from kv_cache_rl.sim.hierarchy.load import LOADERS, SELECTIONS
+    from kv_cache_rl.experiments.hierarchy.sources import PREFIX, parse_source
+    from kv_cache_rl.sim.hierarchy.traces.load import LOADERS, SELECTIONS
 
     given: dict[str, Any] = {"format": format, "selection": selection, "jitter_seed": jitter_seed}
     options = {key: value for key, value in given.items() if value is not None}
@@ -105,54 +97,3 @@ def read_trace(source: "Source", seed: int | None = None, quiet: bool = True) ->
     if not trace.accesses:
         raise BadInput(f"{source.name} has no accesses; give a trace with at least one request")
     return trace
-
-
-@contextmanager
-def waiting(what: str, quiet: bool) -> Iterator[None]:
-    """A spinner on stderr while something takes its time."""
-    err = console(stderr=True)
-    if quiet or not err.is_terminal:
-        yield
-        return
-    with err.status(what):
-        yield
-
-
-class Bar:
-    """A progress bar on stderr, called with (done, total). It has no thread, so that workers can be forked beside it."""
-
-    def __init__(self, what: str, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        err = console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=err, auto_refresh=False, transient=True, disable=quiet or not err.is_terminal)
-        self.task, self.done, self.total = self.progress.add_task(what, total=None), 0, 0
-
-    def __enter__(self) -> "Bar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        self.done, self.total = done, total
-        self.progress.update(self.task, completed=done, total=total, refresh=True)
-
-
-def plain_table(title: str, columns: dict[str, str], caption: str | None = None) -> "Table":
-    """A table in the style of all others; `columns` maps headings to left or right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1)
-    for heading, justify in columns.items():
-        table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right")
-    return table
-
-
-def percent(value: float | None, digits: int = 2) -> str:
-    """A fraction in per cent, a dash for None."""
-    return "-" if value is None else f"{100 * value:.{digits}f} %"

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.hierarchy.options import waiting
 from kv_cache_rl.cli.options import AsJson, print_json
+from kv_cache_rl.cli.terminal import waiting
 
 
 def run_plot(
@@ -19,7 +19,7 @@ def run_plot(
 
     Example: kv-cache-rl hierarchy plot runs/hierarchy/sweep --out plots
     """
-    from kv_cache_rl.search.artifacts import RESULTS
+    from kv_cache_rl.experiments.hierarchy.artifacts import RESULTS
 
     if not (folder / RESULTS).is_file():
         raise BadInput(

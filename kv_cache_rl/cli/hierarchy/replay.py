@@ -9,33 +9,30 @@ from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
     BELADY,
     ENDED,
-    Bar,
     Calibration,
     Format,
     JitterSeed,
     Selection,
     TraceFile,
     calibration_at,
-    names_of,
-    percent,
-    plain_table,
     policies_of,
     read_trace,
     source_at,
 )
 from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.terminal import Bar, names_of, percent, plain_table
 
 if TYPE_CHECKING:
-    from kv_cache_rl.sim.hierarchy.runs import Pieces
+    from kv_cache_rl.sim.hierarchy.curves.runs import Pieces
     from kv_cache_rl.sim.hierarchy.spec import Scenario
-    from kv_cache_rl.sim.hierarchy.trace import Trace
+    from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 RUN_LENGTH, ENGINE, BOUND = "run-length", "engine", "bound"
 
 
 def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules: dict) -> list["Scenario"]:
     """One scenario of one tier per capacity, or the one with these tiers. Raises BadInput where neither or both are given."""
-    from kv_cache_rl.search.settings import capacity_of, tiers_of
+    from kv_cache_rl.experiments.hierarchy.settings import capacity_of, tiers_of
 
     if bool(capacities) == bool(tiers):
         raise BadInput("give either --capacity BLOCKS[,BLOCKS...] for a single tier, or --tiers gpu=80GB,host=1TB for several")
@@ -54,7 +51,7 @@ def replay_rows(
     trace: "Trace", scenarios: Sequence["Scenario"], policies: Sequence[str], seed: int, points: int, sequences: bool, bar: Bar
 ) -> list[dict]:
     """A row per scenario and policy. LRU on one tier counted in blocks goes over runs, not blocks; the hits are the same."""
-    from kv_cache_rl.sim.hierarchy.runs import pieces
+    from kv_cache_rl.sim.hierarchy.curves.runs import pieces
 
     lean = not (points or sequences)
     rows: list[dict] = []
@@ -85,7 +82,7 @@ def counts_blocks(trace: "Trace", scenario: "Scenario") -> bool:
 
 
 def head(trace: "Trace", scenario: "Scenario", policy: str, method: str) -> dict[str, Any]:
-    from kv_cache_rl.search.settings import tier_capacities
+    from kv_cache_rl.experiments.hierarchy.settings import tier_capacities
 
     capacities = tier_capacities(scenario)
     return {"trace": trace.name, "policy": policy, "capacity": scenario.tiers[0].capacity, "tiers": capacities, "method": method}
@@ -99,15 +96,15 @@ def hits_row(trace: "Trace", scenario: "Scenario", policy: str, method: str, hit
 
 
 def run_length_row(trace: "Trace", scenario: "Scenario", policy: str, cut: "Pieces | None") -> dict[str, Any]:
-    from kv_cache_rl.sim.hierarchy.runs import lru
+    from kv_cache_rl.sim.hierarchy.curves.runs import lru
 
     return hits_row(trace, scenario, policy, RUN_LENGTH, lru(trace, scenario.tiers[0].capacity, cut, policy == ENDED))
 
 
 def bound_row(trace: "Trace", scenario: "Scenario", cut: "Pieces | None") -> dict[str, Any]:
     """What no policy that fetches on demand can beat in the fastest tier."""
-    from kv_cache_rl.search.cells import bound_capacity
-    from kv_cache_rl.sim.hierarchy.bound import min_hits
+    from kv_cache_rl.experiments.hierarchy.cells import bound_capacity
+    from kv_cache_rl.sim.hierarchy.curves.bound import min_hits
 
     name, blocks = bound_capacity(trace, scenario)
     row = hits_row(trace, scenario, BELADY, BOUND, min_hits(trace, blocks, cut))
@@ -195,7 +192,7 @@ def run_replay(
 
     Example: kv-cache-rl hierarchy replay workload:rag_burst --policy lru,sieve,belady --capacity 20,40
     """
-    from kv_cache_rl.search.settings import Bytes, in_blocks, parse_capacity, with_model
+    from kv_cache_rl.experiments.hierarchy.settings import Bytes, in_blocks, parse_capacity, with_model
 
     names, source = policies_of(policy), source_at(trace, format, selection, jitter_seed)
     rules: dict[str, Any] = {"footprint": footprint, "squeeze": squeeze, "prefetch": prefetch, "overlap": overlap}

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli.failures import FAILED
-from kv_cache_rl.cli.hierarchy.options import Bar, Workers, plain_table
 from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.terminal import Bar, Workers, plain_table
 
 SHOWN = 20
 """Differences that are printed; --json has all."""
@@ -16,8 +16,8 @@ SHOWN = 20
 
 def reproduced(golden: Path | None, workers: int, bar: Bar) -> dict:
     """The sweep and the ablation run again, compared with golden rows, claims and text."""
-    from kv_cache_rl.search.workers import spread
-    from kv_cache_rl.sim.hierarchy import ablation, reproduce, voids
+    from kv_cache_rl.experiments.workers import spread
+    from kv_cache_rl.sim.hierarchy.peer import ablation, reproduce, voids
 
     reference = reproduce.read_golden(golden) if golden else None
     cells, runs = reproduce.sweep_cells(), ablation.ablation_runs()
@@ -100,7 +100,7 @@ def run_reproduce(
 
     Example: kv-cache-rl hierarchy reproduce --json
     """
-    from kv_cache_rl.search.workers import cores
+    from kv_cache_rl.experiments.workers import cores
 
     with Bar("reproduce", as_json) as bar:
         found = reproduced(golden, workers or cores(), bar)

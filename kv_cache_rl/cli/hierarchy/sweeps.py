@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kv_cache_rl.cli.failures import FAILED, Interrupted, choose
-from kv_cache_rl.cli.hierarchy.options import Bar, Ray, Workers, percent, plain_table
+from kv_cache_rl.cli.hierarchy.options import Ray
 from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.terminal import Bar, Workers, percent, plain_table
 
 if TYPE_CHECKING:
-    from kv_cache_rl.search.sweep import Sweep
+    from kv_cache_rl.experiments.hierarchy.definition import Sweep
 
 Out = Annotated[Path, typer.Option(help="Folder for the rows and the artifacts; a sweep interrupted there goes on.")]
 Seeds = Annotated[
@@ -25,8 +26,8 @@ Seeds = Annotated[
 
 def swept(sweep: "Sweep", out: Path, workers: int | None, ray: str | None, quiet: bool) -> list[dict]:
     """The rows of a sweep, finished in its folder. Raises Interrupted with what is saved."""
-    from kv_cache_rl.search.sweep import run_sweep
-    from kv_cache_rl.search.workers import cores
+    from kv_cache_rl.experiments.hierarchy.sweep import run_sweep
+    from kv_cache_rl.experiments.workers import cores
 
     with Bar(sweep.name, quiet) as bar:
         try:
@@ -50,7 +51,7 @@ def command_line() -> str:
 
 def facts(sweep: "Sweep", rows: Sequence[dict], out: Path) -> dict:
     """What came of a sweep, for --json."""
-    from kv_cache_rl.search.comparisons import void_counts
+    from kv_cache_rl.experiments.hierarchy.comparisons import void_counts
 
     return {
         "sweep": sweep.name,
@@ -118,7 +119,7 @@ def run_sweep_command(
 
     Example: kv-cache-rl hierarchy sweep --out runs/hierarchy/default --seed 7
     """
-    from kv_cache_rl.search.sweep import committed, read_sweep
+    from kv_cache_rl.experiments.hierarchy.definition import committed, read_sweep
 
     sweep = read_sweep(definition or committed("default"))
     finish(sweep.over(tuple(dict.fromkeys(seed))) if seed else sweep, out, workers, ray, as_json)
@@ -147,9 +148,9 @@ def run_ablation(
 
     Example: kv-cache-rl hierarchy ablation --semantics kv-hierarchy-lab --out runs/hierarchy/ablation
     """
-    from kv_cache_rl.search.ablation import regret_ablation, write_tables
-    from kv_cache_rl.search.settings import LAB, SEMANTICS
-    from kv_cache_rl.sim.hierarchy.ablation import SEEDS, check_statements
+    from kv_cache_rl.experiments.hierarchy.ablation import regret_ablation, write_tables
+    from kv_cache_rl.experiments.hierarchy.settings import LAB, SEMANTICS
+    from kv_cache_rl.sim.hierarchy.peer.ablation import SEEDS, check_statements
 
     choose("semantics", semantics, SEMANTICS)
     sweep = regret_ablation(semantics, tuple(dict.fromkeys(seed or SEEDS)))

@@ -22,10 +22,10 @@ def run_workload(
 
     Example: kv-cache-rl hierarchy workload rag_burst --set length=1000 --out rag.jsonl
     """
-    from kv_cache_rl.search.settings import page_total
-    from kv_cache_rl.search.sources import PREFIX, parse_source
+    from kv_cache_rl.experiments.hierarchy.settings import page_total
+    from kv_cache_rl.experiments.hierarchy.sources import PREFIX, parse_source
     from kv_cache_rl.sim.hierarchy.generate import WORKLOADS
-    from kv_cache_rl.sim.hierarchy.lab_file import save
+    from kv_cache_rl.sim.hierarchy.traces.lab_file import save
 
     choose("workload", name, [*WORKLOADS, "zipf"])
     pairs = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]

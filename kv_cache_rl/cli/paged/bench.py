@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kv_cache_rl.cli.bench import number
 from kv_cache_rl.cli.failures import FAILED, BadInput, choose
-from kv_cache_rl.cli.hierarchy.options import Bar, names_of, plain_table
+from kv_cache_rl.cli.measured import number
 from kv_cache_rl.cli.options import AsJson, console, print_json
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens, probe
+from kv_cache_rl.cli.terminal import Bar, names_of, plain_table
 
 if TYPE_CHECKING:
-    from kv_cache_rl.paged.figures import Figure
+    from kv_cache_rl.paged.measure.figures import Figure
 
 PLOTS = {"throughput": "bench_throughput.png", "fragmentation": "bench_fragmentation.png"}
 RESULTS = "bench.json"
@@ -75,8 +75,8 @@ def run_bench(
     if outdir.exists() and not outdir.is_dir():
         raise BadInput(f"{outdir} is a file; give a folder")
     decoder = load_model(model)
-    from kv_cache_rl.cli.measure import machine_facts
-    from kv_cache_rl.paged.figures import PARTS, Setup, run_parts
+    from kv_cache_rl.cli.measured import machine_facts
+    from kv_cache_rl.paged.measure.figures import PARTS, Setup, run_parts
 
     parts = [choose("part", name, PARTS) for name in names_of(part) or PARTS]
     probe(outdir / RESULTS)

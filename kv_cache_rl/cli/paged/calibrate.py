@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.hierarchy.options import Bar, plain_table
 from kv_cache_rl.cli.options import AsJson, console, print_json
 from kv_cache_rl.cli.paged.options import Model, Seed, Text, load_model, load_tokens, probe
+from kv_cache_rl.cli.terminal import Bar, plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.core.calibration import Calibration
@@ -66,12 +66,12 @@ def run_calibrate(
         raise BadInput(f"--name {name!r}: the literature's profile stays what it is; give another name")
     if out is not None:
         probe(out)
-    from kv_cache_rl.cli.measure import machine_facts
+    from kv_cache_rl.cli.measured import machine_facts
 
     decoder = load_model(model)
     rows, length, repeats = (4, 256, 3) if fast else (24, 512, 9)
     tokens, machine = load_tokens(decoder, text, rows * length), machine_facts()
-    from kv_cache_rl.paged.calibrate import calibrate, memory_gb
+    from kv_cache_rl.paged.measure.calibrate import calibrate, memory_gb
 
     command = shlex.join(["kv-cache-rl", *(word for word in sys.argv[1:] if word != "--json")])
     source = f"measured on {machine['processor']}, one thread, CPU seconds, by {command}"

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from kv_cache_rl.cli.failures import FAILED
-from kv_cache_rl.cli.hierarchy.options import Bar, plain_table
 from kv_cache_rl.cli.options import AsJson, console, print_json
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens
+from kv_cache_rl.cli.terminal import Bar, plain_table
 
 if TYPE_CHECKING:
-    from kv_cache_rl.paged.checks import Check
+    from kv_cache_rl.paged.measure.checks import Check
 
 DONE = "All demos completed successfully!"
 TEXT_TOKENS = 600
@@ -50,7 +50,7 @@ def run_demo(model: Model = None, seed: Seed = 0, as_json: AsJson = False) -> No
     """
     decoder = load_model(model)
     text = load_tokens(decoder, None, TEXT_TOKENS)
-    from kv_cache_rl.paged.checks import PARTS, run_checks
+    from kv_cache_rl.paged.measure.checks import PARTS, run_checks
 
     found: dict[str, list[Check]] = {}
     with Bar("demo", as_json) as bar:

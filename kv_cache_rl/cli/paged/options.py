@@ -30,7 +30,7 @@ def probe(path: Path) -> None:
 def load_model(folder: Path | None) -> "Decoder":
     """The decoder, torch set to one thread so that numbers compare. Raises BadInput where torch or its tokenizer is missing."""
     try:
-        from kv_cache_rl.paged.calibrate import one_thread
+        from kv_cache_rl.paged.measure.calibrate import one_thread
         from kv_cache_rl.paged.model import Decoder
         from kv_cache_rl.paged.tokenizer import ByteTokenizer
     except ModuleNotFoundError as missing:
@@ -49,7 +49,7 @@ def load_model(folder: Path | None) -> "Decoder":
 
 def load_tokens(model: "Decoder", path: Path | None, least: int) -> list[int]:
     """At least so many tokens of text. Raises BadInput where the file has fewer."""
-    from kv_cache_rl.paged.quality import held_out_tokens
+    from kv_cache_rl.paged.measure.quality import held_out_tokens
 
     if path is None:
         return held_out_tokens(model, least)

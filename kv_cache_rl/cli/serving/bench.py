@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.bench import Measured
 from kv_cache_rl.cli.failures import FAILED, BadInput, choose
-from kv_cache_rl.cli.hierarchy.bench import show
-from kv_cache_rl.cli.hierarchy.options import Bar, names_of
+from kv_cache_rl.cli.measured import Measured, show
 from kv_cache_rl.cli.options import AsJson, print_json
+from kv_cache_rl.cli.terminal import Bar, names_of
 
 PARTS = ("episode", "gym", "vector")
 SERVERS, THREADS = 256, 2
@@ -59,7 +58,7 @@ def run_bench(
 
     Example: kv-cache-rl serving bench --json
     """
-    from kv_cache_rl.cli.measure import machine_facts
+    from kv_cache_rl.cli.measured import machine_facts
 
     parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
     needy = [name for name in parts if name != "episode"]

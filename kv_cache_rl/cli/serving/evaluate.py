@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted, choose
-from kv_cache_rl.cli.hierarchy.options import Bar, Workers, names_of
 from kv_cache_rl.cli.options import AsJson, console, print_json
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, play
+from kv_cache_rl.cli.terminal import Bar, Workers, names_of
 
 Tasks = Annotated[list[str] | None, typer.Option(help="By comma or repeated; default: easy, medium, hard.")]
 Out = Annotated[Path, typer.Option(help="Folder for finished episodes; an evaluation interrupted there goes on.")]
@@ -33,10 +33,10 @@ def run_evaluate(
 
     Example: kv-cache-rl serving evaluate --agents lru,stability,oracle --tasks medium --seeds 20
     """
-    from kv_cache_rl.reports.serving import markdown as as_markdown
-    from kv_cache_rl.reports.serving import results, rich_table
-    from kv_cache_rl.search.serving_evaluate import LEAST_SEEDS, evaluate, held_out
-    from kv_cache_rl.search.workers import cores
+    from kv_cache_rl.experiments.serving.evaluate import LEAST_SEEDS, evaluate, held_out
+    from kv_cache_rl.experiments.workers import cores
+    from kv_cache_rl.reports.serving.tables import markdown as as_markdown
+    from kv_cache_rl.reports.serving.tables import results, rich_table
     from kv_cache_rl.sim.serving.spec import TASKS
 
     if as_json and markdown:
@@ -70,7 +70,7 @@ def run_evaluate(
 
 
 def draw(found: list, path: Path) -> None:
-    from kv_cache_rl.reports.hierarchy.canvas import save
-    from kv_cache_rl.reports.serving import score_figure
+    from kv_cache_rl.reports.canvas import save
+    from kv_cache_rl.reports.serving.tables import score_figure
 
     save(score_figure(found, BASE), path)

@@ -13,7 +13,7 @@ from time import perf_counter
 
 import numpy as np
 
-from kv_cache_rl.search.serving_rollout import finish, play
+from kv_cache_rl.search.serving.rollout import finish, play
 from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.dynamics import act, look
 from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS, choose, new_memory

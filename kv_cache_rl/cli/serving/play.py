@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kv_cache_rl.cli.failures import choose
-from kv_cache_rl.cli.hierarchy.options import names_of
+from kv_cache_rl.cli.terminal import names_of
 
 if TYPE_CHECKING:
-    from kv_cache_rl.search.serving_log import Decide
-    from kv_cache_rl.search.serving_oracle import Base
+    from kv_cache_rl.experiments.serving.log import Decide
+    from kv_cache_rl.search.serving.oracle import Base
     from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
@@ -41,14 +41,14 @@ def agents_of(values: list[str] | None) -> list[str]:
 def play(name: str, scenario: "Scenario", seed: int) -> "State":
     """The end of an agent's episode."""
     from kv_cache_rl.agents import AGENTS, CompiledAgent
-    from kv_cache_rl.search.serving_log import ticks
-    from kv_cache_rl.search.serving_rollout import finish
+    from kv_cache_rl.experiments.serving.log import ticks
+    from kv_cache_rl.search.serving.rollout import finish
     from kv_cache_rl.sim.serving.heuristics import FUNCTIONS
     from kv_cache_rl.sim.serving.seeds import agent_seed
     from kv_cache_rl.sim.serving.state import new_state
 
     if name == ORACLE:
-        from kv_cache_rl.search.serving_oracle import solve
+        from kv_cache_rl.search.serving.oracle import solve
 
         return solve(scenario, seed, workers=1, learned=learned()).state
     state, agent = new_state(scenario, seed), AGENTS[name]()
@@ -85,7 +85,7 @@ def planned(state: "State") -> "Decide":
     """The oracle's plan for `state`, followed by its clock."""
     import numpy as np
 
-    from kv_cache_rl.search.serving_oracle import bases, solve
+    from kv_cache_rl.search.serving.oracle import bases, solve
     from kv_cache_rl.sim.serving.heuristics import choose as chosen
     from kv_cache_rl.sim.serving.state import CLOCK
 

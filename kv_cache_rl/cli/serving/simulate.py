@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from kv_cache_rl.cli.failures import choose
-from kv_cache_rl.cli.hierarchy.options import Bar, plain_table, waiting
 from kv_cache_rl.cli.options import AsJson, console, print_json
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, ORACLE, decider, known_agents, play
+from kv_cache_rl.cli.terminal import Bar, plain_table, waiting
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.demand import Traffic
@@ -81,7 +81,7 @@ def opened(path: Path | None) -> Iterator[TextIO | None]:
 
 def told(state: "State", decide, file: TextIO | None, quiet: bool, keep: bool) -> list[dict[str, Any]]:
     """Plays the episode and writes its ticks down; those that are to be drawn are returned."""
-    from kv_cache_rl.search.serving_log import ticks
+    from kv_cache_rl.experiments.serving.log import ticks
 
     kept, total = [], state.scenario.ticks
     with Bar("ticks", quiet) as bar:
@@ -97,8 +97,8 @@ def told(state: "State", decide, file: TextIO | None, quiet: bool, keep: bool) -
 
 
 def draw(records: list[dict[str, Any]], path: Path, title: str) -> None:
-    from kv_cache_rl.reports.hierarchy.canvas import save
-    from kv_cache_rl.reports.serving_timeline import timeline
+    from kv_cache_rl.reports.canvas import save
+    from kv_cache_rl.reports.serving.timeline import timeline
 
     save(timeline(records, title), path)
 

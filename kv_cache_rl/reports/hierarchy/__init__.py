@@ -3,8 +3,8 @@
 Reading order: `rows`, `canvas`, `sweep`, `curves`, `ablation`, `page`. Matplotlib is imported when something is drawn.
 """
 
+from kv_cache_rl.reports.canvas import save
 from kv_cache_rl.reports.hierarchy.ablation import ablation_figures
-from kv_cache_rl.reports.hierarchy.canvas import save
 from kv_cache_rl.reports.hierarchy.curves import curve_plot
 from kv_cache_rl.reports.hierarchy.page import ablation_plots, plots
 from kv_cache_rl.reports.hierarchy.rows import Results, read

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from kv_cache_rl.reports.hierarchy import canvas
-from kv_cache_rl.reports.hierarchy.canvas import GREY, INK, MARKERS, SERIES, Plot, Sheet
+from kv_cache_rl.reports import canvas
+from kv_cache_rl.reports.canvas import GREY, INK, MARKERS, SERIES, Plot, Sheet
 from kv_cache_rl.reports.hierarchy.rows import BYTES, HIT_RATE, LATENCY, Measure, Results
 
 if TYPE_CHECKING:

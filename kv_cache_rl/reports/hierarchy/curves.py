@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kv_cache_rl.reports.hierarchy import canvas
-from kv_cache_rl.reports.hierarchy.canvas import BLUE, GREY, INK, ORANGE, VERMILION, Plot, Sheet
+from kv_cache_rl.reports import canvas
+from kv_cache_rl.reports.canvas import BLUE, GREY, INK, ORANGE, VERMILION, Plot, Sheet
 from kv_cache_rl.reports.hierarchy.rows import HIT_RATE, Results, best_of
-from kv_cache_rl.sim.hierarchy.runs import Curve
+from kv_cache_rl.sim.hierarchy.curves.runs import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from kv_cache_rl.reports.canvas import Plot, save, style
+from kv_cache_rl.reports.eviction.page import facts
 from kv_cache_rl.reports.hierarchy.ablation import ablation_figures
-from kv_cache_rl.reports.hierarchy.canvas import Plot, save, style
 from kv_cache_rl.reports.hierarchy.rows import Results, read
 from kv_cache_rl.reports.hierarchy.sweep import sweep_figures
-from kv_cache_rl.reports.page import facts
 from kv_cache_rl.reports.stylesheet import STYLE
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kv_cache_rl.reports.hierarchy import canvas
-from kv_cache_rl.reports.hierarchy.canvas import INK, Plot, Sheet
+from kv_cache_rl.reports import canvas
+from kv_cache_rl.reports.canvas import INK, Plot, Sheet
 from kv_cache_rl.reports.hierarchy.rows import Results
 from kv_cache_rl.reports.statistics import Mean, mean_interval
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from kv_cache_rl.reports.hierarchy import canvas
-from kv_cache_rl.reports.hierarchy.canvas import BLUE, GREY, INK, VERMILION, Plot, Sheet
+from kv_cache_rl.reports import canvas
+from kv_cache_rl.reports.canvas import BLUE, GREY, INK, VERMILION, Plot, Sheet
 from kv_cache_rl.reports.hierarchy.curves import curve_figures
 from kv_cache_rl.reports.hierarchy.panels import Panel, scenario_panel, workload_panel
 from kv_cache_rl.reports.hierarchy.prefetch import prefetch_figures

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kv_cache_rl.reports.hierarchy import canvas
-from kv_cache_rl.reports.hierarchy.canvas import BLUE, GREY, INK, Plot, Sheet
+from kv_cache_rl.reports import canvas
+from kv_cache_rl.reports.canvas import BLUE, GREY, INK, Plot, Sheet
 from kv_cache_rl.reports.hierarchy.panels import scenario_panel
 from kv_cache_rl.reports.hierarchy.rows import BASE, BYTES, LATENCY, Results
 

@@ -7,7 +7,7 @@ from kv_cache_rl.sim.hierarchy.score import by_sequence, metrics, time_line
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
 from kv_cache_rl.sim.hierarchy.stack import advance_stack, applies
 from kv_cache_rl.sim.hierarchy.state import State, new_state
-from kv_cache_rl.sim.hierarchy.trace import Trace, expand
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand
 
 
 @dataclass(frozen=True, slots=True)

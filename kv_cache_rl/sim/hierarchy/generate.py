@@ -10,10 +10,10 @@ from random import Random
 import numpy as np
 
 from kv_cache_rl.core.precision import PRECISIONS
-from kv_cache_rl.sim.hierarchy.columns import MOST_BLOCKS
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
-from kv_cache_rl.sim.hierarchy.trace import Trace
-from kv_cache_rl.sim.hierarchy.trace import pages as page_trace
+from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+from kv_cache_rl.sim.hierarchy.traces.trace import pages as page_trace
 
 SIZE_JITTER = 64
 """Scalars by which a page is larger or smaller than the workload's base at most."""

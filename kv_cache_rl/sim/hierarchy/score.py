@@ -21,7 +21,7 @@ from kv_cache_rl.sim.hierarchy.state import (
     WASTED,
     State,
 )
-from kv_cache_rl.sim.hierarchy.trace import Trace
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 METRICS = (
     "accesses", "hit_rate", "miss_count", "eviction_count", "drop_count", "avg_latency_ms", "latency_p50_ms", "latency_p90_ms",

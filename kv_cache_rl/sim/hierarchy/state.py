@@ -14,7 +14,7 @@ from kv_cache_rl.core.pool import check as check_ledger
 from kv_cache_rl.core.precision import LADDER, PRECISIONS
 from kv_cache_rl.policies.rank import DRIFTS, RANKS
 from kv_cache_rl.sim.hierarchy.spec import RESERVES, HierarchyError, Scenario, recompute_seconds
-from kv_cache_rl.sim.hierarchy.trace import Trace, expand, parents
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand, parents
 from kv_cache_rl.theory.flow import new_flow
 
 NONE = -1

@@ -1,0 +1,1 @@
+"""``eviction``: the eviction environment's commands."""

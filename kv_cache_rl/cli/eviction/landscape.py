@@ -1,0 +1,66 @@
+"""``landscape``: the floor, every decider and the oracle on fresh scenarios, selected and not."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.options import AsJson, console, print_json
+
+START, END = "<!-- measured: make landscape -->", "<!-- end of measured -->"
+
+
+def run_landscape(
+    per_tier: Annotated[int, typer.Option(help="Scenarios per tier.", min=2)] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of the scenarios.")] = 4_000_037,
+    page: Annotated[Path | None, typer.Option(help="Rewrite the measured part of this Markdown page.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the raw numbers to this JSON file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure whether looking pays: floor, deciders, oracle, acceptance rate, ablations; exit 1 if a claim fails.
+
+    Example: kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md
+    """
+    from rich.markdown import Markdown
+    from rich.progress import Progress
+
+    from kv_cache_rl.cli.eviction.runs import write_json
+    from kv_cache_rl.experiments.eviction.landscape import run
+    from kv_cache_rl.reports.eviction.landscape import claims, markdown
+
+    around = _around(page) if page is not None else None
+    with Progress(console=console(), disable=as_json, transient=True) as bar:
+        tasks: dict = {}
+
+        def advance(tier: str, done: int) -> None:
+            if tier not in tasks:
+                tasks[tier] = bar.add_task(tier, total=per_tier)
+            bar.update(tasks[tier], completed=done)
+
+        raw = run(per_tier, seed, progress=advance)
+    found = claims(raw)
+    if out is not None:
+        write_json(out, raw)
+    text = markdown(raw)
+    if page is not None and around is not None:
+        page.write_text(f"{around[0]}{START}\n{text}\n{END}{around[1]}", encoding="utf-8")
+    if as_json:
+        print_json({**raw, "claims": found})
+    else:
+        console().print(Markdown(text))
+    if not all(c["holds"] for c in found):
+        raise typer.Exit(1)
+
+
+def _around(page: Path) -> tuple[str, str]:
+    """What stands before and after the measured part of `page`, which may be a new file and can be written."""
+    try:
+        with page.open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            head, rest = (file.read() or f"{START}\n{END}\n").split(START, 1)
+        return head, rest.split(END, 1)[1]
+    except (ValueError, IndexError):
+        raise BadInput(f"{page}: has no lines {START!r} and {END!r}; add them where the tables belong") from None
+    except OSError as error:
+        raise BadInput(f"{page}: cannot be written ({error.strerror}); check the path and its permissions") from None

@@ -1,0 +1,69 @@
+"""``oracle``: search an episode with the future in hand."""
+
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+from kv_cache_rl.cli.options import (
+    AsJson,
+    Difficulty,
+    NumExamples,
+    Seed,
+    Split,
+    Trace,
+    console,
+    find_scenario,
+    how_many,
+    print_json,
+    select_scenarios,
+    track,
+)
+
+
+def run_oracle(
+    scenario: Annotated[
+        list[str] | None, typer.Argument(help="Scenario ids or files; default: those the options select.")
+    ] = None,
+    difficulty: Difficulty = "all",
+    split: Split = "eval",
+    num_examples: NumExamples = None,
+    seed: Seed = 42,
+    trace: Trace = None,
+    width: Annotated[int | None, typer.Option(help="Search width; more is better and slower.", min=1)] = None,
+    log: Annotated[bool, typer.Option("--log", help="With --json, also give the action logs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for the best return of scenarios and compare it with the stored one.
+
+    Example: kv-cache-rl oracle --difficulty hard --num-examples 3
+    """
+    from kv_cache_rl.search.eviction.oracle import solve
+
+    if scenario:
+        scenarios = [find_scenario(name) for name in scenario]
+    else:
+        scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
+    options = {} if width is None else {"width": width}
+    found = []
+    for item in track(scenarios, "oracle", as_json):
+        started = perf_counter()
+        actions, best = solve(item, **options)
+        seconds = round(perf_counter() - started, 3)
+        row = {"scenario_id": item.id, "floor": item.floor, "stored": item.best, "found": best, "seconds": seconds}
+        found.append({**row, "log": actions} if log else row)
+    if as_json:
+        print_json({"scenarios": found})
+        return
+    from rich.table import Table
+
+    table = Table(title="best known returns", title_justify="left")
+    for heading in ("scenario", "floor", "stored", "found", "seconds"):
+        table.add_column(heading, justify="left" if heading == "scenario" else "right")
+    for row in found:
+        table.add_row(
+            str(row["scenario_id"]),
+            *(f"{row[key]:+.4f}" for key in ("floor", "stored", "found")),
+            f"{row['seconds']:.2f}",
+        )
+    console().print(table)

@@ -1,0 +1,124 @@
+"""``replay``: an episode in the terminal, window by window."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kv_cache_rl.cli.eviction import runs
+from kv_cache_rl.cli.failures import BadInput, choose, choose_policies
+from kv_cache_rl.cli.options import AsJson, console, find_scenario, print_json
+from kv_cache_rl.sim.eviction import ORACLE
+
+if TYPE_CHECKING:
+    from kv_cache_rl.sim.eviction import Report, Scenario
+
+BAR = 40
+
+
+def played_by(name: str, policy: str) -> tuple["Scenario", "Report"]:
+    """A scenario played now by a policy, or by the oracle's stored log."""
+    from kv_cache_rl.sim.eviction import DECIDERS, replay, rollout
+
+    scenario = find_scenario(name)
+    if policy == ORACLE:
+        return scenario, replay(scenario, scenario.best_log)
+    choose("policy", policy, [*DECIDERS, ORACLE])
+    return scenario, rollout(scenario, DECIDERS[policy]())
+
+
+def recorded_in(folder: Path, name: str, policy: str | None) -> tuple["Scenario", "Report", str]:
+    """A scenario as a run folder recorded it, with the model that played it. Raises BadInput where it did not."""
+    from kv_cache_rl.sim.eviction import replay
+
+    outcomes = [outcome for outcome in runs.results_of(folder) if outcome.scenario_id == name]
+    if not outcomes:
+        raise BadInput(f"{folder} has no rollout of {name}; choose one of the scenario_id in {folder / runs.RESULTS}")
+    model = choose("model", policy, [outcome.model for outcome in outcomes]) if policy else outcomes[0].model
+    outcome = next(outcome for outcome in outcomes if outcome.model == model)
+    if outcome.error is not None:
+        raise BadInput(f"the rollout of {name} by {model} failed ({outcome.error}); there is nothing whole to replay")
+    scenario = runs.scenarios_of(runs.read_config(folder))[name]
+    return scenario, replay(scenario, outcome.log), model
+
+
+def bar(usage: float) -> str:
+    """Memory as a bar over the budget; what is above it is red."""
+    filled = round(min(usage, 1.0) * BAR)
+    over = min(round(max(usage - 1.0, 0.0) * BAR), BAR // 2)
+    color = "green" if usage < 0.8 else "yellow" if usage < 0.95 else "magenta"
+    return f"[{color}]{'█' * filled}[/][dim]{'░' * (BAR - filled)}[/]|[red]{'█' * over}[/]"
+
+
+def window_lines(window: Mapping) -> list[str]:
+    """One window in words."""
+    from rich.markup import escape
+
+    lines = [
+        f"[bold]window {window['step'] + 1:>2}[/]  {bar(window['usage_peak'])} "
+        f"peak {window['usage_peak']:6.1%} of budget   "
+        f"queue {window['queue']:>2}   {window['tokens']:>6,.0f} tokens   link {window['link_busy']:4.0%}   "
+        f"prefill {window['prefill_busy']:4.0%}"
+    ]
+    for call in window["calls"]:
+        mark = "[green]✓[/]" if call["ok"] else "[red]✗[/]"
+        what = f"{call['verb']} {call['seq_id']}".strip()[:60]
+        lines.append(f"   {mark} {escape(what):<24} [dim]{escape(call['text'][:160])}[/]")
+    for key, mark in (("arrivals", "+ arrived"), ("completions", "= completed")):
+        if window[key]:
+            lines.append(f"   [cyan]{mark}[/] {escape(' '.join(window[key]))}")
+    lines += [f"   [bold red]! failed[/] {escape(f['seq_id'])}: {escape(f['why'])}" for f in window["failures"]]
+    return lines
+
+
+def run_replay(
+    scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl, or FILE.jsonl:ID.")],
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", "-p", help="Who plays: a policy, or oracle for the best known; default value_aware."),
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Replay what this run folder recorded, instead of playing it now.")] = None,
+    delay: Annotated[float, typer.Option(help="Seconds to wait after each window.", min=0)] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Watch an episode window by window: memory, calls and what they were told, arrivals, completions, failures.
+
+    Example: kv-cache-rl replay eviction-eval-hard-0007-v1 --policy lru
+    """
+    if run is not None:
+        found, report, player = recorded_in(run, scenario, policy)
+    else:
+        player = policy or "value_aware"
+        if player != ORACLE:
+            choose_policies([player], ())
+        found, report = played_by(scenario, player)
+    if as_json:
+        print_json(report_json(found, report, player))
+        return
+    out = console()
+    out.print(f"[bold]{found.id}[/] by [bold]{player}[/]: {found.steps} windows of {found.step_ms / 1000:g} s", soft_wrap=True)
+    for window in report.timeline:
+        for line in window_lines(window):
+            out.print(line, soft_wrap=True)
+        time.sleep(delay)
+    out.print(f"\nreward [bold]{report.total:+.4f}[/] (floor {found.floor:+.4f}, oracle {found.best:+.4f})   ", end="")
+    out.print(f"normalised {report.normalized:+.3f}   failures {report.metrics['total_failures_metric']:.0f}")
+    out.print("  ".join(f"{name} {value:+.4f}" for name, value in report.rewards.items()), soft_wrap=True)
+    out.print(report.notes, markup=False, soft_wrap=True)
+
+
+def report_json(scenario: "Scenario", report: "Report", player: str) -> dict:
+    return {
+        "scenario_id": scenario.id,
+        "policy": player,
+        "reward": report.total,
+        "normalized": report.normalized,
+        "floor": scenario.floor,
+        "best": scenario.best,
+        "rewards": report.rewards,
+        "metrics": report.metrics,
+        "timeline": report.timeline,
+        "notes": report.notes,
+    }

@@ -1,0 +1,28 @@
+"""``report``: the HTML page of a run folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kv_cache_rl.cli.eviction import runs
+from kv_cache_rl.cli.options import AsJson, print_json
+
+
+def run_report(
+    folder: Annotated[Path, typer.Argument(help="A run folder that eval or baselines --out made.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the page; default: report.html in the folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the HTML report of a run: one file that opens offline, under 3 MB.
+
+    Example: kv-cache-rl report runs/20261122-194500-value_aware-lru --out report.html
+    """
+    config = runs.read_config(folder)
+    outcomes, scenarios = runs.results_of(folder), runs.scenarios_of(config)
+    path = out or folder / runs.REPORT
+    path.write_text(runs.page_of(config, outcomes, scenarios))
+    if as_json:
+        print_json({"report": str(path), "bytes": path.stat().st_size, "rollouts": len(outcomes)})
+    else:
+        typer.echo(f"report: {path} ({path.stat().st_size:,} bytes, {len(outcomes)} rollouts)")

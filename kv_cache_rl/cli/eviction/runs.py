@@ -1,0 +1,161 @@
+"""The run folder: config, results, summary and report, and a folder per model with the evaluator's own files."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kv_cache_rl import ENVIRONMENT_VERSION, __version__
+from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.options import select_scenarios
+
+if TYPE_CHECKING:
+    from kv_cache_rl.reports.eviction.outcome import Outcome
+    from kv_cache_rl.sim.eviction import Scenario
+
+CONFIG, RESULTS, SUMMARY, REPORT = "config.json", "results.jsonl", "summary.json", "report.html"
+
+
+def slug(name: str) -> str:
+    """A model's name as a folder name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "model"
+
+
+def new_config(
+    command: str,
+    targets: list[dict],
+    difficulty: str,
+    split: str,
+    num_examples: int,
+    seed: int,
+    trace: Path | None,
+    **more: object,
+) -> dict:
+    """What was asked for, and with which versions: all that a resumed or repeated run needs."""
+    return {
+        "command": command,
+        "targets": targets,
+        "difficulty": difficulty,
+        "split": split,
+        "num_examples": num_examples,
+        "seed": seed,
+        "trace": str(Path(trace).resolve()) if trace is not None else None,
+        **more,
+        "environment_version": ENVIRONMENT_VERSION,
+        "package_version": __version__,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def new_folder(parent: Path, targets: Sequence[Mapping]) -> Path:
+    """A folder that did not exist before, named by time and models."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{stamp}-{'-'.join(slug(target['model']) for target in targets)}"[:100]
+    for number in range(1, 1000):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                raise
+            continue
+        return folder
+    raise BadInput(f"{parent / name} and 999 more exist; give another --output-dir")
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_config(folder: Path) -> dict:
+    """The config of a run folder. Raises BadInput where it is none, is damaged, or was played by other rules."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise BadInput(f"{folder} is not a run folder (it has no {CONFIG}); give one that eval or baselines --out made")
+    try:
+        config = json.loads(path.read_text())
+        version = config["environment_version"]
+        _ = [config[key] for key in ("command", "targets", "difficulty", "split", "num_examples", "seed", "trace")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} is damaged ({type(error).__name__}: {error}); start a new run") from None
+    if version != ENVIRONMENT_VERSION:
+        raise BadInput(
+            f"{folder} was played by environment version {version}, this is version {ENVIRONMENT_VERSION}; "
+            "scores compare only within one version, so start a new run, or install the release that made this one"
+        )
+    return config
+
+
+def scenarios_of(config: Mapping) -> dict[str, "Scenario"]:
+    """The scenarios of a run, by id."""
+    arguments = (config[key] for key in ("difficulty", "split", "num_examples", "seed", "trace"))
+    return {scenario.id: scenario for scenario in select_scenarios(*arguments)}
+
+
+def results_of(folder: Path) -> list["Outcome"]:
+    """The rollouts of a run folder. Raises BadInput where none has finished or a line is damaged."""
+    from kv_cache_rl.reports.eviction.outcome import ResultsError, read_results
+
+    path = folder / RESULTS
+    try:
+        outcomes = read_results(path) if path.is_file() else []
+    except ResultsError as error:
+        raise BadInput(str(error)) from error
+    if not outcomes:
+        raise BadInput(f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}")
+    return outcomes
+
+
+def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> dict:
+    """The run in numbers: rows of the table, paired differences, what the models read and wrote."""
+    from kv_cache_rl.reports.eviction.tables import differences, results_rows
+    from kv_cache_rl.reports.statistics import INTERVAL_NAME
+
+    return {
+        "environment_version": config["environment_version"],
+        "package_version": config["package_version"],
+        "config": dict(config),
+        "interval": INTERVAL_NAME,
+        "rows": [row.to_json() for row in results_rows(outcomes, scenarios)],
+        "differences": differences(outcomes),
+        "rollouts": len(outcomes),
+        "failed_rollouts": sum(outcome.error is not None for outcome in outcomes),
+        "model_calls": sum(outcome.model_calls for outcome in outcomes),
+        "prompt_tokens": sum(outcome.prompt_tokens for outcome in outcomes),
+        "completion_tokens": sum(outcome.completion_tokens for outcome in outcomes),
+    }
+
+
+def page_of(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> str:
+    """The HTML report of a run."""
+    from kv_cache_rl.reports.eviction.page import page
+
+    models = list(dict.fromkeys(outcome.model for outcome in outcomes))
+    named = ", ".join(models) if len(models) < 5 else f"{len(models)} policies"
+    way = "as chat models, through verifiers" if config["command"] == "eval" else "straight on the simulator"
+    about = {
+        "scenarios": len({outcome.scenario_id for outcome in outcomes}),
+        "rollouts": len(outcomes),
+        "source": Path(config["trace"]).name if config["trace"] else f"{config['split']} set",
+        "seed": config["seed"],
+        "environment version": config["environment_version"],
+        "package version": config["package_version"],
+        "started": config["started"].replace("T", " "),
+    }
+    lead = f"A KV cache under pressure, 15 windows per episode, decided by {named}, {way}."
+    return page(f"{named} on the KV cache eviction environment", lead, about, outcomes, scenarios)
+
+
+def write_run(
+    folder: Path, config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"], summary: Mapping
+) -> None:
+    """Writes the four files of a run folder."""
+    from kv_cache_rl.reports.eviction.outcome import write_results
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG, config)
+    write_results(folder / RESULTS, outcomes)
+    write_json(folder / SUMMARY, summary)
+    (folder / REPORT).write_text(page_of(config, outcomes, scenarios))

@@ -1,0 +1,1 @@
+"""Scenario sets with their reference returns, and the landscape over unselected scenarios."""

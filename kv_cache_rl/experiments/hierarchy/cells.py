@@ -1,0 +1,195 @@
+"""One cell of a sweep: a policy on a trace under a scenario, replayed into a row with the bound that applies."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kv_cache_rl import __version__
+from kv_cache_rl.core.precision import LADDER
+from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting, fastest, tier_capacities
+from kv_cache_rl.experiments.hierarchy.sources import Source
+from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
+from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
+from kv_cache_rl.sim.hierarchy.peer.replay import replay_peer_trace
+from kv_cache_rl.sim.hierarchy.peer.spec import tiers_over
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
+from kv_cache_rl.sim.hierarchy.state import POLICIES, kept_bytes, kept_parts
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+from kv_cache_rl.traces.errors import TraceError
+
+RELAXED = "MIN with bypass, every page as small as the smallest"
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """A policy under a name of its own, with what it is tuned to."""
+
+    name: str
+    policy: str
+    tuning: tuple[tuple[str, Any], ...] = ()
+
+    def to_json(self) -> dict:
+        return {"name": self.name, "policy": self.policy, "tuning": dict(self.tuning)}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one replay needs to know."""
+
+    source: Source
+    setting: Setting
+    decider: Decider
+    seed: int | None
+    """Draws a workload and the choices of `random`; None: the workload's own seed, and 0."""
+
+    @property
+    def key(self) -> str:
+        """Digest of all that the row depends on, this package's code included, so that old rows never pass for new ones."""
+        parts = [self.source.to_json(), self.setting.to_json(), self.decider.to_json(), self.seed, code_digest()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:24]
+
+
+@lru_cache(1)
+def code_digest() -> str:
+    """Digest of the package's version and of the code that decides what a row says."""
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256(__version__.encode())
+    own = [root / "experiments" / "hierarchy" / f"{name}.py" for name in ("cells", "settings", "sources")]
+    for path in sorted(
+        [*own, *(p for layer in ("core", "policies", "sim/hierarchy", "traces") for p in (root / layer).rglob("*.py"))]
+    ):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def decider_of(entry: str | dict) -> Decider:
+    """The decider that an entry of a sweep's `policies` names: a policy, or {name, policy, and its tuning}."""
+    if isinstance(entry, str):
+        entry = {"policy": entry}
+    rest = dict(entry)
+    policy = str(rest.pop("policy", rest.get("name", "")))
+    name = str(rest.pop("name", policy))
+    if policy not in POLICIES:
+        raise HierarchyError(f"there is no policy {policy!r}; use one of {', '.join(POLICIES)}")
+    if isinstance(rest.get("regret"), list):
+        rest["regret"] = tuple(rest["regret"])
+    return Decider(name, policy, tuple(sorted(rest.items())))
+
+
+def run_cell(cell: Cell, trace: Trace | None = None) -> dict:
+    """The row of a cell. What cannot be replayed (a page larger than a tier) is a row with an `error`."""
+    head: dict[str, Any] = {
+        "scenario": cell.setting.name,
+        "workload": cell.source.name,
+        "policy": cell.decider.name,
+        "seed": cell.seed,
+        "semantics": cell.setting.semantics,
+        "quantization_scheme": cell.setting.rule("footprint"),
+        "prefetch_enabled": bool(cell.setting.rule("prefetch")),
+        "overlap": bool(cell.setting.rule("overlap")),
+        "recompute": bool(cell.setting.rule("recompute")),
+        "squeeze": cell.setting.rule("squeeze"),
+    }
+    empty = {"capacities": None, "bound": None, "bound_hit_rate": None, "regret_to_bound": None}
+    try:
+        trace = cell.setting.sized(trace or traced(cell.source, cell.seed))
+        scenario = cell.setting.scenario(trace)
+        metrics = replayed(trace, scenario, cell)
+        name, rate = bound_of(cell, trace, scenario)
+    except (HierarchyError, TraceError, OSError) as wrong:
+        return {**head, **empty, "error": str(wrong), "metrics": None}
+    if metrics["prefetch_requests"]:
+        # A page fetched before it is asked for hits at its first use; MIN fetches on demand and bounds no such replay.
+        name, rate = None, None
+    regret = None if rate is None else rate - metrics["overall_hit_rate"]
+    bounds = {"bound": name, "bound_hit_rate": rate, "regret_to_bound": regret}
+    return {**head, "capacities": tier_capacities(scenario), **bounds, "error": None, "metrics": metrics}
+
+
+def replayed(trace: Trace, scenario: Scenario, cell: Cell) -> dict:
+    """Metrics of the replay, under the semantics of the cell."""
+    tuning = dict(cell.decider.tuning)
+    if cell.setting.semantics == LAB:
+        rules = {"scheme": cell.setting.rule("footprint"), "prefetch": bool(cell.setting.rule("prefetch"))}
+        tiers = tiers_over(cell.setting.laboratory[1])
+        return replay_peer_trace(trace, tiers, cell.decider.policy, parameters=tuning, **rules).metrics
+    return run(trace, scenario, cell.decider.policy, seed=cell.seed or 0, **tuning).metrics
+
+
+def check_tuning(decider: Decider, semantics: str) -> None:
+    """Raises HierarchyError if the decider's tuning is not one its policy takes under these semantics."""
+    known = PEER_POLICIES.get(decider.policy, {}) if semantics == LAB else {"window": 32, "regret": ()}
+    for key, value in decider.tuning:
+        if key not in known:
+            raise HierarchyError(
+                f"policy {decider.name!r} takes no {key!r} under {semantics}; it takes {', '.join(known) or 'nothing'}"
+            )
+        if key == "regret" and not _is_regret(value):
+            raise HierarchyError(f"policy {decider.name!r}: regret = {value!r} must be [weight, decay, horizon in accesses]")
+        if key == "window" and not (_is_number(value) and isinstance(value, int) and value >= 1):
+            raise HierarchyError(f"policy {decider.name!r}: window = {value!r} must be a whole number from 1 on")
+        if key not in ("regret", "window") and not _is_number(value):
+            raise HierarchyError(f"policy {decider.name!r}: {key} = {value!r} must be a number; correct it")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_regret(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value)) and isinstance(value[2], int)
+
+
+@lru_cache(4)
+def traced(source: Source, seed: int | None) -> Trace:
+    """The trace of a source, kept for the next cells of this process."""
+    return source.trace(seed)
+
+
+@lru_cache(64)
+def _bound(source: Source, seed: int | None, model: str | None, blocks: int) -> float:
+    trace = traced(source, seed)
+    return min_hits(trace, blocks) / trace.accesses
+
+
+def bound_of(cell: Cell, trace: Trace, scenario: Scenario) -> tuple[str, float]:
+    """Name of the bound on the fastest tier's hit rate, and its value, for replays without prefetches."""
+    name, blocks = bound_capacity(trace, scenario)
+    if cell.source.file is None and cell.source.workload is None:
+        return name, min_hits(trace, blocks) / trace.accesses
+    return name, _bound(cell.source, cell.seed, cell.setting.model, blocks)
+
+
+def bound_capacity(trace: Trace, scenario: Scenario) -> tuple[str, int]:
+    """Name of the bound that applies in a scenario, and the blocks it gives the fastest tier room for.
+
+    Pages that differ, or may be compressed, are all taken to be as small as the smallest: more fit than in truth, so that no
+    policy does better, but none may do as well either.
+    """
+    size = trace.page_bytes
+    if isinstance(size, np.ndarray):
+        size = int(size[np.unique(trace.run_start)].min())
+    if not size:
+        return bound_name(trace), fastest(scenario).capacity
+    stored = max(int(size * scenario.calibrated.scheme(scenario.footprint).multiplier), 1)
+    smallest = kept_bytes(stored, kept_parts(scenario)[LADDER.index(scenario.squeeze)])
+    name = bound_name(trace) if scenario.squeeze == LADDER[0] else ""
+    return name or RELAXED, max(fastest(scenario).capacity // max(smallest, 1), 1)
+
+
+def without_repeats(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells without those that would be replayed to the same row: a file is the same under each seed, and so is every
+    policy on it but `random`."""
+    found: dict[tuple, Cell] = {}
+    for cell in cells:
+        same = not cell.source.seeded and cell.decider.policy != "random"
+        found.setdefault((cell.source, cell.setting, cell.decider, None if same else cell.seed), cell)
+    return list(found.values())

@@ -1,0 +1,196 @@
+"""A scenario whose capacities are relative to a trace: a share of its pages, a number of blocks, or bytes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
+from kv_cache_rl.sim.hierarchy.peer.spec import laboratory
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, block_bytes, physical
+from kv_cache_rl.sim.hierarchy.state import POLICIES
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+from kv_cache_rl.traces.fields import LARGEST
+
+LAB = "kv-hierarchy-lab"
+SEMANTICS = ("default", LAB)
+TIERS = ("gpu", "peer_gpu", "host", "nvme")
+"""Tiers at physical scale, fastest first."""
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+RULES: dict[str, Any] = {rule.name: rule.default for rule in fields(Scenario) if rule.name != "tiers"}
+"""Setting that a scenario takes as it is -> its default."""
+
+Capacity = int | float | str
+"""Blocks (5000), a share of the trace's distinct pages at fp16 (0.25, "25%"), or bytes ("80GB", "512MiB")."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A named scenario of a sweep, before it knows the trace."""
+
+    name: str
+    tiers: tuple[tuple[str, Capacity], ...] = ()
+    """Tier -> capacity, at physical scale; empty: the tiers of kv-hierarchy-lab."""
+    laboratory: tuple[int, int] = (1, 1)
+    """What the capacities of kv-hierarchy-lab's tiers are multiplied and divided by."""
+    semantics: str = "default"
+    model: str | None = None
+    """Gives the bytes of blocks to a trace that does not know them."""
+    policies: tuple[str, ...] = ()
+    """Only these are replayed; empty: all of the sweep."""
+    rules: tuple[tuple[str, Any], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.semantics not in SEMANTICS:
+            raise HierarchyError(
+                f"scenario {self.name!r}: unknown semantics {self.semantics!r}; use one of {', '.join(SEMANTICS)}"
+            )
+        if self.semantics == LAB and (self.tiers or self.laboratory[0] != 1):
+            raise HierarchyError(f"scenario {self.name!r}: {LAB} has tiers of its own; give laboratory = [1, divisor]")
+        others = sorted({key for key, _ in self.rules} - {"footprint", "prefetch"})
+        if self.semantics == LAB and others:
+            raise HierarchyError(f"scenario {self.name!r}: {LAB} knows only footprint and prefetch; drop {', '.join(others)}")
+        for tier, _ in self.tiers:
+            if tier not in TIERS:
+                raise HierarchyError(f"scenario {self.name!r}: there is no tier {tier!r}; use some of {', '.join(TIERS)}")
+        self.scenario(None)
+
+    def rule(self, name: str) -> Any:
+        """The value of a rule, given or by default."""
+        return dict(self.rules).get(name, RULES[name])
+
+    def plays(self, policy: str) -> bool:
+        """Whether this policy is replayed here: all of the sweep are, unless `policies` names some; the peer has but six."""
+        known = PEER_POLICIES if self.semantics == LAB else POLICIES
+        return policy in (self.policies or known)
+
+    def scenario(self, trace: Trace | None) -> Scenario:
+        """The scenario for a trace; None: with capacities that mean nothing, to check the rules."""
+        rules = dict(self.rules)
+        if self.semantics == LAB:
+            rules.pop("prefetch", None)
+        if not self.tiers:
+            return laboratory(*self.laboratory, **rules)
+        names = {tier: 10**12 if trace is None else capacity_of(value, trace) for tier, value in self.tiers}
+        return tiers_of(names, **rules)
+
+    def sized(self, trace: Trace) -> Trace:
+        """The trace with bytes for its blocks, if a model says how many."""
+        return with_model(trace, self.model) if self.model else trace
+
+    def to_json(self) -> dict:
+        """The settings that are not the default ones."""
+        where = {"tiers": dict(self.tiers)} if self.tiers else {"laboratory": list(self.laboratory)}
+        more = {"model": self.model} if self.model else {}
+        return {"name": self.name, "semantics": self.semantics, **where, **more, **dict(self.rules)}
+
+
+def tiers_of(capacities: Mapping[str, int], **rules: Any) -> Scenario:
+    """Tiers at physical scale with these capacities, fastest first. Raises HierarchyError for a name or size that cannot be."""
+    for name, capacity in capacities.items():
+        if name not in TIERS:
+            raise HierarchyError(f"there is no tier {name!r}; use some of {', '.join(TIERS)}")
+        if capacity <= 0:
+            raise HierarchyError(f"tier {name!r} has capacity {capacity}; give a positive number, or leave it out")
+    return physical(*(capacities.get(name, 0) for name in TIERS), **rules)
+
+
+def with_model(trace: Trace, model: str) -> Trace:
+    """The trace with blocks as large as in a model's cache."""
+    return replace(trace, page_bytes=block_bytes(model, trace.block_tokens))
+
+
+def in_blocks(trace: Trace) -> Trace:
+    """The trace with all blocks alike, so that capacities count blocks."""
+    return replace(trace, page_bytes=0)
+
+
+def capacity_of(value: Capacity, trace: Trace) -> int:
+    """A capacity in the trace's unit: bytes, or blocks where the trace does not know its bytes.
+
+    A share is of all distinct pages at fp16, rounded up; blocks of unequal pages count with their mean size, rounded up.
+    """
+    capacity = _capacity(value, trace)
+    if capacity > LARGEST:
+        raise HierarchyError(f"the capacity {value} is more than 63 bits can count; give a smaller one")
+    return capacity
+
+
+def _capacity(value: Capacity, trace: Trace) -> int:
+    total = page_total(trace)
+    read = parse_capacity(value) if isinstance(value, str) else value
+    if isinstance(read, Bytes):
+        if total == 0:
+            raise HierarchyError(f"{read.count:,} bytes: {trace.name!r} does not know the bytes of its blocks; name a model")
+        return read.count
+    if isinstance(read, float):
+        if not 0 < read < np.inf:
+            raise HierarchyError(f"the capacity {read} is no share; give more than 0")
+        return int(np.ceil(round(read * (total or trace.blocks), 6)))
+    if read <= 0:
+        raise HierarchyError(f"the capacity is {read} blocks; give at least 1")
+    return int(-(-read * total // max(trace.blocks, 1))) if total else read
+
+
+def page_total(trace: Trace) -> int:
+    """Bytes of all distinct pages at fp16, 0 where unknown."""
+    sizes = np.asarray(trace.page_bytes, np.int64)
+    return int(sizes) * trace.blocks if sizes.ndim == 0 else int(sizes.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A capacity in bytes."""
+
+    count: int
+
+
+def parse_capacity(text: str) -> int | float | Bytes:
+    """Blocks, share or bytes.
+
+    >>> parse_capacity("5000"), parse_capacity("25%"), parse_capacity("80GB")
+    (5000, 0.25, Bytes(count=80000000000))
+    """
+    match = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*(%|[a-zA-Z]*)\s*", text)
+    number, unit = (match[1].replace("_", ""), match[2].upper()) if match else ("", "")
+    if not match or unit not in ("", "%", "BLOCKS", *UNITS):
+        raise HierarchyError(f"{text!r} is no capacity; write blocks (5000), a share (25%) or bytes (80GB, 512MiB)")
+    if unit == "%":
+        return float(number) / 100
+    if unit in UNITS:
+        return Bytes(int(float(number) * UNITS[unit]))
+    return float(number) if "." in number else int(number)
+
+
+def setting_of(table: Mapping[str, Any]) -> Setting:
+    """The setting that a table of a sweep definition describes. Raises HierarchyError for keys that do not exist."""
+    rest = dict(table)
+    name = str(rest.pop("name", "") or "scenario")
+    own = {key: rest.pop(key) for key in ("semantics", "model") if key in rest}
+    tiers = rest.pop("tiers", {})
+    if not isinstance(tiers, dict) or not all(isinstance(size, int | float | str) for size in tiers.values()):
+        raise HierarchyError(f"scenario {name!r}: tiers = {tiers} must be a table; write {{gpu = 5000, host = 0.5}}")
+    numbers = rest.pop("laboratory", (1, 1))
+    if not (isinstance(numbers, list | tuple) and len(numbers) == 2 and all(isinstance(n, int) and n > 0 for n in numbers)):
+        raise HierarchyError(f"scenario {name!r}: laboratory = {numbers} must be [numerator, denominator], both positive")
+    policies = tuple(rest.pop("policies", ()))
+    for key in rest:
+        if key not in RULES:
+            known = ("name", "tiers", "laboratory", "semantics", "model", "policies", *RULES)
+            raise HierarchyError(f"scenario {name!r} has no setting {key!r}; use {', '.join(known)}")
+        kind = type(RULES[key])
+        if not isinstance(rest[key], int | float if kind is float else kind) or isinstance(rest[key], bool) != (kind is bool):
+            raise HierarchyError(f"scenario {name!r}: {key} = {rest[key]!r} must be like {RULES[key]!r}, its default")
+    return Setting(name, tuple(tiers.items()), tuple(numbers), policies=policies, rules=tuple(sorted(rest.items())), **own)
+
+
+def tier_capacities(scenario: Scenario) -> dict[str, int]:
+    """Tier -> capacity."""
+    return {tier.name: tier.capacity for tier in scenario.tiers}
+
+
+def fastest(scenario: Scenario) -> Tier:
+    """The tier whose hits count."""
+    return scenario.tiers[0]

@@ -1,0 +1,1 @@
+"""Agents evaluated on the serving tasks, and the telemetry of one episode."""

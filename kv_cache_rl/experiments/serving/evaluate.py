@@ -1,0 +1,128 @@
+"""Agents against each other in the serving world: every agent on every task, on the same held-out seeds.
+
+cells --spread over cores--> journal (rows.jsonl) --> rows, in order; an interrupted evaluation goes on where it stopped
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kv_cache_rl import __version__
+from kv_cache_rl.experiments.journal import Journal
+from kv_cache_rl.experiments.workers import spread
+from kv_cache_rl.sim.serving.score import report
+from kv_cache_rl.sim.serving.seeds import SEEDS
+from kv_cache_rl.sim.serving.spec import Scenario, ServingError
+from kv_cache_rl.sim.serving.state import OUTPUT, PROMPT, State
+
+Play = Callable[[str, Scenario, int], State]
+"""(name of an agent, scenario, seed) -> the end of its episode. A function of a module, so that workers find it."""
+
+LEAST_SEEDS = 20
+"""Fewer than these tell little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One episode."""
+
+    agent: str
+    scenario: Scenario
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Names the row: the same for the same agent, settings, seed, trace and code."""
+        said = json.dumps([self.agent, asdict(self.scenario), self.seed], sort_keys=True, default=str)
+        trace = "" if self.scenario.trace is None else _digest_of(self.scenario.trace)
+        return hashlib.sha256(f"{said} {trace} {code_digest()}".encode()).hexdigest()[:24]
+
+
+@functools.lru_cache(16)
+def _digest_of(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.lru_cache(1)
+def code_digest() -> str:
+    """Digest of the package's version and of everything that decides what a row says, trained agents included."""
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256(__version__.encode())
+    layers = ("core", "theory", "traces", "sim/serving", "search/serving", "experiments/serving", "agents")
+    files = [p for layer in layers for p in (root / layer).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    for path in sorted(files):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def held_out(count: int) -> tuple[int, ...]:
+    """The first so many seeds that nobody learns from.
+
+    Raises:
+        ServingError: there are fewer.
+    """
+    if not 1 <= count <= len(SEEDS["test"]):
+        raise ServingError(f"{count} seeds asked for; give a number from 1 to {len(SEEDS['test'])}, which are held out")
+    return tuple(SEEDS["test"][:count])
+
+
+def run_cell(cell: Cell, play: Play) -> dict:
+    """The row of a cell: the report, and the work that arrived. An agent that fails is a row with an `error`."""
+    head: dict[str, Any] = {"agent": cell.agent, "task": cell.scenario.task, "seed": cell.seed}
+    try:
+        state = play(cell.agent, cell.scenario, cell.seed)
+    except Exception as wrong:
+        return {**head, "error": f"{type(wrong).__name__}: {wrong}", "report": None, "work_arrived": None}
+    load = state.columns.traffic
+    arrived = int(load[:, PROMPT].sum() + load[:, OUTPUT].sum())
+    return {**head, "error": None, "report": report(state).to_json(), "work_arrived": arrived}
+
+
+def evaluate(
+    agents: Sequence[str],
+    scenarios: Sequence[Scenario],
+    seeds: Sequence[int],
+    play: Play,
+    folder: str | Path,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict]:
+    """Plays the episodes that the folder does not hold yet; all rows, in order of task, agent, seed. Failed ones are tried again.
+
+    `progress(done, total)` is called as episodes end. Rows do not depend on `workers`.
+
+    Raises:
+        JournalError, WorkerError, OSError: the folder is in use or damaged, or a worker died. Finished rows stay in the folder.
+    """
+    cells = [Cell(agent, scenario, seed) for scenario in scenarios for agent in agents for seed in seeds]
+    keys = [cell.key for cell in cells]
+    with Journal(Path(folder)) as journal:
+        rows = {key: journal.rows[key] for key in keys if key in journal.rows}
+        missing = [(key, cell) for key, cell in zip(keys, cells, strict=True) if key not in rows]
+        progress(len(rows), len(keys))
+        if missing and workers > 1:
+            warm_up(agents, scenarios[0], play)
+        try:
+            work = functools.partial(run_cell, play=play)
+            for index, row in spread(work, [cell for _, cell in missing], workers):
+                key = missing[index][0]
+                rows[key] = row
+                if row["error"] is None:
+                    journal.add(key, row)
+                progress(len(rows), len(keys))
+        finally:
+            journal.settle()
+    return [rows[key] for key in keys]
+
+
+def warm_up(agents: Sequence[str], scenario: Scenario, play: Play) -> None:
+    """Loads or compiles what the agents need in this process, before workers are forked."""
+    short = replace(scenario, ticks=20)
+    for agent in agents:
+        run_cell(Cell(agent, short, 0), play)

@@ -1,0 +1,1 @@
+"""What the real cache costs: figures, quality, memory, speeds, calibration."""

@@ -1,0 +1,285 @@
+"""Every figure that is promised, measured: memory, sharing, speed, preemption, quantisation; each beside its target."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from statistics import geometric_mean
+from typing import Any
+
+import torch
+
+from kv_cache_rl.core.geometry import bytes_per_token
+from kv_cache_rl.paged.block_pool import BlockPool
+from kv_cache_rl.paged.measure.calibrate import geometry_of, host_link, move_seconds, scheme_seconds
+from kv_cache_rl.paged.measure.memory import (
+    RESERVATIONS,
+    TRACES,
+    beam_sharing,
+    occupancy,
+    parallel_saving,
+    requests_like,
+    usage,
+)
+from kv_cache_rl.paged.measure.quality import SCHEMES, SMALL_ERROR, fit_law, qualities, windows
+from kv_cache_rl.paged.measure.speeds import (
+    BATCH,
+    BLOCK,
+    DIM,
+    KV_HEADS,
+    decode_ratios,
+    loop_ratio,
+    tokens_per_second,
+    write_ratio,
+)
+from kv_cache_rl.paged.model import Decoder
+from kv_cache_rl.paged.quant import BITS
+from kv_cache_rl.paged.swap import cheaper
+from kv_cache_rl.paged.timing import median_seconds
+
+SIZES = (2, 4, 6)
+"""Samples and beam widths. Source: the PagedAttention paper, figure 15."""
+PAPER = {"sharegpt": (16.2, 30.5), "alpaca": (6.1, 9.8)}
+"""Per cent of memory that parallel sampling saves there, over these sizes."""
+PAPER_BEAM = (37.6, 66.3)
+BLOCK_SIZES = (1, 4, 8, 16, 32, 64)
+MEMORY_TOKENS = 16_384
+"""Of the memory that requests wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured number and the range it should be in; without a range it is for information."""
+
+    name: str
+    value: float | None
+    """None: not measured."""
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    remark: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is in range; None without a range or a value."""
+        if self.value is None or (self.low is None and self.high is None):
+            return None
+        return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
+
+    def to_json(self) -> dict:
+        """The figure and whether it met its target, as plain values."""
+        return {**asdict(self), "met": self.met}
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is measured with."""
+
+    model: Decoder
+    text: list[int]
+    """Tokens that the model was not trained on, 16,000 or more."""
+    seed: int
+    fast: bool
+
+    def choose(self, fast: Any, full: Any) -> Any:
+        """One of the two, by how long the bench may take."""
+        return fast if self.fast else full
+
+
+Found = tuple[list[Figure], dict[str, Any]]
+
+
+def memory(setup: Setup) -> Found:
+    """Waste and savings of requests as long as real ones."""
+    rows = {t: {b: usage(requests_like(t, 1000, setup.seed), b) for b in BLOCK_SIZES} for t in TRACES}
+    mine = rows["sharegpt"][16]
+    figures = [
+        Figure("memory: waste, ShareGPT-like lengths, block 16", 100 * mine.waste, "%", high=4.0),
+        Figure("memory: saved against reserving 2,048", 100 * mine.saved, "%", 70.0, 80.0),
+        Figure("memory: waste, Alpaca-like lengths, block 16", 100 * rows["alpaca"][16].waste, "%", remark="short requests"),
+    ]
+    data = {t: {str(b): {"waste": u.waste, "saved": u.saved} for b, u in found.items()} for t, found in rows.items()}
+    return figures, data
+
+
+def fragmentation(setup: Setup) -> Found:
+    """How full a memory is while requests wait for it, paged and reserved."""
+    requests = requests_like("sharegpt", setup.choose(80, 300), setup.seed)
+    paged = {b: occupancy(requests, MEMORY_TOKENS, "paged", b) for b in setup.choose((1, 16, 64), BLOCK_SIZES)}
+    reserved = {name: occupancy(requests, MEMORY_TOKENS, name) for name in RESERVATIONS}
+    mine, best = paged[16], max(reserved.values(), key=lambda found: found.tokens)
+    figures = [
+        Figure("fragmentation: memory that holds tokens, paged, block 16", 100 * mine.tokens, "%", low=96.0),
+        Figure("fragmentation: the same, best contiguous reservation", 100 * best.tokens, "%", remark=best.name),
+        Figure("fragmentation: requests held at once, paged / longest reserved",
+               mine.at_once / reserved["contiguous, longest"].at_once, "x"),
+    ]  # fmt: skip
+    data = {"paged": {str(b): asdict(found) for b, found in paged.items()}}
+    return figures, data | {"reserved": {name: asdict(found) for name, found in reserved.items()}}
+
+
+def parallel(setup: Setup) -> Found:
+    """What parallel samples save by sharing their prompt."""
+    figures, data = [], {}
+    for trace, (low, high) in PAPER.items():
+        requests = requests_like(trace, setup.choose(40, 200), setup.seed)
+        for samples in SIZES:
+            found = parallel_saving(requests, samples)
+            data[f"{trace}, {samples}"] = asdict(found)
+            name = f"parallel sampling: {samples} samples, {trace}-like, saved"
+            figures.append(
+                Figure(name, 100 * found.on_average, "%", low, high, f"{100 * found.at_end:.1f} % once all are written")
+            )
+    return figures, data
+
+
+def beams(setup: Setup) -> Found:
+    """What beams of the model share, how often they copy, and what a copy takes."""
+    figures, data = [], {}
+    for trace in setup.choose(("alpaca",), TRACES):
+        requests = requests_like(trace, setup.choose(4, 6), setup.seed)
+        for width in SIZES:
+            found = beam_sharing(setup.model, setup.text, requests, width)
+            data[f"{trace}, {width}"] = asdict(found)
+            remark = f"{found.copies_per_token:.3f} copies a token"
+            figures.append(Figure(f"beam search: {width} wide, {trace}-like, saved", 100 * found.saved, "%", *PAPER_BEAM, remark))
+    return figures, data
+
+
+def copy_on_write(setup: Setup) -> Found:
+    """How often a block is copied on write, and what that costs beside decoding a token."""
+    requests = requests_like("alpaca", 4, setup.seed)
+    rate = beam_sharing(setup.model, setup.text, requests, 4).copies_per_token
+    g = setup.model.geometry
+    pool = BlockPool(g.layers, 64, 16, g.kv_heads, g.head_dim, setup.model.dtype)
+    copy_s = median_seconds(setup.model.device, lambda: [pool.copy(b, b + 32) for b in range(32)], 9) / 32
+    token_s = 1 / tokens_per_second(setup.model, setup.text, [(16, 4)], 128, 9)[16, 4]
+    figures = [
+        Figure("copy on write: copies per decoded token, beam of 4", rate, "copies"),
+        Figure("copy on write: one block", 1e6 * copy_s, "us", remark=f"{pool.block_nbytes:,} bytes"),
+        Figure("copy on write: share of decoding time, beam of 4", 100 * rate * copy_s / token_s, "%"),
+    ]
+    return figures, {"copies_per_token": rate, "copy_s": copy_s, "token_s": token_s}
+
+
+def best_block(rates: Mapping[int, Mapping[int, float]]) -> int:
+    """The block size with the highest rate, as geometric mean over the batches, of {block size: {batch: rate}}.
+
+    >>> best_block({8: {1: 2.0, 16: 2.0}, 16: {1: 1.0, 16: 9.0}})
+    16
+    """
+    return max(rates, key=lambda size: geometric_mean(rates[size].values()))
+
+
+def throughput(setup: Setup) -> Found:
+    """Decoded tokens per second by block size and batch, and the best block size."""
+    sizes, batches = setup.choose((8, 16, 32), BLOCK_SIZES[1:]), setup.choose((1, 16), (1, 4, 16))
+    context, steps = setup.choose(128, 512), setup.choose(9, 15)
+    rates = tokens_per_second(setup.model, setup.text, [(size, n) for size in sizes for n in batches], context, steps)
+    rows = {size: {n: rates[size, n] for n in batches} for size in sizes}
+    best = best_block(rows)
+    spread = max(rows[s][batches[-1]] for s in sizes) / min(rows[s][batches[-1]] for s in sizes)
+    figures = [Figure(f"throughput: block {best}, batch {n}, context {context}", rows[best][n], "tokens/s") for n in batches] + [
+        Figure("throughput: best block size", best, "tokens", remark="geometric mean over the batches"),
+        Figure("throughput: best / worst block size, largest batch", spread, "x"),
+    ]
+    data = {
+        "context": context,
+        "best_block": best,
+        "tokens_per_second": {str(s): {str(n): v for n, v in r.items()} for s, r in rows.items()},
+    }
+    return figures, data
+
+
+def attention(setup: Setup) -> Found:
+    """Paged attention beside contiguous attention, a loop over blocks, and a plain copy."""
+    figures, data, repeats = [], {}, setup.choose(3, 7)
+    for tokens in setup.choose((1024,), (1024, 4096)):
+        for dtype in (torch.float32, torch.bfloat16):
+            for ragged in (False, True):
+                plain, grouped = decode_ratios(tokens, ragged, dtype, repeats, setup.seed)
+                kind = f"{tokens:,} tokens{' ragged' if ragged else ''}, {'fp32' if dtype == torch.float32 else 'bf16'}"
+                remark = f"{1e3 * plain.ours_s:.0f} ms; x {grouped.times:.2f} of SDPA with grouped query rows"
+                figures.append(Figure(f"decode attention: {kind}, of contiguous SDPA", plain.times, "x", high=1.4, remark=remark))
+                data[kind] = {"sdpa": asdict(plain), "grouped": asdict(grouped)}
+    loop, write = loop_ratio(1024, setup.choose(3, 5), setup.seed), write_ratio(2048, 4 * repeats, setup.seed)
+    figures.append(Figure("decode attention: loop over blocks / ours", loop.times, "x", low=3.0))
+    figures.append(Figure("writing a prompt, of a plain copy", write.times, "x", high=4.0))
+    return figures, data | {"loop": asdict(loop), "write": asdict(write)}
+
+
+def preemption(setup: Setup) -> Found:
+    """Swapping a sequence out and in against computing it anew; swapping it quantised, estimated from bytes and seconds."""
+    repeats, lengths = setup.choose(3, 7), setup.choose((128, 512), (128, 512, 2048))
+    moves = move_seconds(setup.model, 16, lengths, repeats, setup.seed, lambda done, total: None)
+    figures = []
+    for tokens, out, back, anew in zip(moves.tokens, moves.swap_out_s, moves.swap_in_s, moves.recompute_s, strict=True):
+        way = cheaper(out + back, anew)
+        remark = f"out and in {1e3 * (out + back):.2f} ms, recompute {1e3 * anew:.1f} ms: {way}"
+        figures.append(Figure(f"recompute / swap, {tokens:,} tokens", anew / (out + back), "x", remark=remark))
+    fp16 = bytes_per_token(geometry_of(setup.model))
+    link = host_link(moves, fp16 / 2 * setup.model.dtype.itemsize)
+    data: dict[str, Any] = {"moves": asdict(moves), "link": asdict(link), "quantised": {}}
+    for name, bits in BITS.items():
+        found = scheme_seconds(setup.model, (bits, bits), 16, setup.choose(512, 2048), repeats, setup.seed)
+        data["quantised"][name] = asdict(found)
+        # Below this rate of the link, quantising and restoring take less time than the bytes saved would.
+        pays = 2 * (1 - found.bytes_ratio) * fp16 / (found.encode_s + found.decode_s)
+        remark = f"pays below {pays / 1e6:,.0f} MB/s; the copy here does {link.one_way / 1e6:,.0f} MB/s"
+        figures.append(Figure(f"quantised swap, estimated: {name}, bytes of fp16", found.bytes_ratio, "", remark=remark))
+    return figures, data
+
+
+def quality(setup: Setup) -> Found:
+    """What quantised blocks cost in likelihood and divergence, and the law between attention error and divergence."""
+    rows, length = setup.choose((4, 256), (24, 512))
+    found, nll = qualities(setup.model, windows(setup.text, rows, length), SCHEMES)
+    law = fit_law(list(found.values()))
+    figures = [
+        Figure("quality: int8, |delta NLL|", abs(found["int8"].delta_nll), "nats", high=1e-3, remark=f"exact {nll:.4f}"),
+        Figure("quality: int4, delta NLL", found["int4"].delta_nll, "nats", high=0.01),
+        Figure("quality: int2, delta NLL", found["int2"].delta_nll, "nats"),
+    ]
+    figures += [
+        Figure(f"quality: {name}, KL", found[name].kl, "nats", remark=f"attention error {found[name].attention_error:.2e}")
+        for name in BITS
+    ]
+    remark = (
+        f"R2 {law.r_squared:.3f}, {law.points} schemes with e up to {SMALL_ERROR}; a free exponent would be {law.exponent:.2f}"
+    )
+    remark += f"; beyond that KL is {law.beyond:.0f} times the law" if law.beyond else ""
+    figures.append(Figure("quality: c of KL = c e^2", law.factor, "nats", remark=remark))
+    return figures, {"schemes": {name: asdict(q) for name, q in found.items()}, "law": asdict(law), "exact_nll": nll}
+
+
+def gpu(setup: Setup) -> Found:
+    """The figures for a GPU, where one is at hand."""
+    remark = "not measured on a GPU"
+    where = f"batch {BATCH}, 4,096 tokens, bf16, {KV_HEADS} heads of {DIM}, block {BLOCK}"
+    return [
+        Figure(f"GPU: share of the copy bandwidth, {where}", None, "%", low=70.0, remark=remark),
+        Figure("GPU: paged, of contiguous attention", None, "x", high=1.15, remark=remark),
+    ], {}
+
+
+PARTS: dict[str, Callable[[Setup], Found]] = {
+    "memory": memory,
+    "throughput": throughput,
+    "fragmentation": fragmentation,
+    "beam": beams,
+    "parallel": parallel,
+    "copy-on-write": copy_on_write,
+    "preemption": preemption,
+    "attention": attention,
+    "quality": quality,
+    "gpu": gpu,
+}
+
+
+def run_parts(setup: Setup, parts: list[str]) -> Iterator[tuple[str, list[Figure], dict[str, Any]]]:
+    """(part, figures, data behind them) of every named part. Raises ValueError for a figure that is not a number."""
+    for name in parts:
+        figures, data = PARTS[name](setup)
+        for figure in figures:
+            if figure.value is not None and not math.isfinite(figure.value):
+                raise ValueError(f"{figure.name} came out as {figure.value}; a figure has to be a number")
+        yield name, figures, data

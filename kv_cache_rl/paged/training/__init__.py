@@ -1,0 +1,1 @@
+"""The small model's corpus and training."""

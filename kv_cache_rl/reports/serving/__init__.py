@@ -1,0 +1,1 @@
+"""Tables of agents compared, and the timeline of an episode."""

@@ -1,0 +1,1 @@
+"""The oracle of the serving world: it steps copies of a server."""

@@ -1,0 +1,1 @@
+"""Bounds and miss-ratio curves, exact and sampled."""

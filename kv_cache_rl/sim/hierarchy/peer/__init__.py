@@ -1,0 +1,1 @@
+"""kv-hierarchy-lab's own semantics, to the last bit, and its published results."""

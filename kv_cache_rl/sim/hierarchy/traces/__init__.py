@@ -1,0 +1,1 @@
+"""Traces as columns: page accesses and prefix-tree requests, read, numbered and written."""

@@ -1,0 +1,224 @@
+"""Each command does what it says; its JSON holds the numbers of the simulator."""
+
+import dataclasses
+import json
+import statistics
+
+import pytest
+
+from kv_cache_rl.cli.eviction import runs
+from kv_cache_rl.experiments.eviction import sets
+from kv_cache_rl.sim.eviction import DECIDERS, TOOLS, load_file, load_scenarios, rollout
+from kv_cache_rl.sim.eviction.generate import generate
+
+
+@pytest.fixture(scope="module")
+def three():
+    return load_scenarios(num_examples=3)
+
+
+@pytest.fixture
+def file_of_three(three, tmp_path):
+    path = tmp_path / "three.jsonl"
+    path.write_text("".join(json.dumps(scenario.to_json()) + "\n" for scenario in three))
+    return path
+
+
+def test_baselines_averages_what_the_simulator_gives(kv, three):
+    said = kv("baselines", "--policy", "lru", "--policy", "keep", "--policy", "lru", "--num-examples", 3, "--json").json
+    rows = {(row["tier"], row["policy"]): row for row in said["rows"]}
+    for policy in ("lru", "keep"):
+        totals = [rollout(scenario, DECIDERS[policy]()).total for scenario in three]
+        assert rows["all", policy]["reward"]["mean"] == pytest.approx(statistics.fmean(totals))
+    assert {policy for _, policy in rows} == {"floor (best blind)", "lru", "keep", "oracle (best known)"}
+    assert said["failed_rollouts"] == 0
+
+
+def test_baselines_plays_every_policy_by_default_and_five_scenarios_of_the_tier(kv):
+    said = kv("baselines", "--difficulty", "easy", "--json").json
+    policies = [row["policy"] for row in said["rows"]]
+    assert policies == ["floor (best blind)", *DECIDERS, "oracle (best known)"]
+    assert {row["scenarios"] for row in said["rows"]} == {5}
+
+
+def test_baselines_prints_a_table_and_markdown(kv):
+    table = kv("baselines", "--policy", "lru", "-n", 3)
+    text = kv("baselines", "--policy", "lru", "-n", 3, "--markdown")
+    assert "95 % t interval over scenarios" in table.out
+    assert text.out.startswith("| tier | policy |")
+    assert text.out.count("\n") == 2 + 4 * 3
+
+
+def test_a_baselines_folder_can_be_reported_and_replayed(kv, tmp_path, three):
+    assert kv("baselines", "--policy", "lru", "-n", 3, "--out", "run").code == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "config.json",
+        "results.jsonl",
+        "summary.json",
+        "report.html",
+    }
+    said = kv("report", "run", "--out", "page.html", "--json").json
+    assert said == {"report": "page.html", "bytes": (tmp_path / "page.html").stat().st_size, "rollouts": 3}
+    played = kv("replay", three[1].id, "--run", "run", "--json").json
+    assert (played["policy"], played["reward"]) == ("lru", rollout(three[1], DECIDERS["lru"]()).total)
+
+
+@pytest.mark.parametrize("policy", ["keep", "lookahead", "oracle"])
+def test_replay_tells_the_episode_window_by_window(kv, three, policy):
+    told = kv("replay", three[2].id, "--policy", policy).out
+    said = kv("replay", three[2].id, "--policy", policy, "--json").json
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("window")] == [str(n) for n in range(1, 16)]
+    assert f"reward {said['reward']:+.4f}" in told
+    assert said["reward"] == (three[2].best if policy == "oracle" else rollout(three[2], DECIDERS[policy]()).total)
+    assert told.count("! failed") == said["metrics"]["total_failures_metric"]
+
+
+def test_a_scenario_can_come_from_a_file(kv, three, file_of_three):
+    first = kv("replay", file_of_three, "--policy", "lru", "--json").json
+    third = kv("replay", f"{file_of_three}:{three[2].id}", "--policy", "lru", "--json").json
+    assert (first["scenario_id"], third["scenario_id"]) == (three[0].id, three[2].id)
+    wrong = kv("replay", f"{file_of_three}:{three[2].id}x")
+    assert (wrong.code, f"did you mean {three[2].id}?" in wrong.err) == (2, True)
+
+
+def test_verify_finds_nothing_in_good_files_and_every_kind_of_lie_in_bad_ones(kv, tmp_path, three, file_of_three):
+    assert kv("scenarios", "verify", file_of_three, "--json").json == {"scenarios": 3, "faults": []}
+    rows = [json.loads(line) for line in file_of_three.read_text().splitlines()]
+    rows[0]["best"] += 0.001
+    rows[1]["floor"] -= 0.001
+    rows[2]["floor_by"] = "nobody"
+    lies = tmp_path / "lies.jsonl"
+    lies.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    said = kv("scenarios", "verify", lies, "--json")
+    assert said.code == 1
+    found = [(fault["scenario_id"], fault["fault"]) for fault in said.json["faults"]]
+    first, second, third = (scenario.id for scenario in three)
+    assert (first, "the id stands 2 times") in found
+    assert [fault for name, fault in found if name == first and "the stored log returns" in fault][1:] != []
+    assert any(name == second and "the stored floor is" in fault for name, fault in found)
+    assert any(name == third and "floor_by names 'nobody'" in fault for name, fault in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda row: row.pop("budget_pages"), "budget_pages"),
+        (lambda row: row.update(version="0"), "version"),
+        (lambda row: row.update(steps="many"), "steps"),
+        (lambda row: row.update(surprise=1), "surprise"),
+    ],
+)
+def test_a_bad_scenario_line_is_named_by_file_line_and_field(kv, tmp_path, file_of_three, change, words):
+    rows = [json.loads(line) for line in file_of_three.read_text().splitlines()]
+    change(rows[1])
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = kv("scenarios", "verify", bad)
+    assert said.code == 2
+    assert f"{bad}:2" in said.err
+    assert words in said.err
+
+
+def test_no_permission_is_named_with_the_file(kv, monkeypatch, file_of_three):
+    import pathlib
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "open", refuse)
+    said = kv("scenarios", "verify", file_of_three)
+    assert said.code == 2
+    assert str(file_of_three) in said.err
+    assert "permission" in said.err
+
+
+def test_show_prints_facts_json_and_the_text_a_model_reads(kv, three):
+    from kv_cache_rl.sim.eviction import Episode, Scenario
+
+    scenario = three[2]
+    assert all(session.seq_id in kv("scenarios", "show", scenario.id).out for session in scenario.sessions)
+    assert Scenario.from_json(kv("scenarios", "show", scenario.id, "--json").json) == scenario
+    assert kv("scenarios", "show", scenario.id, "--observation").out.strip() == Episode(scenario).prompt()
+
+
+def test_export_writes_messages_and_tools_that_datasets_reads(kv, tmp_path):
+    from datasets import Dataset
+
+    said = kv("export-sft", "--out", "deep/expert.parquet", "--split", "eval", "-n", 3, "--json").json
+    assert (said["dialogues"], said["left_out"]) == (3, 0)
+    rows = Dataset.from_parquet(str(tmp_path / "deep" / "expert.parquet"), cache_dir=str(tmp_path / "cache"))
+    by_id = {scenario.id: scenario for scenario in load_scenarios(num_examples=3)}
+    for row in rows:
+        assert row["reward"] == by_id[row["scenario_id"]].best
+        assert json.loads(row["tools"]) == TOOLS
+        roles = [message["role"] for message in row["messages"]]
+        assert (roles[0], roles[1], roles[-1], roles.count("assistant")) == ("system", "user", "assistant", 15)
+
+
+def test_oracle_is_at_least_as_good_as_what_is_stored(kv, three):
+    said = kv("oracle", three[0].id, "--log", "--json").json["scenarios"]
+    assert said[0]["scenario_id"] == three[0].id
+    assert said[0]["found"] >= said[0]["floor"]
+    assert len(said[0]["log"]) == 15
+
+
+def test_generate_writes_the_same_playable_file_twice(kv, tmp_path):
+    for name in ("a.jsonl", "b.jsonl"):
+        said = kv("scenarios", "generate", "--out", name, "--difficulty", "medium", "-n", 2, "--seed", 7, "--json").json
+        assert (said["scenarios"], said["tiers"]) == (2, {"medium": 2})
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+    assert len(load_file(tmp_path / "a.jsonl")) == 2
+    assert kv("scenarios", "verify", "a.jsonl").code == 0
+
+
+def test_windows_of_a_trace_outside_the_targets_of_the_generator_are_flagged(kv, tmp_path, monkeypatch):
+    near = generate("easy", 5, "eval", 4)
+    idle = tuple(dataclasses.replace(x, turns=()) if x.place == "cpu" else x for x in near.sessions)
+    far = dataclasses.replace(near, link_ns_per_page=4, sessions=idle)
+    (tmp_path / "trace.jsonl").touch()
+    for k, (made, missed) in enumerate([(near, []), (far, ["swap_in", "return_share"])]):
+        monkeypatch.setattr(sets, "windows_of", lambda *_, made=made: [made])
+        arguments = ("scenarios", "from-trace", "trace.jsonl", "--out", "x.jsonl", "-d", "easy", "-n", 1, "--seed", k)
+        said = kv(*arguments, "--json").json
+        assert said["off_target"] == missed, said["physics"]
+        told = kv(*arguments).out
+        assert told.count("MISSED") == len(missed)
+        assert ("do not compare" in told) == bool(missed)
+
+
+def test_folder_names_are_safe_and_never_reused(tmp_path):
+    targets = [{"model": "openai/gpt 5.4:mini"}, {"model": "../.."}]
+    first, second = runs.new_folder(tmp_path, targets), runs.new_folder(tmp_path, targets)
+    assert first != second
+    assert first.parent == second.parent == tmp_path
+    assert first.name.endswith("-openai-gpt-5.4-mini-model")
+
+
+def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part_of_its_page(kv, tmp_path, monkeypatch):
+    from functools import partial
+
+    from kv_cache_rl.experiments.eviction import landscape
+
+    monkeypatch.setattr(landscape, "run", partial(landscape.run, width=1, small=1))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- measured: make landscape -->\nold\n<!-- end of measured -->\nafter\n")
+    said = kv("landscape", "--per-tier", 3, "--seed", 9, "--out", "raw.json", "--page", page, "--json")
+    assert said.code == (0 if all(c["holds"] for c in said.json["claims"]) else 1)
+    assert {**json.loads((tmp_path / "raw.json").read_text()), "claims": said.json["claims"]} == said.json
+    assert [len(tier["floor"]) for tier in said.json["tiers"].values()] == [3, 3, 3]
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "\nold\n" not in text
+    assert "3 unselected scenarios per tier, seed 9" in text
+
+
+def test_landscape_refuses_a_page_it_cannot_rewrite_before_it_measures_anything(kv, tmp_path, monkeypatch):
+    from kv_cache_rl.experiments.eviction import landscape
+
+    monkeypatch.setattr(landscape, "run", None)
+    page = tmp_path / "page.md"
+    page.write_text("no markers here")
+    said = kv("landscape", "--per-tier", 3, "--page", page)
+    assert said.code == 2 and "measured: make landscape" in said.err
+    assert page.read_text() == "no markers here"
+    said = kv("landscape", "--per-tier", 3, "--page", tmp_path / "nowhere" / "page.md")
+    assert said.code == 2 and "cannot be written (No such file or directory)" in said.err

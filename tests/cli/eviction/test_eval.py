@@ -1,0 +1,183 @@
+"""The evaluation: two policies by default, any model by flag, failures never scored, interruptions resumed."""
+
+import json
+import os
+
+import pytest
+
+from kv_cache_rl.adapters.endpoint import serving
+from kv_cache_rl.experiments.eviction import sets
+from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
+from kv_cache_rl.sim.eviction.generate import generate
+
+
+def folder_of(said, tmp_path):
+    return tmp_path / said.json["folder"]
+
+
+def test_without_arguments_it_evaluates_value_aware_and_lru_on_five_scenarios_per_tier(kv, environment, tmp_path):
+    said = kv("eval")
+    assert said.code == 0
+    assert [(asked["model"], asked["num_examples"]) for asked in environment.asked] == [
+        ("value_aware", 15),
+        ("lru", 15),
+    ]
+    folder = next((tmp_path / "runs").iterdir())
+    assert {"config.json", "results.jsonl", "summary.json", "report.html", "value_aware", "lru"} == {
+        p.name for p in folder.iterdir()
+    }
+    assert str(folder / "report.html").removeprefix(str(tmp_path) + "/") in said.out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {row["tier"] for row in summary["rows"]} == {"easy", "medium", "hard", "all"}
+    assert summary["environment_version"] == "1"
+    assert (summary["rollouts"], summary["failed_rollouts"], summary["model_calls"]) == (30, 0, 30 * 15)
+
+
+def test_scores_through_the_endpoint_equal_the_baselines_to_the_last_digit(kv, environment):
+    evaluated = kv("eval", "-p", "value_aware", "-p", "lookahead", "-n", 6, "--json").json
+    direct = kv("baselines", "-p", "value_aware", "-p", "lookahead", "-n", 6, "--json").json
+    assert evaluated["rows"] == direct["rows"]
+
+
+def test_a_model_on_another_server_is_asked_there_with_its_key(kv, environment, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret")
+    with serving("lru") as url:
+        said = kv("eval", "--model", "lru", "--base-url", url, "--api-key-var", "MY_KEY", "-n", 3, "--json")
+    assert said.code == 0
+    assert [(asked["base_url"], asked["api_key_var"]) for asked in environment.asked] == [(url, "MY_KEY")]
+    assert "secret" not in said.out
+    scenario = load_scenarios(num_examples=3)[0]
+    assert said.json["rows"][1]["reward"]["mean"] == rollout(scenario, DECIDERS["lru"]()).total
+
+
+def test_a_model_can_be_set_beside_policies(kv, environment, monkeypatch):
+    with serving("lru") as url:
+        said = kv("eval", "-p", "keep", "--model", "lru", "--base-url", url, "-n", 3, "--json")
+    assert said.code == 0
+    assert [asked["model"] for asked in environment.asked] == ["keep", "lru"]
+
+
+def test_a_trace_is_cut_once_however_many_policies_play_it(kv, environment, tmp_path, monkeypatch):
+    cut = []
+
+    def windows_of(path, tier, seed, wanted):
+        cut.append(tier)
+        return [generate(tier, seed, "eval", k) for k in range(wanted)]
+
+    monkeypatch.setattr(sets, "windows_of", windows_of)
+    trace = tmp_path / "trace.jsonl"
+    trace.touch()
+    assert kv("eval", "-p", "keep", "-p", "lru", "--trace", trace, "-n", 3, "--json").json["rollouts"] == 6
+    assert cut == ["easy", "medium", "hard"]
+    os.utime(trace, (1, 1))
+    assert kv("baselines", "-p", "keep", "--trace", trace, "-n", 3).code == 0
+    assert len(cut) == 6, "a file that has changed is read again"
+
+
+def test_failed_rollouts_end_with_one_and_are_named_and_not_scored(kv, environment):
+    environment.trouble["lru", 1] = "timeout: the server did not answer in 60 s; raise the timeout"
+    said = kv("eval", "-p", "lru", "-n", 3, "--json")
+    assert said.code == 1
+    assert "timeout: the server did not answer" in said.err
+    assert "kv-cache-rl eval --resume runs/" in said.err
+    rows = {row["tier"]: row for row in said.json["rows"] if row["policy"] == "lru"}
+    assert (rows["all"]["failed_rollouts"], rows["all"]["reward"]["n"]) == (1, 2)
+    assert rows["medium"]["reward"] is None
+
+
+def test_a_server_that_never_answers_is_asked_about(kv, environment):
+    environment.trouble = {("gpt", number): "APIConnectionError: connection refused" for number in range(3)}
+    said = kv("eval", "--model", "gpt", "--base-url", "http://127.0.0.1:1/v1", "-n", 3)
+    assert said.code == 1
+    assert "every rollout of gpt failed; does http://127.0.0.1:1/v1 answer, serve 'gpt'" in said.err
+
+
+def test_resuming_plays_only_what_failed(kv, environment, tmp_path):
+    environment.trouble["lru", 1] = "timeout: slow; wait"
+    folder = folder_of(kv("eval", "-p", "lru", "-n", 3, "--json"), tmp_path)
+    environment.trouble.clear()
+    environment.played.clear()
+    said = kv("eval", "--resume", folder, "--json")
+    assert (said.code, said.json["failed_rollouts"]) == (0, 0)
+    assert environment.played == [("lru", load_scenarios(num_examples=3)[1].id)]
+    assert said.json["rows"] == kv("baselines", "-p", "lru", "-n", 3, "--json").json["rows"]
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_goes_on(kv, environment, tmp_path):
+    environment.trouble["lru", 2] = KeyboardInterrupt()
+    said = kv("eval", "-p", "keep", "-p", "lru", "-n", 3)
+    assert said.code == 130
+    folder = next((tmp_path / "runs").iterdir())
+    assert f"5 of 6 rollouts are saved; go on with: kv-cache-rl eval --resume runs/{folder.name}" in said.err
+    early = kv("report", folder)
+    assert early.code == 0
+    environment.trouble.clear()
+    environment.played.clear()
+    done = kv("eval", "--resume", folder, "--json")
+    assert (done.code, done.json["rollouts"]) == (0, 6)
+    assert len(environment.played) == 1
+
+
+def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finished_and_goes_on(kv, environment, tmp_path):
+    environment.trouble["keep", 0] = KeyboardInterrupt()
+    said = kv("eval", "-p", "keep", "-n", 3)
+    folder = next((tmp_path / "runs").iterdir())
+    assert (said.code, "0 of 3 rollouts are saved" in said.err) == (130, True)
+    for command in (["report", folder], ["replay", "eviction-eval-hard-0000-v1", "--run", folder]):
+        said = kv(*command)
+        assert (said.code, said.out) == (2, "")
+        assert said.err == f"error: no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}\n"
+    environment.trouble.clear()
+    assert kv("eval", "--resume", folder, "--json").json["rollouts"] == 3
+
+
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture
+def finished(kv, environment, tmp_path):
+    return folder_of(kv("eval", "-p", "keep", "-n", 3, "--json"), tmp_path)
+
+
+def test_a_run_of_another_environment_version_is_not_mixed_with_this_one(kv, finished):
+    change_config(finished, environment_version="0")
+    for command in (["eval", "--resume", finished], ["report", finished]):
+        said = kv(*command)
+        assert said.code == 2
+        assert "played by environment version 0, this is version 1; scores compare only within one version" in said.err
+
+
+def test_a_damaged_run_folder_is_named(kv, finished):
+    lines = (finished / "results.jsonl").read_text().splitlines()
+    (finished / "results.jsonl").write_text("\n".join([lines[0], lines[1][:50]]))
+    said = kv("report", finished)
+    assert (said.code, "line 2" in said.err, "--resume" in said.err) == (2, True, True)
+    (finished / "config.json").write_text("{")
+    said = kv("eval", "--resume", finished)
+    assert (said.code, "config.json is damaged" in said.err) == (2, True)
+
+
+def test_a_baselines_folder_is_not_resumed(kv, environment):
+    kv("baselines", "-p", "keep", "-n", 3, "--out", "run")
+    said = kv("eval", "--resume", "run")
+    assert (said.code, "cannot be resumed; run it again" in said.err) == (2, True)
+
+
+def test_without_the_environment_package_it_says_what_to_install(kv, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "kv_cache_eviction", None)
+    said = kv("eval")
+    assert (said.code, "pip install -e environments/kv_cache_eviction" in said.err) == (2, True)
+
+
+def test_the_real_package_gives_the_same_scores(kv):
+    package = pytest.importorskip("kv_cache_eviction", reason="the environment package is not installed")
+    if not hasattr(package, "evaluate"):
+        pytest.skip("the installed environment package has no evaluate")
+    said = kv("eval", "-p", "value_aware", "-n", 3, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json["rows"] == kv("baselines", "-p", "value_aware", "-n", 3, "--json").json["rows"]
+    assert said.json["model_calls"] == 3 * 15

@@ -1,0 +1,91 @@
+"""Bad input to the paged commands: exit code 2 and a sentence with the remedy, before anything is measured."""
+
+import sys
+
+import pytest
+
+from kv_cache_rl.paged.measure import calibrate as calibrating
+from kv_cache_rl.paged.measure import figures
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--temperature", "inf", "--samples", "1"), "a temperature of inf; give a finite one above 0"),
+        (("--tokens", "100000000000"), "give fewer or smaller blocks, that is fewer tokens or sequences"),
+        (("--tokens", "2", "--block-tokens", "99999999999999999999999"), "give fewer or smaller blocks"),
+        (("--tokens", "2", "--samples", "100000000"), "give fewer or smaller blocks"),
+        (("--seed", "99999999999999999999999"), "--seed"),
+    ],
+)
+def test_what_generate_cannot_do_is_refused(kv, arguments, words):
+    said = kv("paged", "generate", "a", *arguments)
+    assert said.code == 2 and words in said.err
+
+
+def test_the_largest_seed_draws_as_many_samples_as_are_asked_for(kv):
+    assert kv("paged", "generate", "a", "--seed", 2**63 - 1, "--samples", 3, "--tokens", 2).code == 0
+
+
+def test_a_prompt_that_is_no_text_is_refused(kv):
+    said = kv("paged", "generate", "a\udcff")
+    assert said.code == 2 and "the prompt is not UTF-8 text; give one without stray bytes" in said.err
+
+
+@pytest.mark.parametrize("vocab", [64, 300])
+def test_a_checkpoint_without_a_tokenizer_is_refused_where_bytes_do_not_fit(kv, tmp_path, vocab):
+    import torch
+
+    from kv_cache_rl.paged.checkpoint import DecoderGeometry, write_checkpoint
+    from kv_cache_rl.paged.model import Decoder
+
+    model = Decoder.random(DecoderGeometry("other", 1, 2, 2, 8, 16, 16, vocab), 0)
+    write_checkpoint(tmp_path / "other", model.geometry, model.weights, torch.float32)
+    for command in (("generate", "a"), ("demo",)):
+        said = kv("paged", *command, "--model", "other")
+        assert said.code == 2
+        assert f"other has no tokenizer.json and {vocab} tokens, bytes would need 256; put the checkpoint's" in said.err
+
+
+def test_a_broken_index_of_a_checkpoint_is_refused(kv, tmp_path):
+    from kv_cache_rl.paged.checkpoint import SHIPPED
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text((SHIPPED / "config.json").read_text())
+    (tmp_path / "model/model.safetensors.index.json").write_text("{")
+    said = kv("paged", "generate", "a", "--model", "model")
+    assert said.code == 2 and "index.json: not JSON" in said.err
+
+
+@pytest.mark.parametrize("command", [("bench", "--outdir"), ("calibrate", "--out")], ids=lambda command: command[0])
+def test_what_cannot_be_written_is_found_before_anything_is_measured(kv, tmp_path, monkeypatch, command):
+    def measured(*_, **__):
+        raise AssertionError("measured first")
+
+    monkeypatch.setattr(figures, "PARTS", {"mine": measured})
+    monkeypatch.setattr(calibrating, "calibrate", measured)
+    (tmp_path / "plain.txt").write_text("a file, not a folder")
+    name, option = command
+    said = kv("paged", name, option, "plain.txt/below/it")
+    assert said.code == 2 and "plain.txt" in said.err and "check the path" in said.err
+
+
+def test_probing_leaves_what_is_there_alone(tmp_path):
+    from kv_cache_rl.cli.paged.options import probe
+
+    path = tmp_path / "below" / "it.json"
+    probe(path)
+    assert list(path.parent.iterdir()) == []
+    path.write_text("kept")
+    probe(path)
+    assert path.read_text() == "kept" and len(list(path.parent.iterdir())) == 1
+
+
+def test_errors_of_another_command_need_no_torch(monkeypatch):
+    from kv_cache_rl.cli.failures import expected_errors
+
+    for name in [name for name in sys.modules if name.startswith("kv_cache_rl.paged.")]:
+        monkeypatch.delitem(sys.modules, name)
+    before = set(sys.modules)
+    expected_errors()
+    assert not any(name.startswith(("torch", "kv_cache_rl.paged")) for name in set(sys.modules) - before)
