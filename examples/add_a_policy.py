@@ -1,4 +1,5 @@
-"""Tries a rank policy without editing the package: the engine runs in plain Python, so print and breakpoints work in it.
+"""Tries a rank policy without editing the package: the engine runs in plain Python, so print and breakpoints
+work in it.
 
     python examples/add_a_policy.py [workload]
 

@@ -2,9 +2,8 @@
 
     python examples/hierarchy_replay.py [TRACE]
 
-TRACE is a trace file of any format (Claude Code, Mooncake, Qwen-Bailian, the lab's own); without one a synthetic workload
-is used. The first run compiles the engine, which takes about a minute.
-"""
+TRACE is a trace file of any format (Claude Code, Mooncake, Qwen-Bailian, the lab's own); without one a
+synthetic workload is used. The first run compiles the engine, which takes about a minute."""
 
 import sys
 from dataclasses import replace
@@ -19,7 +18,9 @@ def one_tier_table(trace) -> None:
     """Hit rates in a single tier, all blocks alike, next to the exact LRU curve and the bound."""
     alike = replace(trace, page_bytes=0)
     curve = lru_curve(alike)
-    print(f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses, {trace.blocks:,} blocks")
+    print(
+        f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses, {trace.blocks:,} blocks"
+    )
     print(f"bound: {bound_name(alike)}")
     print(f"{'blocks':>10}" + "".join(f"{policy:>10}" for policy in POLICIES) + f"{'bound':>10}")
     for capacity in sorted({max(trace.blocks // divisor, 1) for divisor in (16, 8, 4, 2)}):
@@ -38,7 +39,9 @@ def prefetch_table() -> None:
         for overlap in (False, True):
             rules = {"overlap": overlap, "compute_s": 0.002 if overlap else 0.0}
             ms = [
-                run(trace, laboratory(1, 4, prefetch=prefetch, **rules), "predictive").metrics["avg_latency_ms"]
+                run(trace, laboratory(1, 4, prefetch=prefetch, **rules), "predictive").metrics[
+                    "avg_latency_ms"
+                ]
                 for prefetch in (False, True)
             ]
             kind = "overlapped" if overlap else "waited for"

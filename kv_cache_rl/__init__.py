@@ -1,7 +1,7 @@
 """kv-cache-rl: a KV cache under pressure, decided by anyone, measured with the same rulers.
 
-Importing the package pulls in nothing heavy; ask for what you need, e.g. ``from kv_cache_rl.sim.eviction import Episode``.
-"""
+Importing the package pulls in nothing heavy; ask for what you need, e.g. ``from kv_cache_rl.sim.eviction
+import Episode``."""
 
 __version__ = "0.1.0"
 

@@ -1,8 +1,8 @@
 """Numba's `njit` with a disk cache that notices every change of this package.
 
-Numba keys its cache on the file of the outer function only, so that a change in a module it calls would go unnoticed; here
-the cache folder is named after a digest of the layers that hold compiled code. `KV_CACHE_RL_CACHE` moves it.
-"""
+Numba keys its cache on the file of the outer function only, so that a change in a module it calls would go
+unnoticed; here the cache folder is named after a digest of the layers that hold compiled code.
+`KV_CACHE_RL_CACHE` moves it."""
 
 import errno
 import functools
@@ -23,12 +23,16 @@ def _cache_folder() -> Path:
     for source in sorted(s for layer in LAYERS for s in (root / layer).rglob("*.py")):
         digest.update(source.relative_to(root).as_posix().encode())
         digest.update(source.read_bytes())
-    base = os.environ.get("KV_CACHE_RL_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "kv-cache-rl")
+    base = os.environ.get("KV_CACHE_RL_CACHE") or os.path.join(
+        os.path.expanduser("~"), ".cache", "kv-cache-rl"
+    )
     folder = Path(base) / digest.hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        folder = _private(Path(tempfile.gettempdir()) / f"kv-cache-rl-{os.getuid()}") / digest.hexdigest()[:16]
+        folder = (
+            _private(Path(tempfile.gettempdir()) / f"kv-cache-rl-{os.getuid()}") / digest.hexdigest()[:16]
+        )
         folder.mkdir(exist_ok=True)
     return folder
 
@@ -53,5 +57,6 @@ numba.config.CACHE_DIR = str(_cache_folder())  # pyrefly: ignore[missing-attribu
 njit = functools.partial(numba.njit, cache=True, _nrt=True)
 
 uncounted = functools.partial(numba.njit, cache=True, _nrt=False)
-"""`njit` for functions that neither allocate nor return an array: nobody counts references, which in a window takes longer than
-all the rest (every count is an atomic operation, which two threads with the same array wait for in turn)."""
+"""`njit` for functions that neither allocate nor return an array: nobody counts references, which in a window
+takes longer than all the rest (every count is an atomic operation, which two threads with the same array wait
+for in turn)."""

@@ -37,7 +37,9 @@ def real():
     def find(name):
         path = PUBLISHED / name
         if not path.is_file():
-            pytest.skip(f"the published trace {name} is not under {PUBLISHED.resolve()}; download it to run this test")
+            pytest.skip(
+                f"the published trace {name} is not under {PUBLISHED.resolve()}; download it to run this test"
+            )
         return path
 
     return find
@@ -50,7 +52,9 @@ def golden():
     def read(name):
         path = GOLDEN / f"{name}.json"
         if not path.is_file():
-            pytest.skip(f"the golden results {name}.json are not under {GOLDEN.resolve()}: ../shared is absent")
+            pytest.skip(
+                f"the golden results {name}.json are not under {GOLDEN.resolve()}: ../shared is absent"
+            )
         return json.loads(path.read_text())
 
     return read
@@ -74,7 +78,9 @@ def ablation():
 
 @pytest.fixture(scope="session")
 def published(real):
-    """published(name, **options) → a published trace, loaded once, or a skipped test that says where it was looked for."""
+    """published(name, **options) → a published trace, loaded once, or a skipped test that says where it was
+    looked for.
+    """
     from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 
     loaded = {}

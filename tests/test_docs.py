@@ -35,7 +35,9 @@ def execute(folder, *arguments, **environment):
 def edited(tmp_path_factory):
     """A copy of the package with the edits of the guide."""
     folder = tmp_path_factory.mktemp("edited")
-    shutil.copytree(ROOT / "kv_cache_rl", folder / "kv_cache_rl", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "kv_cache_rl", folder / "kv_cache_rl", ignore=shutil.ignore_patterns("__pycache__")
+    )
     path = folder / "kv_cache_rl" / "policies" / "rank.py"
     text = path.read_text(encoding="utf-8")
     for place, code, after in (
@@ -89,7 +91,12 @@ def test_the_replay_example_runs_on_a_workload_and_on_a_file(tmp_path):
     out = execute(ROOT, ROOT / "examples" / "hierarchy_replay.py")
     assert "Belady's MIN" in out and "overlapped" in out
     path = tmp_path / "tree.jsonl"
-    lines = ['{"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "name": "tree", "block_tokens": 16}']
-    lines += [f'{{"time_s": {k}, "sequence": {k % 3}, "runs": [[0, 4], [{4 + 10 * (k % 3)}, {2 + k // 3}]]}}' for k in range(12)]
+    lines = [
+        '{"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "name": "tree", "block_tokens": 16}'
+    ]
+    lines += [
+        f'{{"time_s": {k}, "sequence": {k % 3}, "runs": [[0, 4], [{4 + 10 * (k % 3)}, {2 + k // 3}]]}}'
+        for k in range(12)
+    ]
     path.write_text("\n".join(lines) + "\n")
     assert "prefix-closed MIN" in execute(ROOT, ROOT / "examples" / "hierarchy_replay.py", path)

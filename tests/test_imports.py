@@ -23,7 +23,9 @@ def test_importing_the_package_pulls_in_nothing_heavy_and_takes_less_than_a_thir
     )
     best = 9.0
     for _ in range(3):
-        out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout
         seconds, loaded = out.split(" ", 1)
         assert loaded.strip() == "[]"
         best = min(best, float(seconds))
@@ -60,12 +62,19 @@ ONCE = {
 def test_it_is_defined_in_exactly_one_module(name):
     home, pattern = ONCE[name]
     definition = re.compile(rf"^\s*{pattern}", re.MULTILINE)
-    found = [(path.relative_to(PACKAGE.parent).as_posix(), len(definition.findall(path.read_text()))) for path in SOURCES]
+    found = [
+        (path.relative_to(PACKAGE.parent).as_posix(), len(definition.findall(path.read_text())))
+        for path in SOURCES
+    ]
     assert [hit for hit in found if hit[1]] == [(f"kv_cache_rl/{home}", 1)]
 
 
 def test_metrics_are_named_once_in_each_simulator_where_they_are_scored():
-    named = [path.relative_to(PACKAGE).as_posix() for path in SOURCES if re.search(r"^METRICS\s*[:=]", path.read_text(), re.M)]
+    named = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in SOURCES
+        if re.search(r"^METRICS\s*[:=]", path.read_text(), re.M)
+    ]
     assert sorted(named) == ["sim/eviction/score.py", "sim/hierarchy/score.py"]
 
 

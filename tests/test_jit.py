@@ -31,5 +31,7 @@ def test_a_fallback_cache_of_somebody_else_is_refused_with_the_remedy(temporary,
     me = os.getuid()
     jit._private(temporary / f"kv-cache-rl-{me + 1}")
     monkeypatch.setattr(os, "getuid", lambda: me + 1)
-    with pytest.raises(FileExistsError, match="belongs to another user; set KV_CACHE_RL_CACHE to a folder of your own"):
+    with pytest.raises(
+        FileExistsError, match="belongs to another user; set KV_CACHE_RL_CACHE to a folder of your own"
+    ):
         jit._cache_folder()

@@ -27,7 +27,11 @@ def test_the_readme_has_commands_to_test():
 def test_a_readme_command_succeeds_and_says_something(command):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
     )
     # `head` closes the pipe early; the command before it may then end by a broken pipe.
     assert done.returncode in ((0, 141, 1) if "| head" in command else (0,)), done.stderr

@@ -1,11 +1,11 @@
-"""Stages the environment as the Hub needs it, one package with the simulator inside, and proves that it works alone.
+"""Stages the environment as the Hub needs it, one package with the simulator inside, and proves that it works
+alone.
 
     python environments/kv_cache_eviction/hub.py            # stage, build, install alone, evaluate there
     python environments/kv_cache_eviction/hub.py --stage-only && prime env push --path dist/hub
 
-The proof installs the staged wheel and nothing else into a new virtual environment (its dependencies come from pip's
-index), serves a policy of the project as a chat model there, and evaluates it with `vf-eval`.
-"""
+The proof installs the staged wheel and nothing else into a new virtual environment (its dependencies come
+from pip's index), serves a policy of the project as a chat model there, and evaluates it with `vf-eval`."""
 
 import argparse
 import json
@@ -38,7 +38,9 @@ def run(*command: object, **options) -> None:
     line = [str(word) for word in command]
     done = subprocess.run(line, capture_output=True, text=True, **options)
     if done.returncode:
-        raise SystemExit(f"failed ({done.returncode}): {' '.join(line)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        raise SystemExit(
+            f"failed ({done.returncode}): {' '.join(line)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        )
 
 
 def wheel_of(project: Path, where: Path) -> Path:
@@ -49,21 +51,29 @@ def wheel_of(project: Path, where: Path) -> Path:
 
 
 def standalone(pyproject: str, core_dependencies: list[str]) -> str:
-    """The package's pyproject with the core's dependencies in place of the core, and the core's folder with its own."""
+    """The package's pyproject with the core's dependencies in place of the core, and the core's folder with
+    its own.
+    """
     changes = {
         '"kv-cache-rl"': ", ".join(json.dumps(requirement) for requirement in core_dependencies),
         'packages = ["kv_cache_eviction"]': 'packages = ["kv_cache_eviction", "kv_cache_rl"]',
     }
     for old, new in changes.items():
         if pyproject.count(old) != 1:
-            raise SystemExit(f"pyproject.toml has {old} {pyproject.count(old)} times, not once; adapt hub.py to it")
+            raise SystemExit(
+                f"pyproject.toml has {old} {pyproject.count(old)} times, not once; adapt hub.py to it"
+            )
         pyproject = pyproject.replace(old, new)
-    # The staged folder usually lies under one that git ignores, which hatchling would take for a wish to leave it out.
+    # The staged folder usually lies under one that git ignores, which hatchling would take for a wish to
+    # leave it out.
     return pyproject + "\n[tool.hatch.build]\nignore-vcs = true\n"
 
 
 def stage(folder: Path) -> Path:
-    """Writes the self-contained copy. The core comes out of its own wheel, so exactly what is installed is staged."""
+    """Writes the self-contained copy.
+
+    The core comes out of its own wheel, so exactly what is installed is staged.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(wheel_of(ROOT, Path(scratch))) as core:
@@ -72,7 +82,9 @@ def stage(folder: Path) -> Path:
         shutil.copytree(PACKAGE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PACKAGE / "README.md", folder)
     core_dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    (folder / "pyproject.toml").write_text(standalone((PACKAGE / "pyproject.toml").read_text(), core_dependencies))
+    (folder / "pyproject.toml").write_text(
+        standalone((PACKAGE / "pyproject.toml").read_text(), core_dependencies)
+    )
     return folder
 
 
@@ -86,7 +98,9 @@ def prove(folder: Path, policy: str, examples: int) -> list[dict]:
         python = home / "venv" / "bin" / "python"
         print("installing it alone in a new virtual environment ...", flush=True)
         run(python, "-m", "pip", "install", "--quiet", wheel)
-        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+        }
         command = [python.with_name("vf-eval"), "kv-cache-eviction", "--env.taskset.num-examples", examples]
         command += ["--client.api-key-var", "NO_KEY_NEEDED", "--no-push", "--no-rich"]
         command += ["--output-dir", home, "--run.name", "run"]
@@ -99,21 +113,27 @@ def prove(folder: Path, policy: str, examples: int) -> list[dict]:
         )
         traces = home / "run" / "traces.jsonl"
         if done.returncode or not traces.exists():
-            raise SystemExit(f"the evaluation failed ({done.returncode})\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+            raise SystemExit(
+                f"the evaluation failed ({done.returncode})\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+            )
         print(done.stdout.splitlines()[0])
         return [json.loads(line) for line in traces.read_text().splitlines()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "dist" / "hub", help="the staged folder (is overwritten)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "dist" / "hub", help="the staged folder (is overwritten)"
+    )
     parser.add_argument("--stage-only", action="store_true", help="do not build, install and evaluate")
     parser.add_argument("--policy", default="value_aware", help="who plays in the proof")
     parser.add_argument("--examples", type=int, default=6, help="how many scenarios it plays")
     options = parser.parse_args()
     folder = stage(options.out)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"staged {folder}, {size / 1e6:.1f} MB; publish it with: prime env push --path {folder}", flush=True)
+    print(
+        f"staged {folder}, {size / 1e6:.1f} MB; publish it with: prime env push --path {folder}", flush=True
+    )
     if options.stage_only:
         return
     episodes = prove(folder, options.policy, options.examples)

@@ -1,8 +1,7 @@
 """Reads a chat dialogue back into the observations it holds, and answers the last of them.
 
-A chat request carries the whole dialogue, the server keeps no sessions. A decider is a pure function of what it sees, so
-the last observation decides, and any number of episodes may run through one server at once.
-"""
+A chat request carries the whole dialogue, the server keeps no sessions. A decider is a pure function of what
+it sees, so the last observation decides, and any number of episodes may run through one server at once."""
 
 import hashlib
 import json
@@ -25,12 +24,16 @@ def message_text(message: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+        return "".join(
+            part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
+        )
     return ""
 
 
 def observation_text(text: str) -> str | None:
-    """The observation's JSON text at the end of a message: all of it, or from the last line that opens an object."""
+    """The observation's JSON text at the end of a message: all of it, or from the last line that opens an
+    object.
+    """
     text = text.rstrip()
     if not text.endswith("}") or MARK not in text:
         return None
@@ -47,7 +50,9 @@ def observation_texts(messages: Sequence[Any]) -> list[str]:
     texts = []
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
-            raise DialogueError(f"messages[{index}] is {type(message).__name__}; send an object with role and content")
+            raise DialogueError(
+                f"messages[{index}] is {type(message).__name__}; send an object with role and content"
+            )
         if message.get("role") in ("user", "tool"):
             text = observation_text(message_text(message))
             if text is not None:
@@ -65,7 +70,9 @@ def read_observation(text: str) -> dict:
     try:
         observation = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DialogueError(f"an observation is not valid JSON ({error}); send it exactly as the environment gave it") from None
+        raise DialogueError(
+            f"an observation is not valid JSON ({error}); send it exactly as the environment gave it"
+        ) from None
     if not isinstance(observation, dict):
         raise DialogueError("an observation is not a JSON object; send it exactly as the environment gave it")
     return observation
@@ -77,7 +84,9 @@ def answer(name: str, texts: Sequence[str]) -> tuple[str, tuple[Call, ...]]:
     Raises:
         DialogueError: the observation lacks what the decider reads.
     """
-    key = hashlib.blake2b("\0".join((name, *texts)).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    key = hashlib.blake2b(
+        "\0".join((name, *texts)).encode(errors="surrogatepass"), digest_size=16
+    ).hexdigest()
     observation = read_observation(texts[-1])
     try:
         return key, tuple(DECIDERS[name]()(observation))

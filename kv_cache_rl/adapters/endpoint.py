@@ -1,9 +1,8 @@
 """An OpenAI-compatible chat server on loopback whose models are the deciders.
 
-``POST /v1/chat/completions`` (with and without streaming) and ``GET /v1/models``. The name of the model is that of the
-decider. Sampling parameters are accepted and ignored: a decider is deterministic. Errors have OpenAI's shape, so that
-any client shows them; their text says what to send instead.
-"""
+``POST /v1/chat/completions`` (with and without streaming) and ``GET /v1/models``. The name of the model is
+that of the decider. Sampling parameters are accepted and ignored: a decider is deterministic. Errors have
+OpenAI's shape, so that any client shows them; their text says what to send instead."""
 
 import argparse
 import json
@@ -68,7 +67,10 @@ async def read_body(request: Request) -> bytes:
                 break
     size = max(announced, len(body))
     if size > MAX_BODY_BYTES:
-        raise Refused(413, f"the request has {size:,} bytes or more, the limit is {MAX_BODY_BYTES:,}; send a shorter dialogue")
+        raise Refused(
+            413,
+            f"the request has {size:,} bytes or more, the limit is {MAX_BODY_BYTES:,}; send a shorter dialogue",
+        )
     return bytes(body)
 
 
@@ -79,14 +81,23 @@ def read_request(raw: bytes, models: Sequence[str]) -> dict:
     except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not valid JSON ({error}); send a JSON object") from None
     if not isinstance(request, dict):
-        raise Refused(400, f"the body is a JSON {type(request).__name__}; send an object with model, messages and tools")
+        raise Refused(
+            400, f"the body is a JSON {type(request).__name__}; send an object with model, messages and tools"
+        )
     model = request.get("model")
     if not isinstance(model, str) or not model:
         raise Refused(400, f"model is missing; name one of {', '.join(models)}", "model")
     if model not in models:
-        raise Refused(404, f"there is no model {model!r} here; choose one of {', '.join(models)}", "model", "model_not_found")
+        raise Refused(
+            404,
+            f"there is no model {model!r} here; choose one of {', '.join(models)}",
+            "model",
+            "model_not_found",
+        )
     if not isinstance(request.get("messages"), list) or not request["messages"]:
-        raise Refused(400, "messages is missing or empty; send the dialogue as a list of messages", "messages")
+        raise Refused(
+            400, "messages is missing or empty; send the dialogue as a list of messages", "messages"
+        )
     if not isinstance(request.get("tools") or [], list):
         raise Refused(400, "tools is not a list; send the environment's tool definitions", "tools")
     if request.get("n") not in (None, 1):
@@ -95,7 +106,10 @@ def read_request(raw: bytes, models: Sequence[str]) -> dict:
 
 
 def make_reply(request: dict, prompt_bytes: int) -> Reply:
-    """The decider's answer to a checked request. Raises Refused where the dialogue or its tools cannot be read."""
+    """The decider's answer to a checked request.
+
+    Raises Refused where the dialogue or its tools cannot be read.
+    """
     model, plays = request["model"], request.get("tool_choice") != "none"
     try:
         names = offered_names(request.get("tools") or []) if plays else {}
@@ -136,7 +150,12 @@ def create_app(policy: str | None = None) -> FastAPI:
     @app.get("/v1/models/{name}")
     async def one_model(name: str) -> Response:
         if name not in models:
-            raise Refused(404, f"there is no model {name!r} here; choose one of {', '.join(models)}", "model", "model_not_found")
+            raise Refused(
+                404,
+                f"there is no model {name!r} here; choose one of {', '.join(models)}",
+                "model",
+                "model_not_found",
+            )
         return json_response(card(name))
 
     @app.exception_handler(Refused)
@@ -146,7 +165,9 @@ def create_app(policy: str | None = None) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def no_such_page(request: Request, error: HTTPException) -> Response:
         known = "POST /v1/chat/completions, GET /v1/models"
-        return Refused(error.status_code, f"{request.method} {request.url.path}: {error.detail}; try {known}").response()
+        return Refused(
+            error.status_code, f"{request.method} {request.url.path}: {error.detail}; try {known}"
+        ).response()
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
@@ -158,8 +179,8 @@ def create_app(policy: str | None = None) -> FastAPI:
 def listen(port: int, host: str = HOST) -> socket.socket:
     """A listening socket; port 0 takes a free one. Raises EndpointError where the port cannot be had.
 
-    The protocol is spelled out: asyncio turns off Nagle's algorithm (40 ms per reply) only on sockets that name it.
-    """
+    The protocol is spelled out: asyncio turns off Nagle's algorithm (40 ms per reply) only on sockets that
+    name it."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -167,7 +188,9 @@ def listen(port: int, host: str = HOST) -> socket.socket:
         listener.listen(2048)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise EndpointError(f"cannot listen on {host}:{port} ({error}); give another --port, or 0 for a free one") from error
+        raise EndpointError(
+            f"cannot listen on {host}:{port} ({error}); give another --port, or 0 for a free one"
+        ) from error
     return listener
 
 
@@ -177,7 +200,9 @@ def base_url_of(listener: socket.socket) -> str:
 
 
 def server_for(policy: str | None) -> uvicorn.Server:
-    return uvicorn.Server(uvicorn.Config(create_app(policy), log_level="warning", access_log=False, lifespan="off"))
+    return uvicorn.Server(
+        uvicorn.Config(create_app(policy), log_level="warning", access_log=False, lifespan="off")
+    )
 
 
 def serve(policy: str | None = None, port: int = 8000, host: str = HOST) -> None:
@@ -200,7 +225,9 @@ def serving(policy: str | None = None, port: int = 0, process: bool = False) -> 
 @contextmanager
 def served_by_thread(policy: str | None, listener: socket.socket) -> Iterator[None]:
     server = server_for(policy)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="policy-endpoint", daemon=True)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name="policy-endpoint", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -211,11 +238,15 @@ def served_by_thread(policy: str | None, listener: socket.socket) -> Iterator[No
 
 @contextmanager
 def served_by_process(policy: str | None, listener: socket.socket) -> Iterator[None]:
-    """The child inherits the listening socket, so requests wait there until it is ready; it ends with its stdin."""
+    """The child inherits the listening socket, so requests wait there until it is ready; it ends with its
+    stdin.
+    """
     listener.set_inheritable(True)
     command = [sys.executable, "-m", __spec__.name, "--socket", str(listener.fileno())]
     command += ["--policy", policy] if policy else []
-    child = subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.PIPE, start_new_session=True)
+    child = subprocess.Popen(
+        command, pass_fds=[listener.fileno()], stdin=subprocess.PIPE, start_new_session=True
+    )
     try:
         yield
     finally:

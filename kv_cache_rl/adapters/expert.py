@@ -12,14 +12,18 @@ def tool_calls(calls: Sequence[Call], step: int) -> list[dict]:
         {
             "id": f"call_{step}_{index}",
             "type": "function",
-            "function": {"name": call.verb, "arguments": json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}"},
+            "function": {
+                "name": call.verb,
+                "arguments": json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}",
+            },
         }
         for index, call in enumerate(calls)
     ]
 
 
 def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) -> list[dict]:
-    """The messages of the episode as a chat model sees and writes them, from the system prompt to its last message.
+    """The messages of the episode as a chat model sees and writes them, from the system prompt to its last
+    message.
 
     Calls that could not be read are left out, and a step without calls becomes an explicit keep.
     """

@@ -1,4 +1,6 @@
-"""Writes a decider's calls as OpenAI chat completions, whole or in chunks, with the `openai` package's own types."""
+"""Writes a decider's calls as OpenAI chat completions, whole or in chunks, with the `openai` package's own
+types.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,8 +53,13 @@ class Reply:
 
     def usage(self) -> CompletionUsage:
         said = json.dumps(self.tool_calls()) if self.calls else self.text or ""
-        prompt, completion = -(-self.prompt_bytes // BYTES_PER_TOKEN), -(-len(said.encode()) // BYTES_PER_TOKEN)
-        return CompletionUsage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+        prompt, completion = (
+            -(-self.prompt_bytes // BYTES_PER_TOKEN),
+            -(-len(said.encode()) // BYTES_PER_TOKEN),
+        )
+        return CompletionUsage(
+            prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
+        )
 
 
 def offered_names(tools: Sequence[Any]) -> dict[str, str]:
@@ -94,9 +101,13 @@ def completion(reply: Reply) -> str:
 
 
 def chunks(reply: Reply, include_usage: bool) -> Iterator[str]:
-    """The server-sent events of a streamed completion: role, then each call's name and arguments, then the end."""
+    """The server-sent events of a streamed completion: role, then each call's name and arguments, then the
+    end.
+    """
 
-    def event(delta: dict | None, finish_reason: str | None = None, usage: CompletionUsage | None = None) -> str:
+    def event(
+        delta: dict | None, finish_reason: str | None = None, usage: CompletionUsage | None = None
+    ) -> str:
         choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
         body: dict[str, Any] = {
             "id": f"chatcmpl-{reply.id}",
@@ -112,7 +123,12 @@ def chunks(reply: Reply, include_usage: bool) -> Iterator[str]:
     yield event({"role": "assistant", "content": reply.text})
     for index, call in enumerate(reply.tool_calls()):
         name, arguments = call["function"]["name"], call["function"]["arguments"]
-        head = {"index": index, "id": call["id"], "type": "function", "function": {"name": name, "arguments": ""}}
+        head = {
+            "index": index,
+            "id": call["id"],
+            "type": "function",
+            "function": {"name": name, "arguments": ""},
+        }
         yield event({"tool_calls": [head]})
         yield event({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
     yield event({}, reply.finish_reason)

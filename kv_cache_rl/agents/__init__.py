@@ -1,8 +1,9 @@
-"""Decision makers for the serving world, behind one interface: ``act(observation, mask) -> int`` and ``reset(seed)``.
+"""Decision makers for the serving world, behind one interface: ``act(observation, mask) -> int`` and
+``reset(seed)``.
 
-Adding one is a factory and a line in `AGENTS`. Those in compiled form (all so far) also say which function and memory the
-compiled loop (`search.serving.rollout.play`) takes. The oracle needs copies of the server: `search.serving.oracle`.
-"""
+Adding one is a factory and a line in `AGENTS`. Those in compiled form (all so far) also say which function
+and memory the compiled loop (`search.serving.rollout.play`) takes. The oracle needs copies of the server:
+`search.serving.oracle`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,10 +23,14 @@ class Agent(Protocol):
     name: str
 
     def reset(self, seed: int = 0) -> None:
-        """Begins an episode; whatever the agent draws comes from this seed (`sim.serving.seeds.agent_seed` of the episode's)."""
+        """Begins an episode; whatever the agent draws comes from this seed (`sim.serving.seeds.agent_seed` of
+        the episode's).
+        """
 
     def act(self, observation: np.ndarray, mask: np.ndarray) -> int:
-        """The action 0 to 17 for a view (20 numbers, or the rich 24) and int8 or bool ``[18]`` of actions that have a target."""
+        """The action 0 to 17 for a view (20 numbers, or the rich 24) and int8 or bool ``[18]`` of actions
+        that have a target.
+        """
 
 
 AGENTS: dict[str, Callable[[], Agent]] = {
@@ -45,7 +50,15 @@ AGENTS: dict[str, Callable[[], Agent]] = {
     "preempt_cycling": partial(heuristic, "preempt_cycling"),
     "early_crash": partial(heuristic, "early_crash"),
 }
-CANARIES = ("random", "do_nothing", "admit_once", "reject_all", "shed_power_users", "preempt_cycling", "early_crash")
+CANARIES = (
+    "random",
+    "do_nothing",
+    "admit_once",
+    "reject_all",
+    "shed_power_users",
+    "preempt_cycling",
+    "early_crash",
+)
 """Agents that a sound score places below `lru` on every task."""
 
 

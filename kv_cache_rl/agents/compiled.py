@@ -16,7 +16,10 @@ TABLE = "qlearning"
 
 @dataclass(slots=True)
 class CompiledAgent:
-    """An agent that plays compiled code: `which` and `memory` are what `search.serving.rollout.play` takes."""
+    """An agent that plays compiled code:
+
+    `which` and `memory` are what `search.serving.rollout.play` takes.
+    """
 
     name: str
     which: int
@@ -63,7 +66,10 @@ def qlearning() -> CompiledAgent:
 
 def shipped_table() -> np.ndarray:
     """The committed table, float64 ``[STATES * N_DEEDS]``."""
-    with resources.files("kv_cache_rl.agents").joinpath(f"weights/{TABLE}.npz").open("rb") as file, np.load(file) as stored:
+    with (
+        resources.files("kv_cache_rl.agents").joinpath(f"weights/{TABLE}.npz").open("rb") as file,
+        np.load(file) as stored,
+    ):
         return stored["table"].astype(np.float64).reshape(-1)
 
 

@@ -5,13 +5,14 @@ After each episode, from its last decision to its first:
     G <- r + F + gamma^(ticks passed) * ((1 - lambda) * max over d of Q(s', d) + lambda * G);   Q(s, d) += alpha * (G - Q(s, d))
     F = gamma^(ticks passed) * phi(s') - phi(s),   phi = -`queued` * requests that wait
 
-The features hide much, so one-step backups would lose what a decision brings hundreds of ticks later (a cache that was swapped
-and is found again): lambda near 1 carries it back. One table serves all tasks: training takes them by turns, every other round
-with a small CPU. Discounting goes by ticks, so that several decisions in one tick cost no patience.
+The features hide much, so one-step backups would lose what a decision brings hundreds of ticks later (a cache
+that was swapped and is found again): lambda near 1 carries it back. One table serves all tasks: training
+takes them by turns, every other round with a small CPU. Discounting goes by ticks, so that several decisions
+in one tick cost no patience.
 
-Source: Watkins, Dayan, "Q-learning", 1992; Peng, Williams, "Incremental multi-step Q-learning", 1996 (lambda); Ng, Harada,
-Russell, "Policy invariance under reward transformations", 1999 (phi); Sutton, Precup, Singh, 1999 (discounting by duration).
-"""
+Source: Watkins, Dayan, "Q-learning", 1992; Peng, Williams, "Incremental multi-step Q-learning", 1996
+(lambda); Ng, Harada, Russell, "Policy invariance under reward transformations", 1999 (phi); Sutton, Precup,
+Singh, 1999 (discounting by duration)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,17 +33,18 @@ from kv_cache_rl.sim.serving.state import ALIVE, TICK, new_state
 from kv_cache_rl.sim.serving.tabular import N_DEEDS, STATES, action_of, best, situation
 
 EPSILON, GAMMA, TRACE, FLOOR, POWER, SCALE, QUEUED = range(7)
-"""Of the rates: chance of any deed · discount of a tick · lambda · least step size · power of the visits that it falls with ·
-factor on rewards · what a waiting request takes from the potential."""
+"""Of the rates: chance of any deed · discount of a tick · lambda · least step size · power of the visits that
+it falls with · factor on rewards · what a waiting request takes from the potential."""
 
 
 @uncounted(nogil=True)
-def experience(traffic, settings, book, rows, running, flow, table, rates, memory, seen, mask, steps, rewards):
+def experience(
+    traffic, settings, book, rows, running, flow, table, rates, memory, seen, mask, steps, rewards
+):
     """Plays one episode epsilon-greedily, and writes down what happened; how many decisions, and the return.
 
-    `steps` int64 ``[most, 4]``: situation, deed, ticks passed, best deed after it; `rewards` float64 ``[most]``. Stops where they
-    are full.
-    """
+    `steps` int64 ``[most, 4]``: situation, deed, ticks passed, best deed after it; `rewards` float64
+    ``[most]``. Stops where they are full."""
     look(traffic, settings, book, rows, running, flow, seen, mask)
     row, total, k = situation(seen, mask), 0.0, 0
     while book[ALIVE, 0] and k < len(steps):
@@ -51,7 +53,9 @@ def experience(traffic, settings, book, rows, running, flow, table, rates, memor
             deed = any_deed(seen, mask, memory)
         before = book[TICK, 0]
         held = potential(seen, rates)
-        rewards[k] = act(traffic, settings, book, rows, running, flow, seen, mask, action_of(deed, seen, mask))
+        rewards[k] = act(
+            traffic, settings, book, rows, running, flow, seen, mask, action_of(deed, seen, mask)
+        )
         total += rewards[k]
         rewards[k] += (rates[GAMMA] if book[TICK, 0] > before else 1.0) * potential(seen, rates) - held
         steps[k, 0], steps[k, 1], steps[k, 2] = row, deed, book[TICK, 0] - before
@@ -111,7 +115,9 @@ class Training:
     episodes: int = 160
     """In all; the tasks take turns, each episode has a training seed of its own."""
     small_cpu: int = 8_000
-    """CPU blocks of every other round of tasks, so that a full CPU is met while there is still something to learn from it."""
+    """CPU blocks of every other round of tasks, so that a full CPU is met while there is still something to
+    learn from it.
+    """
     seed: int = 0
     gamma: float = 0.998
     epsilon: float = 0.1
@@ -122,16 +128,20 @@ class Training:
     """lambda: how much of a return is what came, rather than what the table expected."""
     scale: float = 1.0
     queued: float = 0.5
-    """Potential-based shaping, which changes no optimal policy: what each waiting request takes from the potential."""
+    """Potential-based shaping, which changes no optimal policy: what each waiting request takes from the
+    potential.
+    """
     look_every: int = 16
-    """Episodes between looks at the selection seeds. Looked at is the mean of the tables since the last look, steadier
-    than the latest; the one that did best is kept."""
+    """Episodes between looks at the selection seeds. Looked at is the mean of the tables since the last look,
+    steadier than the latest; the one that did best is kept."""
     select: int = 8
     """Selection seeds for each of the tasks."""
 
 
 def training_seed(plan: Training, k: int) -> int:
-    """The seed of episode `k`: another training seed begins another stretch of the split, which goes round at its end."""
+    """The seed of episode `k`: another training seed begins another stretch of the split, which goes round at
+    its end.
+    """
     return SEEDS["train"][(plan.seed * plan.episodes + k) % len(SEEDS["train"])]
 
 
@@ -145,17 +155,22 @@ def seeds_of(plan: Training) -> dict[str, list[int]]:
     }
 
 
-def train(plan: Training = Training(), tell: Callable[[dict], None] = lambda point: None) -> tuple[np.ndarray, list[dict]]:
+def train(
+    plan: Training = Training(), tell: Callable[[dict], None] = lambda point: None
+) -> tuple[np.ndarray, list[dict]]:
     """The table that did best on the selection seeds, and the training curve.
 
     Args:
-        tell: called with each point of the curve: episode, mean return since the last, mean selection score by task.
+        tell: called with each point of the curve: episode, mean return since the last, mean selection score
+            by task.
     """
     table, visits = np.zeros(STATES * N_DEEDS), np.zeros(STATES * N_DEEDS)
     memory, seen, mask = np.zeros(MEMORY), np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
     memory[SEED] = plan.seed
     steps, rewards = np.zeros((MOST_DECISIONS, 4), np.int64), np.zeros(MOST_DECISIONS)
-    scenarios = [task(name, **changes) for changes in ({}, {"cpu_blocks": plan.small_cpu}) for name in plan.tasks]
+    scenarios = [
+        task(name, **changes) for changes in ({}, {"cpu_blocks": plan.small_cpu}) for name in plan.tasks
+    ]
     curve, returns, mean, kept, kept_score = [], [], np.zeros_like(table), table.copy(), -1.0
     for k in range(plan.episodes):
         epsilon = plan.epsilon * (1 - 0.95 * k / max(plan.episodes - 1, 1))
@@ -167,8 +182,16 @@ def train(plan: Training = Training(), tell: Callable[[dict], None] = lambda poi
         mean += table
         if (k + 1) % plan.look_every == 0 or k + 1 == plan.episodes:
             mean /= len(returns)
-            scores = {name: float(np.mean(scores_of(mean, name, SEEDS["select"][: plan.select]))) for name in plan.tasks}
-            point = {"episode": k + 1, "epsilon": round(epsilon, 5), "return": float(np.mean(returns)), "select": scores}
+            scores = {
+                name: float(np.mean(scores_of(mean, name, SEEDS["select"][: plan.select])))
+                for name in plan.tasks
+            }
+            point = {
+                "episode": k + 1,
+                "epsilon": round(epsilon, 5),
+                "return": float(np.mean(returns)),
+                "select": scores,
+            }
             curve.append(point)
             tell(point)
             if np.mean(list(scores.values())) > kept_score:

@@ -1,7 +1,7 @@
 """The command line: ``kv-cache-rl``. One module per command group; each imports what it needs when it runs.
 
-Exit codes: 0 it worked; 1 it finished, but a rollout or a check failed; 2 bad usage or bad input; 130 interrupted.
-"""
+Exit codes: 0 it worked; 1 it finished, but a rollout or a check failed; 2 bad usage or bad input; 130
+interrupted."""
 
 from kv_cache_rl.cli.app import app
 

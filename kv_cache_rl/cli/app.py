@@ -6,7 +6,18 @@ import typer
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
 from kv_cache_rl.cli import hierarchy, paged, serving, stability
-from kv_cache_rl.cli.eviction import baselines, bench, evaluate, export, landscape, oracle, replay, report, scenarios, serve
+from kv_cache_rl.cli.eviction import (
+    baselines,
+    bench,
+    evaluate,
+    export,
+    landscape,
+    oracle,
+    replay,
+    report,
+    scenarios,
+    serve,
+)
 from kv_cache_rl.cli.failures import CommandGroup
 
 app = typer.Typer(
@@ -29,7 +40,8 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the versions and exit.")
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the versions and exit."),
     ] = False,
 ) -> None:
     """A KV cache under pressure, decided by anyone, measured with the same rulers."""

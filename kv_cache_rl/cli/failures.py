@@ -1,4 +1,6 @@
-"""What the command line does with bad input: exit code 2, and a line on stderr that says what, where and the remedy."""
+"""What the command line does with bad input: exit code 2, and a line on stderr that says what, where and the
+remedy.
+"""
 
 import difflib
 import sys
@@ -37,7 +39,15 @@ def expected_errors() -> tuple[type[Exception], ...]:
         for error in vars(module).values()
         if isinstance(error, type) and issubclass(error, ValueError) and error.__module__ == name
     ]
-    known = (BadInput, ScenarioError, TraceError, HierarchyError, ServingError, StabilityError, CalibrationError)
+    known = (
+        BadInput,
+        ScenarioError,
+        TraceError,
+        HierarchyError,
+        ServingError,
+        StabilityError,
+        CalibrationError,
+    )
     return (*known, JournalError, WorkerError, OSError, *paged)
 
 
@@ -46,7 +56,9 @@ def as_sentence(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{error.filename}: there is no such file; check the path"
     if isinstance(error, PermissionError):
-        return f"{error.filename}: no permission; make it accessible to you (chmod u+rw), or give another path"
+        return (
+            f"{error.filename}: no permission; make it accessible to you (chmod u+rw), or give another path"
+        )
     if isinstance(error, IsADirectoryError):
         return f"{error.filename}: is a folder; give a file"
     if isinstance(error, OSError):

@@ -44,7 +44,14 @@ def number(value: float) -> str:
 
 
 def show(found: list[Measured], machine: dict, title: str) -> None:
-    headings = {"measured": "left", "value": "right", "unit": "left", "target": "right", "met": "right", "peer": "left"}
+    headings = {
+        "measured": "left",
+        "value": "right",
+        "unit": "left",
+        "target": "right",
+        "met": "right",
+        "peer": "left",
+    }
     table = plain_table(title, headings | {"its value": "right", "times better": "right"})
     for one in found:
         target = f"{'≥' if one.more_is_better else '≤'} {number(one.target)}" if one.target else "-"
@@ -61,7 +68,11 @@ def machine_facts() -> dict:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         model = names[0] if names else model
 
     def installed(package: str) -> str | None:
@@ -76,5 +87,8 @@ def machine_facts() -> dict:
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{package: installed(package) for package in ("numpy", "numba", "gymnasium", "openai", "fastapi", "verifiers")},
+        **{
+            package: installed(package)
+            for package in ("numpy", "numba", "gymnasium", "openai", "fastapi", "verifiers")
+        },
     }

@@ -22,11 +22,19 @@ Difficulty = Annotated[str, typer.Option("--difficulty", "-d", help="easy, mediu
 Split = Annotated[str, typer.Option(help="Committed scenario set: train, eval or test.")]
 NumExamples = Annotated[
     int | None,
-    typer.Option("--num-examples", "-n", help=f"Scenarios in all, -1 = every one; default {PER_TIER} per tier."),
+    typer.Option(
+        "--num-examples", "-n", help=f"Scenarios in all, -1 = every one; default {PER_TIER} per tier."
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Which scenarios are drawn from the set, or cut from the trace.", min=0)]
-Trace = Annotated[Path | None, typer.Option(help="Cut the scenarios from this trace file (Claude Code or Mooncake).")]
-Policies = Annotated[list[str] | None, typer.Option("--policy", "-p", help="A policy by name; repeat for several.")]
+Seed = Annotated[
+    int, typer.Option(help="Which scenarios are drawn from the set, or cut from the trace.", min=0)
+]
+Trace = Annotated[
+    Path | None, typer.Option(help="Cut the scenarios from this trace file (Claude Code or Mooncake).")
+]
+Policies = Annotated[
+    list[str] | None, typer.Option("--policy", "-p", help="A policy by name; repeat for several.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, nothing else.")]
 
 
@@ -42,23 +50,33 @@ def how_many(num_examples: int | None, difficulty: str, per_tier: int = PER_TIER
 def select_scenarios(
     difficulty: str, split: str, num_examples: int, seed: int, trace: Path | str | None
 ) -> tuple["Scenario", ...]:
-    """The scenarios of a committed set, or the windows cut from a trace. Raises BadInput where there are none."""
+    """The scenarios of a committed set, or the windows cut from a trace.
+
+    Raises BadInput where there are none.
+    """
     if trace is not None:
         from kv_cache_rl.experiments.eviction.sets import scenarios_from_trace
 
-        scenarios = scenarios_from_trace(Path(trace), difficulty=difficulty, num_examples=num_examples, seed=seed)
+        scenarios = scenarios_from_trace(
+            Path(trace), difficulty=difficulty, num_examples=num_examples, seed=seed
+        )
     else:
         from kv_cache_rl.sim.eviction import load_scenarios
 
         scenarios = load_scenarios(difficulty=difficulty, split=split, num_examples=num_examples, seed=seed)
     if not scenarios:
         where = f"{trace}" if trace is not None else f"the {split} set"
-        raise BadInput(f"{where} gives no scenario for difficulty {difficulty}; choose another difficulty or source")
+        raise BadInput(
+            f"{where} gives no scenario for difficulty {difficulty}; choose another difficulty or source"
+        )
     return scenarios
 
 
 def find_scenario(name: str) -> "Scenario":
-    """The scenario of a stable id, of ``FILE.jsonl`` or of ``FILE.jsonl:ID``. Raises BadInput where there is none."""
+    """The scenario of a stable id, of ``FILE.jsonl`` or of ``FILE.jsonl:ID``.
+
+    Raises BadInput where there is none.
+    """
     from kv_cache_rl.sim.eviction import DIFFICULTIES, SPLITS, load_file, load_scenarios
 
     path, _, wanted = name.partition(".jsonl:")
@@ -66,11 +84,15 @@ def find_scenario(name: str) -> "Scenario":
         found = load_file(Path(f"{path}.jsonl" if wanted else name))
         by_id = {scenario.id: scenario for scenario in found}
         if not by_id:
-            raise BadInput(f"{name}: the file holds no scenario; make one with kv-cache-rl scenarios generate")
+            raise BadInput(
+                f"{name}: the file holds no scenario; make one with kv-cache-rl scenarios generate"
+            )
         return by_id[choose("scenario", wanted, by_id)] if wanted else found[0]
     match = re.fullmatch(r"eviction-(\w+)-(\w+)-\d+-v.+", name)
     if not match or match[1] not in SPLITS or match[2] not in DIFFICULTIES:
-        raise BadInput(f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v1, FILE.jsonl or FILE.jsonl:ID")
+        raise BadInput(
+            f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v1, FILE.jsonl or FILE.jsonl:ID"
+        )
     by_id = {scenario.id: scenario for scenario in load_scenarios(difficulty=match[2], split=match[1])}
     return by_id[choose("scenario", name, by_id)]
 

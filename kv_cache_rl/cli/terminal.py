@@ -11,12 +11,16 @@ from kv_cache_rl.cli.options import console
 if TYPE_CHECKING:
     from rich.table import Table
 
-Workers = Annotated[int | None, typer.Option(help="Processes; default: all cores. Results do not depend on it.", min=1)]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes; default: all cores. Results do not depend on it.", min=1)
+]
 
 
 def names_of(values: list[str] | None) -> list[str]:
     """What comma-separated, repeatable values name, each once."""
-    return list(dict.fromkeys(name.strip() for value in values or [] for name in value.split(",") if name.strip()))
+    return list(
+        dict.fromkeys(name.strip() for value in values or [] for name in value.split(",") if name.strip())
+    )
 
 
 @contextmanager
@@ -31,14 +35,19 @@ def waiting(what: str, quiet: bool) -> Iterator[None]:
 
 
 class Bar:
-    """A progress bar on stderr, called with (done, total). It has no thread, so that workers can be forked beside it."""
+    """A progress bar on stderr, called with (done, total).
+
+    It has no thread, so that workers can be forked beside it.
+    """
 
     def __init__(self, what: str, quiet: bool) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         err = console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=err, auto_refresh=False, transient=True, disable=quiet or not err.is_terminal)
+        self.progress = Progress(
+            *columns, console=err, auto_refresh=False, transient=True, disable=quiet or not err.is_terminal
+        )
         self.task, self.done, self.total = self.progress.add_task(what, total=None), 0, 0
 
     def __enter__(self) -> "Bar":
@@ -61,7 +70,9 @@ def plain_table(title: str, columns: dict[str, str], caption: str | None = None)
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1)
     for heading, justify in columns.items():
-        table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right")
+        table.add_column(
+            heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right"
+        )
     return table
 
 

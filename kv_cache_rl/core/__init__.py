@@ -1,1 +1,4 @@
-"""What a KV cache is: geometry, precision, links, blocks and the pool ledger. Depends on nothing else in the project."""
+"""What a KV cache is: geometry, precision, links, blocks and the pool ledger.
+
+Depends on nothing else in the project.
+"""

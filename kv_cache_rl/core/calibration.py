@@ -1,8 +1,8 @@
-"""Calibrations: bytes, seconds and divergence of cached keys and values under a name; the literature's, and measured ones.
+"""Calibrations: bytes, seconds and divergence of cached keys and values under a name; the literature's, and
+measured ones.
 
-A simulator takes the literature's unless a scenario names another. Task losses stay with the literature (`core.precision`):
-a small model cannot measure reasoning.
-"""
+A simulator takes the literature's unless a scenario names another. Task losses stay with the literature
+(`core.precision`): a small model cannot measure reasoning."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,7 +26,10 @@ class Scheme:
     multiplier: float
     """Bytes relative to fp16; scales counted where they were measured."""
     kl: float | None = None
-    """Divergence of the next token's distribution from that over an fp16 cache, nats per token; None: not measured."""
+    """Divergence of the next token's distribution from that over an fp16 cache, nats per token;
+
+    None: not measured.
+    """
     attention_error: float | None = None
     """Relative error of the attention output, root mean square."""
     delta_nll: float | None = None
@@ -56,7 +59,9 @@ class Calibration:
     def scheme(self, precision: str) -> Scheme:
         """The scheme of that name. Raises CalibrationError for one that was not measured."""
         if precision not in self.schemes:
-            raise CalibrationError(f"calibration {self.name!r} has no {precision!r}; use one of {', '.join(self.schemes)}")
+            raise CalibrationError(
+                f"calibration {self.name!r} has no {precision!r}; use one of {', '.join(self.schemes)}"
+            )
         return self.schemes[precision]
 
     def to_json(self) -> dict:
@@ -79,19 +84,27 @@ class Calibration:
 
     @staticmethod
     def from_json(data: Any, where: str = "calibration") -> "Calibration":
-        """Reads and checks a calibration. Raises CalibrationError naming `where`, the field and the remedy."""
+        """Reads and checks a calibration.
+
+        Raises CalibrationError naming `where`, the field and the remedy.
+        """
         if not isinstance(data, dict) or (data.get("format"), data.get("version")) != (FORMAT, VERSION):
             raise CalibrationError(f"{where}: is not a calibration of version {VERSION}; {_REMEDY}")
         if not isinstance(data.get("schemes"), dict) or "fp16" not in data["schemes"]:
             raise CalibrationError(f"{where}: schemes has no 'fp16'; {_REMEDY}")
         parts: dict[str, Any] = {
-            "schemes": {name: _built(Scheme, value, f"{where}.schemes.{name}") for name, value in data["schemes"].items()}
+            "schemes": {
+                name: _built(Scheme, value, f"{where}.schemes.{name}")
+                for name, value in data["schemes"].items()
+            }
         }
         for name, cls in (("link", Link), ("hardware", HardwareProfile), ("model", ModelGeometry)):
             parts[name] = None if data.get(name) is None else _built(cls, data[name], f"{where}.{name}")
         for name in ("name", "source"):
             if not isinstance(data.get(name), str) or not data[name].strip():
-                raise CalibrationError(f"{where}: {name} is {data.get(name)!r:.80}, expected a text; {_REMEDY}")
+                raise CalibrationError(
+                    f"{where}: {name} is {data.get(name)!r:.80}, expected a text; {_REMEDY}"
+                )
         notes = {} if data.get("notes") is None else data["notes"]
         if not isinstance(notes, dict):
             raise CalibrationError(f"{where}: notes is {notes!r:.80}, expected an object; {_REMEDY}")
@@ -102,7 +115,9 @@ class Calibration:
                     f"{where}.schemes.{name}: multiplier {scheme.multiplier} must be above 0, at most 1; {_REMEDY}"
                 )
         if found.schemes["fp16"].multiplier != 1:
-            raise CalibrationError(f"{where}.schemes.fp16: multiplier must be 1, bytes are relative to fp16; {_REMEDY}")
+            raise CalibrationError(
+                f"{where}.schemes.fp16: multiplier must be 1, bytes are relative to fp16; {_REMEDY}"
+            )
         return found
 
 

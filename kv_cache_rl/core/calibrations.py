@@ -12,7 +12,8 @@ LITERATURE = Calibration(
     "the tables of core.precision and core.hardware, each with its source",
     MappingProxyType({name: Scheme(precision.multiplier) for name, precision in PRECISIONS.items()}),
 )
-# The numbers of results/paged/calibration.json to four digits: bytes of fp16, KL in nats per token over held-out tales, relative
+# The numbers of results/paged/calibration.json to four digits: bytes of fp16, KL in nats per token over
+# held-out tales, relative
 # attention error, nats a token becomes less likely, seconds per fp16 byte to quantise and to restore.
 MEASURED_CPU = Calibration(
     "measured-cpu",
@@ -30,7 +31,9 @@ MEASURED_CPU = Calibration(
         "int2": Scheme(0.1565, 0.008743, 0.3587, 0.008614, 5.172e-09, 2.566e-09),
     },
     Link("measured", 1557000000.0, 778500000.0, 0.0003979),
-    HardwareProfile("measured-tales-1m", 1, 25.28, "measured", 1, 0.00576, 5.38e-05, 1.136e-07, 0.006689, 1.58e-06),
+    HardwareProfile(
+        "measured-tales-1m", 1, 25.28, "measured", 1, 0.00576, 5.38e-05, 1.136e-07, 0.006689, 1.58e-06
+    ),
     ModelGeometry("tales-1m", 4, 2, 32, 0.001903),
     {"law": {"factor": 0.002239, "exponent": 1.942, "r_squared": 0.9943}},
 )
@@ -45,9 +48,14 @@ def calibration_named(name: str) -> Calibration:
 
 
 def register(calibration: Calibration) -> str:
-    """Makes a calibration known under its name, which is returned. Raises CalibrationError if another one has it."""
+    """Makes a calibration known under its name, which is returned.
+
+    Raises CalibrationError if another one has it.
+    """
     if CALIBRATIONS.setdefault(calibration.name, calibration) != calibration:
-        raise CalibrationError(f"there is another calibration {calibration.name!r}; give this one a name of its own")
+        raise CalibrationError(
+            f"there is another calibration {calibration.name!r}; give this one a name of its own"
+        )
     return calibration.name
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class ModelGeometry:
     """The shape of a model's KV cache.
 
-    Source: the models' published configurations (``num_hidden_layers``, ``num_key_value_heads``, ``head_dim``).
-    """
+    Source: the models' published configurations (``num_hidden_layers``, ``num_key_value_heads``,
+    ``head_dim``)."""
 
     name: str
     layers: int

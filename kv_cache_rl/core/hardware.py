@@ -20,13 +20,15 @@ class Link:
 
 
 def transfer_microseconds(units, ns_per_unit, fixed_us):
-    """Whole microseconds for `units` over a link; plain Python on purpose, simulators compile it into their loops."""
+    """Whole microseconds for `units` over a link; plain Python on purpose, simulators compile it into their
+    loops.
+    """
     return fixed_us + units * ns_per_unit // 1000
 
 
 def prefill_microseconds(tokens, past, c1_ns, c2_ps):
-    """Whole microseconds to compute the KV of `tokens` behind `past`: c1 per token, c2 per pair of tokens; plain Python
-    on purpose, simulators compile it into their loops."""
+    """Whole microseconds to compute the KV of `tokens` behind `past`: c1 per token, c2 per pair of tokens;
+    plain Python on purpose, simulators compile it into their loops."""
     return (tokens * c1_ns + tokens * (past + tokens // 2) // 1000 * c2_ps) // 1000
 
 
@@ -42,13 +44,15 @@ def transfer_seconds(num_bytes: float, link: Link, contended: bool = False) -> f
 LINKS: dict[str, Link] = {
     link.name: link
     for link in (
-        # nvbandwidth on an A100 box, NVIDIA forum 352186: 24.8 GB/s one way, the inbound direction drops to 11.
+        # nvbandwidth on an A100 box, NVIDIA forum 352186: 24.8 GB/s one way, the inbound direction drops to
+        # 11.
         Link("pcie4", 24.8e9, 11e9),
         # vLLM blog (DMA, 2 MB blocks): about 50 GB/s one way, 83.4 both ways together.
         Link("pcie5", 50e9, 41.7e9),
         # The default between GPU and host of NVIDIA Dynamo's simulator (config.rs).
         Link("pcie4-conservative", 14e9, 7e9),
-        # NVIDIA data sheets: HBM2e of an A100 80 GB (2.0 TB/s, reads and writes share it); NVLink 4 of an H100 (900 GB/s, half
+        # NVIDIA data sheets: HBM2e of an A100 80 GB (2.0 TB/s, reads and writes share it); NVLink 4 of an
+        # H100 (900 GB/s, half
         # of it each way). Latency 0: a kernel that reads its own memory waits for bytes only.
         Link("hbm2e", 2.0e12, 1.0e12, 0.0),
         Link("nvlink4", 450e9, 450e9, 5e-6),
@@ -102,14 +106,20 @@ def kv_capacity_tokens(profile: HardwareProfile, model: ModelGeometry, share: fl
 HARDWARE: dict[str, HardwareProfile] = {
     profile.name: profile
     for profile in (
-        # Prefill: 2,048-token chunks take 148 ms at no context and 152 ms behind 2,048 (4 H100, Llama-3.1-70B, measured
-        # profile files); halved for twice the GPUs (derived). Decode: 141 GB of weights and the KV bytes at 70 % of
+        # Prefill: 2,048-token chunks take 148 ms at no context and 152 ms behind 2,048 (4 H100,
+        # Llama-3.1-70B, measured
+        # profile files); halved for twice the GPUs (derived). Decode: 141 GB of weights and the KV bytes at
+        # 70 % of
         # 8 x 3.35 TB/s plus 14 ms for 80 layers of launches and all-reduces (derived). One
         # host link per GPU, at the conservative rate of Dynamo's simulator.
-        HardwareProfile("8xh100-llama-3.1-70b", 8, 80.0, "pcie4-conservative", 8, 0.0, 36.1e-6, 0.48e-9, 20e-3, 1.75e-8),
+        HardwareProfile(
+            "8xh100-llama-3.1-70b", 8, 80.0, "pcie4-conservative", 8, 0.0, 36.1e-6, 0.48e-9, 20e-3, 1.75e-8
+        ),
         # Fits over measured grids (chunks of 128 tokens and more). MAPE 8 % and 5 %.
         HardwareProfile("rtx4090-llama-3.1-8b", 1, 24.0, "pcie4", 1, 5.0e-3, 86.7e-6, 3.76e-9, 18e-3, 1.9e-7),
-        HardwareProfile("rtx-pro-6000-llama-3.1-8b", 1, 96.0, "pcie5", 1, 6.7e-3, 34.5e-6, 1.93e-9, 10e-3, 1.1e-7),
+        HardwareProfile(
+            "rtx-pro-6000-llama-3.1-8b", 1, 96.0, "pcie5", 1, 6.7e-3, 34.5e-6, 1.93e-9, 10e-3, 1.1e-7
+        ),
         HardwareProfile("a100-llama-3.1-8b", 1, 80.0, "pcie4", 1, 0.0, 66.7e-6, 2.6e-9, 9e-3, 9.3e-8),
     )
 }

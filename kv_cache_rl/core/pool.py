@@ -1,8 +1,8 @@
 """The pool ledger: how full each tier is, and a check that the books balance.
 
-The ledger is an integer array ``[tiers, 2]`` (capacity, used) in whatever unit its owner counts (blocks, quarter pages,
-bytes). The functions are plain Python over numpy on purpose: simulators compile the same functions into their loops.
-"""
+The ledger is an integer array ``[tiers, 2]`` (capacity, used) in whatever unit its owner counts (blocks,
+quarter pages, bytes). The functions are plain Python over numpy on purpose: simulators compile the same
+functions into their loops."""
 
 import numpy as np
 
@@ -14,7 +14,9 @@ class LedgerError(RuntimeError):
 
 
 def take(ledger, tier, units):
-    """Books `units` in `tier`, even beyond its capacity: who may overflow, and what follows, is the simulator's rule."""
+    """Books `units` in `tier`, even beyond its capacity: who may overflow, and what follows, is the
+    simulator's rule.
+    """
     ledger[tier, USED] += units
 
 

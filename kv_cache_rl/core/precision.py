@@ -14,7 +14,9 @@ class Precision:
     multiplier: float
     """Bytes relative to fp16, scales not counted (they are counted where real tensors are quantised)."""
     loss: dict[str, float]
-    """Work class -> probability that an answer decoded over this cache is wrong although fp16 would have it right."""
+    """Work class -> probability that an answer decoded over this cache is wrong although fp16 would have it
+    right.
+    """
 
 
 PRECISIONS: dict[str, Precision] = {
@@ -25,10 +27,13 @@ PRECISIONS: dict[str, Precision] = {
         Precision("fp8", 8, 0.5, {"chat": 0.01, "extraction": 0.01, "code": 0.01, "reasoning": 0.035}),
         # INT8 per head and token: gsm8k 70.13 -> 69.75 is a relative 0.54 %. Source: LMDeploy kv_quant.md.
         Precision("int8", 8, 0.5, {"chat": 0.005, "extraction": 0.005, "code": 0.005, "reasoning": 0.005}),
-        # INT4: mmlu 63.91 -> 62.36 (chat), ceval 70.56 -> 68.62 (extraction), gsm8k 70.13 -> 66.87 (exact answers, the
-        # nearest published number to code), LMDeploy kv_quant.md; aime25 75.3 -> 35.3 (reasoning), SGLang MXFP4 page.
+        # INT4: mmlu 63.91 -> 62.36 (chat), ceval 70.56 -> 68.62 (extraction), gsm8k 70.13 -> 66.87 (exact
+        # answers, the
+        # nearest published number to code), LMDeploy kv_quant.md; aime25 75.3 -> 35.3 (reasoning), SGLang
+        # MXFP4 page.
         Precision("int4", 4, 0.25, {"chat": 0.024, "extraction": 0.027, "code": 0.046, "reasoning": 0.40}),
-        # 2 bits: only as a footprint in the hierarchy lab; no per-class loss is published, so none is claimed here.
+        # 2 bits: only as a footprint in the hierarchy lab; no per-class loss is published, so none is claimed
+        # here.
         Precision("int2", 2, 0.125, {}),
     )
 }

@@ -24,7 +24,9 @@ class Interval:
 
 
 def draws(clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each cluster is in each resample, int64 [resamples, clusters]; the same for whatever is compared."""
+    """How often each cluster is in each resample, int64 [resamples, clusters]; the same for whatever is
+    compared.
+    """
     return np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
 
 
@@ -34,23 +36,32 @@ def totals(clusters: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.bincount(index.reshape(-1), values)
 
 
-def rate(weights: Sequence[np.ndarray], hits: Sequence[np.ndarray], accesses: Sequence[np.ndarray]) -> Interval:
+def rate(
+    weights: Sequence[np.ndarray], hits: Sequence[np.ndarray], accesses: Sequence[np.ndarray]
+) -> Interval:
     """Mean over the splits of hits / accesses (each [clusters] of a split), with its interval."""
     return _interval(_ratios(None, hits, accesses), _ratios(weights, hits, accesses), weights)
 
 
 def difference(
-    weights: Sequence[np.ndarray], ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], accesses: Sequence[np.ndarray]
+    weights: Sequence[np.ndarray],
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    accesses: Sequence[np.ndarray],
 ) -> Interval:
     """Our rate minus theirs on the same clusters of the same resamples."""
     value = _ratios(None, ours, accesses) - _ratios(None, theirs, accesses)
     return _interval(value, _ratios(weights, ours, accesses) - _ratios(weights, theirs, accesses), weights)
 
 
-def _ratios(weights: Sequence[np.ndarray] | None, hits: Sequence[np.ndarray], accesses: Sequence[np.ndarray]) -> np.ndarray:
+def _ratios(
+    weights: Sequence[np.ndarray] | None, hits: Sequence[np.ndarray], accesses: Sequence[np.ndarray]
+) -> np.ndarray:
     """[resamples], or [1] for the sample itself."""
     drawn = weights or [np.ones((1, len(h)), np.int64) for h in hits]
-    return np.mean([(w @ h) / np.maximum(w @ a, 1) for w, h, a in zip(drawn, hits, accesses, strict=True)], axis=0)
+    return np.mean(
+        [(w @ h) / np.maximum(w @ a, 1) for w, h, a in zip(drawn, hits, accesses, strict=True)], axis=0
+    )
 
 
 def _interval(value: np.ndarray, resampled: np.ndarray, weights: Sequence[np.ndarray]) -> Interval:

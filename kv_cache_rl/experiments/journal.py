@@ -1,4 +1,7 @@
-"""Rows as they are finished: JSON Lines that only grow, so that an interrupted sweep goes on where it stopped."""
+"""Rows as they are finished:
+
+JSON Lines that only grow, so that an interrupted sweep goes on where it stopped.
+"""
 
 import json
 import os
@@ -15,7 +18,10 @@ class JournalError(ValueError):
 
 
 class Journal:
-    """Finished rows by key. Each row is one line, on disk when `add` returns; a half-written last line is dropped."""
+    """Finished rows by key.
+
+    Each row is one line, on disk when `add` returns; a half-written last line is dropped.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +37,9 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def _lock(self) -> None:
@@ -62,7 +70,10 @@ class Journal:
         return whole
 
     def add(self, key: str, row: dict) -> None:
-        """Keeps a finished row. Raises ValueError for NaN or infinity in it, which no other reader of JSON takes."""
+        """Keeps a finished row.
+
+        Raises ValueError for NaN or infinity in it, which no other reader of JSON takes.
+        """
         self.rows[key] = row
         self._file.write(_line(key, row))
         self._file.flush()
@@ -72,7 +83,9 @@ class Journal:
         os.fsync(self._file.fileno())
 
     def order(self, keys: Iterable[str]) -> None:
-        """Writes the journal anew, rows of these keys first and in this order, those of other sweeps behind them."""
+        """Writes the journal anew, rows of these keys first and in this order, those of other sweeps behind
+        them.
+        """
         ordered = {key: self.rows[key] for key in keys if key in self.rows} | self.rows
         write_whole(self.path, b"".join(_line(key, row) for key, row in ordered.items()))
         self._file.close()

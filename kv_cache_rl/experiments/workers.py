@@ -1,4 +1,6 @@
-"""The same work on one core, on all cores of this machine, or on a Ray cluster; results say nothing of where they were made."""
+"""The same work on one core, on all cores of this machine, or on a Ray cluster; results say nothing of where
+they were made.
+"""
 
 import importlib
 import importlib.util
@@ -52,7 +54,8 @@ def spread(
 
 
 def _on_cores(work: Callable, items: Sequence, workers: int) -> Iterator[tuple[int, Any]]:
-    # Forked workers inherit compiled code and loaded traces; elsewhere they start afresh, with the same results.
+    # Forked workers inherit compiled code and loaded traces; elsewhere they start afresh, with the same
+    # results.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_ignore_interrupt)
     try:
@@ -60,14 +63,18 @@ def _on_cores(work: Callable, items: Sequence, workers: int) -> Iterator[tuple[i
         try:
             for future in as_completed(waiting):
                 yield from zip(waiting.pop(future), future.result(), strict=True)
-        except KeyboardInterrupt:  # Parts under way are finished all the same: their results are not thrown away.
+        except (
+            KeyboardInterrupt
+        ):  # Parts under way are finished all the same: their results are not thrown away.
             pool.shutdown(wait=True, cancel_futures=True)
             for future, part in waiting.items():
                 if not future.cancelled() and future.exception() is None:
                     yield from zip(part, future.result(), strict=True)
             raise
     except BrokenProcessPool:
-        remedy = "it may have run out of memory. Finished work is saved: run the same again, with fewer --workers"
+        remedy = (
+            "it may have run out of memory. Finished work is saved: run the same again, with fewer --workers"
+        )
         raise WorkerError(f"one of {workers} worker processes died; {remedy}") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -78,7 +85,9 @@ def _several(work: Callable, items: Sequence, part: range) -> list:
 
 
 def parts(count: int, workers: int) -> list[range]:
-    """Neighbouring indices together, in pieces small enough that little is lost when interrupted and nobody waits long."""
+    """Neighbouring indices together, in pieces small enough that little is lost when interrupted and nobody
+    waits long.
+    """
     size = max(1, min(16, count // (4 * workers)))
     return [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
 
@@ -116,8 +125,11 @@ def connect(address: str, workers: int) -> Any:
         WorkerError: Ray is not installed, or nothing answers there within seconds.
     """
     if importlib.util.find_spec("ray") is None:
-        raise WorkerError("Ray is not installed; pip install 'kv-cache-rl[ray]', or leave out --ray to use this machine's cores")
-    # Ray's own defaults: be quiet, report nothing to its makers, no warning about what a later version changes.
+        raise WorkerError(
+            "Ray is not installed; pip install 'kv-cache-rl[ray]', or leave out --ray to use this machine's cores"
+        )
+    # Ray's own defaults: be quiet, report nothing to its makers, no warning about what a later version
+    # changes.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = importlib.import_module("ray")
@@ -130,7 +142,11 @@ def connect(address: str, workers: int) -> Any:
         return ray
     if address != "auto":
         _knock(address)
-    _within(START_S, address, lambda: ray.init(address=address, runtime_env={"py_modules": [str(package)]}, **quiet))
+    _within(
+        START_S,
+        address,
+        lambda: ray.init(address=address, runtime_env={"py_modules": [str(package)]}, **quiet),
+    )
     return ray
 
 
@@ -142,7 +158,9 @@ def _knock(address: str) -> None:
         if not place.hostname:
             raise ValueError("it names no host")
     except ValueError as wrong:
-        raise WorkerError(f"{address!r} is no Ray address ({wrong}); write HOST:PORT, ray://HOST:PORT, auto or local") from None
+        raise WorkerError(
+            f"{address!r} is no Ray address ({wrong}); write HOST:PORT, ray://HOST:PORT, auto or local"
+        ) from None
     try:
         socket.create_connection((place.hostname, port), PATIENCE_S).close()
     except OSError as wrong:

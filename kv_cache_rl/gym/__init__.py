@@ -1,9 +1,8 @@
 """The serving world with Gymnasium's faces: `KVServing-{easy,medium,hard}-v0`, one at a time or a batch.
 
-Importing this registers them. ``gymnasium.make("KVServing-hard-v0", observation="rich", gpu_blocks=5_000)`` passes any setting of
-`sim.serving.spec.Scenario` on; ``gymnasium.make_vec("KVServing-hard-v0", num_envs=64)`` gives the compiled batch. Reading order:
-`single`, `vector`.
-"""
+Importing this registers them. ``gymnasium.make("KVServing-hard-v0", observation="rich", gpu_blocks=5_000)``
+passes any setting of `sim.serving.spec.Scenario` on; ``gymnasium.make_vec("KVServing-hard-v0", num_envs=64)``
+gives the compiled batch. Reading order: `single`, `vector`."""
 
 import gymnasium
 
@@ -20,7 +19,8 @@ for _name, _id in zip(TASKS, IDS, strict=True):
             entry_point="kv_cache_rl.gym.single:ServingEnv",
             vector_entry_point="kv_cache_rl.gym.vector:ServingVectorEnv",
             kwargs={"task": _name},
-            # The checker looks at every step anew, which costs several times what the step does; tests run it apart.
+            # The checker looks at every step anew, which costs several times what the step does; tests run it
+            # apart.
             disable_env_checker=True,
         )
 

@@ -23,17 +23,24 @@ EXAMPLE = "{'settings': {'rho': 0.9}}"
 class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
     """A server under load; every step is one decision, and up to `actions_per_tick` of them share a tick.
 
-    Observation: Box of 20 numbers, or of 24 with ``observation="rich"`` (`sim.serving.observe` names them). Action:
-    Discrete(18) (`sim.serving.actions.ACTIONS`). `action_masks()` (bool) and ``info["action_mask"]`` (int8) say which have a
-    target; one without is refused, costs what doing nothing costs and uses up a decision. Terminated: the server crashed or
-    collapsed. Truncated: the episode's time is over. The last info also has ``score``, ``crashed`` and ``report``.
+    Observation: Box of 20 numbers, or of 24 with ``observation="rich"`` (`sim.serving.observe` names them).
+    Action: Discrete(18) (`sim.serving.actions.ACTIONS`). `action_masks()` (bool) and ``info["action_mask"]``
+    (int8) say which have a target; one without is refused, costs what doing nothing costs and uses up a
+    decision. Terminated: the server crashed or collapsed. Truncated: the episode's time is over. The last
+    info also has ``score``, ``crashed`` and ``report``.
 
     Everything belongs to this instance: it can be pickled and deep-copied in the middle of an episode.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 10}  # noqa: RUF012
 
-    def __init__(self, task: str = "medium", observation: str = "plain", render_mode: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        task: str = "medium",
+        observation: str = "plain",
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
         """A server of a task, with settings of your own (fields of `sim.serving.spec.Scenario`).
 
         Raises:
@@ -53,7 +60,9 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
         self._columns: tuple[np.ndarray, ...] = ()
         self._last: tuple[int, float] | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """The empty server at second 0, whatever was going on before.
 
         Args:
@@ -76,7 +85,10 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     @property
     def episode_seed(self) -> int | None:
-        """Seed of the traffic of this episode, None before the first. Not in any info: whoever knows it knows what will come."""
+        """Seed of the traffic of this episode, None before the first.
+
+        Not in any info: whoever knows it knows what will come.
+        """
         return None if self.state is None else self.state.seed
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -123,7 +135,9 @@ def scenario_of(name: str, settings: dict[str, Any]) -> Scenario:
     return task(name, **settings)
 
 
-def with_options(scenario: Scenario, name: str, settings: dict[str, Any], options: dict[str, Any] | None) -> Scenario:
+def with_options(
+    scenario: Scenario, name: str, settings: dict[str, Any], options: dict[str, Any] | None
+) -> Scenario:
     """The scenario of one episode. Raises ServingError on options other than ``settings``."""
     if options is not None and not isinstance(options, Mapping):
         raise ServingError(f"options are {options!r}; give {EXAMPLE}, or None")
@@ -173,7 +187,9 @@ def next_seed(stream: np.random.Generator) -> int:
 
 
 def last_words(state: State) -> dict[str, Any]:
-    """What the info of an episode's last step says beyond the mask; the seed is no part of it, and fits no int64 of a batch."""
+    """What the info of an episode's last step says beyond the mask; the seed is no part of it, and fits no
+    int64 of a batch.
+    """
     result = report(state)
     told = {name: value for name, value in result.to_json().items() if name != "seed"}
     return {"score": result.score, "crashed": state.crashed, "report": told}
@@ -184,7 +200,10 @@ def picture(state: State | None, observed: np.ndarray, last: tuple[int, float] |
     if state is None:
         return "no episode yet; call reset()"
     named = {name: float(value) for name, value in zip(RICH, observed, strict=True)}
-    lines = [f"{state.scenario.task}, seed {state.seed}, {state.seconds:.2f} s" + (f", {state.crashed}" if state.crashed else "")]
+    lines = [
+        f"{state.scenario.task}, seed {state.seed}, {state.seconds:.2f} s"
+        + (f", {state.crashed}" if state.crashed else "")
+    ]
     for label, name in (
         ("GPU", "gpu_utilization_pct"),
         ("CPU", "cpu_utilization_pct"),

@@ -1,4 +1,6 @@
-"""Many servers as one Gymnasium vector environment: their columns stacked, stepped by compiled code on several threads."""
+"""Many servers as one Gymnasium vector environment: their columns stacked, stepped by compiled code on
+several threads.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,15 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from kv_cache_rl.gym.single import FACES, checked_seed, last_words, next_seed, observation_space, scenario_of, with_options
+from kv_cache_rl.gym.single import (
+    FACES,
+    checked_seed,
+    last_words,
+    next_seed,
+    observation_space,
+    scenario_of,
+    with_options,
+)
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.dynamics import act
@@ -20,29 +30,37 @@ from kv_cache_rl.sim.serving.state import ALIVE, ARRIVED, Columns, State, new_st
 
 MOST = 1 << 20
 WORTH_A_THREAD = 128
-"""Servers below which handing a share to another thread takes longer than stepping it. Measured: 128 servers go 1.5 times faster
-on one thread than on two, 256 go 1.35 times faster on two."""
+"""Servers below which handing a share to another thread takes longer than stepping it. Measured: 128 servers
+go 1.5 times faster on one thread than on two, 256 go 1.35 times faster on two."""
 
 
 class ServingVectorEnv(gymnasium.vector.VectorEnv):
-    """`num_envs` servers of one task; server k plays exactly as a `ServingEnv` would that was reset with seed + k.
+    """`num_envs` servers of one task; server k plays exactly as a `ServingEnv` would that was reset with seed
+    + k.
 
-    Autoreset is *next-step*, Gymnasium's default: the step after an episode's end ignores the action of that server, returns
-    the first observation of its next episode, reward 0 and neither flag. ``info["action_mask"]`` is int8 ``[num_envs, 18]``;
-    where an episode ends, ``score``, ``crashed`` and ``report`` are there too, laid out as Gymnasium does (with ``_score`` ...).
-    """
+    Autoreset is *next-step*, Gymnasium's default: the step after an episode's end ignores the action of that
+    server, returns the first observation of its next episode, reward 0 and neither flag.
+    ``info["action_mask"]`` is int8 ``[num_envs, 18]``; where an episode ends, ``score``, ``crashed`` and
+    ``report`` are there too, laid out as Gymnasium does (with ``_score`` ...)."""
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}  # noqa: RUF012
 
     def __init__(
-        self, num_envs: int = 1, task: str = "medium", observation: str = "plain", threads: int = 2, **settings: Any
+        self,
+        num_envs: int = 1,
+        task: str = "medium",
+        observation: str = "plain",
+        threads: int = 2,
+        **settings: Any,
     ) -> None:
         """Servers of a task, with settings of your own.
 
         Raises:
             ServingError: an unknown task, face or setting, or a number out of range.
         """
-        num_envs, threads = (whole(name, n, 1, MOST) for name, n in (("num_envs", num_envs), ("threads", threads)))
+        num_envs, threads = (
+            whole(name, n, 1, MOST) for name, n in (("num_envs", num_envs), ("threads", threads))
+        )
         self.scenario = scenario_of(task, settings)
         self.task, self.settings, self.observation = task, settings, observation
         self.num_envs, self.threads = num_envs, threads
@@ -68,8 +86,8 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
 
         Args:
             seed: one number for seed, seed + 1, ..., or one for each server (None: its next).
-            options: ``{"settings": {...}}`` changes settings for the episodes that begin now; those that follow by themselves
-                have the environment's own again.
+            options: ``{"settings": {...}}`` changes settings for the episodes that begin now; those that
+                follow by themselves have the environment's own again.
 
         Raises:
             ServingError: a seed out of range, a list of another length, or unknown options or settings.
@@ -82,7 +100,8 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         return self._shown_now(), {"action_mask": self._masks.copy()}
 
     def resume(self, states: Sequence[State]) -> tuple[np.ndarray, dict[str, Any]]:
-        """Goes on from copies of servers in the middle of their episodes; those that follow have its own settings.
+        """Goes on from copies of servers in the middle of their episodes; those that follow have its own
+        settings.
 
         Raises:
             ServingError: they are not as many as there are servers.
@@ -96,15 +115,20 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
 
     @property
     def episode_seeds(self) -> np.ndarray | None:
-        """Seed of the traffic of each server's episode, uint64 ``[num_envs]``; None before the first. Not in any info:
-        whoever knows it knows what will come."""
-        return None if self._packed is None else np.array([state.seed for state in self._states if state], np.uint64)
+        """Seed of the traffic of each server's episode, uint64 ``[num_envs]``; None before the first. Not in
+        any info: whoever knows it knows what will come."""
+        return (
+            None
+            if self._packed is None
+            else np.array([state.seed for state in self._states if state], np.uint64)
+        )
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One decision of every server.
 
         Raises:
-            ServingError: before the first `reset`, or the actions are not one number from 0 to 17 for each server.
+            ServingError: before the first `reset`, or the actions are not one number from 0 to 17 for each
+                server.
         """
         numbers = self._checked(actions)
         if self._packed is None:
@@ -127,7 +151,8 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         return self._masks.astype(bool)
 
     def state(self, index: int) -> State:
-        """Server `index` as it stands: a view, valid until the next `reset` or `step`; `copy()` it to keep it.
+        """Server `index` as it stands: a view, valid until the next `reset` or `step`; `copy()` it to keep
+        it.
 
         Raises:
             ServingError: before the first `reset`.
@@ -154,7 +179,9 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
             return [None] * self.num_envs
         if isinstance(seed, (list, tuple, np.ndarray)):
             if len(seed) != self.num_envs:
-                raise ServingError(f"{len(seed)} seeds for {self.num_envs} servers; give one number, or one for each")
+                raise ServingError(
+                    f"{len(seed)} seeds for {self.num_envs} servers; give one number, or one for each"
+                )
             return [checked_seed(one) for one in seed]
         checked_seed(seed)
         return [checked_seed(int(seed) + k) for k in range(self.num_envs)]
@@ -219,7 +246,9 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads - 1)
-        others = [self._pool.submit(step_some, *arguments, bounds[k], bounds[k + 1]) for k in range(1, workers)]
+        others = [
+            self._pool.submit(step_some, *arguments, bounds[k], bounds[k + 1]) for k in range(1, workers)
+        ]
         step_some(*arguments, bounds[0], bounds[1])
         for other in others:
             other.result()
@@ -232,12 +261,17 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
 def step_some(
     traffic, settings, book, rows, running, flow, requests, observed, masks, rewards, actions, skip, first, last
 ):  # fmt: skip
-    """One decision of servers `first` to `last` - 1 that are not to be skipped; the spare room of the stack is left out."""
+    """One decision of servers `first` to `last` - 1 that are not to be skipped; the spare room of the stack
+    is left out.
+    """
     for e in range(first, last):
         n = requests[e]
         if skip[e]:
             rewards[e] = 0.0
         else:
             rewards[e] = act(
-                *(traffic[e, :n], settings[e], book[e], rows[e, :n], running[e], flow[e]), observed[e], masks[e], actions[e]
+                *(traffic[e, :n], settings[e], book[e], rows[e, :n], running[e], flow[e]),
+                observed[e],
+                masks[e],
+                actions[e],
             )

@@ -1,9 +1,10 @@
 """Exact attention over a paged cache: chunk by chunk, merged by the log-sum-exp of the scores.
 
-    block table --gather 512 tokens--> keys, values --library kernel--> (output, log-sum-exp) per chunk --merge--> output
+    block table --gather 512 tokens--> keys, values --library kernel--> (output, log-sum-exp) per chunk
+    --merge--> output
 
-Source: Kwon et al., PagedAttention (2309.06180); Dao et al., FlashAttention (2205.14135) for the merge of partial softmaxes.
-"""
+Source: Kwon et al., PagedAttention (2309.06180); Dao et al., FlashAttention (2205.14135) for the merge of
+partial softmaxes."""
 
 import itertools
 import math
@@ -19,18 +20,29 @@ from kv_cache_rl.paged.kernels import BACKENDS, AttentionError, Kernel, kernel_f
 from kv_cache_rl.paged.kv_cache import KVCache, PagedKVCache
 from kv_cache_rl.paged.plan import Plan, check_tables, plan_for
 
-__all__ = ["BACKENDS", "AttentionError", "PagedAttention", "dense_reference", "merge_states", "paged_attention", "paged_prefill"]
+__all__ = [
+    "BACKENDS",
+    "AttentionError",
+    "PagedAttention",
+    "dense_reference",
+    "merge_states",
+    "paged_attention",
+    "paged_prefill",
+]
 
 
 @torch.no_grad()
-def paged_attention(q: Tensor, cache: KVCache, layer: int, tables: Tensor, lens: Tensor, backend: str = "auto") -> Tensor:
-    """Attention outputs [n, heads, head_dim] of one query per sequence over everything its table holds: a decode step.
+def paged_attention(
+    q: Tensor, cache: KVCache, layer: int, tables: Tensor, lens: Tensor, backend: str = "auto"
+) -> Tensor:
+    """Attention outputs [n, heads, head_dim] of one query per sequence over everything its table holds: a
+    decode step.
 
     Args:
-        q: [n, heads, head_dim], in the pool's dtype, or float32 or float64; 16-bit keys and values are computed with in float32.
-        tables: int [n, m] of block numbers; what lies behind a sequence's own blocks is never read.
-        lens: int [n], tokens each query sees, its own included.
-        backend: "auto", or one of `BACKENDS`.
+        q: [n, heads, head_dim], in the pool's dtype, or float32 or float64; 16-bit keys and values are
+        computed with in float32. tables: int [n, m] of block numbers; what lies behind a sequence's own
+        blocks is never read. lens: int [n], tokens each query sees, its own included. backend: "auto", or one
+        of `BACKENDS`.
 
     Raises:
         AttentionError: shapes, dtypes, lengths or block numbers that do not fit.
@@ -44,12 +56,18 @@ def paged_attention(q: Tensor, cache: KVCache, layer: int, tables: Tensor, lens:
     workspace = workspace_for(pool, dtype)
     plan = plan_for(tables, lens, pool, workspace, dtype)
     # A group's query heads are rows of one problem: their keys are read once.
-    rows = (q if plan.order is None else q[plan.order]).view(len(q), pool.kv_heads, groups, pool.head_dim).to(dtype)
+    rows = (
+        (q if plan.order is None else q[plan.order])
+        .view(len(q), pool.kv_heads, groups, pool.head_dim)
+        .to(dtype)
+    )
     out = _decode(rows, pool, layer, plan, workspace, kernel).view(q.shape).to(q.dtype)
     return out if plan.order is None else torch.empty_like(q).index_copy_(0, plan.order, out)
 
 
-def _decode(q: Tensor, pool: BlockPool, layer: int, plan: Plan, workspace: Workspace, kernel: Kernel) -> Tensor:
+def _decode(
+    q: Tensor, pool: BlockPool, layer: int, plan: Plan, workspace: Workspace, kernel: Kernel
+) -> Tensor:
     """Outputs like `q` [n, kv_heads, g, head_dim] of sequences longest first."""
     outputs, lses = q.new_zeros(plan.chunks, *q.shape), q.new_full((plan.chunks, *q.shape[:3]), -math.inf)
     for reading in plan.readings:
@@ -63,14 +81,17 @@ def _decode(q: Tensor, pool: BlockPool, layer: int, plan: Plan, workspace: Works
 
 
 def _by_triton(q: Tensor, pool: BlockPool, layer: int, tables: Tensor, lens: Tensor) -> Tensor:
-    from kv_cache_rl.paged.triton_decode import paged_decode  # importing triton takes as long as importing torch
+    from kv_cache_rl.paged.triton_decode import (
+        paged_decode,
+    )  # importing triton takes as long as importing torch
 
     return paged_decode(q, pool.keys[layer], pool.values[layer], tables.int(), lens.to(q.device))
 
 
 @torch.no_grad()
 def paged_prefill(q: Tensor, cache: KVCache, layer: int, sequence: Sequence, start: int) -> Tensor:
-    """Attention outputs [t, heads, head_dim] of queries at positions `start`.. of a sequence whose K/V is written that far.
+    """Attention outputs [t, heads, head_dim] of queries at positions `start`.. of a sequence whose K/V is
+    written that far.
 
     Each sees everything before it and itself. Keys are gathered once for all queries.
     """
@@ -81,14 +102,17 @@ def paged_prefill(q: Tensor, cache: KVCache, layer: int, sequence: Sequence, sta
         raise AttentionError(f"queries at positions {start} to {stop} of {keys}; extend and write first")
     kernel = kernel_for("auto", pool) or public
     table = torch.tensor(sequence.blocks, device=pool.device)
-    rows = q.to(_computed_in(q, pool)).view(len(q), pool.kv_heads, groups, -1).permute(1, 2, 0, 3).contiguous()
+    rows = (
+        q.to(_computed_in(q, pool)).view(len(q), pool.kv_heads, groups, -1).permute(1, 2, 0, 3).contiguous()
+    )
     out, lse = torch.empty_like(rows), rows.new_full(rows.shape[:3], -math.inf)
     workspace = workspace_for(pool, rows.dtype)
     for begin, end in _ranges(start, stop, workspace.chunk):
         first = begin // pool.block_tokens
         k, v = workspace.load(pool, layer, table[first : blocks_for(end, pool.block_tokens)], 1)
         inside = slice(begin - first * pool.block_tokens, end - first * pool.block_tokens)
-        # [kv_heads, g, t, head_dim] with a stride of 0 over g: every query head of a group reads the same keys.
+        # [kv_heads, g, t, head_dim] with a stride of 0 over g: every query head of a group reads the same
+        # keys.
         k, v = (x[0, :, None, inside].expand(-1, groups, -1, -1) for x in (k, v))
         # Queries inside the range see a triangle of it, those behind it all.
         for low, high, causal in ((begin - start, end - start, True), (max(0, end - start), len(q), False)):
@@ -108,7 +132,8 @@ def _ranges(start: int, stop: int, chunk: int) -> list[tuple[int, int]]:
 
 
 def dense_reference(q: Tensor, k: Tensor, v: Tensor, causal_from: int | None = None) -> Tensor:
-    """What attention is, in float64 and in full: q [t, heads, dim], k and v [s, kv_heads, dim] → [t, heads, dim].
+    """What attention is, in float64 and in full: q [t, heads, dim], k and v [s, kv_heads, dim] → [t, heads,
+    dim].
 
     Query i sees all keys, or with `causal_from` those up to position ``causal_from + i``.
     """
@@ -127,7 +152,9 @@ def check_queries(q: Tensor, pool: BlockPool, layer: int) -> int:
     if not 0 <= layer < pool.layers:
         raise AttentionError(f"layer {layer} of a cache with layers 0 to {pool.layers - 1}")
     if q.dim() != 3 or q.shape[-1] != pool.head_dim:
-        raise AttentionError(f"q has shape {list(q.shape)}; the cache takes [queries, heads, {pool.head_dim}]")
+        raise AttentionError(
+            f"q has shape {list(q.shape)}; the cache takes [queries, heads, {pool.head_dim}]"
+        )
     if q.shape[1] % pool.kv_heads or not q.shape[1]:
         raise AttentionError(
             f"{q.shape[1]} query heads over {pool.kv_heads} key heads; the first must be a multiple of the second"
@@ -142,18 +169,24 @@ def _computed_in(q: Tensor, pool: BlockPool) -> torch.dtype:
 
 
 class PagedAttention(nn.Module):
-    """Projections and attention over one sequence's cache (the seed's interface): what is cached is projected."""
+    """Projections and attention over one sequence's cache (the seed's interface): what is cached is
+    projected.
+    """
 
     def __init__(self, hidden_dim: int, num_heads: int, block_size: int) -> None:
         super().__init__()
         if min(hidden_dim, block_size) < 1:
-            raise AttentionError(f"{hidden_dim} hidden numbers, blocks of {block_size} tokens; both are at least 1")
+            raise AttentionError(
+                f"{hidden_dim} hidden numbers, blocks of {block_size} tokens; both are at least 1"
+            )
         if num_heads < 1 or hidden_dim % num_heads:
             raise AttentionError(
                 f"{hidden_dim} hidden numbers over {num_heads} heads; the first must be a multiple of the second"
             )
         self.hidden_dim, self.num_heads, self.block_size = hidden_dim, num_heads, block_size
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(hidden_dim, hidden_dim, bias=False) for _ in range(3))
+        self.q_proj, self.k_proj, self.v_proj = (
+            nn.Linear(hidden_dim, hidden_dim, bias=False) for _ in range(3)
+        )
 
     @torch.no_grad()
     def append(self, states: Tensor, cache: PagedKVCache) -> None:
@@ -165,13 +198,19 @@ class PagedAttention(nn.Module):
         """Outputs [1, t, hidden_dim] of states `query` [1, t, hidden_dim], each over all that `cache` holds."""
         if cache.block_size != self.block_size or cache.hidden_dim != self.hidden_dim:
             have = f"{cache.block_size} tokens of {cache.hidden_dim} numbers"
-            raise AttentionError(f"the cache has blocks of {have}, the layer {self.block_size} of {self.hidden_dim}")
+            raise AttentionError(
+                f"the cache has blocks of {have}, the layer {self.block_size} of {self.hidden_dim}"
+            )
         if query.dim() != 3 or len(query) != 1 or query.shape[2] != self.hidden_dim:
-            raise AttentionError(f"query has shape {list(query.shape)}, not [1, t, {self.hidden_dim}]: a cache is one sequence's")
+            raise AttentionError(
+                f"query has shape {list(query.shape)}, not [1, t, {self.hidden_dim}]: a cache is one sequence's"
+            )
         heads = self.q_proj(query[0]).unflatten(-1, (self.num_heads, -1))
         table = torch.tensor([cache.block_table], dtype=torch.int32).expand(len(heads), -1)
         view = KVCache(cache.allocator.with_heads(self.num_heads))
-        return paged_attention(heads, view, 0, table, torch.full((len(heads),), cache.num_tokens)).flatten(1)[None]
+        return paged_attention(heads, view, 0, table, torch.full((len(heads),), cache.num_tokens)).flatten(1)[
+            None
+        ]
 
     @torch.no_grad()
     def forward_vanilla(self, query: Tensor, states: Tensor) -> Tensor:

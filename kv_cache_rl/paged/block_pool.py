@@ -1,11 +1,13 @@
-"""The pool: one tensor of keys and one of values per layer, cut into blocks that are handed out by number and counted.
+"""The pool: one tensor of keys and one of values per layer, cut into blocks that are handed out by number and
+counted.
 
     free --take--> held (references >= 1) --share / drop--> held --last drop--> free
      ^                                                                           |
-     +---- a published block keeps its contents and its hash until `take` hands it to somebody else; `share` revives it
+     +---- a published block keeps its contents and its hash until `take` hands it to somebody else; `share`
+     revives it
 
-Block numbers from `blocks` on belong to an attached store (quantised blocks): same numbering, same reference counts, other bytes.
-"""
+Block numbers from `blocks` on belong to an attached store (quantised blocks): same numbering, same reference
+counts, other bytes."""
 
 import os
 from collections import Counter
@@ -29,23 +31,31 @@ class PoolError(ValueError):
 
 
 class Store(Protocol):
-    """Blocks held in another format than the pool's: rows 0..blocks-1 are the block numbers pool.blocks, pool.blocks + 1, ..."""
+    """Blocks held in another format than the pool's: rows 0..blocks-1 are the block numbers pool.blocks,
+    pool.blocks + 1, ...
+    """
 
     blocks: int
     nbytes: int
 
     def gather(self, layer: int, rows: Tensor, out_k: Tensor, out_v: Tensor) -> None:
-        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k`, `out_v` [r, block_tokens, kv_heads, head_dim]."""
+        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k`, `out_v` [r, block_tokens, kv_heads,
+        head_dim].
+        """
 
 
 @contextmanager
 def _allocating(blocks: int, block_nbytes: int, device: torch.device) -> Iterator[None]:
-    """Raises PoolError where memory does not suffice; on the CPU before any is touched, since Linux promises more than it has."""
+    """Raises PoolError where memory does not suffice; on the CPU before any is touched, since Linux promises
+    more than it has.
+    """
     refusal = PoolError(
         f"a pool of {blocks:,} blocks takes {blocks * block_nbytes:,} bytes, more than {device} has; "
         "give fewer or smaller blocks, that is fewer tokens or sequences"
     )
-    if device.type == "cpu" and blocks * block_nbytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+    if device.type == "cpu" and blocks * block_nbytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf(
+        "SC_PHYS_PAGES"
+    ):
         raise refusal
     try:
         yield
@@ -66,12 +76,20 @@ class BlockPool:
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
-        sizes = {"layers": layers, "blocks": blocks, "block_tokens": block_tokens, "kv_heads": kv_heads, "head_dim": head_dim}
+        sizes = {
+            "layers": layers,
+            "blocks": blocks,
+            "block_tokens": block_tokens,
+            "kv_heads": kv_heads,
+            "head_dim": head_dim,
+        }
         for name, size in sizes.items():
             if size < 1:
                 raise PoolError(f"a pool of {name} = {size}: every size is at least 1")
         if not dtype.is_floating_point:
-            raise PoolError(f"a pool of {dtype}: keys and values are floating point (quantised blocks live in an attached store)")
+            raise PoolError(
+                f"a pool of {dtype}: keys and values are floating point (quantised blocks live in an attached store)"
+            )
         self.layers, self.blocks, self.block_tokens = layers, blocks, block_tokens
         self.kv_heads, self.head_dim, self.dtype = kv_heads, head_dim, dtype
         shape = (blocks, block_tokens, kv_heads, head_dim)
@@ -84,7 +102,8 @@ class BlockPool:
         """Published blocks whose contents were given up for somebody else's, so far."""
         self._ledger = np.array([[blocks, 0], [0, 0]])
         self._references = [0] * blocks
-        # Oldest first, so that what was freed last stays reusable longest; a dict, since a revived block leaves from the middle.
+        # Oldest first, so that what was freed last stays reusable longest; a dict, since a revived block
+        # leaves from the middle.
         self._free: list[dict[int, None]] = [dict.fromkeys(range(blocks)), {}]
         self._block_of: dict[int, int] = {}
         self._hash_of: dict[int, int] = {}
@@ -123,14 +142,17 @@ class BlockPool:
     def attach(self, store: Store) -> None:
         """Numbers the store's blocks behind the pool's own."""
         if self.store is not None:
-            raise PoolError(f"the pool has a store of {self.store.blocks} blocks already; one pool takes one store")
+            raise PoolError(
+                f"the pool has a store of {self.store.blocks} blocks already; one pool takes one store"
+            )
         self.store = store
         self._ledger[STORE, ledger.CAPACITY] = store.blocks
         self._references += [0] * store.blocks
         self._free[STORE] = dict.fromkeys(range(self.blocks, self.blocks + store.blocks))
 
     def take(self, count: int = 1, form: int = EXACT) -> list[int]:
-        """`count` blocks with one reference each, oldest free ones first; their contents are whatever was there.
+        """`count` blocks with one reference each, oldest free ones first; their contents are whatever was
+        there.
 
         Raises:
             PoolError: fewer than `count` are free; none is taken.
@@ -166,7 +188,8 @@ class BlockPool:
             ledger.give(self._ledger, form, 1)
             self._free[form][block] = None
             if form == STORE:
-                # A stored block shares its scales with others and is not whole without them: it does not outlive its holders.
+                # A stored block shares its scales with others and is not whole without them: it does not
+                # outlive its holders.
                 self.forget(block)
 
     def references(self, block: int) -> int:
@@ -176,7 +199,9 @@ class BlockPool:
         return self._references[block]
 
     def publish(self, block: int, chained_hash: int) -> None:
-        """Makes a full block findable by the chained hash of its tokens; the first block of a hash keeps the name."""
+        """Makes a full block findable by the chained hash of its tokens; the first block of a hash keeps the
+        name.
+        """
         if not self.references(block):
             raise PoolError(f"block {block} is free: publish it while it is held")
         if chained_hash not in self._block_of and block not in self._hash_of:
@@ -193,13 +218,16 @@ class BlockPool:
             del self._block_of[chained_hash]
 
     def relabel(self, old: int, new: int) -> None:
-        """Moves references and hash from `old` to `new` (just taken, one reference), and frees `old`: the block changed format.
+        """Moves references and hash from `old` to `new` (just taken, one reference), and frees `old`: the
+        block changed format.
 
-        Whoever calls rewrites every table entry of `old` (see `KVCache.relabel`, which refuses when it does not know them all).
-        """
+        Whoever calls rewrites every table entry of `old` (see `KVCache.relabel`, which refuses when it does
+        not know them all)."""
         if self.references(new) != 1 or not self.references(old):
             counts = f"{self.references(old)} and {self.references(new)}"
-            raise PoolError(f"block {old} cannot become {new}: they have {counts} references; take the new one just before")
+            raise PoolError(
+                f"block {old} cannot become {new}: they have {counts} references; take the new one just before"
+            )
         chained_hash = self._hash_of.get(old)
         self.forget(old)
         self._references[new], self._references[old] = self._references[old], 1
@@ -236,18 +264,24 @@ class BlockPool:
         for block, count in enumerate(self._references):
             used[self._form(block)] += count != 0
             if count < 0 or (count == 0) != (block in self._free[self._form(block)]):
-                raise ledger.LedgerError(f"block {block} has {count} references and is {'' if count else 'not '}on the free list")
+                raise ledger.LedgerError(
+                    f"block {block} has {count} references and is {'' if count else 'not '}on the free list"
+                )
         ledger.check(self._ledger, np.array(used))
         for form in (EXACT, STORE):
             if ledger.free(self._ledger, form) != len(self._free[form]):
-                raise ledger.LedgerError(f"{len(self._free[form])} {FORMATS[form]} blocks are listed free, the ledger differs")
+                raise ledger.LedgerError(
+                    f"{len(self._free[form])} {FORMATS[form]} blocks are listed free, the ledger differs"
+                )
         if {block: h for h, block in self._block_of.items()} != self._hash_of:
             raise ledger.LedgerError("published hashes and blocks do not match one to one")
         if holders is not None:
             entries = Counter(block for sequence in holders for block in sequence.blocks)
             for block, count in enumerate(self._references):
                 if entries[block] != count:
-                    raise ledger.LedgerError(f"block {block} has {count} references, tables hold it {entries[block]} times")
+                    raise ledger.LedgerError(
+                        f"block {block} has {count} references, tables hold it {entries[block]} times"
+                    )
 
     def _form(self, block: int) -> int:
         return EXACT if block < self.blocks else STORE

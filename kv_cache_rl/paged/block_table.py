@@ -24,7 +24,9 @@ class Sequence:
 
 
 def block_table(sequences: Many[Sequence], device: str | torch.device = "cpu") -> Tensor:
-    """int32 [n, most blocks]; what lies behind a sequence's own blocks is 0 and means nothing: lengths decide."""
+    """int32 [n, most blocks]; what lies behind a sequence's own blocks is 0 and means nothing: lengths
+    decide.
+    """
     most = max((len(sequence.blocks) for sequence in sequences), default=0)
     rows = [sequence.blocks + [0] * (most - len(sequence.blocks)) for sequence in sequences]
     return torch.tensor(rows, dtype=torch.int32, device=device).reshape(len(sequences), most)
@@ -35,11 +37,17 @@ def lengths(sequences: Many[Sequence]) -> Tensor:
     return torch.tensor([sequence.length for sequence in sequences], dtype=torch.int64)
 
 
-def slot_mapping(sequence: Sequence, start: int, stop: int, block_tokens: int, device: str | torch.device = "cpu") -> Tensor:
-    """int64 [stop - start]: the slot (block * block_tokens + offset) of each token position from `start` to `stop`."""
+def slot_mapping(
+    sequence: Sequence, start: int, stop: int, block_tokens: int, device: str | torch.device = "cpu"
+) -> Tensor:
+    """int64 [stop - start]: the slot (block * block_tokens + offset) of each token position from `start` to
+    `stop`.
+    """
     if not 0 <= start <= stop <= len(sequence.blocks) * block_tokens:
         held = f"{len(sequence.blocks)} blocks of {block_tokens}"
-        raise ValueError(f"positions {start} to {stop} of sequence {sequence.id}, whose table has {held}; extend it first")
+        raise ValueError(
+            f"positions {start} to {stop} of sequence {sequence.id}, whose table has {held}; extend it first"
+        )
     first = start // block_tokens
     blocks = torch.tensor(sequence.blocks[first : -(-stop // block_tokens)], dtype=torch.int64)
     slots = (blocks[:, None] * block_tokens + torch.arange(block_tokens)).flatten()

@@ -1,4 +1,6 @@
-"""A Llama-family checkpoint in a local folder: its geometry (config.json) and its weights (safetensors, sharded or not)."""
+"""A Llama-family checkpoint in a local folder: its geometry (config.json) and its weights (safetensors,
+sharded or not).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ EMBEDDING, HEAD, LAST_NORM = "model.embed_tokens.weight", "lm_head.weight", "mod
 
 
 class CheckpointError(ValueError):
-    """A folder that holds no checkpoint this decoder can run: says which file or tensor is wrong, and what to do."""
+    """A folder that holds no checkpoint this decoder can run: says which file or tensor is wrong, and what to
+    do.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +57,17 @@ class DecoderGeometry:
                 raise CheckpointError(f"{self.name}: {name} is {getattr(self, name)}; give at least 1")
         for name in ("norm_eps", "rope_theta"):
             if not 0 < getattr(self, name) < math.inf:
-                raise CheckpointError(f"{self.name}: {name} is {getattr(self, name)}; give a finite number above 0")
+                raise CheckpointError(
+                    f"{self.name}: {name} is {getattr(self, name)}; give a finite number above 0"
+                )
         if self.heads % self.kv_heads:
             raise CheckpointError(
                 f"{self.name}: {self.heads} query heads cannot share {self.kv_heads} KV heads evenly; give a divisor of it"
             )
         if self.head_dim % 2:
-            raise CheckpointError(f"{self.name}: rotary embedding turns pairs, head_dim {self.head_dim} is odd; give an even one")
+            raise CheckpointError(
+                f"{self.name}: rotary embedding turns pairs, head_dim {self.head_dim} is odd; give an even one"
+            )
 
 
 def tensor_shapes(geometry: DecoderGeometry) -> dict[str, tuple[int, ...]]:
@@ -71,7 +79,10 @@ def tensor_shapes(geometry: DecoderGeometry) -> dict[str, tuple[int, ...]]:
     queries, keys = g.heads * g.head_dim, g.kv_heads * g.head_dim
     for layer in range(g.layers):
         at = f"model.layers.{layer}."
-        shapes |= {at + "input_layernorm.weight": (g.width,), at + "post_attention_layernorm.weight": (g.width,)}
+        shapes |= {
+            at + "input_layernorm.weight": (g.width,),
+            at + "post_attention_layernorm.weight": (g.width,),
+        }
         for name, rows in (("q", queries), ("k", keys), ("v", keys)):
             shapes[f"{at}self_attn.{name}_proj.weight"] = (rows, g.width)
             if g.family == "qwen2":
@@ -85,7 +96,10 @@ def tensor_shapes(geometry: DecoderGeometry) -> dict[str, tuple[int, ...]]:
 
 
 def read_geometry(folder: str | Path) -> DecoderGeometry:
-    """The geometry in a folder's config.json. Raises CheckpointError for what this decoder does not compute."""
+    """The geometry in a folder's config.json.
+
+    Raises CheckpointError for what this decoder does not compute.
+    """
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no config.json; give a folder with a Llama-family checkpoint")
@@ -123,7 +137,9 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as wrong:
         raise CheckpointError(f"{path}: not JSON ({wrong}); download the checkpoint again") from wrong
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: holds a {type(found).__name__}, not an object; download the checkpoint again")
+        raise CheckpointError(
+            f"{path}: holds a {type(found).__name__}, not an object; download the checkpoint again"
+        )
     return found
 
 
@@ -138,7 +154,10 @@ _REQUIRED: Any = object()
 
 
 def _field(path: Path, config: Mapping[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
-    """The value of a field, or the default where it is absent or null. Raises CheckpointError for one of another kind."""
+    """The value of a field, or the default where it is absent or null.
+
+    Raises CheckpointError for one of another kind.
+    """
     value, (kinds, words) = config.get(name), _KINDS[kind]
     if value is None:
         if default is _REQUIRED:
@@ -167,7 +186,11 @@ def _llama3(path: Path, rope: Mapping[str, Any]) -> tuple[float, float, float, f
 
 
 def _refuse_other_arithmetic(path: Path, config: dict[str, Any], rope: dict[str, Any]) -> None:
-    window = config.get("sliding_window") if config.get("use_sliding_window", config["model_type"] == "mistral") else None
+    window = (
+        config.get("sliding_window")
+        if config.get("use_sliding_window", config["model_type"] == "mistral")
+        else None
+    )
     attention_bias = config.get("attention_bias", False) and config["model_type"] != "qwen2"
     for name, wrong in (
         ("sliding_window", window is not None),
@@ -183,11 +206,13 @@ def _refuse_other_arithmetic(path: Path, config: dict[str, Any], rope: dict[str,
             )
 
 
-def read_weights(folder: str | Path, geometry: DecoderGeometry, dtype: torch.dtype, device: str) -> dict[str, Tensor]:
+def read_weights(
+    folder: str | Path, geometry: DecoderGeometry, dtype: torch.dtype, device: str
+) -> dict[str, Tensor]:
     """Every tensor the geometry needs, from all *.safetensors of the folder, as `dtype`.
 
-    Raises CheckpointError that names missing tensors, wrong shapes, mixed dtypes, or values that are not finite.
-    """
+    Raises CheckpointError that names missing tensors, wrong shapes, mixed dtypes, or values that are not
+    finite."""
     found: dict[str, Tensor] = {}
     for path in _shards(Path(folder)):
         try:
@@ -199,17 +224,23 @@ def read_weights(folder: str | Path, geometry: DecoderGeometry, dtype: torch.dty
     missing = sorted(needed.keys() - found.keys())
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise CheckpointError(f"{folder}: {', '.join(missing[:3])}{more} missing of {len(needed)} tensors; download every shard")
+        raise CheckpointError(
+            f"{folder}: {', '.join(missing[:3])}{more} missing of {len(needed)} tensors; download every shard"
+        )
     kinds = {str(found[name].dtype) for name in needed}
     if len(kinds) > 1:
-        raise CheckpointError(f"{folder}: tensors are of {', '.join(sorted(kinds))}; convert them to one dtype")
+        raise CheckpointError(
+            f"{folder}: tensors are of {', '.join(sorted(kinds))}; convert them to one dtype"
+        )
     for name, shape in needed.items():
         if tuple(found[name].shape) != shape:
             raise CheckpointError(
                 f"{folder}: {name} is {list(found[name].shape)}, config.json says {list(shape)}; they are not of one model"
             )
         if not torch.isfinite(found[name]).all():
-            raise CheckpointError(f"{folder}: {name} holds values that are not finite; download the shard again")
+            raise CheckpointError(
+                f"{folder}: {name} holds values that are not finite; download the shard again"
+            )
     return {name: found[name].to(device, dtype) for name in needed}
 
 
@@ -225,11 +256,15 @@ def _shards(folder: Path) -> list[Path]:
     named = sorted({_field(index, shard_of, tensor, str) for tensor in shard_of})
     for name in named:
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: {name} is named in {index.name} and absent; download every shard")
+            raise CheckpointError(
+                f"{folder}: {name} is named in {index.name} and absent; download every shard"
+            )
     return [folder / name for name in named]
 
 
-def write_checkpoint(folder: str | Path, geometry: DecoderGeometry, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+def write_checkpoint(
+    folder: str | Path, geometry: DecoderGeometry, weights: Mapping[str, Tensor], dtype: torch.dtype
+) -> None:
     """Writes config.json and model.safetensors as `read_geometry`, `read_weights` and transformers read them."""
     g, folder = geometry, Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

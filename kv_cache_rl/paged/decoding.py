@@ -1,6 +1,8 @@
-"""Greedy, parallel sampling and beam search over a paged cache: continuations share blocks and copy one when they write into it.
+"""Greedy, parallel sampling and beam search over a paged cache: continuations share blocks and copy one when
+they write into it.
 
-prompt --prefill once--> logits --fork per continuation--> [ choose a token each -> decode all in one batch ] * n --> release
+prompt --prefill once--> logits --fork per continuation--> [ choose a token each -> decode all in one batch ]
+* n --> release
 
 Whatever happens, an error included, every block that a search took is given back when it ends.
 """
@@ -21,7 +23,9 @@ from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
 
 AfterStep = Callable[[list[Sequence]], None]
-"""Called with the sequences that are held after the prompt and after every decode step, to see how many blocks they take."""
+"""Called with the sequences that are held after the prompt and after every decode step, to see how many
+blocks they take.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,9 @@ class Beam:
     score: float
 
 
-def greedy(model: Decoder, cache: KVCache, prompt: Many[int], count: int, after_step: AfterStep | None = None) -> list[int]:
+def greedy(
+    model: Decoder, cache: KVCache, prompt: Many[int], count: int, after_step: AfterStep | None = None
+) -> list[int]:
     """The `count` likeliest tokens one after the other behind `prompt`."""
     check_request(prompt, count)
     chosen: list[int] = []
@@ -55,7 +61,9 @@ def sample(
     temperature: float = 1.0,
     after_step: AfterStep | None = None,
 ) -> list[list[int]]:
-    """`samples` continuations of `count` tokens each, drawn from the model; sample i is that of its own run with seed + i."""
+    """`samples` continuations of `count` tokens each, drawn from the model; sample i is that of its own run
+    with seed + i.
+    """
     check_request(prompt, count, temperature)
     if samples < 1:
         raise RequestError(f"{samples} samples; give at least 1")
@@ -73,7 +81,12 @@ def sample(
 
 
 def beam(
-    model: Decoder, cache: KVCache, prompt: Many[int], width: int, count: int, after_step: AfterStep | None = None
+    model: Decoder,
+    cache: KVCache,
+    prompt: Many[int],
+    width: int,
+    count: int,
+    after_step: AfterStep | None = None,
 ) -> list[Beam]:
     """The `width` best continuations of `count` tokens that a search of that width finds, best first.
 
@@ -133,7 +146,9 @@ def _held(cache: KVCache) -> Iterator[list[Sequence]]:
             cache.release(sequence)
 
 
-def _begun(model: Decoder, cache: KVCache, held: list[Sequence], prompt: Many[int], after_step: AfterStep | None) -> Tensor:
+def _begun(
+    model: Decoder, cache: KVCache, held: list[Sequence], prompt: Many[int], after_step: AfterStep | None
+) -> Tensor:
     held.append(Sequence())
     logits = model.prefill(cache, held[0], prompt)
     if after_step:
@@ -141,7 +156,9 @@ def _begun(model: Decoder, cache: KVCache, held: list[Sequence], prompt: Many[in
     return logits
 
 
-def _decoded(model: Decoder, cache: KVCache, held: list[Sequence], tokens: list[int], after_step: AfterStep | None) -> Tensor:
+def _decoded(
+    model: Decoder, cache: KVCache, held: list[Sequence], tokens: list[int], after_step: AfterStep | None
+) -> Tensor:
     logits = model.decode(cache, held, tokens)
     if after_step:
         after_step(held)
@@ -156,16 +173,20 @@ def generator_of(seed: int) -> torch.Generator:
 def drawn(logits: Tensor, generator: torch.Generator, temperature: float = 1.0) -> int:
     """A token drawn from `logits` [vocab].
 
-    One uniform number a token, against the running sum of probabilities: two rows that differ by rounding draw alike.
-    """
+    One uniform number a token, against the running sum of probabilities: two rows that differ by rounding
+    draw alike."""
     below = (logits.double().cpu() / temperature).softmax(-1).cumsum(-1)
-    at = torch.searchsorted(below, torch.rand(1, generator=generator, dtype=torch.float64) * below[-1], right=True)
+    at = torch.searchsorted(
+        below, torch.rand(1, generator=generator, dtype=torch.float64) * below[-1], right=True
+    )
     return min(int(at), len(below) - 1)
 
 
 def check_request(prompt: Many[int], count: int, temperature: float = 1.0) -> None:
     """Raises RequestError for an empty prompt, nothing to generate, or a temperature that is not above 0."""
     if not len(prompt) or count < 1:
-        raise RequestError(f"a prompt of {len(prompt)} tokens and {count} to generate; give at least one of each")
+        raise RequestError(
+            f"a prompt of {len(prompt)} tokens and {count} to generate; give at least one of each"
+        )
     if not 0 < temperature < float("inf"):
         raise RequestError(f"a temperature of {temperature}; give a finite one above 0, or decode greedily")

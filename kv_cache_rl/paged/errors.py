@@ -2,4 +2,6 @@
 
 
 class RequestError(ValueError):
-    """A prompt, a text or a way to decode that the model or a measurement cannot take: says what, and what to give instead."""
+    """A prompt, a text or a way to decode that the model or a measurement cannot take: says what, and what to
+    give instead.
+    """

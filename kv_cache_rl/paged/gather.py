@@ -1,8 +1,7 @@
 """Blocks scattered over the pool, as the contiguous keys and values that a library kernel takes.
 
-One workspace of 4 MiB is reused for every call: it stays in the processor's caches, so that gathering a block costs little more
-than reading it once, which attention has to do anyway.
-"""
+One workspace of 4 MiB is reused for every call: it stays in the processor's caches, so that gathering a block
+costs little more than reading it once, which attention has to do anyway."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +16,9 @@ from kv_cache_rl.paged.block_pool import BlockPool
 CHUNK_TOKENS = 512
 WORKSPACE_BYTES = 4 * 2**20
 STAGED_TOKENS = 128
-"""Tokens converted at a time where the pool's format is not the one computed in: few enough to stay in a core's own cache."""
+"""Tokens converted at a time where the pool's format is not the one computed in: few enough to stay in a
+core's own cache.
+"""
 ALIASED_BYTES = 2048
 """Rows that lie a multiple of this apart fall into the same few sets of a cache and evict each other."""
 LINE_BYTES = 64
@@ -27,7 +28,9 @@ _workspaces = threading.local()
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Tokens `first` to `first + tokens` of the sequences `begin` to `end`, longest first, that fit the workspace together."""
+    """Tokens `first` to `first + tokens` of the sequences `begin` to `end`, longest first, that fit the
+    workspace together.
+    """
 
     begin: int
     end: int
@@ -39,7 +42,9 @@ class Tile:
 
 
 class Workspace:
-    """Where the keys and values of one tile lie: views of one reused buffer, cut for a pool's shape and the dtype computed in."""
+    """Where the keys and values of one tile lie: views of one reused buffer, cut for a pool's shape and the
+    dtype computed in.
+    """
 
     def __init__(self, pool: BlockPool, dtype: torch.dtype):
         self.block_tokens, self.kv_heads, self.head_dim = pool.block_tokens, pool.kv_heads, pool.head_dim
@@ -54,13 +59,18 @@ class Workspace:
         self.chunk = min(max(1, CHUNK_TOKENS // block), self.blocks) * block
         sizes = [(self.blocks * block * self._row, dtype)] * 2 + [(stage, pool.dtype)] * 2
         self._k, self._v, stage_k, stage_v = _carve(pool.device, sizes)
-        self._stage_k, self._stage_v = (x.view(-1, block, pool.kv_heads, pool.head_dim) for x in (stage_k, stage_v))
+        self._stage_k, self._stage_v = (
+            x.view(-1, block, pool.kv_heads, pool.head_dim) for x in (stage_k, stage_v)
+        )
 
-    def load(self, pool: BlockPool, layer: int, blocks: Tensor, rows: int, blank: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """K and V [rows, kv_heads, m * block_tokens, head_dim] of `blocks` (int64 [rows * m], at most `self.blocks`).
+    def load(
+        self, pool: BlockPool, layer: int, blocks: Tensor, rows: int, blank: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """K and V [rows, kv_heads, m * block_tokens, head_dim] of `blocks` (int64 [rows * m], at most
+        `self.blocks`).
 
-        `blank` (int64) numbers tokens over all rows that become 0: weight 0 is not enough where a block's tail is NaN.
-        """
+        `blank` (int64) numbers tokens over all rows that become 0: weight 0 is not enough where a block's
+        tail is NaN."""
         if self.staged:
             k, v = self._load_staged(pool, layer, blocks)
             shape = (self.kv_heads, rows, -1, self.head_dim)
@@ -93,7 +103,9 @@ class Workspace:
         return k.flatten(1, 2), v.flatten(1, 2)
 
     def tiles(self, lens: list[int]) -> Iterator[Tile]:
-        """Tiles that cover every token of sequences of `lens` (longest first) once, each of as many sequences as fit."""
+        """Tiles that cover every token of sequences of `lens` (longest first) once, each of as many sequences
+        as fit.
+        """
         for first in range(0, lens[0] if lens else 0, self.chunk):
             begin, active = 0, sum(length > first for length in lens)
             while begin < active:
@@ -105,7 +117,16 @@ class Workspace:
 
 def workspace_for(pool: BlockPool, dtype: torch.dtype) -> Workspace:
     """This thread's workspace for pools of that shape."""
-    key = (pool.block_tokens, pool.kv_heads, pool.head_dim, pool.dtype, dtype, pool.device, CHUNK_TOKENS, WORKSPACE_BYTES)
+    key = (
+        pool.block_tokens,
+        pool.kv_heads,
+        pool.head_dim,
+        pool.dtype,
+        dtype,
+        pool.device,
+        CHUNK_TOKENS,
+        WORKSPACE_BYTES,
+    )
     cut = _workspaces.__dict__.setdefault("cut", {})
     if key not in cut:
         cut[key] = Workspace(pool, dtype)
@@ -113,7 +134,9 @@ def workspace_for(pool: BlockPool, dtype: torch.dtype) -> Workspace:
 
 
 def _carve(device: torch.device, sizes: list[tuple[int, torch.dtype]]) -> list[Tensor]:
-    """Flat views, of so many numbers each, of the thread's buffer on a device; it grows where a single block asks for more."""
+    """Flat views, of so many numbers each, of the thread's buffer on a device; it grows where a single block
+    asks for more.
+    """
     buffers = _workspaces.__dict__.setdefault("buffers", {})
     size = max(WORKSPACE_BYTES, sum(count * dtype.itemsize for count, dtype in sizes))
     if device not in buffers or buffers[device].numel() < size:

@@ -10,7 +10,9 @@ from torch import Tensor
 from kv_cache_rl.paged.block_pool import BlockPool
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor]]
-"""(q [r, h, g, dim], k and v [r, h, t, dim], mask added to the scores, causal) → (output like q, log-sum-exp [r, h, g])."""
+"""(q [r, h, g, dim], k and v [r, h, t, dim], mask added to the scores, causal) → (output like q, log-sum-exp
+[r, h, g]).
+"""
 
 TRITON = importlib.util.find_spec("triton") is not None
 
@@ -20,7 +22,8 @@ class AttentionError(ValueError):
 
 
 def merge_states(outputs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention over the union of chunks: outputs [c, ..., head_dim] and log-sum-exps [c, ...] of each → (output, lse).
+    """Attention over the union of chunks: outputs [c, ..., head_dim] and log-sum-exps [c, ...] of each →
+    (output, lse).
 
     A chunk without tokens has lse = -inf; its output counts for nothing, but must be finite.
     """
@@ -40,7 +43,9 @@ def public(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -
     if mask is not None:
         scores += mask
     if causal:
-        scores.masked_fill_(torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu_(1), -math.inf)
+        scores.masked_fill_(
+            torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu_(1), -math.inf
+        )
     lse = torch.logsumexp(scores, -1)
     return torch.matmul(torch.exp(scores - lse.unsqueeze(-1)), v), lse
 
@@ -58,7 +63,13 @@ def kernel_for(backend: str, pool: BlockPool) -> Kernel | None:
     device = pool.device.type
     if backend == "auto":
         has_flash = device == "cpu" and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
-        backend = "flash" if has_flash else "triton" if device == "cuda" and TRITON and not pool.stored else "public"
+        backend = (
+            "flash"
+            if has_flash
+            else "triton"
+            if device == "cuda" and TRITON and not pool.stored
+            else "public"
+        )
     if backend not in BACKENDS:
         raise AttentionError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
     if backend == "flash" and device != "cpu":
@@ -66,5 +77,7 @@ def kernel_for(backend: str, pool: BlockPool) -> Kernel | None:
     if backend == "triton" and not TRITON:
         raise AttentionError("backend 'triton': triton is not installed; pip install triton, or use 'auto'")
     if backend == "triton" and pool.stored:
-        raise AttentionError("backend 'triton': the pool has quantised blocks, which it cannot read; use 'auto'")
+        raise AttentionError(
+            "backend 'triton': the pool has quantised blocks, which it cannot read; use 'auto'"
+        )
     return BACKENDS[backend]

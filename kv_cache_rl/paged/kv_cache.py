@@ -28,8 +28,8 @@ class KVCache:
     def extend(self, sequence: Sequence, count: int) -> Tensor:
         """Room for `count` more tokens: int64 [count] slots to write K/V to, in every layer.
 
-        A last block that others hold too is copied first, so that nobody sees the new tokens. `length` counts them at once: write
-        them before anything attends.
+        A last block that others hold too is copied first, so that nobody sees the new tokens. `length` counts
+        them at once: write them before anything attends.
 
         Raises:
             PoolError: not enough free blocks (a copy needs one as well); nothing has changed.
@@ -50,10 +50,15 @@ class KVCache:
         return slot_mapping(sequence, start, start + count, pool.block_tokens, pool.device)
 
     def check_extend(self, sequence: Sequence, count: int) -> bool:
-        """Whether extending by `count` tokens copies a block first. Raises CacheError where `extend` would."""
+        """Whether extending by `count` tokens copies a block first.
+
+        Raises CacheError where `extend` would.
+        """
         self.refuse_strangers(sequence)
         if count < 0:
-            raise CacheError(f"sequence {sequence.id} extended by {count} tokens; tokens are added, never taken away")
+            raise CacheError(
+                f"sequence {sequence.id} extended by {count} tokens; tokens are added, never taken away"
+            )
         return count > 0 and sequence.length % self.pool.block_tokens > 0 and self._last_is_foreign(sequence)
 
     def _last_is_foreign(self, sequence: Sequence) -> bool:
@@ -68,7 +73,8 @@ class KVCache:
         """Puts `k`, `v` [n, kv_heads, head_dim] into `slots` (int64 [n], from `extend`).
 
         Raises:
-            CacheError: slots, shapes, dtypes or values that do not belong into this cache; nothing is written.
+            CacheError: slots, shapes, dtypes or values that do not belong into this cache; nothing is
+                written.
         """
         self._check_slots(slots)
         self.check_write(layer, len(slots), k, v)
@@ -77,11 +83,15 @@ class KVCache:
 
     def _check_slots(self, slots: Tensor) -> None:
         if slots.dtype != torch.int64 or slots.dim() != 1:
-            raise CacheError(f"slots are {slots.dtype} of shape {list(slots.shape)}; give int64 [n], as `extend` does")
+            raise CacheError(
+                f"slots are {slots.dtype} of shape {list(slots.shape)}; give int64 [n], as `extend` does"
+            )
         room = self.pool.blocks * self.pool.block_tokens
         lowest, highest = (int(x) for x in torch.aminmax(slots)) if len(slots) else (0, 0)
         if lowest < 0 or highest >= room:
-            raise CacheError(f"slots run from {lowest} to {highest}, the pool has 0 to {room - 1}; write to those of `extend`")
+            raise CacheError(
+                f"slots run from {lowest} to {highest}, the pool has 0 to {room - 1}; write to those of `extend`"
+            )
 
     def check_write(self, layer: int, count: int, k: Tensor, v: Tensor) -> None:
         """Raises CacheError unless `write` would take `k` and `v` for `count` slots."""
@@ -93,14 +103,18 @@ class KVCache:
                 want = f"{[count, pool.kv_heads, pool.head_dim]} (slots, kv heads, head dim)"
                 raise CacheError(f"{name} of layer {layer} has shape {list(new.shape)}, not {want}")
             if new.dtype != pool.dtype:
-                raise CacheError(f"{name} of layer {layer} is {new.dtype}, the cache holds {pool.dtype}; convert it first")
+                raise CacheError(
+                    f"{name} of layer {layer} is {new.dtype}, the cache holds {pool.dtype}; convert it first"
+                )
             if not _finite(new):
                 raise CacheError(
                     f"{name} of layer {layer} holds NaN or infinity; nothing is written, it would poison all that follows"
                 )
 
     def fork(self, sequence: Sequence) -> Sequence:
-        """A sequence with the same past on the same blocks; whoever writes first into the shared last block gets a copy."""
+        """A sequence with the same past on the same blocks; whoever writes first into the shared last block
+        gets a copy.
+        """
         self.refuse_strangers(sequence)
         for block in sequence.blocks:
             self.pool.share(block)
@@ -117,16 +131,22 @@ class KVCache:
         sequence.blocks, sequence.length, sequence.released = [], 0, True
 
     def adopt(self, sequence: Sequence, blocks: list[int], length: int) -> None:
-        """Makes `blocks` (already referenced once for this purpose) the table of an empty or released sequence: a swap-in."""
+        """Makes `blocks` (already referenced once for this purpose) the table of an empty or released
+        sequence: a swap-in.
+        """
         if sequence.blocks:
-            raise CacheError(f"sequence {sequence.id} has {len(sequence.blocks)} blocks already; release it first")
+            raise CacheError(
+                f"sequence {sequence.id} has {len(sequence.blocks)} blocks already; release it first"
+            )
         if not 0 <= length <= len(blocks) * self.pool.block_tokens:
             raise CacheError(f"{length} tokens do not fit {len(blocks)} blocks of {self.pool.block_tokens}")
         sequence.blocks, sequence.length, sequence.released = list(blocks), length, False
         self._note(sequence)
 
     def reuse(self, sequence: Sequence, tokens: list[int]) -> int:
-        """Tokens of the longest published prefix of `tokens`, now in the table of the empty `sequence`; 0 if there is none."""
+        """Tokens of the longest published prefix of `tokens`, now in the table of the empty `sequence`; 0 if
+        there is none.
+        """
         if sequence.blocks:
             raise CacheError(
                 f"sequence {sequence.id} has {len(sequence.blocks)} blocks already; only an empty one starts on a prefix"
@@ -145,12 +165,15 @@ class KVCache:
         """Makes the sequence's full blocks findable by later prompts that begin alike."""
         self.refuse_strangers(sequence)
         for block, chained in zip(
-            sequence.blocks, prefix_hashes(sequence.tokens[: sequence.length], self.pool.block_tokens), strict=False
+            sequence.blocks,
+            prefix_hashes(sequence.tokens[: sequence.length], self.pool.block_tokens),
+            strict=False,
         ):
             self.pool.publish(block, chained)
 
     def relabel(self, new_of: Mapping[int, int]) -> None:
-        """Replaces blocks by others (old → new, just taken) in every table: a block changed format for all its holders at once.
+        """Replaces blocks by others (old → new, just taken) in every table: a block changed format for all
+        its holders at once.
 
         Raises:
             CacheError: somebody outside this cache holds one of them; nothing has changed.
@@ -176,7 +199,9 @@ class KVCache:
         self.pool.check(self.live.values())
         for sequence in self.live.values():
             if sequence.length > len(sequence.blocks) * self.pool.block_tokens:
-                raise CacheError(f"sequence {sequence.id} counts {sequence.length} tokens in {len(sequence.blocks)} blocks")
+                raise CacheError(
+                    f"sequence {sequence.id} counts {sequence.length} tokens in {len(sequence.blocks)} blocks"
+                )
 
     @property
     def nbytes(self) -> int:
@@ -193,20 +218,30 @@ class KVCache:
     def refuse_strangers(self, sequence: Sequence) -> None:
         """Raises CacheError for a sequence that was released, or whose blocks are another cache's."""
         if self.live.get(sequence.id, sequence) is not sequence:
-            raise CacheError(f"another live sequence of this cache has the id {sequence.id}; leave ids to `Sequence`")
+            raise CacheError(
+                f"another live sequence of this cache has the id {sequence.id}; leave ids to `Sequence`"
+            )
         if sequence.released:
             raise CacheError(
                 f"sequence {sequence.id} was released: it has no keys and values any more (swap it in, or recompute it)"
             )
         if sequence.blocks and sequence.id not in self.live:
-            raise CacheError(f"sequence {sequence.id} holds {len(sequence.blocks)} blocks of another cache; use it with that one")
+            raise CacheError(
+                f"sequence {sequence.id} holds {len(sequence.blocks)} blocks of another cache; use it with that one"
+            )
 
 
 def _wide(rows: Tensor) -> Tensor:
-    """The rows [n, ...] as the widest numbers that fill them: `index_copy_` moves one number at a time, whatever its size."""
+    """The rows [n, ...] as the widest numbers that fill them:
+
+    `index_copy_` moves one number at a time, whatever its size.
+    """
     flat = rows.flatten(1)
     wide = torch.complex128
-    fits = flat.shape[1] * flat.itemsize % wide.itemsize == 0 and flat.storage_offset() * flat.itemsize % wide.itemsize == 0
+    fits = (
+        flat.shape[1] * flat.itemsize % wide.itemsize == 0
+        and flat.storage_offset() * flat.itemsize % wide.itemsize == 0
+    )
     return flat.view(wide) if fits else flat
 
 
@@ -218,7 +253,9 @@ def _finite(tensor: Tensor) -> bool:
 class BlockAllocator(BlockPool):
     """A pool for one layer and plain vectors (the seed's interface); all caches on it share blocks by fork."""
 
-    def __init__(self, total_blocks: int, block_size: int, hidden_dim: int, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, total_blocks: int, block_size: int, hidden_dim: int, device: str | torch.device = "cpu"
+    ) -> None:
         super().__init__(1, total_blocks, block_size, 1, hidden_dim, device=device)
         self.cache = KVCache(self)
 
@@ -238,10 +275,14 @@ class BlockAllocator(BlockPool):
 class PagedKVCache:
     """One sequence's keys and values on an allocator (the seed's interface), token by token, safe to fork."""
 
-    def __init__(self, block_size: int, hidden_dim: int, allocator: BlockAllocator, seq_id: int | None = None) -> None:
+    def __init__(
+        self, block_size: int, hidden_dim: int, allocator: BlockAllocator, seq_id: int | None = None
+    ) -> None:
         if (block_size, hidden_dim) != (allocator.block_tokens, allocator.head_dim):
             have = f"{allocator.block_tokens} tokens of {allocator.head_dim} numbers"
-            raise CacheError(f"a cache of blocks of {block_size} tokens of {hidden_dim} numbers on an allocator of {have}")
+            raise CacheError(
+                f"a cache of blocks of {block_size} tokens of {hidden_dim} numbers on an allocator of {have}"
+            )
         self.block_size, self.hidden_dim, self.allocator = block_size, hidden_dim, allocator
         self.seq_id, self.sequence = seq_id, Sequence()
 
@@ -256,7 +297,9 @@ class PagedKVCache:
         return list(self.sequence.blocks)
 
     def append_token_kv(self, key: Tensor, value: Tensor) -> None:
-        """Caches one token's projected key and value [hidden_dim]; a block that a fork holds too is copied first."""
+        """Caches one token's projected key and value [hidden_dim]; a block that a fork holds too is copied
+        first.
+        """
         self.append_token_kv_batch(key[None], value[None])
 
     def append_token_kv_batch(self, keys: Tensor, values: Tensor) -> None:

@@ -1,10 +1,13 @@
-"""A decoder (grouped-query attention, rotary positions, RMS norms, gated feed-forward) over a paged KV cache or over none.
+"""A decoder (grouped-query attention, rotary positions, RMS norms, gated feed-forward) over a paged KV cache
+or over none.
 
-embed -> [ norm -> q, k, v -> rotate -> attend -> add | norm -> gated feed-forward -> add ] per layer -> norm -> logits
+embed -> [ norm -> q, k, v -> rotate -> attend -> add | norm -> gated feed-forward -> add ] per layer -> norm
+-> logits
 
-`attend` is the only part that differs: dense over the tokens at hand, a prefill chunk or one decode step over the cache.
-Source: Touvron et al., "LLaMA" (2302.13971); Ainslie et al., "GQA" (2305.13245); Su et al., "RoFormer" (2104.09864).
-"""
+`attend` is the only part that differs: dense over the tokens at hand, a prefill chunk or one decode step over
+the cache.
+Source: Touvron et al., "LLaMA" (2302.13971); Ainslie et al., "GQA" (2305.13245); Su et al., "RoFormer"
+(2104.09864)."""
 
 from __future__ import annotations
 
@@ -43,14 +46,18 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 class Decoder:
     """A decoder's weights and the ways to run it; holds no KV cache of its own."""
 
-    def __init__(self, geometry: DecoderGeometry, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self, geometry: DecoderGeometry, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None = None
+    ) -> None:
         self.geometry = geometry
         self.weights = dict(weights)
         self.tokenizer = tokenizer or ByteTokenizer()
         self._frequencies = rotary_frequencies(geometry).to(self.device)
 
     @classmethod
-    def load(cls, folder: str | Path | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Decoder:
+    def load(
+        cls, folder: str | Path | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    ) -> Decoder:
         """The decoder in a folder with a Llama-family checkpoint; without one, the small one that is shipped.
 
         Raises CheckpointError for a folder that cannot be run.
@@ -61,7 +68,8 @@ class Decoder:
 
     @classmethod
     def random(cls, geometry: DecoderGeometry, seed: int, dtype: torch.dtype = torch.float32) -> Decoder:
-        """A decoder before any training: normal weights, those that write to the residual stream smaller, norms at 1.
+        """A decoder before any training: normal weights, those that write to the residual stream smaller,
+        norms at 1.
 
         Source: Radford et al., GPT-2 (0.02, residual layers scaled by 1 / sqrt(2 layers)).
         """
@@ -70,7 +78,11 @@ class Decoder:
             if name.endswith("norm.weight"):
                 weights[name] = torch.ones(shape, dtype=dtype)
                 continue
-            std = 0.02 / math.sqrt(2 * geometry.layers) if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
+            std = (
+                0.02 / math.sqrt(2 * geometry.layers)
+                if name.endswith(("o_proj.weight", "down_proj.weight"))
+                else 0.02
+            )
             weights[name] = (torch.randn(shape, generator=generator) * std).to(dtype)
         return cls(geometry, weights)
 
@@ -87,15 +99,18 @@ class Decoder:
         return Decoder(self.geometry, {name: w.to(dtype) for name, w in self.weights.items()}, self.tokenizer)
 
     def dense_logits(self, tokens: Many[int] | Tensor) -> Tensor:
-        """Logits [..., t, vocab] after each of `tokens` [..., t], computed without a cache: what every cached path must equal."""
+        """Logits [..., t, vocab] after each of `tokens` [..., t], computed without a cache: what every cached
+        path must equal.
+        """
         ids = self.checked(tokens)
         return self.run(ids, torch.arange(ids.shape[-1], device=self.device), dense)
 
     def prefill(self, cache: KVCache, sequence: Sequence, tokens: Many[int]) -> Tensor:
-        """Computes `tokens` behind what `sequence` has in the cache; returns the logits [vocab] after the last of them.
+        """Computes `tokens` behind what `sequence` has in the cache; returns the logits [vocab] after the
+        last of them.
 
-        A prompt may come in chunks. Raises PoolError, and has changed nothing, when the pool has too few free blocks.
-        """
+        A prompt may come in chunks. Raises PoolError, and has changed nothing, when the pool has too few free
+        blocks."""
         ids, start = self.checked(tokens), sequence.length
         self._check_fits(cache)
         _check_continues(sequence, ids.tolist())
@@ -106,20 +121,24 @@ class Decoder:
             return paged_prefill(q, cache, layer, sequence, start)
 
         with _undone_on_error([sequence], len(ids)):
-            logits = self.run(ids, torch.arange(start, start + len(ids), device=self.device), attend, last_only=True)[0]
+            logits = self.run(
+                ids, torch.arange(start, start + len(ids), device=self.device), attend, last_only=True
+            )[0]
         sequence.tokens[start : start + len(ids)] = ids.tolist()
         return logits
 
     def decode(self, cache: KVCache, sequences: Many[Sequence], tokens: Many[int]) -> Tensor:
-        """Computes one token more of each sequence, all in one batch; returns the logits [n, vocab] after them.
+        """Computes one token more of each sequence, all in one batch; returns the logits [n, vocab] after
+        them.
 
-        Raises PoolError when the pool has too few free blocks for all of them, CacheError where one of them cannot grow in this
-        cache; nothing has changed then.
-        """
+        Raises PoolError when the pool has too few free blocks for all of them, CacheError where one of them
+        cannot grow in this cache; nothing has changed then."""
         ids = self.checked(tokens)
         self._check_fits(cache)
         if ids.shape != (len(sequences),) or len({id(s) for s in sequences}) < len(sequences):
-            raise ValueError(f"{len(sequences)} sequences and {ids.numel()} tokens; give one token for each sequence, each once")
+            raise ValueError(
+                f"{len(sequences)} sequences and {ids.numel()} tokens; give one token for each sequence, each once"
+            )
         starts = [sequence.length for sequence in sequences]
         for sequence, token in zip(sequences, ids.tolist(), strict=True):
             _check_continues(sequence, [token])
@@ -140,7 +159,12 @@ class Decoder:
 
     def _check_fits(self, cache: KVCache) -> None:
         pool, g = cache.pool, self.geometry
-        if (pool.layers, pool.kv_heads, pool.head_dim, pool.dtype) != (g.layers, g.kv_heads, g.head_dim, self.dtype):
+        if (pool.layers, pool.kv_heads, pool.head_dim, pool.dtype) != (
+            g.layers,
+            g.kv_heads,
+            g.head_dim,
+            self.dtype,
+        ):
             raise ValueError(
                 f"{g.name} has {g.layers} layers of {g.kv_heads} KV heads of {g.head_dim} in {self.dtype}, the cache "
                 f"{pool.layers} of {pool.kv_heads} of {pool.head_dim} in {pool.dtype}; build the pool for the model (`new_cache`)"
@@ -161,7 +185,9 @@ class Decoder:
     def new_cache(self, blocks: int, block_tokens: int = 16) -> KVCache:
         """An empty cache of this decoder's shape and dtype."""
         g = self.geometry
-        return KVCache(BlockPool(g.layers, blocks, block_tokens, g.kv_heads, g.head_dim, self.dtype, self.device))
+        return KVCache(
+            BlockPool(g.layers, blocks, block_tokens, g.kv_heads, g.head_dim, self.dtype, self.device)
+        )
 
     def checked(self, tokens: Many[int] | Tensor) -> Tensor:
         """The token ids as a tensor. Raises RequestError for none, or ids outside the vocabulary."""
@@ -209,7 +235,9 @@ class Decoder:
 
 @contextmanager
 def _undone_on_error(sequences: Many[Sequence], count: int) -> Iterator[None]:
-    """If computing fails (K/V that are not finite), the last `count` tokens count as never added; their room stays."""
+    """If computing fails (K/V that are not finite), the last `count` tokens count as never added; their room
+    stays.
+    """
     try:
         yield
     except ValueError:
@@ -219,9 +247,13 @@ def _undone_on_error(sequences: Many[Sequence], count: int) -> Iterator[None]:
 
 
 def _check_continues(sequence: Sequence, tokens: list[int]) -> None:
-    """A sequence still has its blocks, and tokens that it names but has no K/V of are those that are computed."""
+    """A sequence still has its blocks, and tokens that it names but has no K/V of are those that are
+    computed.
+    """
     if sequence.released:
-        raise CacheError(f"sequence {sequence.id} was released: it has no keys and values any more; swap it in, or recompute it")
+        raise CacheError(
+            f"sequence {sequence.id} was released: it has no keys and values any more; swap it in, or recompute it"
+        )
     named = sequence.tokens[sequence.length :]
     if named[: len(tokens)] != tokens[: len(named)]:
         raise ValueError(
@@ -239,9 +271,8 @@ def dense(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def rotary_frequencies(geometry: DecoderGeometry) -> Tensor:
     """Radians per position of each pair of a head, float64 [head_dim / 2].
 
-    Source: RoFormer, equation 15; Llama 3's scaling as published with its weights (long wavelengths divided by `factor`,
-    those between the two bounds blended).
-    """
+    Source: RoFormer, equation 15; Llama 3's scaling as published with its weights (long wavelengths divided
+    by `factor`, those between the two bounds blended)."""
     exponents = torch.arange(0, geometry.head_dim, 2, dtype=torch.float64) / geometry.head_dim
     frequencies = geometry.rope_theta**-exponents
     if geometry.rope_llama3 is None:
@@ -259,6 +290,8 @@ def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> tupl
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """`x` [..., t, heads, head_dim] turned by its positions; a pair is (i, i + head_dim / 2), as in the Hugging Face weights."""
+    """`x` [..., t, heads, head_dim] turned by its positions; a pair is (i, i + head_dim / 2), as in the
+    Hugging Face weights.
+    """
     a, b = x.chunk(2, -1)
     return x * cosines + torch.cat((-b, a), -1) * sines

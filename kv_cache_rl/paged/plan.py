@@ -1,4 +1,6 @@
-"""What a decode step reads, worked out once for all layers: which blocks go into which tile, and what is hidden there."""
+"""What a decode step reads, worked out once for all layers: which blocks go into which tile, and what is
+hidden there.
+"""
 
 import math
 import threading
@@ -40,7 +42,9 @@ class Plan:
 
 
 def plan_for(tables: Tensor, lens: Tensor, pool: BlockPool, workspace: Workspace, dtype: torch.dtype) -> Plan:
-    """The plan of these tables; the last one again for the next layer of the same step (equal numbers, wherever they lie)."""
+    """The plan of these tables; the last one again for the next layer of the same step (equal numbers,
+    wherever they lie).
+    """
     key, given = (workspace, pool.numbers, dtype), (tables, lens)
     known = _last.__dict__.get("plan")
     if known and known[0] == key and all(map(_same, given, known[1])):
@@ -71,12 +75,15 @@ def _plan(tables: Tensor, lens: Tensor, pool: BlockPool, workspace: Workspace, d
     return Plan(place, blocks_for(ordered[0], workspace.chunk), readings)
 
 
-def _hidden(tile: Tile, lens: list[int], pool: BlockPool, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _hidden(
+    tile: Tile, lens: list[int], pool: BlockPool, count: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Mask and blank tokens of a ragged tile."""
     size, blank = pool.block_tokens, []
     left = [lens[row] - tile.first for row in range(tile.begin, tile.end)]
     for row, here in enumerate(left):
-        # Behind its own blocks a row repeats its first one, which holds nothing foreign unless it is the one that is not full.
+        # Behind its own blocks a row repeats its first one, which holds nothing foreign unless it is the one
+        # that is not full.
         stop = count if lens[tile.begin + row] < size else min(count, blocks_for(here, size))
         blank += range(row * count * size + min(here, count * size), (row * count + stop) * size)
     beyond = torch.arange(tile.tokens, device=pool.device) >= torch.tensor(left, device=pool.device)[:, None]
@@ -88,7 +95,8 @@ def check_tables(tables: Tensor, lens: Tensor, queries: int, pool: BlockPool) ->
     """The tables (int64 [n, m]) with every entry behind a sequence's own blocks replaced by its first block.
 
     Raises:
-        AttentionError: lengths beyond the table or below 1, block numbers that do not exist, shapes that do not match.
+        AttentionError: lengths beyond the table or below 1, block numbers that do not exist, shapes that do
+            not match.
     """
     if tables.dim() != 2 or len(tables) != queries or lens.shape != (queries,):
         shapes = f"tables of shape {list(tables.shape)}, lengths of shape {list(lens.shape)}"
@@ -101,11 +109,15 @@ def check_tables(tables: Tensor, lens: Tensor, queries: int, pool: BlockPool) ->
     shortest, longest = (int(x) for x in torch.aminmax(lens))
     if shortest < 1 or longest > room:
         blocks = f"{tables.shape[1]} blocks of {size}"
-        raise AttentionError(f"lengths run from {shortest} to {longest}; the table has room for 1 to {room} ({blocks})")
+        raise AttentionError(
+            f"lengths run from {shortest} to {longest}; the table has room for 1 to {room} ({blocks})"
+        )
     needed = (lens.to(tables.device) + size - 1) // size
     owned = torch.arange(tables.shape[1], device=tables.device) < needed[:, None]
     filled = torch.where(owned, tables, tables[:, :1]).long()
     lowest, highest = (int(x) for x in torch.aminmax(filled))
     if lowest < 0 or highest >= pool.numbers:
-        raise AttentionError(f"tables name blocks {lowest} to {highest}; the pool has blocks 0 to {pool.numbers - 1}")
+        raise AttentionError(
+            f"tables name blocks {lowest} to {highest}; the pool has blocks 0 to {pool.numbers - 1}"
+        )
     return filled

@@ -1,8 +1,9 @@
-"""Keys and values at 8, 4 or 2 bits: asymmetric integers with a 16-bit scale and zero per group, packed into bytes.
+"""Keys and values at 8, 4 or 2 bits: asymmetric integers with a 16-bit scale and zero per group, packed into
+bytes.
 
-Source: KIVI (Liu et al., 2024, arXiv 2402.02750): keys are quantised per channel, over tokens, because a few channels are large
-for every token; values per token, over channels. Groups of keys span 64 tokens or more, for 16 would cost 2 bits a value.
-"""
+Source: KIVI (Liu et al., 2024, arXiv 2402.02750): keys are quantised per channel, over tokens, because a few
+channels are large for every token; values per token, over channels. Groups of keys span 64 tokens or more,
+for 16 would cost 2 bits a value."""
 
 from dataclasses import dataclass
 
@@ -32,7 +33,9 @@ class Packed:
     """A tensor as integers of few bits. Value = zero + scale x code."""
 
     codes: Tensor
-    """uint8, the shape of the tensor with the last dimension packed, ``8 / bits`` codes a byte, the first lowest."""
+    """uint8, the shape of the tensor with the last dimension packed, ``8 / bits`` codes a byte, the first
+    lowest.
+    """
     scale: Tensor
     """float16, the shape of the tensor with one number for `group` ones along `axis`."""
     zero: Tensor
@@ -50,10 +53,12 @@ class Packed:
 def quantise(x: Tensor, bits: int, axis: int, group: int | None = None) -> Packed:
     """The tensor at `bits`; `group` neighbours along `axis` share a scale (None: all of them).
 
-    Scales are rounded up and zeros down to 16 bits, so that no value falls outside: |x - dequantised| <= scale / 2.
+    Scales are rounded up and zeros down to 16 bits, so that no value falls outside: |x - dequantised| <=
+    scale / 2.
 
     Raises:
-        QuantError: bits, axis or group do not fit, or the tensor holds NaN, infinities or what 16 bits cannot.
+        QuantError: bits, axis or group do not fit, or the tensor holds NaN, infinities or what 16 bits
+            cannot.
     """
     axis, group = axis % x.dim(), group or x.shape[axis]
     check_fits(x, bits, axis, group)
@@ -64,13 +69,20 @@ def quantise(x: Tensor, bits: int, axis: int, group: int | None = None) -> Packe
     scale = _rounded((high - zero.float()) / (2**bits - 1), down=False)
     steps = scale.float().unsqueeze(axis + 1)
     # A group of equal values that 16 bits hold exactly has scale 0; any divisor will do, its codes are 0.
-    codes = ((parts - zero.float().unsqueeze(axis + 1)) / steps.clamp_min(2.0**-24)).round_().clamp_(0, 2**bits - 1)
+    codes = (
+        ((parts - zero.float().unsqueeze(axis + 1)) / steps.clamp_min(2.0**-24))
+        .round_()
+        .clamp_(0, 2**bits - 1)
+    )
     return Packed(pack(codes.flatten(axis, axis + 1).to(torch.uint8), bits), scale, zero, bits, axis, group)
 
 
 def dequantise(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
     """The tensor back, in the shape it had."""
-    scale, zero = packed.scale.to(dtype).unsqueeze(packed.axis + 1), packed.zero.to(dtype).unsqueeze(packed.axis + 1)
+    scale, zero = (
+        packed.scale.to(dtype).unsqueeze(packed.axis + 1),
+        packed.zero.to(dtype).unsqueeze(packed.axis + 1),
+    )
     codes = unpack(packed.codes, packed.bits).unflatten(packed.axis, (-1, packed.group))
     return torch.addcmul(zero, codes.to(dtype), scale).flatten(packed.axis, packed.axis + 1)
 
@@ -111,10 +123,11 @@ def value_heads(kv_heads: int, head_dim: int) -> int:
 
 
 class QuantisedBlocks:
-    """Room for `blocks` blocks of a pool at few bits; the pool numbers them behind its own (`BlockPool.attach`).
+    """Room for `blocks` blocks of a pool at few bits; the pool numbers them behind its own
+    (`BlockPool.attach`).
 
-    The keys of `span` consecutive blocks share their scales (64 tokens and more); a block's values have their own.
-    """
+    The keys of `span` consecutive blocks share their scales (64 tokens and more); a block's values have their
+    own."""
 
     def __init__(self, pool: BlockPool, blocks: int, bits: int, value_bits: int | None = None):
         if blocks < 1:
@@ -144,11 +157,19 @@ class QuantisedBlocks:
     @property
     def tensors(self) -> list[Tensor]:
         """All that is stored."""
-        parts = (self.key_codes, self.value_codes, self.key_scale, self.key_zero, self.value_scale, self.value_zero)
+        parts = (
+            self.key_codes,
+            self.value_codes,
+            self.key_scale,
+            self.key_zero,
+            self.value_scale,
+            self.value_zero,
+        )
         return [*(tensor for part in parts for tensor in part), self.group_of]
 
     def write(self, layer: int, rows: Tensor, groups: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Packs the K and V [r, block_tokens, kv_heads, head_dim] of blocks into `rows` [r]; key scales into `groups` [g].
+        """Packs the K and V [r, block_tokens, kv_heads, head_dim] of blocks into `rows` [r]; key scales into
+        `groups` [g].
 
         Consecutive blocks share key scales, r / g of them each.
         """
@@ -160,12 +181,20 @@ class QuantisedBlocks:
         self.value_scale[layer][rows], self.value_zero[layer][rows] = v.scale[..., 0], v.zero[..., 0]
 
     def gather(self, layer: int, rows: Tensor, out_k: Tensor, out_v: Tensor) -> None:
-        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k`, `out_v` [r, block_tokens, kv_heads, head_dim]."""
+        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k`, `out_v` [r, block_tokens, kv_heads,
+        head_dim].
+        """
         group = self.group_of[rows].long()
         scale, zero = self.key_scale[layer][group].unsqueeze(1), self.key_zero[layer][group].unsqueeze(1)
         _decode(self.key_codes[layer][rows], self.bits, scale, zero, out_k)
         scale, zero = self.value_scale[layer][rows].unsqueeze(-1), self.value_zero[layer][rows].unsqueeze(-1)
-        _decode(self._joined(unpack(self.value_codes[layer][rows], self.value_bits)), 8, scale, zero, self._joined(out_v))
+        _decode(
+            self._joined(unpack(self.value_codes[layer][rows], self.value_bits)),
+            8,
+            scale,
+            zero,
+            self._joined(out_v),
+        )
 
     def free_groups(self, pool: BlockPool, count: int) -> list[int]:
         """Places for key scales that no held block uses. Raises QuantError where there are fewer."""
@@ -196,18 +225,21 @@ class QuantisedBlocks:
 def quantise_blocks(cache: KVCache, blocks: list[int]) -> list[int]:
     """The new numbers of `blocks`, full, consecutive and exact until now, at the bits of the pool's store.
 
-    They are one group, or whole groups one after the other. A block is quantised for all its holders at once: every table of
-    the cache is rewritten. Where somebody outside the cache holds one, or the store is full, it is refused, nothing has changed.
+    They are one group, or whole groups one after the other. A block is quantised for all its holders at once:
+    every table of the cache is rewritten. Where somebody outside the cache holds one, or the store is full,
+    it is refused, nothing has changed.
 
     Raises:
-        QuantError: no store, values that cannot be quantised, or blocks that are so already, being written, free, not neighbours
-            in one of the cache's tables, or named twice.
+        QuantError: no store, values that cannot be quantised, or blocks that are so already, being written,
+            free, not neighbours in one of the cache's tables, or named twice.
         PoolError, CacheError: no room in the store, or a holder that this cache does not know.
     """
     pool, store = cache.pool, store_of(cache)
     count = max(1, len(blocks) // store.span)
     if not blocks or (len(blocks) > store.span and len(blocks) % store.span) or max(blocks) >= pool.blocks:
-        raise QuantError(f"blocks {blocks}: give 1 to {store.span}, or a multiple of that, of exact blocks (below {pool.blocks})")
+        raise QuantError(
+            f"blocks {blocks}: give 1 to {store.span}, or a multiple of that, of exact blocks (below {pool.blocks})"
+        )
     for first in range(0, len(blocks), store.span):
         _check_run(cache, blocks[first : first + store.span])
     if len(set(blocks)) < len(blocks):
@@ -234,15 +266,18 @@ def _check_run(cache: KVCache, group: list[int]) -> None:
             at = full.index(group[0])
             if full[at : at + len(group)] == group:
                 return
-    raise QuantError(f"blocks {group} do not follow each other, full, in any sequence; the one being written stays exact")
+    raise QuantError(
+        f"blocks {group} do not follow each other, full, in any sequence; the one being written stays exact"
+    )
 
 
 def quantise_filled(cache: KVCache, sequence: Sequence) -> int:
-    """Quantises every group of the sequence that is full; the one it is writing stays exact. Blocks quantised by this.
+    """Quantises every group of the sequence that is full; the one it is writing stays exact. Blocks quantised
+    by this.
 
-    Groups lie at multiples of the span from the start, so that sharers of a prefix have the same ones. One that another
-    sequence has quantised in part stays exact in the rest, and so does what finds no room in the store.
-    """
+    Groups lie at multiples of the span from the start, so that sharers of a prefix have the same ones. One
+    that another sequence has quantised in part stays exact in the rest, and so does what finds no room in the
+    store."""
     cache.refuse_strangers(sequence)
     pool, store = cache.pool, store_of(cache)
     whole = sequence.length // pool.block_tokens // store.span * store.span
@@ -257,12 +292,16 @@ def quantise_filled(cache: KVCache, sequence: Sequence) -> int:
 def store_of(cache: KVCache) -> QuantisedBlocks:
     """The store of the cache's pool. Raises QuantError where it has none for quantised blocks."""
     if not isinstance(cache.pool.store, QuantisedBlocks):
-        raise QuantError("the pool has no store for quantised blocks; pool.attach(QuantisedBlocks(pool, blocks, bits)) first")
+        raise QuantError(
+            "the pool has no store for quantised blocks; pool.attach(QuantisedBlocks(pool, blocks, bits)) first"
+        )
     return cache.pool.store
 
 
 def _decode(codes: Tensor, bits: int, scale: Tensor, zero: Tensor, out: Tensor) -> None:
-    exact = out if out.dtype == torch.float32 else torch.empty(out.shape, dtype=torch.float32, device=out.device)
+    exact = (
+        out if out.dtype == torch.float32 else torch.empty(out.shape, dtype=torch.float32, device=out.device)
+    )
     exact.copy_(unpack(codes, bits)).mul_(scale).add_(zero)
     if exact is not out:
         out.copy_(exact)
@@ -271,7 +310,9 @@ def _decode(codes: Tensor, bits: int, scale: Tensor, zero: Tensor, out: Tensor) 
 def check_fits(x: Tensor, bits: int, axis: int, group: int) -> None:
     """Raises QuantError unless a tensor of that shape can be packed so."""
     if bits not in BITS.values():
-        raise QuantError(f"{bits} bits are no scheme; use one of {', '.join(f'{n} ({s})' for s, n in BITS.items())}")
+        raise QuantError(
+            f"{bits} bits are no scheme; use one of {', '.join(f'{n} ({s})' for s, n in BITS.items())}"
+        )
     if not x.dtype.is_floating_point:
         raise QuantError(f"{x.dtype} is not quantised; give floating-point keys or values")
     if x.numel() == 0 or group < 1 or x.shape[axis] % group:
@@ -288,7 +329,9 @@ def check_finite(low: Tensor, high: Tensor) -> None:
     """Raises QuantError for NaN, infinities and numbers beyond what a 16-bit scale can hold."""
     worst = torch.stack((low, high)).abs().max()  # NaN where there is one
     if not worst < torch.finfo(SCALE_DTYPE).max / 2:
-        raise QuantError(f"the largest value to quantise is {float(worst)}; repair NaN and infinities, or leave the block exact")
+        raise QuantError(
+            f"the largest value to quantise is {float(worst)}; repair NaN and infinities, or leave the block exact"
+        )
 
 
 def _rounded(x: Tensor, down: bool) -> Tensor:

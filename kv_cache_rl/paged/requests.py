@@ -36,7 +36,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something the scheduler decided: a request was "admitted", "preempted", "resumed", "finished" or "cancelled"."""
+    """Something the scheduler decided: a request was "admitted", "preempted", "resumed", "finished" or
+    "cancelled".
+    """
 
     step: int
     kind: str

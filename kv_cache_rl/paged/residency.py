@@ -4,9 +4,9 @@
     access  found in host: swap in  }  make room: oldest gpu page --swap out--> host; oldest host page --drop--> gone
             found nowhere: compute  }  (without a host pool: oldest gpu page --drop--> gone)
 
-A page is a block's worth of one sequence's tokens and keeps its number wherever it lies. Pages outlive the sequence that
-computed them, until their room is needed: a later prompt that begins alike finds the full ones by chained hash.
-"""
+A page is a block's worth of one sequence's tokens and keeps its number wherever it lies. Pages outlive the
+sequence that computed them, until their room is needed: a later prompt that begins alike finds the full ones
+by chained hash."""
 
 from __future__ import annotations
 
@@ -65,19 +65,24 @@ class Residency:
     swapped_in: int = 0
     swapped_out: int = 0
     cleared: int | None = None
-    """How many accesses there had been when pages first left although nobody needed their room: no trace tells of that."""
+    """How many accesses there had been when pages first left although nobody needed their room: no trace
+    tells of that.
+    """
     _gpu: dict[Page, None] = field(default_factory=dict)  # oldest first
     _below: dict[Page, None] = field(default_factory=dict)
     _known: dict[int, Page] = field(default_factory=dict)
     _pages: int = 0
-    # Holds the one reference of every block whose page no running sequence has, so that the pool's books stay exact.
+    # Holds the one reference of every block whose page no running sequence has, so that the pool's books stay
+    # exact.
     _idle: Sequence = field(default_factory=Sequence)
 
     def __post_init__(self) -> None:
         self.cache.live[self._idle.id] = self._idle
 
     def find(self, tokens: Many[int]) -> list[Page]:
-        """The pages, in either memory, of the longest computed prefix of `tokens`, which leaves at least one token to compute."""
+        """The pages, in either memory, of the longest computed prefix of `tokens`, which leaves at least one
+        token to compute.
+        """
         size, key, found = self.cache.pool.block_tokens, ROOT, []
         for start in range(0, len(tokens) - size, size):
             key = chained_hash(key, tokens[start : start + size])
@@ -91,14 +96,17 @@ class Residency:
         return list(takewhile(lambda page: self._place(page) != NOWHERE, pages))
 
     def bring(self, step: int, tables: Many[tuple[int, list[Page]]]) -> None:
-        """Accesses every page of every running sequence (request, pages): all lie in GPU memory afterwards, the new ones as room.
+        """Accesses every page of every running sequence (request, pages): all lie in GPU memory afterwards,
+        the new ones as room.
 
-        What is there is touched before anything is brought in, so that no page of a running sequence ever gives way; swapping in
-        comes before new pages, since it leaves as many rows as it takes: no page on its way up is dropped by another.
-        """
+        What is there is touched before anything is brought in, so that no page of a running sequence ever
+        gives way; swapping in comes before new pages, since it leaves as many rows as it takes: no page on
+        its way up is dropped by another."""
         by_place: tuple[list[tuple[int, Page]], ...] = ([], [], [])
         for request, pages in tables:
-            for page in reversed(pages):  # the first page of a prompt ends most recent: others may begin alike
+            for page in reversed(
+                pages
+            ):  # the first page of a prompt ends most recent: others may begin alike
                 by_place[self._place(page)].append((request, page))
         for request, page in (entry for entries in by_place for entry in entries):
             self._access(step, request, page)
@@ -138,7 +146,9 @@ class Residency:
             return
         page = next(iter(self._gpu))
         if page.holders or page.block == ABSENT:
-            raise LedgerError(f"page {page.number} would give way while {page.holders} running sequences hold it")
+            raise LedgerError(
+                f"page {page.number} would give way while {page.holders} running sequences hold it"
+            )
         del self._gpu[page]
         self.evictions += 1
         if self.host is None:
@@ -164,7 +174,9 @@ class Residency:
             del self._known[page.key]
 
     def attach(self, sequence: Sequence, pages: Many[Page], length: int) -> None:
-        """Makes `pages`, all brought and filled, the table of a sequence that starts to run with `length` tokens."""
+        """Makes `pages`, all brought and filled, the table of a sequence that starts to run with `length`
+        tokens.
+        """
         for page in pages:
             self.cache.pool.share(page.block)
         self.cache.adopt(sequence, [page.block for page in pages], length)
@@ -175,12 +187,16 @@ class Residency:
             page.holders += 1
 
     def settle(self, sequence: Sequence, pages: Many[Page]) -> None:
-        """Notes which blocks the cache took for the pages that were only room, and makes the full ones findable."""
+        """Notes which blocks the cache took for the pages that were only room, and makes the full ones
+        findable.
+        """
         for page, block in zip(pages, sequence.blocks, strict=True):
             if page.block == ABSENT:
                 page.block, page.holders = block, 1
             elif page.block != block:
-                raise LedgerError(f"page {page.number} lies in block {page.block}, the table of its sequence says {block}")
+                raise LedgerError(
+                    f"page {page.number} lies in block {page.block}, the table of its sequence says {block}"
+                )
         size, key = self.cache.pool.block_tokens, ROOT
         for at in range(sequence.length // size):
             if pages[at].key == ROOT:
@@ -225,13 +241,21 @@ class Residency:
         """Raises LedgerError unless pages, pools and tables agree to the block."""
         self.cache.check()
         if self.cache.pool.used != len(self._gpu):
-            raise LedgerError(f"{len(self._gpu)} pages lie in GPU memory, the pool has {self.cache.pool.used} blocks in use")
+            raise LedgerError(
+                f"{len(self._gpu)} pages lie in GPU memory, the pool has {self.cache.pool.used} blocks in use"
+            )
         if self.host is not None:
             self.host.check(page.row for page in self._below)
             if self.host.used != len(self._below):
-                raise LedgerError(f"{len(self._below)} pages lie in host memory, its pool has {self.host.used} rows in use")
+                raise LedgerError(
+                    f"{len(self._below)} pages lie in host memory, its pool has {self.host.used} rows in use"
+                )
 
     def refuse_occupied(self) -> None:
-        """Raises PoolError if somebody else uses the pools: whose pages give way would not be decided here alone."""
+        """Raises PoolError if somebody else uses the pools: whose pages give way would not be decided here
+        alone.
+        """
         if self.cache.pool.used or (self.host is not None and self.host.used):
-            raise PoolError("the scheduler needs pools of its own; release every sequence first, or build new ones")
+            raise PoolError(
+                "the scheduler needs pools of its own; release every sequence first, or build new ones"
+            )

@@ -4,12 +4,12 @@
        ^                                           |        (either may be cancelled)
        +---- preempt the newest when full ---------+
 
-One step: make the running sequences fit | admit while the watermark stays free | bring all their pages into GPU memory |
-compute a token more of each (in one batch; prompts, and what was lost, as prefill) | finish.
+One step: make the running sequences fit | admit while the watermark stays free | bring all their pages into
+GPU memory | compute a token more of each (in one batch; prompts, and what was lost, as prefill) | finish.
 
-A preempted sequence's pages give way only when, and as far as, their room is needed (`residency`): to the host pool and back
-(swap), or dropped and computed anew (recompute), whichever is measured cheaper on this machine.
-"""
+A preempted sequence's pages give way only when, and as far as, their room is needed (`residency`): to the
+host pool and back (swap), or dropped and computed anew (recompute), whichever is measured cheaper on this
+machine."""
 
 from __future__ import annotations
 
@@ -50,8 +50,9 @@ class Scheduler:
         most_running: int = 64,
         prefill_tokens: int = 2048,
     ) -> None:
-        """`preempt`: "swap" or "recompute"; by default the one measured cheaper, without a host pool recompute.
-        `prefill_tokens`: no further request is admitted to a step that computes so many already."""
+        """`preempt`: "swap" or "recompute"; by default the one measured cheaper, without a host pool
+        recompute. `prefill_tokens`: no further request is admitted to a step that computes so many
+        already."""
         if preempt not in (None, *WAYS) or (preempt == "swap" and host is None):
             raise ValueError(f"preempt {preempt!r}: use {' or '.join(WAYS)}, and give a host pool to swap to")
         if not 0 <= watermark < 1 or most_running < 1 or prefill_tokens < 1:
@@ -62,7 +63,9 @@ class Scheduler:
         if host is not None:
             host.refuse_other(cache.pool)
         self.costs = (
-            measure_costs(model, MEASURED_TOKENS, cache.pool.block_tokens) if host is not None and preempt is None else None
+            measure_costs(model, MEASURED_TOKENS, cache.pool.block_tokens)
+            if host is not None and preempt is None
+            else None
         )
         self.preempt = preempt or (self.costs.cheaper if self.costs else "recompute")
         self.model, self.cache = model, cache
@@ -78,7 +81,12 @@ class Scheduler:
         self._seconds = 0.0
 
     def add(
-        self, prompt: Many[int], most: int, stop: int | None = None, seed: int | None = None, temperature: float = 1.0
+        self,
+        prompt: Many[int],
+        most: int,
+        stop: int | None = None,
+        seed: int | None = None,
+        temperature: float = 1.0,
     ) -> Request:
         """Queues a request for `most` tokens, fewer if `stop` comes; greedy without a seed.
 
@@ -95,7 +103,9 @@ class Scheduler:
                 "ask for fewer tokens, or build a larger pool"
             )
         generator = None if seed is None else generator_of(seed)
-        request = Request(len(self.requests), tokens, most, stop, generator, temperature, Sequence(list(tokens)))
+        request = Request(
+            len(self.requests), tokens, most, stop, generator, temperature, Sequence(list(tokens))
+        )
         self.requests.append(request)
         self.waiting.append(request)
         return request
@@ -111,7 +121,9 @@ class Scheduler:
             self.waiting.remove(request)
             self.events.append(Event(self._steps, "cancelled", request.number))
         else:
-            raise ValueError(f"request {request.number} neither waits nor runs here: it is finished, cancelled or another's")
+            raise ValueError(
+                f"request {request.number} neither waits nor runs here: it is finished, cancelled or another's"
+            )
 
     def run(self) -> Report:
         """Steps until every request is finished or cancelled."""
@@ -120,11 +132,12 @@ class Scheduler:
         return self.report()
 
     def step(self) -> None:
-        """One token more of every running request, after those that no longer fit were preempted and those that fit admitted.
+        """One token more of every running request, after those that no longer fit were preempted and those
+        that fit admitted.
 
-        Raises what the model does where a request cannot be computed (ValueError for NaN), noted with its number. All others have
-        their token by then, and the next step tries again: `cancel` one that fails for good.
-        """
+        Raises what the model does where a request cannot be computed (ValueError for NaN), noted with its
+        number. All others have their token by then, and the next step tries again: `cancel` one that fails
+        for good."""
         if not self.waiting and not self.running:
             return
         started = time.perf_counter()
@@ -198,7 +211,11 @@ class Scheduler:
         computing = 0
         while self.waiting and len(self.running) < self.most_running and computing < self.prefill_tokens:
             request = self.waiting[0]
-            pages = self.residency.present(request.pages) if request.preemptions else self.residency.find(request.prompt)
+            pages = (
+                self.residency.present(request.pages)
+                if request.preemptions
+                else self.residency.find(request.prompt)
+            )
             request.pages = pages
             self.running.append(request)
             spare = self.spare if len(self.running) > 1 else 0
@@ -207,7 +224,9 @@ class Scheduler:
                 return
             self.waiting.popleft()
             computing += self._account(request)
-            self.events.append(Event(self._steps, "resumed" if request.preemptions else "admitted", request.number))
+            self.events.append(
+                Event(self._steps, "resumed" if request.preemptions else "admitted", request.number)
+            )
 
     def _account(self, request: Request) -> int:
         """Books what a request that starts running need not compute; returns what it has to."""
@@ -233,13 +252,17 @@ class Scheduler:
                 self.residency.attach(request.sequence, request.pages[:known], request.computed)
 
     def _computed(self) -> Iterator[tuple[Request, Tensor]]:
-        """Every running request with the logits after its last token, as soon as these are known; raises behind the last."""
+        """Every running request with the logits after its last token, as soon as these are known; raises
+        behind the last.
+        """
         alone = [r for r in self.running if len(r.sequence.tokens) != r.sequence.length + 1]
         ready, failed = [r for r in self.running if r not in alone], []
         try:
             if ready:
                 last = [request.sequence.tokens[-1] for request in ready]
-                yield from zip(ready, self.model.decode(self.cache, [r.sequence for r in ready], last), strict=True)
+                yield from zip(
+                    ready, self.model.decode(self.cache, [r.sequence for r in ready], last), strict=True
+                )
         except ValueError:
             alone = list(self.running)  # a batch does not tell whose fault it was
         for request in alone:

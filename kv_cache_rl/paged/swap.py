@@ -1,4 +1,5 @@
-"""What a preempted sequence does with its keys and values: out to host memory and back, or dropped and computed anew.
+"""What a preempted sequence does with its keys and values: out to host memory and back, or dropped and
+computed anew.
 
 GPU pool --swap_out--> host pool --swap_in--> GPU pool          GPU pool --release--> nothing --recompute--> GPU pool
 """
@@ -31,7 +32,9 @@ class SwapError(ValueError):
 
 
 class HostPool:
-    """Host memory for `blocks` blocks of a pool: rows of all layers' K and V, taken and given like the pool's own."""
+    """Host memory for `blocks` blocks of a pool: rows of all layers' K and V, taken and given like the pool's
+    own.
+    """
 
     def __init__(self, pool: BlockPool, blocks: int) -> None:
         if blocks < 1:
@@ -62,14 +65,19 @@ class HostPool:
         return self.rows.nbytes
 
     def store(self, pool: BlockPool, blocks: list[int]) -> list[int]:
-        """Copies blocks of the pool into rows of their own; the blocks stay as they are. Raises SwapError if they do not fit."""
+        """Copies blocks of the pool into rows of their own; the blocks stay as they are.
+
+        Raises SwapError if they do not fit.
+        """
         if len(blocks) > self.free:
             raise SwapError(
                 f"{len(blocks)} blocks for a host pool with {self.free} of {self.blocks} free; recompute instead, or enlarge it"
             )
         self.refuse_other(pool)
         if any(block >= pool.blocks for block in blocks):
-            raise SwapError("the sequence holds quantised blocks, the host pool takes exact ones; swap before quantising")
+            raise SwapError(
+                "the sequence holds quantised blocks, the host pool takes exact ones; swap before quantising"
+            )
         rows = [self._free.pop() for _ in blocks]
         self._taken.update(rows)
         ledger.take(self._ledger, HOST, len(rows))
@@ -101,8 +109,8 @@ class HostPool:
         ledger.give(self._ledger, HOST, len(rows))
 
     def check(self, others: Iterable[int] = ()) -> None:
-        """Raises LedgerError unless free + used == total and the rows taken are, once each, those of the sequences swapped out
-        whole and of `others`, who called `store` themselves."""
+        """Raises LedgerError unless free + used == total and the rows taken are, once each, those of the
+        sequences swapped out whole and of `others`, who called `store` themselves."""
         ledger.check(self._ledger, np.array([len(self._taken)]))
         listed = [*(row for rows, _ in self.held.values() for row in rows), *others]
         if len(self._free) + len(self._taken) != self.blocks or sorted(listed) != sorted(self._taken):
@@ -122,9 +130,8 @@ def swap_out(cache: KVCache, host: HostPool, sequence: Sequence) -> int:
     """Moves a sequence's keys and values to the host; returns how many blocks that freed.
 
     Blocks that others hold too are copied as well and stay theirs: what comes back is the sequence's own.
-    Raises SwapError, and has changed nothing, when it holds nothing or the host is full; CacheError for a sequence of another
-    cache.
-    """
+    Raises SwapError, and has changed nothing, when it holds nothing or the host is full; CacheError for a
+    sequence of another cache."""
     if not sequence.blocks or sequence.released:
         raise SwapError(
             f"sequence {sequence.id} holds no blocks: it was released or swapped out before; there is nothing to swap"
@@ -140,11 +147,16 @@ def swap_out(cache: KVCache, host: HostPool, sequence: Sequence) -> int:
 
 
 def swap_in(cache: KVCache, host: HostPool, sequence: Sequence) -> None:
-    """Brings a swapped-out sequence back, into new blocks. Raises PoolError, having changed nothing, if they are too few."""
+    """Brings a swapped-out sequence back, into new blocks.
+
+    Raises PoolError, having changed nothing, if they are too few.
+    """
     if sequence.id not in host.held:
         raise SwapError(f"sequence {sequence.id} is not in this host pool; swap it out first")
     if sequence.blocks:
-        raise SwapError(f"sequence {sequence.id} has {len(sequence.blocks)} blocks: it was computed anew; release it first")
+        raise SwapError(
+            f"sequence {sequence.id} has {len(sequence.blocks)} blocks: it was computed anew; release it first"
+        )
     host.refuse_other(cache.pool)
     rows, length = host.held[sequence.id]
     blocks = cache.pool.take(len(rows))
@@ -155,11 +167,13 @@ def swap_in(cache: KVCache, host: HostPool, sequence: Sequence) -> None:
 
 
 def recompute(model: Decoder, cache: KVCache, sequence: Sequence) -> Tensor:
-    """Computes the K/V of a sequence's tokens that are not in the cache (all, if it was released); returns the logits [vocab]
-    after the last. Raises PoolError, and has changed nothing, if blocks are too few."""
+    """Computes the K/V of a sequence's tokens that are not in the cache (all, if it was released); returns
+    the logits [vocab] after the last. Raises PoolError, and has changed nothing, if blocks are too few."""
     missing = sequence.tokens[sequence.length :]
     if not missing:
-        raise SwapError(f"sequence {sequence.id} has the K/V of all its {sequence.length} tokens; there is nothing to recompute")
+        raise SwapError(
+            f"sequence {sequence.id} has the K/V of all its {sequence.length} tokens; there is nothing to recompute"
+        )
     if sequence.released:
         cache.adopt(sequence, [], 0)
         try:
@@ -196,7 +210,9 @@ def cheaper(swap_s: float, recompute_s: float) -> str:
 
 
 def measure_costs(model: Decoder, tokens: int, block_tokens: int, repeats: int = 5) -> PreemptionCosts:
-    """Times both ways on a sequence of `tokens` tokens in a pool of its own: medians of `repeats`, after one unmeasured run."""
+    """Times both ways on a sequence of `tokens` tokens in a pool of its own: medians of `repeats`, after one
+    unmeasured run.
+    """
     cache = model.new_cache(blocks_for(tokens, block_tokens), block_tokens)
     host, sequence = HostPool(cache.pool, cache.pool.blocks), Sequence()
     model.prefill(cache, sequence, [at % model.geometry.vocab for at in range(tokens)])
@@ -209,5 +225,7 @@ def measure_costs(model: Decoder, tokens: int, block_tokens: int, repeats: int =
         cache.release(sequence)
         recompute(model, cache, sequence)
 
-    swap_s, recompute_s = (median_seconds(cache.pool.device, way, repeats) / tokens for way in (swap, compute))
+    swap_s, recompute_s = (
+        median_seconds(cache.pool.device, way, repeats) / tokens for way in (swap, compute)
+    )
     return PreemptionCosts(tokens, swap_s, recompute_s)

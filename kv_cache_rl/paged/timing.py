@@ -1,4 +1,7 @@
-"""Seconds of an act: CPU time where the CPU computes, which others on the machine do not lengthen, wall time on a GPU."""
+"""Seconds of an act:
+
+CPU time where the CPU computes, which others on the machine do not lengthen, wall time on a GPU.
+"""
 
 import statistics
 import time

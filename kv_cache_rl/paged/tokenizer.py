@@ -1,4 +1,6 @@
-"""Text as token ids: bytes for the shipped model, the `tokenizers` library for a checkpoint that brings a tokenizer.json."""
+"""Text as token ids: bytes for the shipped model, the `tokenizers` library for a checkpoint that brings a
+tokenizer.json.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class FileTokenizer:
         try:
             from tokenizers import Tokenizer as Library
         except ImportError as missing:
-            raise CheckpointError(f"{path}: reading it needs the tokenizers package; pip install tokenizers") from missing
+            raise CheckpointError(
+                f"{path}: reading it needs the tokenizers package; pip install tokenizers"
+            ) from missing
         try:
             self._library = Library.from_file(str(path))
         except Exception as wrong:  # the library raises nothing narrower

@@ -1,4 +1,5 @@
-"""Decode attention straight from the block table in one kernel, split over the keys so that few sequences still fill a GPU.
+"""Decode attention straight from the block table in one kernel, split over the keys so that few sequences
+still fill a GPU.
 
     grid [n, kv_heads, splits]: a split's tokens, 64 at a time --> output and log-sum-exp of the split
     grid [n, heads]:            the splits of a head           --> output
@@ -61,7 +62,8 @@ def _split_kernel(
         high = weights.to(query.dtype)
         acc = acc * shrink[:, None] + tl.dot(high, v, input_precision="ieee")
         if HALVES:
-            # What rounding the weights to 16 bits lost, as a second product: the kernel waits for memory, not for this.
+            # What rounding the weights to 16 bits lost, as a second product: the kernel waits for memory, not
+            # for this.
             acc += tl.dot((weights - high.to(tl.float32)).to(query.dtype), v, input_precision="ieee")
         best = new
     row = ((sequence * kv_heads + head) * splits + split) * GROUPS + group
@@ -75,7 +77,9 @@ def _merge_kernel(
     partial, lses, out, splits,
     GROUPS: tl.constexpr, DIM: tl.constexpr, PADDED_DIM: tl.constexpr, PADDED_SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """One head's output from its splits, weighted by their log-sum-exp; a split without tokens weighs nothing."""
+    """One head's output from its splits, weighted by their log-sum-exp; a split without tokens weighs
+    nothing.
+    """
     sequence, head = tl.program_id(0), tl.program_id(1)
     kv_heads = tl.num_programs(1) // GROUPS
     split, dim = tl.arange(0, PADDED_SPLITS), tl.arange(0, PADDED_DIM)
@@ -89,8 +93,11 @@ def _merge_kernel(
     tl.store(out + (sequence * tl.num_programs(1) + head) * DIM + dim, merged, mask=dim < DIM)
 
 
-def paged_decode(q: Tensor, keys: Tensor, values: Tensor, tables: Tensor, lens: Tensor, splits: int | None = None) -> Tensor:
-    """Attention outputs [n, heads, head_dim] of one query per sequence; the caller has checked shapes, tables and lengths.
+def paged_decode(
+    q: Tensor, keys: Tensor, values: Tensor, tables: Tensor, lens: Tensor, splits: int | None = None
+) -> Tensor:
+    """Attention outputs [n, heads, head_dim] of one query per sequence; the caller has checked shapes, tables
+    and lengths.
 
     Args:
         q: [n, heads, head_dim]; float32 queries over 16-bit keys are computed with in float32.
@@ -103,18 +110,27 @@ def paged_decode(q: Tensor, keys: Tensor, values: Tensor, tables: Tensor, lens: 
     _, block, kv_heads, _ = keys.shape
     groups = heads // kv_heads
     longest = tables.shape[1] * block
-    wanted = splits or min(math.ceil(PROGRAMS / (sequences * kv_heads)), math.ceil(longest / (4 * TILE_TOKENS)))
+    wanted = splits or min(
+        math.ceil(PROGRAMS / (sequences * kv_heads)), math.ceil(longest / (4 * TILE_TOKENS))
+    )
     split_tokens = math.ceil(longest / wanted / TILE_TOKENS) * TILE_TOKENS
     splits = math.ceil(longest / split_tokens)
-    # Tensor cores have no float64, and the interpreter multiplies the bits of bfloat16 as if they were whole numbers.
+    # Tensor cores have no float64, and the interpreter multiplies the bits of bfloat16 as if they were whole
+    # numbers.
     as_given = q.dtype == keys.dtype != torch.float64 and (q.is_cuda or q.dtype != torch.bfloat16)
     queries = q.contiguous() if as_given else q.float().contiguous()
     partial = torch.empty(sequences, kv_heads, splits, groups, dim, dtype=torch.float32, device=q.device)
     lses = torch.empty(sequences, kv_heads, splits, groups, dtype=torch.float32, device=q.device)
     out = torch.empty(q.shape, dtype=torch.float32, device=q.device)
-    shapes: dict[str, Any] = {"GROUPS": groups, "DIM": dim, "PADDED_DIM": max(16, triton.next_power_of_2(dim))}
+    shapes: dict[str, Any] = {
+        "GROUPS": groups,
+        "DIM": dim,
+        "PADDED_DIM": max(16, triton.next_power_of_2(dim)),
+    }
     tiles: dict[str, Any] = {"BLOCK": block, "TILE": TILE_TOKENS, "HALVES": queries.dtype != torch.float32}
-    tiles["PADDED_GROUPS"] = max(16, triton.next_power_of_2(groups))  # a tensor core multiplies 16 rows or more
+    tiles["PADDED_GROUPS"] = max(
+        16, triton.next_power_of_2(groups)
+    )  # a tensor core multiplies 16 rows or more
     _split_kernel[(sequences, kv_heads, splits)](
         queries, keys, values, tables.contiguous(), lens, partial, lses,
         1 / math.sqrt(dim), tables.shape[1], keys.stride(0), keys.stride(1), keys.stride(2), split_tokens,

@@ -1,12 +1,12 @@
 """Ranking policies: one number per candidate; the lowest gives way first.
 
-Each is a pure function of one row of candidate columns. Adding a policy is one function here, one line in `RANKS` and one
-in `rank`, which dispatches inside compiled loops (Numba cannot look a function up in a dict).
+Each is a pure function of one row of candidate columns. Adding a policy is one function here, one line in
+`RANKS` and one in `rank`, which dispatches inside compiled loops (Numba cannot look a function up in a dict).
 
-Most orders do not change while nobody touches a candidate: a whole cache that ages by one keeps its order. Whoever keeps
-such keys in a heap evaluates the row once per touch at clock zero (idle = -last, age = -inserted). The others are in
-`DRIFTS`: their key is that of a row at rest plus `drift`, which has to be looked at anew for every decision.
-"""
+Most orders do not change while nobody touches a candidate: a whole cache that ages by one keeps its order.
+Whoever keeps such keys in a heap evaluates the row once per touch at clock zero (idle = -last, age =
+-inserted). The others are in `DRIFTS`: their key is that of a row at rest plus `drift`, which has to be
+looked at anew for every decision."""
 
 import numpy as np
 
@@ -57,10 +57,11 @@ def largest_first(c):
 
 @uncounted
 def gdsf(c):
-    """Greedy-Dual-Size-Frequency: uses x cost / size, ageing by idle time in place of the global inflation value.
+    """Greedy-Dual-Size-Frequency: uses x cost / size, ageing by idle time in place of the global inflation
+    value.
 
-    Source: Cherkasova, "Improving WWW proxies performance with Greedy-Dual-Size-Frequency caching policy", HPL-98-69.
-    """
+    Source: Cherkasova, "Improving WWW proxies performance with Greedy-Dual-Size-Frequency caching policy",
+    HPL-98-69."""
     return c[USES] * (c[RELOAD_S] + 0.01) / max(c[SIZE], 1.0) * 1000.0 - c[IDLE]
 
 
@@ -78,8 +79,15 @@ def staleness(idle):
 
 @uncounted
 def value_aware(c):
-    """Safest first by eviction value (block type, hotness, priority, progress); shared prefixes and priority protect."""
-    return -c[VALUE] + 0.02 * min(c[SHARERS], 10.0) * (1.0 if c[SIZE] == 0 else 0.0) + staleness(c[IDLE]) + 0.1 * c[PRIORITY]
+    """Safest first by eviction value (block type, hotness, priority, progress); shared prefixes and priority
+    protect.
+    """
+    return (
+        -c[VALUE]
+        + 0.02 * min(c[SHARERS], 10.0) * (1.0 if c[SIZE] == 0 else 0.0)
+        + staleness(c[IDLE])
+        + 0.1 * c[PRIORITY]
+    )
 
 
 @uncounted
@@ -90,7 +98,10 @@ def compute_aware(c):
 
 @uncounted
 def windowed_recency(c):
-    """Seldom used among the last few accesses; recency breaks ties. Source: kv-hierarchy-lab, as the next four."""
+    """Seldom used among the last few accesses; recency breaks ties.
+
+    Source: kv-hierarchy-lab, as the next four.
+    """
     return 1_000_000.0 * c[RECENT_USES] + c[LAST]
 
 
@@ -102,7 +113,10 @@ def heavy_hitter(c):
 
 @uncounted
 def predictive(c):
-    """Seldom used since ever; 100 accesses of recency outweigh one use. Where successors are counted, it also prefetches."""
+    """Seldom used since ever; 100 accesses of recency outweigh one use.
+
+    Where successors are counted, it also prefetches.
+    """
     return 100.0 * c[FREQUENCY] + c[LAST]
 
 
@@ -120,7 +134,8 @@ def regret_aware(c, per_use=1.5, per_recency=1.0):
 
 @uncounted
 def ttl(c):
-    """Least likely to be asked for again soon, by the return hazard of entries used as often and idle as long.
+    """Least likely to be asked for again soon, by the return hazard of entries used as often and idle as
+    long.
 
     Source: Beckmann, Chen, Cidon, "LHD: Improving cache hit rate by maximizing hit density", NSDI 2018.
     """
@@ -187,6 +202,8 @@ def rank(policy, c):
 
 
 def order(name: str, candidates: np.ndarray) -> np.ndarray:
-    """Indices of `candidates` [n, columns], first to give way first; ties fall to the earlier inserted, then the lower index."""
+    """Indices of `candidates` [n, columns], first to give way first; ties fall to the earlier inserted, then
+    the lower index.
+    """
     keys = np.array([rank(RANK_IDS[name], row) for row in candidates])
     return np.lexsort((candidates[:, INSERTED], keys))

@@ -1,4 +1,6 @@
-"""Paper and ink: the style of all figures, rows of dots with intervals, labels that do not overlap, files of the same bytes."""
+"""Paper and ink: the style of all figures, rows of dots with intervals, labels that do not overlap, files of
+the same bytes.
+"""
 
 import re
 import textwrap
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI, COLOURS = 150, 128
-# Source: Okabe and Ito, "Color universal design", 2008; told apart under the common colour-vision deficiencies.
+# Source: Okabe and Ito, "Color universal design", 2008; told apart under the common colour-vision
+# deficiencies.
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 INK, GREY, PALE = "#1a1a1a", "#8a8a8a", "#e4e4e4"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
@@ -76,7 +79,9 @@ def style() -> Iterator[None]:
 
 
 def save(figure: "Figure", path: str | Path) -> Path:
-    """Writes a figure as PNG, SVG or PDF by the file's ending, without date or version: the same figure gives the same bytes."""
+    """Writes a figure as PNG, SVG or PDF by the file's ending, without date or version: the same figure gives
+    the same bytes.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lstrip(".").lower()
@@ -96,8 +101,12 @@ def _save_png(figure: "Figure", path: Path) -> None:
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    picture = Image.frombuffer("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba()), "raw", "RGBA", 0, 1).convert("RGB")
-    picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, "png", dpi=(DPI, DPI))
+    picture = Image.frombuffer(
+        "RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba()), "raw", "RGBA", 0, 1
+    ).convert("RGB")
+    picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        path, "png", dpi=(DPI, DPI)
+    )
 
 
 def slug(text: str) -> str:
@@ -132,7 +141,10 @@ def width_of(names: Sequence[str], size: float = 7.5) -> float:
 
 
 def laid_out(panels: int, width: float, height: float, sheet: Sheet) -> "tuple[Figure, list[Axes]]":
-    """A figure with so many axes of this size in inches, with title and legend. Laid out by hand: no search, no surprises."""
+    """A figure with so many axes of this size in inches, with title and legend.
+
+    Laid out by hand: no search, no surprises.
+    """
     from matplotlib.figure import Figure
 
     across = min(sheet.columns, panels)
@@ -147,11 +159,24 @@ def laid_out(panels: int, width: float, height: float, sheet: Sheet) -> "tuple[F
     bottom = sheet.below + 0.17 * lines * -(-len(names) // columns) + 0.08
     tall = top + down * height + (down - 1) * sheet.gap[1] + bottom
     figure = Figure((wide, tall))
-    figure.text(0.1 / wide, 1 - 0.1 / tall, "\n".join(title), va="top", fontsize=10.5, fontweight="bold", linespacing=1.25)
+    figure.text(
+        0.1 / wide,
+        1 - 0.1 / tall,
+        "\n".join(title),
+        va="top",
+        fontsize=10.5,
+        fontweight="bold",
+        linespacing=1.25,
+    )
     under = 1 - (0.13 + 0.19 * len(title)) / tall
     figure.text(0.1 / wide, under, "\n".join(about), va="top", fontsize=8, color="#444444", linespacing=1.3)
     if names:
-        figure.legend(handles=list(sheet.legend), loc="lower left", bbox_to_anchor=(0.02 / wide, 0.02 / tall), ncols=columns)
+        figure.legend(
+            handles=list(sheet.legend),
+            loc="lower left",
+            bbox_to_anchor=(0.02 / wide, 0.02 / tall),
+            ncols=columns,
+        )
     places = []
     for k in range(panels):
         x = sheet.left + k % across * (width + sheet.gap[0])
@@ -169,12 +194,18 @@ def panel_title(axes: "Axes", text: str) -> None:
     axes.set_title(text, fontsize=size)
 
 
-def dots(axes: "Axes", order: Sequence[str], means: Mapping[str, Mean], best: Sequence[str], base: str, names: bool) -> None:
+def dots(
+    axes: "Axes", order: Sequence[str], means: Mapping[str, Mean], best: Sequence[str], base: str, names: bool
+) -> None:
     """A dot per policy at its mean, with its interval; the best and the base stand out."""
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_yticks(range(len(order)), order if names else [""] * len(order))
     axes.grid(visible=True, axis="y", color=PALE, linewidth=0.5)
-    for role, colour, marker, size in (("other", GREY, "o", 3.6), ("base", INK, "s", 4.2), ("best", BLUE, "D", 4.6)):
+    for role, colour, marker, size in (
+        ("other", GREY, "o", 3.6),
+        ("base", INK, "s", 4.2),
+        ("best", BLUE, "D", 4.6),
+    ):
         mine = [name for name in order if name in means and _role(name, best, base) == role]
         if not mine:
             continue
@@ -182,7 +213,17 @@ def dots(axes: "Axes", order: Sequence[str], means: Mapping[str, Mean], best: Se
         low = [means[name].mean - _or(means[name].low, means[name].mean) for name in mine]
         high = [_or(means[name].high, means[name].mean) - means[name].mean for name in mine]
         y = [order.index(name) for name in mine]
-        axes.errorbar(x, y, xerr=(low, high), fmt=marker, color=colour, markersize=size, elinewidth=1.0, zorder=3, label=role)
+        axes.errorbar(
+            x,
+            y,
+            xerr=(low, high),
+            fmt=marker,
+            color=colour,
+            markersize=size,
+            elinewidth=1.0,
+            zorder=3,
+            label=role,
+        )
 
 
 def _role(name: str, best: Sequence[str], base: str) -> str:
@@ -193,8 +234,11 @@ def _or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
 
 
-def span(axes: "Axes", centres: Sequence[float], ends: Sequence[float], least: float, bottom: float, top: float) -> None:
-    """Limits of the x axis: all centres, and the ends of bars unless they are farther off than the centres lie apart.
+def span(
+    axes: "Axes", centres: Sequence[float], ends: Sequence[float], least: float, bottom: float, top: float
+) -> None:
+    """Limits of the x axis: all centres, and the ends of bars unless they are farther off than the centres
+    lie apart.
 
     Never narrower than `least`, so that nothing is told apart that is not, nor beyond `bottom` and `top`.
     """
@@ -209,7 +253,18 @@ def span(axes: "Axes", centres: Sequence[float], ends: Sequence[float], least: f
 def note(axes: "Axes", text: str) -> None:
     """A remark inside a panel."""
     box = {"facecolor": "white", "edgecolor": PALE, "boxstyle": "round,pad=0.35"}
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=8, color=INK, bbox=box, zorder=5)
+    axes.text(
+        0.5,
+        0.5,
+        text,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=8,
+        color=INK,
+        bbox=box,
+        zorder=5,
+    )
 
 
 def margin_labels(axes: "Axes", points: Mapping[str, tuple[float, float]], apart: float = 0.07) -> None:

@@ -1,4 +1,6 @@
-"""Figures of the paged cache: throughput by block size and batch, and how full a memory is; from the numbers of a bench."""
+"""Figures of the paged cache: throughput by block size and batch, and how full a memory is; from the numbers
+of a bench.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,10 @@ def throughput_figure(data: Mapping[str, Any]) -> "Figure":
     """Decoded tokens per second against block size, a line per batch, the best block size marked."""
     from matplotlib.figure import Figure
 
-    rates = {int(size): {int(n): rate for n, rate in row.items()} for size, row in data["tokens_per_second"].items()}
+    rates = {
+        int(size): {int(n): rate for n, rate in row.items()}
+        for size, row in data["tokens_per_second"].items()
+    }
     sizes, batches = sorted(rates), sorted(next(iter(rates.values())))
     with style():
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
@@ -22,7 +27,12 @@ def throughput_figure(data: Mapping[str, Any]) -> "Figure":
             values = [rates[size][batch] for size in sizes]
             axes.plot(range(len(sizes)), values, marker=marker, color=colour, linewidth=1.3, markersize=4)
             axes.annotate(
-                f"batch {batch}", (len(sizes) - 1, values[-1]), (6, 0), textcoords="offset points", va="center", color=colour
+                f"batch {batch}",
+                (len(sizes) - 1, values[-1]),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
             )
         best = sizes.index(data["best_block"])
         right = best > len(sizes) / 2
@@ -42,7 +52,10 @@ def fragmentation_figure(data: Mapping[str, Any]) -> "Figure":
     """What fills a memory that requests wait for: tokens, what is reserved beyond them, gaps nobody can use."""
     from matplotlib.figure import Figure
 
-    paged = {f"paged, block {size}": row for size, row in sorted(data["paged"].items(), key=lambda item: int(item[0]))}
+    paged = {
+        f"paged, block {size}": row
+        for size, row in sorted(data["paged"].items(), key=lambda item: int(item[0]))
+    }
     rows = {**paged, **data["reserved"]}
     names = list(rows)[::-1]
     parts = (

@@ -1,4 +1,6 @@
-"""Figures of `stability validate`: where queues turn, and the hysteresis loop; drawn from the JSON that it prints."""
+"""Figures of `stability validate`: where queues turn, and the hysteresis loop; drawn from the JSON that it
+prints.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +13,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RULES = {"reserve": (BLUE, "o", "projected use fits (reserve)"), "optimistic": (VERMILION, "s", "whatever fits (optimistic)")}
+RULES = {
+    "reserve": (BLUE, "o", "projected use fits (reserve)"),
+    "optimistic": (VERMILION, "s", "whatever fits (optimistic)"),
+}
 """Admission → colour, marker, name."""
-FACES = {"found": "history found, share", "occupancy": "memory held by running requests, share", "waiting": "requests waiting"}
+FACES = {
+    "found": "history found, share",
+    "occupancy": "memory held by running requests, share",
+    "waiting": "requests waiting",
+}
 """Panels of the loop."""
 
 
@@ -30,7 +39,15 @@ def boundary_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     from matplotlib.patches import Patch
 
     handles = [
-        Line2D([], [], color=colour, marker=marker, linewidth=1, markersize=4, label=f"{name}; dashed: where its queue turns")
+        Line2D(
+            [],
+            [],
+            color=colour,
+            marker=marker,
+            linewidth=1,
+            markersize=4,
+            label=f"{name}; dashed: where its queue turns",
+        )
         for colour, marker, name in RULES.values()
     ]
     handles += [
@@ -42,10 +59,14 @@ def boundary_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
         "empty server; median over seeds and its 95 % interval"
     )
     with canvas.style():
-        sheet = Sheet("Where the queue stops being bounded", about, handles, gap=(0.42, 0.62), columns=3, below=0.42)
+        sheet = Sheet(
+            "Where the queue stops being bounded", about, handles, gap=(0.42, 0.62), columns=3, below=0.42
+        )
         figure, grid = canvas.laid_out(len(rows), 2.5, 2.0, sheet)
         for row, axes in zip(rows, grid, strict=True):
-            canvas.panel_title(axes, f"{row['workload']}: μ {row['predicted']:.3g}/s, boundary {row['gap']:+.1%}")
+            canvas.panel_title(
+                axes, f"{row['workload']}: μ {row['predicted']:.3g}/s, boundary {row['gap']:+.1%}"
+            )
             _slopes(axes, row)
     return figure
 
@@ -58,9 +79,23 @@ def _slopes(axes: "Axes", row: Mapping[str, Any]) -> None:
     for rule, (colour, marker, _) in RULES.items():
         points = sorted((p for p in row[rule]["slopes"] if p["start"] == "empty"), key=lambda p: p["rate"])
         x, y = [p["rate"] / rate for p in points], [p["slope"] / rate for p in points]
-        reach = [[abs(p["interval"][end] / rate - at) for p, at in zip(points, y, strict=True)] for end in (0, 1)]
-        axes.errorbar(x, y, yerr=reach, color=colour, marker=marker, markersize=3.5, linewidth=1, elinewidth=0.8, zorder=3)
-        axes.axvline(row[rule]["simulated"] / rate, color=colour, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+        reach = [
+            [abs(p["interval"][end] / rate - at) for p, at in zip(points, y, strict=True)] for end in (0, 1)
+        ]
+        axes.errorbar(
+            x,
+            y,
+            yerr=reach,
+            color=colour,
+            marker=marker,
+            markersize=3.5,
+            linewidth=1,
+            elinewidth=0.8,
+            zorder=3,
+        )
+        axes.axvline(
+            row[rule]["simulated"] / rate, color=colour, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1
+        )
     axes.set_xlabel("λ / μ predicted")
 
 
@@ -70,13 +105,19 @@ def hysteresis_figure(loop: Mapping[str, Any]) -> "Figure":
 
     handles = [
         Line2D([], [], color=BLUE, marker="^", linewidth=0.9, markersize=3.5, label="simulated, load rising"),
-        Line2D([], [], color=VERMILION, marker="v", linewidth=0.9, markersize=3.5, label="simulated, load falling"),
+        Line2D(
+            [],
+            [],
+            color=VERMILION,
+            marker="v",
+            linewidth=0.9,
+            markersize=3.5,
+            label="simulated, load falling",
+        ),
         Line2D([], [], color=INK, marker=".", linewidth=0, markersize=4, label="theory: stable"),
         Line2D([], [], color=GREY, marker=".", linewidth=0, markersize=2, label="theory: unstable"),
     ]
-    about = (
-        "across: arrival rate, requests per second, returns included · grey: two stable states, by theory · one line per sweep"
-    )
+    about = "across: arrival rate, requests per second, returns included · grey: two stable states, by theory · one line per sweep"
     with canvas.style():
         sheet = Sheet(
             "A service that has lost its caches does not get them back at the same load",
@@ -97,7 +138,12 @@ def hysteresis_figure(loop: Mapping[str, Any]) -> "Figure":
 
 def _points(axes: "Axes", predicted: Sequence[Mapping[str, Any]], face: str) -> None:
     for stable, colour, size in ((True, INK, 2.5), (False, GREY, 1.2)):
-        found = [(at["rate"], p[face]) for at in predicted for p in at["points"] if face in p and p["stable"] == stable]
+        found = [
+            (at["rate"], p[face])
+            for at in predicted
+            for p in at["points"]
+            if face in p and p["stable"] == stable
+        ]
         if found:
             axes.plot(*zip(*found, strict=True), ".", color=colour, markersize=size, zorder=2)
 
@@ -105,6 +151,10 @@ def _points(axes: "Axes", predicted: Sequence[Mapping[str, Any]], face: str) -> 
 def _sweeps(axes: "Axes", levels: Sequence[Mapping[str, Any]], face: str) -> None:
     for seed in sorted({level["seed"] for level in levels}):
         for up, colour, marker in ((True, BLUE, "^"), (False, VERMILION, "v")):
-            mine = [level for level in levels if level["seed"] == seed and level["up"] == up and level[face] is not None]
+            mine = [
+                level
+                for level in levels
+                if level["seed"] == seed and level["up"] == up and level[face] is not None
+            ]
             x, y = [level["rate"] for level in mine], [level[face] for level in mine]
             axes.plot(x, y, color=colour, marker=marker, markersize=3, linewidth=0.9, alpha=0.75, zorder=3)

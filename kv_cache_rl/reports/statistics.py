@@ -12,7 +12,10 @@ T_975 = (
     *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
     *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
 )
-"""Student's t, 97.5 % quantile, for 1 to 30 degrees of freedom. Source: NIST/SEMATECH e-Handbook, table 1.3.6.7.2."""
+"""Student's t, 97.5 % quantile, for 1 to 30 degrees of freedom.
+
+Source: NIST/SEMATECH e-Handbook, table 1.3.6.7.2.
+"""
 
 INTERVAL_NAME = "95 % t interval over scenarios"
 

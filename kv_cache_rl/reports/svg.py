@@ -1,4 +1,7 @@
-"""Inline SVG, piece by piece: scales, axes, marks. Colours come from the style sheet, so it fits light and dark."""
+"""Inline SVG, piece by piece: scales, axes, marks.
+
+Colours come from the style sheet, so it fits light and dark.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -42,7 +45,9 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
         magnitude *= 10
     while magnitude > span / count:
         magnitude /= 10
-    step = next(magnitude * factor for factor in (1, 2, 2.5, 5, 10) if magnitude * factor >= span / count * 0.99)
+    step = next(
+        magnitude * factor for factor in (1, 2, 2.5, 5, 10) if magnitude * factor >= span / count * 0.99
+    )
     first = int(low / step) - 1
     ticks = (index * step for index in range(first, first + 4 * count + 8))
     return [round(tick, 10) if tick else 0 for tick in ticks if low - 1e-9 <= tick <= high + 1e-9]
@@ -84,7 +89,9 @@ class Frame:
         parts.append(self.windows())
         middle = (self.top + self.height - self.bottom) / 2
         turn = f"rotate(-90 11 {number(middle)})"
-        parts.append(tag("text", escape(unit), x=11, y=middle, klass="unit", text_anchor="middle", transform=turn))
+        parts.append(
+            tag("text", escape(unit), x=11, y=middle, klass="unit", text_anchor="middle", transform=turn)
+        )
         return "".join(parts)
 
     def windows(self) -> str:
@@ -94,21 +101,32 @@ class Frame:
         title = label((self.left + self.width - self.right) / 2, self.height - 3, "window", "unit")
         return "".join(ticks) + title
 
-    def bar(self, step: int, base: float, value: float, klass: str, title: str = "", inset: float = 0.14) -> str:
+    def bar(
+        self, step: int, base: float, value: float, klass: str, title: str = "", inset: float = 0.14
+    ) -> str:
         """A column from base to base + value."""
         top, bottom = self.y(base + value), self.y(base)
         x, width = self.x(step) - self.column * (0.5 - inset), self.column * (1 - 2 * inset)
         return tag("rect", hint(title), x=x, y=top, width=width, height=max(bottom - top, 0.0), klass=klass)
 
     def line(self, values: Sequence[float], klass: str) -> str:
-        points = " ".join(f"{number(self.x(step))},{number(self.y(value))}" for step, value in enumerate(values))
+        points = " ".join(
+            f"{number(self.x(step))},{number(self.y(value))}" for step, value in enumerate(values)
+        )
         return tag("polyline", points=points, klass=klass)
 
     def levels(self, values: Sequence[float], klass: str) -> list[str]:
         """A short rule across each window's column: a count has no slope."""
         half = self.column * 0.44
         return [
-            tag("line", x1=self.x(step) - half, x2=self.x(step) + half, y1=self.y(value), y2=self.y(value), klass=klass)
+            tag(
+                "line",
+                x1=self.x(step) - half,
+                x2=self.x(step) + half,
+                y1=self.y(value),
+                y2=self.y(value),
+                klass=klass,
+            )
             for step, value in enumerate(values)
         ]
 

@@ -4,9 +4,9 @@
     mu = M / (b E[g])                                             b  seconds of a representative iteration
     lambda > mu: overloaded under any policy   ·   lambda < mu (1 - delta), delta = max(s + o) / M: stable if work-conserving
 
-Source: Nie, Si, Zhou, "A Queueing-Theoretic Framework for Stability Analysis of LLM Inference with KV Cache Memory
-Constraints", ICML 2026, arXiv:2605.04595. Beyond it: the engine's token budget may bind before memory does.
-"""
+Source: Nie, Si, Zhou, "A Queueing-Theoretic Framework for Stability Analysis of LLM Inference with KV Cache
+Memory Constraints", ICML 2026, arXiv:2605.04595. Beyond it: the engine's token budget may bind before memory
+does."""
 
 import math
 from dataclasses import dataclass
@@ -45,10 +45,12 @@ def whole(name: str, values: ArrayLike, least: int) -> NDArray[np.int64]:
 def footprint(
     prompt: ArrayLike, output: ArrayLike, chunk: int = 512, block: int = 1, up_front: bool = False
 ) -> NDArray[np.int64]:
-    """Tokens held by a request, summed over its iterations: exact int64, shaped as `prompt` and `output` broadcast.
+    """Tokens held by a request, summed over its iterations: exact int64, shaped as `prompt` and `output`
+    broadcast.
 
-    Prefill in chunks: after chunk k it holds min(k chunk, s); then output token t holds s + t. With `block`, what is held is
-    rounded up to whole blocks; `up_front`, the prompt's blocks (and one token's) are taken at admission, as engines do.
+    Prefill in chunks: after chunk k it holds min(k chunk, s); then output token t holds s + t. With `block`,
+    what is held is rounded up to whole blocks; `up_front`, the prompt's blocks (and one token's) are taken at
+    admission, as engines do.
 
     >>> int(footprint(1000, 2, chunk=512))
     3515
@@ -62,7 +64,9 @@ def footprint(
     elif chunk % block == 0:
         prefill = chunk * chunks * (chunks - 1) // 2 + np.minimum(chunks, 1) * (-(-s // block) * block)
     else:
-        raise StabilityError(f"chunks of {chunk} tokens are not whole blocks of {block}; make the chunk a multiple")
+        raise StabilityError(
+            f"chunks of {chunk} tokens are not whole blocks of {block}; make the chunk a multiple"
+        )
     return np.asarray(prefill + block * (_blocks_up_to(s + o, block) - _blocks_up_to(s, block)))
 
 
@@ -91,12 +95,16 @@ class ServiceRate:
 
 
 def service_rate(
-    memory_tokens: float, batch_s: float, mean_footprint: float, token_budget: float = math.inf, mean_prompt: float = 0.0
+    memory_tokens: float,
+    batch_s: float,
+    mean_footprint: float,
+    token_budget: float = math.inf,
+    mean_prompt: float = 0.0,
 ) -> ServiceRate:
     """mu = min(M / (b E[g]), token budget / (b E[s])).
 
-    `mean_prompt` are the tokens a request takes out of the budget: the prompt; where decoded tokens are taken out of the same
-    budget (vLLM, our engine), prompt + output.
+    `mean_prompt` are the tokens a request takes out of the budget: the prompt; where decoded tokens are taken
+    out of the same budget (vLLM, our engine), prompt + output.
 
     >>> service_rate(131_000, 0.0373, 1_079_498).binding
     'memory'
@@ -129,7 +137,8 @@ def verdict(arrival_rate: float, rate: float, share: float) -> str:
 
 
 def gpus_needed(arrival_rate: float, rate_per_gpu: float, target_utilisation: float = 1.0) -> int:
-    """Fewest GPUs that hold `arrival_rate` at the target utilisation or below it, each serving `rate_per_gpu`; at least 1.
+    """Fewest GPUs that hold `arrival_rate` at the target utilisation or below it, each serving
+    `rate_per_gpu`; at least 1.
 
     >>> gpus_needed(10.0, 3.0, 0.8)
     5
@@ -165,24 +174,31 @@ def saturated_tick_s(
     mean_squared_prompt: float | None = None,
     mean_output: float = 0.0,
 ) -> float:
-    """Seconds of an iteration at saturation, as a fluid: fixed + prefill of what arrives in it + KV read of what is held.
+    """Seconds of an iteration at saturation, as a fluid: fixed + prefill of what arrives in it + KV read of
+    what is held.
 
-    At saturation x = min(M / E[g], budget / E[s]) requests begin (and end) per iteration: each brings its prefill, and x E[g]
-    tokens are held, all of M where memory binds. Without `mean_squared_prompt` all prompts count as equally long, which
-    makes attention too cheap; with `mean_output` decoded tokens come out of the token budget too.
-    """
+    At saturation x = min(M / E[g], budget / E[s]) requests begin (and end) per iteration: each brings its
+    prefill, and x E[g] tokens are held, all of M where memory binds. Without `mean_squared_prompt` all
+    prompts count as equally long, which makes attention too cheap; with `mean_output` decoded tokens come out
+    of the token budget too."""
     begun = service_rate(memory_tokens, 1.0, mean_footprint, token_budget, mean_prompt + mean_output).per_s
     squared = mean_prompt**2 if mean_squared_prompt is None else mean_squared_prompt
     return tick_s(hardware, begun, mean_footprint, mean_prompt, squared)
 
 
 def prefill_work_s(hardware: HardwareProfile, tokens: float, pairs: float) -> float:
-    """Seconds to prefill `tokens` that attend to `pairs` (token, earlier token) in all; for a whole prompt s, s squared / 2."""
+    """Seconds to prefill `tokens` that attend to `pairs` (token, earlier token) in all; for a whole prompt s,
+    s squared / 2.
+    """
     return hardware.prefill_c1_s * tokens + hardware.prefill_c2_s * pairs
 
 
 def tick_s(
-    hardware: HardwareProfile, begun: float, mean_footprint: float, mean_prompt: float, mean_squared_prompt: float
+    hardware: HardwareProfile,
+    begun: float,
+    mean_footprint: float,
+    mean_prompt: float,
+    mean_squared_prompt: float,
 ) -> float:
     """Seconds of an iteration in which `begun` requests begin and as many end."""
     work = prefill_work_s(hardware, mean_prompt, mean_squared_prompt / 2)

@@ -1,4 +1,5 @@
-"""A controller that says how many blocks must be free, whether the load can last, and at which precision to store.
+"""A controller that says how many blocks must be free, whether the load can last, and at which precision to
+store.
 
 Three modes, over the same estimates (flow.py), none of which reads a clock:
 
@@ -24,7 +25,13 @@ from kv_cache_rl.theory.flow import (
     new_flow,
     utilisation,
 )
-from kv_cache_rl.theory.queueing import METRICS_OF_STATE, EvictionDecision, QueueingConfig, StabilityState, is_finite
+from kv_cache_rl.theory.queueing import (
+    METRICS_OF_STATE,
+    EvictionDecision,
+    QueueingConfig,
+    StabilityState,
+    is_finite,
+)
 
 __all__ = [
     "FLOW_SIZE",
@@ -74,8 +81,8 @@ class QueueingController:
     def record_request_arrival(self, timestamp: float, token_count: int = 0, agent_id: str = "") -> None:
         """Books a request of `token_count` prompt tokens that arrived at `timestamp` seconds.
 
-        A time before the last one counts as the last one. The agent is there for the interface: rates are the service's.
-        """
+        A time before the last one counts as the last one. The agent is there for the interface: rates are the
+        service's."""
         if not (is_finite(token_count) and token_count >= 0):
             raise StabilityError(f"token_count is {token_count!r}; give the prompt's tokens, from 0 on")
         self._see(timestamp)
@@ -87,8 +94,15 @@ class QueueingController:
     def record_request_completion(
         self, timestamp: float, service_time_ms: float, blocks_consumed: float, agent_id: str = ""
     ) -> None:
-        """Books a request that ended at `timestamp` after `service_time_ms` in service, holding `blocks_consumed`."""
-        if not (is_finite(service_time_ms) and service_time_ms >= 0 and is_finite(blocks_consumed) and blocks_consumed >= 0):
+        """Books a request that ended at `timestamp` after `service_time_ms` in service, holding
+        `blocks_consumed`.
+        """
+        if not (
+            is_finite(service_time_ms)
+            and service_time_ms >= 0
+            and is_finite(blocks_consumed)
+            and blocks_consumed >= 0
+        ):
             given = f"service_time_ms is {service_time_ms!r}, blocks_consumed {blocks_consumed!r}"
             raise StabilityError(f"{given}; give finite numbers from 0 on")
         self._see(timestamp)
@@ -107,7 +121,8 @@ class QueueingController:
         """The state with `free` of `total` blocks free; without `now`, at the last time recorded.
 
         Raises:
-            StabilityError: the blocks are not 0 <= free <= total with total above 0, or the time is not finite.
+            StabilityError: the blocks are not 0 <= free <= total with total above 0, or the time is not
+                finite.
         """
         now = self._at(free, total, now)
         rate, blocks = float(arrival_rate(self.flow, now)), float(rates.blocks_per_request(self.flow))
@@ -135,14 +150,21 @@ class QueueingController:
 
     def _at(self, free: int, total: int, now: float | None) -> float:
         if not (is_finite(free) and is_finite(total) and 0 <= free <= total and total > 0):
-            raise StabilityError(f"{free!r} of {total!r} blocks are free; give 0 <= free <= total, and total above 0")
+            raise StabilityError(
+                f"{free!r} of {total!r} blocks are free; give 0 <= free <= total, and total above 0"
+            )
         if now is not None and not is_finite(now):
-            raise StabilityError(f"the time is {now!r}; give finite seconds, or none for the last one recorded")
+            raise StabilityError(
+                f"the time is {now!r}; give finite seconds, or none for the last one recorded"
+            )
         self._memory = (free, total)
         return self._now if now is None else now
 
     def _minimum(self, free: int, total: int, now: float, active: int | None) -> int:
-        """Blocks wanted free. In the modes that count active blocks and were not told, requests in flight hold a mean each."""
+        """Blocks wanted free.
+
+        In the modes that count active blocks and were not told, requests in flight hold a mean each.
+        """
         if self.mode == SEED:
             return int(rates.minimum_blocks(self.flow, now))
         if active is None:
@@ -150,21 +172,34 @@ class QueueingController:
         return int(blocks_to_keep_free(self.flow, now, total, active))
 
     def get_eviction_target_blocks(
-        self, free: int, total: int, requested: int = 0, now: float | None = None, *, active: int | None = None
+        self,
+        free: int,
+        total: int,
+        requested: int = 0,
+        now: float | None = None,
+        *,
+        active: int | None = None,
     ) -> int:
         """Blocks to free now; the int of `eviction_decision`."""
         return self.eviction_decision(free, total, requested, now, active=active).blocks
 
     def eviction_decision(
-        self, free: int, total: int, requested: int = 0, now: float | None = None, *, active: int | None = None
+        self,
+        free: int,
+        total: int,
+        requested: int = 0,
+        now: float | None = None,
+        *,
+        active: int | None = None,
     ) -> EvictionDecision:
         """How many blocks to free, so that the minimum stays free after the caller took `requested`, and why.
 
-        An eviction starts the interval in which no second one happens; asking for nothing does not. More than is in use is
-        never asked for. `active` blocks are held by running requests (modes reserve and paper).
+        An eviction starts the interval in which no second one happens; asking for nothing does not. More than
+        is in use is never asked for. `active` blocks are held by running requests (modes reserve and paper).
 
         Raises:
-            StabilityError: as `compute_stability_state`, or `requested` or `active` is not a number from 0 on.
+            StabilityError: as `compute_stability_state`, or `requested` or `active` is not a number from 0
+                on.
         """
         for name, value in (("requested", requested), ("active", 0 if active is None else active)):
             if not (is_finite(value) and value >= 0):
@@ -173,16 +208,22 @@ class QueueingController:
         minimum = self._minimum(free, total, now, active)
         wanted = minimum + math.ceil(requested)
         if wanted <= free:
-            return EvictionDecision(0, f"{free} blocks are free, {minimum} must stay so and {requested} are asked for")
+            return EvictionDecision(
+                0, f"{free} blocks are free, {minimum} must stay so and {requested} are asked for"
+            )
         wait_ms = self.config.min_eviction_interval_ms - 1000.0 * (now - self._evicted_at)
         if wait_ms > 1e-9:
-            return EvictionDecision(0, f"throttled: the last eviction is too recent; ask again in {wait_ms:.3f} ms", wait_ms)
+            return EvictionDecision(
+                0, f"throttled: the last eviction is too recent; ask again in {wait_ms:.3f} ms", wait_ms
+            )
         blocks = min(wanted, total) - free
         if blocks == 0:
             return EvictionDecision(0, f"all {total} blocks are free, fewer than the {wanted} wanted")
         self._evicted_at = now
         short = f", all there are: {wanted} are wanted of {total}" if wanted > total else ""
-        return EvictionDecision(blocks, f"{free} blocks are free, {minimum} must stay so and {requested} are asked for{short}")
+        return EvictionDecision(
+            blocks, f"{free} blocks are free, {minimum} must stay so and {requested} are asked for{short}"
+        )
 
     def get_recommended_quantization_bits(self, total: int | None = None, now: float | None = None) -> int:
         """Bits for the utilisation of the memory last told, or of `total` blocks; 16 while neither is known."""
@@ -198,13 +239,26 @@ class QueueingController:
         return self.compute_stability_state(min(free, total), total, now)
 
     def export_metrics(self, now: float | None = None) -> str:
-        """Seven ``queueing_*`` gauges in Prometheus' text form; NaN while the size of the memory is not known."""
+        """Seven ``queueing_*`` gauges in Prometheus' text form;
+
+        NaN while the size of the memory is not known.
+        """
         state = self._last(None, now)
         lines = []
         for name, meaning in METRICS_OF_STATE.items():
             value = math.nan if state is None else float(getattr(state, name))
             number = (
-                "NaN" if math.isnan(value) else "+Inf" if value == math.inf else "-Inf" if value == -math.inf else f"{value:.10g}"
+                "NaN"
+                if math.isnan(value)
+                else "+Inf"
+                if value == math.inf
+                else "-Inf"
+                if value == -math.inf
+                else f"{value:.10g}"
             )
-            lines += [f"# HELP queueing_{name} {meaning}", f"# TYPE queueing_{name} gauge", f"queueing_{name} {number}"]
+            lines += [
+                f"# HELP queueing_{name} {meaning}",
+                f"# TYPE queueing_{name} gauge",
+                f"queueing_{name} {number}",
+            ]
         return "\n".join(lines) + "\n"

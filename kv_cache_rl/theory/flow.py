@@ -1,12 +1,15 @@
-"""What a service has lately been asked for and has done: arrival rate, service time, blocks and footprint, in constant memory.
+"""What a service has lately been asked for and has done: arrival rate, service time, blocks and footprint, in
+constant memory.
 
-One float64 vector ``flow [FLOW_SIZE]`` holds every estimate, so that a simulator carries it among its columns, copies it with
-them, and updates it from compiled code. Times are seconds of whatever clock the caller has; none is read here.
+One float64 vector ``flow [FLOW_SIZE]`` holds every estimate, so that a simulator carries it among its
+columns, copies it with them, and updates it from compiled code. Times are seconds of whatever clock the
+caller has; none is read here.
 
     arrive    rate <- rate * exp(-dt / window) + 1 / window              (also decayed whenever it is asked)
     complete  mass <- mass * exp(-dt / window) + 1;  mean += (x - mean) / mass;  Welford's sum of squares likewise
 
-Source: Welford (1962) for mean and variance in one pass; the exponential window is the continuous-time limit of
+Source: Welford (1962) for mean and variance in one pass; the exponential window is the continuous-time limit
+of
 alpha = 1 - exp(-dt / window).
 """
 
@@ -23,13 +26,16 @@ from kv_cache_rl.theory.queueing import is_finite
 (PROMPTS_AT, PROMPTS_MASS, PROMPTS_PART, TOTALS_AT, TOTALS_MASS, TOTALS_PART) = range(14, 20)
 (LONGEST, LONGEST_BEFORE, BUCKET_AT) = range(20, 23)
 FLOW_SIZE = 23
-"""rate: weighted arrivals per second · unseen: weight of the window that lies before the first arrival · mass: weighted
-completions · squares: weighted sums of squared deviations · primed: 1 when the rates were declared · parts: the two halves of
-the mean footprint, see `mean_footprint` · longest: most tokens (prompt + output) of a request that ended in this window, and
-in the one before."""
+"""rate: weighted arrivals per second · unseen: weight of the window that lies before the first arrival ·
+mass: weighted completions · squares: weighted sums of squared deviations · primed: 1 when the rates were
+declared · parts: the two halves of the mean footprint, see `mean_footprint` · longest: most tokens (prompt +
+output) of a request that ended in this window, and in the one before."""
 
 WARM_COMPLETIONS = 10
-"""Below it the estimates are the declared ones, or the seed's: 0.1 requests/s, 1 s, one block. Primed means weigh as many."""
+"""Below it the estimates are the declared ones, or the seed's: 0.1 requests/s, 1 s, one block.
+
+Primed means weigh as many.
+"""
 COLD_RATE, COLD_SERVICE_S, COLD_BLOCKS = 0.1, 1.0, 1.0
 
 
@@ -42,13 +48,15 @@ def new_flow(
     blocks: float | None = None,
     start_s: float = 0.0,
 ) -> np.ndarray:
-    """A fresh vector ``[FLOW_SIZE]``; with declared rates it starts as if it had watched them for a long time.
+    """A fresh vector ``[FLOW_SIZE]``; with declared rates it starts as if it had watched them for a long
+    time.
 
-    `arrival_rate` per second, mean `service_s` in seconds and mean `blocks` per request are declared together or not at all;
-    the arrival rate fades as the window passes, the means weigh as much as ten completions.
+    `arrival_rate` per second, mean `service_s` in seconds and mean `blocks` per request are declared together
+    or not at all; the arrival rate fades as the window passes, the means weigh as much as ten completions.
 
     Raises:
-        StabilityError: a value is not finite and positive (a rate of 0 may be declared), or some are declared and some not.
+        StabilityError: a value is not finite and positive (a rate of 0 may be declared), or some are declared
+            and some not.
     """
     _positive("window_s", window_s)
     _positive("margin", margin)
@@ -89,7 +97,10 @@ def faded(seconds, window_s):
 
 @uncounted
 def arrive(flow, now_s):
-    """Books one arrival. The first of an unprimed flow only starts the clock: rates are gaps, and it ends none."""
+    """Books one arrival.
+
+    The first of an unprimed flow only starts the clock: rates are gaps, and it ends none.
+    """
     if flow[ARRIVALS] > 0.0 or flow[PRIMED] > 0.0:
         weight = faded(now_s - flow[ARRIVED_AT], flow[WINDOW_S])
         flow[RATE] = flow[RATE] * weight + 1.0 / flow[WINDOW_S]
@@ -131,7 +142,11 @@ def measure_prompt(flow, now_s, prompt, chunk):
 def measure_total(flow, now_s, blocks, block):
     """Books a request that ended with `blocks` of `block` tokens: on average its last block is half full."""
     tokens, spare = blocks * block, block - 1.0
-    part = tokens * (tokens + 1.0) / 2.0 - (2.0 * tokens + 1.0) * spare / 4.0 + spare * (2.0 * block - 1.0) / 12.0
+    part = (
+        tokens * (tokens + 1.0) / 2.0
+        - (2.0 * tokens + 1.0) * spare / 4.0
+        + spare * (2.0 * block - 1.0) / 12.0
+    )
     mass = flow[TOTALS_MASS] * faded(now_s - flow[TOTALS_AT], flow[WINDOW_S]) + 1.0
     flow[TOTALS_PART] += (part - flow[TOTALS_PART]) / mass
     flow[TOTALS_MASS] = mass
@@ -146,9 +161,8 @@ def measure_total(flow, now_s, blocks, block):
 def mean_footprint(flow):
     """E[g] of the stream, 0 while unknown.
 
-    With f = s + o, g = f (f + 1) / 2 - s (s + 1) / 2 + prefill(s): a part that completions tell and one that arrivals tell,
-    so that no request need be remembered from one to the other.
-    """
+    With f = s + o, g = f (f + 1) / 2 - s (s + 1) / 2 + prefill(s): a part that completions tell and one that
+    arrivals tell, so that no request need be remembered from one to the other."""
     if flow[PROMPTS_MASS] == 0.0 or flow[TOTALS_MASS] == 0.0:
         return 0.0
     return max(flow[TOTALS_PART] + flow[PROMPTS_PART], 0.0)
@@ -203,7 +217,9 @@ def blocks_in_use(flow, now_s):
 
 @uncounted
 def utilisation(flow, now_s, total_blocks):
-    """rho = arrival rate x service time / servers, a server being the memory of a mean request; above 1 it cannot last."""
+    """rho = arrival rate x service time / servers, a server being the memory of a mean request; above 1 it
+    cannot last.
+    """
     return blocks_in_use(flow, now_s) / total_blocks
 
 
@@ -215,11 +231,16 @@ def minimum_blocks(flow, now_s):
 
 @uncounted
 def blocks_to_keep_free(flow, now_s, total_blocks, active_blocks):
-    """Reserve mode: what the load will hold, with its margin, less what active requests hold already; 0 to `total_blocks`."""
+    """Reserve mode: what the load will hold, with its margin, less what active requests hold already; 0 to
+    `total_blocks`.
+    """
     return int(min(max(minimum_blocks(flow, now_s) - active_blocks, 0), total_blocks))
 
 
 @uncounted
 def bits_for(rho):
-    """Bits at which KV is stored at this utilisation: 16 below 0.70, 8 below 0.85, 4 below 0.95, else 2. Source: the seed."""
+    """Bits at which KV is stored at this utilisation: 16 below 0.70, 8 below 0.85, 4 below 0.95, else 2.
+
+    Source: the seed.
+    """
     return 16 if rho < 0.70 else 8 if rho < 0.85 else 4 if rho < 0.95 else 2

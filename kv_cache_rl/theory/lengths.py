@@ -1,4 +1,6 @@
-"""Mean lengths and footprint of a workload: exact for uniform lengths, and of samples; and the paper's three workloads."""
+"""Mean lengths and footprint of a workload: exact for uniform lengths, and of samples; and the paper's three
+workloads.
+"""
 
 from dataclasses import dataclass
 
@@ -22,18 +24,22 @@ class Lengths:
     """max(s + o)."""
 
 
-def uniform_lengths(prompt: tuple[int, int], output: tuple[int, int], chunk: int = 512, block: int = 1) -> Lengths:
+def uniform_lengths(
+    prompt: tuple[int, int], output: tuple[int, int], chunk: int = 512, block: int = 1
+) -> Lengths:
     """Exact means for prompt and output uniform over whole numbers, both ends included, and independent.
 
-    g is a sum of a part of s, the product s o, and a part of o, so that no pair need be enumerated; with blocks the product is
-    none, and every pair is.
+    g is a sum of a part of s, the product s o, and a part of o, so that no pair need be enumerated; with
+    blocks the product is none, and every pair is.
 
     >>> round(uniform_lengths((10, 1600), (10, 1600)).footprint)
     1079498
     """
     for name, (low, high) in (("prompt", prompt), ("output", output)):
         if not 0 <= low <= high:
-            raise StabilityError(f"{name} lengths run from {low} to {high}; give the smaller one, from 0 on, first")
+            raise StabilityError(
+                f"{name} lengths run from {low} to {high}; give the smaller one, from 0 on, first"
+            )
     s, o = np.arange(prompt[0], prompt[1] + 1), np.arange(output[0], output[1] + 1)
     if block == 1:
         mean = _mean(footprint(s, 0, chunk)) + _mean(s) * _mean(o) + _mean(footprint(0, o, chunk))
@@ -50,7 +56,9 @@ def sampled_lengths(prompts: ArrayLike, outputs: ArrayLike, chunk: int = 512, bl
     """
     s, o = whole("prompts", prompts, 0).ravel(), whole("outputs", outputs, 0).ravel()
     if s.size != o.size or not s.size:
-        raise StabilityError(f"{s.size} prompts and {o.size} outputs; give one of each per request, and at least one request")
+        raise StabilityError(
+            f"{s.size} prompts and {o.size} outputs; give one of each per request, and at least one request"
+        )
     return Lengths(_mean(footprint(s, o, chunk, block)), _mean(s), _mean(o), _mean(s * s), int((s + o).max()))
 
 
@@ -77,4 +85,7 @@ PUBLISHED: dict[str, Published] = {
     "long-prompt": Published((10, 2133), (10, 1066), 770_044, 3.956, 3.650),
     "long-output": Published((10, 1066), (10, 2133), 1_338_307, 2.902, 2.969),
 }
-"""A100, Llama-3-8B, chunks of 512 tokens, 131,000 tokens of KV. Source: arXiv:2605.04595; its footprints are sample means."""
+"""A100, Llama-3-8B, chunks of 512 tokens, 131,000 tokens of KV.
+
+Source: arXiv:2605.04595; its footprints are sample means.
+"""

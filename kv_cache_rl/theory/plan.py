@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_cache_rl.core.hardware import HardwareProfile
-from kv_cache_rl.theory.condition import ServiceRate, delta, gpus_needed, positive, saturated_tick_s, service_rate, verdict
+from kv_cache_rl.theory.condition import (
+    ServiceRate,
+    delta,
+    gpus_needed,
+    positive,
+    saturated_tick_s,
+    service_rate,
+    verdict,
+)
 from kv_cache_rl.theory.errors import StabilityError
 from kv_cache_rl.theory.lengths import Lengths, sampled_lengths
 from kv_cache_rl.theory.reuse import Reuse, reuse_of, service_rate_at
@@ -15,7 +23,10 @@ from kv_cache_rl.theory.reuse import Reuse, reuse_of, service_rate_at
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one reading of the traffic asks for. A service is one model on its profile's GPUs; rates are per second."""
+    """What one reading of the traffic asks for.
+
+    A service is one model on its profile's GPUs; rates are per second.
+    """
 
     rate: ServiceRate
     """Of one service."""
@@ -42,7 +53,10 @@ class Plan:
     lengths: Lengths
     delta: float
     history_share: float | None
-    """Share of all prompt tokens that an endless prefix cache would spare; None where the trace does not tell."""
+    """Share of all prompt tokens that an endless prefix cache would spare;
+
+    None where the trace does not tell.
+    """
     plain: Need
     cached: Need | None
     """As if all of it were spared: a bound, not a promise (reuse.py says when hits hold)."""
@@ -69,7 +83,9 @@ def plan(
     """
     positive("arrival_rate", arrival_rate)
     if positive("memory_tokens", memory_tokens) and gpus is not None and gpus < hardware.gpus:
-        raise StabilityError(f"{gpus} GPUs are fewer than the {hardware.gpus} that {hardware.name} takes; give at least those")
+        raise StabilityError(
+            f"{gpus} GPUs are fewer than the {hardware.gpus} that {hardware.name} takes; give at least those"
+        )
     s, o = np.asarray(prompts, dtype=np.int64), np.asarray(outputs, dtype=np.int64)
     fits = s + o <= memory_tokens
     if not fits.any():
@@ -83,7 +99,12 @@ def plan(
     service = Service(hardware, gpus, target_utilisation, arrival_rate, peak_rate, share)
     history = np.asarray(histories, dtype=np.int64)[fits] if len(histories) else None
     batch_s = saturated_tick_s(
-        hardware, memory_tokens, lengths.footprint, lengths.prompt, token_budget, mean_squared_prompt=lengths.squared_prompt
+        hardware,
+        memory_tokens,
+        lengths.footprint,
+        lengths.prompt,
+        token_budget,
+        mean_squared_prompt=lengths.squared_prompt,
     )
     plain = service_rate(memory_tokens, batch_s, lengths.footprint, token_budget, lengths.prompt)
     cached = None
@@ -138,9 +159,13 @@ class Service:
             rate=rate,
             batch_s=batch_s,
             gpus=each * gpus_needed(self.arrival_rate, rate.per_s, self.target),
-            peak_gpus=None if self.peak_rate is None else each * gpus_needed(self.peak_rate, rate.per_s, self.target),
+            peak_gpus=None
+            if self.peak_rate is None
+            else each * gpus_needed(self.peak_rate, rate.per_s, self.target),
             rho=None if services is None else self.arrival_rate / (services * rate.per_s),
-            verdict=None if services is None else verdict(self.arrival_rate / services, rate.per_s, self.delta),
+            verdict=None
+            if services is None
+            else verdict(self.arrival_rate / services, rate.per_s, self.delta),
         )
 
 

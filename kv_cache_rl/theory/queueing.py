@@ -34,18 +34,30 @@ class QueueingConfig:
     bytes_per_element: float = 2.0
     min_eviction_interval_ms: float = 100.0
     batch_seconds: float = 0.037
-    """Seconds of a representative iteration, for the paper mode. Source: arXiv:2605.04595, A100 with Llama-3-8B, implied."""
+    """Seconds of a representative iteration, for the paper mode.
+
+    Source: arXiv:2605.04595, A100 with Llama-3-8B, implied.
+    """
     chunk_tokens: int = 512
     """Prefill chunk, for the paper mode."""
 
     def __post_init__(self) -> None:
-        for name in ("window_seconds", "safety_margin", "head_dim", "num_kv_heads", "bytes_per_element", "batch_seconds"):
+        for name in (
+            "window_seconds",
+            "safety_margin",
+            "head_dim",
+            "num_kv_heads",
+            "bytes_per_element",
+            "batch_seconds",
+        ):
             finite(name, getattr(self, name), above=0.0)
         for name in ("block_size", "chunk_tokens"):
             if getattr(self, name) != int(finite(name, getattr(self, name), above=0.0)):
                 raise StabilityError(f"{name} is {getattr(self, name)}; give a whole number of tokens")
         if finite("min_eviction_interval_ms", self.min_eviction_interval_ms) < 0:
-            raise StabilityError(f"min_eviction_interval_ms is {self.min_eviction_interval_ms}; give 0 or more")
+            raise StabilityError(
+                f"min_eviction_interval_ms is {self.min_eviction_interval_ms}; give 0 or more"
+            )
 
     @property
     def block_bytes_per_layer(self) -> float:
@@ -83,7 +95,9 @@ class EvictionDecision:
 def finite(name: str, value: float, above: float = -math.inf) -> float:
     """The value. Raises StabilityError unless it is a finite number (True is none) and above `above`."""
     if not (is_finite(value) and value > above):
-        raise StabilityError(f"{name} is {value!r}; give a finite number{'' if above == -math.inf else f' above {above:g}'}")
+        raise StabilityError(
+            f"{name} is {value!r}; give a finite number{'' if above == -math.inf else f' above {above:g}'}"
+        )
     return value
 
 

@@ -1,19 +1,22 @@
-"""Prefix hits: how they raise the service rate, how the load takes the memory they live in, and where that has two answers.
+"""Prefix hits: how they raise the service rate, how the load takes the memory they live in, and where that
+has two answers.
 
-    hits p -> work per request falls -> iterations are shorter -> fewer tokens are held -> more memory is free -> hits p'
+    hits p -> work per request falls -> iterations are shorter -> fewer tokens are held -> more memory is free
+    -> hits p'
 
     held(lambda, p)   A = lambda b g(p), at most M, with b = fixed + lambda b (work(p) + kv g(p))
     found(lambda, A)  p' = 1 - exp(-T / think) where an LRU that holds idle caches for T fills what is left:
                       M - A = lambda kept ((1 - q) T + q think (1 - exp(-T / think)))
 
-Every completed request leaves a cache of `kept` tokens; with probability q its user returns, after an exponential think time,
-and takes it over (Che's approximation of LRU; nothing else takes idle caches).
+Every completed request leaves a cache of `kept` tokens; with probability q its user returns, after an
+exponential think time, and takes it over (Che's approximation of LRU; nothing else takes idle caches).
 
-A fixed point p = p' is stable where p' crosses p from above. Where memory is full nothing is found, and if that state
-is overloaded it stays: so a service that has collapsed recovers only below mu(0), although it would hold up to the fold.
+A fixed point p = p' is stable where p' crosses p from above. Where memory is full nothing is found, and if
+that state is overloaded it stays: so a service that has collapsed recovers only below mu(0), although it
+would hold up to the fold.
 
-Source: footprint and mu from condition.py; Che, Tung, Wang (2002) for T. The map and its region are this project's.
-"""
+Source: footprint and mu from condition.py; Che, Tung, Wang (2002) for T. The map and its region are this
+project's."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +34,10 @@ BISECTIONS = 60
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """A service and its workload, as the map sees them; `found` is the share of returns' history still in memory."""
+    """A service and its workload, as the map sees them;
+
+    `found` is the share of returns' history still in memory.
+    """
 
     memory_tokens: float
     fixed_s: float
@@ -61,14 +67,20 @@ class Reuse:
     def __post_init__(self) -> None:
         for name in ("memory_tokens", "fixed_s", "footprint", "footprint_found", "prompt", "kept", "think_s"):
             positive(name, getattr(self, name))
-        if not (min(self.kv_token_s, self.work_s, self.work_found_s) >= 0 and 0 <= self.history <= self.prompt):
-            raise StabilityError("seconds are 0 or more, and the history is part of the prompt; check the lengths")
+        if not (
+            min(self.kv_token_s, self.work_s, self.work_found_s) >= 0 and 0 <= self.history <= self.prompt
+        ):
+            raise StabilityError(
+                "seconds are 0 or more, and the history is part of the prompt; check the lengths"
+            )
         if not 0 <= self.returns <= 1:
-            raise StabilityError(f"returns is {self.returns}; give the share of requests whose user comes back, 0 to 1")
+            raise StabilityError(
+                f"returns is {self.returns}; give the share of requests whose user comes back, 0 to 1"
+            )
 
     def blend(self, found):
-        """Mean footprint, prefill seconds and prompt tokens to compute at this share found; linear: each return finds all or
-        nothing of its history."""
+        """Mean footprint, prefill seconds and prompt tokens to compute at this share found; linear: each
+        return finds all or nothing of its history."""
         return (
             self.footprint + found * (self.footprint_found - self.footprint),
             self.work_s + found * (self.work_found_s - self.work_s),
@@ -87,10 +99,17 @@ def reuse_of(
     chunk: int = 512,
     token_budget: float = math.inf,
 ) -> Reuse:
-    """The map's numbers from three columns of lengths (`histories`: leading tokens of the prompt that a cache could spare)."""
-    s, o, history = (whole(n, v, 0).ravel() for n, v in (("prompts", prompts), ("outputs", outputs), ("histories", histories)))
+    """The map's numbers from three columns of lengths (`histories`: leading tokens of the prompt that a cache
+    could spare).
+    """
+    s, o, history = (
+        whole(n, v, 0).ravel()
+        for n, v in (("prompts", prompts), ("outputs", outputs), ("histories", histories))
+    )
     if not (s.size == o.size == history.size > 0) or np.any(history > s):
-        raise StabilityError("prompts, outputs and histories are columns of one length, and no history exceeds its prompt")
+        raise StabilityError(
+            "prompts, outputs and histories are columns of one length, and no history exceeds its prompt"
+        )
     new = s - history
     iterations = -(-new // chunk)
     found = footprint(s, o, chunk) - footprint(s, 0, chunk) + footprint(new, 0, chunk) + history * iterations
@@ -126,7 +145,9 @@ def service_rate_at(reuse: Reuse, found: float) -> ServiceRate:
 
 
 def held_tokens(reuse: Reuse, arrival_rate: float, found: float) -> float:
-    """Tokens that running requests hold, at most the memory; all of it where the load exceeds what this state can serve."""
+    """Tokens that running requests hold, at most the memory; all of it where the load exceeds what this state
+    can serve.
+    """
     return float(_held(reuse, arrival_rate, np.asarray([found]))[0])
 
 
@@ -143,7 +164,9 @@ def _held(reuse: Reuse, arrival_rate: float, found: np.ndarray) -> np.ndarray:
 def _needed(reuse: Reuse, arrival_rate: float, found: np.ndarray) -> np.ndarray:
     """Tokens of idle caches with which this share of the history is found."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        gone = np.where(found < 1, -np.log1p(-found), np.inf) * (1 - reuse.returns) if reuse.returns < 1 else 0.0
+        gone = (
+            np.where(found < 1, -np.log1p(-found), np.inf) * (1 - reuse.returns) if reuse.returns < 1 else 0.0
+        )
     return arrival_rate * reuse.kept * reuse.think_s * (gone + reuse.returns * found)
 
 
@@ -169,7 +192,9 @@ class FixedPoint:
 
 
 def fixed_points(reuse: Reuse, arrival_rate: float) -> tuple[FixedPoint, ...]:
-    """All fixed points at this rate, the emptiest memory last; at least one, and stable and unstable ones alternate."""
+    """All fixed points at this rate, the emptiest memory last; at least one, and stable and unstable ones
+    alternate.
+    """
     positive("arrival_rate", arrival_rate)
 
     def gaps_at(found: np.ndarray) -> np.ndarray:
@@ -186,7 +211,9 @@ def fixed_points(reuse: Reuse, arrival_rate: float) -> tuple[FixedPoint, ...]:
         roots.append((_bisect(gap, float(shares[at]), float(shares[at + 1])), bool(gaps[at] > 0)))
     roots += [(1.0, True)] if gaps[-1] >= 0 else []
     memory = reuse.memory_tokens
-    return tuple(FixedPoint(root, held_tokens(reuse, arrival_rate, root) / memory, stable) for root, stable in roots)
+    return tuple(
+        FixedPoint(root, held_tokens(reuse, arrival_rate, root) / memory, stable) for root, stable in roots
+    )
 
 
 def _bisect(function, low: float, high: float) -> float:
@@ -203,7 +230,8 @@ def _bisect(function, low: float, high: float) -> float:
 
 
 def bistable_region(reuse: Reuse, points: int = 200) -> tuple[float, float] | None:
-    """Arrival rates (per second) between which two stable points exist, or None: the hysteresis loop's two ends.
+    """Arrival rates (per second) between which two stable points exist, or None: the hysteresis loop's two
+    ends.
 
     Below the first a collapsed service recovers by itself; above the second a healthy one collapses.
     """

@@ -1,8 +1,8 @@
 """Qwen-Bailian traces: one request a line, ids of 16-token blocks that name the block's content only.
 
-Equal content under different prefixes has equal ids, so counting equal ids as hits overstates them: a cached block
-is reusable only after the same blocks. `chain_ids` are the ids chained again, one per (parent chain, content).
-"""
+Equal content under different prefixes has equal ids, so counting equal ids as hits overstates them: a cached
+block is reusable only after the same blocks. `chain_ids` are the ids chained again, one per (parent chain,
+content)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from kv_cache_rl.traces.fields import Fields, json_fields
 from kv_cache_rl.traces.lines import Line, read_lines
 
 BLOCK_TOKENS = 16
-CONTENT_ID_LIMIT = 2**64 - 1  # unchained ids may be full 64-bit hashes; they are only compared, never stored in columns
+CONTENT_ID_LIMIT = (
+    2**64 - 1
+)  # unchained ids may be full 64-bit hashes; they are only compared, never stored in columns
 ROOT = -1
 
 

@@ -1,8 +1,8 @@
 """Claude Code sessions in run-length form: one session a line, 64-token block ids as runs.
 
-The published file is `cc_sessions_rle.jsonl.gz` of callanjfox/kv-cache-tester (Apache-2.0). Block ids mean something
-only inside their session; a run (first, length) stands for the ids first, first + 1, ..., first + length - 1.
-"""
+The published file is `cc_sessions_rle.jsonl.gz` of callanjfox/kv-cache-tester (Apache-2.0). Block ids mean
+something only inside their session; a run (first, length) stands for the ids first, first + 1, ..., first +
+length - 1."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def parse_sessions(lines: Iterable[Line], *, drop_duplicates: bool = False) -> I
         session = parse_session(json_fields(place, text))
         if session.id in seen:
             raise place.error(
-                f"session {shown(session.id)} already stands on line {seen[session.id]}", "give each its own id", "id"
+                f"session {shown(session.id)} already stands on line {seen[session.id]}",
+                "give each its own id",
+                "id",
             )
         seen[session.id] = place.line
         if not (drop_duplicates and session.exact_duplicate):
@@ -96,7 +98,9 @@ def parse_session(fields: Fields) -> Session:
     """The session that a line's fields describe."""
     scope = fields.text("hash_id_scope")
     if scope != "local":
-        raise fields.error("hash_id_scope", f"unknown scope {shown(scope)}", "only 'local' block ids are supported")
+        raise fields.error(
+            "hash_id_scope", f"unknown scope {shown(scope)}", "only 'local' block ids are supported"
+        )
     block_size = fields.whole("block_size", least=1, most=2**20)
     return Session(
         id=fields.text("id"),
@@ -119,10 +123,14 @@ def _entries(fields: Fields, block_size: int, nested: bool = False) -> tuple[Any
         elif kind == "subagent" and not nested:
             entry = _sub_agent(inner, block_size)
         else:
-            problem = "a sub-agent inside a sub-agent" if kind == "subagent" else f"unknown type {shown(kind)}"
+            problem = (
+                "a sub-agent inside a sub-agent" if kind == "subagent" else f"unknown type {shown(kind)}"
+            )
             raise inner.error("type", problem, "use n, s, or subagent at the top level")
         if entries and entry.t_s < entries[-1].t_s:
-            raise inner.error("t", f"{entry.t_s:g} s is before {entries[-1].t_s:g} s", "put requests in order of time")
+            raise inner.error(
+                "t", f"{entry.t_s:g} s is before {entries[-1].t_s:g} s", "put requests in order of time"
+            )
         entries.append(entry)
     if not entries:
         raise fields.error("requests", "the list is empty", "give at least one request")
@@ -161,15 +169,21 @@ def _runs(fields: Fields, blocks: int) -> tuple[Run, ...]:
     for at, item in enumerate(fields.items("h")):
         name = f"h[{at}]"
         if not isinstance(item, list) or len(item) != 2:
-            raise fields.error(name, f"expected [first id, length], got {shown(item)}", "write runs as two integers")
+            raise fields.error(
+                name, f"expected [first id, length], got {shown(item)}", "write runs as two integers"
+            )
         first = check_whole(fields, f"{name}[0]", item[0], 0, LARGEST)
         length = check_whole(fields, f"{name}[1]", item[1], 1, LARGEST)
         if first + length - 1 > LARGEST:
-            raise fields.error(name, f"the last id {first + length - 1} has more than 63 bits", "use smaller ids")
+            raise fields.error(
+                name, f"the last id {first + length - 1} has more than 63 bits", "use smaller ids"
+            )
         runs.append((first, length))
     total = sum(length for _, length in runs)
     if total != blocks:
-        raise fields.error("h", f"runs cover {total} blocks, the input has {blocks} full ones", "correct h or in")
+        raise fields.error(
+            "h", f"runs cover {total} blocks, the input has {blocks} full ones", "correct h or in"
+        )
     return tuple(runs)
 
 

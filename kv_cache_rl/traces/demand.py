@@ -1,4 +1,7 @@
-"""What a trace asks of a server: arrivals, lengths, and how much of each prompt had been sent before. Any format."""
+"""What a trace asks of a server: arrivals, lengths, and how much of each prompt had been sent before.
+
+Any format.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +40,19 @@ class Demand:
 
     @property
     def rate(self) -> float | None:
-        """Requests per second over the trace; of one session at a time where each has its own clock; None for an instant."""
+        """Requests per second over the trace; of one session at a time where each has its own clock;
+
+        None for an instant.
+        """
         if self.session_s > 0:
             return self.requests / self.session_s
         span = self.arrivals_s[-1] - self.arrivals_s[0] if self.arrivals_s else 0.0
         return (self.requests - 1) / span if span > 0 else None
 
     def peak_rate(self, window_s: float) -> float | None:
-        """Requests per second in the busiest `window_s` seconds, None where the trace is shorter or has no common clock."""
+        """Requests per second in the busiest `window_s` seconds, None where the trace is shorter or has no
+        common clock.
+        """
         if not self.arrivals_s or self.arrivals_s[-1] - self.arrivals_s[0] < window_s:
             return None
         most = start = 0
@@ -65,7 +73,9 @@ def demand_of(path: str | Path) -> Demand:
     demand = Demand(name)
     COLLECT[name](demand, read(path))
     if not demand.prompts:
-        raise place_of(path).error("no request in it got an answer", "give a trace with at least one that did")
+        raise place_of(path).error(
+            "no request in it got an answer", "give a trace with at least one that did"
+        )
     return demand
 
 
@@ -91,7 +101,9 @@ def _end(call: Request) -> float:
     return call.t_s + (call.api_s or 0.0)
 
 
-def _chained(block_tokens: int, ids: str, seconds: Callable[[Any], float]) -> Callable[[Demand, Iterable[Any]], None]:
+def _chained(
+    block_tokens: int, ids: str, seconds: Callable[[Any], float]
+) -> Callable[[Demand, Iterable[Any]], None]:
     def collect(demand: Demand, requests: Iterable[Any]) -> None:
         seen: set[int] = set()
         for request in requests:

@@ -33,7 +33,9 @@ class Fields:
         value = self.record.get(name, default)
         if value is MISSING:
             known = ", ".join(sorted(map(str, self.record))[:12]) or "none"
-            raise self.error(name, f"the field is missing (found: {known})", "restore it, or check the format")
+            raise self.error(
+                name, f"the field is missing (found: {known})", "restore it, or check the format"
+            )
         return value
 
     def whole(self, name: str, *, least: int = 0, most: int = LARGEST, default: Any = MISSING) -> Any:
@@ -49,7 +51,9 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.error(name, f"expected a number, got {shown(value)}", "write it as a JSON number")
         if not 0 <= value <= most:  # also refuses NaN
-            raise self.error(name, f"got {shown(value)}, must be from 0 to {most:g} s", "correct it, or its unit")
+            raise self.error(
+                name, f"got {shown(value)}, must be from 0 to {most:g} s", "correct it, or its unit"
+            )
         return float(value)
 
     def text(self, name: str, *, default: Any = MISSING) -> Any:
@@ -78,17 +82,23 @@ class Fields:
         values = self.items(name)
         for at, value in enumerate(values):
             if not isinstance(value, str):
-                raise self.error(f"{name}[{at}]", f"expected a string, got {shown(value)}", "write it in double quotes")
+                raise self.error(
+                    f"{name}[{at}]", f"expected a string, got {shown(value)}", "write it in double quotes"
+                )
         return tuple(values)
 
     def wholes(self, name: str, *, most: int = LARGEST) -> tuple[int, ...]:
         """A list of integers in [0, most]."""
-        return tuple(check_whole(self, f"{name}[{at}]", value, 0, most) for at, value in enumerate(self.items(name)))
+        return tuple(
+            check_whole(self, f"{name}[{at}]", value, 0, most) for at, value in enumerate(self.items(name))
+        )
 
     def inner(self, name: str, at: int, value: Any) -> Fields:
         """The record that is item `at` of the list `name`."""
         if not isinstance(value, dict):
-            raise self.error(f"{name}[{at}]", f"expected an object, got {shown(value)}", "write it as a JSON object")
+            raise self.error(
+                f"{name}[{at}]", f"expected an object, got {shown(value)}", "write it as a JSON object"
+            )
         return Fields(value, self.place, f"{self.prefix}{name}[{at}].")
 
 
@@ -98,7 +108,9 @@ def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) ->
         raise fields.error(name, f"expected an integer, got {shown(value)}", "write it as a JSON integer")
     if not least <= value <= most:
         wide = f" ({value.bit_length()} bits)" if value > LARGEST else ""
-        raise fields.error(name, f"got {shown(value)}{wide}, must be from {least} to {most}", "correct the value")
+        raise fields.error(
+            name, f"got {shown(value)}{wide}, must be from {least} to {most}", "correct the value"
+        )
     return value
 
 
@@ -112,7 +124,9 @@ def json_fields(place: Place, text: str) -> Fields:
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or "Unterminated" in error.msg
         problem = "the line is cut off" if cut else "the line is not JSON"
-        raise place.error(f"{problem} ({error.msg} at column {error.colno})", "restore or delete this line") from None
+        raise place.error(
+            f"{problem} ({error.msg} at column {error.colno})", "restore or delete this line"
+        ) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested too deep
         raise place.error(f"the line cannot be read ({error})", "restore or delete this line") from None
     if not isinstance(value, dict):

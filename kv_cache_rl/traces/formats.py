@@ -39,7 +39,9 @@ def detect_line(place: Place, text: str) -> str:
             if set(header) <= columns:
                 return name
     known = ", ".join(FORMATS)
-    raise place.error("the first line fits no known trace format", f"give one of {known} (or check its first line)")
+    raise place.error(
+        "the first line fits no known trace format", f"give one of {known} (or check its first line)"
+    )
 
 
 def read(path: str | Path) -> Iterator[Any]:

@@ -30,7 +30,9 @@ def read_lines(path: str | Path) -> Iterator[Line]:
             found = True
             yield line
     if not found:
-        raise whole.error("the file is empty", "give a trace with at least one request (was the download cut off?)")
+        raise whole.error(
+            "the file is empty", "give a trace with at least one request (was the download cut off?)"
+        )
 
 
 def _open(path: str | Path, whole: Place) -> BinaryIO:
@@ -45,7 +47,9 @@ def _open(path: str | Path, whole: Place) -> BinaryIO:
     except FileNotFoundError:
         raise whole.error("there is no such file", "check the path") from None
     except PermissionError:
-        raise whole.error("no permission to read it", f"make it readable, e.g. chmod u+r {whole.path}") from None
+        raise whole.error(
+            "no permission to read it", f"make it readable, e.g. chmod u+r {whole.path}"
+        ) from None
     except TraceError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a path that no file can have
@@ -59,15 +63,20 @@ def _raw_lines(file: BinaryIO, whole: Place) -> Iterator[tuple[int, bytes]]:
             raw = file.readline(LINE_LIMIT + 1)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             here = Place(whole.path, number + 1)
-            raise here.error(f"the gzip data is damaged or cut off ({error})", "download the file again") from None
+            raise here.error(
+                f"the gzip data is damaged or cut off ({error})", "download the file again"
+            ) from None
         except OSError as error:
-            raise whole.error(f"reading failed after line {number} ({error})", "check the disk and try again") from None
+            raise whole.error(
+                f"reading failed after line {number} ({error})", "check the disk and try again"
+            ) from None
         if not raw:
             return
         number += 1
         if len(raw) > LINE_LIMIT:
             raise Place(whole.path, number).error(
-                f"the line is longer than {LINE_LIMIT:,} bytes", "check that this is a trace with one record a line"
+                f"the line is longer than {LINE_LIMIT:,} bytes",
+                "check that this is a trace with one record a line",
             )
         yield number, raw
 

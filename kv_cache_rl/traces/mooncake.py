@@ -1,7 +1,7 @@
 """Mooncake traces (FAST'25, Apache-2.0): one request a line, ids of chained 512-token blocks.
 
-An id names a block together with everything before it, so an id has one parent and equal ids mean equal prefixes.
-"""
+An id names a block together with everything before it, so an id has one parent and equal ids mean equal
+prefixes."""
 
 from __future__ import annotations
 

@@ -3,13 +3,14 @@
 A sequence is *live* while one of its calls runs and for `live_s` seconds after.
 
 * Claude Code sessions were not recorded on one server, so they are overlaid: every session gets a start drawn
-  uniformly from a horizon, and the horizon is folded (time modulo its length), which keeps the load steady. Its
-  length is the live seconds of all sequences over `live`, so that on average `live` sequences are live at once
-  (never more than there are in the file). A session longer than the horizon appears in several laps, each a
-  sequence of its own.
-* A Mooncake or Bailian trace is one service on its own clock. Its tracks (not its requests) are dealt at random to
-  as many servers as keep `live` of them live at once on average; the first `live_s` seconds, before which nothing
-  was recorded, are not cut. `speedup` compresses the clock: users of a chat service come back after minutes.
+  uniformly from a horizon, and the horizon is folded (time modulo its length), which keeps the load steady.
+  Its length is the live seconds of all sequences over `live`, so that on average `live` sequences are live at
+  once (never more than there are in the file). A session longer than the horizon appears in several laps,
+  each a sequence of its own.
+* A Mooncake or Bailian trace is one service on its own clock. Its tracks (not its requests) are dealt at
+  random to as many servers as keep `live` of them live at once on average; the first `live_s` seconds, before
+  which nothing was recorded, are not cut. `speedup` compresses the clock: users of a chat service come back
+  after minutes.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ MOST_WINDOWS = 10**7
 class Overlay:
     """Tracks placed on one clock."""
 
-    servers: tuple[tuple[tuple[Track, float], ...], ...]  # server → its tracks and the seconds added to their times
+    servers: tuple[
+        tuple[tuple[Track, float], ...], ...
+    ]  # server → its tracks and the seconds added to their times
     windows: int  # the length of the horizon
     first: int  # the first window worth cutting
     folded: bool  # times beyond the horizon come round again; else they are not cut
 
 
-def read_overlay(path: str | Path, rng: random.Random, *, window_s: float, live: float, live_s: float, speedup: float) -> Overlay:
+def read_overlay(
+    path: str | Path, rng: random.Random, *, window_s: float, live: float, live_s: float, speedup: float
+) -> Overlay:
     """The sequences of a trace file, placed.
 
     Raises TraceError for a file that cannot be read, names no blocks, or spans more than ten million windows.
@@ -57,15 +62,23 @@ def read_overlay(path: str | Path, rng: random.Random, *, window_s: float, live:
         problem = f"a trace in {name} format names no blocks, so no sequence can be followed"
         raise place_of(path).error(problem, f"give a trace in one of these formats: {known}")
     if not tracks:
-        raise place_of(path).error("every session is an exact duplicate", "give a trace that holds the originals too")
+        raise place_of(path).error(
+            "every session is an exact duplicate", "give a trace that holds the originals too"
+        )
     span_s = max(track.turns[-1].start_s for track in tracks) if not groups else 0.0
     if max(span_s, sum(live_seconds(track, live_s) for track in tracks)) / window_s > MOST_WINDOWS:
         problem = f"it spans more than {MOST_WINDOWS:,} windows of {window_s:g} s"
         raise place_of(path).error(problem, "check the unit of its times, or cut longer windows")
-    return overlaid(groups, rng, window_s, live, live_s) if groups else dealt(tracks, rng, window_s, live, live_s)
+    return (
+        overlaid(groups, rng, window_s, live, live_s)
+        if groups
+        else dealt(tracks, rng, window_s, live, live_s)
+    )
 
 
-def overlaid(groups: list[list[Track]], rng: random.Random, window_s: float, live: float, live_s: float) -> Overlay:
+def overlaid(
+    groups: list[list[Track]], rng: random.Random, window_s: float, live: float, live_s: float
+) -> Overlay:
     """Groups of tracks (a session and its sub-agents), each at a random start on a folded horizon."""
     tracks = [track for group in groups for track in group]
     seconds = sum(live_seconds(track, live_s) for track in tracks)
@@ -79,7 +92,9 @@ def dealt(tracks: list[Track], rng: random.Random, window_s: float, live: float,
     """Tracks on the trace's own clock, dealt to so many servers that each has `live` of them live at once."""
     windows = max(1, math.floor(max(track.turns[-1].start_s for track in tracks) / window_s))
     seconds = sum(live_seconds(track, live_s) for track in tracks)
-    servers: list[list[tuple[Track, float]]] = [[] for _ in range(max(1, round(seconds / (windows * window_s) / live)))]
+    servers: list[list[tuple[Track, float]]] = [
+        [] for _ in range(max(1, round(seconds / (windows * window_s) / live)))
+    ]
     for track in tracks:
         servers[rng.randrange(len(servers))].append((track, 0.0))
     first = math.ceil(live_s / window_s)
@@ -91,7 +106,9 @@ def hastened(track: Track, speedup: float) -> Track:
     if speedup == 1.0:
         return track
     turns = [
-        replace(turn, start_s=turn.start_s / speedup, end_s=turn.start_s / speedup + (turn.end_s - turn.start_s))
+        replace(
+            turn, start_s=turn.start_s / speedup, end_s=turn.start_s / speedup + (turn.end_s - turn.start_s)
+        )
         for turn in track.turns
     ]
     return replace(track, turns=tuple(turns))

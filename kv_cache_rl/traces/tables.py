@@ -64,7 +64,9 @@ def parse_azure(lines: Iterable[Line]) -> Iterator[AzureRequest]:
     for fields in _rows(lines, AZURE_COLUMNS):
         stamp = _nanoseconds(fields, "TIMESTAMP")
         if stamp < last:
-            raise fields.error("TIMESTAMP", "the row is older than the one before it", "sort the file by TIMESTAMP")
+            raise fields.error(
+                "TIMESTAMP", "the row is older than the one before it", "sort the file by TIMESTAMP"
+            )
         last = stamp
         yield AzureRequest(stamp, _count(fields, "ContextTokens"), _count(fields, "GeneratedTokens"))
 
@@ -75,7 +77,9 @@ def parse_burstgpt(lines: Iterable[Line]) -> Iterator[BurstGPTRequest]:
     for fields in _rows(lines, BURSTGPT_COLUMNS):
         stamp = _seconds(fields, "Timestamp")
         if stamp < last:
-            raise fields.error("Timestamp", "the row is older than the one before it", "sort the file by Timestamp")
+            raise fields.error(
+                "Timestamp", "the row is older than the one before it", "sort the file by Timestamp"
+            )
         last = stamp
         elapsed = fields.text("Elapsed time", default="")
         yield BurstGPTRequest(
@@ -108,7 +112,9 @@ def _rows(lines: Iterable[Line], needed: tuple[str, ...]) -> Iterator[Fields]:
             header = cells
             missing = [name for name in needed if name not in header]
             if missing:
-                raise place.error("the column is missing from the header", f"expected {', '.join(needed)}", missing[0])
+                raise place.error(
+                    "the column is missing from the header", f"expected {', '.join(needed)}", missing[0]
+                )
             continue
         if len(cells) != len(header):
             problem = f"{len(cells)} cells under {len(header)} columns (cut off?)"

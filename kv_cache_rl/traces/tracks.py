@@ -1,9 +1,8 @@
 """A track: what one sequence of a server does over time, whatever trace format it was read from.
 
-A Claude Code session is one track and each of its sub-agents another, since each holds a KV cache of its own. In
-traces of single requests (Mooncake, Bailian) sessions are not named: a request continues the track whose chain of
-full blocks it extends, the longest one if there are several; what extends no track starts one.
-"""
+A Claude Code session is one track and each of its sub-agents another, since each holds a KV cache of its own.
+In traces of single requests (Mooncake, Bailian) sessions are not named: a request continues the track whose
+chain of full blocks it extends, the longest one if there are several; what extends no track starts one."""
 
 from __future__ import annotations
 
@@ -58,9 +57,8 @@ class Track:
 def session_tracks(session: Session) -> Iterator[Track]:
     """The session's track and those of its sub-agents, on the session's clock.
 
-    Block ids are local to a session, so sharing between sessions cannot be seen: sessions whose tool and system
-    prompts have equal lengths get the same prefix key, which is an upper bound.
-    """
+    Block ids are local to a session, so sharing between sessions cannot be seen: sessions whose tool and
+    system prompts have equal lengths get the same prefix key, which is an upper bound."""
     yield _agent_track(session.id, session, session.calls, session.block_size, 0.0, is_sub_agent=False)
     for agent in session.sub_agents:
         name = f"{session.id}/{agent.agent_id}"
@@ -68,7 +66,13 @@ def session_tracks(session: Session) -> Iterator[Track]:
 
 
 def _agent_track(
-    name: str, agent: Session | SubAgent, calls: Sequence[Request], block: int, offset_s: float, *, is_sub_agent: bool
+    name: str,
+    agent: Session | SubAgent,
+    calls: Sequence[Request],
+    block: int,
+    offset_s: float,
+    *,
+    is_sub_agent: bool,
 ) -> Track:
     turns: list[Turn] = []
     before: Request | None = None
@@ -78,7 +82,9 @@ def _agent_track(
         if before is not None:
             shared = shared_blocks(before.runs, call.runs)
             extends = shared >= before.input_tokens // block - SLACK_BLOCKS
-            kept = kept_tokens(before.input_tokens, before.output_tokens, call.input_tokens, shared * block, extends)
+            kept = kept_tokens(
+                before.input_tokens, before.output_tokens, call.input_tokens, shared * block, extends
+            )
         turns.append(
             Turn(
                 start_s=start_s,
@@ -92,7 +98,9 @@ def _agent_track(
             )
         )
         before = call
-    prefix = min(agent.tool_tokens + agent.system_tokens, min((turn.input_tokens for turn in turns), default=0))
+    prefix = min(
+        agent.tool_tokens + agent.system_tokens, min((turn.input_tokens for turn in turns), default=0)
+    )
     key = f"tools {agent.tool_tokens} + system {agent.system_tokens}" if prefix else ""
     return Track(name, is_sub_agent, key, prefix, tuple(turns))
 
@@ -100,9 +108,8 @@ def _agent_track(
 def kept_tokens(before_input: int, before_output: int, tokens: int, shared: int, extends: bool) -> int:
     """How many leading tokens of an input the previous turn left in the cache.
 
-    If the input extends the previous one, that is its input and output (its input alone where the output was not
-    carried over); if the context was cut or rewritten, the part that is still shared.
-    """
+    If the input extends the previous one, that is its input and output (its input alone where the output was
+    not carried over); if the context was cut or rewritten, the part that is still shared."""
     if not extends:
         return min(shared, tokens)
     whole = before_input + before_output
@@ -126,7 +133,9 @@ class ChainedRequest:
 
 def mooncake_tracks(requests: Iterable[MooncakeRequest], rng: random.Random) -> list[Track]:
     """The tracks of a Mooncake trace; a coarse clock is jittered inside its tick."""
-    rows = [ChainedRequest(r.timestamp_ms / 1000, r.input_length, r.output_length, r.hash_ids) for r in requests]
+    rows = [
+        ChainedRequest(r.timestamp_ms / 1000, r.input_length, r.output_length, r.hash_ids) for r in requests
+    ]
     return chain_tracks(jittered(rows, rng), MOONCAKE_BLOCK_TOKENS)
 
 
@@ -139,9 +148,11 @@ def bailian_tracks(requests: Iterable[BailianRequest], rng: random.Random) -> li
 def jittered(requests: Sequence[ChainedRequest], rng: random.Random) -> list[ChainedRequest]:
     """The requests with equal times spread over the tick they stand for, their order unchanged.
 
-    Only where the clock is coarse (median distance of distinct times at least COARSE_TICK_S); else as they are.
-    """
-    ticks = [(start_s, list(group)) for start_s, group in groupby(requests, key=lambda request: request.start_s)]
+    Only where the clock is coarse (median distance of distinct times at least COARSE_TICK_S); else as they
+    are."""
+    ticks = [
+        (start_s, list(group)) for start_s, group in groupby(requests, key=lambda request: request.start_s)
+    ]
     distances = [later - earlier for (earlier, _), (later, _) in pairwise(ticks)]
     crowded = len(requests) > len(ticks)
     if not distances or not crowded or median(distances) < COARSE_TICK_S:
@@ -178,7 +189,9 @@ def _gather(requests: Sequence[ChainedRequest], block: int) -> list[list[Chained
 
 
 def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
-    """The chain, numbered from 0 as they appear, that each path of full blocks continues: the longest open one it extends."""
+    """The chain, numbered from 0 as they appear, that each path of full blocks continues: the longest open
+    one it extends.
+    """
     chains = 0
     first_in: dict[int, int] = {}  # block id → the chain that wrote it first
     tips: dict[int, int] = {}  # last full block of a chain's last request → the chain
@@ -190,7 +203,9 @@ def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
             at = tips.pop(tip)
         for unit in full:
             first_in.setdefault(unit, at)
-        if full and first_in[full[-1]] == at:  # else only a shared prefix fills whole blocks: nobody's to continue
+        if (
+            full and first_in[full[-1]] == at
+        ):  # else only a shared prefix fills whole blocks: nobody's to continue
             tips[full[-1]] = at
         yield at
 
@@ -201,9 +216,13 @@ def _chain_track(name: str, chain: list[ChainedRequest], block: int, sharers: Co
     for request in chain:
         kept = 0
         if before is not None:
-            kept = kept_tokens(before.input_tokens, before.output_tokens, request.input_tokens, 0, extends=True)
+            kept = kept_tokens(
+                before.input_tokens, before.output_tokens, request.input_tokens, 0, extends=True
+            )
         end_s = request.start_s + call_seconds(request.output_tokens)
-        turns.append(Turn(request.start_s, end_s, request.input_tokens, kept, request.output_tokens, False, "user", ""))
+        turns.append(
+            Turn(request.start_s, end_s, request.input_tokens, kept, request.output_tokens, False, "user", "")
+        )
         before = request
     prefix = [unit for unit in _full(chain[0], block) if sharers[unit] >= PREFIX_SHARERS]
     key = f"block {prefix[-1]}" if prefix else ""

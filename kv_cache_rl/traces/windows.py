@@ -1,4 +1,5 @@
-"""Windows of half a minute cut from a trace: what a server's sequences hold at the start and what arrives after.
+"""Windows of half a minute cut from a trace: what a server's sequences hold at the start and what arrives
+after.
 
 Nothing here depends on a simulator; whoever plays a window turns seconds and tokens into its own units. Which
 sequences are together on a server is decided in `overlay`.
@@ -43,7 +44,9 @@ class WindowSession:
     context_tokens_at_start: int  # input and output so far; 0 if its first turn is in the window
     running_output_tokens: int  # that the call in progress at the start has yet to generate; 0 if none is
     running_thinking: bool
-    last_seen_s: float | None  # ≤ 0: when its last call ended, from the start; 0 if one runs, None before the first
+    last_seen_s: (
+        float | None
+    )  # ≤ 0: when its last call ended, from the start; 0 if one runs, None before the first
     is_sub_agent: bool
     last_stop: str  # of the last call that began before the window
     turns: tuple[WindowTurn, ...]  # in order of arrival
@@ -74,8 +77,8 @@ def cut_windows(
 ) -> Iterator[Window]:
     """The windows of a trace file in random order, at most `limit`; the same for the same file and arguments.
 
-    Raises TraceError for a file that cannot be read or names no blocks, ValueError for arguments out of range.
-    """
+    Raises TraceError for a file that cannot be read or names no blocks, ValueError for arguments out of
+    range."""
     for name, value in (("window_s", window_s), ("live", live), ("live_s", live_s), ("speedup", speedup)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} is {value}; give a positive number")

@@ -62,8 +62,15 @@ def test_a_dialogue_without_an_observation_says_what_to_send(messages, words):
 
 def test_the_last_observation_decides_and_the_key_tells_dialogues_apart(monkeypatch):
     monkeypatch.setitem(DECIDERS, "idle", lambda: lambda seen: [])
-    monkeypatch.setitem(DECIDERS, "first id", lambda: lambda seen: [Call("evict", seen["visible_seq_ids"][0])])
-    dialogues = [[observed("a")], [observed("b")], [observed("a"), observed("b")], [observed("b"), observed("b")]]
+    monkeypatch.setitem(
+        DECIDERS, "first id", lambda: lambda seen: [Call("evict", seen["visible_seq_ids"][0])]
+    )
+    dialogues = [
+        [observed("a")],
+        [observed("b")],
+        [observed("a"), observed("b")],
+        [observed("b"), observed("b")],
+    ]
     answers = [answer("first id", dialogue) for dialogue in dialogues]
     assert [calls for _, calls in answers] == [(Call("evict", name),) for name in "abbb"]
     assert len({key for key, _ in answers} | {answer("idle", dialogues[0])[0]}) == 5

@@ -43,7 +43,9 @@ def advance(episode: Episode, messages: list[dict], message) -> None:
 
 
 @pytest.mark.parametrize("policy", DECIDERS)
-def test_a_policy_behind_the_endpoint_plays_the_episode_it_plays_on_the_simulator(base_url, scenarios, policy):
+def test_a_policy_behind_the_endpoint_plays_the_episode_it_plays_on_the_simulator(
+    base_url, scenarios, policy
+):
     episode = Episode(scenarios[2])
     messages = opening(episode)
     with client(base_url) as chat:
@@ -73,7 +75,9 @@ def test_many_episodes_at_once_do_not_disturb_each_other(base_url, scenarios):
 
 
 def collected(stream) -> tuple[str | None, list[tuple[str, str, str]], str | None, list]:
-    """Content, calls (id, name, arguments), finish reason and usages of a stream, put together as a client does."""
+    """Content, calls (id, name, arguments), finish reason and usages of a stream, put together as a client
+    does.
+    """
     content, calls, reason, usages = None, {}, None, []
     for chunk in stream:
         if chunk.usage is not None:
@@ -95,11 +99,15 @@ def test_a_streamed_reply_adds_up_to_the_whole_reply(base_url, scenarios, policy
     with client(base_url) as chat:
         whole = chat.chat.completions.create(model=policy, messages=messages, tools=TOOLS)
         options = {"include_usage": True}
-        stream = chat.chat.completions.create(model=policy, messages=messages, tools=TOOLS, stream=True, stream_options=options)
+        stream = chat.chat.completions.create(
+            model=policy, messages=messages, tools=TOOLS, stream=True, stream_options=options
+        )
         content, calls, reason, usages = collected(stream)
     message = whole.choices[0].message
     assert content == message.content
-    assert calls == [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []]
+    assert calls == [
+        (call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []
+    ]
     assert reason == whole.choices[0].finish_reason == ("tool_calls" if calls else "stop")
     assert [usage.completion_tokens for usage in usages] == [whole.usage.completion_tokens]
 
@@ -133,17 +141,26 @@ def test_models_are_the_deciders(base_url):
 
 
 def test_tools_under_a_prefix_are_called_by_their_offered_names(base_url, scenarios):
-    tools = [{"type": "function", "function": {**tool["function"], "name": f"kv_{tool['function']['name']}"}} for tool in TOOLS]
+    tools = [
+        {"type": "function", "function": {**tool["function"], "name": f"kv_{tool['function']['name']}"}}
+        for tool in TOOLS
+    ]
     with client(base_url) as chat:
-        reply = chat.chat.completions.create(model="evict_all", messages=opening(Episode(scenarios[0])), tools=tools)
+        reply = chat.chat.completions.create(
+            model="evict_all", messages=opening(Episode(scenarios[0])), tools=tools
+        )
     assert {call.function.name for call in reply.choices[0].message.tool_calls} == {"kv_evict"}
 
 
 def test_a_client_that_wants_one_call_or_none_gets_one_or_none(base_url, scenarios):
     messages = opening(Episode(scenarios[0]))
     with client(base_url) as chat:
-        one = chat.chat.completions.create(model="evict_all", messages=messages, tools=TOOLS, parallel_tool_calls=False)
-        none = chat.chat.completions.create(model="evict_all", messages=messages, tools=TOOLS, tool_choice="none")
+        one = chat.chat.completions.create(
+            model="evict_all", messages=messages, tools=TOOLS, parallel_tool_calls=False
+        )
+        none = chat.chat.completions.create(
+            model="evict_all", messages=messages, tools=TOOLS, tool_choice="none"
+        )
     assert len(one.choices[0].message.tool_calls) == 1
     assert none.choices[0].message.tool_calls is None
     assert none.choices[0].message.content
@@ -161,7 +178,11 @@ BAD_REQUESTS = {
     "no messages": ({**ASKED, "messages": []}, 400, "messages is missing or empty"),
     "messages of a wrong type": ({**ASKED, "messages": "hi"}, 400, "messages is missing or empty"),
     "a message of a wrong type": ({**ASKED, "messages": ["hi"]}, 400, "messages[0] is str"),
-    "no observation": ({**ASKED, "messages": [{"role": "user", "content": "hi"}]}, 400, "holds an observation"),
+    "no observation": (
+        {**ASKED, "messages": [{"role": "user", "content": "hi"}]},
+        400,
+        "holds an observation",
+    ),
     "a megabyte of text": (
         {**ASKED, "messages": [{"role": "user", "content": "x" * 2**20}]},
         400,
@@ -171,7 +192,11 @@ BAD_REQUESTS = {
     "no tools": ({**ASKED, "tools": []}, 400, "'evict' is not among the tools"),
     "null for tools": ({**ASKED, "tools": None}, 400, "'evict' is not among the tools"),
     "tools of a wrong type": ({**ASKED, "tools": {"a": 1}}, 400, "tools is not a list"),
-    "tools without functions": ({**ASKED, "tools": [{"type": "function"}, 7]}, 400, "'evict' is not among the tools"),
+    "tools without functions": (
+        {**ASKED, "tools": [{"type": "function"}, 7]},
+        400,
+        "'evict' is not among the tools",
+    ),
     "a verb twice": ({**ASKED, "tools": [*TOOLS, TOOLS[0]]}, 400, "'evict' fits 2 of the tools"),
     "two answers": ({**ASKED, "n": 2}, 400, "ask for n = 1"),
     "surrogates": (b'{"model": "\\ud800", "messages": [1], "tools": []}', 404, "there is no model"),
@@ -209,13 +234,21 @@ def test_no_more_of_a_body_is_read_than_the_limit_allows(monkeypatch, length):
         sent.append(message)
 
     headers = [(b"content-length", length.encode())] if length else []
-    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": headers}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "query_string": b"",
+        "headers": headers,
+    }
     asyncio.run(create_app("keep")(scope, receive, send))
     assert sent[0]["status"] == 413
     assert asked == (0 if length else 4)
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("GET", "/chat/completions", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nothing", 404), ("GET", "/chat/completions", 405)]
+)
 def test_an_unknown_page_or_method_names_the_known_ones(base_url, method, path, status):
     reply = httpx.request(method, base_url + path)
     assert reply.status_code == status

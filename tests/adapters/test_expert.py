@@ -12,7 +12,10 @@ from kv_cache_rl.sim.eviction import DECIDERS, SYSTEM_PROMPT, TOOLS, Call, Episo
 def log_of(messages: list[dict]) -> list:
     """The action log read back from the assistant messages."""
     said = [message["tool_calls"] for message in messages if message["role"] == "assistant"]
-    return [[parse_call(c["function"]["name"], c["function"]["arguments"]).to_log() for c in calls] for calls in said]
+    return [
+        [parse_call(c["function"]["name"], c["function"]["arguments"]).to_log() for c in calls]
+        for calls in said
+    ]
 
 
 def test_the_oracles_dialogue_earns_the_oracles_return(scenarios):
@@ -38,7 +41,9 @@ def test_a_dialogue_holds_the_observations_that_the_policy_saw(scenarios, policy
 
 def test_every_tool_message_answers_a_call_and_the_last_word_is_the_experts(scenarios):
     messages = expert_dialogue(scenarios[2], scenarios[2].best_log)
-    asked = [call["id"] for message in messages if message["role"] == "assistant" for call in message["tool_calls"]]
+    asked = [
+        call["id"] for message in messages if message["role"] == "assistant" for call in message["tool_calls"]
+    ]
     answered = [message["tool_call_id"] for message in messages if message["role"] == "tool"]
     assert answered == asked[: len(answered)]
     assert len(set(asked)) == len(asked)

@@ -69,7 +69,9 @@ def test_python_and_the_compiled_loop_play_the_same_episode(name):
         assert all(np.array_equal(a, b) for a, b in zip(env.state.columns, end.columns, strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name, one in HEURISTICS.items() if not one.rich and not one.remembers])
+@pytest.mark.parametrize(
+    "name", [name for name, one in HEURISTICS.items() if not one.rich and not one.remembers]
+)
 @given(seen=VIEWS, allowed=MASKS)
 def test_whoever_does_not_need_the_rich_view_decides_the_same_without_it(name, seen, allowed):
     assert act(name, seen, allowed) == act(name, seen[:20], allowed)
@@ -92,22 +94,31 @@ def test_lru_is_the_rule_in_plain_words(seen, allowed):
 
 
 def test_size_weighted_takes_the_largest_where_lru_takes_the_oldest():
-    seen = view(vip_queue_pressure=0.1, free_age_max=0.9, vip_age_max=0.1, free_size_max=0.1, vip_size_max=0.4)
+    seen = view(
+        vip_queue_pressure=0.1, free_age_max=0.9, vip_age_max=0.1, free_size_max=0.1, vip_size_max=0.4
+    )
     assert act("lru", seen, mask(0, 1, 2, 3)) == 2
     assert act("size_weighted", seen, mask(0, 1, 2, 3)) == 1
 
 
 def test_fifo_lets_nobody_overtake_the_longest_waiting():
-    seen = view(free_queue_pressure=0.1, vip_queue_pressure=0.1, free_max_wait_time_pct=0.6, vip_max_wait_time_pct=0.2)
+    seen = view(
+        free_queue_pressure=0.1, vip_queue_pressure=0.1, free_max_wait_time_pct=0.6, vip_max_wait_time_pct=0.2
+    )
     assert act("fifo", seen, mask(8, 9)) == 8
     assert act("fifo", seen, mask(9)) == 17
     assert act("fifo", seen, mask(3, 9)) == 3
     assert act("lru", seen, mask(3, 9)) == 9
 
 
-@pytest.mark.parametrize(("name", "mark"), [("watermark_80", 0.8), ("watermark_90", 0.9), ("watermark_95", 0.95)])
+@pytest.mark.parametrize(
+    ("name", "mark"), [("watermark_80", 0.8), ("watermark_90", 0.9), ("watermark_95", 0.95)]
+)
 def test_above_its_watermark_nobody_comes_in_and_the_oldest_cache_goes(name, mark):
-    below, above = view(gpu_utilization_pct=mark - 0.01), view(gpu_utilization_pct=mark + 0.01, vip_age_max=0.1)
+    below, above = (
+        view(gpu_utilization_pct=mark - 0.01),
+        view(gpu_utilization_pct=mark + 0.01, vip_age_max=0.1),
+    )
     assert act(name, below, mask(2, 3, 8)) == 8
     assert act(name, above, mask(2, 3, 8)) == 3
     assert act(name, above, mask(8)) == 17
@@ -132,7 +143,9 @@ def test_stability_collects_garbage_when_the_cpu_is_nearly_full():
 
 
 def test_stability_needs_the_rich_view_and_says_so():
-    with pytest.raises(ServingError, match=r"stability needs an observation of 24 numbers, got 20; .* observation='rich'"):
+    with pytest.raises(
+        ServingError, match=r"stability needs an observation of 24 numbers, got 20; .* observation='rich'"
+    ):
         act("stability", np.zeros(20, np.float32), mask(8))
 
 
@@ -161,7 +174,10 @@ def test_canaries_are_agents_and_the_heuristics_say_the_same():
 
 
 def test_admit_once_admits_one_and_reject_all_none():
-    admitted = {name: int((episode(task("easy", ticks=200), 3, name).columns.rows[:, 12] >= 0).sum()) for name in HEURISTICS}
+    admitted = {
+        name: int((episode(task("easy", ticks=200), 3, name).columns.rows[:, 12] >= 0).sum())
+        for name in HEURISTICS
+    }
     assert admitted["admit_once"] == 1
     assert admitted["reject_all"] == admitted["do_nothing"] == 0
     assert admitted["lru"] > 10

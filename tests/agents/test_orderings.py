@@ -1,4 +1,5 @@
-"""Who beats whom: what a sound score has to say (specification section 7). Full length, 20 held-out seeds, 95 % intervals.
+"""Who beats whom: what a sound score has to say (specification section 7). Full length, 20 held-out seeds, 95
+% intervals.
 
 `kv-cache-rl serving evaluate --agents all --seeds 20` is the same with the oracle at its full width.
 """
@@ -46,7 +47,9 @@ def lead(ours, theirs, task_name):
 def planned(task_name, seed, segments):
     """Score of a narrow oracle: few segments, so that full episodes are affordable here."""
     table = agent(LEARNED)
-    return solve(task(task_name), seed, segments, workers=1, learned={LEARNED: (table.which, table.start)}).report.score
+    return solve(
+        task(task_name), seed, segments, workers=1, learned={LEARNED: (table.which, table.start)}
+    ).report.score
 
 
 @pytest.mark.parametrize("task_name", TASKS)
@@ -70,7 +73,9 @@ def test_the_learned_table_beats_lru_with_an_interval_clear_of_nothing(task_name
 
 
 @pytest.mark.parametrize("task_name", ["medium", "hard"])
-def test_the_oracle_beats_the_best_of_all_others_with_an_interval_clear_of_nothing_and_leaves_headroom(task_name):
+def test_the_oracle_beats_the_best_of_all_others_with_an_interval_clear_of_nothing_and_leaves_headroom(
+    task_name,
+):
     found = [planned(task_name, seed, segments=3) for seed in HELD_OUT]
     for rival in (best_heuristic(task_name), LEARNED):
         gains = [ours - score(rival, task_name, seed) for ours, seed in zip(found, HELD_OUT, strict=True)]
@@ -87,7 +92,9 @@ def test_the_oracle_is_above_nobody_but_below_nobody_where_the_load_is_easy():
 
 def test_hard_leaves_agents_headroom_below_the_bound_where_easy_leaves_next_to_none():
     gap = {
-        name: mean_interval([1 - max(score(who, name, seed) for who in (best_heuristic(name), LEARNED)) for seed in HELD_OUT])
+        name: mean_interval(
+            [1 - max(score(who, name, seed) for who in (best_heuristic(name), LEARNED)) for seed in HELD_OUT]
+        )
         for name in ("easy", "hard")
     }
     assert gap["hard"].low > 0.03

@@ -58,7 +58,10 @@ def test_the_same_plan_makes_the_same_table_and_another_seed_another():
     (one, curve), (other, _) = train(TINY), train(TINY)
     assert one.tobytes() == other.tobytes()
     assert [point["episode"] for point in curve] == [2, 4]
-    assert train(Training(tasks=("easy",), episodes=4, look_every=2, select=1, seed=1))[0].tobytes() != one.tobytes()
+    assert (
+        train(Training(tasks=("easy",), episodes=4, look_every=2, select=1, seed=1))[0].tobytes()
+        != one.tobytes()
+    )
 
 
 def test_the_shipped_table_says_how_it_was_made():
@@ -69,7 +72,9 @@ def test_the_shipped_table_says_how_it_was_made():
     assert record["seeds"] == seeds_of(Training(**plan | {"tasks": tuple(plan["tasks"])}))
     assert record["seeds"] == {"train": [10_000, 10_159], "select": [20_000, 20_007]}
     best = max(np.mean(list(point["select"].values())) for point in record["curve"])
-    assert best > np.mean(list(record["curve"][0]["select"].values())), "nothing was learned after the first look"
+    assert best > np.mean(list(record["curve"][0]["select"].values())), (
+        "nothing was learned after the first look"
+    )
 
 
 @pytest.mark.parametrize("library", ["torch", "gymnasium", "stable_baselines3"])
@@ -78,12 +83,15 @@ def test_it_plays_without(library):
         f"import sys; sys.modules[{library!r}] = None; import numpy as np; from kv_cache_rl.agents import agent;"
         "mask = np.zeros(18, np.int8); mask[[8, 17]] = 1; print(agent('qlearning').act(np.zeros(24, np.float32), mask))"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert said in ("8", "17")
 
 
 @pytest.mark.parametrize(
-    ("plan", "ends"), [((160, 3), [10_480, 10_639]), ((7_000, 1), [17_000, 13_999]), ((12_000, 0), [10_000, 19_999])]
+    ("plan", "ends"),
+    [((160, 3), [10_480, 10_639]), ((7_000, 1), [17_000, 13_999]), ((12_000, 0), [10_000, 19_999])],
 )
 def test_a_record_names_the_seeds_that_were_learned_from(plan, ends):
     training = Training(episodes=plan[0], seed=plan[1])

@@ -1,4 +1,6 @@
-"""The command line in this process, and a stand-in for the environment package that plays through the real endpoint."""
+"""The command line in this process, and a stand-in for the environment package that plays through the real
+endpoint.
+"""
 
 import json
 import sys
@@ -52,15 +54,22 @@ def kv(tmp_path, monkeypatch):
 
 
 class FakeEnvironment:
-    """Plays the evaluation's seam one episode after the other; `trouble` maps (model, number) to what happens there."""
+    """Plays the evaluation's seam one episode after the other;
+
+    `trouble` maps (model, number) to what happens there.
+    """
 
     def __init__(self) -> None:
         self.trouble: dict[tuple[str, int], str | BaseException] = {}
         self.asked: list[dict] = []
         self.played: list[tuple[str, str]] = []
 
-    def evaluate(self, *, model, base_url, api_key_var, output_dir, resume, on_rollout=None, quiet=True, **arguments):
-        self.asked.append({"model": model, "base_url": base_url, "api_key_var": api_key_var, "resume": resume, **arguments})
+    def evaluate(
+        self, *, model, base_url, api_key_var, output_dir, resume, on_rollout=None, quiet=True, **arguments
+    ):
+        self.asked.append(
+            {"model": model, "base_url": base_url, "api_key_var": api_key_var, "resume": resume, **arguments}
+        )
         source = {key: arguments[key] for key in ("difficulty", "num_examples", "seed")}
         if arguments["trace"]:
             scenarios = scenarios_from_trace(Path(arguments["trace"]), **source)
@@ -77,7 +86,11 @@ class FakeEnvironment:
                 trouble = self.trouble.get((model, number))
                 if isinstance(trouble, BaseException):
                     raise trouble
-                row = self.play(scenario, model, base_url) if trouble is None else self.lost(scenario, model, trouble)
+                row = (
+                    self.play(scenario, model, base_url)
+                    if trouble is None
+                    else self.lost(scenario, model, trouble)
+                )
                 if trouble is None:
                     with saved.open("a") as lines:
                         lines.write(json.dumps(row) + "\n")
@@ -88,20 +101,30 @@ class FakeEnvironment:
 
     def lost(self, scenario, model, trouble) -> dict:
         row = dict.fromkeys(("reward", "normalized", "rewards", "metrics"))
-        row |= {"scenario_id": scenario.id, "difficulty": scenario.difficulty, "split": scenario.split, "model": model}
+        row |= {
+            "scenario_id": scenario.id,
+            "difficulty": scenario.difficulty,
+            "split": scenario.split,
+            "model": model,
+        }
         return row | {"error": trouble, "log": []}
 
     def play(self, scenario, model, base_url) -> dict:
         self.played.append((model, scenario.id))
         episode, read, wrote = Episode(scenario), 0, 0
-        messages: list = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": episode.prompt()}]
+        messages: list = [
+            {"role": "system", "content": SYSTEM_PROMPT},
+            {"role": "user", "content": episode.prompt()},
+        ]
         with openai.OpenAI(base_url=base_url, api_key="any", max_retries=0) as chat:
             while not episode.done:
                 reply = chat.chat.completions.create(model=model, messages=messages, tools=TOOLS)
                 message, calls = reply.choices[0].message, reply.choices[0].message.tool_calls or []
                 read, wrote = read + reply.usage.prompt_tokens, wrote + reply.usage.completion_tokens
                 messages.append(message.model_dump(exclude_none=True))
-                texts = episode.step([parse_call(call.function.name, call.function.arguments) for call in calls])
+                texts = episode.step(
+                    [parse_call(call.function.name, call.function.arguments) for call in calls]
+                )
                 prompt = None if episode.done else episode.prompt()
                 for call, content in zip(calls, tool_messages(texts, prompt), strict=True):
                     messages.append({"role": "tool", "tool_call_id": call.id, "content": content})

@@ -25,7 +25,17 @@ def command_of(path: tuple[str, ...]):
 
 
 def test_the_commands_are_those_that_were_promised():
-    expected = ["eval", "baselines", "report", "replay", "oracle", "landscape", "export-sft", "serve-policy", "bench"]
+    expected = [
+        "eval",
+        "baselines",
+        "report",
+        "replay",
+        "oracle",
+        "landscape",
+        "export-sft",
+        "serve-policy",
+        "bench",
+    ]
     assert {path[0] for path in COMMANDS if len(path) == 1} == set(expected)
     assert set(GROUPS["scenarios"].commands) == {"generate", "verify", "from-trace", "show"}
     hierarchy = {"replay", "sweep", "ablation", "heldout", "mrc", "reproduce", "plot", "bench", "workload"}
@@ -73,7 +83,10 @@ def test_help_comes_without_loading_anything_heavy():
     ("arguments", "words"),
     [
         (["eval", "--policy", "lruu"], "there is no policy 'lruu'; did you mean lru? choose one of keep"),
-        (["eval", "--model", "gpt", "--base-url", "nonsense"], "give something like http://127.0.0.1:8000/v1"),
+        (
+            ["eval", "--model", "gpt", "--base-url", "nonsense"],
+            "give something like http://127.0.0.1:8000/v1",
+        ),
         (["eval", "--base-url", "http://127.0.0.1:1/v1"], "name the model"),
         (
             ["eval", "--model", "gpt", "--base-url", "https://example.org/v1", "--api-key-var", "NO_KEY"],
@@ -97,7 +110,10 @@ def test_help_comes_without_loading_anything_heavy():
         (["oracle", "--difficulty", "brutal"], "brutal"),
         (["export-sft", "--out", "x.parquet", "--policy", "me"], "there is no expert 'me'"),
         (["export-sft", "--out", "."], ". is a folder"),
-        (["export-sft", "--out", "x.parquet", "--split", "eval", "--min-normalized", "2", "-n", "1"], "lower it"),
+        (
+            ["export-sft", "--out", "x.parquet", "--split", "eval", "--min-normalized", "2", "-n", "1"],
+            "lower it",
+        ),
         (["scenarios", "verify", "nothing.jsonl"], "nothing.jsonl"),
         (["scenarios", "show", "seven"], "'seven' is not a scenario"),
         (["scenarios", "from-trace", "nothing.gz", "--out", "x.jsonl"], "nothing.gz"),
@@ -108,8 +124,14 @@ def test_help_comes_without_loading_anything_heavy():
         (["hierarchy", "replay", "workload:rag", "--capacity", "9"], "there is no workload 'rag'"),
         (["hierarchy", "replay", "workload:rag_burst", "-p", "lruu", "--capacity", "9"], "did you mean lru?"),
         (["hierarchy", "replay", "workload:rag_burst"], "give either --capacity BLOCKS"),
-        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--tiers", "gpu=9"], "give either --capacity BLOCKS"),
-        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "0"], "the capacity is 0 blocks; give at least 1"),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--tiers", "gpu=9"],
+            "give either --capacity BLOCKS",
+        ),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "0"],
+            "the capacity is 0 blocks; give at least 1",
+        ),
         (["hierarchy", "replay", "workload:rag_burst", "--capacity", "many"], "'many' is no capacity"),
         (
             ["hierarchy", "replay", "workload:zipf", "--capacity", "1GB"],
@@ -119,11 +141,23 @@ def test_help_comes_without_loading_anything_heavy():
             ["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=60KB,disk=9MB"],
             "there is no tier 'disk'; use some",
         ),
-        (["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu"], "write each tier once as NAME=CAPACITY"),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu"],
+            "write each tier once as NAME=CAPACITY",
+        ),
         (["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=1KB"], "enlarge the tier"),
-        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--model", "gpt"], "unknown model 'gpt'"),
-        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--footprint", "fp17"], "unknown footprint"),
-        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--squeeze", "int4"], "give a model"),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--model", "gpt"],
+            "unknown model 'gpt'",
+        ),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--footprint", "fp17"],
+            "unknown footprint",
+        ),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--squeeze", "int4"],
+            "give a model",
+        ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--selection", "all"],
             "--selection is for trace",
@@ -134,14 +168,23 @@ def test_help_comes_without_loading_anything_heavy():
         (["hierarchy", "sweep", "nothing.toml"], "nothing.toml: there is no such file"),
         (["hierarchy", "sweep", "--ray", "127.0.0.1:1"], "ay "),
         (["hierarchy", "ablation", "--semantics", "mine"], "there is no semantics 'mine'"),
-        (["hierarchy", "reproduce", "--golden", "nothing.json"], "give the path of default_sweep_metrics.json"),
+        (
+            ["hierarchy", "reproduce", "--golden", "nothing.json"],
+            "give the path of default_sweep_metrics.json",
+        ),
         (["hierarchy", "plot", "nothing"], "nothing is no finished sweep"),
         (["hierarchy", "bench", "--part", "lruu"], "did you mean lru?"),
         (["hierarchy", "bench", "--claude-code", "nothing.gz"], "nothing.gz: there is no such file"),
         (["hierarchy", "workload", "rag", "--out", "x.jsonl"], "there is no workload 'rag'"),
         (["hierarchy", "workload", "rag_burst", "--out", "."], ". is a folder"),
-        (["hierarchy", "workload", "rag_burst", "--set", "depth=3", "--out", "x.jsonl"], "cannot be made with"),
-        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--calibration", "lab"], "no calibration 'lab'"),
+        (
+            ["hierarchy", "workload", "rag_burst", "--set", "depth=3", "--out", "x.jsonl"],
+            "cannot be made with",
+        ),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--calibration", "lab"],
+            "no calibration 'lab'",
+        ),
         (["paged", "demo", "--model", "nothing"], "nothing"),
         (["paged", "bench", "--part", "memori"], "did you mean memory?"),
         (["paged", "bench", "--model", "nothing"], "nothing"),

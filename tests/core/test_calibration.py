@@ -23,7 +23,10 @@ from kv_cache_rl.core.precision import LADDER, PRECISIONS
 MINE = Calibration(
     "mine",
     "by hand",
-    {"fp16": Scheme(1.0, 0.0), "int8": Scheme(0.53, 1e-6, encode_s_per_byte=1e-9, decode_s_per_byte=5e-10, delta_nll=-1e-5)},
+    {
+        "fp16": Scheme(1.0, 0.0),
+        "int8": Scheme(0.53, 1e-6, encode_s_per_byte=1e-9, decode_s_per_byte=5e-10, delta_nll=-1e-5),
+    },
     LINKS["sata"],
     HARDWARE["a100-llama-3.1-8b"],
     replace(MODELS["llama-2-7b"], name="mine"),
@@ -56,9 +59,15 @@ def test_the_measured_profile_is_the_committed_measurement_to_four_digits():
     assert found.name == MEASURED_CPU.name and found.model.name == MEASURED_CPU.model.name
     assert set(found.schemes) == set(MEASURED_CPU.schemes)
     pairs = [(found.schemes[name], scheme) for name, scheme in MEASURED_CPU.schemes.items()]
-    for measured, stated in (*pairs, (found.link, MEASURED_CPU.link), (found.hardware, MEASURED_CPU.hardware)):
+    for measured, stated in (
+        *pairs,
+        (found.link, MEASURED_CPU.link),
+        (found.hardware, MEASURED_CPU.hardware),
+    ):
         for name, value in asdict(measured).items():
-            assert getattr(stated, name) == (pytest.approx(value, rel=6e-4) if isinstance(value, float) else value)
+            assert getattr(stated, name) == (
+                pytest.approx(value, rel=6e-4) if isinstance(value, float) else value
+            )
 
 
 def test_what_is_written_is_read_back():
@@ -124,7 +133,11 @@ def test_an_unknown_name_or_scheme_lists_the_known_ones():
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
-        ("schemes.int8.multiplier", None, "f.schemes.int8: multiplier is None, expected a number of 0 or more"),
+        (
+            "schemes.int8.multiplier",
+            None,
+            "f.schemes.int8: multiplier is None, expected a number of 0 or more",
+        ),
         ("schemes.int8.multiplier", 10**400, "expected a number of 0 or more"),
         ("schemes.int8.decode_s_per_byte", None, "decode_s_per_byte is None"),
         ("schemes.fp16.multiplier", 0.5, "f.schemes.fp16: multiplier must be 1"),

@@ -54,8 +54,12 @@ PoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30
 TestPool = PoolMachine.TestCase
 
 
-@pytest.mark.parametrize(("used", "held"), [([5, 0], [4, 0]), ([5, 0], [5, 1]), ([0, 0], [1, 0]), ([-1, 0], [-1, 0])])
+@pytest.mark.parametrize(
+    ("used", "held"), [([5, 0], [4, 0]), ([5, 0], [5, 1]), ([0, 0], [1, 0]), ([-1, 0], [-1, 0])]
+)
 def test_books_that_do_not_balance_raise_with_both_numbers(used, held):
     ledger = np.array([[10, used[0]], [10, used[1]]])
-    with pytest.raises(pool.LedgerError, match=r"tier [01]: the ledger books -?\d+ units in use, its holders hold -?\d+"):
+    with pytest.raises(
+        pool.LedgerError, match=r"tier [01]: the ledger books -?\d+ units in use, its holders hold -?\d+"
+    ):
         pool.check(ledger, np.array(held))

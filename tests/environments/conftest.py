@@ -14,7 +14,9 @@ sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(PACKAGE))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")]))
 
-pytest.importorskip("verifiers", reason="verifiers is not installed; `pip install -e environments/kv_cache_eviction`")
+pytest.importorskip(
+    "verifiers", reason="verifiers is not installed; `pip install -e environments/kv_cache_eviction`"
+)
 
 import verifiers.v1 as vf  # noqa: E402
 from scripted_model import serving  # noqa: E402
@@ -28,7 +30,9 @@ def environment(harness: dict | None = None, agent: dict | None = None, **taskse
     return vf.load_environment(vf.resolve_env_config(config))
 
 
-def episodes(env: vf.Env, base_url: str, tasks: list[vf.Task] | None = None, model: str = "scripted") -> list[vf.Episode]:
+def episodes(
+    env: vf.Env, base_url: str, tasks: list[vf.Task] | None = None, model: str = "scripted"
+) -> list[vf.Episode]:
     """Plays every task of the env once, all of them at the same time."""
     client = vf.EvalClientConfig(base_url=base_url, api_key_var="NO_KEY_NEEDED")
     context = vf.ModelContext(model=model, client=client, sampling=vf.Sampling())
@@ -36,7 +40,9 @@ def episodes(env: vf.Env, base_url: str, tasks: list[vf.Task] | None = None, mod
     async def run() -> list[vf.Episode]:
         chosen = list(env.taskset) if tasks is None else tasks
         async with env.serving():
-            return await asyncio.gather(*(env.run_slot(slot, context) for task in chosen for slot in env.slots(task)))
+            return await asyncio.gather(
+                *(env.run_slot(slot, context) for task in chosen for slot in env.slots(task))
+            )
 
     return asyncio.run(run())
 
@@ -56,11 +62,13 @@ def play():
 
 @pytest.fixture
 def null_harness(tmp_path, monkeypatch) -> dict:
-    """The `null` harness of verifiers, whose program runs with this interpreter: a stand-in for `uv` says so, since the
-    real one would fetch from a package index what is installed here already."""
+    """The `null` harness of verifiers, whose program runs with this interpreter: a stand-in for `uv` says so,
+    since the real one would fetch from a package index what is installed here already."""
     uv = tmp_path / "bin" / "uv"
     uv.parent.mkdir()
-    uv.write_text(f'#!/bin/sh\ncase "$*" in *--help*) echo --script;; "python find"*) echo {sys.executable};; esac\n')
+    uv.write_text(
+        f'#!/bin/sh\ncase "$*" in *--help*) echo --script;; "python find"*) echo {sys.executable};; esac\n'
+    )
     uv.chmod(uv.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{uv.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(SubprocessRuntime, "_interpreters", {})

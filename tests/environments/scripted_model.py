@@ -1,4 +1,6 @@
-"""A chat server whose model follows a script: what it says depends on how many replies the dialogue already holds."""
+"""A chat server whose model follows a script: what it says depends on how many replies the dialogue already
+holds.
+"""
 
 import asyncio
 import json
@@ -17,7 +19,9 @@ ERROR_500 = {"fails": "500"}
 
 
 def calls(*made: tuple[str, object], text: str | None = None) -> dict:
-    """An assistant message with these (tool name, arguments) calls; arguments that are a string go out as they are."""
+    """An assistant message with these (tool name, arguments) calls; arguments that are a string go out as
+    they are.
+    """
     tool_calls = [
         {
             "id": f"call-{index}-{name}",
@@ -64,7 +68,9 @@ class ScriptedModel:
         if reply.get("fails") == "hang":
             await asyncio.sleep(30)
         if reply.get("fails") == "500":
-            return web.json_response({"error": {"message": "out of memory", "type": "server_error"}}, status=500)
+            return web.json_response(
+                {"error": {"message": "out of memory", "type": "server_error"}}, status=500
+            )
         if reply.get("fails"):
             return web.Response(text="<html>bad gateway</html>", content_type="application/json")
         message = numbered(reply, turn)
@@ -73,9 +79,13 @@ class ScriptedModel:
         usage = {"prompt_tokens": 100 * turn + 100, "completion_tokens": 10, "total_tokens": 100 * turn + 110}
         if not body.get("stream"):
             choice = {"index": 0, "message": message, "finish_reason": finish}
-            return web.json_response({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+            return web.json_response(
+                {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+            )
         if message.get("tool_calls"):
-            message["tool_calls"] = [{**call, "index": index} for index, call in enumerate(message["tool_calls"])]
+            message["tool_calls"] = [
+                {**call, "index": index} for index, call in enumerate(message["tool_calls"])
+            ]
         head["object"] = "chat.completion.chunk"
         chunks = [
             {**head, "choices": [{"index": 0, "delta": message, "finish_reason": None}]},

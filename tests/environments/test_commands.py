@@ -52,7 +52,15 @@ def evict_first(turn: int, body: dict) -> dict:
 def evaluate(tmp_path):
     def evaluate(model, *arguments: object) -> Path:
         where = ["-o", tmp_path, "--run.name", "run", "--no-push", "--no-rich"]
-        run("vf-eval", "kv-cache-eviction", "--env.taskset.num-examples", 3, *where, *endpoint(model), *arguments)
+        run(
+            "vf-eval",
+            "kv-cache-eviction",
+            "--env.taskset.num-examples",
+            3,
+            *where,
+            *endpoint(model),
+            *arguments,
+        )
         return tmp_path / "run"
 
     return evaluate
@@ -63,7 +71,9 @@ def test_vf_replay_scores_an_old_run_again_to_the_same_numbers(evaluate, tmp_pat
         folder = evaluate(model, "--env.taskset.difficulty", "hard")
     rows = saved(folder)
     assert [row["ok"] for row in rows] == [True] * 3
-    assert [row["task"]["key"] for row in rows] == [scenario.id for scenario in load_scenarios("hard", num_examples=3)]
+    assert [row["task"]["key"] for row in rows] == [
+        scenario.id for scenario in load_scenarios("hard", num_examples=3)
+    ]
     assert len({tuple(scores(row).items()) for row in rows}) == 3
 
     run("vf-replay", folder, "-o", tmp_path / "again", "--no-rich")
@@ -85,7 +95,9 @@ def test_resume_repeats_only_what_failed(evaluate):
         return ERROR_500 if body["messages"][1]["content"] in down_for else evict_first(turn, body)
 
     with serving(script) as model:
-        folder = evaluate(model, "--env.agent.harness.max-retries", 0, "--env.taskset.reward-profile", "normalized")
+        folder = evaluate(
+            model, "--env.agent.harness.max-retries", 0, "--env.taskset.reward-profile", "normalized"
+        )
         before = saved(folder)
         assert [row["ok"] for row in before] == [True, False, True]
         assert not before[1]["traces"][0]["rewards"]
@@ -118,7 +130,16 @@ def test_vf_gepa_improves_the_system_prompt_from_the_diagnoses(tmp_path):
 
     with serving(script) as model:
         where = ["-o", tmp_path, "--run.name", "gepa", *endpoint(model)]
-        budget = ["--num-train", 1, "--num-val", 1, "--reflection-minibatch-size", 1, "--max-total-rollouts", 4]
+        budget = [
+            "--num-train",
+            1,
+            "--num-val",
+            1,
+            "--reflection-minibatch-size",
+            1,
+            "--max-total-rollouts",
+            4,
+        ]
         run("vf-gepa", "@", PACKAGE / "configs" / "gepa.toml", *where, *budget)
     assert (tmp_path / "gepa" / "best_system_prompt.txt").read_text()
     assert reflections and "diagnosis" in reflections[0] and "best known" in reflections[0]

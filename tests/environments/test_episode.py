@@ -29,7 +29,9 @@ def test_history_only_grows_so_that_training_sees_one_sample(play):
 
 
 def test_the_next_observation_stands_at_the_end_of_the_last_tool_result(play):
-    _, requests = play(lambda turn, body: calls(("keep", {}), ("evict", {"seq_id": first(body)}), ("keep", {})))
+    _, requests = play(
+        lambda turn, body: calls(("keep", {}), ("evict", {"seq_id": first(body)}), ("keep", {}))
+    )
     for turn, body in enumerate(requests[1:], 1):
         *_, one, two, three = body["messages"]
         assert "memory_usage" not in one["content"] + two["content"]
@@ -91,7 +93,10 @@ def test_five_hundred_calls_in_one_message_and_a_megabyte_of_text_do_not_end_the
 
 def test_calls_past_max_calls_per_step_are_refused(play):
     def script(turn: int, body: dict) -> dict:
-        return calls(*[("evict", {"seq_id": seq_id}) for seq_id in observation(body)["visible_seq_ids"][:3]], ("keep", {}))
+        return calls(
+            *[("evict", {"seq_id": seq_id}) for seq_id in observation(body)["visible_seq_ids"][:3]],
+            ("keep", {}),
+        )
 
     trace, requests = play(script, max_calls_per_step=2)
     results = [m["content"] for m in requests[1]["messages"][-4:]]
@@ -105,7 +110,11 @@ def test_a_policy_played_as_a_chat_model_scores_as_it_does_on_the_simulator():
         if turn == 0:
             players[body["messages"][1]["content"]] = DECIDERS["value_aware"]()
         decided = players[body["messages"][1]["content"]](observation(body))
-        return calls(*[(call.verb, {"seq_id": call.seq_id} if call.seq_id else {}) for call in decided]) if decided else says("-")
+        return (
+            calls(*[(call.verb, {"seq_id": call.seq_id} if call.seq_id else {}) for call in decided])
+            if decided
+            else says("-")
+        )
 
     players: dict = {}
     with serving(script) as model:
@@ -114,7 +123,9 @@ def test_a_policy_played_as_a_chat_model_scores_as_it_does_on_the_simulator():
         [trace] = episode.traces
         report = rollout(scenario, DECIDERS["value_aware"]())
         assert trace.task.key == scenario.id
-        assert trace.reward == pytest.approx(report.total, abs=6e-7)  # the report rounds its total to six decimals
+        assert trace.reward == pytest.approx(
+            report.total, abs=6e-7
+        )  # the report rounds its total to six decimals
         assert {name: reward.score for name, reward in trace.rewards.items()} == {
             **report.rewards,
             "normalized_score": report.normalized,
@@ -129,7 +140,8 @@ def test_128_episodes_in_flight_all_end_well():
 
 
 def test_an_episode_costs_the_evaluating_process_fractions_of_a_cpu_second():
-    # `kv-cache-rl bench` holds the target of 0.2; twice that here, for CPU seconds stretch where others use the same cores, and
+    # `kv-cache-rl bench` holds the target of 0.2; twice that here, for CPU seconds stretch where others use
+    # the same cores, and
     # a process started per episode would cost ten times as much.
     def seconds_each(env, base_url: str, tasks: list) -> float:
         started = time.process_time()

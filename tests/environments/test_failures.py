@@ -81,7 +81,9 @@ def test_a_limit_that_the_user_set_leaves_the_rest_of_the_episode_to_keep(play):
 
 def test_one_failed_rollout_leaves_the_others_alone():
     bad = "a system prompt that breaks the server"
-    with serving(lambda turn, body: ERROR_500 if body["messages"][0]["content"] == bad else calls(("keep", {}))) as model:
+    with serving(
+        lambda turn, body: ERROR_500 if body["messages"][0]["content"] == bad else calls(("keep", {}))
+    ) as model:
         env = environment(num_examples=3, harness=IMPATIENT)
         tasks = list(env.taskset)
         tasks[1] = tasks[1].with_system_prompt(bad)
@@ -93,5 +95,7 @@ def test_another_tasksets_rows_are_refused_with_the_remedy():
     import verifiers.v1 as vf
 
     harness = vf.load_harness(vf.harness_config_type("kv-cache-eviction")(id="kv-cache-eviction"))
-    with pytest.raises(TypeError, match=r"plays the tasks of kv-cache-eviction only.*--env\.agent\.harness\.id"):
+    with pytest.raises(
+        TypeError, match=r"plays the tasks of kv-cache-eviction only.*--env\.agent\.harness\.id"
+    ):
         asyncio.run(harness.launch(None, None, None, "", "", {}, vf.TaskData(prompt="2 + 2?")))

@@ -52,7 +52,9 @@ def test_by_default_nothing_leaves_this_machine():
 
 def test_a_knob_of_the_default_harness_needs_no_id_and_another_harness_takes_none_of_them():
     def seat(**harness) -> vf.HarnessConfig:
-        return vf.resolve_env_config({"taskset": {"id": "kv-cache-eviction"}, "agent": {"harness": harness}}).agent.harness
+        return vf.resolve_env_config(
+            {"taskset": {"id": "kv-cache-eviction"}, "agent": {"harness": harness}}
+        ).agent.harness
 
     assert seat(max_retries=7).max_retries == 7
     assert seat(id="null").model_dump(exclude_unset=True) == {"id": "null"}

@@ -13,7 +13,13 @@ from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
 
 
 def arguments(base_url: str, folder, **more) -> dict:
-    return {"base_url": base_url, "api_key_var": "NO_KEY_NEEDED", "output_dir": folder, "num_examples": 3, **more}
+    return {
+        "base_url": base_url,
+        "api_key_var": "NO_KEY_NEEDED",
+        "output_dir": folder,
+        "num_examples": 3,
+        **more,
+    }
 
 
 def test_every_policy_scores_the_same_as_a_chat_model_and_on_the_simulator(tmp_path):
@@ -46,7 +52,9 @@ def test_a_failed_rollout_has_an_error_and_no_score_and_a_resumed_run_repeats_it
         first = evaluate(model="scripted", **given)
         assert [row["error"] is None for row in first] == [True, True, False]
         assert "out of memory" in first[2]["error"]
-        assert first[2]["reward"] is first[2]["normalized"] is first[2]["rewards"] is first[2]["metrics"] is None
+        assert (
+            first[2]["reward"] is first[2]["normalized"] is first[2]["rewards"] is first[2]["metrics"] is None
+        )
         assert sorted(row["scenario_id"] for row in seen) == sorted(row["scenario_id"] for row in first)
         down.clear()
         asked = len(model.requests)

@@ -12,7 +12,15 @@ from pydantic import ValidationError
 
 from kv_cache_rl.sim.eviction import METRICS, REWARDS, SYSTEM_PROMPT, load_scenarios
 
-OWN_ARGUMENTS = ["difficulty", "num_examples", "seed", "split", "trace", "max_calls_per_step", "reward_profile"]
+OWN_ARGUMENTS = [
+    "difficulty",
+    "num_examples",
+    "seed",
+    "split",
+    "trace",
+    "max_calls_per_step",
+    "reward_profile",
+]
 
 
 def tasks(**arguments) -> list[EvictionTask]:
@@ -36,15 +44,22 @@ def test_arguments_are_flat_all_default_and_those_of_the_original_come_first():
 
 def test_loading_twice_gives_the_same_tasks_and_another_seed_another_order():
     assert [task.data for task in tasks(num_examples=9)] == [task.data for task in tasks(num_examples=9)]
-    assert [task.key for task in tasks(num_examples=9)] != [task.key for task in tasks(num_examples=9, seed=1)]
+    assert [task.key for task in tasks(num_examples=9)] != [
+        task.key for task in tasks(num_examples=9, seed=1)
+    ]
 
 
 def test_a_task_is_its_scenario():
-    for task, scenario in zip(tasks(num_examples=6, split="train"), load_scenarios("all", "train", 6, 42), strict=True):
+    for task, scenario in zip(
+        tasks(num_examples=6, split="train"), load_scenarios("all", "train", 6, 42), strict=True
+    ):
         assert task.scenario == scenario
         assert task.key == task.data.id == task.data.name == scenario.id
         assert task.data.system_prompt == SYSTEM_PROMPT
-        assert len(task.data.prompt) <= 3600 and json.loads(task.data.prompt)["episode_remaining"] == scenario.steps
+        assert (
+            len(task.data.prompt) <= 3600
+            and json.loads(task.data.prompt)["episode_remaining"] == scenario.steps
+        )
 
 
 def test_keys_are_unique_and_all_means_all():
@@ -59,7 +74,8 @@ def test_a_row_survives_the_trace_file():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"difficulty": "insane"}, {"split": "validation"}, {"num_examples": -2}, {"reward_profile": "x"}]
+    "arguments",
+    [{"difficulty": "insane"}, {"split": "validation"}, {"num_examples": -2}, {"reward_profile": "x"}],
 )
 def test_an_argument_that_does_not_exist_is_refused_with_the_choices(arguments):
     with pytest.raises(ValidationError, match=r"Input should be"):
@@ -71,7 +87,9 @@ def test_a_trace_file_that_is_not_there_is_named():
         tasks(trace="no-such-file.jsonl")
 
 
-@pytest.mark.parametrize("name", ["claude-code/cc_sessions_rle.jsonl.gz", "mooncake/conversation_trace.jsonl.gz"])
+@pytest.mark.parametrize(
+    "name", ["claude-code/cc_sessions_rle.jsonl.gz", "mooncake/conversation_trace.jsonl.gz"]
+)
 def test_a_real_trace_becomes_tasks_that_play(name, real):
     [task] = tasks(trace=str(real(name)), difficulty="medium")
     best = [[list(call) for call in step] for step in task.scenario.best_log]
@@ -101,20 +119,27 @@ def test_the_row_alone_restores_the_profile_for_a_replay():
 def test_the_reward_is_the_weighted_sum_and_every_metric_is_there():
     [task] = tasks()
     trace = scored(task, [[["keep"]]] * 15)
-    assert trace.reward == pytest.approx(sum(trace.rewards[name].score * weight for name, weight in REWARDS.items()))
+    assert trace.reward == pytest.approx(
+        sum(trace.rewards[name].score * weight for name, weight in REWARDS.items())
+    )
     assert set(trace.metrics) == set(METRICS)
 
 
 def test_a_different_action_log_is_a_different_score():
     [task] = tasks(difficulty="hard")
-    assert scored(task, [[["keep"]]] * 15).reward != scored(task, [[["evict", task.scenario.sessions[0].seq_id]]] * 15).reward
+    assert (
+        scored(task, [[["keep"]]] * 15).reward
+        != scored(task, [[["evict", task.scenario.sessions[0].seq_id]]] * 15).reward
+    )
     assert scored(task, [[["evict", "no-such-id"]]] * 15).metrics["invalid_calls"] == 15
 
 
 def test_validation_fails_where_the_stored_actions_do_not_reach_the_stored_return():
     [task] = tasks()
     assert asyncio.run(task.validate(None))
-    lie = task.data.model_copy(update={"scenario": {**task.data.scenario, "best": task.scenario.best + 0.001}})
+    lie = task.data.model_copy(
+        update={"scenario": {**task.data.scenario, "best": task.scenario.best + 0.001}}
+    )
     assert not asyncio.run(EvictionTask(lie).validate(None))
 
 

@@ -12,7 +12,12 @@ def lively(turn: int, body: dict) -> dict:
     if turn == 2:
         return calls(("keep", {}))
     if turn == 6:
-        return calls(("evict", "{not json"), ("fly", {"to": "the moon"}), ("evict", [1, 2]), ("swap_to_cpu", {"seq_id": 7}))
+        return calls(
+            ("evict", "{not json"),
+            ("fly", {"to": "the moon"}),
+            ("evict", [1, 2]),
+            ("swap_to_cpu", {"seq_id": 7}),
+        )
     if turn == 9:
         return calls(*[("compress", {"seq_id": seq_id}) for seq_id in ids[:3]], *[("keep", {})] * 16)
     return calls(("evict", {"seq_id": ids[0]}), ("compress", {"seq_id": ids[-1]}), text="Making room.")
@@ -26,7 +31,8 @@ def silent_at_the_end(turn: int, body: dict) -> dict:
 
 def dialogue(trace) -> list[tuple]:
     return [
-        (m.role, m.content or "", [(c.name, c.arguments) for c in getattr(m, "tool_calls", None) or []]) for m in trace.messages
+        (m.role, m.content or "", [(c.name, c.arguments) for c in getattr(m, "tool_calls", None) or []])
+        for m in trace.messages
     ]
 
 
@@ -47,6 +53,9 @@ def test_both_harnesses_give_the_same_actions_rewards_and_messages(play, null_ha
 
     def offered(body: dict) -> list[tuple]:
         tools = [tool["function"] for tool in body["tools"]]
-        return [(tool["name"], tool["description"], sorted(tool["parameters"].get("required", []))) for tool in tools]
+        return [
+            (tool["name"], tool["description"], sorted(tool["parameters"].get("required", [])))
+            for tool in tools
+        ]
 
     assert offered(asked_own[0]) == offered(asked_other[0])

@@ -1,4 +1,7 @@
-"""Plays the golden games; `python -m tests.golden` writes their results into eviction/games.json, and nothing else does."""
+"""Plays the golden games;
+
+`python -m tests.golden` writes their results into eviction/games.json, and nothing else does.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,7 @@
-"""Every tier and decider plays as it did when the golden file was written (rewrite: `python -m tests.golden`)."""
+"""Every tier and decider plays as it did when the golden file was written (rewrite:
+
+`python -m tests.golden`).
+"""
 
 import json
 import runpy
@@ -19,4 +22,6 @@ def test_a_game_ends_as_it_did(golden):
 
 
 def test_every_tier_and_decider_has_a_golden_game():
-    assert [(g["scenario"]["difficulty"], g["policy"]) for g in GAMES] == [(t, name) for t in DIFFICULTIES for name in DECIDERS]
+    assert [(g["scenario"]["difficulty"], g["policy"]) for g in GAMES] == [
+        (t, name) for t in DIFFICULTIES for name in DECIDERS
+    ]

@@ -233,7 +233,10 @@ def test_unknown_options_are_refused():
 @pytest.mark.parametrize("settings", [None, 5, ["rho"], {7: 1}], ids=str)
 def test_settings_of_an_episode_that_are_not_given_by_name_are_refused(settings):
     env = ServingEnv("easy", ticks=5)
-    with pytest.raises(ServingError, match=r"the option settings is .*; give settings by name, e.g. {'settings': {'rho': 0.9}}"):
+    with pytest.raises(
+        ServingError,
+        match=r"the option settings is .*; give settings by name, e.g. {'settings': {'rho': 0.9}}",
+    ):
         env.reset(seed=0, options={"settings": settings})
     with pytest.raises(ServingError, match=r"options are 5; give {'settings'"):
         env.reset(seed=0, options=5)

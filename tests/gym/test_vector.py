@@ -193,5 +193,7 @@ def test_it_goes_on_from_servers_in_the_middle_of_their_episodes():
         assert np.array_equal(info["action_mask"], [one.action_masks() for one in singles])
         actions = chosen(rng, info["action_mask"])
         observation, *_, info = env.step(actions)
-        assert np.array_equal(observation, [one.step(int(a))[0] for one, a in zip(singles, actions, strict=True)])
+        assert np.array_equal(
+            observation, [one.step(int(a))[0] for one, a in zip(singles, actions, strict=True)]
+        )
     env.state(39).check()

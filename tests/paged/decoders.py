@@ -7,9 +7,19 @@ from kv_cache_rl.paged.model import Decoder
 
 
 def decoder(seed=0, layers=2, heads=4, kv_heads=2, head_dim=8, vocab=40, scale=12.0, **geometry):
-    """A decoder whose random matrices are `scale` times the usual, so that attention and logits are far from even."""
+    """A decoder whose random matrices are `scale` times the usual, so that attention and logits are far from
+    even.
+    """
     shape = DecoderGeometry(
-        "random", layers, heads, kv_heads, head_dim, geometry.pop("width", 24), geometry.pop("hidden", 32), vocab, **geometry
+        "random",
+        layers,
+        heads,
+        kv_heads,
+        head_dim,
+        geometry.pop("width", 24),
+        geometry.pop("hidden", 32),
+        vocab,
+        **geometry,
     )
     model = Decoder.random(shape, seed)
     for name, weight in model.weights.items():
@@ -22,7 +32,9 @@ def decoder(seed=0, layers=2, heads=4, kv_heads=2, head_dim=8, vocab=40, scale=1
 
 def prompt(model, length, seed=0):
     """Random token ids."""
-    return torch.randint(model.geometry.vocab, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return torch.randint(
+        model.geometry.vocab, (length,), generator=torch.Generator().manual_seed(seed)
+    ).tolist()
 
 
 def dense_greedy(model, start, count):
@@ -41,5 +53,7 @@ def log_probability(model, start, tokens):
 
 def contents(cache, sequence):
     """K and V of a sequence's tokens, every layer."""
-    parts = [t[sequence.blocks].flatten(0, 1)[: sequence.length] for t in (*cache.pool.keys, *cache.pool.values)]
+    parts = [
+        t[sequence.blocks].flatten(0, 1)[: sequence.length] for t in (*cache.pool.keys, *cache.pool.values)
+    ]
     return torch.stack(parts).clone()

@@ -1,4 +1,6 @@
-"""Caches in which every number that no sequence owns is NaN: free blocks, block tails, and what table tails point to."""
+"""Caches in which every number that no sequence owns is NaN: free blocks, block tails, and what table tails
+point to.
+"""
 
 import torch
 
@@ -11,7 +13,9 @@ POISON = 0
 
 
 class Poisoned:
-    """A one-layer cache of ragged sequences in shuffled blocks, some sharing a prefix, and the K/V that each should see."""
+    """A one-layer cache of ragged sequences in shuffled blocks, some sharing a prefix, and the K/V that each
+    should see.
+    """
 
     def __init__(self, seed, lens, block=16, kv_heads=2, dim=8, dtype=torch.float32, shared=0, device="cpu"):
         rng = torch.Generator().manual_seed(seed)
@@ -44,7 +48,9 @@ class Poisoned:
 
     def tables(self):
         """Tables whose tails point to the poison; wider by one block than anybody needs."""
-        table = block_table([*self.sequences, Sequence(blocks=[POISON] * (1 + max(len(s.blocks) for s in self.sequences)))])[:-1]
+        table = block_table(
+            [*self.sequences, Sequence(blocks=[POISON] * (1 + max(len(s.blocks) for s in self.sequences)))]
+        )[:-1]
         owned = torch.arange(table.shape[1]) < torch.tensor([len(s.blocks) for s in self.sequences])[:, None]
         return torch.where(owned, table, POISON).int().to(self.device)
 

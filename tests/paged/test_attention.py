@@ -1,4 +1,6 @@
-"""Paged attention is dense attention, whatever the blocks; what nobody owns is NaN, so that one stray read would show."""
+"""Paged attention is dense attention, whatever the blocks; what nobody owns is NaN, so that one stray read
+would show.
+"""
 
 import math
 from unittest import mock
@@ -10,7 +12,13 @@ from hypothesis import strategies as st
 from poisoned import Poisoned
 
 from kv_cache_rl.paged import gather
-from kv_cache_rl.paged.attention import AttentionError, dense_reference, merge_states, paged_attention, paged_prefill
+from kv_cache_rl.paged.attention import (
+    AttentionError,
+    dense_reference,
+    merge_states,
+    paged_attention,
+    paged_prefill,
+)
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.gather import Workspace
@@ -54,7 +62,9 @@ def test_decode_equals_dense_float64_for_ragged_shared_and_permuted_tables(
     seed, lens, block, kv_heads, groups, dim, shared, chunk, kilobytes, dtype, backend
 ):
     case = Poisoned(seed, lens, block, kv_heads, dim, dtype, shared)
-    q = case.normal(len(lens), kv_heads * groups, dim).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    q = case.normal(len(lens), kv_heads * groups, dim).to(
+        torch.float64 if dtype == torch.float64 else torch.float32
+    )
     with mock.patch.multiple(gather, CHUNK_TOKENS=chunk, WORKSPACE_BYTES=1024 * kilobytes, STAGED_TOKENS=32):
         got = paged_attention(q, case.cache, 0, case.tables(), case.lens(), backend)
     assert got.dtype == q.dtype
@@ -73,7 +83,9 @@ def test_decode_equals_dense_float64_for_ragged_shared_and_permuted_tables(
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 @settings(max_examples=150, deadline=None)
-def test_a_prefill_chunk_equals_dense_causal_attention_from_its_place(seed, length, ahead, block, kv_heads, groups, chunk, dtype):
+def test_a_prefill_chunk_equals_dense_causal_attention_from_its_place(
+    seed, length, ahead, block, kv_heads, groups, chunk, dtype
+):
     case = Poisoned(seed, [length, 5], block, kv_heads, 8, dtype, shared=ahead)
     q = case.normal(length, kv_heads * groups, 8)
     with mock.patch.multiple(gather, CHUNK_TOKENS=chunk):
@@ -86,7 +98,10 @@ def test_a_prompt_prefilled_at_once_or_in_chunks_or_decoded_gives_the_same():
     q = case.normal(1100, 4, 16)
     whole = paged_prefill(q, case.cache, 0, case.sequences[0], 0)
     for cut in (1, 15, 512, 600, 1099):
-        assert furthest(paged_prefill(q[cut:], case.cache, 0, case.sequences[0], cut), whole[cut:].double()) < EXACT
+        assert (
+            furthest(paged_prefill(q[cut:], case.cache, 0, case.sequences[0], cut), whole[cut:].double())
+            < EXACT
+        )
     table = case.tables().expand(1100, -1)
     decoded = paged_attention(q, case.cache, 0, table, torch.arange(1, 1101))
     assert furthest(decoded, whole.double()) < EXACT
@@ -111,7 +126,9 @@ def test_a_nan_in_a_block_that_is_read_does_show():
     """The tests above would mean nothing if poison went unnoticed."""
     case = Poisoned(7, [10, 300])
     q, tables = case.normal(2, 4, 8), case.tables()
-    assert paged_attention(q, case.cache, 0, tables, case.lens() + torch.tensor([1, 0])).isnan().any(-1).all(-1).tolist() == [
+    assert paged_attention(q, case.cache, 0, tables, case.lens() + torch.tensor([1, 0])).isnan().any(-1).all(
+        -1
+    ).tolist() == [
         True,
         False,
     ]
@@ -126,7 +143,10 @@ def test_a_nan_in_a_block_that_is_read_does_show():
 @settings(max_examples=150, deadline=None)
 def test_merging_the_parts_of_a_softmax_gives_the_whole(seed, chunks, empty, size):
     rng = torch.Generator().manual_seed(seed)
-    scores, v = size * torch.randn(chunks, 7, 3, generator=rng).double(), torch.randn(chunks, 7, 3, 4, generator=rng).double()
+    scores, v = (
+        size * torch.randn(chunks, 7, 3, generator=rng).double(),
+        torch.randn(chunks, 7, 3, 4, generator=rng).double(),
+    )
     outputs = torch.stack([(s.softmax(0).unsqueeze(-1) * x).sum(0) for s, x in zip(scores, v, strict=True)])
     lses = scores.logsumexp(1)
     if chunks > 1:
@@ -149,7 +169,9 @@ def test_merging_nothing_with_nothing_is_nothing():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("block", "kv_heads", "dim"), [(16, 8, 128), (1, 8, 128), (32, 1, 64), (7, 32, 128), (16, 2, 32)])
+@pytest.mark.parametrize(
+    ("block", "kv_heads", "dim"), [(16, 8, 128), (1, 8, 128), (32, 1, 64), (7, 32, 128), (16, 2, 32)]
+)
 def test_the_workspace_stays_within_four_mebibytes_and_512_tokens(block, kv_heads, dim, dtype):
     pool = BlockPool(1, 2, block, kv_heads, dim, dtype)
     gather._workspaces.__dict__.clear()
@@ -162,14 +184,21 @@ def test_the_workspace_stays_within_four_mebibytes_and_512_tokens(block, kv_head
 
 
 @given(
-    lens=st.lists(st.integers(1, 3000), min_size=1, max_size=20), block=st.integers(1, 32), kv_heads=st.sampled_from([1, 8, 32])
+    lens=st.lists(st.integers(1, 3000), min_size=1, max_size=20),
+    block=st.integers(1, 32),
+    kv_heads=st.sampled_from([1, 8, 32]),
 )
 @settings(max_examples=100, deadline=None)
 def test_tiles_cover_every_token_once_and_fit(lens, block, kv_heads):
-    workspace, lens = Workspace(BlockPool(1, 1, block, kv_heads, 128), torch.float32), sorted(lens, reverse=True)
+    workspace, lens = (
+        Workspace(BlockPool(1, 1, block, kv_heads, 128), torch.float32),
+        sorted(lens, reverse=True),
+    )
     seen = [0] * len(lens)
     for tile in workspace.tiles(lens):
-        assert (tile.end - tile.begin) * -(-tile.tokens // block) <= workspace.blocks and tile.first % workspace.chunk == 0
+        assert (tile.end - tile.begin) * -(
+            -tile.tokens // block
+        ) <= workspace.blocks and tile.first % workspace.chunk == 0
         here = [min(lens[i] - tile.first, workspace.chunk) for i in range(tile.begin, tile.end)]
         assert max(here) == tile.tokens and tile.ragged == (min(here) < max(here))
         for i, tokens in zip(range(tile.begin, tile.end), here, strict=True):
@@ -206,29 +235,64 @@ def test_a_step_under_inference_mode_is_never_taken_for_the_one_before():
 
 def bad(case, **changes):
     """paged_attention with one thing wrong."""
-    given = {"q": case.normal(2, 4, 8), "layer": 0, "tables": case.tables(), "lens": case.lens(), "backend": "auto"} | changes
-    return paged_attention(given["q"], case.cache, given["layer"], given["tables"], given["lens"], given["backend"])
+    given = {
+        "q": case.normal(2, 4, 8),
+        "layer": 0,
+        "tables": case.tables(),
+        "lens": case.lens(),
+        "backend": "auto",
+    } | changes
+    return paged_attention(
+        given["q"], case.cache, given["layer"], given["tables"], given["lens"], given["backend"]
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (lambda c: {"q": c.normal(2, 3, 8)}, "3 query heads over 2 key heads; the first must be a multiple of the second"),
-        (lambda c: {"q": c.normal(2, 4, 6)}, r"q has shape \[2, 4, 6\]; the cache takes \[queries, heads, 8\]"),
-        (lambda c: {"q": c.normal(2, 4, 8).half()}, "q is torch.float16, the cache holds torch.float32; convert q"),
+        (
+            lambda c: {"q": c.normal(2, 3, 8)},
+            "3 query heads over 2 key heads; the first must be a multiple of the second",
+        ),
+        (
+            lambda c: {"q": c.normal(2, 4, 6)},
+            r"q has shape \[2, 4, 6\]; the cache takes \[queries, heads, 8\]",
+        ),
+        (
+            lambda c: {"q": c.normal(2, 4, 8).half()},
+            "q is torch.float16, the cache holds torch.float32; convert q",
+        ),
         (lambda c: {"layer": 1}, "layer 1 of a cache with layers 0 to 0"),
         (
             lambda c: {"lens": torch.tensor([10, 49])},
             r"lengths run from 10 to 49; the table has room for 1 to 48 \(3 blocks of 16\)",
         ),
         (lambda c: {"lens": torch.tensor([0, 5])}, "lengths run from 0 to 5; the table has room for 1 to 48"),
-        (lambda c: {"lens": torch.tensor([5])}, r"2 queries, tables of shape \[2, 3\], lengths of shape \[1\]"),
+        (
+            lambda c: {"lens": torch.tensor([5])},
+            r"2 queries, tables of shape \[2, 3\], lengths of shape \[1\]",
+        ),
         (lambda c: {"lens": torch.tensor([5.0, 5.0])}, "both are whole numbers"),
-        (lambda c: {"tables": torch.tensor([[999, 0, 0], [1, 1, 1]])}, "tables name blocks 1 to 999; the pool has blocks 0 to"),
+        (
+            lambda c: {"tables": torch.tensor([[999, 0, 0], [1, 1, 1]])},
+            "tables name blocks 1 to 999; the pool has blocks 0 to",
+        ),
         (lambda c: {"tables": torch.tensor([[-1, 0, 0], [1, 1, 1]])}, "tables name blocks -1 to"),
         (lambda c: {"backend": "cuda"}, "no backend 'cuda'; there are auto, flash, public, triton"),
     ],
-    ids=["heads", "dim", "dtype", "layer", "beyond", "nothing", "count", "floats", "unknown block", "negative block", "backend"],
+    ids=[
+        "heads",
+        "dim",
+        "dtype",
+        "layer",
+        "beyond",
+        "nothing",
+        "count",
+        "floats",
+        "unknown block",
+        "negative block",
+        "backend",
+    ],
 )
 def test_queries_tables_and_lengths_that_do_not_fit_are_refused(changes, message):
     case = Poisoned(8, [10, 30])
@@ -240,7 +304,8 @@ def test_queries_tables_and_lengths_that_do_not_fit_are_refused(changes, message
 def test_prefill_beyond_what_is_written_is_refused():
     case = Poisoned(9, [10])
     with pytest.raises(
-        AttentionError, match=r"queries at positions 8 to 11 of sequence \d+, whose keys end at 10; extend and write"
+        AttentionError,
+        match=r"queries at positions 8 to 11 of sequence \d+, whose keys end at 10; extend and write",
     ):
         paged_prefill(case.normal(3, 2, 8), case.cache, 0, case.sequences[0], 8)
     with pytest.raises(AttentionError, match="keys end at 0"):
@@ -250,6 +315,10 @@ def test_prefill_beyond_what_is_written_is_refused():
 def test_a_step_with_nobody_in_it_is_empty():
     case = Poisoned(10, [10])
     got = paged_attention(
-        case.normal(0, 4, 8), case.cache, 0, torch.zeros(0, 3, dtype=torch.int32), torch.zeros(0, dtype=torch.int64)
+        case.normal(0, 4, 8),
+        case.cache,
+        0,
+        torch.zeros(0, 3, dtype=torch.int32),
+        torch.zeros(0, dtype=torch.int64),
     )
     assert got.shape == (0, 4, 8)

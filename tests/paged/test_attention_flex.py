@@ -1,4 +1,6 @@
-"""Torch's own paged attention (experimental, over flex_attention) reads the same physical pages and finds the same."""
+"""Torch's own paged attention (experimental, over flex_attention) reads the same physical pages and finds the
+same.
+"""
 
 import pytest
 import torch
@@ -26,15 +28,26 @@ def test_torchs_paged_attention_over_the_same_pages_gives_the_same(block, heads,
         theirs.assign(here, positions, k, v, k_cache, v_cache)
     last = torch.tensor(lens)
     logical = flex.create_block_mask(
-        lambda b, h, q, kv: kv < last[b], len(lens), None, 1, 5 * block, device="cpu", BLOCK_SIZE=(block, block)
+        lambda b, h, q, kv: kv < last[b],
+        len(lens),
+        None,
+        1,
+        5 * block,
+        device="cpu",
+        BLOCK_SIZE=(block, block),
     )
     mask, q = theirs.convert_logical_block_mask(logical), torch.randn(len(lens), heads, 1, dim, generator=rng)
-    # Every sequence sees the one physical cache; flex_attention wants it once per sequence where it is not compiled.
+    # Every sequence sees the one physical cache; flex_attention wants it once per sequence where it is not
+    # compiled.
     seen = (x.expand(len(lens), -1, -1, -1) for x in (k_cache, v_cache))
     want = flex.flex_attention(q, *seen, block_mask=mask, enable_gqa=heads != kv_heads)[:, :, 0]
 
     pool = BlockPool(1, pages, block, kv_heads, dim)
-    pool.keys[0], pool.values[0] = (x[0].transpose(0, 1).reshape(pages, block, kv_heads, dim) for x in (k_cache, v_cache))
+    pool.keys[0], pool.values[0] = (
+        x[0].transpose(0, 1).reshape(pages, block, kv_heads, dim) for x in (k_cache, v_cache)
+    )
     got = paged_attention(q[:, :, 0], KVCache(pool), 0, theirs.page_table.int(), last)
     assert torch.allclose(got, want, atol=1e-5)
-    assert len({int(p) for row in theirs.page_table for p in row if p >= 0}) == sum(-(-n // block) for n in lens)
+    assert len({int(p) for row in theirs.page_table for p in row if p >= 0}) == sum(
+        -(-n // block) for n in lens
+    )

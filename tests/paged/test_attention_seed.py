@@ -1,4 +1,6 @@
-"""The seed's names do what the seed promised: what is cached is projected, a fork is safe, attention is dense attention."""
+"""The seed's names do what the seed promised: what is cached is projected, a fork is safe, attention is dense
+attention.
+"""
 
 import pytest
 import torch
@@ -27,7 +29,9 @@ def test_paged_equals_dense_attention_over_the_projected_states(tokens, heads):
     want = layer.forward_vanilla(query, states)
     assert torch.allclose(layer.forward_paged(query, cache).double(), want, atol=1e-5)
     k, v = cache.keys_values()
-    assert torch.allclose(k, layer.k_proj(states[0]), atol=1e-5) and torch.allclose(v, layer.v_proj(states[0]), atol=1e-5)
+    assert torch.allclose(k, layer.k_proj(states[0]), atol=1e-5) and torch.allclose(
+        v, layer.v_proj(states[0]), atol=1e-5
+    )
     unprojected = layer.forward_vanilla(query, states) - layer.forward_vanilla(query, states * 1.5)
     assert unprojected.abs().max() > 1e-3  # the states do matter, so that the equality above says something
 
@@ -81,9 +85,14 @@ def test_bad_input_under_the_seeds_names_is_refused_and_changes_nothing():
         with pytest.raises(AttentionError, match="both are at least 1"):
             PagedAttention(*sizes)
     for shape in ((2, 3, 32), (3, 32), (1, 3, 31)):
-        with pytest.raises(AttentionError, match=r"query has shape .*, not \[1, t, 32\]: a cache is one sequence's"):
+        with pytest.raises(
+            AttentionError, match=r"query has shape .*, not \[1, t, 32\]: a cache is one sequence's"
+        ):
             layer.forward_paged(torch.randn(shape), cache)
-    with pytest.raises(CacheError, match="a cache of blocks of 8 tokens of 32 numbers on an allocator of 4 tokens of 32 numbers"):
+    with pytest.raises(
+        CacheError,
+        match="a cache of blocks of 8 tokens of 32 numbers on an allocator of 4 tokens of 32 numbers",
+    ):
         PagedKVCache(8, 32, allocator)
     with pytest.raises(PoolError, match="3 exact blocks asked for, 2 of 2 are free"):
         cache.append_token_kv_batch(torch.randn(9, 32), torch.randn(9, 32))
@@ -93,7 +102,9 @@ def test_bad_input_under_the_seeds_names_is_refused_and_changes_nothing():
         cache.append_token_kv(torch.zeros(31), torch.zeros(31))
     with pytest.raises(AttentionError, match="lengths run from 0 to 0"):
         layer.forward_paged(torch.randn(1, 1, 32), cache)
-    with pytest.raises(AttentionError, match="the cache has blocks of 4 tokens of 32 numbers, the layer 16 of 32"):
+    with pytest.raises(
+        AttentionError, match="the cache has blocks of 4 tokens of 32 numbers, the layer 16 of 32"
+    ):
         PagedAttention(32, 4, 16).forward_paged(torch.randn(1, 1, 32), cache)
     assert cache.num_tokens == 0 and allocator.free == 2
     allocator.cache.check()

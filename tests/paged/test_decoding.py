@@ -1,4 +1,6 @@
-"""Greedy, parallel sampling and beams against dense recomputation, and the blocks they take against closed forms."""
+"""Greedy, parallel sampling and beams against dense recomputation, and the blocks they take against closed
+forms.
+"""
 
 import pytest
 import torch
@@ -98,7 +100,9 @@ def test_shared_blocks_and_copies_are_the_closed_forms(block_tokens, prompted, o
     model, used = decoder(0, layers=1), []
     cache = model.new_cache(1 + samples * blocks_for(prompted + outputs, block_tokens), block_tokens)
     start = prompt(model, prompted)
-    sample(model, cache, start, samples, outputs + 1, seed=0, after_step=lambda _: used.append(cache.pool.used))
+    sample(
+        model, cache, start, samples, outputs + 1, seed=0, after_step=lambda _: used.append(cache.pool.used)
+    )
     alone = samples * blocks_for(prompted + outputs, block_tokens)
     assert used[-1] == alone - (samples - 1) * (prompted // block_tokens)
     assert cache.copies == (samples - 1 if prompted % block_tokens else 0)
@@ -108,7 +112,9 @@ def test_shared_blocks_and_copies_are_the_closed_forms(block_tokens, prompted, o
 @given(st.integers(1, 8), st.integers(1, 20), st.integers(2, 5), st.integers(0, 99))
 @some
 def test_beams_hold_exactly_one_block_for_each_different_path(block_tokens, length, width, seed):
-    """Beams with the same past share its blocks; where they part, each has its own: one block per path that ends in it."""
+    """Beams with the same past share its blocks; where they part, each has its own: one block per path that
+    ends in it.
+    """
     model, seen = decoder(seed % 5), []
     cache, start = model.new_cache(400, block_tokens), prompt(model, length, seed)
 
@@ -127,7 +133,8 @@ def test_writing_behind_a_fork_leaves_the_sibling_alone():
     model.prefill(cache, first, prompt(model, 6))
     second = cache.fork(first)
     logits = [
-        model.decode(cache, [sequence], [token])[0] for sequence, token in ((first, 1), (second, 2), (first, 3), (second, 4))
+        model.decode(cache, [sequence], [token])[0]
+        for sequence, token in ((first, 1), (second, 2), (first, 3), (second, 4))
     ]
     for row, tail in zip(logits, ([1], [2], [1, 3], [2, 4]), strict=True):
         assert (row - model.dense_logits(prompt(model, 6) + tail)[-1]).abs().max() < 1e-4
@@ -139,7 +146,11 @@ def test_a_fork_of_a_freed_sequence_is_refused():
     cache, sequence = model.new_cache(4, 4), Sequence()
     model.prefill(cache, sequence, [1, 2])
     cache.release(sequence)
-    for act in (lambda: cache.fork(sequence), lambda: model.decode(cache, [sequence], [3]), lambda: cache.release(sequence)):
+    for act in (
+        lambda: cache.fork(sequence),
+        lambda: model.decode(cache, [sequence], [3]),
+        lambda: cache.release(sequence),
+    ):
         with pytest.raises(CacheError, match="was released"):
             act()
     assert all_back(cache)
@@ -166,10 +177,16 @@ def test_a_search_that_runs_out_of_blocks_says_so_and_gives_all_back(act):
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda m, c: greedy(m, c, [], 3), "a prompt of 0 tokens and 3 to generate; give at least one of each"),
+        (
+            lambda m, c: greedy(m, c, [], 3),
+            "a prompt of 0 tokens and 3 to generate; give at least one of each",
+        ),
         (lambda m, c: greedy(m, c, [1], 0), "a prompt of 1 tokens and 0 to generate"),
         (lambda m, c: sample(m, c, [1], 0, 3, 0), "0 samples; give at least 1"),
-        (lambda m, c: sample(m, c, [1], 1, 3, 0, temperature=0.0), "a temperature of 0.0; give a finite one above 0"),
+        (
+            lambda m, c: sample(m, c, [1], 1, 3, 0, temperature=0.0),
+            "a temperature of 0.0; give a finite one above 0",
+        ),
         (lambda m, c: beam(m, c, [1], 0, 3), "a beam of width 0 over 40 tokens; give a width from 1 to 40"),
         (lambda m, c: beam(m, c, [1], 41, 3), "a beam of width 41 over 40 tokens"),
     ],

@@ -1,4 +1,6 @@
-"""A decoder over the paged cache against the same decoder over no cache; its arithmetic by hand; and what it refuses."""
+"""A decoder over the paged cache against the same decoder over no cache; its arithmetic by hand; and what it
+refuses.
+"""
 
 import pytest
 import torch
@@ -15,11 +17,22 @@ CLOSE = 1e-4
 """How far logits may be apart."""
 
 
-@given(st.integers(1, 32), st.integers(1, 60), st.lists(st.integers(1, 25), min_size=1, max_size=6), st.integers(0, 99))
+@given(
+    st.integers(1, 32),
+    st.integers(1, 60),
+    st.lists(st.integers(1, 25), min_size=1, max_size=6),
+    st.integers(0, 99),
+)
 @settings(max_examples=40, deadline=None)
-def test_prefill_in_any_chunks_and_blocks_gives_the_logits_of_dense_recomputation(block_tokens, first, chunks, seed):
+def test_prefill_in_any_chunks_and_blocks_gives_the_logits_of_dense_recomputation(
+    block_tokens, first, chunks, seed
+):
     model = decoder(seed % 5)
-    cache, sequence, tokens = model.new_cache(200, block_tokens), Sequence(), prompt(model, first + sum(chunks), seed)
+    cache, sequence, tokens = (
+        model.new_cache(200, block_tokens),
+        Sequence(),
+        prompt(model, first + sum(chunks), seed),
+    )
     dense, done = model.dense_logits(tokens), 0
     for chunk in (first, *chunks):
         logits = model.prefill(cache, sequence, tokens[done : done + chunk])
@@ -57,7 +70,9 @@ def test_the_shipped_model_decodes_the_tokens_and_logits_of_dense_recomputation(
 def test_in_double_precision_the_cache_changes_nothing_to_twelve_digits():
     model = decoder(3).to(torch.float64)
     cache, sequence, tokens = model.new_cache(20, 4), Sequence(), prompt(model, 50)
-    assert torch.allclose(model.prefill(cache, sequence, tokens), model.dense_logits(tokens)[-1], rtol=0, atol=1e-12)
+    assert torch.allclose(
+        model.prefill(cache, sequence, tokens), model.dense_logits(tokens)[-1], rtol=0, atol=1e-12
+    )
 
 
 def test_one_layer_by_hand():
@@ -97,7 +112,9 @@ def test_rotation_makes_scores_depend_on_distance_alone(i, j, shift):
     q, k = torch.randn(2, 1, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
     def score(a, b):
-        x, y = (rotate(x, *rotation(frequencies, torch.tensor([at]), torch.float64)) for x, at in ((q, a), (k, b)))
+        x, y = (
+            rotate(x, *rotation(frequencies, torch.tensor([at]), torch.float64)) for x, at in ((q, a), (k, b))
+        )
         return float((x * y).sum())
 
     assert score(i, j) == pytest.approx(score(i + shift, j + shift), abs=1e-9)
@@ -105,8 +122,15 @@ def test_rotation_makes_scores_depend_on_distance_alone(i, j, shift):
 
 def test_a_cache_of_another_shape_or_dtype_is_refused():
     model, tokens = decoder(0), [1, 2, 3]
-    for other in (decoder(0, layers=3), decoder(0, kv_heads=4), decoder(0, head_dim=4), model.to(torch.float64)):
-        with pytest.raises(ValueError, match=r"random has 2 layers of 2 KV heads of 8 in torch.float32, the cache"):
+    for other in (
+        decoder(0, layers=3),
+        decoder(0, kv_heads=4),
+        decoder(0, head_dim=4),
+        model.to(torch.float64),
+    ):
+        with pytest.raises(
+            ValueError, match=r"random has 2 layers of 2 KV heads of 8 in torch.float32, the cache"
+        ):
             model.prefill(other.new_cache(4, 4), Sequence(), tokens)
 
 
@@ -142,7 +166,12 @@ def test_a_batch_that_does_not_fit_leaves_every_sequence_as_it_was():
     model = decoder(0)
     cache, first = model.new_cache(4, 4), Sequence()
     model.prefill(cache, first, prompt(model, 6))
-    sequences = [first, cache.fork(first), cache.fork(first), cache.fork(first)]  # two blocks; three copies to write, two free
+    sequences = [
+        first,
+        cache.fork(first),
+        cache.fork(first),
+        cache.fork(first),
+    ]  # two blocks; three copies to write, two free
     with pytest.raises(PoolError, match="needs 0 blocks and 3 copies, 2 are free"):
         model.decode(cache, sequences, [1, 2, 3, 4])
     cache.check()
@@ -174,14 +203,19 @@ def test_keys_that_are_not_finite_are_refused_and_the_sequence_is_as_before():
     cache, sequence = model.new_cache(8, 4), Sequence()
     before = model.prefill(cache, sequence, [1, 2, 3])
     model.weights["model.layers.1.self_attn.k_proj.weight"][0, 0] = float("nan")
-    for act in (lambda: model.prefill(cache, sequence, [4, 5, 6]), lambda: model.decode(cache, [sequence], [4])):
+    for act in (
+        lambda: model.prefill(cache, sequence, [4, 5, 6]),
+        lambda: model.decode(cache, [sequence], [4]),
+    ):
         with pytest.raises(ValueError, match="k of layer 1 holds NaN or infinity"):
             act()
         cache.check()
         assert (sequence.length, sequence.tokens) == (3, [1, 2, 3])
     healthy = decoder(0)
     after = healthy.prefill(cache, sequence, [4])
-    assert (after - healthy.dense_logits([1, 2, 3, 4])[-1]).abs().max() < CLOSE and not torch.equal(before, after)
+    assert (after - healthy.dense_logits([1, 2, 3, 4])[-1]).abs().max() < CLOSE and not torch.equal(
+        before, after
+    )
 
 
 @pytest.mark.parametrize(

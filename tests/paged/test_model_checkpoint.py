@@ -34,14 +34,18 @@ PROMPT = torch.randint(62, (50,), generator=torch.Generator().manual_seed(1))
 @pytest.fixture(scope="module")
 def transformers():
     """The library, or a skipped test."""
-    return pytest.importorskip("transformers", reason="transformers is not installed: no independent decoder to compare with")
+    return pytest.importorskip(
+        "transformers", reason="transformers is not installed: no independent decoder to compare with"
+    )
 
 
 def theirs(transformers, name, folder):
     """transformers' randomly initialised model, saved in shards of 20 kB; biases and norms random as well."""
     kind, change = FAMILIES[name]
     torch.manual_seed(0)
-    model = getattr(transformers, kind)(getattr(transformers, kind.replace("ForCausalLM", "Config"))(**SMALL | change)).eval()
+    model = getattr(transformers, kind)(
+        getattr(transformers, kind.replace("ForCausalLM", "Config"))(**SMALL | change)
+    ).eval()
     for parameter in model.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, 1.0, 0.3)
@@ -62,24 +66,34 @@ def test_a_sharded_checkpoint_gives_the_logits_and_the_tokens_of_transformers(tr
 
 def test_the_shipped_weights_are_a_checkpoint_that_transformers_runs_alike(transformers, shipped):
     model = transformers.AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float32).eval()
-    tokens = torch.tensor(shipped.tokenizer.encode("greta walks to the harbour. the number of the safe is 0917. "))
+    tokens = torch.tensor(
+        shipped.tokenizer.encode("greta walks to the harbour. the number of the safe is 0917. ")
+    )
     with torch.no_grad():
         assert (shipped.dense_logits(tokens) - model(tokens[None]).logits[0]).abs().max() < 1e-4
 
 
-def test_the_scheduler_gives_every_request_the_tokens_of_generate_and_of_generate_batch(transformers, tmp_path):
+def test_the_scheduler_gives_every_request_the_tokens_of_generate_and_of_generate_batch(
+    transformers, tmp_path
+):
     """Theirs is continuous batching over a paged cache as well, written by others."""
     if not hasattr(transformers, "ContinuousBatchingConfig"):
-        pytest.skip(f"transformers {transformers.__version__} has no configurable generate_batch; install 5.23 or newer")
+        pytest.skip(
+            f"transformers {transformers.__version__} has no configurable generate_batch; install 5.23 or newer"
+        )
     model, ours = theirs(transformers, "llama", tmp_path), Decoder.load(tmp_path)
     scheduler = Scheduler(ours, ours.new_cache(16, 4))
     requests = [scheduler.add(PROMPT[:length].tolist(), 10) for length in (5, 12, 30, 41)]
     scheduler.run()
     assert scheduler.report().preemptions > 0
     size = transformers.ContinuousBatchingConfig(page_size=16, num_blocks=16, max_batch_tokens=128)
-    settings = transformers.GenerationConfig(max_new_tokens=10, do_sample=False, eos_token_id=-1, pad_token_id=63)
+    settings = transformers.GenerationConfig(
+        max_new_tokens=10, do_sample=False, eos_token_id=-1, pad_token_id=63
+    )
     prompts = [request.prompt for request in requests]
-    batch = model.generate_batch(prompts, generation_config=settings, continuous_batching_config=size, warmup=False)
+    batch = model.generate_batch(
+        prompts, generation_config=settings, continuous_batching_config=size, warmup=False
+    )
     by_prompt = {tuple(answer.prompt_ids): answer.generated_tokens for answer in batch.values()}
     with torch.no_grad():
         for request in requests:
@@ -117,7 +131,8 @@ def test_a_checkpoint_with_missing_tensors_names_them(folder):
         del weights[name]
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(
-        CheckpointError, match=r"model\.layers\.1\.mlp\.down_proj\.weight, .* missing of 21 tensors; download every"
+        CheckpointError,
+        match=r"model\.layers\.1\.mlp\.down_proj\.weight, .* missing of 21 tensors; download every",
     ):
         Decoder.load(folder)
 
@@ -126,7 +141,9 @@ def test_a_checkpoint_with_a_missing_shard_names_it(transformers, tmp_path):
     theirs(transformers, "llama", tmp_path)
     shard = sorted(tmp_path.glob("*.safetensors"))[1]
     shard.unlink()
-    with pytest.raises(CheckpointError, match=f"{shard.name} is named in model.safetensors.index.json and absent"):
+    with pytest.raises(
+        CheckpointError, match=f"{shard.name} is named in model.safetensors.index.json and absent"
+    ):
         Decoder.load(tmp_path)
 
 
@@ -137,8 +154,14 @@ def test_a_checkpoint_with_a_missing_shard_names_it(transformers, tmp_path):
             lambda w: w | {"model.norm.weight": w["model.norm.weight"].half()},
             r"tensors are of torch.float16, torch.float32; convert",
         ),
-        (lambda w: w | {"model.norm.weight": torch.ones(7)}, r"model.norm.weight is \[7\], config.json says \[24\]"),
-        (lambda w: w | {"model.norm.weight": torch.full((24,), torch.nan)}, "model.norm.weight holds values that are not finite"),
+        (
+            lambda w: w | {"model.norm.weight": torch.ones(7)},
+            r"model.norm.weight is \[7\], config.json says \[24\]",
+        ),
+        (
+            lambda w: w | {"model.norm.weight": torch.full((24,), torch.nan)},
+            "model.norm.weight holds values that are not finite",
+        ),
     ],
     ids=["mixed dtypes", "another shape", "not finite"],
 )
@@ -153,12 +176,18 @@ def test_weights_that_do_not_fit_are_refused(folder, change, message):
     ("change", "message"),
     [
         ({"model_type": "gpt2"}, "model_type 'gpt2'; this decoder runs llama, mistral, qwen2, qwen3"),
-        ({"model_type": "mistral", "sliding_window": 4096}, "sliding_window is 4096, which this decoder does not compute"),
+        (
+            {"model_type": "mistral", "sliding_window": 4096},
+            "sliding_window is 4096, which this decoder does not compute",
+        ),
         ({"attention_bias": True}, "attention_bias is True"),
         ({"mlp_bias": True}, "mlp_bias is True"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rotary scaling 'yarn'; this decoder computes default and llama3"),
+        (
+            {"rope_parameters": {"rope_type": "yarn"}},
+            "rotary scaling 'yarn'; this decoder computes default and llama3",
+        ),
         ({"num_key_value_heads": 3}, "4 query heads cannot share 3 KV heads evenly"),
         ({"num_hidden_layers": None}, "'num_hidden_layers' is missing"),
     ],
@@ -173,7 +202,9 @@ def test_a_configuration_of_another_decoder_is_refused(folder, change, message):
 
 
 def test_a_folder_without_a_checkpoint_says_what_is_absent(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no config\.json; give a folder with a Llama-family checkpoint"):
+    with pytest.raises(
+        CheckpointError, match=r"no config\.json; give a folder with a Llama-family checkpoint"
+    ):
         Decoder.load(tmp_path)
     write_checkpoint(tmp_path, decoder(0).geometry, decoder(0).weights, torch.float32)
     (tmp_path / "model.safetensors").write_bytes(b"cut off")
@@ -188,7 +219,9 @@ def test_a_folder_without_a_checkpoint_says_what_is_absent(tmp_path):
 
 
 def test_a_checkpoint_brings_its_own_tokenizer(folder):
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: only bytes can be read")
+    tokenizers = pytest.importorskip(
+        "tokenizers", reason="tokenizers is not installed: only bytes can be read"
+    )
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "mill": 1, "?": 2}, unk_token="?"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     words.save(str(folder / "tokenizer.json"))

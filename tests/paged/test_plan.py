@@ -16,7 +16,11 @@ def two_sequences():
     cache, sequences = model.new_cache(20, 4), [Sequence(), Sequence()]
     for seed, sequence in enumerate(sequences):
         model.prefill(cache, sequence, prompt(model, 10, seed))
-    return cache, [np.array([sequence.blocks], dtype=np.int32) for sequence in sequences], torch.randn(1, 4, 8)
+    return (
+        cache,
+        [np.array([sequence.blocks], dtype=np.int32) for sequence in sequences],
+        torch.randn(1, 4, 8),
+    )
 
 
 @pytest.mark.parametrize("changed", ["numpy", "data", "in place", "lengths"])

@@ -1,4 +1,6 @@
-"""The pool and the cache over it: who holds which block, what a fork may see, and requests that cannot be served."""
+"""The pool and the cache over it: who holds which block, what a fork may see, and requests that cannot be
+served.
+"""
 
 import math
 
@@ -139,7 +141,9 @@ def test_a_table_is_padded_and_slots_follow_it():
     assert table.tolist() == [[5, 2], [3, 0]] and table.dtype == torch.int32
     assert lengths([first, second]).tolist() == [7, 1]
     assert slot_mapping(first, 2, 7, BLOCK).tolist() == [22, 23, 8, 9, 10]
-    with pytest.raises(ValueError, match=r"positions 0 to 9 of sequence \d+, whose table has 2 blocks of 4; extend it first"):
+    with pytest.raises(
+        ValueError, match=r"positions 0 to 9 of sequence \d+, whose table has 2 blocks of 4; extend it first"
+    ):
         slot_mapping(first, 0, 9, BLOCK)
 
 
@@ -155,7 +159,12 @@ def test_tokens_written_are_read_back_across_blocks_and_layers():
     cache.check()
 
 
-@given(prompt=st.integers(1, 40), output=st.integers(1, 20), n=st.integers(1, 6), block=st.sampled_from([1, 2, 3, 4, 7, 16]))
+@given(
+    prompt=st.integers(1, 40),
+    output=st.integers(1, 20),
+    n=st.integers(1, 6),
+    block=st.sampled_from([1, 2, 3, 4, 7, 16]),
+)
 @settings(max_examples=120, deadline=None)
 def test_samples_after_one_prompt_use_the_blocks_of_the_closed_form(prompt, output, n, block):
     cache = small_cache(blocks=6 * 60, block_tokens=block, layers=1)
@@ -217,7 +226,9 @@ def test_a_released_sequence_cannot_be_used_again():
     add(cache, sequence, 0, 5)
     cache.release(sequence)
     for use in (cache.fork, cache.release, lambda s: cache.extend(s, 1)):
-        with pytest.raises(CacheError, match=rf"sequence {sequence.id} was released: .*swap it in, or recompute it"):
+        with pytest.raises(
+            CacheError, match=rf"sequence {sequence.id} was released: .*swap it in, or recompute it"
+        ):
             use(sequence)
     cache.check()
     assert cache.pool.free == 12
@@ -226,7 +237,10 @@ def test_a_released_sequence_cannot_be_used_again():
 @pytest.mark.parametrize(
     ("k", "message"),
     [
-        (rows(0, 2, torch.float64), "k of layer 0 is torch.float64, the cache holds torch.float32; convert it first"),
+        (
+            rows(0, 2, torch.float64),
+            "k of layer 0 is torch.float64, the cache holds torch.float32; convert it first",
+        ),
         (rows(0, 2).half(), "is torch.float16, the cache holds torch.float32"),
         (rows(0, 3), r"shape \[3, 2, 3\], not \[2, 2, 3\] \(slots, kv heads, head dim\)"),
         (torch.full((2, 2, 3), math.nan), "k of layer 0 holds NaN or infinity; nothing is written"),

@@ -1,4 +1,6 @@
-"""Sequences come, grow, fork and go at random, against a dict that remembers every token; the books balance after each step."""
+"""Sequences come, grow, fork and go at random, against a dict that remembers every token; the books balance
+after each step.
+"""
 
 import torch
 from hypothesis import settings

@@ -1,4 +1,6 @@
-"""What a cache refuses because it is not its own: sequences of another cache, slots that its pool does not have."""
+"""What a cache refuses because it is not its own: sequences of another cache, slots that its pool does not
+have.
+"""
 
 import pytest
 import torch
@@ -28,11 +30,15 @@ def test_a_sequence_of_another_cache_is_refused_and_nothing_changes(act):
         model.prefill(cache, sequence, prompt(model, 10, seed))
     before = [contents(cache, sequence) for cache, sequence in zip(caches, (mine, own), strict=True)]
     host = HostPool(caches[1].pool, 8)
-    with pytest.raises(CacheError, match=f"sequence {mine.id} holds 3 blocks of another cache; use it with that one"):
+    with pytest.raises(
+        CacheError, match=f"sequence {mine.id} holds 3 blocks of another cache; use it with that one"
+    ):
         act(model, caches[1], host, mine, own)
     for cache, sequence, kept in zip(caches, (mine, own), before, strict=True):
         cache.check()
-        assert torch.equal(contents(cache, sequence), kept) and sequence.length == 10 and not sequence.released
+        assert (
+            torch.equal(contents(cache, sequence), kept) and sequence.length == 10 and not sequence.released
+        )
     host.check()
 
 

@@ -33,7 +33,9 @@ def values(seed, *shape):
     """Normal keys with a few channels that are large throughout, as in KIVI's figures."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, generator=generator)
-    return x * (1 + 20 * (torch.rand(shape[-1], generator=generator) > 0.9)) + 3 * torch.randn(shape[-1], generator=generator)
+    return x * (1 + 20 * (torch.rand(shape[-1], generator=generator) > 0.9)) + 3 * torch.randn(
+        shape[-1], generator=generator
+    )
 
 
 @given(
@@ -58,7 +60,10 @@ def test_no_value_is_further_off_than_half_a_scale(seed, bits, axis, power, flat
 @pytest.mark.parametrize("axis", [0, 2])
 def test_the_error_is_proportional_to_one_over_the_number_of_steps(axis):
     x = torch.rand(256, 4, 256, generator=torch.Generator().manual_seed(0))
-    errors = {bits: (x - dequantise(quantise(x, bits, axis))).abs().mean().item() * (2**bits - 1) for bits in (8, 4, 2)}
+    errors = {
+        bits: (x - dequantise(quantise(x, bits, axis))).abs().mean().item() * (2**bits - 1)
+        for bits in (8, 4, 2)
+    }
     assert errors[4] == pytest.approx(errors[8], rel=0.02)
     assert errors[2] == pytest.approx(errors[8], rel=0.02)
 
@@ -66,7 +71,9 @@ def test_the_error_is_proportional_to_one_over_the_number_of_steps(axis):
 @given(bits=st.sampled_from(list(BITS.values())), seed=st.integers(0, 1000))
 @settings(deadline=None)
 def test_packing_is_undone_by_unpacking(bits, seed):
-    codes = torch.randint(0, 2**bits, (3, 5, 16), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+    codes = torch.randint(0, 2**bits, (3, 5, 16), generator=torch.Generator().manual_seed(seed)).to(
+        torch.uint8
+    )
     packed = pack(codes, bits)
     assert packed.nbytes * 8 == codes.numel() * bits
     assert torch.equal(unpack(packed, bits), codes)
@@ -100,7 +107,9 @@ def test_what_cannot_be_quantised_is_refused(x, bits, group, words):
 
 
 def filled(bits=4, tokens=200, block_tokens=16, rows=32, blocks=64, seed=0):
-    """A cache with one sequence of random keys and values, a store, and what was written: k, v [layers, tokens, heads, dim]."""
+    """A cache with one sequence of random keys and values, a store, and what was written: k, v [layers,
+    tokens, heads, dim].
+    """
     pool = BlockPool(LAYERS, blocks, block_tokens, HEADS, DIM)
     pool.attach(QuantisedBlocks(pool, rows, bits))
     cache, sequence = KVCache(pool), Sequence()
@@ -145,7 +154,11 @@ def test_bytes_reported_are_the_bytes_of_the_tensors(bits):
     store, pool = cache.pool.store, cache.pool
     held = sum(value.nbytes for value in vars(store).values() if isinstance(value, torch.Tensor))
     held += sum(
-        t.nbytes for value in vars(store).values() if isinstance(value, list) for t in value if isinstance(t, torch.Tensor)
+        t.nbytes
+        for value in vars(store).values()
+        if isinstance(value, list)
+        for t in value
+        if isinstance(t, torch.Tensor)
     )
     assert store.nbytes == held
     assert pool.nbytes == held + sum(t.nbytes for t in (*pool.keys, *pool.values))
@@ -224,7 +237,15 @@ def test_nothing_changes_where_values_cannot_be_quantised_or_the_store_is_full()
         lambda b: [b[0], b[1], b[4], b[5]],
         lambda b: b[9:],
     ],
-    ids=["one twice", "a group twice", "free", "negative", "out of order", "with a gap", "the one being written"],
+    ids=[
+        "one twice",
+        "a group twice",
+        "free",
+        "negative",
+        "out of order",
+        "with a gap",
+        "the one being written",
+    ],
 )
 def test_blocks_that_are_not_full_neighbours_held_by_somebody_are_refused(pick):
     cache, sequence, k, _ = filled()  # 200 tokens: the thirteenth block is being written

@@ -1,4 +1,6 @@
-"""Continuous batching under pressure: everyone gets the tokens of a run alone, in order, and every block is accounted for."""
+"""Continuous batching under pressure: everyone gets the tokens of a run alone, in order, and every block is
+accounted for.
+"""
 
 import pytest
 import torch
@@ -17,9 +19,17 @@ from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, SwapError
 
 
 @pytest.mark.parametrize("way", ["swap", "recompute"])
-@given(asked=REQUESTS, block_tokens=st.integers(1, 8), spare=st.integers(0, 12), host=st.integers(1, 30), seed=st.integers(0, 4))
+@given(
+    asked=REQUESTS,
+    block_tokens=st.integers(1, 8),
+    spare=st.integers(0, 12),
+    host=st.integers(1, 30),
+    seed=st.integers(0, 4),
+)
 @settings(max_examples=15, deadline=None)
-def test_everyone_gets_the_tokens_of_dense_recomputation_and_all_blocks_come_back(way, asked, block_tokens, spare, host, seed):
+def test_everyone_gets_the_tokens_of_dense_recomputation_and_all_blocks_come_back(
+    way, asked, block_tokens, spare, host, seed
+):
     model = decoder(seed)
     blocks = room_for(asked, block_tokens, spare)
     scheduler = stepped(filled(model, asked, blocks, block_tokens, host, preempt=way))
@@ -27,7 +37,9 @@ def test_everyone_gets_the_tokens_of_dense_recomputation_and_all_blocks_come_bac
         assert request.output == dense_greedy(model, request.prompt, request.most)
     scheduler.clear()
     scheduler.check()
-    assert scheduler.cache.pool.free == blocks and (way == "recompute" or scheduler.residency.host.free == host)
+    assert scheduler.cache.pool.free == blocks and (
+        way == "recompute" or scheduler.residency.host.free == host
+    )
 
 
 def test_pressure_is_real_in_these_tests():
@@ -36,7 +48,9 @@ def test_pressure_is_real_in_these_tests():
     for way, host in (("swap", 40), ("recompute", None)):
         report = stepped(filled(decoder(0), asked, 12, 4, host, preempt=way)).report()
         assert (
-            report.preemptions > 0 and (report.swapped_in > 0) == (way == "swap") and (report.recomputed > 0) == (way != "swap")
+            report.preemptions > 0
+            and (report.swapped_in > 0) == (way == "swap")
+            and (report.recomputed > 0) == (way != "swap")
         )
 
 
@@ -60,7 +74,10 @@ def test_requests_start_in_order_of_arrival_and_the_newest_gives_way(asked, spar
 @given(asked=REQUESTS, spare=st.integers(0, 10), stop=st.integers(0, 39))
 @settings(max_examples=15, deadline=None)
 def test_throughput_counts_every_token_that_was_decoded_and_none_else(asked, spare, stop):
-    """What the seed got wrong: it counted tokens it never decoded. Preemption, recomputation and prompts add none."""
+    """What the seed got wrong: it counted tokens it never decoded.
+
+    Preemption, recomputation and prompts add none.
+    """
     model = decoder(1)
     scheduler = scheduled(model, room_for(asked, 4, spare), 4)
     for at, (length, most, _) in enumerate(asked):
@@ -76,11 +93,15 @@ def test_throughput_counts_every_token_that_was_decoded_and_none_else(asked, spa
 
 
 def test_the_tokens_computed_are_those_reported(monkeypatch):
-    """Every token that goes through the model is a prompt's, a generated one's or a recomputed one's; the last are never fed."""
+    """Every token that goes through the model is a prompt's, a generated one's or a recomputed one's; the
+    last are never fed.
+    """
     model, fed = decoder(0), []
     run = type(model).run
     monkeypatch.setattr(
-        type(model), "run", lambda self, ids, *rest, **more: fed.append(ids.numel()) or run(self, ids, *rest, **more)
+        type(model),
+        "run",
+        lambda self, ids, *rest, **more: fed.append(ids.numel()) or run(self, ids, *rest, **more),
     )
     asked = [(9, 14, False), (13, 10, False), (9, 12, True), (21, 9, True)]
     for host in (None, 3, 40):
@@ -108,7 +129,10 @@ def test_sampled_requests_are_those_of_their_own_run():
     requests = [scheduler.add(prompt(model, 7 + at), 12, seed=at, temperature=0.8) for at in range(5)]
     assert stepped(scheduler).report().preemptions > 0
     for at, request in enumerate(requests):
-        assert request.output == sample(model, model.new_cache(20, 4), request.prompt, 1, 12, at, temperature=0.8)[0]
+        assert (
+            request.output
+            == sample(model, model.new_cache(20, 4), request.prompt, 1, 12, at, temperature=0.8)[0]
+        )
 
 
 def test_the_watermark_stays_free_when_others_run_and_never_keeps_the_first_out():
@@ -140,7 +164,9 @@ def test_the_way_that_was_measured_cheaper_is_taken(monkeypatch, swap_s, recompu
     scheduler = stepped(filled(decoder(0), [(9, 14, False)] * 4, 12, 4, 40))
     report = scheduler.report()
     assert scheduler.preempt == ("swap" if swap_s < recompute_s else "recompute")
-    assert (report.swapped_out > 0) == (swap_s < recompute_s) and (report.recomputed > 0) == (swap_s > recompute_s)
+    assert (report.swapped_out > 0) == (swap_s < recompute_s) and (report.recomputed > 0) == (
+        swap_s > recompute_s
+    )
 
 
 def test_requests_may_come_while_others_run():
@@ -151,18 +177,27 @@ def test_requests_may_come_while_others_run():
         scheduler.step()
     second = scheduler.add(prompt(model, 5, 2), 6)
     stepped(scheduler)
-    assert (first.output, second.output) == (dense_greedy(model, first.prompt, 10), dense_greedy(model, second.prompt, 6))
+    assert (first.output, second.output) == (
+        dense_greedy(model, first.prompt, 10),
+        dense_greedy(model, second.prompt, 6),
+    )
     assert len([e for e in scheduler.events if e.kind == "finished"]) == 2
 
 
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda s: s.add([1] * 30, 12), "a prompt of 30 and 12 new tokens need 11 blocks, the pool has 10; ask for fewer tokens"),
+        (
+            lambda s: s.add([1] * 30, 12),
+            "a prompt of 30 and 12 new tokens need 11 blocks, the pool has 10; ask for fewer tokens",
+        ),
         (lambda s: s.add([], 3), "a prompt of 0 tokens and 3 to generate"),
         (lambda s: s.add([1], 0), "a prompt of 1 tokens and 0 to generate"),
         (lambda s: s.add([1], 1.5), r"1\.5 tokens to generate; give a whole number"),
-        (lambda s: s.add([1], 3, seed=1, temperature=-1.0), "a temperature of -1.0; give a finite one above 0"),
+        (
+            lambda s: s.add([1], 3, seed=1, temperature=-1.0),
+            "a temperature of -1.0; give a finite one above 0",
+        ),
         (lambda s: s.add([99], 3), "run from 99 to 99; use whole numbers from 0 to 39"),
         (lambda s: Scheduler(s.model, s.cache, preempt="drop"), "preempt 'drop': use swap or recompute"),
         (lambda s: Scheduler(s.model, s.cache, preempt="swap"), "give a host pool to swap to"),
@@ -204,7 +239,9 @@ def test_an_error_while_computing_leaves_the_books_balanced_and_the_requests_in_
 
 
 def with_a_poisoned_token(token=7):
-    """A decoder that computes NaN wherever it is fed that token (not tied: its logits are finite), and the healthy one."""
+    """A decoder that computes NaN wherever it is fed that token (not tied: its logits are finite), and the
+    healthy one.
+    """
     model, healthy = decoder(0, tied=False), decoder(0, tied=False)
     model.weights["model.embed_tokens.weight"][token] = torch.nan
     return model, healthy
@@ -219,7 +256,9 @@ def test_a_prompt_that_cannot_be_computed_holds_up_nobody_for_good():
     for tokens in (1, 2):
         with pytest.raises(ValueError, match="holds NaN or infinity") as raised:
             scheduler.step()
-        assert raised.value.__notes__ == [f"request {bad.number} cannot be computed; mend the cause, or cancel it"]
+        assert raised.value.__notes__ == [
+            f"request {bad.number} cannot be computed; mend the cause, or cancel it"
+        ]
         scheduler.check()
         assert [len(r.output) for r in (running, ahead, bad, behind)] == [1 + tokens, tokens, 0, tokens]
     scheduler.cancel(bad)
@@ -264,7 +303,9 @@ def test_a_cancelled_request_gives_its_room_to_others_wherever_it_was(host):
     stepped(scheduler)
     assert [request.output for request in gone] == said and scheduler.report().finished == len(kept)
     assert [request.output for request in kept] == [dense_greedy(model, r.prompt, r.most) for r in kept]
-    assert [event.request for event in scheduler.events if event.kind == "cancelled"] == [request.number for request in gone]
+    assert [event.request for event in scheduler.events if event.kind == "cancelled"] == [
+        request.number for request in gone
+    ]
     for request in (gone[0], kept[0], scheduled(model, 4, 4).add([1], 2)):
         with pytest.raises(ValueError, match=f"request {request.number} neither waits nor runs here"):
             scheduler.cancel(request)

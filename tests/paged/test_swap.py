@@ -1,4 +1,6 @@
-"""Swapping out and in, and computing anew: the same keys, values and logits, no block lost, none shared by mistake."""
+"""Swapping out and in, and computing anew: the same keys, values and logits, no block lost, none shared by
+mistake.
+"""
 
 import pytest
 import torch
@@ -10,7 +12,16 @@ from kv_cache_rl.core.pool import LedgerError
 from kv_cache_rl.paged.block_pool import PoolError
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import CacheError
-from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, SwapError, fill, measure_costs, recompute, swap_in, swap_out
+from kv_cache_rl.paged.swap import (
+    HostPool,
+    PreemptionCosts,
+    SwapError,
+    fill,
+    measure_costs,
+    recompute,
+    swap_in,
+    swap_out,
+)
 
 CLOSE = 1e-5
 
@@ -100,7 +111,9 @@ def recomputed_again(model, cache, sequence):
 
 
 def test_the_shipped_model_goes_on_alike_whether_swapped_recomputed_or_left_alone(shipped):
-    tokens = shipped.tokenizer.encode("elsa is at the tower. the number of the vault is 6075. leon takes the drum. ")
+    tokens = shipped.tokenizer.encode(
+        "elsa is at the tower. the number of the vault is 6075. leon takes the drum. "
+    )
     cache, logits = shipped.new_cache(60, 16), []
     host = HostPool(cache.pool, 20)
     for way in ("alone", "swapped", "recomputed"):
@@ -124,7 +137,9 @@ def test_a_full_host_pool_refuses_and_the_sequence_stays():
     cache, _, sequence = begun(model)
     host = HostPool(cache.pool, 2)
     before = contents(cache, sequence)
-    with pytest.raises(SwapError, match="3 blocks for a host pool with 2 of 2 free; recompute instead, or enlarge it"):
+    with pytest.raises(
+        SwapError, match="3 blocks for a host pool with 2 of 2 free; recompute instead, or enlarge it"
+    ):
         swap_out(cache, host, sequence)
     cache.check()
     host.check()
@@ -201,7 +216,9 @@ def test_the_cheaper_way_is_the_one_that_took_less_time(monkeypatch):
     model, told = decoder(0), []
     run, seconds = type(model).run, iter((256.0, 512.0))
     monkeypatch.setattr(
-        type(model), "run", lambda self, ids, *rest, **more: told.append(len(ids)) or run(self, ids, *rest, **more)
+        type(model),
+        "run",
+        lambda self, ids, *rest, **more: told.append(len(ids)) or run(self, ids, *rest, **more),
     )
 
     def measured(device, act, repeats):

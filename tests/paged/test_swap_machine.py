@@ -1,4 +1,6 @@
-"""Sequences that come, grow, fork, swap and go at random: nobody ever reads what was written for somebody else."""
+"""Sequences that come, grow, fork, swap and go at random: nobody ever reads what was written for somebody
+else.
+"""
 
 import torch
 from decoders import contents, decoder
@@ -90,7 +92,9 @@ class SwapMachine(RuleBasedStateMachine):
             return
         self.cache.check()
         self.host.check()
-        assert self.host.used == sum(blocks_for(len(k), self.cache.pool.block_tokens) for k in self.away.values())
+        assert self.host.used == sum(
+            blocks_for(len(k), self.cache.pool.block_tokens) for k in self.away.values()
+        )
         for sequence, k in self.here.items():
             keys, values = contents(self.cache, sequence)
             assert torch.equal(keys, k) and torch.equal(values, -k)

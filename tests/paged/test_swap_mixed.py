@@ -1,4 +1,6 @@
-"""Swapping and recomputing one sequence by turns, and failing at either: nothing is lost, leaked or brought in twice."""
+"""Swapping and recomputing one sequence by turns, and failing at either: nothing is lost, leaked or brought
+in twice.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""The GPU kernel, in Triton's interpreter where there is no GPU: the same answers as dense float64, poison and all."""
+"""The GPU kernel, in Triton's interpreter where there is no GPU: the same answers as dense float64, poison
+and all.
+"""
 
 import os
 
@@ -13,9 +15,13 @@ from kv_cache_rl.paged.kernels import TRITON
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # while tests are collected: before any runs that imports triton
+    os.environ.setdefault(
+        "TRITON_INTERPRET", "1"
+    )  # while tests are collected: before any runs that imports triton
 
-needs_triton = pytest.mark.skipif(not TRITON, reason="triton is not installed: the kernel cannot even be interpreted")
+needs_triton = pytest.mark.skipif(
+    not TRITON, reason="triton is not installed: the kernel cannot even be interpreted"
+)
 
 
 def worst(case, q, splits=None):
@@ -71,7 +77,9 @@ def test_the_backend_gives_what_the_others_give():
 def test_the_backend_refuses_a_pool_with_quantised_blocks(monkeypatch):
     case = Poisoned(3, [70])
     monkeypatch.setattr(type(case.cache.pool), "stored", 4)
-    with pytest.raises(AttentionError, match="the pool has quantised blocks, which it cannot read; use 'auto'"):
+    with pytest.raises(
+        AttentionError, match="the pool has quantised blocks, which it cannot read; use 'auto'"
+    ):
         paged_attention(case.normal(1, 4, 8), case.cache, 0, case.tables(), case.lens(), "triton")
 
 

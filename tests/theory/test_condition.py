@@ -20,7 +20,13 @@ from kv_cache_rl.theory.condition import (
     verdict,
 )
 from kv_cache_rl.theory.errors import StabilityError
-from kv_cache_rl.theory.lengths import PUBLISHED, PUBLISHED_CHUNK, PUBLISHED_MEMORY, sampled_lengths, uniform_lengths
+from kv_cache_rl.theory.lengths import (
+    PUBLISHED,
+    PUBLISHED_CHUNK,
+    PUBLISHED_MEMORY,
+    sampled_lengths,
+    uniform_lengths,
+)
 
 A100 = HARDWARE["a100-llama-3.1-8b"]
 tokens = st.integers(0, 400)
@@ -42,7 +48,9 @@ def plain_footprint(prompt, output, chunk, block=1, up_front=False):
 @given(tokens, tokens, st.integers(1, 8), st.integers(1, 20), st.booleans())
 def test_the_footprint_is_what_a_walk_through_the_iterations_adds_up(prompt, output, blocks, block, up_front):
     chunk = blocks * block
-    assert int(footprint(prompt, output, chunk, block, up_front)) == plain_footprint(prompt, output, chunk, block, up_front)
+    assert int(footprint(prompt, output, chunk, block, up_front)) == plain_footprint(
+        prompt, output, chunk, block, up_front
+    )
 
 
 def test_footprints_of_columns_are_those_of_their_requests_and_exact_beyond_float_precision():
@@ -52,15 +60,21 @@ def test_footprints_of_columns_are_those_of_their_requests_and_exact_beyond_floa
     assert found[1, 2] == 512 * 1368 * 1367 // 2 + 700_001 + 300_000 * 700_001 + 300_000 * 300_001 // 2
 
 
-@pytest.mark.parametrize(("name", "exact"), [("balanced", 1_079_498), ("long-prompt", 770_521), ("long-output", 1_339_880)])
-def test_enumerated_footprints_are_the_golden_ones_and_the_papers_sample_means_are_within_half_a_percent(name, exact):
+@pytest.mark.parametrize(
+    ("name", "exact"), [("balanced", 1_079_498), ("long-prompt", 770_521), ("long-output", 1_339_880)]
+)
+def test_enumerated_footprints_are_the_golden_ones_and_the_papers_sample_means_are_within_half_a_percent(
+    name, exact
+):
     published = PUBLISHED[name]
     mean = uniform_lengths(published.prompt, published.output, PUBLISHED_CHUNK).footprint
     assert round(mean) == exact
     assert abs(mean / published.footprint - 1) < 0.005
 
 
-@pytest.mark.parametrize(("name", "batch_s"), [("balanced", 0.0373), ("long-prompt", 0.0430), ("long-output", 0.0337)])
+@pytest.mark.parametrize(
+    ("name", "batch_s"), [("balanced", 0.0373), ("long-prompt", 0.0430), ("long-output", 0.0337)]
+)
 def test_the_published_predictions_follow_from_the_published_batch_times(name, batch_s):
     published = PUBLISHED[name]
     mean = uniform_lengths(published.prompt, published.output, PUBLISHED_CHUNK).footprint
@@ -70,7 +84,9 @@ def test_the_published_predictions_follow_from_the_published_batch_times(name, b
     assert abs(published.predicted / published.measured - 1) < 0.085
 
 
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.sampled_from([1, 4]))
+@given(
+    st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.integers(0, 40), st.sampled_from([1, 4])
+)
 def test_uniform_means_are_the_means_over_every_pair(s_low, s_more, o_low, o_more, block):
     prompts, outputs = np.arange(s_low, s_low + s_more + 1), np.arange(o_low, o_low + o_more + 1)
     every_s, every_o = np.repeat(prompts, outputs.size), np.tile(outputs, prompts.size)
@@ -98,15 +114,24 @@ def test_the_token_budget_binds_where_prompts_are_long_and_answers_short():
 def test_memory_and_budget_meet_where_the_named_resource_changes():
     lengths = uniform_lengths((1000, 1000), (1, 1))
     meets = 131_000 * lengths.prompt / lengths.footprint
-    assert service_rate(131_000, 0.03, lengths.footprint, meets * 0.999, lengths.prompt).binding == TOKEN_BUDGET
+    assert (
+        service_rate(131_000, 0.03, lengths.footprint, meets * 0.999, lengths.prompt).binding == TOKEN_BUDGET
+    )
     assert service_rate(131_000, 0.03, lengths.footprint, meets * 1.001, lengths.prompt).binding == MEMORY
 
 
 def test_between_stable_and_overloaded_lies_a_gap_of_the_longest_requests_share():
     share = delta(3200, 131_000)
     assert share == pytest.approx(0.0244, abs=1e-4)
-    assert [verdict(rate, 3.0, share) for rate in (3.001, 3.0, 2.93, 2.92)] == ["overloaded", "undecided", "undecided", "stable"]
-    assert verdict(0.0, 3.0, 1.5) == "undecided", "a request longer than the memory is never promised anything"
+    assert [verdict(rate, 3.0, share) for rate in (3.001, 3.0, 2.93, 2.92)] == [
+        "overloaded",
+        "undecided",
+        "undecided",
+        "stable",
+    ]
+    assert verdict(0.0, 3.0, 1.5) == "undecided", (
+        "a request longer than the memory is never promised anything"
+    )
 
 
 def test_gpus_are_the_fewest_at_or_below_the_target():
@@ -132,18 +157,24 @@ def test_a_saturated_tick_is_fixed_time_prefill_of_what_arrives_and_one_read_of_
     begun = 100_000 / lengths.footprint
     prefill = begun * (500 * A100.prefill_c1_s + 500**2 / 2 * A100.prefill_c2_s)
     expected = A100.decode_fixed_s + prefill + 100_000 * A100.decode_per_kv_token_s
-    assert saturated_tick_s(A100, 100_000, lengths.footprint, lengths.prompt) == pytest.approx(expected, rel=1e-12)
+    assert saturated_tick_s(A100, 100_000, lengths.footprint, lengths.prompt) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_a_saturated_tick_under_a_token_budget_prefills_the_budget_and_reads_less_than_the_memory():
     lengths = uniform_lengths((2000, 2000), (2, 2))
     found = saturated_tick_s(A100, 100_000, lengths.footprint, lengths.prompt, 1000)
     expected = A100.decode_fixed_s + 0.5 * (
-        2000 * A100.prefill_c1_s + 2000**2 / 2 * A100.prefill_c2_s + lengths.footprint * A100.decode_per_kv_token_s
+        2000 * A100.prefill_c1_s
+        + 2000**2 / 2 * A100.prefill_c2_s
+        + lengths.footprint * A100.decode_per_kv_token_s
     )
     assert found == pytest.approx(expected, rel=1e-12)
     # Decoded tokens come out of the same budget: fewer requests begin.
-    both = saturated_tick_s(A100, 100_000, lengths.footprint, lengths.prompt, 1000, mean_output=lengths.output)
+    both = saturated_tick_s(
+        A100, 100_000, lengths.footprint, lengths.prompt, 1000, mean_output=lengths.output
+    )
     assert (both - A100.decode_fixed_s) / (found - A100.decode_fixed_s) == pytest.approx(2000 / 2002)
 
 

@@ -38,7 +38,13 @@ def declared(mode="reserve", config=None):
 
 
 def test_the_settings_and_the_state_are_the_seeds():
-    expected = {"window_seconds": 60, "safety_margin": 1.15, "block_size": 16, "head_dim": 128, "num_kv_heads": 8}
+    expected = {
+        "window_seconds": 60,
+        "safety_margin": 1.15,
+        "block_size": 16,
+        "head_dim": 128,
+        "num_kv_heads": 8,
+    }
     expected |= {"bytes_per_element": 2.0, "min_eviction_interval_ms": 100}
     found = dataclasses.asdict(QueueingConfig())
     assert {name: found[name] for name in expected} == expected
@@ -81,7 +87,9 @@ def test_reserve_mode_without_being_told_takes_requests_in_flight_to_hold_a_mean
     state = controller.compute_stability_state(500, 1000)
     load = state.arrival_rate_lambda * 5.0 * 30.0 * 1.15
     assert state.minimum_stable_blocks == math.ceil(load) - 4 * 30
-    assert controller.compute_stability_state(950, 1000).minimum_stable_blocks == math.ceil(load) - 50, "no more than is in use"
+    assert controller.compute_stability_state(950, 1000).minimum_stable_blocks == math.ceil(load) - 50, (
+        "no more than is in use"
+    )
 
 
 def test_paper_mode_measures_the_footprint_and_judges_by_the_longest_request():
@@ -102,7 +110,9 @@ def test_paper_mode_measures_the_footprint_and_judges_by_the_longest_request():
 
 
 def test_paper_mode_leaves_a_gap_between_stable_and_overloaded_where_it_does_not_promise():
-    controller = watched("paper", rate=2.0, blocks=60.0, prompt=500, config=QueueingConfig(batch_seconds=0.05))
+    controller = watched(
+        "paper", rate=2.0, blocks=60.0, prompt=500, config=QueueingConfig(batch_seconds=0.05)
+    )
     state = controller.compute_stability_state(0, 300)
     assert state.lambda_critical == pytest.approx(state.service_rate_mu * (1 - 60 / 300))
     assert state.is_stable == (state.arrival_rate_lambda < state.lambda_critical)
@@ -161,7 +171,10 @@ def test_now_is_the_last_recorded_time_and_no_wall_clock():
     first = controller.compute_stability_state(0, 1000)
     time.sleep(0.01)
     assert controller.compute_stability_state(0, 1000) == first
-    assert controller.compute_stability_state(0, 1000, 60.0 + 60.0).arrival_rate_lambda < 0.6 * first.arrival_rate_lambda
+    assert (
+        controller.compute_stability_state(0, 1000, 60.0 + 60.0).arrival_rate_lambda
+        < 0.6 * first.arrival_rate_lambda
+    )
     assert controller.compute_stability_state(0, 1000) == first, "asking about another time moves no clock"
 
 
@@ -243,7 +256,9 @@ def test_fault_everything_it_estimates_is_read_by_something():
         rates.complete(again, now, 1.0, 2.0)
         rates.measure_prompt(again, now, 900.0, 512.0)
         rates.measure_total(again, now, 5.0, 16.0)
-        values += [rates.arrival_rate(f, now) for f in (flow, again)] + [rates.blocks_to_keep_free(flow, now, 5000, 3)]
+        values += [rates.arrival_rate(f, now) for f in (flow, again)] + [
+            rates.blocks_to_keep_free(flow, now, 5000, 3)
+        ]
         values += [rates.service_seconds(again), rates.blocks_per_request(again), rates.mean_footprint(again)]
         return [*values, max(again[rates.LONGEST], again[rates.LONGEST_BEFORE])]
 
@@ -298,12 +313,16 @@ def test_seven_metrics_are_exported_in_prometheus_form():
 
 def test_before_the_memory_is_known_metrics_are_nan_and_precision_is_full():
     controller = QueueingController()
-    values = [line.split()[1] for line in controller.export_metrics().splitlines() if not line.startswith("#")]
+    values = [
+        line.split()[1] for line in controller.export_metrics().splitlines() if not line.startswith("#")
+    ]
     assert values == ["NaN"] * 7
     assert controller.get_recommended_quantization_bits() == 16
 
 
-@pytest.mark.parametrize(("rho", "bits"), [(0, 16), (0.699, 16), (0.70, 8), (0.849, 8), (0.85, 4), (0.949, 4), (0.95, 2), (9, 2)])
+@pytest.mark.parametrize(
+    ("rho", "bits"), [(0, 16), (0.699, 16), (0.70, 8), (0.849, 8), (0.85, 4), (0.949, 4), (0.95, 2), (9, 2)]
+)
 def test_bits_fall_as_utilisation_rises(rho, bits):
     assert rates.bits_for(rho) == bits
 
@@ -345,7 +364,10 @@ def test_two_hundred_thousand_events_a_second_through_python(mode):
         (lambda c: c.compute_stability_state(1, 4, math.nan), "the time is nan"),
         (lambda c: c.eviction_decision(1, 4, -1), "requested is -1"),
         (lambda c: c.eviction_decision(1, 4, 1, active=-2), "active is -2"),
-        (lambda c: QueueingController(mode="best"), "there is no mode 'best'; choose one of seed, reserve, paper"),
+        (
+            lambda c: QueueingController(mode="best"),
+            "there is no mode 'best'; choose one of seed, reserve, paper",
+        ),
         (lambda c: QueueingController(arrival_rate=1.0), "declared together"),
         (lambda c: QueueingConfig(window_seconds=0), "window_seconds is 0"),
         (lambda c: QueueingConfig(safety_margin=math.nan), "safety_margin is nan"),
@@ -353,7 +375,10 @@ def test_two_hundred_thousand_events_a_second_through_python(mode):
         (lambda c: QueueingConfig(block_size=1.5), "whole number of tokens"),
         (lambda c: QueueingConfig(min_eviction_interval_ms=-1), "give 0 or more"),
         (lambda c: QueueingConfig(block_size=True), "block_size is True; give a finite number above 0"),
-        (lambda c: QueueingConfig(window_seconds="60"), "window_seconds is '60'; give a finite number above 0"),
+        (
+            lambda c: QueueingConfig(window_seconds="60"),
+            "window_seconds is '60'; give a finite number above 0",
+        ),
         (lambda c: QueueingConfig(head_dim=None), "head_dim is None"),
         (lambda c: QueueingConfig(safety_margin=10**400), "safety_margin is 1000"),
         (lambda c: QueueingController({"window_seconds": 5}), "give a QueueingConfig, or None"),

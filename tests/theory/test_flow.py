@@ -16,7 +16,12 @@ from kv_cache_rl.theory.flow import arrival_rate, arrive, blocks_to_keep_free, c
 
 
 def primed(**changes):
-    return new_flow(**({"window_s": 60.0, "margin": 1.15, "arrival_rate": 2.0, "service_s": 5.0, "blocks": 30.0} | changes))
+    return new_flow(
+        **(
+            {"window_s": 60.0, "margin": 1.15, "arrival_rate": 2.0, "service_s": 5.0, "blocks": 30.0}
+            | changes
+        )
+    )
 
 
 def warmed(window_s=60.0, service_s=1.0, blocks=1.0):
@@ -30,7 +35,11 @@ def warmed(window_s=60.0, service_s=1.0, blocks=1.0):
 def test_before_ten_completions_the_seeds_assumptions_hold_and_after_them_what_was_seen():
     flow = new_flow()
     for second in range(10):
-        assert (arrival_rate(flow, second), f.service_seconds(flow), f.blocks_per_request(flow)) == (0.1, 1.0, 1.0)
+        assert (arrival_rate(flow, second), f.service_seconds(flow), f.blocks_per_request(flow)) == (
+            0.1,
+            1.0,
+            1.0,
+        )
         arrive(flow, float(second))
         complete(flow, second + 0.5, 3.0, 40.0)
     assert arrival_rate(flow, 9.0) == pytest.approx(1.0, rel=0.08)
@@ -116,11 +125,15 @@ def test_the_utilisation_of_declared_rates_is_load_over_servers_and_is_not_clamp
 
 
 def test_a_server_that_is_simulated_agrees_with_littles_law():
-    """Requests in service at a random time, from the very arrivals and departures, against lambda E[S] of the estimates."""
+    """Requests in service at a random time, from the very arrivals and departures, against lambda E[S] of the
+    estimates.
+    """
     draw = np.random.default_rng(3)
     arrivals = np.cumsum(draw.exponential(0.1, 40_000))
     service = draw.gamma(2.0, 1.0, arrivals.size)
-    events = sorted([(t, 0, 0.0) for t in arrivals] + [(t + s, 1, s) for t, s in zip(arrivals, service, strict=True)])
+    events = sorted(
+        [(t, 0, 0.0) for t in arrivals] + [(t + s, 1, s) for t, s in zip(arrivals, service, strict=True)]
+    )
     flow, held, area, last = primed(window_s=500.0, arrival_rate=1.0, service_s=9.0, blocks=3.0), 0, 0.0, 0.0
     for now, ended, seconds in events:
         if now > 3900:

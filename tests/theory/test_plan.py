@@ -46,7 +46,9 @@ def test_the_binding_resource_changes_with_the_budget():
 def test_gpus_are_counted_in_whole_services():
     found = planned(hardware=EIGHT, gpus=20, arrival_rate=60.0)
     assert found.plain.gpus % 8 == 0
-    assert found.plain.rho == pytest.approx(60.0 / (2 * found.plain.rate.per_s)), "twenty GPUs are two services of eight"
+    assert found.plain.rho == pytest.approx(60.0 / (2 * found.plain.rate.per_s)), (
+        "twenty GPUs are two services of eight"
+    )
 
 
 def test_requests_longer_than_the_memory_are_counted_and_left_out():
@@ -68,7 +70,12 @@ def test_histories_spare_gpus_and_none_spare_nothing():
 
 def test_json_holds_numbers_only_and_none_for_what_is_not_known():
     found = as_json(planned())
-    assert (found["gpus_needed_at_peak"], found["rho"], found["verdict"], found["with_all_prefixes_found"]) == (None,) * 4
+    assert (
+        found["gpus_needed_at_peak"],
+        found["rho"],
+        found["verdict"],
+        found["with_all_prefixes_found"],
+    ) == (None,) * 4
     assert found["gpus_needed"] == planned().plain.gpus
     assert as_json(planned(histories=(1, 1), gpus=1))["with_all_prefixes_found"]["verdict"] == "overloaded"
     assert as_json(planned(token_budget=math.inf))["budget_rate"] is None
@@ -77,7 +84,10 @@ def test_json_holds_numbers_only_and_none_for_what_is_not_known():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"memory_tokens": 1000}, "none of 2 requests fits: the shortest has 1200 tokens, the memory holds 1000"),
+        (
+            {"memory_tokens": 1000},
+            "none of 2 requests fits: the shortest has 1200 tokens, the memory holds 1000",
+        ),
         ({"prompts": (), "outputs": ()}, "none of 0 requests"),
         ({"arrival_rate": 0.0}, "arrival_rate is 0.0"),
         ({"hardware": EIGHT, "gpus": 7}, "7 GPUs are fewer than the 8"),

@@ -15,7 +15,14 @@ from kv_cache_rl.core.hardware import HARDWARE
 from kv_cache_rl.theory.condition import footprint, saturated_tick_s, service_rate
 from kv_cache_rl.theory.errors import StabilityError
 from kv_cache_rl.theory.lengths import sampled_lengths
-from kv_cache_rl.theory.reuse import bistable_region, fixed_points, found_share, held_tokens, reuse_of, service_rate_at
+from kv_cache_rl.theory.reuse import (
+    bistable_region,
+    fixed_points,
+    found_share,
+    held_tokens,
+    reuse_of,
+    service_rate_at,
+)
 
 A100 = HARDWARE["a100-llama-3.1-8b"]
 DRAW = np.random.default_rng(0)
@@ -47,7 +54,9 @@ def settle(reuse, rate, found):
 
 def test_without_hits_it_is_the_condition_over_a_saturated_tick():
     lengths = sampled_lengths(PROMPTS, OUTPUTS)
-    batch_s = saturated_tick_s(A100, 426_000, lengths.footprint, lengths.prompt, 2048, mean_squared_prompt=lengths.squared_prompt)
+    batch_s = saturated_tick_s(
+        A100, 426_000, lengths.footprint, lengths.prompt, 2048, mean_squared_prompt=lengths.squared_prompt
+    )
     plain = service_rate(426_000, batch_s, lengths.footprint, 2048, lengths.prompt)
     assert service_rate_at(agents(), 0.0).per_s == pytest.approx(plain.per_s, rel=1e-9)
 
@@ -84,12 +93,16 @@ def test_held_memory_is_arrivals_times_iterations_times_footprint_and_full_where
         tick = reuse.fixed_s + rate * tick * (work + reuse.kv_token_s * held)
     assert held_tokens(reuse, rate, 0.3) == pytest.approx(rate * tick * held)
     assert held_tokens(reuse, service_rate_at(reuse, 0.3).per_s, 0.3) == reuse.memory_tokens
-    assert held_tokens(reuse, 0.99999 * service_rate_at(reuse, 0.3).per_s, 0.3) == pytest.approx(reuse.memory_tokens, rel=1e-3)
+    assert held_tokens(reuse, 0.99999 * service_rate_at(reuse, 0.3).per_s, 0.3) == pytest.approx(
+        reuse.memory_tokens, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize(("returns", "spare"), [(0.3, 6000), (0.3, 40_000), (0.9, 6000), (0.9, 12_000)])
 def test_the_share_found_is_that_of_an_lru_of_idle_caches(returns, spare):
-    """Che's approximation against an OrderedDict: caches of 10 tokens, 20 completions a second, thinks of 60 s."""
+    """Che's approximation against an OrderedDict: caches of 10 tokens, 20 completions a second, thinks of 60
+    s.
+    """
     draw = np.random.default_rng(1)
     rate, think_s, kept = 20.0, 60.0, 10
     caches: OrderedDict[int, None] = OrderedDict()

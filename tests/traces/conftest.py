@@ -8,7 +8,15 @@ def call():
     """call(t, tokens, runs, **changes) → one request of a Claude Code session."""
 
     def make(t, tokens, runs, **changes):
-        request = {"t": t, "type": "n", "model": "m", "in": tokens, "out": 100, "stop": "tool_use", "api_time": 2.0}
+        request = {
+            "t": t,
+            "type": "n",
+            "model": "m",
+            "in": tokens,
+            "out": 100,
+            "stop": "tool_use",
+            "api_time": 2.0,
+        }
         request |= {"think_time": 1.0, "it": ["tool_result"], "ot": ["text", "tool_use"], "h": runs}
         return request | changes
 
@@ -32,7 +40,13 @@ def agent():
     """agent(t, requests, **changes) → a sub-agent inside a session's requests."""
 
     def make(t, requests, **changes):
-        entry = {"t": t, "type": "subagent", "agent_id": "agent_001", "subagent_type": "Explore", "tool_tokens": 32}
+        entry = {
+            "t": t,
+            "type": "subagent",
+            "agent_id": "agent_001",
+            "subagent_type": "Explore",
+            "tool_tokens": 32,
+        }
         return entry | {"system_tokens": 32, "requests": requests} | changes
 
     return make

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from kv_cache_rl.traces import TraceError, detect, read, read_azure, read_bailian, read_mooncake, read_sessions
+from kv_cache_rl.traces import (
+    TraceError,
+    detect,
+    read,
+    read_azure,
+    read_bailian,
+    read_mooncake,
+    read_sessions,
+)
 
 MOONCAKE = {"timestamp": 5, "input_length": 600, "output_length": 1, "hash_ids": [1, 2]}
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -84,7 +92,9 @@ def test_a_bad_field_of_a_session_is_named(write, session, call, change, named, 
 def test_requests_out_of_order_are_refused_at_every_level(write, session, call, agent):
     ahead = [call(9, 64, [[1, 1]]), call(8, 64, [[1, 1]])]
     assert refusal(read_sessions, write([session("a", ahead)])).field == "requests[1].t"
-    assert refusal(read_sessions, write([session("a", [agent(0, ahead)])])).field == "requests[0].requests[1].t"
+    assert (
+        refusal(read_sessions, write([session("a", [agent(0, ahead)])])).field == "requests[0].requests[1].t"
+    )
 
 
 def test_sub_agents_do_not_nest_twice(write, session, call, agent):

@@ -46,7 +46,11 @@ def test_content_ids_count_only_behind_the_same_blocks(write):
 
 
 def test_tables_give_arrivals_and_lengths_and_leave_out_failed_calls(write):
-    azure = ["TIMESTAMP,ContextTokens,GeneratedTokens", "2023-11-16 18:00:00,100,10", "2023-11-16 18:00:30.5,200,20"]
+    azure = [
+        "TIMESTAMP,ContextTokens,GeneratedTokens",
+        "2023-11-16 18:00:00,100,10",
+        "2023-11-16 18:00:30.5,200,20",
+    ]
     found = demand_of(write(azure, "azure.csv.gz"))
     assert (found.prompts, found.outputs, found.histories) == ([100, 200], [10, 20], [])
     assert found.rate == pytest.approx(1 / 30.5)

@@ -31,7 +31,11 @@ def test_a_session_keeps_every_field_and_its_sub_agents(write, session, call, ag
     (first,) = found.calls
     assert (first.t_s, first.kind, first.input_tokens, first.output_tokens) == (0.0, "s", 130, 100)
     assert (first.stop, first.api_s, first.think_s) == ("tool_use", 2.0, 1.0)
-    assert (first.input_types, first.output_types, first.runs) == (("tool_result",), ("text", "tool_use"), ((1, 2),))
+    assert (first.input_types, first.output_types, first.runs) == (
+        ("tool_result",),
+        ("text", "tool_use"),
+        ((1, 2),),
+    )
     (helper,) = found.sub_agents
     assert (helper.t_s, helper.agent_id, helper.agent_type) == (3.0, "agent_001", "Explore")
     assert helper.requests[0].output_types == ("text", "thinking")
@@ -46,7 +50,10 @@ def test_times_that_the_source_did_not_record_are_none(write, session, call):
 
 
 def test_duplicates_are_dropped_only_on_request(write, session, call):
-    lines = [session("a", [call(0, 64, [[1, 1]])]), session("b", [call(0, 64, [[1, 1]])], exact_duplicate=True)]
+    lines = [
+        session("a", [call(0, 64, [[1, 1]])]),
+        session("b", [call(0, 64, [[1, 1]])], exact_duplicate=True),
+    ]
     path = write(lines)
     assert [found.id for found in read_sessions(path)] == ["a", "b"]
     assert [found.id for found in read_sessions(path, drop_duplicates=True)] == ["a"]
@@ -111,7 +118,10 @@ def test_azure_times_keep_their_seventh_digit_and_their_zone(write):
 
 
 def test_both_editions_of_burstgpt_are_read(write):
-    first = ["Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type", "5,ChatGPT,472,18,490,API log"]
+    first = [
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type",
+        "5,ChatGPT,472,18,490,API log",
+    ]
     second = ["Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type"]
     second += ["5.5,12,1.25,GPT-4,472,0,472,Conversation log"]
     (old,) = read_burstgpt(write(first, "old.csv"))
@@ -126,7 +136,10 @@ def test_every_format_is_told_from_its_first_line(write, session, call):
         "mooncake": [{"timestamp": 0, "input_length": 5, "output_length": 1, "hash_ids": [1]}],
         "bailian": [bailian(1, -1, [7])],
         "azure": ["TIMESTAMP,ContextTokens,GeneratedTokens", "2023-11-16 18:17:03,1,2"],
-        "burstgpt": ["Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type", "5,G,4,1,5,API log"],
+        "burstgpt": [
+            "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type",
+            "5,G,4,1,5,API log",
+        ],
     }
     assert set(firsts) == set(FORMATS)
     for name, lines in firsts.items():

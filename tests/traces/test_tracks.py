@@ -47,7 +47,9 @@ def test_an_output_that_was_not_carried_over_is_not_kept(turns):
 
 def test_a_compacted_context_keeps_what_is_still_shared(turns):
     long, compacted, after = turns(
-        (0, 6400, [[1, 100]], {"out": 64}), (9, 640, [[1, 3], [200, 7]], {"out": 64}), (20, 768, [[1, 3], [200, 9]], {})
+        (0, 6400, [[1, 100]], {"out": 64}),
+        (9, 640, [[1, 3], [200, 7]], {"out": 64}),
+        (20, 768, [[1, 3], [200, 9]], {}),
     )
     assert (long.kept_tokens, compacted.kept_tokens, after.kept_tokens) == (0, 3 * 64, 704)
 
@@ -69,7 +71,9 @@ def test_a_call_without_a_recorded_end_lasts_as_long_as_its_output_needs(turns):
 
 
 def test_a_sub_agent_is_a_track_of_its_own_on_the_sessions_clock(write, session, call, agent):
-    line = session("a", [call(0, 640, [[1, 10]]), agent(30.0, [call(1, 128, [[50, 2]]), call(8, 256, [[50, 4]])])])
+    line = session(
+        "a", [call(0, 640, [[1, 10]]), agent(30.0, [call(1, 128, [[50, 2]]), call(8, 256, [[50, 4]])])]
+    )
     (found,) = read_sessions(write([line]))
     main, helper = session_tracks(found)
     assert (main.id, main.is_sub_agent, main.prefix_tokens) == ("a", False, 128)
@@ -79,7 +83,9 @@ def test_a_sub_agent_is_a_track_of_its_own_on_the_sessions_clock(write, session,
     assert main.prefix_key != helper.prefix_key
 
 
-def test_sessions_with_equal_prompt_lengths_share_a_prefix_key_no_longer_than_their_inputs(write, session, call):
+def test_sessions_with_equal_prompt_lengths_share_a_prefix_key_no_longer_than_their_inputs(
+    write, session, call
+):
     first = session("a", [call(0, 100, [[1, 1]])], tool_tokens=90, system_tokens=90)
     second = session("b", [call(0, 640, [[1, 10]])], tool_tokens=90, system_tokens=90)
     tracks = [next(session_tracks(found)) for found in read_sessions(write([first, second]))]
@@ -140,7 +146,9 @@ def test_interleaved_conversations_are_told_apart(growths, rng):
         ids = [-1 - at * 1000 - block for at, block in chains[at]] + [clock] * (tokens[at] % 512 > 0)
         requests.append(ChainedRequest(float(clock), tokens[at], 0, tuple(ids)))
     found = sorted(tuple(turn.start_s for turn in track.turns) for track in chain_tracks(requests, 512))
-    assert found == sorted(tuple(float(c) for c, other in enumerate(due) if other == at) for at in range(len(growths)))
+    assert found == sorted(
+        tuple(float(c) for c, other in enumerate(due) if other == at) for at in range(len(growths))
+    )
 
 
 def at_times(times):

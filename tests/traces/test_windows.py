@@ -41,7 +41,9 @@ def service_file(write):
             chain = [0]
         grown = rng.randrange(1, 4)
         chain, unit = chain + list(range(unit + 1, unit + 1 + grown)), unit + grown
-        lines.append({"timestamp": clock, "input_length": 512 * len(chain), "output_length": 50, "hash_ids": chain})
+        lines.append(
+            {"timestamp": clock, "input_length": 512 * len(chain), "output_length": 50, "hash_ids": chain}
+        )
         open_chains = [*open_chains, chain][-40:]
         clock += rng.choice([0, 0, 3000])
     return write(lines, "service.jsonl")
@@ -79,11 +81,16 @@ def test_every_call_of_a_session_arrives_in_exactly_one_window(sessions_file):
 def test_every_call_of_a_service_after_the_first_minute_arrives_in_exactly_one_window(service_file):
     requests = list(read_mooncake(service_file))
     end_ms = 30_000 * (requests[-1].timestamp_ms // 30_000)
-    expected = Counter(request.input_length for request in requests if 60_000 <= request.timestamp_ms < end_ms)
+    expected = Counter(
+        request.input_length for request in requests if 60_000 <= request.timestamp_ms < end_ms
+    )
     windows = list(cut_windows(service_file, seed=3, live=4))
     assert len({window.server for window in windows}) > 1
     arrived = Counter(
-        turn.kept_tokens + turn.new_tokens for window in windows for found in window.sessions for turn in found.turns
+        turn.kept_tokens + turn.new_tokens
+        for window in windows
+        for found in window.sessions
+        for turn in found.turns
     )
     assert arrived == expected
 
@@ -108,7 +115,10 @@ def test_the_same_file_and_seed_give_the_same_windows_and_another_seed_others(se
 @pytest.fixture
 def one(write, session, call):
     """What windows of 10 s see of a session with calls at 0 (6 s long), 21 and 95 s."""
-    calls = [call(0, 640, [[1, 10]], out=60, api_time=6.0, ot=["thinking"]), call(21, 800, [[1, 12]], stop="end_turn")]
+    calls = [
+        call(0, 640, [[1, 10]], out=60, api_time=6.0, ot=["thinking"]),
+        call(21, 800, [[1, 12]], stop="end_turn"),
+    ]
     path = write([session("a", [*calls, call(95, 960, [[1, 15]])])])
     return [found for window in cut_windows(path, seed=0, window_s=10.0) for found in window.sessions]
 
@@ -118,7 +128,9 @@ def test_a_sequence_carries_its_context_its_age_and_its_future_into_each_window(
     assert (first.context_tokens_at_start, first.running_output_tokens, first.last_stop) == (0, 0, "")
     assert (first.turns[0].kept_tokens, first.turns[0].new_tokens) == (0, 640)
     assert first.more_turns_after
-    idle = [found for found in one if found.context_tokens_at_start == 700 and not found.running_output_tokens]
+    idle = [
+        found for found in one if found.context_tokens_at_start == 700 and not found.running_output_tokens
+    ]
     assert idle and all(found.last_seen_s < 0 and found.last_stop == "tool_use" for found in idle)
     later = [found for found in one if found.context_tokens_at_start == 900 and found.turns]
     assert [(found.last_stop, found.turns[0].kept_tokens, found.turns[0].new_tokens) for found in later] == [
@@ -160,7 +172,9 @@ def test_no_more_sequences_are_live_than_the_file_has(write, session, call):
     assert sum(len(found.turns) for window in windows for found in window.sessions) == 2
 
 
-@pytest.mark.parametrize("bad", [{"live": 0}, {"window_s": -1}, {"speedup": float("nan")}, {"live_s": 0}, {"limit": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"live": 0}, {"window_s": -1}, {"speedup": float("nan")}, {"live_s": 0}, {"limit": -1}]
+)
 def test_arguments_out_of_range_are_refused_by_name(sessions_file, bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         cut_windows(sessions_file, seed=0, **bad)

@@ -16,17 +16,21 @@ from kv_cache_rl.sim.eviction import (
 
 
 def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> list[Call]:
-    """The calls of one message, one step; those past the first `most` are unreadable, which the episode refuses."""
+    """The calls of one message, one step; those past the first `most` are unreadable, which the episode
+    refuses.
+    """
     calls = [parse_call(call.name, call.arguments) for call in message.tool_calls or []]
     if most >= MAX_CALLS_PER_STEP:
         return calls
-    late = Call("?", error=f"only the first {most} calls of a message count; choose the {most} that matter most")
+    late = Call(
+        "?", error=f"only the first {most} calls of a message count; choose the {most} that matter most"
+    )
     return calls[:most] + [late] * len(calls[most:])
 
 
 def answers(episode: Episode, calls: list[Call]) -> list[str]:
-    """Plays one step. One text per call, the next observation at the end of the last; without calls the one text of the
-    user message that carries the next observation, or nothing once the episode is over."""
+    """Plays one step. One text per call, the next observation at the end of the last; without calls the one
+    text of the user message that carries the next observation, or nothing once the episode is over."""
     texts = episode.step(calls)
     prompt = None if episode.done else episode.prompt()
     if calls:

@@ -13,7 +13,9 @@ from kv_cache_eviction.task import EvictionTask
 
 class EvictionEnvConfig(vf.SingleAgentEnvConfig):
     # Constructed unchecked, since the check would import this package, which is being imported right now.
-    agent: vf.AgentConfig = vf.AgentConfig.model_construct(harness=EvictionHarnessConfig(), runtime=vf.SubprocessConfig())
+    agent: vf.AgentConfig = vf.AgentConfig.model_construct(
+        harness=EvictionHarnessConfig(), runtime=vf.SubprocessConfig()
+    )
     """The model. Nothing that it does runs code, so it needs no sandbox."""
 
 

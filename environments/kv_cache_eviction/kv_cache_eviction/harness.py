@@ -1,8 +1,8 @@
 """The default harness: the loop of an episode, in the evaluating process.
 
-Nothing is launched and no tool server is asked: the simulator answers here. Every model call still goes through the
-interception of verifiers, so traces, limits, training tokens and errors are those of any other harness.
-"""
+Nothing is launched and no tool server is asked: the simulator answers here. Every model call still goes
+through the interception of verifiers, so traces, limits, training tokens and errors are those of any other
+harness."""
 
 from typing import cast
 
@@ -54,7 +54,9 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
         async with self.client(endpoint, secret) as client:
             await self.play(client, ctx.model, data, messages)
         # The results of the last calls precede no model call; the dialogue is recorded with them.
-        graph.prepare_turn(trace, [parse_message(message) for message in messages], parse_tools(TOOLS)).commit_prompt()
+        graph.prepare_turn(
+            trace, [parse_message(message) for message in messages], parse_tools(TOOLS)
+        ).commit_prompt()
         trace.stop("episode_over")
         return vf.ProgramResult(exit_code=0, stdout="", stderr="")
 
@@ -62,7 +64,8 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
         """Plays the episode to its end; `messages` grows into the whole dialogue."""
         episode = Episode(Scenario.from_json(data.scenario))
         while not episode.done:
-            # Not `chat.completions.create`: the SDK would walk through every field of the whole dialogue each time, and
+            # Not `chat.completions.create`: the SDK would walk through every field of the whole dialogue each
+            # time, and
             # that costs more than all the rest of an episode.
             body = {"model": model, "messages": messages, "tools": TOOLS}
             completion = await client.post("/chat/completions", cast_to=ChatCompletion, body=body)
@@ -72,7 +75,8 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
             messages += [reply, *answered(reply, texts)]
 
     def client(self, endpoint: str, secret: str) -> AsyncOpenAI:
-        # The interception is on loopback unless a tunnel is in play: no proxy, and without TLS no certificates to load.
+        # The interception is on loopback unless a tunnel is in play: no proxy, and without TLS no
+        # certificates to load.
         transport = DefaultAsyncHttpxClient(verify=endpoint.startswith("https:"), trust_env=False)
         return AsyncOpenAI(
             base_url=endpoint,

@@ -13,8 +13,8 @@ from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Report, Scenario, replay
 
 OWN_LIMITS = (None, "max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens")
-"""Stop conditions under which the steps that were not played count as `keep`: limits that the user set, and none at all
-(an untouched task). Under any other one an unfinished episode is a failure."""
+"""Stop conditions under which the steps that were not played count as `keep`: limits that the user set, and
+none at all (an untouched task). Under any other one an unfinished episode is a failure."""
 
 
 class EpisodeCutShort(RuntimeError):
@@ -22,7 +22,9 @@ class EpisodeCutShort(RuntimeError):
 
 
 class EvictionData(vf.TaskData):
-    """The complete scenario travels with every trace, so that an old run can be scored again without any file."""
+    """The complete scenario travels with every trace, so that an old run can be scored again without any
+    file.
+    """
 
     scenario: dict[str, Any]
     max_calls_per_step: int = MAX_CALLS_PER_STEP
@@ -46,11 +48,14 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
     def scenario(self) -> Scenario:
         return Scenario.from_json(self.data.scenario)
 
-    # What any harness but the package's own needs: its tools are stubs, the answers are put in at the model boundary.
+    # What any harness but the package's own needs: its tools are stubs, the answers are put in at the model
+    # boundary.
 
     @vf.intercept
     def put_in_answers(self, request: vf.Request, trace: vf.Trace) -> vf.Request | None:
-        """The request with its last message, a stub's result, replaced by what the episode answers to that call."""
+        """The request with its last message, a stub's result, replaced by what the episode answers to that
+        call.
+        """
         call = pending_call(request)
         if call is None:
             return None
@@ -62,33 +67,40 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
     @vf.stop
     def episode_over(self, request: vf.Request, trace: vf.Trace) -> bool:
-        """Refuses the model call after the last one. It waits for the last of several results, and looks at the request
-        and not at the trace, so that what the last calls did is recorded."""
+        """Refuses the model call after the last one. It waits for the last of several results, and looks at
+        the request and not at the trace, so that what the last calls did is recorded."""
         call = pending_call(request)
-        return trace.num_turns >= self.scenario.steps and call == len(trace.assistant_messages[-1].tool_calls or []) - 1
+        return (
+            trace.num_turns >= self.scenario.steps
+            and call == len(trace.assistant_messages[-1].tool_calls or []) - 1
+        )
 
     @vf.intercept
     def refuse_empty_reply(self, response: vf.Response) -> None:
-        """A reply with nothing in it is the server's failure, not a decision; harnesses retry it like any other 502.
+        """A reply with nothing in it is the server's failure, not a decision; harnesses retry it like any
+        other 502.
 
         Raises:
-            ProviderError: raised as such, since verifiers would record any other exception as an error of the task.
+            ProviderError: raised as such, since verifiers would record any other exception as an error of the
+                task.
         """
         message = response.message
         if not (message.tool_calls or message.content or message.reasoning_content):
-            raise vf.ProviderError("the model sent an empty reply: no text, no tool call (is its server overloaded?)")
+            raise vf.ProviderError(
+                "the model sent an empty reply: no text, no tool call (is its server overloaded?)"
+            )
 
     def played_in_process(self) -> Self:
-        """The same task without the two request hooks, for the harness that plays the episode itself: verifiers would
-        run them once per tool call over a copy of the whole dialogue."""
+        """The same task without the two request hooks, for the harness that plays the episode itself:
+        verifiers would run them once per tool call over a copy of the whole dialogue."""
         clone = copy.copy(self)
         for hook in ("put_in_answers", "episode_over"):
             setattr(clone, hook, None)
         return clone
 
     def reply_to_text(self, trace: vf.Trace) -> str | None:
-        """The user message that follows a text-only reply. None after the last step, and where the latest reply does
-        hold calls, which its harness left unanswered."""
+        """The user message that follows a text-only reply. None after the last step, and where the latest
+        reply does hold calls, which its harness left unanswered."""
         *before, last = trace.assistant_messages
         episode = played(self.scenario, before, self.data.max_calls_per_step)
         if episode.done or last.tool_calls:
@@ -98,7 +110,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
     # What was decided, and how it is scored.
 
     async def finalize(self, trace: vf.Trace, runtime: vf.Runtime) -> None:
-        """Writes what was decided, and a diagnosis in words, into `trace.info`; the scores come from there alone.
+        """Writes what was decided, and a diagnosis in words, into `trace.info`; the scores come from there
+        alone.
 
         Raises:
             EpisodeCutShort: the run stopped early, for a reason that is not a limit the user set.
@@ -110,7 +123,9 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
                 "has no score; raise the time limit or repair the server, then repeat it with --resume"
             )
         trace.info["environment_version"] = ENVIRONMENT_VERSION
-        trace.info["actions"] = played(self.scenario, trace.assistant_messages, self.data.max_calls_per_step).log
+        trace.info["actions"] = played(
+            self.scenario, trace.assistant_messages, self.data.max_calls_per_step
+        ).log
         trace.info["diagnosis"] = self.report(trace).notes
 
     def report(self, trace: vf.Trace) -> Report:
@@ -139,7 +154,9 @@ class NormalizedTask(EvictionTask):
 
 @lru_cache(maxsize=8)
 def scored(scenario: Scenario, actions: str) -> Report:
-    """The report of a JSON action log; verifiers asks for every reward of a run on its own, one after the other."""
+    """The report of a JSON action log; verifiers asks for every reward of a run on its own, one after the
+    other.
+    """
     return replay(scenario, json.loads(actions))
 
 
@@ -153,18 +170,23 @@ def reward_term(name: str, weight: float) -> Callable:
 
 for _name, _weight in REWARDS.items():
     setattr(EvictionTask, _name, reward_term(_name, _weight))
-    setattr(NormalizedTask, _name, None)  # verifiers drops a decorated method that a subclass overrides undecorated
+    setattr(
+        NormalizedTask, _name, None
+    )  # verifiers drops a decorated method that a subclass overrides undecorated
 
 
 def pending_call(request: vf.Request) -> int | None:
-    """Which call of the latest assistant message the request ends with the result of; None if it ends otherwise.
+    """Which call of the latest assistant message the request ends with the result of; None if it ends
+    otherwise.
 
     Verifiers also asks about calls that have not run yet, with an empty result: those are None too.
     """
     last = request.messages[-1]
     if not isinstance(last, vf.ToolMessage) or not last.content:
         return None
-    made = next((m.tool_calls or [] for m in reversed(request.messages) if isinstance(m, vf.AssistantMessage)), [])
+    made = next(
+        (m.tool_calls or [] for m in reversed(request.messages) if isinstance(m, vf.AssistantMessage)), []
+    )
     ids = [call.id for call in made]
     return ids.index(last.tool_call_id) if last.tool_call_id in ids else None
 

@@ -59,7 +59,9 @@ class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
             name=scenario.id,
             prompt=Episode(scenario).prompt(),
             system_prompt=SYSTEM_PROMPT,
-            scenario=json.loads(json.dumps(scenario.to_json())),  # lists, no tuples, as a saved trace holds it
+            scenario=json.loads(
+                json.dumps(scenario.to_json())
+            ),  # lists, no tuples, as a saved trace holds it
             max_calls_per_step=self.config.max_calls_per_step,
             reward_profile=self.config.reward_profile,
         )

@@ -53,7 +53,9 @@ def run_baselines(
     seed: Seed = 42,
     trace: Trace = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write a run folder with results and HTML report here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write a run folder with results and HTML report here.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play policies straight on the simulator, all of them by default: the same table as eval, in seconds.
@@ -68,7 +70,9 @@ def run_baselines(
     total = how_many(num_examples, difficulty)
     scenarios = select_scenarios(difficulty, split, total, seed, trace)
     outcomes = play_all(scenarios, policies, quiet=as_json)
-    config = runs.new_config("baselines", [{"model": name} for name in policies], difficulty, split, total, seed, trace)
+    config = runs.new_config(
+        "baselines", [{"model": name} for name in policies], difficulty, split, total, seed, trace
+    )
     by_id = {scenario.id: scenario for scenario in scenarios}
     summary = runs.summarize(config, outcomes, by_id)
     if out is not None:
@@ -81,7 +85,9 @@ def run_baselines(
         typer.echo(tables.markdown(rows), nl=False)
     else:
         console().print(
-            tables.rich_table(rows, f"{len(scenarios)} scenarios, environment version {config['environment_version']}")
+            tables.rich_table(
+                rows, f"{len(scenarios)} scenarios, environment version {config['environment_version']}"
+            )
         )
     if out is not None:
         console(stderr=True).print(f"report: {out / runs.REPORT}")

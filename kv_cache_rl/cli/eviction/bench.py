@@ -38,9 +38,24 @@ def measure_all(scenarios: Sequence["Scenario"], seconds: float, episodes: int) 
             peer=same_code,
             peer_value=interpreted,
         ),
-        Measured("single episode, with text", text, rate, 5e3, peer="json round trip of one observation", peer_value=trips),
+        Measured(
+            "single episode, with text",
+            text,
+            rate,
+            5e3,
+            peer="json round trip of one observation",
+            peer_value=trips,
+        ),
         Measured("oracle", measure.oracle_seconds(scenarios), "s/scenario", 0.3, more_is_better=False),
-        Measured("import kv_cache_rl", library, "s", 0.3, more_is_better=False, peer="import numba", peer_value=numba),
+        Measured(
+            "import kv_cache_rl",
+            library,
+            "s",
+            0.3,
+            more_is_better=False,
+            peer="import numba",
+            peer_value=numba,
+        ),
         Measured(
             "kv-cache-rl --help",
             measure.help_seconds(),
@@ -55,12 +70,19 @@ def measure_all(scenarios: Sequence["Scenario"], seconds: float, episodes: int) 
     if evaluation is not None:
         bare = scenario.steps / text
         peer = "same episode without a chat model"
-        found.append(Measured("evaluation through verifiers", evaluation, "CPU-s/episode", 0.2, False, peer, bare))
-        # Its tool server and first programs take several episodes' worth to start, whatever the number of episodes.
+        found.append(
+            Measured("evaluation through verifiers", evaluation, "CPU-s/episode", 0.2, False, peer, bare)
+        )
+        # Its tool server and first programs take several episodes' worth to start, whatever the number of
+        # episodes.
         other = measure.evaluation_cpu_seconds(8, harness="null", besides=2)
         if other is not None:
             ours = "the default harness"
-            found.append(Measured("the same, `null` harness, started", other, "CPU-s/episode", None, False, ours, evaluation))
+            found.append(
+                Measured(
+                    "the same, `null` harness, started", other, "CPU-s/episode", None, False, ours, evaluation
+                )
+            )
     return found
 
 
@@ -70,7 +92,8 @@ def run_bench(
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the simulator, the oracle, imports and the evaluation, beside named peers, with the machine's facts.
+    """Measure the simulator, the oracle, imports and the evaluation, beside named peers, with the machine's
+    facts.
 
     The `null` harness is measured where `uv` is on the PATH (it starts its programs with it).
 

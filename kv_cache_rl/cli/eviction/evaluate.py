@@ -49,7 +49,10 @@ def environment_evaluate() -> Callable[..., list[dict]]:
 
 
 def hosted_target(model: str, base_url: str | None, api_key_var: str) -> dict:
-    """A model on an OpenAI-compatible server. Raises BadInput for a bad URL or a missing key for a remote server."""
+    """A model on an OpenAI-compatible server.
+
+    Raises BadInput for a bad URL or a missing key for a remote server.
+    """
     url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
     try:
         parts = urlsplit(url)
@@ -59,7 +62,9 @@ def hosted_target(model: str, base_url: str | None, api_key_var: str) -> dict:
     if not host:
         raise BadInput(f"--base-url {url!r} is not an address; give something like http://127.0.0.1:8000/v1")
     if not os.environ.get(api_key_var) and host not in LOOPBACK:
-        raise BadInput(f"{api_key_var} is not set, and {host} wants a key; export it, or name another --api-key-var")
+        raise BadInput(
+            f"{api_key_var} is not set, and {host} wants a key; export it, or name another --api-key-var"
+        )
     return {"model": model, "base_url": url, "api_key_var": api_key_var}
 
 
@@ -94,7 +99,9 @@ class Recorder:
         self.advance()
 
 
-def evaluate_targets(folder: Path, config: Mapping, scenario_count: int, resume: bool, quiet: bool) -> list["Outcome"]:
+def evaluate_targets(
+    folder: Path, config: Mapping, scenario_count: int, resume: bool, quiet: bool
+) -> list["Outcome"]:
     """Every target of the config in turn. Raises Interrupted with the command that goes on."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -103,10 +110,15 @@ def evaluate_targets(folder: Path, config: Mapping, scenario_count: int, resume:
     evaluate, outcomes = environment_evaluate(), []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
-        Progress(*columns, console=console(stderr=True), disable=quiet or not sys.stderr.isatty()) as progress,
+        Progress(
+            *columns, console=console(stderr=True), disable=quiet or not sys.stderr.isatty()
+        ) as progress,
         served(config["targets"]) as embedded,
     ):
-        tasks = [progress.add_task(target["model"], total=scenario_count, start=False) for target in config["targets"]]
+        tasks = [
+            progress.add_task(target["model"], total=scenario_count, start=False)
+            for target in config["targets"]
+        ]
         recorder = Recorder(folder / runs.RESULTS, lambda: None)
         for task, target in zip(tasks, config["targets"], strict=True):
             progress.start_task(task)
@@ -116,7 +128,10 @@ def evaluate_targets(folder: Path, config: Mapping, scenario_count: int, resume:
                     model=target["model"],
                     base_url=target["base_url"] or embedded,
                     api_key_var=target["api_key_var"],
-                    **{key: config[key] for key in ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")},
+                    **{
+                        key: config[key]
+                        for key in ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
+                    },
                     output_dir=folder / runs.slug(target["model"]),
                     resume=resume,
                     on_rollout=recorder,
@@ -129,7 +144,9 @@ def evaluate_targets(folder: Path, config: Mapping, scenario_count: int, resume:
     return outcomes
 
 
-def finish(folder: Path, config: Mapping, outcomes: list["Outcome"], scenarios: Mapping, as_json: bool) -> None:
+def finish(
+    folder: Path, config: Mapping, outcomes: list["Outcome"], scenarios: Mapping, as_json: bool
+) -> None:
     """Writes the run folder, prints the table; exit code 1 where a rollout failed."""
     from kv_cache_rl.reports.eviction.tables import difference_sentences, results_rows, rich_table
 
@@ -140,7 +157,11 @@ def finish(folder: Path, config: Mapping, outcomes: list["Outcome"], scenarios: 
         print_json({**summary, "folder": str(folder), "report": str(folder / runs.REPORT)})
     else:
         out = console()
-        out.print(rich_table(results_rows(outcomes, scenarios), f"{len(scenarios)} scenarios, {len(outcomes)} rollouts"))
+        out.print(
+            rich_table(
+                results_rows(outcomes, scenarios), f"{len(scenarios)} scenarios, {len(outcomes)} rollouts"
+            )
+        )
         for sentence in difference_sentences(outcomes):
             out.print(sentence)
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]
@@ -164,9 +185,15 @@ def finish(folder: Path, config: Mapping, outcomes: list["Outcome"], scenarios: 
 
 def run_eval(
     policy: Policies = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A model on an OpenAI-compatible server.")] = None,
-    base_url: Annotated[str | None, typer.Option(help=f"Its server; default $OPENAI_BASE_URL or {DEFAULT_BASE_URL}.")] = None,
-    api_key_var: Annotated[str, typer.Option(help="Environment variable that holds its API key.")] = "OPENAI_API_KEY",
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A model on an OpenAI-compatible server.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help=f"Its server; default $OPENAI_BASE_URL or {DEFAULT_BASE_URL}.")
+    ] = None,
+    api_key_var: Annotated[
+        str, typer.Option(help="Environment variable that holds its API key.")
+    ] = "OPENAI_API_KEY",
     difficulty: Difficulty = "all",
     split: Split = "eval",
     num_examples: NumExamples = None,
@@ -174,12 +201,15 @@ def run_eval(
     trace: Trace = None,
     max_concurrent: Annotated[int, typer.Option(help="Episodes in flight.", min=1)] = 32,
     output_dir: Annotated[Path, typer.Option(help="Where the run folder is made.")] = Path("runs"),
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder; other options are read from it.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run folder; other options are read from it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate policies and models with verifiers: table, run folder, HTML report.
 
-    Without a policy or model it serves value_aware and lru in turn as chat models; that needs no network and no key.
+    Without a policy or model it serves value_aware and lru in turn as chat models; that needs no network and
+    no key.
 
     Example: kv-cache-rl eval --model gpt-5.4-mini --difficulty hard --num-examples 20
     """
@@ -201,12 +231,17 @@ def run_eval(
                 f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in a run of its own"
             )
         total = how_many(num_examples, difficulty)
-        config = runs.new_config("eval", targets, difficulty, split, total, seed, trace, max_concurrent=max_concurrent)
+        config = runs.new_config(
+            "eval", targets, difficulty, split, total, seed, trace, max_concurrent=max_concurrent
+        )
         folder = None
     environment_evaluate()
     scenarios = runs.scenarios_of(config)
     if 0 < len(scenarios) < config["num_examples"]:
-        typer.echo(f"only {len(scenarios)} of the {config['num_examples']} scenarios asked for exist; playing those", err=True)
+        typer.echo(
+            f"only {len(scenarios)} of the {config['num_examples']} scenarios asked for exist; playing those",
+            err=True,
+        )
     if folder is None:
         folder = runs.new_folder(output_dir, config["targets"])
         runs.write_json(folder / runs.CONFIG, config)

@@ -22,7 +22,9 @@ from kv_cache_rl.sim.eviction import ORACLE
 
 def run_export(
     out: Annotated[Path, typer.Option(help="The parquet file to write.")],
-    policy: Annotated[str, typer.Option("--policy", "-p", help="The expert: oracle, or a policy by name.")] = ORACLE,
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", help="The expert: oracle, or a policy by name.")
+    ] = ORACLE,
     difficulty: Difficulty = "all",
     split: Annotated[str, typer.Option(help="Committed scenario set: train, eval or test.")] = "train",
     num_examples: NumExamples = None,
@@ -50,9 +52,13 @@ def run_export(
     for scenario in track(scenarios, "dialogues", as_json):
         outcome = oracle_outcomes([scenario])[0] if policy == ORACLE else play(scenario, policy)
         if (outcome.normalized or 0.0) >= min_normalized:
-            rows.append(expert_row(scenario, policy, outcome.log, outcome.reward or 0.0, outcome.normalized or 0.0))
+            rows.append(
+                expert_row(scenario, policy, outcome.log, outcome.reward or 0.0, outcome.normalized or 0.0)
+            )
     if not rows:
-        raise BadInput(f"none of the {len(scenarios)} dialogues reaches --min-normalized {min_normalized}; lower it")
+        raise BadInput(
+            f"none of the {len(scenarios)} dialogues reaches --min-normalized {min_normalized}; lower it"
+        )
     disable_progress_bars()
     out.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_list(rows).to_parquet(str(out))

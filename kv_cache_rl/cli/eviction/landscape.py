@@ -14,11 +14,14 @@ START, END = "<!-- measured: make landscape -->", "<!-- end of measured -->"
 def run_landscape(
     per_tier: Annotated[int, typer.Option(help="Scenarios per tier.", min=2)] = 30,
     seed: Annotated[int, typer.Option(help="Seed of the scenarios.")] = 4_000_037,
-    page: Annotated[Path | None, typer.Option(help="Rewrite the measured part of this Markdown page.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Rewrite the measured part of this Markdown page.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the raw numbers to this JSON file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure whether looking pays: floor, deciders, oracle, acceptance rate, ablations; exit 1 if a claim fails.
+    """Measure whether looking pays: floor, deciders, oracle, acceptance rate, ablations; exit 1 if a claim
+    fails.
 
     Example: kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md
     """
@@ -61,6 +64,10 @@ def _around(page: Path) -> tuple[str, str]:
             head, rest = (file.read() or f"{START}\n{END}\n").split(START, 1)
         return head, rest.split(END, 1)[1]
     except (ValueError, IndexError):
-        raise BadInput(f"{page}: has no lines {START!r} and {END!r}; add them where the tables belong") from None
+        raise BadInput(
+            f"{page}: has no lines {START!r} and {END!r}; add them where the tables belong"
+        ) from None
     except OSError as error:
-        raise BadInput(f"{page}: cannot be written ({error.strerror}); check the path and its permissions") from None
+        raise BadInput(
+            f"{page}: cannot be written ({error.strerror}); check the path and its permissions"
+        ) from None

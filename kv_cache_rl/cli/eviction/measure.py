@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def best_rate(work: Callable[[], int], seconds: float) -> float:
-    """Units per second of `work`, which says how many it did: the best run within `seconds`, after one to warm up."""
+    """Units per second of `work`, which says how many it did: the best run within `seconds`, after one to
+    warm up.
+    """
     work()
     best, deadline = 0.0, perf_counter() + seconds
     while perf_counter() < deadline:
@@ -111,7 +113,9 @@ def text_steps(scenario: "Scenario", seconds: float) -> float:
 
 
 def json_round_trips(scenario: "Scenario", seconds: float) -> float:
-    """Peer of the text steps: how often per second the standard library writes and reads the same observation."""
+    """Peer of the text steps: how often per second the standard library writes and reads the same
+    observation.
+    """
     from kv_cache_rl.sim.eviction import Episode
 
     observation = Episode(scenario).observation()
@@ -139,14 +143,18 @@ def fresh_process(code: str, **environment: str) -> float:
     """What `code` prints, run in a new interpreter; best of three."""
     command, found = [sys.executable, "-c", code], []
     for _ in range(3):
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+        )
         found.append(float(done.stdout.split()[-1]))
     return min(found)
 
 
 def import_seconds(module: str) -> float:
     """Seconds to import a module in a new interpreter."""
-    return fresh_process(f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)")
+    return fresh_process(
+        f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    )
 
 
 def help_seconds() -> float:
@@ -182,11 +190,12 @@ def interpreted_steps(scenario: "Scenario") -> float:
 
 
 def evaluation_cpu_seconds(num_examples: int, harness: str | None = None, besides: int = 0) -> float | None:
-    """CPU seconds of this process and its children per episode evaluated through verifiers, the policy served elsewhere.
+    """CPU seconds of this process and its children per episode evaluated through verifiers, the policy served
+    elsewhere.
 
-    With `besides` only those beyond so many are counted: what a run of that many takes, its start-up included, is taken off.
-    None where the environment package is not installed, or where `harness` starts programs with uv and there is no uv.
-    """
+    With `besides` only those beyond so many are counted: what a run of that many takes, its start-up
+    included, is taken off. None where the environment package is not installed, or where `harness` starts
+    programs with uv and there is no uv."""
     from kv_cache_rl.adapters.endpoint import serving
 
     try:
@@ -207,7 +216,9 @@ def evaluation_cpu_seconds(num_examples: int, harness: str | None = None, beside
             rows = evaluate(**arguments, num_examples=count, output_dir=folder, harness=harness)
             used = cpu() - before
         if any(row["error"] for row in rows):
-            raise RuntimeError(f"an evaluated episode failed: {next(row['error'] for row in rows if row['error'])}")
+            raise RuntimeError(
+                f"an evaluated episode failed: {next(row['error'] for row in rows if row['error'])}"
+            )
         return used
 
     with serving(process=True) as base_url:

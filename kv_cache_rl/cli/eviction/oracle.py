@@ -50,7 +50,13 @@ def run_oracle(
         started = perf_counter()
         actions, best = solve(item, **options)
         seconds = round(perf_counter() - started, 3)
-        row = {"scenario_id": item.id, "floor": item.floor, "stored": item.best, "found": best, "seconds": seconds}
+        row = {
+            "scenario_id": item.id,
+            "floor": item.floor,
+            "stored": item.best,
+            "found": best,
+            "seconds": seconds,
+        }
         found.append({**row, "log": actions} if log else row)
     if as_json:
         print_json({"scenarios": found})

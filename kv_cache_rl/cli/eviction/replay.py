@@ -30,16 +30,23 @@ def played_by(name: str, policy: str) -> tuple["Scenario", "Report"]:
 
 
 def recorded_in(folder: Path, name: str, policy: str | None) -> tuple["Scenario", "Report", str]:
-    """A scenario as a run folder recorded it, with the model that played it. Raises BadInput where it did not."""
+    """A scenario as a run folder recorded it, with the model that played it.
+
+    Raises BadInput where it did not.
+    """
     from kv_cache_rl.sim.eviction import replay
 
     outcomes = [outcome for outcome in runs.results_of(folder) if outcome.scenario_id == name]
     if not outcomes:
-        raise BadInput(f"{folder} has no rollout of {name}; choose one of the scenario_id in {folder / runs.RESULTS}")
+        raise BadInput(
+            f"{folder} has no rollout of {name}; choose one of the scenario_id in {folder / runs.RESULTS}"
+        )
     model = choose("model", policy, [outcome.model for outcome in outcomes]) if policy else outcomes[0].model
     outcome = next(outcome for outcome in outcomes if outcome.model == model)
     if outcome.error is not None:
-        raise BadInput(f"the rollout of {name} by {model} failed ({outcome.error}); there is nothing whole to replay")
+        raise BadInput(
+            f"the rollout of {name} by {model} failed ({outcome.error}); there is nothing whole to replay"
+        )
     scenario = runs.scenarios_of(runs.read_config(folder))[name]
     return scenario, replay(scenario, outcome.log), model
 
@@ -69,7 +76,9 @@ def window_lines(window: Mapping) -> list[str]:
     for key, mark in (("arrivals", "+ arrived"), ("completions", "= completed")):
         if window[key]:
             lines.append(f"   [cyan]{mark}[/] {escape(' '.join(window[key]))}")
-    lines += [f"   [bold red]! failed[/] {escape(f['seq_id'])}: {escape(f['why'])}" for f in window["failures"]]
+    lines += [
+        f"   [bold red]! failed[/] {escape(f['seq_id'])}: {escape(f['why'])}" for f in window["failures"]
+    ]
     return lines
 
 
@@ -77,13 +86,18 @@ def run_replay(
     scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl, or FILE.jsonl:ID.")],
     policy: Annotated[
         str | None,
-        typer.Option("--policy", "-p", help="Who plays: a policy, or oracle for the best known; default value_aware."),
+        typer.Option(
+            "--policy", "-p", help="Who plays: a policy, or oracle for the best known; default value_aware."
+        ),
     ] = None,
-    run: Annotated[Path | None, typer.Option(help="Replay what this run folder recorded, instead of playing it now.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Replay what this run folder recorded, instead of playing it now.")
+    ] = None,
     delay: Annotated[float, typer.Option(help="Seconds to wait after each window.", min=0)] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Watch an episode window by window: memory, calls and what they were told, arrivals, completions, failures.
+    """Watch an episode window by window: memory, calls and what they were told, arrivals, completions,
+    failures.
 
     Example: kv-cache-rl replay eviction-eval-hard-0007-v1 --policy lru
     """
@@ -98,12 +112,18 @@ def run_replay(
         print_json(report_json(found, report, player))
         return
     out = console()
-    out.print(f"[bold]{found.id}[/] by [bold]{player}[/]: {found.steps} windows of {found.step_ms / 1000:g} s", soft_wrap=True)
+    out.print(
+        f"[bold]{found.id}[/] by [bold]{player}[/]: {found.steps} windows of {found.step_ms / 1000:g} s",
+        soft_wrap=True,
+    )
     for window in report.timeline:
         for line in window_lines(window):
             out.print(line, soft_wrap=True)
         time.sleep(delay)
-    out.print(f"\nreward [bold]{report.total:+.4f}[/] (floor {found.floor:+.4f}, oracle {found.best:+.4f})   ", end="")
+    out.print(
+        f"\nreward [bold]{report.total:+.4f}[/] (floor {found.floor:+.4f}, oracle {found.best:+.4f})   ",
+        end="",
+    )
     out.print(f"normalised {report.normalized:+.3f}   failures {report.metrics['total_failures_metric']:.0f}")
     out.print("  ".join(f"{name} {value:+.4f}" for name, value in report.rewards.items()), soft_wrap=True)
     out.print(report.notes, markup=False, soft_wrap=True)

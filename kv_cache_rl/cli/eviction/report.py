@@ -11,7 +11,9 @@ from kv_cache_rl.cli.options import AsJson, print_json
 
 def run_report(
     folder: Annotated[Path, typer.Argument(help="A run folder that eval or baselines --out made.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the page; default: report.html in the folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the page; default: report.html in the folder.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the HTML report of a run: one file that opens offline, under 3 MB.

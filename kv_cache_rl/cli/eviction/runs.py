@@ -70,14 +70,22 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_config(folder: Path) -> dict:
-    """The config of a run folder. Raises BadInput where it is none, is damaged, or was played by other rules."""
+    """The config of a run folder.
+
+    Raises BadInput where it is none, is damaged, or was played by other rules.
+    """
     path = folder / CONFIG
     if not path.is_file():
-        raise BadInput(f"{folder} is not a run folder (it has no {CONFIG}); give one that eval or baselines --out made")
+        raise BadInput(
+            f"{folder} is not a run folder (it has no {CONFIG}); give one that eval or baselines --out made"
+        )
     try:
         config = json.loads(path.read_text())
         version = config["environment_version"]
-        _ = [config[key] for key in ("command", "targets", "difficulty", "split", "num_examples", "seed", "trace")]
+        _ = [
+            config[key]
+            for key in ("command", "targets", "difficulty", "split", "num_examples", "seed", "trace")
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} is damaged ({type(error).__name__}: {error}); start a new run") from None
     if version != ENVIRONMENT_VERSION:
@@ -104,7 +112,9 @@ def results_of(folder: Path) -> list["Outcome"]:
     except ResultsError as error:
         raise BadInput(str(error)) from error
     if not outcomes:
-        raise BadInput(f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}")
+        raise BadInput(
+            f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}"
+        )
     return outcomes
 
 
@@ -149,7 +159,11 @@ def page_of(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[s
 
 
 def write_run(
-    folder: Path, config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"], summary: Mapping
+    folder: Path,
+    config: Mapping,
+    outcomes: Sequence["Outcome"],
+    scenarios: Mapping[str, "Scenario"],
+    summary: Mapping,
 ) -> None:
     """Writes the four files of a run folder."""
     from kv_cache_rl.reports.eviction.outcome import write_results

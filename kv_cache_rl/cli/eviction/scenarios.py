@@ -27,8 +27,15 @@ app = typer.Typer(no_args_is_help=True, help="Make, check, cut and look at scena
 
 Out = Annotated[Path, typer.Option(help="The .jsonl file to write, one scenario per line.")]
 
-TARGETS = {"return_gap": (2.0, 8.0), "swap_in": (0.05, 0.3), "cold_prefill": (0.5, 4.0), "return_share": (0.4, 1.0)}
-"""What the generator aims at: times in windows, and the share of live sessions that return within the episode."""
+TARGETS = {
+    "return_gap": (2.0, 8.0),
+    "swap_in": (0.05, 0.3),
+    "cold_prefill": (0.5, 4.0),
+    "return_share": (0.4, 1.0),
+}
+"""What the generator aims at: times in windows, and the share of live sessions that return within the
+episode.
+"""
 
 
 def write_scenarios(path: Path, scenarios: "list[Scenario] | tuple[Scenario, ...]") -> dict:
@@ -44,7 +51,9 @@ def write_scenarios(path: Path, scenarios: "list[Scenario] | tuple[Scenario, ...
         "tiers": dict(tiers),
         "bytes": path.stat().st_size,
         "physics": physics,
-        "off_target": [name for name, (low, high) in TARGETS.items() if not low <= physics.get(name, low) <= high],
+        "off_target": [
+            name for name, (low, high) in TARGETS.items() if not low <= physics.get(name, low) <= high
+        ],
     }
 
 
@@ -71,7 +80,9 @@ def tell_written(facts: dict, as_json: bool) -> None:
                 mark = ", MISSED" if name in missed else ""
                 typer.echo(f"  {name.replace('_', ' ')} {value:g} (target {low:g} to {high:g}{mark})")
         if missed:
-            typer.echo("  another problem than the generated scenarios: scores on these do not compare with scores on those")
+            typer.echo(
+                "  another problem than the generated scenarios: scores on these do not compare with scores on those"
+            )
         if "acceptance" in facts:
             typer.echo(f"  kept {facts['acceptance']:.0%} of {facts['tried']} tried (20 % or more)")
 
@@ -95,7 +106,9 @@ def from_trace(
 
 @app.command("verify")
 def verify(
-    files: Annotated[list[Path] | None, typer.Argument(help="Scenario files; default: the committed sets.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Scenario files; default: the committed sets.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play every stored action log again and compare the returns; exit code 1 where one differs.
@@ -110,7 +123,9 @@ def verify(
     else:
         scenarios = [scenario for split in SPLITS for scenario in load_scenarios(split=split)]
     counts = Counter(scenario.id for scenario in scenarios)
-    found = [{"scenario_id": name, "fault": f"the id stands {n} times"} for name, n in counts.items() if n > 1]
+    found = [
+        {"scenario_id": name, "fault": f"the id stands {n} times"} for name, n in counts.items() if n > 1
+    ]
     for scenario in track(scenarios, "verify", as_json):
         if scenario.floor_by not in FLOOR:
             fault = f"floor_by names {scenario.floor_by!r}, which is none of {', '.join(FLOOR)}"
@@ -157,7 +172,9 @@ def print_scenario(scenario: "Scenario") -> None:
     out = console()
     share = scenario.budget_pages / scenario.gpu_pages
     out.print(f"[bold]{scenario.id}[/]  {scenario.difficulty}, {scenario.source}, seed {scenario.seed}")
-    out.print(f"{scenario.model} on {scenario.hardware}, {scenario.steps} windows of {scenario.step_ms / 1000:g} s")
+    out.print(
+        f"{scenario.model} on {scenario.hardware}, {scenario.steps} windows of {scenario.step_ms / 1000:g} s"
+    )
     out.print(f"budget {scenario.budget_pages:,} of {scenario.gpu_pages:,} pages ({share:.0%})")
     out.print(f"CPU pool {scenario.cpu_pages:,} pages")
     out.print(f"floor {scenario.floor:+.4f} by {scenario.floor_by or '-'}, best known {scenario.best:+.4f}")
@@ -178,10 +195,13 @@ def generate_file(
     difficulty: Difficulty = "all",
     num_examples: NumExamples = None,
     seed: Seed = 42,
-    committed: Annotated[bool, typer.Option("--committed", help="The sets of the release, into the folder --out.")] = False,
+    committed: Annotated[
+        bool, typer.Option("--committed", help="The sets of the release, into the folder --out.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Generate new scenarios with floor and best known, kept where looking pays; the same file for the same arguments.
+    """Generate new scenarios with floor and best known, kept where looking pays; the same file for the same
+    arguments.
 
     Example: kv-cache-rl scenarios generate --out more.jsonl --difficulty hard --num-examples 100 --seed 7
     """
@@ -190,7 +210,9 @@ def generate_file(
 
     if committed:
         written = []
-        for split, tier in track([(split, tier) for split in SIZES for tier in DIFFICULTIES], "generate", as_json):
+        for split, tier in track(
+            [(split, tier) for split in SIZES for tier in DIFFICULTIES], "generate", as_json
+        ):
             made, tries = make_set(tier, split, SIZES[split], SEEDS[split], COMMITTED_WIDTH)
             facts = write_scenarios(out / split / f"{tier}.jsonl", made)
             written.append({**facts, "tried": tries, "acceptance": round(len(made) / tries, 4)})

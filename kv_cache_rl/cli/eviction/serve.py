@@ -11,11 +11,14 @@ from kv_cache_rl.cli.options import AsJson, console, print_json
 
 
 def run_serve(
-    policy: Annotated[str | None, typer.Option("--policy", "-p", help="Serve this policy only; default: all of them.")] = None,
+    policy: Annotated[
+        str | None, typer.Option("--policy", "-p", help="Serve this policy only; default: all of them.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8000,
     as_json: AsJson = False,
 ) -> None:
-    """Serve policies as chat models: an OpenAI-compatible server on loopback; the model's name is the policy's.
+    """Serve policies as chat models: an OpenAI-compatible server on loopback; the model's name is the
+    policy's.
 
     Example: kv-cache-rl serve-policy --policy value_aware --port 8000
     """
@@ -31,6 +34,8 @@ def run_serve(
     if as_json:
         print_json({"base_url": base_url, "models": models})
     else:
-        console().print(f"[bold]{base_url}[/bold]\nmodels: {', '.join(models)}\nany API key will do; Ctrl-C stops")
+        console().print(
+            f"[bold]{base_url}[/bold]\nmodels: {', '.join(models)}\nany API key will do; Ctrl-C stops"
+        )
     with listener, suppress(KeyboardInterrupt):
         server_for(policy).run(sockets=[listener])

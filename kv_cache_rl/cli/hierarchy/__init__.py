@@ -1,10 +1,14 @@
-"""``hierarchy``: traces replayed through memory tiers, swept over scenarios, and compared with what is possible."""
+"""``hierarchy``: traces replayed through memory tiers, swept over scenarios, and compared with what is
+possible.
+"""
 
 import typer
 
 from kv_cache_rl.cli.hierarchy import bench, curves, heldout, plot, replay, reproduce, sweeps, workload
 
-app = typer.Typer(no_args_is_help=True, help="Replay traces through memory tiers: policies, bounds, curves, sweeps.")
+app = typer.Typer(
+    no_args_is_help=True, help="Replay traces through memory tiers: policies, bounds, curves, sweeps."
+)
 
 COMMANDS = {
     "replay": replay.run_replay,

@@ -1,4 +1,6 @@
-"""``hierarchy bench``: how fast the replays are here, beside a named peer in the same run, and how their time grows."""
+"""``hierarchy bench``: how fast the replays are here, beside a named peer in the same run, and how their time
+grows.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,17 +17,23 @@ PEER = "Python OrderedDict loop, LRU"
 RATE = "accesses/s"
 PARTS = ("lru", "policies", "drift", "length", "residents")
 LINEAR, LOGARITHMIC = 1.1, 0.35
-"""Exponents that count as linear in length, and as at most logarithmic in residents: the logarithm alone is a slope of 0.1 from
-4,096 to 65,536 pages, the rest is what leaves the processor's caches."""
+"""Exponents that count as linear in length, and as at most logarithmic in residents: the logarithm alone is a
+slope of 0.1 from 4,096 to 65,536 pages, the rest is what leaves the processor's caches."""
 
 
-def measurements(parts: list[str], accesses: int, sessions: Path | None) -> Iterator[tuple[str, Callable[[], list[Measured]]]]:
+def measurements(
+    parts: list[str], accesses: int, sessions: Path | None
+) -> Iterator[tuple[str, Callable[[], list[Measured]]]]:
     """(what is measured, how) of every wanted part."""
     from kv_cache_rl.cli.hierarchy import measure
     from kv_cache_rl.policies.rank import DRIFTS
     from kv_cache_rl.sim.hierarchy.state import POLICIES
 
-    trace, one, four = measure.zipf_pages(accesses), measure.tiers_for(measure.RESIDENT), measure.tiers_for(measure.RESIDENT, 4)
+    trace, one, four = (
+        measure.zipf_pages(accesses),
+        measure.tiers_for(measure.RESIDENT),
+        measure.tiers_for(measure.RESIDENT, 4),
+    )
     peer: list[float] = []
 
     def rate(name: str, policy: str, scenario, target: float | None) -> list[Measured]:
@@ -40,8 +48,16 @@ def measurements(parts: list[str], accesses: int, sessions: Path | None) -> Iter
 
     def growth(policy: str, by: str) -> list[Measured]:
         if by == "length":
-            return [Measured(f"{policy}: exponent in trace length", measure.length_exponent(policy), "", LINEAR, False)]
-        return [Measured(f"{policy}: exponent in residents", measure.resident_exponent(policy), "", LOGARITHMIC, False)]
+            return [
+                Measured(
+                    f"{policy}: exponent in trace length", measure.length_exponent(policy), "", LINEAR, False
+                )
+            ]
+        return [
+            Measured(
+                f"{policy}: exponent in residents", measure.resident_exponent(policy), "", LOGARITHMIC, False
+            )
+        ]
 
     def drift(policy: str) -> list[Measured]:
         return [Measured(f"{policy}, one page per access", measure.drift_rate(policy), "evictions/s", 1e4)]
@@ -80,13 +96,20 @@ def session_measurements(path: Path) -> list[Measured]:
 
 
 def run_bench(
-    part: Annotated[list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}, by comma or repeated.")] = None,
-    accesses: Annotated[int, typer.Option(help="Accesses of the Zipf trace of the rates.", min=100_000)] = 4_000_000,
-    claude_code: Annotated[Path | None, typer.Option(help="Also replay this session trace over its runs.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}, by comma or repeated.")
+    ] = None,
+    accesses: Annotated[
+        int, typer.Option(help="Accesses of the Zipf trace of the rates.", min=100_000)
+    ] = 4_000_000,
+    claude_code: Annotated[
+        Path | None, typer.Option(help="Also replay this session trace over its runs.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the replays at 50,000 resident pages beside an OrderedDict loop, and how their time grows; compilation left out.
+    """Measure the replays at 50,000 resident pages beside an OrderedDict loop, and how their time grows;
+    compilation left out.
 
     Example: kv-cache-rl hierarchy bench --part lru,policies --check
     """

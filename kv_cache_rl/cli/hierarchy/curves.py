@@ -21,8 +21,12 @@ def default_capacities(blocks: int) -> list[int]:
 
 def run_mrc(
     trace: TraceFile,
-    capacities: Annotated[list[str] | None, typer.Option(help="Blocks, by comma: 1000,3000; or shares: 25%.")] = None,
-    sampled: Annotated[float | None, typer.Option(help="Also estimate the curve from this share of the blocks (SHARDS).")] = None,
+    capacities: Annotated[
+        list[str] | None, typer.Option(help="Blocks, by comma: 1000,3000; or shares: 25%.")
+    ] = None,
+    sampled: Annotated[
+        float | None, typer.Option(help="Also estimate the curve from this share of the blocks (SHARDS).")
+    ] = None,
     bound: Annotated[bool, typer.Option(help="Also give MIN, which knows the future.")] = True,
     format: Format = None,
     selection: Selection = None,
@@ -30,7 +34,8 @@ def run_mrc(
     seed: Annotated[int, typer.Option(help="Draws the blocks of the sampled curve.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print the exact hit rate of LRU by capacity, from one pass over the trace, a sampled one with its error, and the bound.
+    """Print the exact hit rate of LRU by capacity, from one pass over the trace, a sampled one with its
+    error, and the bound.
 
     Example: kv-cache-rl hierarchy mrc workload:zipf,pages=5000,accesses=200000 --sampled 0.1
     """
@@ -42,11 +47,18 @@ def run_mrc(
     if sampled is not None and not 0 < sampled <= 1:
         raise BadInput(f"--sampled is {sampled}; give a share above 0, at most 1")
     loaded = in_blocks(read_trace(source_at(trace, format, selection, jitter_seed), None, as_json))
-    wanted = [capacity_of(value, loaded) for value in names_of(capacities)] or default_capacities(loaded.blocks)
+    wanted = [capacity_of(value, loaded) for value in names_of(capacities)] or default_capacities(
+        loaded.blocks
+    )
     with waiting("stack distances", as_json):
         cut = pieces(loaded)
         exact = lru_curve(loaded, cut)
-    found: dict = {"trace": loaded.name, "requests": loaded.requests, "accesses": loaded.accesses, "blocks": loaded.blocks}
+    found: dict = {
+        "trace": loaded.name,
+        "requests": loaded.requests,
+        "accesses": loaded.accesses,
+        "blocks": loaded.blocks,
+    }
     found |= {
         "capacities": wanted,
         "hit_rate": [exact.at(capacity) for capacity in wanted],
@@ -82,7 +94,9 @@ def _show(found: dict) -> None:
         columns[f"sampled {sample['rate']:g}"] = "right"
         series.append(sample["hit_rate"])
         expected, error = (f"{100 * sample[key]:.3f}" for key in ("expected_error", "error"))
-        notes.append(f"sampled: mean absolute error {error} points of hit rate, {expected} expected from the sample alone")
+        notes.append(
+            f"sampled: mean absolute error {error} points of hit rate, {expected} expected from the sample alone"
+        )
     if "bound" in found:
         columns["bound"] = "right"
         series.append(found["bound"]["hit_rate"])

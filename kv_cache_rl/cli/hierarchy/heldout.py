@@ -4,24 +4,38 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.hierarchy.options import Format, JitterSeed, Selection, TraceFile, policies_of, read_trace, source_at
+from kv_cache_rl.cli.hierarchy.options import (
+    Format,
+    JitterSeed,
+    Selection,
+    TraceFile,
+    policies_of,
+    read_trace,
+    source_at,
+)
 from kv_cache_rl.cli.options import AsJson, console, print_json
 from kv_cache_rl.cli.terminal import Bar, percent, plain_table
 
 
 def run_heldout(
     trace: TraceFile,
-    policy: Annotated[list[str] | None, typer.Option("--policy", "-p", help="Compared with lru; by comma or repeated.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Each halves the sessions anew. Default: 0, 1, 2.", min=0)] = None,
+    policy: Annotated[
+        list[str] | None, typer.Option("--policy", "-p", help="Compared with lru; by comma or repeated.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Each halves the sessions anew. Default: 0, 1, 2.", min=0)
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", min=100)] = 2000,
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tune on one half of the sessions and compare on the other, where the LRU curve is steep, with paired intervals.
+    """Tune on one half of the sessions and compare on the other, where the LRU curve is steep, with paired
+    intervals.
 
-    Near-duplicate sessions stay in one half: they are clustered by shared blocks and by the lengths of their first requests.
+    Near-duplicate sessions stay in one half: they are clustered by shared blocks and by the lengths of their
+    first requests.
 
     Example: kv-cache-rl hierarchy heldout conversation_trace.jsonl --policy sieve,s3fifo --seed 0 --seed 1
     """
@@ -30,18 +44,28 @@ def run_heldout(
     names = policies_of(policy, "s3fifo", bound=False)
     loaded = read_trace(source_at(trace, format, selection, jitter_seed), None, as_json)
     with Bar("held out", as_json) as bar:
-        found = held_out(loaded, names, seeds=tuple(dict.fromkeys(seed or (0, 1, 2))), resamples=resamples, progress=bar)
+        found = held_out(
+            loaded, names, seeds=tuple(dict.fromkeys(seed or (0, 1, 2))), resamples=resamples, progress=bar
+        )
     if as_json:
         print_json({**found, "trace": loaded.name, "rows": [row.to_json() for row in found["rows"]]})
         return
-    columns = {"of infinite": "right", "capacity": "right", "policy": "left", "hit rate": "right", "minus lru": "right"}
+    columns = {
+        "of infinite": "right",
+        "capacity": "right",
+        "policy": "left",
+        "hit rate": "right",
+        "minus lru": "right",
+    }
     columns |= {"regret": "right", "tuned to": "left"}
     title = f"{loaded.name}: {found['sequences']:,} sessions in {found['clusters']:,} clusters, seeds {found['seeds']}"
     caption = f"in brackets: {found['interval']}; regret: to {found['rows'][0].bound}"
     table = plain_table(title, columns, caption)
     for index, row in enumerate(found["rows"]):
         last = index + 1 == len(found["rows"]) or found["rows"][index + 1].level != row.level
-        tuned = "; ".join(dict.fromkeys(", ".join(f"{k} {v}" for k, v in tuning.items()) for tuning in row.tuning))
+        tuned = "; ".join(
+            dict.fromkeys(", ".join(f"{k} {v}" for k, v in tuning.items()) for tuning in row.tuning)
+        )
         difference = "-" if row.policy == "lru" else interval(row.against_lru, signed=True)
         cells = [row.policy, interval(row.hit_rate), difference, percent(row.regret_to_bound), tuned]
         table.add_row(f"{row.level:.0%}", f"{row.capacity:,}", *cells, end_section=last)

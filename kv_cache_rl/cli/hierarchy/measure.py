@@ -1,4 +1,6 @@
-"""The measurements behind ``hierarchy bench``: each returns a rate, a time or an exponent, compilation left out."""
+"""The measurements behind ``hierarchy bench``: each returns a rate, a time or an exponent, compilation left
+out.
+"""
 
 import json
 import os
@@ -67,7 +69,9 @@ def tiers_for(resident: int, tiers: int = 1) -> "Scenario":
 
 
 def drift_rate(policy: str, resident: int = RESIDENT) -> float:
-    """Evictions per second of a policy whose keys drift, at so many resident pages: the time to fill the tier is taken off."""
+    """Evictions per second of a policy whose keys drift, at so many resident pages: the time to fill the tier
+    is taken off.
+    """
     import numpy as np
 
     from kv_cache_rl.sim.hierarchy.engine import run
@@ -98,10 +102,12 @@ def length_exponent(policy: str) -> float:
 
 
 def resident_exponent(policy: str) -> float:
-    """How the time of a million accesses grows with the pages resident, 4,096 to 65,536 of four times as many: the hit rate and
-    the evictions stay about the same, only their order grows."""
+    """How the time of a million accesses grows with the pages resident, 4,096 to 65,536 of four times as
+    many: the hit rate and the evictions stay about the same, only their order grows."""
     sizes = (4096, 8192, 16_384, 32_768, 65_536)
-    return exponent(sizes, [engine_seconds(zipf_pages(1_000_000, 4 * n), tiers_for(n), policy, 3) for n in sizes])
+    return exponent(
+        sizes, [engine_seconds(zipf_pages(1_000_000, 4 * n), tiers_for(n), policy, 3) for n in sizes]
+    )
 
 
 SESSIONS = """
@@ -125,11 +131,15 @@ print(json.dumps({"load_s": loaded - began, "replay_s": replayed - loaded, "curv
 
 
 def session_facts(path: Path, capacity: int = 100_000) -> dict:
-    """Seconds to load, to replay under LRU and for the curve of a session trace, and the most memory, in its own process."""
+    """Seconds to load, to replay under LRU and for the curve of a session trace, and the most memory, in its
+    own process.
+    """
     package = str(Path(__file__).parents[3])
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     command = [sys.executable, "-c", SESSIONS, str(path), str(capacity)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"the replay of {path} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout)

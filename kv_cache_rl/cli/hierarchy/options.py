@@ -22,21 +22,30 @@ TraceFile = Annotated[
     typer.Argument(metavar="FILE", help="A trace file of any format, or workload:NAME[,key=value]."),
 ]
 Format = Annotated[
-    str | None, typer.Option(help="claude-code, mooncake, bailian or lab; default: told from the file's first line.")
+    str | None,
+    typer.Option(help="claude-code, mooncake, bailian or lab; default: told from the file's first line."),
 ]
 Selection = Annotated[
-    str | None, typer.Option(help="Claude Code sessions: all (over 8 hours, the default) or headroom (60 within an hour).")
+    str | None,
+    typer.Option(
+        help="Claude Code sessions: all (over 8 hours, the default) or headroom (60 within an hour)."
+    ),
 ]
 JitterSeed = Annotated[
-    int | None, typer.Option(help="Spread requests on a coarse clock over their tick, drawn with this seed.", min=0)
+    int | None,
+    typer.Option(help="Spread requests on a coarse clock over their tick, drawn with this seed.", min=0),
 ]
 
 
 Ray = Annotated[
-    str | None, typer.Option(help="Run on the Ray cluster at this address (HOST:PORT, ray://HOST:PORT, auto), or local.")
+    str | None,
+    typer.Option(help="Run on the Ray cluster at this address (HOST:PORT, ray://HOST:PORT, auto), or local."),
 ]
 Calibration = Annotated[
-    str, typer.Option(help="Bytes, seconds and divergences of a precision: literature, measured-cpu, or a calibration file.")
+    str,
+    typer.Option(
+        help="Bytes, seconds and divergences of a precision: literature, measured-cpu, or a calibration file."
+    ),
 ]
 
 
@@ -51,7 +60,9 @@ def calibration_at(text: str) -> str:
     try:
         return register(Calibration.from_json(json.loads(path.read_text(encoding="utf-8")), text))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise BadInput(f"{text}: is not JSON ({broken}); make one with kv-cache-rl paged calibrate --out {text}") from None
+        raise BadInput(
+            f"{text}: is not JSON ({broken}); make one with kv-cache-rl paged calibrate --out {text}"
+        ) from None
     except CalibrationError as wrong:
         raise BadInput(str(wrong)) from None
 
@@ -72,7 +83,9 @@ def source_at(text: str, format: str | None, selection: str | None, jitter_seed:
     given: dict[str, Any] = {"format": format, "selection": selection, "jitter_seed": jitter_seed}
     options = {key: value for key, value in given.items() if value is not None}
     if text.startswith(PREFIX) and options:
-        raise BadInput(f"--{next(iter(options)).replace('_', '-')} is for trace files; {text} is made here, leave it out")
+        raise BadInput(
+            f"--{next(iter(options)).replace('_', '-')} is for trace files; {text} is made here, leave it out"
+        )
     if format is not None:
         choose("format", format, LOADERS)
     if selection is not None:
@@ -83,7 +96,10 @@ def source_at(text: str, format: str | None, selection: str | None, jitter_seed:
 
 
 def read_trace(source: "Source", seed: int | None = None, quiet: bool = True) -> "Trace":
-    """The trace of a source, with a line on the terminal while it is read. Raises BadInput for options of another format."""
+    """The trace of a source, with a line on the terminal while it is read.
+
+    Raises BadInput for options of another format.
+    """
     from kv_cache_rl.sim.hierarchy.spec import HierarchyError
     from kv_cache_rl.traces import TraceError
 

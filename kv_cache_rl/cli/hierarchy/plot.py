@@ -12,7 +12,9 @@ from kv_cache_rl.cli.terminal import waiting
 
 def run_plot(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished sweep or ablation.")],
-    out: Annotated[Path | None, typer.Option(help="Where the plots go; default: plots in that folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the plots go; default: plots in that folder.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw hit rates, latencies, bytes, prefetches and miss-ratio curves of a sweep, with the bound drawn in.

@@ -31,26 +31,42 @@ RUN_LENGTH, ENGINE, BOUND = "run-length", "engine", "bound"
 
 
 def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules: dict) -> list["Scenario"]:
-    """One scenario of one tier per capacity, or the one with these tiers. Raises BadInput where neither or both are given."""
+    """One scenario of one tier per capacity, or the one with these tiers.
+
+    Raises BadInput where neither or both are given.
+    """
     from kv_cache_rl.experiments.hierarchy.settings import capacity_of, tiers_of
 
     if bool(capacities) == bool(tiers):
-        raise BadInput("give either --capacity BLOCKS[,BLOCKS...] for a single tier, or --tiers gpu=80GB,host=1TB for several")
+        raise BadInput(
+            "give either --capacity BLOCKS[,BLOCKS...] for a single tier, or --tiers gpu=80GB,host=1TB for several"
+        )
     if capacities:
         return [tiers_of({"gpu": capacity_of(value, trace)}, **rules) for value in capacities]
     sizes: dict[str, int] = {}
     for pair in tiers:
         name, equals, value = pair.partition("=")
         if not equals or name in sizes:
-            raise BadInput(f"--tiers {pair}: write each tier once as NAME=CAPACITY, such as gpu=80GB,host=1TB")
+            raise BadInput(
+                f"--tiers {pair}: write each tier once as NAME=CAPACITY, such as gpu=80GB,host=1TB"
+            )
         sizes[name] = capacity_of(value, trace)
     return [tiers_of(sizes, **rules)]
 
 
 def replay_rows(
-    trace: "Trace", scenarios: Sequence["Scenario"], policies: Sequence[str], seed: int, points: int, sequences: bool, bar: Bar
+    trace: "Trace",
+    scenarios: Sequence["Scenario"],
+    policies: Sequence[str],
+    seed: int,
+    points: int,
+    sequences: bool,
+    bar: Bar,
 ) -> list[dict]:
-    """A row per scenario and policy. LRU on one tier counted in blocks goes over runs, not blocks; the hits are the same."""
+    """A row per scenario and policy.
+
+    LRU on one tier counted in blocks goes over runs, not blocks; the hits are the same.
+    """
     from kv_cache_rl.sim.hierarchy.curves.runs import pieces
 
     lean = not (points or sequences)
@@ -64,7 +80,9 @@ def replay_rows(
             else:
                 fast = lean and counts_blocks(trace, scenario)
                 if policy == ENDED and not (fast and trace.chained):
-                    raise BadInput(f"{ENDED} counts hits of a prefix-tree trace in one tier of blocks, and nothing else; use lru")
+                    raise BadInput(
+                        f"{ENDED} counts hits of a prefix-tree trace in one tier of blocks, and nothing else; use lru"
+                    )
                 row = (
                     run_length_row(trace, scenario, policy, cut)
                     if fast and policy in ("lru", ENDED)
@@ -77,7 +95,11 @@ def replay_rows(
 
 def counts_blocks(trace: "Trace", scenario: "Scenario") -> bool:
     """Whether a scenario is one tier with room for a number of equal blocks and nothing else."""
-    plain = scenario.footprint == scenario.squeeze == "fp16" and scenario.promotion == "top" and scenario.reserve == "none"
+    plain = (
+        scenario.footprint == scenario.squeeze == "fp16"
+        and scenario.promotion == "top"
+        and scenario.reserve == "none"
+    )
     return plain and len(scenario.tiers) == 1 and isinstance(trace.page_bytes, int) and trace.page_bytes == 0
 
 
@@ -85,20 +107,33 @@ def head(trace: "Trace", scenario: "Scenario", policy: str, method: str) -> dict
     from kv_cache_rl.experiments.hierarchy.settings import tier_capacities
 
     capacities = tier_capacities(scenario)
-    return {"trace": trace.name, "policy": policy, "capacity": scenario.tiers[0].capacity, "tiers": capacities, "method": method}
+    return {
+        "trace": trace.name,
+        "policy": policy,
+        "capacity": scenario.tiers[0].capacity,
+        "tiers": capacities,
+        "method": method,
+    }
 
 
 def hits_row(trace: "Trace", scenario: "Scenario", policy: str, method: str, hits: int) -> dict[str, Any]:
     """A row of a method that counts hits and nothing else."""
     rate = hits / trace.accesses
-    counts = {"accesses": trace.accesses, "hit_rate": rate, "overall_hit_rate": rate, "miss_count": trace.accesses - hits}
+    counts = {
+        "accesses": trace.accesses,
+        "hit_rate": rate,
+        "overall_hit_rate": rate,
+        "miss_count": trace.accesses - hits,
+    }
     return {**head(trace, scenario, policy, method), **counts}
 
 
 def run_length_row(trace: "Trace", scenario: "Scenario", policy: str, cut: "Pieces | None") -> dict[str, Any]:
     from kv_cache_rl.sim.hierarchy.curves.runs import lru
 
-    return hits_row(trace, scenario, policy, RUN_LENGTH, lru(trace, scenario.tiers[0].capacity, cut, policy == ENDED))
+    return hits_row(
+        trace, scenario, policy, RUN_LENGTH, lru(trace, scenario.tiers[0].capacity, cut, policy == ENDED)
+    )
 
 
 def bound_row(trace: "Trace", scenario: "Scenario", cut: "Pieces | None") -> dict[str, Any]:
@@ -111,7 +146,9 @@ def bound_row(trace: "Trace", scenario: "Scenario", cut: "Pieces | None") -> dic
     return {**row, "bound": name, "bound_hit_rate": row["hit_rate"], "regret_to_bound": 0.0}
 
 
-def engine_row(trace: "Trace", scenario: "Scenario", policy: str, seed: int, points: int, sequences: bool) -> dict[str, Any]:
+def engine_row(
+    trace: "Trace", scenario: "Scenario", policy: str, seed: int, points: int, sequences: bool
+) -> dict[str, Any]:
     from kv_cache_rl.sim.hierarchy.engine import run
 
     done = run(trace, scenario, policy, seed=seed)
@@ -132,15 +169,28 @@ def beside_bound(row: dict[str, Any], bound: dict[str, Any]) -> dict[str, Any]:
 def show(rows: Sequence[dict], trace: "Trace") -> None:
     """The rows as a table, the bound under each scenario."""
     timed = any("avg_latency_ms" in row and len(row["tiers"]) > 1 for row in rows)
-    columns = {"policy": "left", "capacity": "right", "hit rate": "right", "regret": "right", "misses": "right"}
+    columns = {
+        "policy": "left",
+        "capacity": "right",
+        "hit rate": "right",
+        "regret": "right",
+        "misses": "right",
+    }
     if timed:
         columns |= {"ms/request": "right", "p99 ms": "right", "bytes moved": "right"}
     names = sorted({row["bound"] for row in rows if row["bound"]})
     caption = f"regret: points of hit rate below the bound ({'; '.join(names)})" if names else None
-    table = plain_table(f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses", columns, caption)
+    table = plain_table(
+        f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses", columns, caption
+    )
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1]["tiers"] != row["tiers"]
-        cells = [row["policy"], f"{row['capacity']:,}", percent(row["hit_rate"]), percent(row["regret_to_bound"])]
+        cells = [
+            row["policy"],
+            f"{row['capacity']:,}",
+            percent(row["hit_rate"]),
+            percent(row["regret_to_bound"]),
+        ]
         cells.append(f"{row['miss_count']:,}")
         if timed:
             ms = [f"{row[key]:,.4g}" if key in row else "-" for key in ("avg_latency_ms", "latency_p99_ms")]
@@ -148,9 +198,14 @@ def show(rows: Sequence[dict], trace: "Trace") -> None:
         bounded = last and row["bound"] and row["policy"] != BELADY
         table.add_row(*cells, end_section=last and not bounded)
         if bounded:
-            rest = [f"{round((1 - row['bound_hit_rate']) * row['accesses']):,}", *(["-"] * 3 if timed else [])]
+            rest = [
+                f"{round((1 - row['bound_hit_rate']) * row['accesses']):,}",
+                *(["-"] * 3 if timed else []),
+            ]
             name, rate = f"{BELADY} (bound)", percent(row["bound_hit_rate"])
-            table.add_row(name, f"{row['capacity']:,}", rate, percent(0.0), *rest, style="dim", end_section=True)
+            table.add_row(
+                name, f"{row['capacity']:,}", rate, percent(0.0), *rest, style="dim", end_section=True
+            )
     console().print(table)
 
 
@@ -158,35 +213,67 @@ def run_replay(
     trace: TraceFile,
     policy: Annotated[
         list[str] | None,
-        typer.Option("--policy", "-p", help="By comma or repeated; belady: the bound; lru_ended: LRU told when sessions end."),
+        typer.Option(
+            "--policy",
+            "-p",
+            help="By comma or repeated; belady: the bound; lru_ended: LRU told when sessions end.",
+        ),
     ] = None,
     capacity: Annotated[
         list[str] | None,
-        typer.Option(help="Of a single tier: blocks (5000), a share (25%); bytes (2MB) where pages have some, or with --model."),
+        typer.Option(
+            help="Of a single tier: blocks (5000), a share (25%); bytes (2MB) where pages have some, or with --model."
+        ),
     ] = None,
     tiers: Annotated[
-        list[str] | None, typer.Option(help="Several tiers, of gpu, peer_gpu, host, nvme: gpu=80GB,host=1TB or in blocks.")
+        list[str] | None,
+        typer.Option(help="Several tiers, of gpu, peer_gpu, host, nvme: gpu=80GB,host=1TB or in blocks."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Gives blocks the bytes of this model's cache: llama-3.1-8b.")] = None,
-    footprint: Annotated[str, typer.Option(help="Precision that pages are stored in: fp16, fp8, int8, int4, int2.")] = "fp16",
-    squeeze: Annotated[str, typer.Option(help="Compress victims down to this before they leave: fp16, int8, int4.")] = "fp16",
-    prefetch: Annotated[bool, typer.Option("--prefetch", help="Let a policy that predicts fetch pages ahead.")] = False,
-    overlap: Annotated[bool, typer.Option("--overlap", help="Demotions and prefetches cross while the GPU computes.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Gives blocks the bytes of this model's cache: llama-3.1-8b.")
+    ] = None,
+    footprint: Annotated[
+        str, typer.Option(help="Precision that pages are stored in: fp16, fp8, int8, int4, int2.")
+    ] = "fp16",
+    squeeze: Annotated[
+        str, typer.Option(help="Compress victims down to this before they leave: fp16, int8, int4.")
+    ] = "fp16",
+    prefetch: Annotated[
+        bool, typer.Option("--prefetch", help="Let a policy that predicts fetch pages ahead.")
+    ] = False,
+    overlap: Annotated[
+        bool, typer.Option("--overlap", help="Demotions and prefetches cross while the GPU computes.")
+    ] = False,
     compute_s: Annotated[float, typer.Option(help="Seconds of compute after each request.", min=0)] = 0.0,
-    recompute: Annotated[bool, typer.Option("--recompute", help="Compute anew what takes longer to load.")] = False,
-    promotion: Annotated[str, typer.Option(help="Where a page found below goes: top, or one step up (page traces).")] = "top",
-    reserve: Annotated[str, typer.Option(help="Keep free on top ahead of demand: none, 5%, 10%, 20%, or stability.")] = "none",
-    hardware: Annotated[str | None, typer.Option(help="Profile that says how long computing anew takes.")] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute anew what takes longer to load.")
+    ] = False,
+    promotion: Annotated[
+        str, typer.Option(help="Where a page found below goes: top, or one step up (page traces).")
+    ] = "top",
+    reserve: Annotated[
+        str, typer.Option(help="Keep free on top ahead of demand: none, 5%, 10%, 20%, or stability.")
+    ] = "none",
+    hardware: Annotated[
+        str | None, typer.Option(help="Profile that says how long computing anew takes.")
+    ] = None,
     calibration: Calibration = "literature",
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
-    seed: Annotated[int | None, typer.Option(help="Draws workload:NAME (default: its own seed) and `random` (0).", min=0)] = None,
-    time_line: Annotated[int, typer.Option(help="Also hit rate and latency in so many parts of the run (--json).", min=0)] = 0,
-    by_sequence: Annotated[bool, typer.Option("--by-sequence", help="Also give the hits of every session (--json).")] = False,
+    seed: Annotated[
+        int | None, typer.Option(help="Draws workload:NAME (default: its own seed) and `random` (0).", min=0)
+    ] = None,
+    time_line: Annotated[
+        int, typer.Option(help="Also hit rate and latency in so many parts of the run (--json).", min=0)
+    ] = 0,
+    by_sequence: Annotated[
+        bool, typer.Option("--by-sequence", help="Also give the hits of every session (--json).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replay a trace under policies; hit rates, misses, latencies, bytes, and the regret to the bound that applies.
+    """Replay a trace under policies; hit rates, misses, latencies, bytes, and the regret to the bound that
+    applies.
 
     One policy at one capacity gives one JSON object, several give {"rows": [...]}.
 
@@ -195,7 +282,12 @@ def run_replay(
     from kv_cache_rl.experiments.hierarchy.settings import Bytes, in_blocks, parse_capacity, with_model
 
     names, source = policies_of(policy), source_at(trace, format, selection, jitter_seed)
-    rules: dict[str, Any] = {"footprint": footprint, "squeeze": squeeze, "prefetch": prefetch, "overlap": overlap}
+    rules: dict[str, Any] = {
+        "footprint": footprint,
+        "squeeze": squeeze,
+        "prefetch": prefetch,
+        "overlap": overlap,
+    }
     rules |= {"compute_s": compute_s, "recompute": recompute, "promotion": promotion, "reserve": reserve}
     rules |= {"hardware": hardware} if hardware else {}
     rules |= {"calibration": calibration_at(calibration)}

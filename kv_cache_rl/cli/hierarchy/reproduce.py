@@ -42,7 +42,10 @@ def reproduced(golden: Path | None, workers: int, bar: Bar) -> dict:
             "statements": [asdict(verdict) for verdict in ablation.check_statements(means)],
             "slower_than_lru": ablation.slower_than_lru(means),
         },
-        "void": {"policies": asdict(voids.void_policies(found)), "prefetch": asdict(voids.void_prefetch(found))},
+        "void": {
+            "policies": asdict(voids.void_policies(found)),
+            "prefetch": asdict(voids.void_prefetch(found)),
+        },
         "size_jitter": [asdict(row) for row in voids.size_jitter()],
         "hidden_prefetch": asdict(hidden) | {"against_cost_aware": hidden.against_cost_aware},
     }
@@ -50,19 +53,27 @@ def reproduced(golden: Path | None, workers: int, bar: Bar) -> dict:
 
 def show(found: dict) -> None:
     out = console()
-    columns = {"claim": "left"} | dict.fromkeys(("published", "golden", "ours"), "right") | {"unit": "left", "agrees": "left"}
+    columns = (
+        {"claim": "left"}
+        | dict.fromkeys(("published", "golden", "ours"), "right")
+        | {"unit": "left", "agrees": "left"}
+    )
     table = plain_table("kv-hierarchy-lab's headline claims", columns)
     for claim in found["claims"]:
         golden = "-" if claim["golden"] is None else f"{claim['golden']:.6g}"
         agrees = "yes" if claim["agrees"] else "[red]no[/]"
-        table.add_row(claim["name"], f"{claim['published']:g}", golden, f"{claim['ours']:.6g}", claim["unit"], agrees)
+        table.add_row(
+            claim["name"], f"{claim['published']:g}", golden, f"{claim['ours']:.6g}", claim["unit"], agrees
+        )
     out.print(table)
     equal = found["rows_equal"]
     out.print(
         f"rows equal to the bit: {equal if equal is not None else 'not all'} of {found['rows']} (against {found['against']})"
     )
     for one in found["differences"][:SHOWN]:
-        out.print(f"  [red]differs[/] {', '.join(one['cell'])}: {one['metric']} golden {one['golden']}, ours {one['ours']}")
+        out.print(
+            f"  [red]differs[/] {', '.join(one['cell'])}: {one['metric']} golden {one['golden']}, ours {one['ours']}"
+        )
     verdicts = found["ablation"]["statements"]
     table = plain_table(
         f"its regret ablation ({found['ablation']['runs']} runs): what its text says, and its own numbers",
@@ -72,7 +83,9 @@ def show(found: dict) -> None:
         table.add_row(verdict["says"], str(verdict["stated"]), verdict["remark"])
     out.print(table)
     slower = found["ablation"]["slower_than_lru"]
-    out.print(f"left out of the text: on chat_continuation {len(slower)} of 18 regret variants are slower than lru")
+    out.print(
+        f"left out of the text: on chat_continuation {len(slower)} of 18 regret variants are slower than lru"
+    )
     void = found["void"]
     out.print(
         f"void comparisons of its sweep: {len(void['policies']['void'])} of {void['policies']['of']} cells tie; "
@@ -84,7 +97,9 @@ def show(found: dict) -> None:
         f"periodic_reuse, quarter capacity: cost_aware misses {mine['misses']}, lru {base['misses']}; with pages of equal size "
         f"{mine['equal_misses']} and {base['equal_misses']}"
     )
-    against = ", ".join(f"{name} {value:+.1f} %" for name, value in found["hidden_prefetch"]["against_cost_aware"].items())
+    against = ", ".join(
+        f"{name} {value:+.1f} %" for name, value in found["hidden_prefetch"]["against_cost_aware"].items()
+    )
     out.print(f"prefetch_friendly, latency of predictive against cost_aware by what is waited for: {against}")
 
 
@@ -96,7 +111,8 @@ def run_reproduce(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run kv-hierarchy-lab's sweep (210 rows) and ablation (198 runs) again, bit for bit; exit 1 if a row differs.
+    """Run kv-hierarchy-lab's sweep (210 rows) and ablation (198 runs) again, bit for bit; exit 1 if a row
+    differs.
 
     Example: kv-cache-rl hierarchy reproduce --json
     """

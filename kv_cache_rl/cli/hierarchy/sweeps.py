@@ -1,4 +1,6 @@
-"""``hierarchy sweep`` and ``hierarchy ablation``: many replays on all cores or on Ray, resumed where they stopped."""
+"""``hierarchy sweep`` and ``hierarchy ablation``: many replays on all cores or on Ray, resumed where they
+stopped.
+"""
 
 import shlex
 import sys
@@ -18,9 +20,12 @@ from kv_cache_rl.cli.terminal import Bar, Workers, percent, plain_table
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.definition import Sweep
 
-Out = Annotated[Path, typer.Option(help="Folder for the rows and the artifacts; a sweep interrupted there goes on.")]
+Out = Annotated[
+    Path, typer.Option(help="Folder for the rows and the artifacts; a sweep interrupted there goes on.")
+]
 Seeds = Annotated[
-    list[int] | None, typer.Option("--seed", help="Seeds instead of those of the definition; repeat for several.", min=0)
+    list[int] | None,
+    typer.Option("--seed", help="Seeds instead of those of the definition; repeat for several.", min=0),
 ]
 
 
@@ -78,15 +83,21 @@ def tell(found: dict, rows: Sequence[dict]) -> None:
 
 
 def best_table(rows: Sequence[dict]):
-    """Per scenario and workload: the policy with the lowest latency, means over the seeds, and what lru and the bound have."""
+    """Per scenario and workload: the policy with the lowest latency, means over the seeds, and what lru and
+    the bound have.
+    """
     cells: dict[tuple, dict[str, list[dict]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["metrics"]:
             cells[row["scenario"], row["workload"]][row["policy"]].append(row)
     columns = {"scenario": "left", "workload": "left", "fastest": "left"}
-    columns |= dict.fromkeys(("ms/access", "hit rate", "lru ms", "lru hit rate", "bound"), "right") | {"void": "left"}
+    columns |= dict.fromkeys(("ms/access", "hit rate", "lru ms", "lru hit rate", "bound"), "right") | {
+        "void": "left"
+    }
     table = plain_table(
-        "fastest policy, mean over seeds", columns, "void: nothing is compared there, see void_reason in results.json"
+        "fastest policy, mean over seeds",
+        columns,
+        "void: nothing is compared there, see void_reason in results.json",
     )
     for (scenario, workload), policies in sorted(cells.items()):
         latency = {name: mean_of(mine, "avg_latency_ms") for name, mine in policies.items()}
@@ -94,10 +105,20 @@ def best_table(rows: Sequence[dict]):
         lru = policies.get("lru", [])
         bounds = [row["bound_hit_rate"] for row in policies[best] if row["bound_hit_rate"] is not None]
         void = sorted(set.intersection(*(set(row["void"]) for row in policies[best])))
-        reference = [f"{latency['lru']:.4g}", percent(mean_of(lru, "overall_hit_rate"))] if lru else ["-", "-"]
+        reference = (
+            [f"{latency['lru']:.4g}", percent(mean_of(lru, "overall_hit_rate"))] if lru else ["-", "-"]
+        )
         mine = [f"{latency[best]:.4g}", percent(mean_of(policies[best], "overall_hit_rate"))]
         tied = "all" if "policies" in void else best
-        table.add_row(scenario, workload, tied, *mine, *reference, percent(fmean(bounds) if bounds else None), ", ".join(void))
+        table.add_row(
+            scenario,
+            workload,
+            tied,
+            *mine,
+            *reference,
+            percent(fmean(bounds) if bounds else None),
+            ", ".join(void),
+        )
     return table
 
 
@@ -107,7 +128,10 @@ def mean_of(rows: Sequence[dict], metric: str) -> float:
 
 def run_sweep_command(
     definition: Annotated[
-        Path | None, typer.Argument(help="A sweep definition (TOML); default: the committed scenarios/hierarchy/default.toml.")
+        Path | None,
+        typer.Argument(
+            help="A sweep definition (TOML); default: the committed scenarios/hierarchy/default.toml."
+        ),
     ] = None,
     out: Out = Path("runs/hierarchy/sweep"),
     seed: Seeds = None,
@@ -115,7 +139,8 @@ def run_sweep_command(
     ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay workloads x scenarios x policies x seeds; the same rows from one core, all cores or Ray; exit 1 if a row failed.
+    """Replay workloads x scenarios x policies x seeds; the same rows from one core, all cores or Ray; exit 1
+    if a row failed.
 
     Example: kv-cache-rl hierarchy sweep --out runs/hierarchy/default --seed 7
     """
@@ -137,14 +162,17 @@ def finish(sweep: "Sweep", out: Path, workers: int | None, ray: str | None, as_j
 
 
 def run_ablation(
-    semantics: Annotated[str, typer.Option(help="default, or kv-hierarchy-lab: the seed project's own 198 runs.")] = "default",
+    semantics: Annotated[
+        str, typer.Option(help="default, or kv-hierarchy-lab: the seed project's own 198 runs.")
+    ] = "default",
     out: Out = Path("runs/hierarchy/ablation"),
     seed: Seeds = None,
     workers: Workers = None,
     ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the regret ablation: weight x horizon on three workloads and two scenarios, mean ± std over three seeds.
+    """Run the regret ablation: weight x horizon on three workloads and two scenarios, mean ± std over three
+    seeds.
 
     Example: kv-cache-rl hierarchy ablation --semantics kv-hierarchy-lab --out runs/hierarchy/ablation
     """
@@ -159,13 +187,18 @@ def run_ablation(
     complete = semantics == LAB and sweep.seeds == SEEDS
     verdicts = check_statements(means) if complete else []
     found = facts(sweep, rows, out) | {"semantics": semantics, "seeds": list(sweep.seeds), "means": means}
-    found["statements"] = [{"says": v.says, "stated": v.stated, "agrees": v.agrees, "remark": v.remark} for v in verdicts]
+    found["statements"] = [
+        {"says": v.says, "stated": v.stated, "agrees": v.agrees, "remark": v.remark} for v in verdicts
+    ]
     if as_json:
         print_json(found)
         return
     console().print(means_table(means, found))
     for verdict in verdicts:
-        console().print(f"{'[green]✓[/]' if verdict.agrees else '[red]✗[/]'} {verdict.says}: {verdict.remark}", soft_wrap=True)
+        console().print(
+            f"{'[green]✓[/]' if verdict.agrees else '[red]✗[/]'} {verdict.says}: {verdict.remark}",
+            soft_wrap=True,
+        )
 
 
 def means_table(means: Sequence[dict], found: dict):

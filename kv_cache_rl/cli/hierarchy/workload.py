@@ -14,7 +14,8 @@ def run_workload(
     out: Annotated[Path, typer.Option(help="The .jsonl file to write; gzip if it ends in .gz.")],
     seed: Annotated[int | None, typer.Option(help="Draws the workload; default: its own.", min=0)] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A parameter, such as length=1000 or pages=200; repeat for several.")
+        list[str] | None,
+        typer.Option("--set", help="A parameter, such as length=1000 or pages=200; repeat for several."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,4 +44,6 @@ def run_workload(
     if as_json:
         print_json(facts)
     else:
-        typer.echo(f"{trace.accesses:,} accesses to {trace.blocks:,} pages ({facts['page_bytes']:,} bytes at fp16) in {out}")
+        typer.echo(
+            f"{trace.accesses:,} accesses to {trace.blocks:,} pages ({facts['page_bytes']:,} bytes at fp16) in {out}"
+        )

@@ -4,7 +4,9 @@ import typer
 
 from kv_cache_rl.cli.paged import bench, calibrate, demo, generate
 
-app = typer.Typer(no_args_is_help=True, help="Paged attention on real tensors: demo, bench, generate, calibrate.")
+app = typer.Typer(
+    no_args_is_help=True, help="Paged attention on real tensors: demo, bench, generate, calibrate."
+)
 
 COMMANDS = {
     "demo": demo.run_demo,

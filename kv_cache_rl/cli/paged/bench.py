@@ -32,7 +32,14 @@ def target(figure: "Figure") -> str:
 
 def show(figures: list["Figure"], machine: dict) -> None:
     """All figures as a table."""
-    columns = {"measured": "left", "value": "right", "unit": "left", "target": "right", "met": "right", "remark": "left"}
+    columns = {
+        "measured": "left",
+        "value": "right",
+        "unit": "left",
+        "target": "right",
+        "met": "right",
+        "remark": "left",
+    }
     table = plain_table("paged bench", columns)
     for figure in figures:
         value = "-" if figure.value is None else number(figure.value)
@@ -57,16 +64,21 @@ def drawn(data: dict, outdir: Path, headless: bool) -> list[Path]:
 
 
 def run_bench(
-    fast: Annotated[bool, typer.Option("--fast", help="Shorter sequences, fewer requests and repeats.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Shorter sequences, fewer requests and repeats.")
+    ] = False,
     headless: Annotated[bool, typer.Option("--headless", help="Write the plots, open none.")] = False,
     outdir: Annotated[Path, typer.Option(help="Folder for the plots and bench.json.")] = Path("paged_bench"),
-    part: Annotated[list[str] | None, typer.Option(help="Only these, by comma or repeated; default: all.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only these, by comma or repeated; default: all.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
     model: Model = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure memory, throughput by block size and batch, fragmentation, sharing, preemption, attention and quality.
+    """Measure memory, throughput by block size and batch, fragmentation, sharing, preemption, attention and
+    quality.
 
     One thread, CPU seconds; each figure stands beside its target.
 

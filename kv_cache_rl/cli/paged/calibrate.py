@@ -1,4 +1,6 @@
-"""``paged calibrate``: what precisions, swaps and recomputing cost on this machine, as a profile for the simulators."""
+"""``paged calibrate``: what precisions, swaps and recomputing cost on this machine, as a profile for the
+simulators.
+"""
 
 import json
 import shlex
@@ -22,7 +24,8 @@ def show(found: "Calibration") -> None:
     from kv_cache_rl.core.precision import PRECISIONS
 
     columns = {"scheme": "left"} | dict.fromkeys(
-        ("bytes", "literature", "attention error", "KL, nats", "delta NLL", "encode ns/B", "decode ns/B"), "right"
+        ("bytes", "literature", "attention error", "KL, nats", "delta NLL", "encode ns/B", "decode ns/B"),
+        "right",
     )
     law = found.notes["law"]
     caption = (
@@ -34,7 +37,14 @@ def show(found: "Calibration") -> None:
         theirs = f"{PRECISIONS[name].multiplier:.3f}" if name in PRECISIONS else "-"
         encode = "-" if scheme.encode_s_per_byte is None else f"{1e9 * scheme.encode_s_per_byte:.3g}"
         numbers = [f"{scheme.attention_error:.2e}", f"{scheme.kl:.2e}", f"{scheme.delta_nll:+.5f}"]
-        table.add_row(name, f"{scheme.multiplier:.3f}", theirs, *numbers, encode, f"{1e9 * scheme.decode_s_per_byte:.3g}")
+        table.add_row(
+            name,
+            f"{scheme.multiplier:.3f}",
+            theirs,
+            *numbers,
+            encode,
+            f"{1e9 * scheme.decode_s_per_byte:.3g}",
+        )
     out = console()
     out.print(table)
     if found.link and found.hardware:
@@ -47,14 +57,17 @@ def show(found: "Calibration") -> None:
 
 def run_calibrate(
     out: Annotated[Path | None, typer.Option(help="Write the calibration to this JSON file.")] = None,
-    name: Annotated[str, typer.Option(help="Its name; --calibration takes the name or the file.")] = "measured-here",
+    name: Annotated[
+        str, typer.Option(help="Its name; --calibration takes the name or the file.")
+    ] = "measured-here",
     fast: Annotated[bool, typer.Option("--fast", help="Fewer windows and repeats.")] = False,
     text: Text = None,
     model: Model = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure bytes, attention error, KL and seconds of each precision, and swap and recompute seconds per token.
+    """Measure bytes, attention error, KL and seconds of each precision, and swap and recompute seconds per
+    token.
 
     The file is a named profile beside the literature's: kv-cache-rl hierarchy replay ... --calibration FILE
 
@@ -81,7 +94,9 @@ def run_calibrate(
             bar.progress.update(bar.task, description=what)
             return bar
 
-        found = calibrate(decoder, tokens, name, source, rows, length, 16, repeats, seed, memory_gb(), started)
+        found = calibrate(
+            decoder, tokens, name, source, rows, length, 16, repeats, seed, memory_gb(), started
+        )
     data = found.to_json()
     data["notes"] |= {"machine": machine}
     if out is not None:

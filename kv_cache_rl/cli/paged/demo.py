@@ -32,17 +32,24 @@ def limits(check: "Check") -> str:
 def show(name: str, checks: list["Check"]) -> None:
     """A part of the demo as a table."""
     table = plain_table(
-        name, {"check": "left", "measured": "right", "limit": "right", "": "left", "ok": "left", "remark": "left"}
+        name,
+        {"check": "left", "measured": "right", "limit": "right", "": "left", "ok": "left", "remark": "left"},
     )
     for check in checks:
         table.add_row(
-            check.name, f"{check.value:.4g}", limits(check), check.unit, "ok" if check.passed else "[red]FAILED[/]", check.remark
+            check.name,
+            f"{check.value:.4g}",
+            limits(check),
+            check.unit,
+            "ok" if check.passed else "[red]FAILED[/]",
+            check.remark,
         )
     console().print(table)
 
 
 def run_demo(model: Model = None, seed: Seed = 0, as_json: AsJson = False) -> None:
-    """Check paging on the real model: correctness, memory, copy-on-write beams, swap and recompute, quantised blocks.
+    """Check paging on the real model: correctness, memory, copy-on-write beams, swap and recompute, quantised
+    blocks.
 
     Exit 1 where a check fails. With --model all of it runs on that checkpoint.
 

@@ -12,7 +12,9 @@ from kv_cache_rl.cli.paged.options import Model, Seed, load_model
 def run_generate(
     prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
     tokens: Annotated[int, typer.Option("--tokens", "-n", help="Tokens to generate.", min=1)] = 80,
-    samples: Annotated[int, typer.Option(help="Draw so many continuations instead of the likeliest tokens.", min=0)] = 0,
+    samples: Annotated[
+        int, typer.Option(help="Draw so many continuations instead of the likeliest tokens.", min=0)
+    ] = 0,
     beams: Annotated[int, typer.Option(help="Search with so many beams.", min=0)] = 0,
     temperature: Annotated[float, typer.Option(help="Of the samples.", min=0.01)] = 1.0,
     block_tokens: Annotated[int, typer.Option(help="Tokens per block.", min=1)] = 16,
@@ -35,7 +37,9 @@ def run_generate(
     if not ids:
         raise BadInput("the prompt is empty; give some text to go on from")
     if beams > decoder.geometry.vocab:
-        raise BadInput(f"a beam of width {beams} over {decoder.geometry.vocab} tokens; give at most that many")
+        raise BadInput(
+            f"a beam of width {beams} over {decoder.geometry.vocab} tokens; give at most that many"
+        )
     from kv_cache_rl.paged.decoding import beam, greedy, sample
 
     width = max(samples, beams, 1)
@@ -56,10 +60,20 @@ def run_generate(
         found = [greedy(decoder, cache, ids, tokens, look)]
     alone = width * -(-(len(ids) + tokens - 1) // block_tokens)
     texts = [decoder.tokenizer.decode(row) for row in found]
-    facts = {"blocks": most, "blocks_without_sharing": alone, "copies": cache.copies, "block_tokens": block_tokens}
+    facts = {
+        "blocks": most,
+        "blocks_without_sharing": alone,
+        "copies": cache.copies,
+        "block_tokens": block_tokens,
+    }
     if as_json:
-        rows = [{"text": text, "tokens": row, "score": score} for text, row, score in zip(texts, found, scores, strict=True)]
-        print_json({"model": decoder.geometry.name, "prompt": prompt, "seed": seed, "continuations": rows, **facts})
+        rows = [
+            {"text": text, "tokens": row, "score": score}
+            for text, row, score in zip(texts, found, scores, strict=True)
+        ]
+        print_json(
+            {"model": decoder.geometry.name, "prompt": prompt, "seed": seed, "continuations": rows, **facts}
+        )
         return
     for text, score in zip(texts, scores, strict=True):
         typer.echo(prompt + text if score is None else f"{score:9.3f}  {prompt}{text}")

@@ -11,15 +11,21 @@ from kv_cache_rl.cli.failures import BadInput
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
 
-Model = Annotated[Path | None, typer.Option(help="Folder with a Llama-family checkpoint; default: the small model shipped.")]
+Model = Annotated[
+    Path | None, typer.Option(help="Folder with a Llama-family checkpoint; default: the small model shipped.")
+]
 Seed = Annotated[int, typer.Option(help="Draws lengths, random tensors and samples.", min=0, max=2**63 - 1)]
-Text = Annotated[Path | None, typer.Option(help="Text file the model was not trained on; default: the held-out tales.")]
+Text = Annotated[
+    Path | None, typer.Option(help="Text file the model was not trained on; default: the held-out tales.")
+]
 
 BYTES = 256
 
 
 def probe(path: Path) -> None:
-    """Makes the folders of a file that is to be written, and raises OSError where it cannot be: before anything is measured."""
+    """Makes the folders of a file that is to be written, and raises OSError where it cannot be: before
+    anything is measured.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         path.open("ab").close()
@@ -28,7 +34,10 @@ def probe(path: Path) -> None:
 
 
 def load_model(folder: Path | None) -> "Decoder":
-    """The decoder, torch set to one thread so that numbers compare. Raises BadInput where torch or its tokenizer is missing."""
+    """The decoder, torch set to one thread so that numbers compare.
+
+    Raises BadInput where torch or its tokenizer is missing.
+    """
     try:
         from kv_cache_rl.paged.measure.calibrate import one_thread
         from kv_cache_rl.paged.model import Decoder

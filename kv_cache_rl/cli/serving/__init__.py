@@ -4,7 +4,9 @@ import typer
 
 from kv_cache_rl.cli.serving import bench, evaluate, simulate, train
 
-app = typer.Typer(no_args_is_help=True, help="Run a server under load: agents, tasks, scores, speeds, training.")
+app = typer.Typer(
+    no_args_is_help=True, help="Run a server under load: agents, tasks, scores, speeds, training."
+)
 
 COMMANDS = {
     "simulate": simulate.run_simulate,

@@ -25,11 +25,20 @@ def measurements(parts: list[str], seconds: float) -> Iterator[Callable[[], Meas
 
     def episode(policy: str, name: str) -> Measured:
         rate, peer = measure.ticks_per_second(policy, seconds), measure.interpreted_ticks(policy)
-        return Measured(f"one compiled server, {name}", rate, "ticks/s", 3e5, peer="same code, interpreted", peer_value=peer)
+        return Measured(
+            f"one compiled server, {name}",
+            rate,
+            "ticks/s",
+            3e5,
+            peer="same code, interpreted",
+            peer_value=peer,
+        )
 
     def gym(policy: str, name: str) -> Measured:
         rate, peer = measure.gym_steps(policy, seconds), measure.cartpole_steps(seconds)
-        return Measured(f"Gymnasium step, {name}", rate, "steps/s", 1e5, peer="Gymnasium's CartPole-v1", peer_value=peer)
+        return Measured(
+            f"Gymnasium step, {name}", rate, "steps/s", 1e5, peer="Gymnasium's CartPole-v1", peer_value=peer
+        )
 
     def vector(policy: str, name: str) -> Measured:
         states = measure.in_mid_episode(SERVERS)
@@ -37,7 +46,9 @@ def measurements(parts: list[str], seconds: float) -> Iterator[Callable[[], Meas
         rate = measure.vector_decisions(states, taken, seconds, THREADS)
         peer = measure.synchronous_decisions(states, taken, seconds)
         name = f"vectorised, {SERVERS} servers, {THREADS} threads, {name}"
-        return Measured(name, rate, "decisions/s", 1e6, peer="Gymnasium's SyncVectorEnv, same servers", peer_value=peer)
+        return Measured(
+            name, rate, "decisions/s", 1e6, peer="Gymnasium's SyncVectorEnv, same servers", peer_value=peer
+        )
 
     measures = {"episode": episode, "gym": gym, "vector": vector}
     for part in PARTS:
@@ -47,14 +58,17 @@ def measurements(parts: list[str], seconds: float) -> Iterator[Callable[[], Meas
 
 
 def run_bench(
-    part: Annotated[list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}, by comma or repeated.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}, by comma or repeated.")
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Time per measured rate.", min=0.05)] = 2.0,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure ticks, Gymnasium steps and vectorised decisions per second, beside named peers in the same run.
 
-    All in the middle of medium's episodes, where lru left them at 30 to 70 % of their time; the median of several runs.
+    All in the middle of medium's episodes, where lru left them at 30 to 70 % of their time; the median of
+    several runs.
 
     Example: kv-cache-rl serving bench --json
     """

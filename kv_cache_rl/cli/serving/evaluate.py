@@ -12,7 +12,9 @@ from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, play
 from kv_cache_rl.cli.terminal import Bar, Workers, names_of
 
 Tasks = Annotated[list[str] | None, typer.Option(help="By comma or repeated; default: easy, medium, hard.")]
-Out = Annotated[Path, typer.Option(help="Folder for finished episodes; an evaluation interrupted there goes on.")]
+Out = Annotated[
+    Path, typer.Option(help="Folder for finished episodes; an evaluation interrupted there goes on.")
+]
 
 
 def run_evaluate(
@@ -26,10 +28,13 @@ def run_evaluate(
     out: Out = Path("runs/serving/evaluate"),
     workers: Workers = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the scores (.png, .svg or .pdf).")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown instead.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown instead.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare agents on the same held-out seeds: scores with 95 % t intervals, paired differences to lru, the fluid bound.
+    """Compare agents on the same held-out seeds: scores with 95 % t intervals, paired differences to lru, the
+    fluid bound.
 
     Example: kv-cache-rl serving evaluate --agents lru,stability,oracle --tasks medium --seeds 20
     """
@@ -49,12 +54,16 @@ def run_evaluate(
         try:
             rows = evaluate(names, scenarios, chosen, play, out, workers or cores(), bar)
         except KeyboardInterrupt:
-            raise Interrupted(f"{bar.done:,} of {bar.total:,} episodes are saved in {out}; the same command goes on") from None
+            raise Interrupted(
+                f"{bar.done:,} of {bar.total:,} episodes are saved in {out}; the same command goes on"
+            ) from None
     found = results(rows, BASE)
     if plot is not None:
         draw(found, plot)
     if as_json:
-        print_json({"base": BASE, "seeds": chosen, "results": [one.to_json() for one in found], "episodes": rows})
+        print_json(
+            {"base": BASE, "seeds": chosen, "results": [one.to_json() for one in found], "episodes": rows}
+        )
     elif markdown:
         typer.echo(as_markdown(found, BASE), nl=False)
     else:

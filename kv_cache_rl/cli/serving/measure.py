@@ -1,8 +1,8 @@
 """The measurements behind ``serving bench``: each returns one rate, compilation and warm-up left out.
 
-All servers are in the middle of an episode of medium, at its typical load: `lru` has played them to between 30 and 70 % of
-their time. From there a policy goes on for a short window, over and over from the same copies; the median run counts.
-"""
+All servers are in the middle of an episode of medium, at its typical load: `lru` has played them to between
+30 and 70 % of their time. From there a policy goes on for a short window, over and over from the same copies;
+the median run counts."""
 
 import os
 import subprocess
@@ -31,7 +31,9 @@ ID = "KVServing-medium-v0"
 
 
 def in_mid_episode(count: int, **changes) -> list[State]:
-    """So many servers of medium, each of a seed of its own, evenly spread over 30 to 70 % of an episode under `lru`."""
+    """So many servers of medium, each of a seed of its own, evenly spread over 30 to 70 % of an episode under
+    `lru`.
+    """
     states = []
     for k, share in enumerate(np.linspace(0.3, 0.7, count)):
         state = new_state(task("medium", **changes), SEED + k)
@@ -40,8 +42,11 @@ def in_mid_episode(count: int, **changes) -> list[State]:
     return states
 
 
-def median_rate(prepare: Callable[[], object], work: Callable[[], int], seconds: float, least: int = LEAST_RUNS) -> float:
-    """Units per second of `work`, which says how many it did: the median run of at least so many, after one to warm up.
+def median_rate(
+    prepare: Callable[[], object], work: Callable[[], int], seconds: float, least: int = LEAST_RUNS
+) -> float:
+    """Units per second of `work`, which says how many it did: the median run of at least so many, after one
+    to warm up.
 
     `prepare` comes before each run and does not count.
     """
@@ -57,7 +62,9 @@ def median_rate(prepare: Callable[[], object], work: Callable[[], int], seconds:
 
 
 def ticks_per_second(policy: str, seconds: float, window: int = WINDOW, **changes) -> float:
-    """Ticks per second of one server after the other under a compiled policy; views and masks are made for every decision."""
+    """Ticks per second of one server after the other under a compiled policy; views and masks are made for
+    every decision.
+    """
     starts, copies = in_mid_episode(SINGLE, **changes), []
     which, memory = FUNCTIONS.index(HEURISTICS[policy].function_name), new_memory(policy)
     seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
@@ -69,25 +76,34 @@ def ticks_per_second(policy: str, seconds: float, window: int = WINDOW, **change
     def work() -> int:
         for state, end in zip(copies, until, strict=True):
             play(*state.columns, which, memory.copy(), seen, mask, end)
-        return sum(int(b.columns.book[TICK, 0] - a.columns.book[TICK, 0]) for a, b in zip(starts, copies, strict=True))
+        return sum(
+            int(b.columns.book[TICK, 0] - a.columns.book[TICK, 0])
+            for a, b in zip(starts, copies, strict=True)
+        )
 
     return median_rate(prepare, work, seconds)
 
 
 def interpreted_ticks(policy: str, ticks: int = 300, window: int = 30) -> float:
-    """Peer of the compiled ticks: the same source run by the Python interpreter, in the middle of shorter episodes."""
+    """Peer of the compiled ticks: the same source run by the Python interpreter, in the middle of shorter
+    episodes.
+    """
     code = (
         "import warnings; warnings.simplefilter('ignore')\n"
         "from kv_cache_rl.cli.serving.measure import ticks_per_second\n"
         f"print(ticks_per_second({policy!r}, 0.2, window={window}, ticks={ticks}))"
     )
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     return float(done.stdout.split()[-1])
 
 
 def actions_of(policy: str, states: Sequence[State], count: int = WINDOW) -> np.ndarray:
-    """What a policy does next on each server, int64 ``[count, len(states)]``; nothing where an episode is over."""
+    """What a policy does next on each server, int64 ``[count, len(states)]``; nothing where an episode is
+    over.
+    """
     taken = np.full((count, len(states)), len(ACTIONS) - 1)
     which = FUNCTIONS.index(HEURISTICS[policy].function_name)
     seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
@@ -103,7 +119,9 @@ def actions_of(policy: str, states: Sequence[State], count: int = WINDOW) -> np.
 
 
 def gym_steps(policy: str, seconds: float) -> float:
-    """Gymnasium steps per second of one server after the other, made as users make it, under what a policy does there."""
+    """Gymnasium steps per second of one server after the other, made as users make it, under what a policy
+    does there.
+    """
     import gymnasium
 
     import kv_cache_rl.gym  # noqa: F401
@@ -132,7 +150,9 @@ def gym_steps(policy: str, seconds: float) -> float:
 
 
 def cartpole_steps(seconds: float, count: int = SINGLE * WINDOW) -> float:
-    """Peer: steps per second of Gymnasium's CartPole, made likewise; a fallen pole is put up again, as it must be."""
+    """Peer: steps per second of Gymnasium's CartPole, made likewise; a fallen pole is put up again, as it
+    must be.
+    """
     import gymnasium
 
     env = gymnasium.make("CartPole-v1", disable_env_checker=True)

@@ -10,18 +10,31 @@ from kv_cache_rl.cli.failures import BadInput, choose
 if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.spec import Scenario
 
-Trace = Annotated[Path | None, typer.Option(help="Replay this trace file as the task's users: Claude Code, Mooncake or Azure.")]
-Rho = Annotated[float | None, typer.Option(help="Mean load over what the server can serve; default: the task's.")]
-Ticks = Annotated[int | None, typer.Option(help="Length of an episode in nominal ticks; default: the task's.")]
+Trace = Annotated[
+    Path | None,
+    typer.Option(help="Replay this trace file as the task's users: Claude Code, Mooncake or Azure."),
+]
+Rho = Annotated[
+    float | None, typer.Option(help="Mean load over what the server can serve; default: the task's.")
+]
+Ticks = Annotated[
+    int | None, typer.Option(help="Length of an episode in nominal ticks; default: the task's.")
+]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting, such as gpu_blocks=5000 or strict=true; repeat for several.")
+    list[str] | None,
+    typer.Option("--set", help="Any setting, such as gpu_blocks=5000 or strict=true; repeat for several."),
 ]
 NOT_SETTINGS = ("task",)
 WORDS = {"true": True, "yes": True, "false": False, "no": False}
 
 
-def scenario_of(name: str, trace: Path | None, rho: float | None, ticks: int | None, pairs: list[str] | None) -> "Scenario":
-    """The task of that name with these settings. Raises BadInput or ServingError with what is wrong and what to give instead."""
+def scenario_of(
+    name: str, trace: Path | None, rho: float | None, ticks: int | None, pairs: list[str] | None
+) -> "Scenario":
+    """The task of that name with these settings.
+
+    Raises BadInput or ServingError with what is wrong and what to give instead.
+    """
     from kv_cache_rl.sim.serving.spec import TASKS, task
 
     choose("task", name, TASKS)
@@ -45,7 +58,8 @@ def readable(path: Path) -> None:
 
 
 def setting_of(pair: str) -> tuple[str, Any]:
-    """Name and value of a setting, by the type of the field. Raises BadInput for an unknown one and for a value of another type.
+    """Name and value of a setting, by the type of the field. Raises BadInput for an unknown one and for a
+    value of another type.
 
     >>> setting_of("gpu_blocks=5_000"), setting_of("strict=true"), setting_of("sla_free=none")
     (('gpu_blocks', 5000), ('strict', True), ('sla_free', None))
@@ -53,7 +67,9 @@ def setting_of(pair: str) -> tuple[str, Any]:
     from kv_cache_rl.sim.serving.spec import Scenario
 
     key, sign, text = pair.partition("=")
-    fields = {name: field for name, field in Scenario.__dataclass_fields__.items() if name not in NOT_SETTINGS}
+    fields = {
+        name: field for name, field in Scenario.__dataclass_fields__.items() if name not in NOT_SETTINGS
+    }
     if not sign:
         raise BadInput(f"--set {pair!r} has no value; write --set {pair or 'rho'}=VALUE")
     annotation = fields[choose("setting", key, fields)].type
@@ -63,8 +79,12 @@ def setting_of(pair: str) -> tuple[str, Any]:
     try:
         return key, converted(text, kind.partition(" |")[0])
     except (ValueError, KeyError):
-        wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}[kind.partition(" |")[0]]
-        raise BadInput(f"--set {key}={text}: {text!r} is not {wanted}{', or none' if 'None' in kind else ''}") from None
+        wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}[
+            kind.partition(" |")[0]
+        ]
+        raise BadInput(
+            f"--set {key}={text}: {text!r} is not {wanted}{', or none' if 'None' in kind else ''}"
+        ) from None
 
 
 def converted(text: str, kind: str) -> Any:

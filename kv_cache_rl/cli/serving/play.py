@@ -17,7 +17,9 @@ BASE, ORACLE, ALL = "lru", "oracle", "all"
 
 Agents = Annotated[
     list[str] | None,
-    typer.Option(help="By comma or repeated; default: those that mean to serve, and the oracle; all: the canaries too."),
+    typer.Option(
+        help="By comma or repeated; default: those that mean to serve, and the oracle; all: the canaries too."
+    ),
 ]
 
 
@@ -35,7 +37,9 @@ def agents_of(values: list[str] | None) -> list[str]:
     known, names = known_agents(), names_of(values)
     if names == [ALL]:
         return known
-    return [choose("agent", name, known) for name in names] or [name for name in known if name not in CANARIES]
+    return [choose("agent", name, known) for name in names] or [
+        name for name in known if name not in CANARIES
+    ]
 
 
 def play(name: str, scenario: "Scenario", seed: int) -> "State":

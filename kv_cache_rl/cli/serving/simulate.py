@@ -32,8 +32,12 @@ def run_simulate(
     seed: Annotated[int, typer.Option(help="Draws the traffic: 0 to 2**64 - 1.")] = 0,
     ticks: Ticks = None,
     set_: Settings = None,
-    log: Annotated[Path | None, typer.Option(help="Write every tick to this file, one JSON object a line.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the episode over time (.png, .svg or .pdf).")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Write every tick to this file, one JSON object a line.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the episode over time (.png, .svg or .pdf).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play one episode: what was asked of the server, what it could do, and what became of it.
@@ -60,7 +64,9 @@ def run_simulate(
             draw(records, plot, f"{agent} on {task}, seed {seed}")
     found = report(state)
     if as_json:
-        print_json({"agent": agent, **found.to_json(), "traffic": facts(state.load), "scenario": settings(scenario)})
+        print_json(
+            {"agent": agent, **found.to_json(), "traffic": facts(state.load), "scenario": settings(scenario)}
+        )
     else:
         show(agent, state.load, found)
         for what, path in (("log", log), ("picture", plot)):
@@ -135,7 +141,9 @@ def show(agent: str, load: "Traffic", found: "Report") -> None:
         f"rho {load.rho:g}; {load.binding} binds"
     )
     requests = f"{len(load.table):,} requests in {load.end_us / 1e6:,.1f} s"
-    out.print(f"{requests}, mean prompt {load.lengths.prompt:,.0f} and output {load.lengths.output:,.0f} tokens")
+    out.print(
+        f"{requests}, mean prompt {load.lengths.prompt:,.0f} and output {load.lengths.output:,.0f} tokens"
+    )
     for note in load.notes:
         out.print(note, soft_wrap=True)
     title = f"{agent} on {found.task}, seed {found.seed}: score {found.score:.4f}"
@@ -157,10 +165,18 @@ def lines(found: "Report") -> list[tuple[str, str, str]]:
     rewards = ", ".join(f"{name} {value:+,.1f}" for name, value in found.rewards.items() if value)
     return [
         ("throughput", f"{100 * found.throughput:.1f} %", bound),
-        ("latency efficiency", f"{100 * found.latency_efficiency:.1f} %", "time served over time since arrival, 0 if unfinished"),
+        (
+            "latency efficiency",
+            f"{100 * found.latency_efficiency:.1f} %",
+            "time served over time since arrival, 0 if unfinished",
+        ),
         ("cache residency", f"{100 * found.cache_residency:.1f} %", "of returning users' history found"),
         ("arrived", f"{found.arrived:,}", ""),
-        ("completed", f"{found.completed:,}", f"chatters / power users: {both(found.completed_by_class, '{:.1%}')}"),
+        (
+            "completed",
+            f"{found.completed:,}",
+            f"chatters / power users: {both(found.completed_by_class, '{:.1%}')}",
+        ),
         ("dropped", f"{found.dropped:,}", "their queue was full"),
         ("rejected", f"{found.rejected:,}", ""),
         ("unfinished", f"{found.unfinished:,}", "at the end"),

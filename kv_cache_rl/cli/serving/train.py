@@ -22,13 +22,22 @@ MOST_SEED = 1 << 53
 
 def run_train(
     agent: Annotated[str, typer.Option("--agent", "-a", help="Who learns: qlearning.")] = "qlearning",
-    tasks: Annotated[list[str] | None, typer.Option(help="Take turns in training; default: all three.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Episodes in all; default: as many as the shipped table.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Which of the training seeds, and what exploration draws.", min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the table and its record.")] = Path("runs/serving/train"),
+    tasks: Annotated[
+        list[str] | None, typer.Option(help="Take turns in training; default: all three.")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="Episodes in all; default: as many as the shipped table.", min=1)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Which of the training seeds, and what exploration draws.", min=0)
+    ] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the table and its record.")] = Path(
+        "runs/serving/train"
+    ),
     as_json: AsJson = False,
 ) -> None:
-    """Train an agent; writes its table (.npz), and how it was made: command, settings, seeds and curve (.json).
+    """Train an agent; writes its table (.npz), and how it was made: command, settings, seeds and curve
+    (.json).
 
     Example: kv-cache-rl serving train --agent qlearning --out runs/serving/train
     """
@@ -50,8 +59,12 @@ def run_train(
     if as_json:
         print_json({"agent": agent, "files": [str(path) for path in files], **record})
         return
-    columns = {"episode": "right", "exploring": "right", "return": "right"} | dict.fromkeys(plan.tasks, "right")
-    shown = plain_table(f"{agent}: scores on {plan.select} selection seeds", columns, "the best line by the mean was kept")
+    columns = {"episode": "right", "exploring": "right", "return": "right"} | dict.fromkeys(
+        plan.tasks, "right"
+    )
+    shown = plain_table(
+        f"{agent}: scores on {plan.select} selection seeds", columns, "the best line by the mean was kept"
+    )
     for point in curve:
         scores = [f"{point['select'][name]:.4f}" for name in plan.tasks]
         shown.add_row(f"{point['episode']:,}", f"{point['epsilon']:.3f}", f"{point['return']:,.1f}", *scores)

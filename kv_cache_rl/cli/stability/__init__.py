@@ -4,7 +4,9 @@ import typer
 
 from kv_cache_rl.cli.stability import compare, plan, validate
 
-app = typer.Typer(no_args_is_help=True, help="Whether a service can hold its load: queueing theory of the KV cache.")
+app = typer.Typer(
+    no_args_is_help=True, help="Whether a service can hold its load: queueing theory of the KV cache."
+)
 
 COMMANDS = {"plan": plan.run_plan, "validate": validate.run_validate, "compare": compare.run_compare}
 """Command → function; the docstring is its help, the last line of it an example."""

@@ -59,9 +59,14 @@ def compared(episodes: "dict[str, list[Episode]]") -> list[dict]:
     for agent, metrics in columns.items():
         row: dict = {"agent": agent}
         for metric, values in metrics.items():
-            mean, against = mean_interval(list(values.values())), paired_difference(columns[controller][metric], values)
+            mean, against = (
+                mean_interval(list(values.values())),
+                paired_difference(columns[controller][metric], values),
+            )
             row[metric] = mean.to_json() if mean else None
-            row[f"{metric}_controller_minus_this"] = against.to_json() if against and agent != controller else None
+            row[f"{metric}_controller_minus_this"] = (
+                against.to_json() if against and agent != controller else None
+            )
         rows.append(row)
     return rows
 

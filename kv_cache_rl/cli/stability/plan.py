@@ -18,25 +18,35 @@ PEAK_S = 60.0
 
 
 def run_plan(
-    trace: Annotated[Path, typer.Option(help="A trace file: Claude Code, Mooncake, Bailian, Azure or BurstGPT.")],
+    trace: Annotated[
+        Path, typer.Option(help="A trace file: Claude Code, Mooncake, Bailian, Azure or BurstGPT.")
+    ],
     gpus: Annotated[int | None, typer.Option(help="GPUs at hand: are they enough?", min=1)] = None,
-    hardware: Annotated[str, typer.Option(help="Profile of GPUs and model, with its measured seconds.")] = "a100-llama-3.1-8b",
+    hardware: Annotated[
+        str, typer.Option(help="Profile of GPUs and model, with its measured seconds.")
+    ] = "a100-llama-3.1-8b",
     model: Annotated[
         str | None, typer.Option(help="Count this model's weights and KV bytes; the profile's seconds stay.")
     ] = None,
-    target_utilisation: Annotated[float, typer.Option(help="Share of the service rate to plan for, 0 to 1.")] = 0.8,
+    target_utilisation: Annotated[
+        float, typer.Option(help="Share of the service rate to plan for, 0 to 1.")
+    ] = 0.8,
     rate: Annotated[float | None, typer.Option(help="Requests per second, instead of the trace's.")] = None,
-    users: Annotated[int | None, typer.Option(help="Sessions at a time, where each has its own clock.", min=1)] = None,
+    users: Annotated[
+        int | None, typer.Option(help="Sessions at a time, where each has its own clock.", min=1)
+    ] = None,
     scale: Annotated[float, typer.Option(help="Multiply the trace's rate, busiest minute included.")] = 1.0,
     token_budget: Annotated[int, typer.Option(help="Prompt tokens per iteration.", min=1)] = 2048,
     chunk: Annotated[int, typer.Option(help="Tokens of a request's prefill per iteration.", min=1)] = 512,
-    memory_tokens: Annotated[int | None, typer.Option(help="Tokens of KV per service, instead of the profile's.", min=1)] = None,
+    memory_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of KV per service, instead of the profile's.", min=1)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """How many GPUs this traffic needs, and which resource binds: memory or the token budget.
 
-    Example: kv-cache-rl stability plan --trace AzureLLMInferenceTrace_conv.csv --gpus 4 --target-utilisation 0.8
-    """
+    Example: kv-cache-rl stability plan --trace AzureLLMInferenceTrace_conv.csv --gpus 4 --target-utilisation
+    0.8"""
     from kv_cache_rl.core.geometry import MODELS
     from kv_cache_rl.core.hardware import HARDWARE
     from kv_cache_rl.theory.plan import as_json as plan_json
@@ -63,7 +73,12 @@ def run_plan(
         chunk=chunk,
     )
     if as_json:
-        settings = {"hardware": profile.name, "model": served.name, "gpus": gpus, "target_utilisation": target_utilisation}
+        settings = {
+            "hardware": profile.name,
+            "model": served.name,
+            "gpus": gpus,
+            "target_utilisation": target_utilisation,
+        }
         print_json({"trace": str(trace), "format": demand.format, **settings, **plan_json(found)})
     else:
         show(found, demand, profile, served, gpus, target_utilisation)
@@ -89,18 +104,27 @@ def capacity(profile: "HardwareProfile", model: "ModelGeometry") -> int:
     return tokens
 
 
-def rates(demand: "Demand", rate: float | None, users: int | None, scale: float) -> tuple[float, float | None]:
-    """Mean and busiest-minute requests per second. Raises BadInput where the trace tells none and none is given."""
+def rates(
+    demand: "Demand", rate: float | None, users: int | None, scale: float
+) -> tuple[float, float | None]:
+    """Mean and busiest-minute requests per second.
+
+    Raises BadInput where the trace tells none and none is given.
+    """
     if rate is not None:
         if not 0 < rate < float("inf"):
             raise BadInput(f"--rate is {rate}; give requests per second, above 0")
         return rate * scale, None
     if demand.session_s > 0:
         if users is None:
-            raise BadInput("the sessions of this trace have a clock each, and so no common rate; give --users N, or --rate R")
+            raise BadInput(
+                "the sessions of this trace have a clock each, and so no common rate; give --users N, or --rate R"
+            )
         return demand.requests / demand.session_s * users * scale, None
     if users is not None:
-        raise BadInput(f"--users is for traces whose sessions have a clock each; {demand.format} has arrival times, leave it out")
+        raise BadInput(
+            f"--users is for traces whose sessions have a clock each; {demand.format} has arrival times, leave it out"
+        )
     if demand.rate is None:
         raise BadInput("all requests of this trace arrive at one moment, which is no rate; give --rate R")
     peak = demand.peak_rate(PEAK_S)
@@ -108,7 +132,12 @@ def rates(demand: "Demand", rate: float | None, users: int | None, scale: float)
 
 
 def show(
-    found: "Plan", demand: "Demand", profile: "HardwareProfile", model: "ModelGeometry", gpus: int | None, target: float
+    found: "Plan",
+    demand: "Demand",
+    profile: "HardwareProfile",
+    model: "ModelGeometry",
+    gpus: int | None,
+    target: float,
 ) -> None:
     """Prints the plan as a table, with what was read and what it assumes."""
     from kv_cache_rl.cli.terminal import plain_table
@@ -123,19 +152,36 @@ def show(
         out.print(
             f"{found.too_long:,} requests hold more than {found.memory_tokens:,} tokens: no service of this kind can, left out"
         )
-    columns = {"": "left", "1 service": "right", "binds": "left", "iteration": "right", "GPUs": "right", "busiest": "right"}
+    columns = {
+        "": "left",
+        "1 service": "right",
+        "binds": "left",
+        "iteration": "right",
+        "GPUs": "right",
+        "busiest": "right",
+    }
     given = gpus is not None
     columns |= {f"rho on {gpus}": "right", "verdict": "left"} if given else {}
-    title = f"{profile.name}, {model.name}: {found.memory_tokens:,} tokens of KV, {profile.gpus} GPU a service"
+    title = (
+        f"{profile.name}, {model.name}: {found.memory_tokens:,} tokens of KV, {profile.gpus} GPU a service"
+    )
     caption = f"GPUs at utilisation {target:g}; delta {found.delta:.3f}: stable below (1 - delta) of the service rate"
     table = plain_table(title, columns, caption)
     table.add_row("no prefix hits", *_cells(found.plain, given))
     if found.cached is not None:
-        table.add_row(f"all prefixes found ({found.history_share or 0:.0%} of prompts)", *_cells(found.cached, given))
+        table.add_row(
+            f"all prefixes found ({found.history_share or 0:.0%} of prompts)", *_cells(found.cached, given)
+        )
     out.print(table)
 
 
 def _cells(need: "Need", given: bool) -> list[str]:
     peak = "-" if need.peak_gpus is None else str(need.peak_gpus)
-    cells = [f"{need.rate.per_s:.3f}/s", need.rate.binding, f"{1000 * need.batch_s:.1f} ms", str(need.gpus), peak]
+    cells = [
+        f"{need.rate.per_s:.3f}/s",
+        need.rate.binding,
+        f"{1000 * need.batch_s:.1f} ms",
+        str(need.gpus),
+        peak,
+    ]
     return cells + [f"{need.rho:.2f}", str(need.verdict)] if given else cells

@@ -16,19 +16,25 @@ RESULTS = "validation.json"
 
 def run_validate(
     workload: Annotated[
-        list[str] | None, typer.Option("--workload", "-w", help="A workload by name; repeat for several. Default: all five.")
+        list[str] | None,
+        typer.Option("--workload", "-w", help="A workload by name; repeat for several. Default: all five."),
     ] = None,
     trace: Annotated[
         list[Path] | None,
         typer.Option(help="A trace file, instead of the workload fitted to its kind; repeat for several."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws arrivals and lengths.", min=0, max=2**31 - 1)] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Shorter runs: a minute instead of several, wider intervals.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Shorter runs: a minute instead of several, wider intervals.")
+    ] = False,
     workers: Workers = None,
-    outdir: Annotated[Path | None, typer.Option(help=f"Write {RESULTS}, boundary.png and hysteresis.png there.")] = None,
+    outdir: Annotated[
+        Path | None, typer.Option(help=f"Write {RESULTS}, boundary.png and hysteresis.png there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict the service rate of five workloads, measure in the simulator where their queues turn, and explain the gap.
+    """Predict the service rate of five workloads, measure in the simulator where their queues turn, and
+    explain the gap.
 
     Example: kv-cache-rl stability validate --quick --outdir runs/stability
     """
@@ -119,7 +125,13 @@ def tell_causes(rows: list[dict], out: "Console") -> None:
     """What simulated / predicted is the product of, for all three admission rules."""
     from kv_cache_rl.cli.terminal import plain_table
 
-    columns = {"workload": "left", "admission": "left", "gap": "right", "memory filled": "right", "formula / held": "right"}
+    columns = {
+        "workload": "left",
+        "admission": "left",
+        "gap": "right",
+        "memory filled": "right",
+        "formula / held": "right",
+    }
     columns |= {"b / mean b": "right", "preemptions": "right", "growth from empty begins": "right"}
     caption = (
         "1 + gap is memory filled x formula / held x b / mean b, which are measured on other seeds · held: token-iterations of a "
@@ -131,7 +143,11 @@ def tell_causes(rows: list[dict], out: "Console") -> None:
             column = row[rule]
             factors = [f"{value:.3f}" for value in column["factors"].values()]
             swept = column["swept_bracket"]
-            begins = "-" if swept is None else " - ".join("?" if at is None else f"{at / row['predicted']:.2f} μ" for at in swept)
+            begins = (
+                "-"
+                if swept is None
+                else " - ".join("?" if at is None else f"{at / row['predicted']:.2f} μ" for at in swept)
+            )
             name = row["workload"] if rule == "reserve" else ""
             preempted = f"{column['preemptions_per_request']:.2f}"
             table.add_row(name, rule, signed(column["gap"]), *factors, preempted, begins)
@@ -142,8 +158,20 @@ def tell_golden(rows: list[dict], out: "Console") -> None:
     """The paper's numbers, and ours for the same."""
     from kv_cache_rl.cli.terminal import plain_table
 
-    columns = {"workload": "left", "E\\[g] exact": "right", "published": "right", "off": "right", "b implied, ms": "right"}
-    columns |= {"μ exact": "right", "published ": "right", "off ": "right", "their server": "right", "their gap": "right"}
+    columns = {
+        "workload": "left",
+        "E\\[g] exact": "right",
+        "published": "right",
+        "off": "right",
+        "b implied, ms": "right",
+    }
+    columns |= {
+        "μ exact": "right",
+        "published ": "right",
+        "off ": "right",
+        "their server": "right",
+        "their gap": "right",
+    }
     caption = "published footprints are sample means; b follows from the published rate and footprint"
     table = plain_table("Published golden values (arXiv:2605.04595)", columns, caption)
     for row in rows:
@@ -167,7 +195,10 @@ def tell_loop(loop: dict, out: "Console") -> None:
     region = loop["bistable_between"]
     theory = "at no rate" if region is None else f"from {region[0]:.2f} to {region[1]:.2f}/s"
     out.print(f"Hysteresis with returning users: two stable states by theory {theory}", soft_wrap=True)
-    for said, name in (("most history lost on the way up", "collapsed_at"), ("found again on the way down", "recovered_at")):
+    for said, name in (
+        ("most history lost on the way up", "collapsed_at"),
+        ("found again on the way down", "recovered_at"),
+    ):
         rates = ", ".join("never" if rate is None else f"{rate:.2f}" for rate in loop[name])
         out.print(f"  {said} at {rates}/s", soft_wrap=True)
 

@@ -1,4 +1,6 @@
-"""The landscape: what every decider and the oracle earn on unselected scenarios, the raw numbers behind the claims."""
+"""The landscape: what every decider and the oracle earn on unselected scenarios, the raw numbers behind the
+claims.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,13 +35,17 @@ def run(
     """Plays `per_tier` fresh, unselected scenarios of every tier with everyone.
 
     Returns:
-        ``tiers``: tier -> columns, one value per scenario: ``return``, ``failures``, ``tokens`` by decider ("oracle" too),
-        ``floor``, ``without`` (returns of oracles that lack one verb) and ``physics``. ``small``: beam and exact optimum.
+        ``tiers``: tier -> columns, one value per scenario: ``return``, ``failures``, ``tokens`` by decider
+        ("oracle" too), ``floor``, ``without`` (returns of oracles that lack one verb) and ``physics``.
+        ``small``: beam and exact optimum.
     """  # fmt: skip
     tiers = {}
     with ThreadPoolExecutor(workers) as pool:
         for tier in DIFFICULTIES:
-            jobs = [pool.submit(_measure, generate(tier, seed, "train", k), width, tier == ABLATED_TIER) for k in range(per_tier)]
+            jobs = [
+                pool.submit(_measure, generate(tier, seed, "train", k), width, tier == ABLATED_TIER)
+                for k in range(per_tier)
+            ]
             rows = []
             for done, job in enumerate(jobs, 1):
                 rows.append(job.result())
@@ -76,7 +82,9 @@ def _columns(rows: list[dict]) -> dict:
     """Rows of dictionaries -> dictionaries of columns."""
     first = rows[0]
     return {
-        key: {name: [row[key][name] for row in rows] for name in value} if isinstance(value, dict) else [r[key] for r in rows]
+        key: {name: [row[key][name] for row in rows] for name in value}
+        if isinstance(value, dict)
+        else [r[key] for r in rows]
         for key, value in first.items()
     }
 
@@ -87,7 +95,9 @@ def _small(seed: int) -> dict:
 
 
 def physics(scenario: Scenario) -> dict[str, float]:
-    """Where a scenario stands: medians over its sessions, in windows, and the share of live sessions that return in it."""
+    """Where a scenario stands: medians over its sessions, in windows, and the share of live sessions that
+    return in it.
+    """
     scn = pack(scenario)
     live = [s for s in scenario.sessions if s.place != "none" and s.kind != "ephemeral"]
     gaps = [

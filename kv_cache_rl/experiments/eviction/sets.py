@@ -1,4 +1,6 @@
-"""Scenario sets with their references: the floor of the blind deciders and the best-known log, and which are kept."""
+"""Scenario sets with their references: the floor of the blind deciders and the best-known log, and which are
+kept.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -71,7 +73,9 @@ def make_set(
             if len(scenarios) < size:
                 tried = batch.stop
             if tried >= 500 and not scenarios:
-                raise ScenarioError(f"none of {tried} {difficulty} scenarios has a gap of {MIN_GAP}; change the tier's physics")
+                raise ScenarioError(
+                    f"none of {tried} {difficulty} scenarios has a gap of {MIN_GAP}; change the tier's physics"
+                )
     return scenarios, tried
 
 
@@ -87,13 +91,17 @@ def scenarios_from_trace(
     """
     path = Path(path)
     try:
-        return _from_trace(path, path.stat().st_mtime_ns if path.exists() else 0, difficulty, num_examples, seed, width)
+        return _from_trace(
+            path, path.stat().st_mtime_ns if path.exists() else 0, difficulty, num_examples, seed, width
+        )
     except (TraceError, OSError) as error:
         raise ScenarioError(str(error)) from None
 
 
 @lru_cache(maxsize=1)
-def _from_trace(path: Path, changed_ns: int, difficulty: str, num_examples: int, seed: int, width: int) -> tuple[Scenario, ...]:
+def _from_trace(
+    path: Path, changed_ns: int, difficulty: str, num_examples: int, seed: int, width: int
+) -> tuple[Scenario, ...]:
     tiers = check_request(difficulty, num_examples)
     wanted = 20 if num_examples < 0 else -(-num_examples // len(tiers))
     groups = [windows_of(path, tier, seed, wanted) for tier in tiers]
@@ -113,4 +121,7 @@ def verify(scenarios) -> Iterator[tuple[Scenario, str]]:
         for name in FLOOR:
             value = policy_return(scenario, name)
             if value > scenario.floor or (name == scenario.floor_by and value != scenario.floor):
-                yield scenario, f"{name} returns {value}; the stored floor is {scenario.floor} by {scenario.floor_by}"
+                yield (
+                    scenario,
+                    f"{name} returns {value}; the stored floor is {scenario.floor} by {scenario.floor_by}",
+                )

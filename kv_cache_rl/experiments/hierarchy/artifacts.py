@@ -1,4 +1,6 @@
-"""What a sweep leaves in its folder, the same bytes whoever ran it: results, summary, curves, and what they were made from."""
+"""What a sweep leaves in its folder, the same bytes whoever ran it: results, summary, curves, and what they
+were made from.
+"""
 
 import csv
 import io
@@ -21,7 +23,13 @@ from kv_cache_rl.sim.hierarchy.curves.runs import lru_curve, pieces
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.definition import Sweep
 
-RESULTS, TABLE, SUMMARY, METADATA, CURVES = "results.json", "results.csv", "summary.csv", "run_metadata.json", "curves.json"
+RESULTS, TABLE, SUMMARY, METADATA, CURVES = (
+    "results.json",
+    "results.csv",
+    "summary.csv",
+    "run_metadata.json",
+    "curves.json",
+)
 DEFINITION = "sweep.toml"
 CURVE_POINTS = 48
 
@@ -47,22 +55,36 @@ def flat(row: dict) -> dict:
 
 
 def write_csv(path: Path, rows: Sequence[dict]) -> None:
-    """A table of all columns that a row has; dictionaries and lists as JSON text with sorted keys, None as nothing."""
+    """A table of all columns that a row has; dictionaries and lists as JSON text with sorted keys, None as
+    nothing.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: json.dumps(v, sort_keys=True) if isinstance(v, dict | list) else v for key, v in row.items()})
+        writer.writerow(
+            {
+                key: json.dumps(v, sort_keys=True) if isinstance(v, dict | list) else v
+                for key, v in row.items()
+            }
+        )
     write_whole(path, text.getvalue().encode())
 
 
 def metadata(sweep: "Sweep", rows: Sequence[dict], command: str) -> dict:
-    """What the results were made from and with; no time and no host, so that the same run gives the same file."""
+    """What the results were made from and with; no time and no host, so that the same run gives the same
+    file.
+    """
     return {
         "command": command,
         "sweep": sweep.name,
-        "versions": {"kv-cache-rl": __version__, "python": platform.python_version(), "numpy": np.__version__, "numba": _numba()},
+        "versions": {
+            "kv-cache-rl": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "numba": _numba(),
+        },
         "policies": [decider.to_json() for decider in sweep.deciders],
         "workloads": [source.to_json() for source in sweep.sources],
         "scenarios": [setting.to_json() for setting in sweep.settings],
@@ -82,7 +104,9 @@ def _numba() -> str | None:
 
 
 def curves(sweep: "Sweep") -> dict:
-    """Workload -> its exact LRU hit rate and that of MIN by capacity in blocks, pages counted alike, for the first seed."""
+    """Workload -> its exact LRU hit rate and that of MIN by capacity in blocks, pages counted alike, for the
+    first seed.
+    """
     found = {}
     for source in sweep.sources:
         trace = traced(source, sweep.seeds[0])

@@ -51,8 +51,16 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Digest of all that the row depends on, this package's code included, so that old rows never pass for new ones."""
-        parts = [self.source.to_json(), self.setting.to_json(), self.decider.to_json(), self.seed, code_digest()]
+        """Digest of all that the row depends on, this package's code included, so that old rows never pass
+        for new ones.
+        """
+        parts = [
+            self.source.to_json(),
+            self.setting.to_json(),
+            self.decider.to_json(),
+            self.seed,
+            code_digest(),
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:24]
 
 
@@ -63,7 +71,14 @@ def code_digest() -> str:
     digest = hashlib.sha256(__version__.encode())
     own = [root / "experiments" / "hierarchy" / f"{name}.py" for name in ("cells", "settings", "sources")]
     for path in sorted(
-        [*own, *(p for layer in ("core", "policies", "sim/hierarchy", "traces") for p in (root / layer).rglob("*.py"))]
+        [
+            *own,
+            *(
+                p
+                for layer in ("core", "policies", "sim/hierarchy", "traces")
+                for p in (root / layer).rglob("*.py")
+            ),
+        ]
     ):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
@@ -107,7 +122,8 @@ def run_cell(cell: Cell, trace: Trace | None = None) -> dict:
     except (HierarchyError, TraceError, OSError) as wrong:
         return {**head, **empty, "error": str(wrong), "metrics": None}
     if metrics["prefetch_requests"]:
-        # A page fetched before it is asked for hits at its first use; MIN fetches on demand and bounds no such replay.
+        # A page fetched before it is asked for hits at its first use; MIN fetches on demand and bounds no
+        # such replay.
         name, rate = None, None
     regret = None if rate is None else rate - metrics["overall_hit_rate"]
     bounds = {"bound": name, "bound_hit_rate": rate, "regret_to_bound": regret}
@@ -133,9 +149,13 @@ def check_tuning(decider: Decider, semantics: str) -> None:
                 f"policy {decider.name!r} takes no {key!r} under {semantics}; it takes {', '.join(known) or 'nothing'}"
             )
         if key == "regret" and not _is_regret(value):
-            raise HierarchyError(f"policy {decider.name!r}: regret = {value!r} must be [weight, decay, horizon in accesses]")
+            raise HierarchyError(
+                f"policy {decider.name!r}: regret = {value!r} must be [weight, decay, horizon in accesses]"
+            )
         if key == "window" and not (_is_number(value) and isinstance(value, int) and value >= 1):
-            raise HierarchyError(f"policy {decider.name!r}: window = {value!r} must be a whole number from 1 on")
+            raise HierarchyError(
+                f"policy {decider.name!r}: window = {value!r} must be a whole number from 1 on"
+            )
         if key not in ("regret", "window") and not _is_number(value):
             raise HierarchyError(f"policy {decider.name!r}: {key} = {value!r} must be a number; correct it")
 
@@ -145,7 +165,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_regret(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value)) and isinstance(value[2], int)
+    return (
+        isinstance(value, tuple)
+        and len(value) == 3
+        and all(map(_is_number, value))
+        and isinstance(value[2], int)
+    )
 
 
 @lru_cache(4)
@@ -171,9 +196,8 @@ def bound_of(cell: Cell, trace: Trace, scenario: Scenario) -> tuple[str, float]:
 def bound_capacity(trace: Trace, scenario: Scenario) -> tuple[str, int]:
     """Name of the bound that applies in a scenario, and the blocks it gives the fastest tier room for.
 
-    Pages that differ, or may be compressed, are all taken to be as small as the smallest: more fit than in truth, so that no
-    policy does better, but none may do as well either.
-    """
+    Pages that differ, or may be compressed, are all taken to be as small as the smallest: more fit than in
+    truth, so that no policy does better, but none may do as well either."""
     size = trace.page_bytes
     if isinstance(size, np.ndarray):
         size = int(size[np.unique(trace.run_start)].min())
@@ -186,8 +210,8 @@ def bound_capacity(trace: Trace, scenario: Scenario) -> tuple[str, int]:
 
 
 def without_repeats(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells without those that would be replayed to the same row: a file is the same under each seed, and so is every
-    policy on it but `random`."""
+    """The cells without those that would be replayed to the same row: a file is the same under each seed, and
+    so is every policy on it but `random`."""
     found: dict[tuple, Cell] = {}
     for cell in cells:
         same = not cell.source.seeded and cell.decider.policy != "random"

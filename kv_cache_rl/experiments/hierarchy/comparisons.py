@@ -11,13 +11,18 @@ SWITCHED = ("semantics", "quantization_scheme", "overlap", "recompute", "squeeze
 
 
 def compared(rows: Sequence[dict]) -> list[dict]:
-    """The rows with `void`, the comparisons they are no part of (`policies`, `prefetch`), and `void_reason`, why.
+    """The rows with `void`, the comparisons they are no part of (`policies`, `prefetch`), and `void_reason`,
+    why.
 
-    `policies`: all policies replayed in this workload, seed and scenario came to the same metrics. `prefetch`: the switch is on
-    and nothing was prefetched, or a scenario of the sweep that differs in the switch alone came to the same metrics.
-    """
+    `policies`: all policies replayed in this workload, seed and scenario came to the same metrics.
+    `prefetch`: the switch is on and nothing was prefetched, or a scenario of the sweep that differs in the
+    switch alone came to the same metrics."""
     ties = tied(rows)
-    return [_marked(row, ties, _twin(row, rows_by) if row["metrics"] else None) for rows_by in [_by_twin(rows)] for row in rows]
+    return [
+        _marked(row, ties, _twin(row, rows_by) if row["metrics"] else None)
+        for rows_by in [_by_twin(rows)]
+        for row in rows
+    ]
 
 
 def tied(rows: Iterable[dict]) -> dict[tuple, int]:
@@ -26,7 +31,9 @@ def tied(rows: Iterable[dict]) -> dict[tuple, int]:
     for row in rows:
         cells[tuple(row[key] for key in CELL)].append(row["metrics"])
     return {
-        cell: len(found) for cell, found in cells.items() if len(found) > 1 and found[0] and all(m == found[0] for m in found)
+        cell: len(found)
+        for cell, found in cells.items()
+        if len(found) > 1 and found[0] and all(m == found[0] for m in found)
     }
 
 
@@ -40,7 +47,9 @@ def _by_twin(rows: Iterable[dict]) -> dict[tuple, list[dict]]:
 def _twin(row: dict, groups: dict[tuple, list[dict]]) -> dict | None:
     """A row of the same replay with the prefetch switch the other way."""
     for other in groups[tuple(row[key] for key in TWIN)]:
-        if other["prefetch_enabled"] != row["prefetch_enabled"] and all(other[key] == row[key] for key in SWITCHED):
+        if other["prefetch_enabled"] != row["prefetch_enabled"] and all(
+            other[key] == row[key] for key in SWITCHED
+        ):
             return other
     return None
 
@@ -85,7 +94,9 @@ def summarised(rows: Iterable[dict]) -> list[dict]:
 
 
 def void_counts(rows: Sequence[dict]) -> dict[str, dict[str, int]]:
-    """How many comparisons are void, of how many: cells in which all policies tie, rows that ignore the prefetch switch."""
+    """How many comparisons are void, of how many: cells in which all policies tie, rows that ignore the
+    prefetch switch.
+    """
     cells = {tuple(row[key] for key in CELL): "policies" in row["void"] for row in rows if row["metrics"]}
     switched = [row for row in rows if row["prefetch_enabled"] and row["metrics"]]
     return {

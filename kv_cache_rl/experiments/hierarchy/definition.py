@@ -96,15 +96,21 @@ def sweep_of(table: Mapping[str, Any], folder: Path = Path(), text: str = "") ->
     if not isinstance(seeds, list) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise HierarchyError(f"seeds = {seeds} must be a list of whole numbers from 0 on")
     for key in ("workloads", "scenarios"):
-        if not isinstance(table.get(key, []), list) or not all(isinstance(entry, dict) for entry in table.get(key, [])):
+        if not isinstance(table.get(key, []), list) or not all(
+            isinstance(entry, dict) for entry in table.get(key, [])
+        ):
             raise HierarchyError(f"{key} must be tables; write [[{key}]]")
     policies = table.get("policies", [])
     if not isinstance(policies, list) or not all(isinstance(entry, str | dict) for entry in policies):
-        raise HierarchyError(f'policies = {policies!r} must be a list; write ["lru", {{policy = "regret_aware", ...}}]')
+        raise HierarchyError(
+            f'policies = {policies!r} must be a list; write ["lru", {{policy = "regret_aware", ...}}]'
+        )
     workloads = [dict(entry) for entry in table.get("workloads", [])]
     for entry in workloads:
         if not all(isinstance(value, int | float | str) for value in entry.values()):
-            raise HierarchyError(f"workload {entry} has a parameter that is neither a number nor a text; correct it")
+            raise HierarchyError(
+                f"workload {entry} has a parameter that is neither a number nor a text; correct it"
+            )
         if "file" in entry:
             entry["file"] = str(folder / str(entry["file"]))
     return Sweep(

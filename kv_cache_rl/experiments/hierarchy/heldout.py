@@ -1,10 +1,14 @@
-"""Held-out comparison: tuned on one half of the sessions, measured on the other, where a policy can make a difference.
+"""Held-out comparison: tuned on one half of the sessions, measured on the other, where a policy can make a
+difference.
 
-* Capacities lie on the steep part of the exact LRU curve: where it has come 20 to 80 % of the way to that of an infinite cache.
-* Sessions that are near-duplicates stay together. Two sessions are in one cluster if they share a block that few others use
-  (the system prompt of everybody joins nobody), or if their first requests have the same lengths to the token; ids that mean
-  something only inside a session, as those of Claude Code, leave only the lengths to tell by.
-* Clusters are dealt into two halves of about as many accesses. Every policy sees the same halves for the same seed.
+* Capacities lie on the steep part of the exact LRU curve: where it has come 20 to 80 % of the way to that of
+  an infinite cache.
+* Sessions that are near-duplicates stay together. Two sessions are in one cluster if they share a block that
+  few others use (the system prompt of everybody joins nobody), or if their first requests have the same
+  lengths to the token; ids that mean something only inside a session, as those of Claude Code, leave only the
+  lengths to tell by.
+* Clusters are dealt into two halves of about as many accesses. Every policy sees the same halves for the same
+  seed.
 * Intervals come from a bootstrap over clusters, paired: the same resamples for both sides of a difference.
 """
 
@@ -13,7 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kv_cache_rl.experiments.bootstrap import INTERVAL_NAME, RESAMPLES, Interval, difference, draws, rate, totals
+from kv_cache_rl.experiments.bootstrap import (
+    INTERVAL_NAME,
+    RESAMPLES,
+    Interval,
+    difference,
+    draws,
+    rate,
+    totals,
+)
 from kv_cache_rl.experiments.hierarchy.settings import in_blocks
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
@@ -48,14 +60,17 @@ class Steep:
 
 
 def steep_capacities(curve: Curve, levels: Sequence[float] = LEVELS) -> list[Steep]:
-    """The smallest capacities at which the hit rate has come so far from 0 (cold) to that of an infinite cache.
+    """The smallest capacities at which the hit rate has come so far from 0 (cold) to that of an infinite
+    cache.
 
     Raises:
         HierarchyError: nothing is ever used again, so that no capacity matters.
     """
     top = float(curve.hit_rate[-1])
     if top <= 0:
-        raise HierarchyError("no block is used twice: no capacity and no policy makes a difference; give another trace")
+        raise HierarchyError(
+            "no block is used twice: no capacity and no policy makes a difference; give another trace"
+        )
     found = {}
     for level in levels:
         at = int(np.searchsorted(curve.hit_rate, level * top))
@@ -71,7 +86,9 @@ def clusters(trace: Trace) -> np.ndarray:
     limit = max(FEW, int(FEW_SHARE * count))
     root = np.arange(count)
     if trace.chained:
-        _join_by_blocks(trace.first_run, trace.run_start, trace.run_length, trace.sequence, trace.blocks, limit, root)
+        _join_by_blocks(
+            trace.first_run, trace.run_start, trace.run_length, trace.sequence, trace.blocks, limit, root
+        )
     leading: dict[tuple, int] = {}
     for sequence, lengths in enumerate(_first_lengths(trace, count)):
         # Fewer requests are too little to tell by: many a session begins with a question of 100 tokens.
@@ -124,14 +141,17 @@ def _join_by_blocks(first_run, run_start, run_length, sequence, blocks, limit, r
 
 
 def halves(trace: Trace, cluster: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Requests of the tuning half and of the other, bool [R] each: whole clusters, dealt at random to the half with less.
+    """Requests of the tuning half and of the other, bool [R] each: whole clusters, dealt at random to the
+    half with less.
 
     Raises:
         HierarchyError: all sessions are one cluster.
     """
     count = int(cluster.max()) + 1
     if count < 2:
-        raise HierarchyError("all sessions are near-duplicates of each other: there is nothing to hold out; give more sessions")
+        raise HierarchyError(
+            "all sessions are near-duplicates of each other: there is nothing to hold out; give more sessions"
+        )
     size = np.bincount(cluster[trace.sequence], trace.lengths, count)
     tuned, load = np.zeros(count, bool), [0.0, 0.0]
     for one in np.random.default_rng(seed).permutation(count):
@@ -170,11 +190,12 @@ def held_out(
     resamples: int = RESAMPLES,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict:
-    """Hit rates of the policies in one tier, on held-out sessions, at capacities on the steep part of the held-out half's curve.
+    """Hit rates of the policies in one tier, on held-out sessions, at capacities on the steep part of the
+    held-out half's curve.
 
     Returns:
-        ``interval`` (what the intervals are), ``sequences``, ``clusters``, ``capacities`` (of each seed) and ``rows``
-        (`Compared`, by level and policy). A row's capacity is that of the first seed's half.
+        ``interval`` (what the intervals are), ``sequences``, ``clusters``, ``capacities`` (of each seed) and
+        ``rows`` (`Compared`, by level and policy). A row's capacity is that of the first seed's half.
     """
     whole = in_blocks(trace)
     cluster = clusters(whole)
@@ -201,9 +222,13 @@ def held_out(
 
 
 class _Split:
-    """One way to halve the sessions: the halves, the capacities that are steep for the held-out one, its resamples."""
+    """One way to halve the sessions: the halves, the capacities that are steep for the held-out one, its
+    resamples.
+    """
 
-    def __init__(self, trace: Trace, cluster: np.ndarray, levels: Sequence[float], seed: int, resamples: int) -> None:
+    def __init__(
+        self, trace: Trace, cluster: np.ndarray, levels: Sequence[float], seed: int, resamples: int
+    ) -> None:
         tuned, held = halves(trace, cluster, seed)
         self.seed, self.tuned, self.held = seed, subset(trace, tuned), subset(trace, held)
         self.cluster = cluster[np.unique(trace.sequence[held])]
@@ -217,7 +242,9 @@ class _Split:
         scenario, grid = one_tier(capacity), GRID.get(policy, ({},))
         tuning = grid[0]
         if len(grid) > 1:
-            rates = [run(self.tuned, scenario, policy, self.seed, **tried).metrics["hit_rate"] for tried in grid]
+            rates = [
+                run(self.tuned, scenario, policy, self.seed, **tried).metrics["hit_rate"] for tried in grid
+            ]
             tuning = grid[int(np.argmax(rates))]
         hits = run(self.held, scenario, policy, self.seed, **tuning).by_sequence()["hits"]
         return totals(self.cluster, hits), dict(tuning)

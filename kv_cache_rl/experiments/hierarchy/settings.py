@@ -18,7 +18,17 @@ LAB = "kv-hierarchy-lab"
 SEMANTICS = ("default", LAB)
 TIERS = ("gpu", "peer_gpu", "host", "nvme")
 """Tiers at physical scale, fastest first."""
-UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+UNITS = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
 RULES: dict[str, Any] = {rule.name: rule.default for rule in fields(Scenario) if rule.name != "tiers"}
 """Setting that a scenario takes as it is -> its default."""
 
@@ -48,13 +58,19 @@ class Setting:
                 f"scenario {self.name!r}: unknown semantics {self.semantics!r}; use one of {', '.join(SEMANTICS)}"
             )
         if self.semantics == LAB and (self.tiers or self.laboratory[0] != 1):
-            raise HierarchyError(f"scenario {self.name!r}: {LAB} has tiers of its own; give laboratory = [1, divisor]")
+            raise HierarchyError(
+                f"scenario {self.name!r}: {LAB} has tiers of its own; give laboratory = [1, divisor]"
+            )
         others = sorted({key for key, _ in self.rules} - {"footprint", "prefetch"})
         if self.semantics == LAB and others:
-            raise HierarchyError(f"scenario {self.name!r}: {LAB} knows only footprint and prefetch; drop {', '.join(others)}")
+            raise HierarchyError(
+                f"scenario {self.name!r}: {LAB} knows only footprint and prefetch; drop {', '.join(others)}"
+            )
         for tier, _ in self.tiers:
             if tier not in TIERS:
-                raise HierarchyError(f"scenario {self.name!r}: there is no tier {tier!r}; use some of {', '.join(TIERS)}")
+                raise HierarchyError(
+                    f"scenario {self.name!r}: there is no tier {tier!r}; use some of {', '.join(TIERS)}"
+                )
         self.scenario(None)
 
     def rule(self, name: str) -> Any:
@@ -62,7 +78,9 @@ class Setting:
         return dict(self.rules).get(name, RULES[name])
 
     def plays(self, policy: str) -> bool:
-        """Whether this policy is replayed here: all of the sweep are, unless `policies` names some; the peer has but six."""
+        """Whether this policy is replayed here: all of the sweep are, unless `policies` names some; the peer
+        has but six.
+        """
         known = PEER_POLICIES if self.semantics == LAB else POLICIES
         return policy in (self.policies or known)
 
@@ -88,12 +106,17 @@ class Setting:
 
 
 def tiers_of(capacities: Mapping[str, int], **rules: Any) -> Scenario:
-    """Tiers at physical scale with these capacities, fastest first. Raises HierarchyError for a name or size that cannot be."""
+    """Tiers at physical scale with these capacities, fastest first.
+
+    Raises HierarchyError for a name or size that cannot be.
+    """
     for name, capacity in capacities.items():
         if name not in TIERS:
             raise HierarchyError(f"there is no tier {name!r}; use some of {', '.join(TIERS)}")
         if capacity <= 0:
-            raise HierarchyError(f"tier {name!r} has capacity {capacity}; give a positive number, or leave it out")
+            raise HierarchyError(
+                f"tier {name!r} has capacity {capacity}; give a positive number, or leave it out"
+            )
     return physical(*(capacities.get(name, 0) for name in TIERS), **rules)
 
 
@@ -110,8 +133,8 @@ def in_blocks(trace: Trace) -> Trace:
 def capacity_of(value: Capacity, trace: Trace) -> int:
     """A capacity in the trace's unit: bytes, or blocks where the trace does not know its bytes.
 
-    A share is of all distinct pages at fp16, rounded up; blocks of unequal pages count with their mean size, rounded up.
-    """
+    A share is of all distinct pages at fp16, rounded up; blocks of unequal pages count with their mean size,
+    rounded up."""
     capacity = _capacity(value, trace)
     if capacity > LARGEST:
         raise HierarchyError(f"the capacity {value} is more than 63 bits can count; give a smaller one")
@@ -123,7 +146,9 @@ def _capacity(value: Capacity, trace: Trace) -> int:
     read = parse_capacity(value) if isinstance(value, str) else value
     if isinstance(read, Bytes):
         if total == 0:
-            raise HierarchyError(f"{read.count:,} bytes: {trace.name!r} does not know the bytes of its blocks; name a model")
+            raise HierarchyError(
+                f"{read.count:,} bytes: {trace.name!r} does not know the bytes of its blocks; name a model"
+            )
         return read.count
     if isinstance(read, float):
         if not 0 < read < np.inf:
@@ -156,7 +181,9 @@ def parse_capacity(text: str) -> int | float | Bytes:
     match = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*(%|[a-zA-Z]*)\s*", text)
     number, unit = (match[1].replace("_", ""), match[2].upper()) if match else ("", "")
     if not match or unit not in ("", "%", "BLOCKS", *UNITS):
-        raise HierarchyError(f"{text!r} is no capacity; write blocks (5000), a share (25%) or bytes (80GB, 512MiB)")
+        raise HierarchyError(
+            f"{text!r} is no capacity; write blocks (5000), a share (25%) or bytes (80GB, 512MiB)"
+        )
     if unit == "%":
         return float(number) / 100
     if unit in UNITS:
@@ -165,25 +192,47 @@ def parse_capacity(text: str) -> int | float | Bytes:
 
 
 def setting_of(table: Mapping[str, Any]) -> Setting:
-    """The setting that a table of a sweep definition describes. Raises HierarchyError for keys that do not exist."""
+    """The setting that a table of a sweep definition describes.
+
+    Raises HierarchyError for keys that do not exist.
+    """
     rest = dict(table)
     name = str(rest.pop("name", "") or "scenario")
     own = {key: rest.pop(key) for key in ("semantics", "model") if key in rest}
     tiers = rest.pop("tiers", {})
     if not isinstance(tiers, dict) or not all(isinstance(size, int | float | str) for size in tiers.values()):
-        raise HierarchyError(f"scenario {name!r}: tiers = {tiers} must be a table; write {{gpu = 5000, host = 0.5}}")
+        raise HierarchyError(
+            f"scenario {name!r}: tiers = {tiers} must be a table; write {{gpu = 5000, host = 0.5}}"
+        )
     numbers = rest.pop("laboratory", (1, 1))
-    if not (isinstance(numbers, list | tuple) and len(numbers) == 2 and all(isinstance(n, int) and n > 0 for n in numbers)):
-        raise HierarchyError(f"scenario {name!r}: laboratory = {numbers} must be [numerator, denominator], both positive")
+    if not (
+        isinstance(numbers, list | tuple)
+        and len(numbers) == 2
+        and all(isinstance(n, int) and n > 0 for n in numbers)
+    ):
+        raise HierarchyError(
+            f"scenario {name!r}: laboratory = {numbers} must be [numerator, denominator], both positive"
+        )
     policies = tuple(rest.pop("policies", ()))
     for key in rest:
         if key not in RULES:
             known = ("name", "tiers", "laboratory", "semantics", "model", "policies", *RULES)
             raise HierarchyError(f"scenario {name!r} has no setting {key!r}; use {', '.join(known)}")
         kind = type(RULES[key])
-        if not isinstance(rest[key], int | float if kind is float else kind) or isinstance(rest[key], bool) != (kind is bool):
-            raise HierarchyError(f"scenario {name!r}: {key} = {rest[key]!r} must be like {RULES[key]!r}, its default")
-    return Setting(name, tuple(tiers.items()), tuple(numbers), policies=policies, rules=tuple(sorted(rest.items())), **own)
+        if not isinstance(rest[key], int | float if kind is float else kind) or isinstance(
+            rest[key], bool
+        ) != (kind is bool):
+            raise HierarchyError(
+                f"scenario {name!r}: {key} = {rest[key]!r} must be like {RULES[key]!r}, its default"
+            )
+    return Setting(
+        name,
+        tuple(tiers.items()),
+        tuple(numbers),
+        policies=policies,
+        rules=tuple(sorted(rest.items())),
+        **own,
+    )
 
 
 def tier_capacities(scenario: Scenario) -> dict[str, int]:

@@ -36,13 +36,20 @@ class Source:
         return self.workload is not None
 
     def trace(self, seed: int | None = None) -> Trace:
-        """The trace; `seed` draws a workload anew. Raises TraceError or HierarchyError where there is none."""
+        """The trace;
+
+        `seed` draws a workload anew. Raises TraceError or HierarchyError where there is none.
+        """
         options = dict(self.options)
         if self.file is not None:
             return load_trace(self.file, **options)
         if seed is not None:
             options["seed"] = seed
-        return zipf(**{**ZIPF, **options}) if self.workload == "zipf" else workload(str(self.workload), **options)
+        return (
+            zipf(**{**ZIPF, **options})
+            if self.workload == "zipf"
+            else workload(str(self.workload), **options)
+        )
 
     def to_json(self) -> dict:
         """What identifies the trace: a file by its content, not by where it lies."""
@@ -56,7 +63,10 @@ def from_file(path: str | Path, name: str | None = None, **options: Any) -> Sour
 
 
 def from_workload(kind: str, name: str | None = None, **parameters: Any) -> Source:
-    """The source that makes a synthetic workload. Raises HierarchyError for a name or a parameter that does not exist."""
+    """The source that makes a synthetic workload.
+
+    Raises HierarchyError for a name or a parameter that does not exist.
+    """
     if kind not in (*WORKLOADS, "zipf"):
         raise HierarchyError(f"there is no workload {kind!r}; use one of {', '.join((*WORKLOADS, 'zipf'))}")
     for parameter, value in parameters.items():
@@ -85,11 +95,16 @@ def parse_source(text: str, **options: Any) -> Source:
 
 
 def source_of(table: Mapping[str, Any]) -> Source:
-    """The source that a table of a sweep definition describes: `file` or `workload`, `name`, the rest are options."""
+    """The source that a table of a sweep definition describes:
+
+    `file` or `workload`, `name`, the rest are options.
+    """
     rest = dict(table)
     file, kind, name = rest.pop("file", None), rest.pop("workload", None), rest.pop("name", None)
     if (file is None) == (kind is None):
-        raise HierarchyError(f"workload {dict(table)} needs either workload = NAME or file = PATH; give one of them")
+        raise HierarchyError(
+            f"workload {dict(table)} needs either workload = NAME or file = PATH; give one of them"
+        )
     return from_file(file, name, **rest) if file is not None else from_workload(str(kind), name, **rest)
 
 

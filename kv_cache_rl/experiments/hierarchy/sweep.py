@@ -1,7 +1,8 @@
-"""Sweeps: workloads x scenarios x policies x seeds, defined in TOML, resumed where they stopped, the same on any number of cores.
+"""Sweeps: workloads x scenarios x policies x seeds, defined in TOML, resumed where they stopped, the same on
+any number of cores.
 
-definition --cells--> [cell] --spread over cores or Ray--> journal (rows.jsonl) --> results.json, results.csv, ...
-"""
+definition --cells--> [cell] --spread over cores or Ray--> journal (rows.jsonl) --> results.json, results.csv,
+..."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +26,14 @@ def run_sweep(
     command: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict]:
-    """Replays the cells that the folder does not hold yet, and writes its artifacts; returns all rows in order.
+    """Replays the cells that the folder does not hold yet, and writes its artifacts; returns all rows in
+    order.
 
     `progress(done, total)` is called as rows are finished. Rows do not depend on `workers` or `ray`.
 
     Raises:
-        JournalError, WorkerError, OSError: the folder is in use or damaged, a worker died, Ray does not answer. Finished rows
-            stay in the folder.
+        JournalError, WorkerError, OSError: the folder is in use or damaged, a worker died, Ray does not
+            answer. Finished rows stay in the folder.
     """
     cells = sweep.cells()
     keys = [cell.key for cell in cells]

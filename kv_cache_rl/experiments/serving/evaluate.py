@@ -1,7 +1,7 @@
 """Agents against each other in the serving world: every agent on every task, on the same held-out seeds.
 
-cells --spread over cores--> journal (rows.jsonl) --> rows, in order; an interrupted evaluation goes on where it stopped
-"""
+cells --spread over cores--> journal (rows.jsonl) --> rows, in order; an interrupted evaluation goes on where
+it stopped"""
 
 import functools
 import hashlib
@@ -20,7 +20,10 @@ from kv_cache_rl.sim.serving.spec import Scenario, ServingError
 from kv_cache_rl.sim.serving.state import OUTPUT, PROMPT, State
 
 Play = Callable[[str, Scenario, int], State]
-"""(name of an agent, scenario, seed) -> the end of its episode. A function of a module, so that workers find it."""
+"""(name of an agent, scenario, seed) -> the end of its episode.
+
+A function of a module, so that workers find it.
+"""
 
 LEAST_SEEDS = 20
 """Fewer than these tell little."""
@@ -50,11 +53,18 @@ def _digest_of(path: str) -> str:
 
 @functools.lru_cache(1)
 def code_digest() -> str:
-    """Digest of the package's version and of everything that decides what a row says, trained agents included."""
+    """Digest of the package's version and of everything that decides what a row says, trained agents
+    included.
+    """
     root = Path(__file__).parents[2]
     digest = hashlib.sha256(__version__.encode())
     layers = ("core", "theory", "traces", "sim/serving", "search/serving", "experiments/serving", "agents")
-    files = [p for layer in layers for p in (root / layer).rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    files = [
+        p
+        for layer in layers
+        for p in (root / layer).rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
+    ]
     for path in sorted(files):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
@@ -68,12 +78,17 @@ def held_out(count: int) -> tuple[int, ...]:
         ServingError: there are fewer.
     """
     if not 1 <= count <= len(SEEDS["test"]):
-        raise ServingError(f"{count} seeds asked for; give a number from 1 to {len(SEEDS['test'])}, which are held out")
+        raise ServingError(
+            f"{count} seeds asked for; give a number from 1 to {len(SEEDS['test'])}, which are held out"
+        )
     return tuple(SEEDS["test"][:count])
 
 
 def run_cell(cell: Cell, play: Play) -> dict:
-    """The row of a cell: the report, and the work that arrived. An agent that fails is a row with an `error`."""
+    """The row of a cell: the report, and the work that arrived.
+
+    An agent that fails is a row with an `error`.
+    """
     head: dict[str, Any] = {"agent": cell.agent, "task": cell.scenario.task, "seed": cell.seed}
     try:
         state = play(cell.agent, cell.scenario, cell.seed)
@@ -93,12 +108,14 @@ def evaluate(
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict]:
-    """Plays the episodes that the folder does not hold yet; all rows, in order of task, agent, seed. Failed ones are tried again.
+    """Plays the episodes that the folder does not hold yet; all rows, in order of task, agent, seed. Failed
+    ones are tried again.
 
     `progress(done, total)` is called as episodes end. Rows do not depend on `workers`.
 
     Raises:
-        JournalError, WorkerError, OSError: the folder is in use or damaged, or a worker died. Finished rows stay in the folder.
+        JournalError, WorkerError, OSError: the folder is in use or damaged, or a worker died. Finished rows
+            stay in the folder.
     """
     cells = [Cell(agent, scenario, seed) for scenario in scenarios for agent in agents for seed in seeds]
     keys = [cell.key for cell in cells]

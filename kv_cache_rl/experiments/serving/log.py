@@ -10,7 +10,18 @@ from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.dynamics import act, look
 from kv_cache_rl.sim.serving.lists import length
 from kv_cache_rl.sim.serving.observe import RICH
-from kv_cache_rl.sim.serving.state import ALIVE, ARRIVED, CPU_POOL, FINISHED, GPU_POOL, QUEUES, SERVICE, STATUS, TICK, State
+from kv_cache_rl.sim.serving.state import (
+    ALIVE,
+    ARRIVED,
+    CPU_POOL,
+    FINISHED,
+    GPU_POOL,
+    QUEUES,
+    SERVICE,
+    STATUS,
+    TICK,
+    State,
+)
 
 Decide = Callable[[np.ndarray, np.ndarray], int]
 """(what is seen float32 ``[24]``, mask int8 ``[18]``) -> one of the 18 actions."""

@@ -1,10 +1,11 @@
-"""Where a queue stops being bounded: slopes of the queue over seeds, a test of their sign, and the rate at which it turns.
+"""Where a queue stops being bounded: slopes of the queue over seeds, a test of their sign, and the rate at
+which it turns.
 
-A queue that starts with a long backlog and never empties changes by lambda - mu per second, whatever the sign: it drains if the
-service is stable and grows if it is not (fluid limits: Dai, "On positive Harris recurrence of multiclass queueing networks",
-Ann. Appl. Probab. 5, 1995). From an empty start only growth can be seen, and at the boundary itself the queue grows like a
-random walk; so the boundary is measured from a backlog, and the sweep from an empty server is there to confirm it.
-"""
+A queue that starts with a long backlog and never empties changes by lambda - mu per second, whatever the
+sign: it drains if the service is stable and grows if it is not (fluid limits: Dai, "On positive Harris
+recurrence of multiclass queueing networks", Ann. Appl. Probab. 5, 1995). From an empty start only growth can
+be seen, and at the boundary itself the queue grows like a random walk; so the boundary is measured from a
+backlog, and the sweep from an empty server is there to confirm it."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ OFFSETS = (0.97, 1.0, 1.03)
 
 
 def order_interval(values: Sequence[float]) -> tuple[float, float]:
-    """A confidence interval of the median, two order statistics: exact at 95 % or more whatever the distribution.
+    """A confidence interval of the median, two order statistics: exact at 95 % or more whatever the
+    distribution.
 
     Below six values there is none so sure, and it is infinite.
 
@@ -65,7 +67,9 @@ class Slope:
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """The arrival rate per second at which the queue turns from draining to growing, with its interval over seeds."""
+    """The arrival rate per second at which the queue turns from draining to growing, with its interval over
+    seeds.
+    """
 
     rate: float
     low: float
@@ -84,13 +88,17 @@ def boundary_of(slopes: Sequence[Slope]) -> Boundary:
 
 
 def bracket(sweep: Sequence[Slope]) -> tuple[float, float]:
-    """Of a sweep from an empty server: the rates between which growth begins, 0 or infinity where it covers no such rate."""
+    """Of a sweep from an empty server: the rates between which growth begins, 0 or infinity where it covers
+    no such rate.
+    """
     ordered = sorted(sweep, key=lambda slope: slope.rate)
     first = len(ordered)
     # From the top: one in forty bounded queues seems to grow by chance.
     while first and ordered[first - 1].verdict == GROWS:
         first -= 1
-    return (ordered[first - 1].rate if first else 0.0), (ordered[first].rate if first < len(ordered) else math.inf)
+    return (ordered[first - 1].rate if first else 0.0), (
+        ordered[first].rate if first < len(ordered) else math.inf
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +117,9 @@ def run_of(trial: Trial, keep_durations: bool = False) -> Run:
     """The run of a trial."""
     backlog = int(BACKLOG * trial.requests) if trial.backlog else 0
     load = arrivals(trial.workload, trial.rate, trial.requests, trial.seed, backlog)
-    return watch(server(trial.workload.budget, trial.admission), load, trial.admission, keep_durations=keep_durations)
+    return watch(
+        server(trial.workload.budget, trial.admission), load, trial.admission, keep_durations=keep_durations
+    )
 
 
 def slope_of(trial: Trial) -> float:

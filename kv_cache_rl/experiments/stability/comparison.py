@@ -1,4 +1,6 @@
-"""The controller as a decision maker, against fixed thresholds, on bursty traffic: what users miss and what is thrown away."""
+"""The controller as a decision maker, against fixed thresholds, on bursty traffic: what users miss and what
+is thrown away.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +40,9 @@ from kv_cache_rl.sim.serving.state import (
 
 CONTROLLER = "stability"
 THRESHOLDS = ("watermark_80", "watermark_90", "watermark_95", "lru")
-"""What it is compared with: fixed marks that free, admit and shed by the same rules, and `lru`, which does none of that ahead."""
+"""What it is compared with: fixed marks that free, admit and shed by the same rules, and `lru`, which does
+none of that ahead.
+"""
 TASK = "hard"
 
 
@@ -53,7 +57,10 @@ def note_forced(rows, noted, count, preempted):
 
 @uncounted
 def play_and_count(traffic, settings, book, rows, running, flow, which, memory, seen, mask, noted, preempted):
-    """Plays an episode to its end; `preempted` ``[1]`` gets the tokens of KV that forced preemptions threw away."""
+    """Plays an episode to its end;
+
+    `preempted` ``[1]`` gets the tokens of KV that forced preemptions threw away.
+    """
     look(traffic, settings, book, rows, running, flow, seen, mask)
     while book[ALIVE, 0]:
         action = choose(which, seen, mask, memory)
@@ -77,8 +84,8 @@ class Episode:
     failures: float
     """Dropped, rejected or unfinished."""
     tokens_lost: int
-    """KV that was computed and is lost: history not found (or not asked for, where its user was turned away), and that of
-    forced preemptions."""
+    """KV that was computed and is lost: history not found (or not asked for, where its user was turned away),
+    and that of forced preemptions."""
     forced_preemptions: int
     score: float
 
@@ -95,7 +102,10 @@ class Bout:
 def fought(bout: Bout) -> Episode:
     """The episode of a bout."""
     state = new_state(task(bout.task), bout.seed)
-    which, memory = np.int64(FUNCTIONS.index(HEURISTICS[bout.agent].function_name)), new_memory(bout.agent, agent_seed(bout.seed))
+    which, memory = (
+        np.int64(FUNCTIONS.index(HEURISTICS[bout.agent].function_name)),
+        new_memory(bout.agent, agent_seed(bout.seed)),
+    )
     seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
     noted, preempted = np.zeros((len(state.columns.rows) + 1, 2), np.int64), np.zeros(1, np.int64)
     play_and_count(*state.columns, which, memory, seen, mask, noted, preempted)

@@ -1,11 +1,13 @@
-"""The hysteresis loop: a service with returning users, its load swept up and down again, against the fixed points of theory.
+"""The hysteresis loop: a service with returning users, its load swept up and down again, against the fixed
+points of theory.
 
-Agents at work: each turn brings the whole history and a little that is new, and most turns are followed by another soon. As
-long as histories are found the work is small; a service that has lost them is overloaded by the same load.
+Agents at work: each turn brings the whole history and a little that is new, and most turns are followed by
+another soon. As long as histories are found the work is small; a service that has lost them is overloaded by
+the same load.
 
-Theory says which states hold themselves up, not how long they last: fluctuations tip a finite service over before the region's
-upper end, and below its lower end a full queue has yet to drain, which takes QUEUE / (mu(0) - lambda) seconds.
-"""
+Theory says which states hold themselves up, not how long they last: fluctuations tip a finite service over
+before the region's upper end, and below its lower end a full queue has yet to drain, which takes QUEUE /
+(mu(0) - lambda) seconds."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,26 +15,54 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from kv_cache_rl.core.hardware import HARDWARE
-from kv_cache_rl.experiments.stability.runs import AT, BLOCKS_HELD, BLOCKS_IDLE, HIT, OPTIMISTIC, RESERVE, SOUGHT, WAITING, watch
-from kv_cache_rl.experiments.stability.workloads import HARDWARE_NAME, MEMORY_TOKENS, SERVER_BUDGET, as_traffic, server
+from kv_cache_rl.experiments.stability.runs import (
+    AT,
+    BLOCKS_HELD,
+    BLOCKS_IDLE,
+    HIT,
+    OPTIMISTIC,
+    RESERVE,
+    SOUGHT,
+    WAITING,
+    watch,
+)
+from kv_cache_rl.experiments.stability.workloads import (
+    HARDWARE_NAME,
+    MEMORY_TOKENS,
+    SERVER_BUDGET,
+    as_traffic,
+    server,
+)
 from kv_cache_rl.experiments.workers import spread
 from kv_cache_rl.sim.serving.demand import Traffic
 from kv_cache_rl.sim.serving.draws import USERS, branch, exponential, root, uniform
 from kv_cache_rl.theory.lengths import sampled_lengths
-from kv_cache_rl.theory.reuse import FixedPoint, Reuse, bistable_region, fixed_points, reuse_of, service_rate_at
+from kv_cache_rl.theory.reuse import (
+    FixedPoint,
+    Reuse,
+    bistable_region,
+    fixed_points,
+    reuse_of,
+    service_rate_at,
+)
 
 FIRST_TOKENS, NEW_TOKENS, ANSWER_TOKENS = 1_000, 30, 60
 """Context of a first turn · mean of what each turn adds · mean output (both exponential)."""
 RETURNS, THINK_S = 0.85, 3.0
 """Probability of another turn · mean seconds from an answer to it, exponential."""
 NOMINAL_TICK_S = 0.0155
-"""Of a healthy service: an answer is counted on after so many for each token. Returns are fixed in advance, as everywhere."""
+"""Of a healthy service: an answer is counted on after so many for each token.
+
+Returns are fixed in advance, as everywhere.
+"""
 GRID = 121
 """Rates at which the fixed points are computed."""
 MOST_TURNS = 60
 """No user takes more."""
 QUEUE = 100
-"""Most waiting requests: who comes when so many wait is dropped, so that an overloaded service has a state that it can leave."""
+"""Most waiting requests: who comes when so many wait is dropped, so that an overloaded service has a state
+that it can leave.
+"""
 LEVELS = 13
 BELOW, ABOVE = 0.40, 0.10
 """How far outside the bistable region the sweep begins and turns, as shares of its ends."""
@@ -79,7 +109,10 @@ class Loop:
     """The sweep and the theory beside it."""
 
     levels: tuple[Level, ...]
-    """Sweep after sweep, each in its order: up, then down. No means over sweeps: between two states there is none."""
+    """Sweep after sweep, each in its order: up, then down.
+
+    No means over sweeps: between two states there is none.
+    """
     predicted: tuple[Predicted, ...]
     region: tuple[float, float] | None
     """Rates between which theory has two stable states."""
@@ -89,7 +122,9 @@ class Loop:
     """mu with all history found."""
 
     def turns(self, up: bool) -> tuple[float | None, ...]:
-        """By sweep, the first rate on the way up at which most history is lost; on the way down, at which most is found again."""
+        """By sweep, the first rate on the way up at which most history is lost; on the way down, at which
+        most is found again.
+        """
         found: dict[int, float | None] = {level.seed: None for level in self.levels}
         for level in self.levels:
             turned = level.found < MOST if up else level.found >= MOST
@@ -104,7 +139,10 @@ class Loop:
             "service_rate_all_found": self.at_best,
             "collapsed_at": list(self.turns(True)),
             "recovered_at": list(self.turns(False)),
-            "levels": [asdict(level) | {"found": None if np.isnan(level.found) else level.found} for level in self.levels],
+            "levels": [
+                asdict(level) | {"found": None if np.isnan(level.found) else level.found}
+                for level in self.levels
+            ],
             "predicted": [asdict(at) for at in self.predicted],
         }
 
@@ -138,7 +176,12 @@ def turns_of(keys: np.ndarray) -> Turns:
         position = rows + np.arange(len(who))
         rows += len(who)
         gap_s = output * NOMINAL_TICK_S + exponential(mine, THINKS) * THINK_S
-        who, context, since_s, before = who[stays], (prompt + output)[stays], (since_s + gap_s)[stays], position[stays]
+        who, context, since_s, before = (
+            who[stays],
+            (prompt + output)[stays],
+            (since_s + gap_s)[stays],
+            position[stays],
+        )
         if not len(who):
             break
     return Turns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -175,7 +218,9 @@ def swept_traffic(rates: np.ndarray, level_s: float, seed: int) -> Traffic:
     keys = branch(branch(root(seed), USERS), np.arange(most))
     # A unit Poisson stream, its clock slowed down to the rate of each level.
     passed = np.concatenate([[0.0], np.cumsum(rates * level_s / per_user)])
-    arrival_s = np.interp(np.cumsum(exponential(keys, GAP)), passed, np.arange(len(rates) + 1) * level_s, right=np.inf)
+    arrival_s = np.interp(
+        np.cumsum(exponential(keys, GAP)), passed, np.arange(len(rates) + 1) * level_s, right=np.inf
+    )
     keys, arrival_s = keys[arrival_s < end_s], arrival_s[arrival_s < end_s]
     turns = turns_of(keys)
     at_s = arrival_s[turns.user] + turns.since_s
@@ -187,7 +232,9 @@ def swept_traffic(rates: np.ndarray, level_s: float, seed: int) -> Traffic:
     columns = ((at_s * 1e6).astype(np.int64), turns.prompt, turns.output, zero, zero, parent, turns.history)
     table = np.ascontiguousarray(np.column_stack([column[order] for column in columns]))
     table = table[table[:, 0] < end_s * 1e6]
-    return as_traffic(sampled_lengths(turns.prompt, turns.output), table, round(end_s * 1e6), float(rates.mean()))
+    return as_traffic(
+        sampled_lengths(turns.prompt, turns.output), table, round(end_s * 1e6), float(rates.mean())
+    )
 
 
 def sampled_turns() -> float:
@@ -209,7 +256,9 @@ def swept(sweep: Sweep) -> np.ndarray:
     per_level = 40
     rates = np.asarray(sweep.rates)
     scenario = server(SERVER_BUDGET, RESERVE, reuse=True, queue_free=QUEUE)
-    run = watch(scenario, swept_traffic(rates, sweep.level_s, sweep.seed), OPTIMISTIC, samples=per_level * len(rates))
+    run = watch(
+        scenario, swept_traffic(rates, sweep.level_s, sweep.seed), OPTIMISTIC, samples=per_level * len(rates)
+    )
     level = np.minimum((run.samples[:, AT] - 1) // round(sweep.level_s * 1e6), len(rates) - 1)
     means = np.full((len(rates), 4), np.nan)
     for k in range(len(rates)):
@@ -246,7 +295,8 @@ def hysteresis(
             for up, rate, mean in zip(ups, rates, means, strict=True)
         ),
         predicted=tuple(
-            Predicted(float(rate), fixed_points(reuse, float(rate))) for rate in np.linspace(rates.min(), rates.max(), GRID)
+            Predicted(float(rate), fixed_points(reuse, float(rate)))
+            for rate in np.linspace(rates.min(), rates.max(), GRID)
         ),
         region=bistable_region(reuse),
         recovers_below=service_rate_at(reuse, 0.0).per_s,

@@ -1,4 +1,5 @@
-"""A workload's row: what theory predicts, what the simulator does under each admission rule, and why they differ.
+"""A workload's row: what theory predicts, what the simulator does under each admission rule, and why they
+differ.
 
     simulated / predicted  =  share of memory filled  x  footprint by the formula / token-iterations really held  x  b / mean b
 
@@ -13,7 +14,14 @@ import numpy as np
 
 from kv_cache_rl.experiments.stability.boundary import Boundary, Slope, Trial, bracket, run_of
 from kv_cache_rl.experiments.stability.runs import ADMITTED, BLOCK_TICKS, BUSY_US, PREEMPTED, RESERVE, TICKS
-from kv_cache_rl.experiments.stability.workloads import MEMORY_TOKENS, Workload, fluid_rate, predicted_rate, prefill_share, server
+from kv_cache_rl.experiments.stability.workloads import (
+    MEMORY_TOKENS,
+    Workload,
+    fluid_rate,
+    predicted_rate,
+    prefill_share,
+    server,
+)
 from kv_cache_rl.theory.condition import representative_batch_s
 
 
@@ -75,11 +83,12 @@ class Row:
 
     @property
     def batch_s(self) -> float:
-        """b: the mean iteration at saturation, which makes mu an identity: memory is held for the sum of iterations.
+        """b: the mean iteration at saturation, which makes mu an identity: memory is held for the sum of
+        iterations.
 
-        The paper takes the median. Here iterations are of two kinds, with a chunk of prefill and without, and their median is one
-        or the other. The b that its published rates imply (37.3, 43.0, 33.7 ms) follows our means (27.6, 33.4, 24.4 ms) at a
-        constant distance, over workloads whose medians hardly differ.
+        The paper takes the median. Here iterations are of two kinds, with a chunk of prefill and without, and
+        their median is one or the other. The b that its published rates imply (37.3, 43.0, 33.7 ms) follows
+        our means (27.6, 33.4, 24.4 ms) at a constant distance, over workloads whose medians hardly differ.
         """
         return self.columns[RESERVE].saturated.mean_s
 
@@ -149,4 +158,10 @@ def _finite(rate: float) -> float | None:
 
 def _slope(slope: Slope, start: str) -> dict:
     low, high = slope.interval
-    return {"start": start, "rate": slope.rate, "slope": slope.median, "interval": [low, high], "verdict": slope.verdict}
+    return {
+        "start": start,
+        "rate": slope.rate,
+        "slope": slope.median,
+        "interval": [low, high],
+        "verdict": slope.verdict,
+    }

@@ -1,4 +1,6 @@
-"""A server that admits whoever fits, looked at in equal intervals: the compiled loop behind every measurement."""
+"""A server that admits whoever fits, looked at in equal intervals: the compiled loop behind every
+measurement.
+"""
 
 from dataclasses import dataclass
 
@@ -37,14 +39,19 @@ from kv_cache_rl.sim.serving.state import (
 blocks_for = uncounted(_blocks_for)
 
 AT, WAITING, BLOCKS_HELD, BLOCKS_IDLE = range(4)
-"""First columns of a sample: clock in microseconds · queue · blocks held by requests in service · by idle caches."""
+"""First columns of a sample: clock in microseconds · queue · blocks held by requests in service · by idle
+caches.
+"""
 TICKS, BUSY_US, BLOCK_TICKS, COME, ADMITTED, PREEMPTED, SOUGHT, HIT = range(4, 12)
-"""Totals since the start: iterations that computed · their microseconds · blocks held, summed over them · arrivals · first
-admissions · forced preemptions · history tokens that the admitted brought · of them found in a cache."""
+"""Totals since the start: iterations that computed · their microseconds · blocks held, summed over them ·
+arrivals · first admissions · forced preemptions · history tokens that the admitted brought · of them found in
+a cache."""
 SAMPLE = 12
 
 RESERVE, OPTIMISTIC, FOOTPRINT = "reserve", "optimistic", "footprint"
-"""Admit what can finish without a preemption (projected use) · what fits now · what leaves room for all final footprints."""
+"""Admit what can finish without a preemption (projected use) · what fits now · what leaves room for all final
+footprints.
+"""
 ADMISSIONS = (RESERVE, OPTIMISTIC, FOOTPRINT)
 WARM_UP = 0.25
 """Share of a run that is not measured."""
@@ -63,7 +70,9 @@ def footprints_fit(traffic, settings, book, running):
 
 @uncounted
 def admit_all(traffic, settings, book, rows, running, flow, literal, total):
-    """Admits the head of the Free queue until it does not fit; idle caches make room for it, the oldest first."""
+    """Admits the head of the Free queue until it does not fit; idle caches make room for it, the oldest
+    first.
+    """
     tick = book[TICK, 0]
     # The last decision of an iteration lets it pass: whoever is left comes in the next.
     while book[QUEUES, 0] >= 0 and book[TICK, 0] == tick:
@@ -95,7 +104,8 @@ def blocks_idle(book, rows):
 
 @uncounted
 def serve(traffic, settings, book, rows, running, flow, literal, until, every, samples, total, durations):
-    """Serves until `until` (µs) and writes a sample ``[SAMPLE]`` every `every` µs; how many samples and durations there are.
+    """Serves until `until` (µs) and writes a sample ``[SAMPLE]`` every `every` µs; how many samples and
+    durations there are.
 
     `durations` takes the microseconds of iterations that computed, as far as it goes.
     """
@@ -114,7 +124,11 @@ def serve(traffic, settings, book, rows, running, flow, literal, until, every, s
                 durations[noted] = book[LASTED, 0]
                 noted += 1
         while next_at <= book[CLOCK, 0] and taken < samples.shape[0]:
-            total[AT], total[WAITING], total[PREEMPTED] = book[CLOCK, 0], length(book, QUEUES), book[TERMS + FORCED, 0]
+            total[AT], total[WAITING], total[PREEMPTED] = (
+                book[CLOCK, 0],
+                length(book, QUEUES),
+                book[TERMS + FORCED, 0],
+            )
             total[COME] = book[ARRIVED, 0]
             total[BLOCKS_IDLE] = blocks_idle(book, rows)
             total[BLOCKS_HELD] = book[GPU_POOL, pool.USED] - total[BLOCKS_IDLE]
@@ -151,9 +165,8 @@ class Run:
     def queue_slope(self, rate: float | None = None) -> float:
         """Requests per second by which the queue grows, least squares after the warm-up.
 
-        With the arrivals' true `rate` their own noise is taken out (a control variate): right where the queue is never empty,
-        since then nobody is served sooner because somebody else came.
-        """
+        With the arrivals' true `rate` their own noise is taken out (a control variate): right where the queue
+        is never empty, since then nobody is served sooner because somebody else came."""
         measured = self.samples[self.settled :]
         at_s, waiting = measured[:, AT] / 1e6, measured[:, WAITING]
         if rate is None:
@@ -161,7 +174,9 @@ class Run:
         return rate + float(np.polyfit(at_s, waiting - measured[:, COME], 1)[0])
 
 
-def watch(scenario: Scenario, load: Traffic, admission: str, samples: int = SAMPLES, keep_durations: bool = False) -> Run:
+def watch(
+    scenario: Scenario, load: Traffic, admission: str, samples: int = SAMPLES, keep_durations: bool = False
+) -> Run:
     """Serves a traffic from an empty server on, with `samples` samples until its end."""
     state = new_state(scenario, 0, load)
     end, table = np.int64(load.end_us), np.zeros((samples, SAMPLE), np.int64)

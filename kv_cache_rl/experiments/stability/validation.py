@@ -1,4 +1,6 @@
-"""Theory against simulation: for each workload the rate that is predicted, and the one at which the simulator's queue turns."""
+"""Theory against simulation: for each workload the rate that is predicted, and the one at which the
+simulator's queue turns.
+"""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -26,8 +28,8 @@ SWEPT = (0.80, 0.90, 0.95, 1.0, 1.05, 1.10, 1.20)
 SATURATED = 1.25
 """Where b is measured: so far above the rate the profile alone predicts."""
 SEEDS = 1 << 20
-"""Of each workload and seed: pilots take odd ones, boundaries even ones, so that no run is used for both. A workload's runs share
-theirs over rates and admission rules."""
+"""Of each workload and seed: pilots take odd ones, boundaries even ones, so that no run is used for both. A
+workload's runs share theirs over rates and admission rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +85,24 @@ def validate(
     """A row per workload; the same for the same seed and effort, however many workers."""
     cells = [(work, admission) for work in workloads for admission in ADMISSIONS]
     pilots = [
-        Trial(work, admission, SATURATED * fluid_rate(work), effort.requests(work), _seed(seed, work, 2 * k + 1), True)
+        Trial(
+            work,
+            admission,
+            SATURATED * fluid_rate(work),
+            effort.requests(work),
+            _seed(seed, work, 2 * k + 1),
+            True,
+        )
         for work, admission in cells
         for k in range(effort.pilots)
     ]
     swept = len(SWEPT) * effort.sweep_seeds
     total = len(pilots) + len(cells) * len(OFFSETS) * effort.boundary_seeds + 2 * len(workloads) * swept
     measured = _all(saturated, pilots, workers, lambda done: progress(done, total))
-    at_saturation = {cell: mean_of(measured[at * effort.pilots : (at + 1) * effort.pilots]) for at, cell in enumerate(cells)}
+    at_saturation = {
+        cell: mean_of(measured[at * effort.pilots : (at + 1) * effort.pilots])
+        for at, cell in enumerate(cells)
+    }
     plans = [plan for cell in cells for plan in _plans(cell, at_saturation, effort)]
     trials = [
         Trial(work, admission, rate, effort.requests(work), _seed(seed, work, 2 * k), backlog)
@@ -115,7 +127,9 @@ def _seed(seed: int, work: Workload, k: int) -> int:
     return ((seed << 32 | zlib.crc32(work.name.encode())) * SEEDS + k) % (1 << 64)
 
 
-def _plans(cell: tuple[Workload, str], at_saturation: dict, effort: Effort) -> list[tuple[Workload, str, float, int, bool]]:
+def _plans(
+    cell: tuple[Workload, str], at_saturation: dict, effort: Effort
+) -> list[tuple[Workload, str, float, int, bool]]:
     """Workload, admission, rate, seeds and whether there is a backlog, of each point to measure."""
     work, admission = cell
     expected = at_saturation[cell].rate

@@ -1,7 +1,7 @@
 """The five workloads on which the condition is tested: the paper's three, and two fitted to real traffic.
 
-Real prompts are far longer than what the condition assumes of a request (a small share of the memory). So they are brought
-down: prompts by a factor, then whatever is still too long is cut; `notes` say by how much.
+Real prompts are far longer than what the condition assumes of a request (a small share of the memory). So
+they are brought down: prompts by a factor, then whatever is still too long is cut; `notes` say by how much.
 """
 
 import math
@@ -25,7 +25,9 @@ MEMORY_TOKENS = PUBLISHED_MEMORY
 SERVER_BUDGET = 2_048
 """Token budget of an iteration where the paper sets none: the serving world's."""
 LONGEST_SHARE, PREFILL_SHARE = 0.03, 0.5
-"""delta, and the share of the token budget that prefill may take at saturation, as the specification of the test asks."""
+"""delta, and the share of the token budget that prefill may take at saturation, as the specification of the
+test asks.
+"""
 CUT_PERCENTILE = 99
 """Prompts are brought down until this percentile of them fits half of the longest request."""
 GAP, PROMPT_DRAW, OUTPUT_DRAW = range(3)
@@ -45,8 +47,9 @@ FITS: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
         "12,031 requests of Mooncake's conversation_trace.jsonl (FAST'25, Apache-2.0)",
     ),
 }
-"""Percentiles `POINTS` of prompts and of outputs, log-linear between them, and what they were measured on. In neither trace do
-prompt and output correlate (0.08 and 0.05 between logarithms), so they are drawn independently."""
+"""Percentiles `POINTS` of prompts and of outputs, log-linear between them, and what they were measured on. In
+neither trace do prompt and output correlate (0.08 and 0.05 between logarithms), so they are drawn
+independently."""
 FITTED = 10_000
 """Lengths that stand for a fitted distribution, at equal steps of probability."""
 
@@ -97,7 +100,9 @@ def fitted(name: str) -> Workload:
     """A workload with the committed percentiles of a trace, brought to the memory."""
     prompts, outputs, source = FITS[name]
     share = (np.arange(FITTED) + 0.5) / FITTED * 100
-    drawn = (np.exp(np.interp(share, POINTS, np.log(points))).astype(np.int64) for points in (prompts, outputs))
+    drawn = (
+        np.exp(np.interp(share, POINTS, np.log(points))).astype(np.int64) for points in (prompts, outputs)
+    )
     return brought_down(name, *drawn, paired=False, source=f"percentiles of {source}")
 
 
@@ -113,7 +118,9 @@ def traced(path: str) -> Workload:
     return brought_down(f"{form} trace", prompts, outputs, paired=True, source="; ".join(trace.notes))
 
 
-def brought_down(name: str, prompts: np.ndarray, outputs: np.ndarray, *, paired: bool, source: str) -> Workload:
+def brought_down(
+    name: str, prompts: np.ndarray, outputs: np.ndarray, *, paired: bool, source: str
+) -> Workload:
     """The workload with prompts scaled and lengths cut, so that the condition's assumptions hold."""
     longest = int(LONGEST_SHARE * MEMORY_TOKENS)
     most_output = longest // 2
@@ -138,7 +145,9 @@ def brought_down(name: str, prompts: np.ndarray, outputs: np.ndarray, *, paired:
 
 
 def prefill_share(lengths: Lengths, budget: int) -> float:
-    """Share of the token budget that prefill takes while memory is full: prompts that begin per iteration, over the budget."""
+    """Share of the token budget that prefill takes while memory is full: prompts that begin per iteration,
+    over the budget.
+    """
     return MEMORY_TOKENS / lengths.footprint * lengths.prompt / budget
 
 
@@ -158,7 +167,9 @@ def fluid_rate(workload: Workload) -> float:
 
 
 def predicted_rate(workload: Workload, batch_s: float) -> float:
-    """mu with this representative iteration; decoded tokens come out of the token budget too, as in the engine."""
+    """mu with this representative iteration; decoded tokens come out of the token budget too, as in the
+    engine.
+    """
     lengths = workload.lengths
     spent = lengths.prompt + lengths.output
     return service_rate(MEMORY_TOKENS, batch_s, lengths.footprint, workload.budget, spent).per_s
@@ -183,7 +194,8 @@ def server(budget: int, admission: str, **changes: Any) -> Scenario:
 
 
 def arrivals(workload: Workload, rate: float, requests: int, seed: int, backlog: int = 0) -> Traffic:
-    """Poisson arrivals at `rate` per second, of `requests` on average, behind a backlog that is there at second 0.
+    """Poisson arrivals at `rate` per second, of `requests` on average, behind a backlog that is there at
+    second 0.
 
     Over the rates of a seed they are the same, scaled.
     """
@@ -197,7 +209,12 @@ def arrivals(workload: Workload, rate: float, requests: int, seed: int, backlog:
     at = (uniform(users, PROMPT_DRAW) * len(workload.prompts)).astype(np.int64)
     other = at if workload.paired else (uniform(users, OUTPUT_DRAW) * len(workload.outputs)).astype(np.int64)
     table = np.zeros((come, 7), np.int64)
-    table[:, 0], table[:, 1], table[:, 2], table[:, 5] = at_us[:come], workload.prompts[at], workload.outputs[other], -1
+    table[:, 0], table[:, 1], table[:, 2], table[:, 5] = (
+        at_us[:come],
+        workload.prompts[at],
+        workload.outputs[other],
+        -1,
+    )
     return as_traffic(workload.lengths, table, end_us, rate)
 
 

@@ -1,4 +1,5 @@
-"""Measures on this machine what the simulators otherwise take from the literature: bytes, seconds and divergence per precision.
+"""Measures on this machine what the simulators otherwise take from the literature: bytes, seconds and
+divergence per precision.
 
 The result is a `core.calibration.Calibration`: one more named profile. The literature's stays what it is.
 """
@@ -69,19 +70,25 @@ def geometry_of(model: Decoder) -> ModelGeometry:
 
 
 def filled_cache(model: Decoder, tokens: int, block_tokens: int, seed: int) -> tuple[KVCache, Sequence]:
-    """A cache with one sequence of random keys and values: what a block costs does not depend on what is in it."""
+    """A cache with one sequence of random keys and values: what a block costs does not depend on what is in
+    it.
+    """
     cache, sequence = model.new_cache(blocks_for(tokens, block_tokens), block_tokens), Sequence()
     generator, g = torch.Generator().manual_seed(seed), model.geometry
     slots = cache.extend(sequence, tokens)
     sequence.tokens = [0] * tokens
     for layer in range(g.layers):
-        k, v = (torch.randn(tokens, g.kv_heads, g.head_dim, generator=generator).to(model.dtype) for _ in range(2))
+        k, v = (
+            torch.randn(tokens, g.kv_heads, g.head_dim, generator=generator).to(model.dtype) for _ in range(2)
+        )
         cache.write(layer, slots, k, v)
     return cache, sequence
 
 
 @torch.no_grad()
-def scheme_seconds(model: Decoder, bits: Bits, block_tokens: int, tokens: int, repeats: int, seed: int) -> Seconds:
+def scheme_seconds(
+    model: Decoder, bits: Bits, block_tokens: int, tokens: int, repeats: int, seed: int
+) -> Seconds:
     """Bytes and seconds of one scheme on a cache of `tokens` tokens, rounded up to whole groups."""
     span = blocks_for(KEY_SPAN, block_tokens)
     tokens = blocks_for(tokens, span * block_tokens) * span * block_tokens
@@ -111,7 +118,9 @@ def _gather_seconds(cache: KVCache, sequence: Sequence, repeats: int) -> float:
 
 
 @torch.no_grad()
-def move_seconds(model: Decoder, block_tokens: int, lengths: Many[int], repeats: int, seed: int, bar: Bar) -> Moves:
+def move_seconds(
+    model: Decoder, block_tokens: int, lengths: Many[int], repeats: int, seed: int, bar: Bar
+) -> Moves:
     """Swap and recompute seconds of sequences of these lengths, medians."""
     rows = []
     for done, tokens in enumerate(lengths, 1):
@@ -131,7 +140,9 @@ def move_seconds(model: Decoder, block_tokens: int, lengths: Many[int], repeats:
 
 
 def fitted(x: Many[Many[float]], y: Many[float]) -> list[float]:
-    """Non-negative coefficients of y ~ x by least squares of the relative error: terms that come out below 0 are dropped."""
+    """Non-negative coefficients of y ~ x by least squares of the relative error: terms that come out below 0
+    are dropped.
+    """
     a, b = np.array(x, float), np.array(y, float)
     a, kept, found = a / b[:, None], list(range(a.shape[1])), np.zeros(0)
     while kept:
@@ -146,7 +157,10 @@ def fitted(x: Many[Many[float]], y: Many[float]) -> list[float]:
 
 
 def host_link(moves: Moves, cache_bytes_per_token: float) -> Link:
-    """Fixed seconds and rate of a copy, from the slower direction. Both ways at once take turns on one memory: half the rate."""
+    """Fixed seconds and rate of a copy, from the slower direction.
+
+    Both ways at once take turns on one memory: half the rate.
+    """
     slower = [max(pair) for pair in zip(moves.swap_out_s, moves.swap_in_s, strict=True)]
     fixed, per_byte = fitted([(1.0, tokens * cache_bytes_per_token) for tokens in moves.tokens], slower)
     rate = 1 / per_byte if per_byte else 1e15
@@ -174,7 +188,9 @@ def hardware_profile(
         seconds = median_seconds(model.device, partial(model.decode, grown, sequences, [0] * batch), repeats)
         points.append((batch * tokens, seconds))
     fixed, per_token = fitted([(1.0, kv) for kv, _ in points], [seconds for _, seconds in points])
-    return HardwareProfile(f"measured-{model.geometry.name}", 1, memory_gb, "measured", 1, c0, c1, c2, fixed, per_token)
+    return HardwareProfile(
+        f"measured-{model.geometry.name}", 1, memory_gb, "measured", 1, c0, c1, c2, fixed, per_token
+    )
 
 
 @torch.no_grad()

@@ -1,8 +1,7 @@
 """What a scheduler did to pages, as a trace of the hierarchy lab, whose replay under LRU does the same again.
 
-A step of the scheduler is a step of the trace, a page accessed by a running sequence a line. The lab's fastest tier is the
-pool, the tier below it the host pool; where the scheduler recomputes, there is none.
-"""
+A step of the scheduler is a step of the trace, a page accessed by a running sequence a line. The lab's
+fastest tier is the pool, the tier below it the host pool; where the scheduler recomputes, there is none."""
 
 from __future__ import annotations
 
@@ -39,17 +38,24 @@ class Counts:
 
 
 def captured(scheduler: Scheduler, name: str = "scheduler") -> Trace:
-    """The run's page accesses. Raises ValueError for a scheduler that has not run, or whose pages were cleared on the way."""
+    """The run's page accesses.
+
+    Raises ValueError for a scheduler that has not run, or whose pages were cleared on the way.
+    """
     accesses = scheduler.residency.accesses
     if not accesses:
-        raise ValueError("the scheduler has not run: no page was accessed; add requests and run it before capturing")
+        raise ValueError(
+            "the scheduler has not run: no page was accessed; add requests and run it before capturing"
+        )
     if (scheduler.residency.cleared or len(accesses)) < len(accesses):
         raise ValueError(
             f"pages were cleared after {scheduler.residency.cleared} of {len(accesses)} accesses, and a trace cannot say so; "
             "capture before clearing, or run a new scheduler"
         )
     pool = scheduler.cache.pool
-    ids, steps, requests = (np.array([getattr(a, field) for a in accesses]) for field in ("page", "step", "request"))
+    ids, steps, requests = (
+        np.array([getattr(a, field) for a in accesses]) for field in ("page", "step", "request")
+    )
     return pages(name, ids, pool.block_nbytes, steps.astype(np.float64), requests, pool.block_tokens)
 
 
@@ -61,7 +67,9 @@ def capture(scheduler: Scheduler, path: str | Path) -> Trace:
 
 
 def scenario_of(scheduler: Scheduler) -> Scenario:
-    """The lab's memory tiers with the capacities of the scheduler's pools; the links set seconds only, not what moves."""
+    """The lab's memory tiers with the capacities of the scheduler's pools; the links set seconds only, not
+    what moves.
+    """
     size, host = scheduler.cache.pool.block_nbytes, scheduler.residency.host
     tiers = [Tier("gpu", scheduler.cache.pool.blocks * size, LINKS["hbm2e"])]
     if host is not None:

@@ -1,4 +1,6 @@
-"""What paging promises, checked on the real model and on random tensors: each check has a number and the limit it must keep."""
+"""What paging promises, checked on the real model and on random tensors: each check has a number and the
+limit it must keep.
+"""
 
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
@@ -50,7 +52,9 @@ def equals(name: str, value: float, wanted: float, unit: str = "", remark: str =
 
 
 def correctness(model: Decoder, text: list[int], seed: int) -> list[Check]:
-    """Paged attention against dense attention in float64, and the model's tokens and logits against dense recomputation."""
+    """Paged attention against dense attention in float64, and the model's tokens and logits against dense
+    recomputation.
+    """
     worst = max(_random_error(block, groups, seed + block) for block in (1, 3, 16, 32) for groups in (1, 4))
     prompt, count = text[:100], 24
     cache = model.new_cache(blocks_for(len(prompt) + count, 16))
@@ -64,7 +68,11 @@ def correctness(model: Decoder, text: list[int], seed: int) -> list[Check]:
     return [
         at_most("paged attention - dense float64, random tables, lengths and poisoned tails", worst, 1e-5),
         equals("greedy tokens that equal dense recomputation", _agreeing(paged, dense), count, f"of {count}"),
-        at_most("logits - dense float64, largest difference", float((torch.stack(logits).double() - exact).abs().max()), 1e-4),
+        at_most(
+            "logits - dense float64, largest difference",
+            float((torch.stack(logits).double() - exact).abs().max()),
+            1e-4,
+        ),
     ]
 
 
@@ -86,7 +94,9 @@ def _random_error(block_tokens: int, groups: int, seed: int) -> float:
             pool.drop(waste.pop()[0])  # so that the next table is not in order
     q = torch.randn(len(lens), heads * groups, dim, generator=generator)
     out = paged_attention(q, cache, 0, block_table(sequences), lengths(sequences)).double()
-    return max(float((out[i] - dense_reference(q[i : i + 1], k, v)[0]).abs().max()) for i, (k, v) in enumerate(dense))
+    return max(
+        float((out[i] - dense_reference(q[i : i + 1], k, v)[0]).abs().max()) for i, (k, v) in enumerate(dense)
+    )
 
 
 def _dense_greedy(model: Decoder, prompt: Many[int], count: int) -> list[int]:
@@ -129,11 +139,19 @@ def copy_on_write(model: Decoder, text: list[int], seed: int) -> list[Check]:
     wrong = max(abs(found.score - _log_probability(model, prompt, found.tokens)) for found in beams)
     cache.check()
     return [
-        at_most("a fork's append leaves the sibling's logits as they are", float((mine - alone).abs().max()), 1e-4),
-        equals("blocks copied by that append", copies, 1, "", "the prompt ends inside a block"),
-        equals("parallel samples that equal independent runs", sum(map(_same, samples, independent)), 3, "of 3"),
         at_most(
-            f"beam scores ({width} wide) - dense log-probabilities", wrong, 1e-3, "nats", f"{cache.copies} blocks copied in all"
+            "a fork's append leaves the sibling's logits as they are", float((mine - alone).abs().max()), 1e-4
+        ),
+        equals("blocks copied by that append", copies, 1, "", "the prompt ends inside a block"),
+        equals(
+            "parallel samples that equal independent runs", sum(map(_same, samples, independent)), 3, "of 3"
+        ),
+        at_most(
+            f"beam scores ({width} wide) - dense log-probabilities",
+            wrong,
+            1e-3,
+            "nats",
+            f"{cache.copies} blocks copied in all",
         ),
         equals("blocks free again at the end", cache.pool.free, before, f"of {before}"),
     ]
@@ -179,7 +197,9 @@ def preemption(model: Decoder, text: list[int], seed: int) -> list[Check]:
     return [
         equals("blocks that swapping out frees", freed[0], blocks_for(len(prompt), 16)),
         at_most("K/V after a swap out and in, the pool poisoned in between", swapped, 1e-5),
-        at_most("K/V after recomputing", float((_read(cache, sequence) - keys).abs().max()), 1e-5, "", remark),
+        at_most(
+            "K/V after recomputing", float((_read(cache, sequence) - keys).abs().max()), 1e-5, "", remark
+        ),
     ]
 
 
@@ -187,7 +207,9 @@ def _read(cache: KVCache, sequence: Sequence) -> Tensor:
     """K and V of a sequence, [layers, 2, tokens, kv_heads, head_dim], as attention reads them."""
     pool, found = cache.pool, []
     for layer in range(pool.layers):
-        pair = torch.empty(2, len(sequence.blocks), pool.block_tokens, pool.kv_heads, pool.head_dim, dtype=pool.dtype)
+        pair = torch.empty(
+            2, len(sequence.blocks), pool.block_tokens, pool.kv_heads, pool.head_dim, dtype=pool.dtype
+        )
         pool.gather(layer, torch.tensor(sequence.blocks), pair[0], pair[1])
         found.append(pair.flatten(1, 2)[:, : sequence.length])
     return torch.stack(found)
@@ -204,12 +226,20 @@ def quantised(model: Decoder, text: list[int], seed: int) -> list[Check]:
         quantise_filled(cache, sequence)
         logs = model.decode(cache, [sequence], prompt[-1:])[0].double().log_softmax(-1)
         store = cache.pool.store
-        ratio = store.nbytes / (store.blocks * cache.pool.block_nbytes / cache.pool.dtype.itemsize * 2) if store else 1.0
+        ratio = (
+            store.nbytes / (store.blocks * cache.pool.block_nbytes / cache.pool.dtype.itemsize * 2)
+            if store
+            else 1.0
+        )
         kl = max(float(torch.sum(exact.exp() * (exact - logs))), 0.0)
         checks.append(at_most(f"{name}: bytes of fp16, scales counted", ratio, limits[0]))
         checks.append(
             at_most(
-                f"{name}: KL of the next token", kl, limits[1], "nats", f"{cache.pool.stored} blocks of {len(sequence.blocks)}"
+                f"{name}: KL of the next token",
+                kl,
+                limits[1],
+                "nats",
+                f"{cache.pool.stored} blocks of {len(sequence.blocks)}",
             )
         )
     return checks

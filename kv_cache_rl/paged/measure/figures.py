@@ -1,4 +1,6 @@
-"""Every figure that is promised, measured: memory, sharing, speed, preemption, quantisation; each beside its target."""
+"""Every figure that is promised, measured: memory, sharing, speed, preemption, quantisation; each beside its
+target.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -95,16 +97,26 @@ def memory(setup: Setup) -> Found:
     figures = [
         Figure("memory: waste, ShareGPT-like lengths, block 16", 100 * mine.waste, "%", high=4.0),
         Figure("memory: saved against reserving 2,048", 100 * mine.saved, "%", 70.0, 80.0),
-        Figure("memory: waste, Alpaca-like lengths, block 16", 100 * rows["alpaca"][16].waste, "%", remark="short requests"),
+        Figure(
+            "memory: waste, Alpaca-like lengths, block 16",
+            100 * rows["alpaca"][16].waste,
+            "%",
+            remark="short requests",
+        ),
     ]
-    data = {t: {str(b): {"waste": u.waste, "saved": u.saved} for b, u in found.items()} for t, found in rows.items()}
+    data = {
+        t: {str(b): {"waste": u.waste, "saved": u.saved} for b, u in found.items()}
+        for t, found in rows.items()
+    }
     return figures, data
 
 
 def fragmentation(setup: Setup) -> Found:
     """How full a memory is while requests wait for it, paged and reserved."""
     requests = requests_like("sharegpt", setup.choose(80, 300), setup.seed)
-    paged = {b: occupancy(requests, MEMORY_TOKENS, "paged", b) for b in setup.choose((1, 16, 64), BLOCK_SIZES)}
+    paged = {
+        b: occupancy(requests, MEMORY_TOKENS, "paged", b) for b in setup.choose((1, 16, 64), BLOCK_SIZES)
+    }
     reserved = {name: occupancy(requests, MEMORY_TOKENS, name) for name in RESERVATIONS}
     mine, best = paged[16], max(reserved.values(), key=lambda found: found.tokens)
     figures = [
@@ -127,7 +139,14 @@ def parallel(setup: Setup) -> Found:
             data[f"{trace}, {samples}"] = asdict(found)
             name = f"parallel sampling: {samples} samples, {trace}-like, saved"
             figures.append(
-                Figure(name, 100 * found.on_average, "%", low, high, f"{100 * found.at_end:.1f} % once all are written")
+                Figure(
+                    name,
+                    100 * found.on_average,
+                    "%",
+                    low,
+                    high,
+                    f"{100 * found.at_end:.1f} % once all are written",
+                )
             )
     return figures, data
 
@@ -141,7 +160,15 @@ def beams(setup: Setup) -> Found:
             found = beam_sharing(setup.model, setup.text, requests, width)
             data[f"{trace}, {width}"] = asdict(found)
             remark = f"{found.copies_per_token:.3f} copies a token"
-            figures.append(Figure(f"beam search: {width} wide, {trace}-like, saved", 100 * found.saved, "%", *PAPER_BEAM, remark))
+            figures.append(
+                Figure(
+                    f"beam search: {width} wide, {trace}-like, saved",
+                    100 * found.saved,
+                    "%",
+                    *PAPER_BEAM,
+                    remark,
+                )
+            )
     return figures, data
 
 
@@ -162,7 +189,8 @@ def copy_on_write(setup: Setup) -> Found:
 
 
 def best_block(rates: Mapping[int, Mapping[int, float]]) -> int:
-    """The block size with the highest rate, as geometric mean over the batches, of {block size: {batch: rate}}.
+    """The block size with the highest rate, as geometric mean over the batches, of {block size: {batch:
+    rate}}.
 
     >>> best_block({8: {1: 2.0, 16: 2.0}, 16: {1: 1.0, 16: 9.0}})
     16
@@ -174,11 +202,16 @@ def throughput(setup: Setup) -> Found:
     """Decoded tokens per second by block size and batch, and the best block size."""
     sizes, batches = setup.choose((8, 16, 32), BLOCK_SIZES[1:]), setup.choose((1, 16), (1, 4, 16))
     context, steps = setup.choose(128, 512), setup.choose(9, 15)
-    rates = tokens_per_second(setup.model, setup.text, [(size, n) for size in sizes for n in batches], context, steps)
+    rates = tokens_per_second(
+        setup.model, setup.text, [(size, n) for size in sizes for n in batches], context, steps
+    )
     rows = {size: {n: rates[size, n] for n in batches} for size in sizes}
     best = best_block(rows)
     spread = max(rows[s][batches[-1]] for s in sizes) / min(rows[s][batches[-1]] for s in sizes)
-    figures = [Figure(f"throughput: block {best}, batch {n}, context {context}", rows[best][n], "tokens/s") for n in batches] + [
+    figures = [
+        Figure(f"throughput: block {best}, batch {n}, context {context}", rows[best][n], "tokens/s")
+        for n in batches
+    ] + [
         Figure("throughput: best block size", best, "tokens", remark="geometric mean over the batches"),
         Figure("throughput: best / worst block size, largest batch", spread, "x"),
     ]
@@ -199,7 +232,15 @@ def attention(setup: Setup) -> Found:
                 plain, grouped = decode_ratios(tokens, ragged, dtype, repeats, setup.seed)
                 kind = f"{tokens:,} tokens{' ragged' if ragged else ''}, {'fp32' if dtype == torch.float32 else 'bf16'}"
                 remark = f"{1e3 * plain.ours_s:.0f} ms; x {grouped.times:.2f} of SDPA with grouped query rows"
-                figures.append(Figure(f"decode attention: {kind}, of contiguous SDPA", plain.times, "x", high=1.4, remark=remark))
+                figures.append(
+                    Figure(
+                        f"decode attention: {kind}, of contiguous SDPA",
+                        plain.times,
+                        "x",
+                        high=1.4,
+                        remark=remark,
+                    )
+                )
                 data[kind] = {"sdpa": asdict(plain), "grouped": asdict(grouped)}
     loop, write = loop_ratio(1024, setup.choose(3, 5), setup.seed), write_ratio(2048, 4 * repeats, setup.seed)
     figures.append(Figure("decode attention: loop over blocks / ours", loop.times, "x", low=3.0))
@@ -208,14 +249,20 @@ def attention(setup: Setup) -> Found:
 
 
 def preemption(setup: Setup) -> Found:
-    """Swapping a sequence out and in against computing it anew; swapping it quantised, estimated from bytes and seconds."""
+    """Swapping a sequence out and in against computing it anew; swapping it quantised, estimated from bytes
+    and seconds.
+    """
     repeats, lengths = setup.choose(3, 7), setup.choose((128, 512), (128, 512, 2048))
     moves = move_seconds(setup.model, 16, lengths, repeats, setup.seed, lambda done, total: None)
     figures = []
-    for tokens, out, back, anew in zip(moves.tokens, moves.swap_out_s, moves.swap_in_s, moves.recompute_s, strict=True):
+    for tokens, out, back, anew in zip(
+        moves.tokens, moves.swap_out_s, moves.swap_in_s, moves.recompute_s, strict=True
+    ):
         way = cheaper(out + back, anew)
         remark = f"out and in {1e3 * (out + back):.2f} ms, recompute {1e3 * anew:.1f} ms: {way}"
-        figures.append(Figure(f"recompute / swap, {tokens:,} tokens", anew / (out + back), "x", remark=remark))
+        figures.append(
+            Figure(f"recompute / swap, {tokens:,} tokens", anew / (out + back), "x", remark=remark)
+        )
     fp16 = bytes_per_token(geometry_of(setup.model))
     link = host_link(moves, fp16 / 2 * setup.model.dtype.itemsize)
     data: dict[str, Any] = {"moves": asdict(moves), "link": asdict(link), "quantised": {}}
@@ -225,30 +272,47 @@ def preemption(setup: Setup) -> Found:
         # Below this rate of the link, quantising and restoring take less time than the bytes saved would.
         pays = 2 * (1 - found.bytes_ratio) * fp16 / (found.encode_s + found.decode_s)
         remark = f"pays below {pays / 1e6:,.0f} MB/s; the copy here does {link.one_way / 1e6:,.0f} MB/s"
-        figures.append(Figure(f"quantised swap, estimated: {name}, bytes of fp16", found.bytes_ratio, "", remark=remark))
+        figures.append(
+            Figure(f"quantised swap, estimated: {name}, bytes of fp16", found.bytes_ratio, "", remark=remark)
+        )
     return figures, data
 
 
 def quality(setup: Setup) -> Found:
-    """What quantised blocks cost in likelihood and divergence, and the law between attention error and divergence."""
+    """What quantised blocks cost in likelihood and divergence, and the law between attention error and
+    divergence.
+    """
     rows, length = setup.choose((4, 256), (24, 512))
     found, nll = qualities(setup.model, windows(setup.text, rows, length), SCHEMES)
     law = fit_law(list(found.values()))
     figures = [
-        Figure("quality: int8, |delta NLL|", abs(found["int8"].delta_nll), "nats", high=1e-3, remark=f"exact {nll:.4f}"),
+        Figure(
+            "quality: int8, |delta NLL|",
+            abs(found["int8"].delta_nll),
+            "nats",
+            high=1e-3,
+            remark=f"exact {nll:.4f}",
+        ),
         Figure("quality: int4, delta NLL", found["int4"].delta_nll, "nats", high=0.01),
         Figure("quality: int2, delta NLL", found["int2"].delta_nll, "nats"),
     ]
     figures += [
-        Figure(f"quality: {name}, KL", found[name].kl, "nats", remark=f"attention error {found[name].attention_error:.2e}")
+        Figure(
+            f"quality: {name}, KL",
+            found[name].kl,
+            "nats",
+            remark=f"attention error {found[name].attention_error:.2e}",
+        )
         for name in BITS
     ]
-    remark = (
-        f"R2 {law.r_squared:.3f}, {law.points} schemes with e up to {SMALL_ERROR}; a free exponent would be {law.exponent:.2f}"
-    )
+    remark = f"R2 {law.r_squared:.3f}, {law.points} schemes with e up to {SMALL_ERROR}; a free exponent would be {law.exponent:.2f}"
     remark += f"; beyond that KL is {law.beyond:.0f} times the law" if law.beyond else ""
     figures.append(Figure("quality: c of KL = c e^2", law.factor, "nats", remark=remark))
-    return figures, {"schemes": {name: asdict(q) for name, q in found.items()}, "law": asdict(law), "exact_nll": nll}
+    return figures, {
+        "schemes": {name: asdict(q) for name, q in found.items()},
+        "law": asdict(law),
+        "exact_nll": nll,
+    }
 
 
 def gpu(setup: Setup) -> Found:
@@ -276,7 +340,10 @@ PARTS: dict[str, Callable[[Setup], Found]] = {
 
 
 def run_parts(setup: Setup, parts: list[str]) -> Iterator[tuple[str, list[Figure], dict[str, Any]]]:
-    """(part, figures, data behind them) of every named part. Raises ValueError for a figure that is not a number."""
+    """(part, figures, data behind them) of every named part.
+
+    Raises ValueError for a figure that is not a number.
+    """
     for name in parts:
         figures, data = PARTS[name](setup)
         for figure in figures:

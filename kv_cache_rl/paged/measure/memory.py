@@ -1,4 +1,6 @@
-"""How much memory paging saves: requests as long as those of real traces, held in a real pool and in contiguous reservations."""
+"""How much memory paging saves: requests as long as those of real traces, held in a real pool and in
+contiguous reservations.
+"""
 
 import bisect
 from collections.abc import Callable
@@ -16,7 +18,10 @@ from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
 
 LONGEST = 2048
-"""What a system without paging reserves for every request. Source: the maximum length of OPT in the PagedAttention paper."""
+"""What a system without paging reserves for every request.
+
+Source: the maximum length of OPT in the PagedAttention paper.
+"""
 TICK_TOKENS = 8
 """Tokens a request grows between two looks at the memory."""
 
@@ -28,7 +33,9 @@ class Lengths:
     prompt: float
     output: float
     shape: int
-    """Of the gamma distribution of prompts; chosen after the paper's histograms: 1 is geometric, 4 has a peak near the mean."""
+    """Of the gamma distribution of prompts; chosen after the paper's histograms: 1 is geometric, 4 has a peak
+    near the mean.
+    """
 
 
 TRACES = {"sharegpt": Lengths(161.31, 337.99, 1), "alpaca": Lengths(19.31, 58.45, 4)}
@@ -40,13 +47,19 @@ def requests_like(trace: str, count: int, seed: int) -> list[tuple[int, int]]:
     Outputs are geometric: many short, few long.
     """
     lengths, rng = TRACES[trace], np.random.default_rng(seed)
-    prompts = np.rint(rng.gamma(lengths.shape, lengths.prompt / lengths.shape, count)).clip(1, LONGEST - 1).astype(int)
+    prompts = (
+        np.rint(rng.gamma(lengths.shape, lengths.prompt / lengths.shape, count))
+        .clip(1, LONGEST - 1)
+        .astype(int)
+    )
     outputs = np.minimum(rng.geometric(1 / lengths.output, count), LONGEST - prompts)
     return list(zip(prompts.tolist(), outputs.tolist(), strict=True))
 
 
 def small_cache(tokens: int, block_tokens: int) -> KVCache:
-    """A cache with room for `tokens` of one layer, one head and one channel: blocks are counted, nothing is computed."""
+    """A cache with room for `tokens` of one layer, one head and one channel: blocks are counted, nothing is
+    computed.
+    """
     return KVCache(BlockPool(1, max(blocks_for(tokens, block_tokens), 1), block_tokens, 1, 1))
 
 
@@ -86,7 +99,9 @@ def usage(requests: Many[tuple[int, int]], block_tokens: int) -> Usage:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """Shares of a memory over a run, means over the looks: tokens held, what is reserved beyond, gaps nobody can use."""
+    """Shares of a memory over a run, means over the looks: tokens held, what is reserved beyond, gaps nobody
+    can use.
+    """
 
     name: str
     tokens: float
@@ -166,7 +181,9 @@ class _Contiguous:
         return sum(length for _, length, _ in self.stretches)
 
     def unusable(self, need: int) -> int:
-        """Tokens in gaps too short for the request that waits; 0 while the gaps together could not hold it either."""
+        """Tokens in gaps too short for the request that waits; 0 while the gaps together could not hold it
+        either.
+        """
         gaps = [length for _, length in self.gaps()]
         return sum(gaps) if sum(gaps) >= need > max(gaps, default=0) else 0
 
@@ -184,16 +201,19 @@ RESERVATIONS: dict[str, Callable[[int], int]] = {
 
 
 def occupancy(requests: Many[tuple[int, int]], memory: int, name: str, block_tokens: int = 16) -> Occupancy:
-    """How a memory of so many tokens is filled while requests wait in line, start as soon as they fit, grow and leave.
+    """How a memory of so many tokens is filled while requests wait in line, start as soon as they fit, grow
+    and leave.
 
-    `name`: "paged" or one of RESERVATIONS. Raises RequestError for another, and where a request never fits or none ever waits.
-    """
+    `name`: "paged" or one of RESERVATIONS. Raises RequestError for another, and where a request never fits or
+    none ever waits."""
     if name != "paged" and name not in RESERVATIONS:
         raise RequestError(f"there is no layout {name!r}; use one of paged, {', '.join(RESERVATIONS)}")
     store = _Contiguous(memory, RESERVATIONS[name]) if name in RESERVATIONS else _Blocks(memory, block_tokens)
     for prompt, output in requests:
         if store.least(prompt, prompt + output) > memory:
-            raise RequestError(f"a request of {prompt} + {output} tokens never fits a memory of {memory}, {name}; enlarge it")
+            raise RequestError(
+                f"a request of {prompt} + {output} tokens never fits a memory of {memory}, {name}; enlarge it"
+            )
     waiting, running, looks = list(enumerate(requests))[::-1], {}, []
     while waiting or running:
         while waiting:
@@ -220,14 +240,18 @@ def occupancy(requests: Many[tuple[int, int]], memory: int, name: str, block_tok
                 store.stop(number)
                 del running[number]
     if not looks:
-        raise RequestError(f"a memory of {memory} tokens holds all {len(requests)} requests at once; give more, or less memory")
+        raise RequestError(
+            f"a memory of {memory} tokens holds all {len(requests)} requests at once; give more, or less memory"
+        )
     tokens, internal, external, at_once = (float(mean) for mean in np.mean(looks, axis=0))
     return Occupancy(name, tokens / memory, internal / memory, external / memory, at_once)
 
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Blocks that samples of one prompt save by sharing it, as shares of what they would take each for itself."""
+    """Blocks that samples of one prompt save by sharing it, as shares of what they would take each for
+    itself.
+    """
 
     at_end: float
     """Once all are written: the closed form (n - 1) floor(P / b) of n ceil((P + O) / b)."""
@@ -262,7 +286,9 @@ class Beams:
     """Blocks copied on write per token decoded."""
 
 
-def beam_sharing(model: Decoder, text: Many[int], requests: Many[tuple[int, int]], width: int, block_tokens: int = 16) -> Beams:
+def beam_sharing(
+    model: Decoder, text: Many[int], requests: Many[tuple[int, int]], width: int, block_tokens: int = 16
+) -> Beams:
     """What beams of `width` share, behind prompts taken from `text` one after the other.
 
     Raises RequestError where the text is shorter than all prompts together.

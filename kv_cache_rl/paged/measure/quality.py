@@ -1,4 +1,6 @@
-"""What quantised keys and values change: attention outputs, next-token distributions, likelihood; and the law between them."""
+"""What quantised keys and values change: attention outputs, next-token distributions, likelihood; and the law
+between them.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -41,11 +43,15 @@ class Quality:
     delta_nll: float
     """Nats per token that the text becomes less likely."""
     attention_error: float
-    """Relative error of attention outputs for the same queries, root mean square over tokens, layers and heads."""
+    """Relative error of attention outputs for the same queries, root mean square over tokens, layers and
+    heads.
+    """
 
 
 SMALL_ERROR = 0.1
-"""Largest relative error of attention outputs up to which the law is fitted: it is the first term of an expansion."""
+"""Largest relative error of attention outputs up to which the law is fitted: it is the first term of an
+expansion.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,10 @@ class Law:
     """Share of the variance of log KL that the law with exponent 2 explains."""
     points: int
     beyond: float | None
-    """How many times what the law says the divergence is where the error is larger (geometric mean); None: it never is."""
+    """How many times what the law says the divergence is where the error is larger (geometric mean);
+
+    None: it never is.
+    """
 
 
 def held_out_tokens(model: Decoder, least: int) -> list[int]:
@@ -72,7 +81,10 @@ def held_out_tokens(model: Decoder, least: int) -> list[int]:
 
 
 def windows(tokens: Many[int], rows: int, length: int) -> Tensor:
-    """The first `rows` windows of `length` tokens of a text, int64 [rows, length]. Raises RequestError where it is too short."""
+    """The first `rows` windows of `length` tokens of a text, int64 [rows, length].
+
+    Raises RequestError where it is too short.
+    """
     if length < WINDOW_FLOOR or rows < 1:
         raise RequestError(
             f"{rows} windows of {length} tokens; give at least 1 of {WINDOW_FLOOR}, so that a past can be quantised"
@@ -94,8 +106,8 @@ def qualities(
 ) -> tuple[dict[str, Quality], float]:
     """The quality of every scheme, and the exact cache's nats per token, on windows [n, t].
 
-    The caches advance together, group by group: a token sees its own group exact and all groups before it quantised, as in
-    decoding token by token. Counted are the tokens that have a quantised group behind them.
+    The caches advance together, group by group: a token sees its own group exact and all groups before it
+    quantised, as in decoding token by token. Counted are the tokens that have a quantised group behind them.
     """
     exact = _Rows(model, rows, None, block_tokens)
     others = {name: _Rows(model, rows, bits, block_tokens) for name, bits in schemes.items()}
@@ -114,7 +126,10 @@ def qualities(
             nll, counted = nll + float(seen), counted + targets.numel()
         on_step(done, len(borders) - 1)
     errors = attention_errors(model, rows, schemes, block_tokens)
-    found = {name: Quality(max(kl, 0.0) / counted, more / counted, errors[name]) for name, (kl, more) in sums.items()}
+    found = {
+        name: Quality(max(kl, 0.0) / counted, more / counted, errors[name])
+        for name, (kl, more) in sums.items()
+    }
     return found, nll / counted
 
 
@@ -129,14 +144,19 @@ class _Rows:
         self.cache: KVCache = model.new_cache(count * exact, block_tokens)
         if bits:
             span = self.span // block_tokens
-            self.cache.pool.attach(QuantisedBlocks(self.cache.pool, count * blocks_for(whole, span) * span, *bits))
+            self.cache.pool.attach(
+                QuantisedBlocks(self.cache.pool, count * blocks_for(whole, span) * span, *bits)
+            )
         self.sequences = [Sequence() for _ in range(count)]
 
     def advance(self, stop: int) -> Tensor:
         """Takes in the next tokens of every window up to `stop`; logits [n, tokens, vocab] after each."""
         start = self.sequences[0].length
         logits = torch.stack(
-            [self._run(sequence, row[start:stop]) for sequence, row in zip(self.sequences, self.rows, strict=True)]
+            [
+                self._run(sequence, row[start:stop])
+                for sequence, row in zip(self.sequences, self.rows, strict=True)
+            ]
         )
         self.settle()
         return logits
@@ -160,7 +180,9 @@ class _Rows:
 
 
 @torch.no_grad()
-def attention_errors(model: Decoder, rows: Tensor, schemes: Mapping[str, Bits], block_tokens: int = 16) -> dict[str, float]:
+def attention_errors(
+    model: Decoder, rows: Tensor, schemes: Mapping[str, Bits], block_tokens: int = 16
+) -> dict[str, float]:
     """Relative error of the attention outputs of real queries over quantised pasts, by scheme.
 
     Queries, keys and values are the exact model's, so that an error is not carried on from layer to layer.
@@ -195,7 +217,9 @@ def _activations(model: Decoder, rows: Tensor) -> list[tuple[Tensor, Tensor, Ten
 
 
 def _append(cached: _Rows, layers: list[tuple[Tensor, Tensor, Tensor]], start: int, stop: int) -> None:
-    """Writes the keys and values of positions `start` to `stop`, group by group, each quantised once it is full."""
+    """Writes the keys and values of positions `start` to `stop`, group by group, each quantised once it is
+    full.
+    """
     span = cached.span
     borders = range((start // span + 1) * span, stop, span)
     for low, high in pairwise([start, *borders, stop]):
@@ -212,8 +236,13 @@ def _attend(cached: _Rows, layer: int, q: Tensor) -> Tensor:
 
 
 def fit_law(points: Many[Quality]) -> Law:
-    """The law KL = c e^2 through the points with an error up to `SMALL_ERROR`. Raises RequestError for fewer than three."""
-    pairs = [(math.log(p.attention_error), math.log(p.kl)) for p in points if p.kl > 0 and p.attention_error > 0]
+    """The law KL = c e^2 through the points with an error up to `SMALL_ERROR`.
+
+    Raises RequestError for fewer than three.
+    """
+    pairs = [
+        (math.log(p.attention_error), math.log(p.kl)) for p in points if p.kl > 0 and p.attention_error > 0
+    ]
     small = [pair for pair in pairs if pair[0] <= math.log(SMALL_ERROR)]
     if len(small) < 3:
         raise RequestError(
@@ -225,4 +254,6 @@ def fit_law(points: Many[Quality]) -> Law:
     residual, spread = ((kl - 2 * e - offset) ** 2).sum(), ((kl - kl.mean()) ** 2).sum()
     excess = [log_kl - 2 * log_e - offset for log_e, log_kl in pairs if log_e > math.log(SMALL_ERROR)]
     beyond = math.exp(sum(excess) / len(excess)) if excess else None
-    return Law(math.exp(offset), float(np.polyfit(e, kl, 1)[0]), float(1 - residual / spread), len(small), beyond)
+    return Law(
+        math.exp(offset), float(np.polyfit(e, kl, 1)[0]), float(1 - residual / spread), len(small), beyond
+    )

@@ -1,4 +1,7 @@
-"""Speed of paged attention beside contiguous attention, a loop over blocks and a plain copy: CPU seconds of one run."""
+"""Speed of paged attention beside contiguous attention, a loop over blocks and a plain copy:
+
+CPU seconds of one run.
+"""
 
 import math
 import statistics
@@ -38,24 +41,33 @@ class Batch:
         return paged_attention(self.q, self.cache, 0, block_table(self.sequences), lengths(self.sequences))
 
     def contiguous(self, grouped: bool = False) -> Tensor:
-        """The same over the padded, contiguous tensors; `grouped`: the query heads of a key head as rows of one product, which
-        reads the keys once and is not what the library does by itself."""
+        """The same over the padded, contiguous tensors; `grouped`: the query heads of a key head as rows of
+        one product, which reads the keys once and is not what the library does by itself."""
         mask = None
         if len(set(self.lens)) > 1:
             mask = (torch.arange(self.k.shape[2]) < torch.tensor(self.lens)[:, None])[:, None, None]
         heads = (KV_HEADS, HEADS // KV_HEADS) if grouped else (HEADS, 1)
         q = self.q.view(len(self.q), *heads, DIM)
-        return F.scaled_dot_product_attention(q, self.k, self.v, attn_mask=mask, enable_gqa=not grouped).view(self.q.shape)
+        return F.scaled_dot_product_attention(q, self.k, self.v, attn_mask=mask, enable_gqa=not grouped).view(
+            self.q.shape
+        )
 
     def by_loop(self) -> Tensor:
-        """The same by a Python loop over sequences and blocks with a running softmax, as the seed project has it."""
+        """The same by a Python loop over sequences and blocks with a running softmax, as the seed project has
+        it.
+        """
         out = torch.empty_like(self.q)
         for row, (sequence, length) in enumerate(zip(self.sequences, self.lens, strict=True)):
             q = self.q[row].view(KV_HEADS, -1, DIM)
-            top, total, held = torch.full(q.shape[:2], -math.inf), torch.zeros(q.shape[:2]), torch.zeros(q.shape)
+            top, total, held = (
+                torch.full(q.shape[:2], -math.inf),
+                torch.zeros(q.shape[:2]),
+                torch.zeros(q.shape),
+            )
             for at, block in enumerate(sequence.blocks):
                 k, v = (
-                    x[0][block][: length - at * BLOCK].transpose(0, 1) for x in (self.cache.pool.keys, self.cache.pool.values)
+                    x[0][block][: length - at * BLOCK].transpose(0, 1)
+                    for x in (self.cache.pool.keys, self.cache.pool.values)
                 )
                 scores = q @ k.transpose(1, 2) / math.sqrt(DIM)
                 higher = torch.maximum(top, scores.amax(-1))
@@ -67,7 +79,9 @@ class Batch:
 
 
 def batch_of(tokens: int, ragged: bool, dtype: torch.dtype, seed: int) -> Batch:
-    """Sixteen sequences of up to `tokens` tokens (from half as many on if ragged), blocks scattered over the pool."""
+    """Sixteen sequences of up to `tokens` tokens (from half as many on if ragged), blocks scattered over the
+    pool.
+    """
     generator = torch.Generator().manual_seed(seed)
     lens = torch.linspace(tokens / 2, tokens, BATCH).int().tolist() if ragged else [tokens] * BATCH
     k, v = (torch.randn(BATCH, KV_HEADS, tokens, DIM, generator=generator).to(dtype) for _ in range(2))
@@ -106,29 +120,41 @@ def ratio(ours: Callable[[], object], peer: Callable[[], object], repeats: int) 
 
 
 @torch.no_grad()
-def decode_ratios(tokens: int, ragged: bool, dtype: torch.dtype, repeats: int, seed: int) -> tuple[Ratio, Ratio]:
+def decode_ratios(
+    tokens: int, ragged: bool, dtype: torch.dtype, repeats: int, seed: int
+) -> tuple[Ratio, Ratio]:
     """Decode attention, paged against the library's contiguous and against that grouped by hand.
 
     Raises ValueError where their outputs differ.
     """
     batch = batch_of(tokens, ragged, dtype, seed)
     _same(batch.paged(), batch.contiguous())
-    plain, by_hand = (ratio(batch.paged, partial(batch.contiguous, grouped), repeats) for grouped in (False, True))
+    plain, by_hand = (
+        ratio(batch.paged, partial(batch.contiguous, grouped), repeats) for grouped in (False, True)
+    )
     return plain, by_hand
 
 
 @torch.no_grad()
 def loop_ratio(tokens: int, repeats: int, seed: int) -> Ratio:
-    """The loop over blocks against ours: how many times slower it is. Raises ValueError where their outputs differ."""
+    """The loop over blocks against ours: how many times slower it is.
+
+    Raises ValueError where their outputs differ.
+    """
     batch = batch_of(tokens, False, torch.float32, seed)
     _same(batch.paged(), batch.by_loop())
     return ratio(batch.by_loop, batch.paged, repeats)
 
 
 def _same(left: Tensor, right: Tensor) -> None:
-    off, allowed = float((left.double() - right.double()).abs().max()), 1e-5 if left.dtype == torch.float32 else 2e-2
+    off, allowed = (
+        float((left.double() - right.double()).abs().max()),
+        1e-5 if left.dtype == torch.float32 else 2e-2,
+    )
     if not off <= allowed:
-        raise ValueError(f"outputs differ by {off}, {allowed} is allowed; times of different results are not compared")
+        raise ValueError(
+            f"outputs differ by {off}, {allowed} is allowed; times of different results are not compared"
+        )
 
 
 @torch.no_grad()
@@ -163,7 +189,9 @@ class Decoding:
         return sum(sequence.length for sequence in self.sequences) - before
 
 
-def decoding(model: Decoder, text: list[int], batch: int, block_tokens: int, context: int, steps: int) -> Decoding:
+def decoding(
+    model: Decoder, text: list[int], batch: int, block_tokens: int, context: int, steps: int
+) -> Decoding:
     """A batch behind prompts of `context` tokens, with room for so many steps."""
     cache = model.new_cache(batch * blocks_for(context + steps, block_tokens), block_tokens)
     sequences = [Sequence() for _ in range(batch)]
@@ -178,9 +206,8 @@ def tokens_per_second(
 ) -> dict[tuple[int, int], float]:
     """(block size, batch) → tokens decoded per CPU second, medians of `steps`.
 
-    The cells take turns, step by step, so that whatever else the machine does falls on all of them. Counted is what the
-    caches hold more, not what was asked for.
-    """
+    The cells take turns, step by step, so that whatever else the machine does falls on all of them. Counted
+    is what the caches hold more, not what was asked for."""
     running = {cell: decoding(model, text, cell[1], cell[0], context, steps + 1) for cell in cells}
     rates: dict[tuple[int, int], list[float]] = {cell: [] for cell in cells}
     for round_ in range(steps + 1):

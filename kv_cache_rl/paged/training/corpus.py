@@ -1,17 +1,38 @@
-"""Text that a seeded program writes: tales whose later sentences can only be told by who remembers the earlier ones.
+"""Text that a seeded program writes: tales whose later sentences can only be told by who remembers the
+earlier ones.
 
-A tale moves a few people and things between places, hands out secret numbers, and asks about both at random distances, so
-that what stands in the KV cache decides what comes next. All of it is made here, none of it is copied from anywhere.
-"""
+A tale moves a few people and things between places, hands out secret numbers, and asks about both at random
+distances, so that what stands in the KV cache decides what comes next. All of it is made here, none of it is
+copied from anywhere."""
 
 from random import Random
 
-NAMES = ("anna", "boris", "clara", "dario", "elsa", "fritz", "greta", "henry", "irene", "jonas", "klara", "leon")
+NAMES = (
+    "anna",
+    "boris",
+    "clara",
+    "dario",
+    "elsa",
+    "fritz",
+    "greta",
+    "henry",
+    "irene",
+    "jonas",
+    "klara",
+    "leon",
+)
 THINGS = ("lamp", "key", "map", "ring", "book", "rope", "bell", "coin", "drum", "kite")
 PLACES = ("mill", "harbour", "tower", "market", "garden", "cellar", "bridge", "forest", "chapel", "station")
 LOCKS = ("gate", "chest", "vault", "door", "safe", "locker")
 GOES = ("walks to", "runs to", "goes to", "returns to", "hurries to")
-SKY = ("it rains.", "the wind is cold.", "night falls.", "the sun comes out.", "somebody sings.", "a dog barks.")
+SKY = (
+    "it rains.",
+    "the wind is cold.",
+    "night falls.",
+    "the sun comes out.",
+    "somebody sings.",
+    "a dog barks.",
+)
 
 
 class _Tale:

@@ -1,8 +1,10 @@
-"""Trains the shipped decoder: `python -m kv_cache_rl.paged.training.train` writes weights and the record of how they came about.
+"""Trains the shipped decoder: `python -m kv_cache_rl.paged.training.train` writes weights and the record of
+how they came about.
 
-Muon turns the layers' matrices, AdamW the embedding and the norms; a warm-up, then a straight line down to zero.
-Source: Jordan et al., Muon (github.com/KellerJordan/Muon); Loshchilov, Hutter, "Decoupled weight decay" (1711.05101).
-"""
+Muon turns the layers' matrices, AdamW the embedding and the norms; a warm-up, then a straight line down to
+zero.
+Source: Jordan et al., Muon (github.com/KellerJordan/Muon); Loshchilov, Hutter, "Decoupled weight decay"
+(1711.05101)."""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from kv_cache_rl.paged.checkpoint import EMBEDDING, SHIPPED, DecoderGeometry, wr
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.training.corpus import text
 
-GEOMETRY = DecoderGeometry("tales-1m", layers=4, heads=8, kv_heads=2, head_dim=32, width=128, hidden=384, vocab=256)
+GEOMETRY = DecoderGeometry(
+    "tales-1m", layers=4, heads=8, kv_heads=2, head_dim=32, width=128, hidden=384, vocab=256
+)
 TRAIN_SEED, TRAIN_BYTES, HELD_OUT_SEED, HELD_OUT_BYTES = 1, 20_000_000, 2, 64_000
 """The held-out tales come from another seed than those trained on."""
 WARMUP = 30
@@ -40,7 +44,9 @@ def batches(seed: int, rows: int, length: int, size: int) -> Iterator[Tensor]:
 
 
 def nll(model: Decoder, rows: Tensor) -> Tensor:
-    """Mean negative log-likelihood per token, in nats, of `rows` [n, t + 1] given what stands before in the row."""
+    """Mean negative log-likelihood per token, in nats, of `rows` [n, t + 1] given what stands before in the
+    row.
+    """
     logits = model.dense_logits(rows[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
 
@@ -54,17 +60,23 @@ def held_out(length: int) -> Tensor:
 @torch.no_grad()
 def held_out_nll(model: Decoder, length: int) -> float:
     """`nll` on the held-out tales."""
-    return sum(float(nll(model, rows)) * len(rows) for rows in held_out(length).split(8)) / len(held_out(length))
+    return sum(float(nll(model, rows)) * len(rows) for rows in held_out(length).split(8)) / len(
+        held_out(length)
+    )
 
 
 def unigram_nll(length: int) -> float:
-    """Nats per token of one who knows only how frequent every byte of the held-out tales is: the bar any model must clear."""
+    """Nats per token of one who knows only how frequent every byte of the held-out tales is: the bar any
+    model must clear.
+    """
     counts = Counter(held_out(length)[:, 1:].flatten().tolist())
     total = sum(counts.values())
     return -sum(n / total * math.log(n / total) for n in counts.values())
 
 
-def train(steps: int, rows: int, length: int, seed: int, log_every: int) -> tuple[Decoder, list[dict[str, float]]]:
+def train(
+    steps: int, rows: int, length: int, seed: int, log_every: int
+) -> tuple[Decoder, list[dict[str, float]]]:
     """A trained decoder and its loss curve."""
     model = Decoder.random(GEOMETRY, seed)
     for weight in model.weights.values():
@@ -75,7 +87,9 @@ def train(steps: int, rows: int, length: int, seed: int, log_every: int) -> tupl
         torch.optim.Muon(matrices, lr=0.02, weight_decay=0.01, adjust_lr_fn="original"),
         torch.optim.AdamW(others, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0),
     ]
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: _rate(at, steps)) for optimizer in optimizers]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: _rate(at, steps)) for optimizer in optimizers
+    ]
     windows, curve, started = batches(TRAIN_SEED, rows, length, TRAIN_BYTES), [], time.process_time()
     for step in range(1, steps + 1):
         loss = nll(model, next(windows))
@@ -101,7 +115,9 @@ def _rate(at: int, steps: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder for config.json, model.safetensors, training.json")
+    parser.add_argument(
+        "--out", type=Path, default=SHIPPED, help="folder for config.json, model.safetensors, training.json"
+    )
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--rows", type=int, default=8, help="windows per step")
     parser.add_argument("--length", type=int, default=512, help="tokens per window")

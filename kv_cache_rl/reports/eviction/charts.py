@@ -8,7 +8,12 @@ from kv_cache_rl.reports.svg import Frame, hint, label, legend, nice_ticks, svg,
 from kv_cache_rl.sim.eviction import REWARDS, Report
 from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES
 
-CALL_LANES = (("evict", "evict"), ("compress", "compress"), ("swap_to_cpu", "swap to CPU"), ("refused", "refused"))
+CALL_LANES = (
+    ("evict", "evict"),
+    ("compress", "compress"),
+    ("swap_to_cpu", "swap to CPU"),
+    ("refused", "refused"),
+)
 EVENT_LANES = (("arrivals", "arrivals"), ("completions", "completions"), ("failures", "failures"))
 WIDE, HALF = 960.0, 470.0
 
@@ -17,7 +22,9 @@ Window = Mapping
 
 
 def memory_chart(report: Report, oracle: Report) -> str:
-    """What fills the memory after each window, its peak before preemption, and the oracle's peak, over the budget."""
+    """What fills the memory after each window, its peak before preemption, and the oracle's peak, over the
+    budget.
+    """
     windows = report.timeline
     peaks = [window["usage_peak"] for window in windows]
     best = [window["usage_peak"] for window in oracle.timeline]
@@ -29,13 +36,19 @@ def memory_chart(report: Report, oracle: Report) -> str:
         for kind in BLOCK_TYPES:
             share = window["by_type"].get(kind, 0.0)
             if share > 0:
-                body.append(frame.bar(step, base, share, f"fill-{kind}", f"window {step + 1}: {kind} {share:.1%} of budget"))
+                body.append(
+                    frame.bar(
+                        step, base, share, f"fill-{kind}", f"window {step + 1}: {kind} {share:.1%} of budget"
+                    )
+                )
                 base += share
     body += [frame.level(0.95, "soft", ""), frame.level(1, "budget", "budget")]
     body += [frame.line(best, "oracle-line"), frame.line(peaks, "peak-line")]
     for step, peak in enumerate(peaks):
         klass = "peak over" if peak > 1 else "peak"
-        body.append(frame.dot(step, peak, klass, f"window {step + 1}: peak {peak:.1%}, oracle {best[step]:.1%}"))
+        body.append(
+            frame.dot(step, peak, klass, f"window {step + 1}: peak {peak:.1%}, oracle {best[step]:.1%}")
+        )
     names = [(f"fill-{kind}", kind.replace("_", " ")) for kind in BLOCK_TYPES]
     names += [("line-peak", "peak of the window"), ("line-oracle", "oracle's peak"), ("line-soft", "95 %")]
     return svg(frame, body, "Memory against budget per window") + legend(names)
@@ -88,9 +101,14 @@ def queue_chart(report: Report, oracle: Report) -> str:
     frame = Frame(HALF, 190, 0, top, len(mine))
     ticks = [tick for tick in nice_ticks(0, top) if tick == int(tick)]
     body = [frame.axes("requests waiting", ticks=ticks)]
-    body += [frame.bar(step, 0, value, "fill-queue", f"window {step + 1}: {value} waiting") for step, value in enumerate(mine)]
+    body += [
+        frame.bar(step, 0, value, "fill-queue", f"window {step + 1}: {value} waiting")
+        for step, value in enumerate(mine)
+    ]
     body += frame.levels(best, "oracle-line")
-    return svg(frame, body, "Queue per window") + legend([("fill-queue", "queue"), ("line-oracle", "oracle's queue")])
+    return svg(frame, body, "Queue per window") + legend(
+        [("fill-queue", "queue"), ("line-oracle", "oracle's queue")]
+    )
 
 
 def tokens_chart(report: Report, oracle: Report) -> str:
@@ -100,7 +118,9 @@ def tokens_chart(report: Report, oracle: Report) -> str:
     frame = Frame(HALF, 190, 0, top, len(mine))
     body = [frame.axes("thousand tokens")]
     for step, value in enumerate(mine):
-        body.append(frame.bar(step, 0, value, "fill-tokens", f"window {step + 1}: {value * 1000:,.0f} tokens"))
+        body.append(
+            frame.bar(step, 0, value, "fill-tokens", f"window {step + 1}: {value * 1000:,.0f} tokens")
+        )
     body += frame.levels(best, "oracle-line")
     return svg(frame, body, "Tokens per window") + legend(
         [("fill-tokens", "tokens of completed requests"), ("line-oracle", "oracle's")]
@@ -115,8 +135,12 @@ def lanes_chart(report: Report) -> str:
         values = [min(float(window[f"{name}_busy"]), 1.05) for window in report.timeline]
         body.append(frame.line(values, f"{name}-line"))
         for step, value in enumerate(values):
-            body.append(frame.dot(step, value, f"{name}-dot", f"window {step + 1}: {name} busy {value:.0%}", 2.5))
-    return svg(frame, body, "Link and prefill lane") + legend([("line-link", "link"), ("line-prefill", "prefill lane")])
+            body.append(
+                frame.dot(step, value, f"{name}-dot", f"window {step + 1}: {name} busy {value:.0%}", 2.5)
+            )
+    return svg(frame, body, "Link and prefill lane") + legend(
+        [("line-link", "link"), ("line-prefill", "prefill lane")]
+    )
 
 
 def reward_chart(report: Report, oracle: Report, floor: Report) -> str:
@@ -138,7 +162,8 @@ def reward_chart(report: Report, oracle: Report, floor: Report) -> str:
         body.append(tag("line", x1=x(tick), x2=x(tick), y1=2, y2=bottom, klass="grid"))
         body.append(label(x(tick), bottom + 14, f"{tick:+.2f}".replace("+0.00", "0")))
     rows = [
-        (f"{name.replace('_', ' ')}", f"weight {weight:g}", [p.rewards[name] * weight for p, _ in runs]) for name, weight in terms
+        (f"{name.replace('_', ' ')}", f"weight {weight:g}", [p.rewards[name] * weight for p, _ in runs])
+        for name, weight in terms
     ]
     rows.append(("total reward", "", [played.total for played, _ in runs]))
     for index, (name, weight, shares) in enumerate(rows):
@@ -149,12 +174,20 @@ def reward_chart(report: Report, oracle: Report, floor: Report) -> str:
             start, size = min(x(0), x(share)), abs(share) * scale
             title = hint(f"{klass}, {name}: {share:+.4f}")
             at = top + 2 + offset * 11
-            body.append(tag("rect", title, x=start, y=at, width=max(size, 0.8), height=8.5, klass=f"fill-{klass}"))
-            body.append(label(width - 4, at + 8, f"{share:+.3f}", "value run" if offset == 0 else "value", "end"))
+            body.append(
+                tag("rect", title, x=start, y=at, width=max(size, 0.8), height=8.5, klass=f"fill-{klass}")
+            )
+            body.append(
+                label(width - 4, at + 8, f"{share:+.3f}", "value run" if offset == 0 else "value", "end")
+            )
     body.append(tag("line", x1=x(0), x2=x(0), y1=2, y2=bottom, klass="axis"))
     body.append(label((left + width - right) / 2, bottom + 28, "reward (term times weight)", "unit"))
     frame = Frame(width, bottom + 34, 0, 1, 1)
-    names = [("fill-run", "this run"), ("fill-oracle", "oracle (best known)"), ("fill-floor", "floor (best blind)")]
+    names = [
+        ("fill-run", "this run"),
+        ("fill-oracle", "oracle (best known)"),
+        ("fill-floor", "floor (best blind)"),
+    ]
     return svg(frame, body, "Reward terms") + legend(names)
 
 
@@ -178,7 +211,9 @@ def scale_chart(reward: float, floor: float, best: float) -> str:
 def overview_chart(rows: Sequence[Row]) -> str:
     """Mean reward with its 95 % interval, tier by tier, between the floor and the best known."""
     shown = [(row, row.reward) for row in rows if row.reward is not None]
-    ends = [edge for _, reward in shown for edge in (reward.mean, reward.low, reward.high) if edge is not None]
+    ends = [
+        edge for _, reward in shown for edge in (reward.mean, reward.low, reward.high) if edge is not None
+    ]
     low, high = min(0.0, *ends), max(0.0, *ends)
     pad = (high - low) * 0.04
     left, height = 230.0, 21.0
@@ -197,7 +232,16 @@ def overview_chart(rows: Sequence[Row]) -> str:
         body.append(label(left - 12, middle + 4, row.policy, "lane", "end"))
         body.append(tag("line", x1=left, x2=WIDE - 62, y1=middle, y2=middle, klass="grid"))
         if reward.low is not None and reward.high is not None:
-            body.append(tag("line", x1=x(reward.low), x2=x(reward.high), y1=middle, y2=middle, klass=f"whisker {klass}"))
+            body.append(
+                tag(
+                    "line",
+                    x1=x(reward.low),
+                    x2=x(reward.high),
+                    y1=middle,
+                    y2=middle,
+                    klass=f"whisker {klass}",
+                )
+            )
         body.append(
             tag(
                 "circle",
@@ -211,7 +255,9 @@ def overview_chart(rows: Sequence[Row]) -> str:
         body.append(label(WIDE - 6, middle + 4, f"{mean:+.3f}", "value", "end"))
         y += height
     for tick in nice_ticks(low, high, 6):
-        body.insert(0, tag("line", x1=x(tick), x2=x(tick), y1=6, y2=y + 4, klass="axis" if tick == 0 else "grid"))
+        body.insert(
+            0, tag("line", x1=x(tick), x2=x(tick), y1=6, y2=y + 4, klass="axis" if tick == 0 else "grid")
+        )
         body.append(label(x(tick), y + 18, f"{tick:+.2f}".replace("+0.00", "0")))
     body.append(label((left + WIDE - 62) / 2, y + 33, "mean reward per episode, with 95 % interval", "unit"))
     return svg(Frame(WIDE, y + 40, 0, 1, 1), body, "Mean reward by tier")

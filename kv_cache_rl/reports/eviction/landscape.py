@@ -25,12 +25,18 @@ def selected(tier: dict) -> list[int]:
 
 
 def table(tier: dict, chosen: Sequence[int]) -> list[dict]:
-    """One row per decider over the chosen scenarios: return with interval, normalised score, failures, tokens."""
+    """One row per decider over the chosen scenarios: return with interval, normalised score, failures,
+    tokens.
+    """
     rows = []
     for name in ("floor", *DECIDERS, ORACLE):
         returns = tier["floor"] if name == "floor" else tier["return"][name]
         scores = [normalized_score(returns[k], tier["floor"][k], tier["return"][ORACLE][k]) for k in chosen]
-        row: dict = {"policy": name, "return": mean_interval([returns[k] for k in chosen]), "normalized": mean_interval(scores)}
+        row: dict = {
+            "policy": name,
+            "return": mean_interval([returns[k] for k in chosen]),
+            "normalized": mean_interval(scores),
+        }
         if name != "floor":
             row["failures"] = mean_interval([tier["failures"][name][k] for k in chosen])
             row["median_failures"] = statistics.median(tier["failures"][name][k] for k in chosen)
@@ -80,7 +86,12 @@ def claims(raw: dict) -> list[dict]:
         top = rows[worst]["normalized"].mean
         claim(f"{name}: no canary's mean normalised score exceeds 0", top <= 0, f"{top:.3f} ({worst})")
         best = rows[best_looking(tier, chosen)]
-        hardest[name] = (best["failures"].mean, best["normalized"].mean, rows["keep"]["failures"].mean, rows[ORACLE])
+        hardest[name] = (
+            best["failures"].mean,
+            best["normalized"].mean,
+            rows["keep"]["failures"].mean,
+            rows[ORACLE],
+        )
     limits = {"easy": 0, "medium": 1}
     for name, limit in limits.items():
         median = hardest[name][3]["median_failures"]
@@ -92,7 +103,11 @@ def claims(raw: dict) -> list[dict]:
         f"{keep:.1f}, {failures:.1f}",
     )
     growth = [hardest[name][0] for name in DIFFICULTIES]
-    claim("the best decider's failures grow from easy to hard", growth == sorted(growth), ", ".join(f"{f:.2f}" for f in growth))
+    claim(
+        "the best decider's failures grow from easy to hard",
+        growth == sorted(growth),
+        ", ".join(f"{f:.2f}" for f in growth),
+    )
     claim("hard: the best decider stays below 0.8 normalised", normalized < 0.8, f"{normalized:.2f}")
     hard = raw["tiers"][ABLATED]
     for verb, values in hard["without"].items():
@@ -100,9 +115,17 @@ def claims(raw: dict) -> list[dict]:
         assert lost is not None
         # From a hundred scenarios on the whole interval must be on the right side.
         clear = lost.mean > 0 and (lost.n < 100 or (lost.low or 0) > 0)
-        claim(f"hard: an oracle without {verb} scores lower", clear, f"{lost.mean:.4f} ± {lost.half_width or 0:.4f}")
+        claim(
+            f"hard: an oracle without {verb} scores lower",
+            clear,
+            f"{lost.mean:.4f} ± {lost.half_width or 0:.4f}",
+        )
     worst_small = max(s["beam"] - s["optimum"] for s in raw["small"])
-    claim("small instances: the beam never exceeds the exhaustive optimum", worst_small <= 1e-6, f"{worst_small:.6f}")
+    claim(
+        "small instances: the beam never exceeds the exhaustive optimum",
+        worst_small <= 1e-6,
+        f"{worst_small:.6f}",
+    )
     return found
 
 
@@ -116,9 +139,15 @@ def _markdown_table(rows: list[dict]) -> list[str]:
     lines = ["| decider | return | normalised | failures (median) | tokens |", "|---|---|---|---|---|"]
     for row in rows:
         failures = row.get("failures")
-        counted = f"{failures.mean:.1f} ± {failures.half_width or 0:.1f} ({row['median_failures']:g})" if failures else ""
+        counted = (
+            f"{failures.mean:.1f} ± {failures.half_width or 0:.1f} ({row['median_failures']:g})"
+            if failures
+            else ""
+        )
         tokens = f"{row['tokens']:,.0f}" if "tokens" in row else ""
-        lines.append(f"| {row['policy']} | {_cell(row['return'])} | {_cell(row['normalized'], 2)} | {counted} | {tokens} |")
+        lines.append(
+            f"| {row['policy']} | {_cell(row['return'])} | {_cell(row['normalized'], 2)} | {counted} | {tokens} |"
+        )
     return lines
 
 
@@ -130,7 +159,9 @@ def markdown(raw: dict) -> str:
         "",
     ]
     out += ["| claim | holds | numbers |", "|---|---|---|"]
-    out += [f"| {c['claim']} | {'yes' if c['holds'] else '**no**'} | {c['numbers']} |" for c in claims(raw)] + [""]
+    out += [
+        f"| {c['claim']} | {'yes' if c['holds'] else '**no**'} | {c['numbers']} |" for c in claims(raw)
+    ] + [""]
     out += [
         "| tier | kept | return gap | swap-in | cold prefill | sessions that return | resident at start | sessions |",
         "|" + "---|" * 8,
@@ -142,7 +173,11 @@ def markdown(raw: dict) -> str:
             f"| {name} | {len(selected(tier)) / len(tier['floor']):.0%} | {p['return_gap']:.1f} | {p['swap_in']:.2f} "
             f"| {p['cold_prefill']:.1f} | {share:.0%} | {p['resident']:.0f} | {p['sessions']:.0f} |"
         )
-    out += ["", "Medians over scenarios, times in windows of two seconds; the share of returning sessions is a mean.", ""]
+    out += [
+        "",
+        "Medians over scenarios, times in windows of two seconds; the share of returning sessions is a mean.",
+        "",
+    ]
     for name, tier in raw["tiers"].items():
         chosen = selected(tier)
         capped = _mean([float(t >= NORM) for t in tier["tokens"][ORACLE]])

@@ -1,4 +1,6 @@
-"""One finished rollout as it is stored: who decided, on which scenario, what it scored, and every action it took."""
+"""One finished rollout as it is stored: who decided, on which scenario, what it scored, and every action it
+took.
+"""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +17,10 @@ class ResultsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A rollout. `error` is None for a good one; a failed one has no reward, so that it is never scored as good."""
+    """A rollout.
+
+    `error` is None for a good one; a failed one has no reward, so that it is never scored as good.
+    """
 
     scenario_id: str
     difficulty: str
@@ -77,5 +82,7 @@ def read_results(path: Path) -> list[Outcome]:
             try:
                 outcomes.append(Outcome.from_json(json.loads(line)))
             except ValueError as error:
-                raise ResultsError(f"{path}, line {number}: {error}; delete the line, then --resume the run") from None
+                raise ResultsError(
+                    f"{path}, line {number}: {error}; delete the line, then --resume the run"
+                ) from None
     return outcomes

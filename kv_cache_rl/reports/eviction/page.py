@@ -7,7 +7,15 @@ from itertools import zip_longest
 
 from kv_cache_rl.reports.eviction import charts
 from kv_cache_rl.reports.eviction.outcome import Outcome
-from kv_cache_rl.reports.eviction.tables import FLOOR_ROW, HEADINGS, ORACLE_ROW, Row, cells, difference_sentences, results_rows
+from kv_cache_rl.reports.eviction.tables import (
+    FLOOR_ROW,
+    HEADINGS,
+    ORACLE_ROW,
+    Row,
+    cells,
+    difference_sentences,
+    results_rows,
+)
 from kv_cache_rl.reports.statistics import INTERVAL_NAME
 from kv_cache_rl.reports.stylesheet import SCRIPT, STYLE
 from kv_cache_rl.sim.eviction import DECIDERS, Report, Scenario, replay, rollout
@@ -18,7 +26,9 @@ MAX_PAGE_BYTES = 2_800_000
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What a scenario's episodes are compared with: the best-known log and the best blind decider, played again."""
+    """What a scenario's episodes are compared with: the best-known log and the best blind decider, played
+    again.
+    """
 
     scenario: Scenario
     oracle: Report
@@ -32,7 +42,9 @@ def references_for(scenario: Scenario) -> References:
 
 
 def facts(pairs: Mapping[str, object]) -> str:
-    items = (f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>" for key, value in pairs.items())
+    items = (
+        f"<div><dt>{escape(key)}</dt><dd>{escape(str(value))}</dd></div>" for key, value in pairs.items()
+    )
     return f'<dl class="facts">{"".join(items)}</dl>'
 
 
@@ -57,7 +69,9 @@ def steps_table(report: Report) -> str:
     """Every window in words: each call with what it was told, and who failed."""
     lines = []
     for step, window in enumerate(report.timeline):
-        calls = [(f"{call['verb']} {call['seq_id']}".strip(), call["text"], call["ok"]) for call in window["calls"]]
+        calls = [
+            (f"{call['verb']} {call['seq_id']}".strip(), call["text"], call["ok"]) for call in window["calls"]
+        ]
         calls += [(f"failed {failure['seq_id']}", failure["why"], False) for failure in window["failures"]]
         numbers = (f"{window['usage_peak']:.1%}", str(window["queue"]), f"{window['tokens']:,.0f}")
         for row, (call, name) in enumerate(zip_longest(calls or [("no calls", "", True)], [str(step + 1)])):
@@ -103,7 +117,9 @@ def episode(outcome: Outcome, references: References) -> str:
     )
     left = figure("Reward terms", charts.reward_chart(report, oracle, floor))
     left += figure("Link and prefill lane", charts.lanes_chart(report))
-    right = figure("Queue", charts.queue_chart(report, oracle)) + figure("Tokens completed", charts.tokens_chart(report, oracle))
+    right = figure("Queue", charts.queue_chart(report, oracle)) + figure(
+        "Tokens completed", charts.tokens_chart(report, oracle)
+    )
     body = (
         numbers
         + (f'<p class="note" style="margin-top:12px">{escape(report.notes)}</p>' if report.notes else "")
@@ -117,7 +133,9 @@ def episode(outcome: Outcome, references: References) -> str:
 
 
 def showing_order(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Rollouts in the order in which they get room: every decider and tier in turn, its worst score, then its best."""
+    """Rollouts in the order in which they get room: every decider and tier in turn, its worst score, then its
+    best.
+    """
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault((outcome.difficulty, outcome.model), []).append(outcome)
@@ -166,7 +184,11 @@ def choices(name: str, caption: str, values: Iterable[str]) -> str:
 
 
 def page(
-    title: str, lead: str, about: Mapping[str, object], outcomes: Sequence[Outcome], scenarios: Mapping[str, Scenario]
+    title: str,
+    lead: str,
+    about: Mapping[str, object],
+    outcomes: Sequence[Outcome],
+    scenarios: Mapping[str, Scenario],
 ) -> str:
     """The whole page. `about` is shown as facts under the title; scenarios are looked up by id."""
     rows = results_rows(outcomes, scenarios)
@@ -181,7 +203,9 @@ def page(
         if count == len(good)
         else f" {count} of {len(good)} episodes fit here: the worst and the best of each policy and tier."
     )
-    filters = choices("tier", "tier", (o.difficulty for o in good)) + choices("model", "policy", (o.model for o in good))
+    filters = choices("tier", "tier", (o.difficulty for o in good)) + choices(
+        "model", "policy", (o.model for o in good)
+    )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head><body><main>'

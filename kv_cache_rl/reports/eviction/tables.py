@@ -124,7 +124,9 @@ def results_rows(outcomes: Sequence[Outcome], scenarios: Mapping[str, Scenario])
 
 
 def differences(outcomes: Sequence[Outcome]) -> list[dict]:
-    """The first decider minus every other one, paired by scenario: mean reward difference with interval, per tier."""
+    """The first decider minus every other one, paired by scenario: mean reward difference with interval, per
+    tier.
+    """
     policies = list(dict.fromkeys(outcome.model for outcome in outcomes))
     found = []
     for tier in tiers_of(outcomes):
@@ -135,12 +137,16 @@ def differences(outcomes: Sequence[Outcome]) -> list[dict]:
         for other in policies[1:]:
             difference = paired_difference(rewards[policies[0]], rewards[other])
             if difference is not None:
-                found.append({"tier": tier, "policy": policies[0], "against": other, "reward": difference.to_json()})
+                found.append(
+                    {"tier": tier, "policy": policies[0], "against": other, "reward": difference.to_json()}
+                )
     return found
 
 
 def difference_sentences(outcomes: Sequence[Outcome]) -> list[str]:
-    """The paired differences on the widest tier, in words; of more than four deciders the three best are compared."""
+    """The paired differences on the widest tier, in words; of more than four deciders the three best are
+    compared.
+    """
     policies = list(dict.fromkeys(outcome.model for outcome in outcomes))
     if len(policies) > 4:
         rows = [results_row("all", policy, [o for o in outcomes if o.model == policy]) for policy in policies]
@@ -167,7 +173,17 @@ COLUMNS: dict[str, Callable[[float], str]] = {
 }
 """How each mean is written."""
 
-HEADINGS = ("tier", "policy", "n", "failed", "reward", "normalised", "failures", "tokens served", "calls/step")
+HEADINGS = (
+    "tier",
+    "policy",
+    "n",
+    "failed",
+    "reward",
+    "normalised",
+    "failures",
+    "tokens served",
+    "calls/step",
+)
 
 
 def cell(mean: Mean | None, name: str) -> str:
@@ -189,7 +205,9 @@ def rich_table(rows: Sequence[Row], title: str):
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, caption=f"± is the {INTERVAL_NAME}", title_justify="left", caption_justify="left")
+    table = Table(
+        title=title, caption=f"± is the {INTERVAL_NAME}", title_justify="left", caption_justify="left"
+    )
     table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1)
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in ("tier", "policy") else "right", no_wrap=True)

@@ -1,4 +1,6 @@
-"""The regret ablation's figures: latency by horizon, hit rate by weight, latency against bytes, and all of it as bars."""
+"""The regret ablation's figures: latency by horizon, hit rate by weight, latency against bytes, and all of it
+as bars.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -59,7 +61,12 @@ def ablation_figures(results: Results) -> list[Plot]:
         lambda: _scatter(results, known, titles[2]),
         lambda: _bars(results, known, titles[3]),
     )
-    names = ("latency_by_horizon", "hit_rate_by_weight", "variants_latency_against_bytes", "latency_of_variants")
+    names = (
+        "latency_by_horizon",
+        "hit_rate_by_weight",
+        "variants_latency_against_bytes",
+        "latency_of_variants",
+    )
     readings = (
         _against_lru(results, known, LATENCY),
         _against_lru(results, known, HIT_RATE),
@@ -96,7 +103,9 @@ def _steadier(results: Results, known: Mapping) -> str:
 
 
 def _panels(results: Results, width: float, height: float, sheet: Sheet) -> "tuple[Figure, list[Axes]]":
-    figure, grid = canvas.laid_out(len(_cells(results)), width, height, replace(sheet, columns=len(results.workloads)))
+    figure, grid = canvas.laid_out(
+        len(_cells(results)), width, height, replace(sheet, columns=len(results.workloads))
+    )
     for axes, (scenario, workload) in zip(grid, _cells(results), strict=True):
         canvas.panel_title(axes, f"{workload}, {scenario}")
     return figure, grid
@@ -113,16 +122,27 @@ def _legend(figure: "Figure", axes: "Axes") -> None:
 def _lines(results: Results, known: Mapping, measure: Measure, title: str, by_horizon: bool) -> "Figure":
     """A line per weight over the horizons, or per horizon over the weights, at equal distances."""
     axis, series = (1, 0) if by_horizon else (0, 1)
-    ticks, groups = sorted({pair[axis] for pair in known.values()}), sorted({pair[series] for pair in known.values()})
+    ticks, groups = (
+        sorted({pair[axis] for pair in known.values()}),
+        sorted({pair[series] for pair in known.values()}),
+    )
     with canvas.style():
         what = "regret horizon, accesses" if by_horizon else "regret weight"
-        sheet = Sheet(title, f"across: {what} · up: {measure.axis} · {OVER}", left=0.5, gap=(0.45, 0.6), below=0.62)
+        sheet = Sheet(
+            title, f"across: {what} · up: {measure.axis} · {OVER}", left=0.5, gap=(0.45, 0.6), below=0.62
+        )
         figure, grid = _panels(results, 2.7, 1.9, sheet)
         for axes, (scenario, workload) in zip(grid, _cells(results), strict=True):
             for k, group in enumerate(groups):
                 names = {pair[axis]: name for name, pair in known.items() if pair[series] == group}
-                y = [spread(results, measure, scenario, workload, names[tick]) for tick in ticks if tick in names]
-                x = [ticks.index(tick) + 0.09 * (k - (len(groups) - 1) / 2) for tick in ticks if tick in names]
+                y = [
+                    spread(results, measure, scenario, workload, names[tick])
+                    for tick in ticks
+                    if tick in names
+                ]
+                x = [
+                    ticks.index(tick) + 0.09 * (k - (len(groups) - 1) / 2) for tick in ticks if tick in names
+                ]
                 label = f"{'weight' if by_horizon else 'horizon'} {group:g}"
                 axes.errorbar(x, [s.mean for s in y], [s.std for s in y], label=label, color=SERIES[k % 6], marker=MARKERS[k % 6],
                               markersize=4, linewidth=1.2, elinewidth=0.9, capsize=2, zorder=3)  # fmt: skip
@@ -133,11 +153,15 @@ def _lines(results: Results, known: Mapping, measure: Measure, title: str, by_ho
     return figure
 
 
-def _references(axes: "Axes", results: Results, known: Mapping, measure: Measure, scenario: str, workload: str) -> None:
+def _references(
+    axes: "Axes", results: Results, known: Mapping, measure: Measure, scenario: str, workload: str
+) -> None:
     """The policies without parameters as lines."""
     for k, name in enumerate(name for name in results.policies if name not in known):
         found = spread(results, measure, scenario, workload, name)
-        axes.axhline(found.mean, color=REFERENCES[k % 3], linestyle=DASHES[k % 3], linewidth=1.2, label=name, zorder=2)
+        axes.axhline(
+            found.mean, color=REFERENCES[k % 3], linestyle=DASHES[k % 3], linewidth=1.2, label=name, zorder=2
+        )
 
 
 def _scatter(results: Results, known: Mapping, title: str) -> "Figure":
@@ -145,18 +169,32 @@ def _scatter(results: Results, known: Mapping, title: str) -> "Figure":
     with canvas.style():
         about = f"across: bytes moved over all links, MB · up: average latency, ms per request · {OVER}"
         rows = -(-len(results.policies) // 4)
-        figure, grid = _panels(results, 2.7, 2.0, Sheet(title, about, left=0.5, gap=(0.45, 0.6), below=0.4 + 0.17 * rows))
+        figure, grid = _panels(
+            results, 2.7, 2.0, Sheet(title, about, left=0.5, gap=(0.45, 0.6), below=0.4 + 0.17 * rows)
+        )
         for axes, (scenario, workload) in zip(grid, _cells(results), strict=True):
             for name in results.policies:
                 x, y = (spread(results, m, scenario, workload, name) for m in (BYTES, LATENCY))
                 colour, marker, size = INK, "X", 6
                 if name in known:
                     weight, horizon = known[name]
-                    colour, marker, size = SERIES[weights.index(weight) % 6], MARKERS[horizons.index(horizon) % 6], 5
+                    colour, marker, size = (
+                        SERIES[weights.index(weight) % 6],
+                        MARKERS[horizons.index(horizon) % 6],
+                        5,
+                    )
                 elif name != "lru":
                     colour, marker = GREY, "*"
-                look = {"color": colour, "marker": marker, "markersize": size, "linestyle": "none", "elinewidth": 0.5}
-                axes.errorbar(x.mean, y.mean, y.std, x.std, label=_named(name, known), alpha=0.9, zorder=3, **look)
+                look = {
+                    "color": colour,
+                    "marker": marker,
+                    "markersize": size,
+                    "linestyle": "none",
+                    "elinewidth": 0.5,
+                }
+                axes.errorbar(
+                    x.mean, y.mean, y.std, x.std, label=_named(name, known), alpha=0.9, zorder=3, **look
+                )
             axes.locator_params(axis="x", nbins=5)
             axes.margins(0.08)
         _legend(figure, grid[0])
@@ -173,14 +211,20 @@ def _bars(results: Results, known: Mapping, title: str) -> "Figure":
     order = [*rest, *sorted(known, key=lambda name: known[name])]
     with canvas.style():
         labels = [_named(name, known) for name in order]
-        sheet = Sheet(title, f"average latency, ms per request · {OVER} · colour: weight", left=canvas.width_of(labels) + 0.12)
+        sheet = Sheet(
+            title,
+            f"average latency, ms per request · {OVER} · colour: weight",
+            left=canvas.width_of(labels) + 0.12,
+        )
         figure, grid = _panels(results, 2.6, 0.17 * len(order) + 0.12, sheet)
         for number, (axes, (scenario, workload)) in enumerate(zip(grid, _cells(results), strict=True)):
             found = [spread(results, LATENCY, scenario, workload, name) for name in order]
             colours = [SERIES[weights.index(known[name][0]) % 6] if name in known else GREY for name in order]
             axes.barh(range(len(order)), [s.mean for s in found], xerr=[s.std for s in found], color=colours, height=0.72,
                       error_kw={"elinewidth": 0.9, "ecolor": INK, "capsize": 1.5}, zorder=2)  # fmt: skip
-            axes.set_yticks(range(len(order)), labels if number % len(results.workloads) == 0 else [""] * len(order))
+            axes.set_yticks(
+                range(len(order)), labels if number % len(results.workloads) == 0 else [""] * len(order)
+            )
             axes.set_ylim(len(order) - 0.4, -0.6)
             axes.grid(visible=False, axis="y")
             axes.set_xlim(left=0)

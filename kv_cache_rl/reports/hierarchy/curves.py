@@ -1,4 +1,6 @@
-"""Miss-ratio curves: exact LRU, a sampled estimate with its error, policies as points, and the bound they cannot cross."""
+"""Miss-ratio curves: exact LRU, a sampled estimate with its error, policies as points, and the bound they
+cannot cross.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -24,10 +26,15 @@ def curve_plot(
     points: Points | None = None,
     title: str = "Miss ratio by capacity",
 ) -> "Figure":
-    """The miss-ratio curve of one trace. A sampled curve has a band of its expected mean absolute error around it."""
+    """The miss-ratio curve of one trace.
+
+    A sampled curve has a band of its expected mean absolute error around it.
+    """
     with canvas.style():
         about = "across: capacity, blocks · up: accesses that miss · nothing can lie below the bound"
-        figure, grid = canvas.laid_out(1, 5.6, 3.5, Sheet(title, about, right=canvas.width_of([bound_name]) + 1.2, below=0.5))
+        figure, grid = canvas.laid_out(
+            1, 5.6, 3.5, Sheet(title, about, right=canvas.width_of([bound_name]) + 1.2, below=0.5)
+        )
         axes = grid[0]
         draw(axes, exact, bound, sampled, bound_name)
         for name, style in zip(points or {}, _looks(), strict=False):
@@ -52,14 +59,26 @@ def draw(axes: "Axes", exact: Curve, bound: Curve | None, sampled: Curve | None,
 
     axes.set_xscale("log")
     x, y = _miss(exact)
-    axes.plot(x, y, color=INK, linewidth=1.5, drawstyle="steps-post", label=f"{exact.policy} (exact)", zorder=3)
+    axes.plot(
+        x, y, color=INK, linewidth=1.5, drawstyle="steps-post", label=f"{exact.policy} (exact)", zorder=3
+    )
     if bound is not None:
         x, y = _miss(bound)
-        axes.plot(x, y, color=VERMILION, linestyle=(0, (4, 2)), linewidth=1.5, label=f"bound: {bound_name}", zorder=3)
+        axes.plot(
+            x,
+            y,
+            color=VERMILION,
+            linestyle=(0, (4, 2)),
+            linewidth=1.5,
+            label=f"bound: {bound_name}",
+            zorder=3,
+        )
     if sampled is not None:
         x, y = _miss(sampled)
         off, name = 100 * sampled.error, sampled.policy.replace(", ", ",\n")
-        axes.plot(x, y, color=ORANGE, linewidth=1.0, drawstyle="steps-post", label=f"SHARDS: {name}", zorder=2)
+        axes.plot(
+            x, y, color=ORANGE, linewidth=1.0, drawstyle="steps-post", label=f"SHARDS: {name}", zorder=2
+        )
         low, high = [value - off for value in y], [value + off for value in y]
         band = f"± {off:.2f} points, the mean\nabsolute error it expects"
         axes.fill_between(x, low, high, step="post", color=ORANGE, alpha=0.35, linewidth=0, label=band)
@@ -85,7 +104,9 @@ def _short(count: float) -> str:
 
 
 def _miss(curve: Curve) -> tuple[list[float], list[float]]:
-    """Capacities above 0 and miss ratios in %, as many as can be told apart: the curve of a large trace has a point per block."""
+    """Capacities above 0 and miss ratios in %, as many as can be told apart: the curve of a large trace has a
+    point per block.
+    """
     import numpy as np
 
     keep = np.flatnonzero(curve.capacities > 0)
@@ -109,16 +130,27 @@ def points_of(results: Results, workload: str, entry: Mapping) -> dict[str, list
     found: dict[str, list[tuple[int, float]]] = {}
     for row in results.rows:
         of_seed = row.get("seed") == entry.get("seed") or entry.get("seed") is None
-        capacity = blocks_of(results, row, int(entry["capacities"][-1])) if row["workload"] == workload and of_seed else None
+        capacity = (
+            blocks_of(results, row, int(entry["capacities"][-1]))
+            if row["workload"] == workload and of_seed
+            else None
+        )
         if capacity:
             found.setdefault(row["policy"], []).append((capacity, row["metrics"][HIT_RATE.key]))
     return found
 
 
 def blocks_of(results: Results, row: Mapping, blocks: int) -> int | None:
-    """Blocks that the only tier of a row's scenario holds; None for several tiers, or pages made smaller, or bytes."""
+    """Blocks that the only tier of a row's scenario holds;
+
+    None for several tiers, or pages made smaller, or bytes.
+    """
     tiers = results.rules(row["scenario"]).get("tiers") or {}
-    if len(tiers) != 1 or row.get("quantization_scheme", "fp16") != "fp16" or row.get("squeeze", "fp16") != "fp16":
+    if (
+        len(tiers) != 1
+        or row.get("quantization_scheme", "fp16") != "fp16"
+        or row.get("squeeze", "fp16") != "fp16"
+    ):
         return None
     value = next(iter(tiers.values()))
     if isinstance(value, str):
@@ -131,17 +163,23 @@ def blocks_of(results: Results, row: Mapping, blocks: int) -> int | None:
 
 def _reading(known: Mapping[str, Mapping], points: Mapping[str, Points]) -> str:
     gaps = {
-        name: max(bound - lru for bound, lru in zip(entry["bound"], entry["lru"], strict=True)) for name, entry in known.items()
+        name: max(bound - lru for bound, lru in zip(entry["bound"], entry["lru"], strict=True))
+        for name, entry in known.items()
     }
     widest = max(gaps, key=lambda name: gaps[name])
     where = known[widest]["capacities"][
-        max(range(len(known[widest]["lru"])), key=lambda k: known[widest]["bound"][k] - known[widest]["lru"][k])
+        max(
+            range(len(known[widest]["lru"])),
+            key=lambda k: known[widest]["bound"][k] - known[widest]["lru"][k],
+        )
     ]
     text = (
         f"The line is LRU, exact at every capacity; the dashed one is what no policy can beat. LRU leaves most on the table in "
         f"{widest}: {100 * gaps[widest]:.0f} points at {where:,} blocks."
     )
-    return text + (" Points are the other policies where the sweep has a single tier." if any(points.values()) else "")
+    return text + (
+        " Points are the other policies where the sweep has a single tier." if any(points.values()) else ""
+    )
 
 
 def _figure(known: Mapping[str, Mapping], points: Mapping[str, Points], title: str) -> "Figure":
@@ -151,7 +189,9 @@ def _figure(known: Mapping[str, Mapping], points: Mapping[str, Points], title: s
         names = "\nor ".join(dict.fromkeys(str(entry["bound_name"]) for entry in known.values()))
         about = "across: capacity, blocks (pages counted alike) · up: accesses that miss, %"
         legend = _legend(names, any(points.values()))
-        figure, grid = canvas.laid_out(len(known), 2.5, 1.75, Sheet(title, about, legend, left=0.45, gap=(0.42, 0.6)))
+        figure, grid = canvas.laid_out(
+            len(known), 2.5, 1.75, Sheet(title, about, legend, left=0.45, gap=(0.42, 0.6))
+        )
         for axes, (name, entry) in zip(grid, known.items(), strict=True):
             capacities = np.array(entry["capacities"])
             lru, bound = (Curve(key, capacities, np.array(entry[key]), 0) for key in ("lru", "bound"))
@@ -193,6 +233,10 @@ def _legend(bound: str, points: bool) -> list:
         Line2D([], [], color=VERMILION, linestyle=(0, (4, 2)), label=f"bound: {bound}"),
     ]
     if points:
-        drawn.append(Line2D([], [], color=BLUE, marker="D", linestyle="none", markersize=4, label="best policy"))
-        drawn.append(Line2D([], [], color=GREY, marker="o", linestyle="none", markersize=2.8, label="other policies"))
+        drawn.append(
+            Line2D([], [], color=BLUE, marker="D", linestyle="none", markersize=4, label="best policy")
+        )
+        drawn.append(
+            Line2D([], [], color=GREY, marker="o", linestyle="none", markersize=2.8, label="other policies")
+        )
     return drawn

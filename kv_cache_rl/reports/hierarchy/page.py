@@ -23,7 +23,8 @@ figure h3{font-size:15px}figure p{max-width:none}
 
 
 def plots(folder: str | Path, out: str | Path) -> list[Path]:
-    """Draws every figure of a finished sweep or ablation into `out`; returns the files, the page that shows them last.
+    """Draws every figure of a finished sweep or ablation into `out`; returns the files, the page that shows
+    them last.
 
     Raises:
         HierarchyError: the folder holds no finished sweep.
@@ -33,10 +34,12 @@ def plots(folder: str | Path, out: str | Path) -> list[Path]:
 
 
 def ablation_plots(folder: str | Path, out: str | Path) -> list[Path]:
-    """Draws the figures of a finished regret ablation alone: latency by horizon, hit rate by weight, scatter, bars.
+    """Draws the figures of a finished regret ablation alone: latency by horizon, hit rate by weight, scatter,
+    bars.
 
     Raises:
-        HierarchyError: the folder holds no finished sweep, or one without policies named after weight and horizon.
+        HierarchyError: the folder holds no finished sweep, or one without policies named after weight and
+            horizon.
     """
     results = read(folder)
     found = ablation_figures(results)
@@ -78,7 +81,11 @@ def page(results: Results, drawn: Sequence[Plot], files: Sequence[Path]) -> str:
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}{OWN_STYLE}</style></head><body><main>'
         f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>{facts(_about(results))}{_failed(results)}'
         f"<h2>All scenarios</h2>{whole}"
-        + (f'<h2>One scenario at a time</h2><p class="note">Open a line to see its workloads.</p>{parts}' if groups else "")
+        + (
+            f'<h2>One scenario at a time</h2><p class="note">Open a line to see its workloads.</p>{parts}'
+            if groups
+            else ""
+        )
         + "</main></body></html>\n"
     )
 
@@ -96,7 +103,10 @@ def _about(results: Results) -> dict[str, object]:
     if seeds:
         about["seeds"] = ", ".join(map(str, seeds))
     void = results.metadata.get("void", {})
-    for key, name in (("policies", "cells in which all policies tie"), ("prefetch", "rows the prefetch switch does not change")):
+    for key, name in (
+        ("policies", "cells in which all policies tie"),
+        ("prefetch", "rows the prefetch switch does not change"),
+    ):
         if key in void:
             about[name] = f"{void[key]['void']:,} of {void[key]['of']:,}"
     version = results.metadata.get("versions", {}).get("kv-cache-rl")
@@ -108,11 +118,16 @@ def _about(results: Results) -> dict[str, object]:
 
 
 def _rules(rules: Mapping) -> str:
-    return ", ".join(f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in rules.items())
+    return ", ".join(
+        f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in rules.items()
+    )
 
 
 def _failed(results: Results) -> str:
     if not results.failed:
         return ""
-    reasons = "".join(f"<p>{escape(str(reason))}</p>" for reason in sorted({str(row.get("error")) for row in results.failed}))
+    reasons = "".join(
+        f"<p>{escape(str(reason))}</p>"
+        for reason in sorted({str(row.get("error")) for row in results.failed})
+    )
     return f'<div class="card"><p class="bad">{len(results.failed)} rows failed and are in no figure.</p>{reasons}</div>'

@@ -1,4 +1,6 @@
-"""What one set of axes shows: policies with a value per workload or seed, the bound, and whether there is anything to compare."""
+"""What one set of axes shows: policies with a value per workload or seed, the bound, and whether there is
+anything to compare.
+"""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +27,9 @@ class Panel:
         """Means with intervals."""
         if not self.ratios:
             return {name: mean for name, values in self.values.items() if (mean := mean_interval(values))}
-        logs = {name: mean_interval([math.log(value) for value in values]) for name, values in self.values.items()}
+        logs = {
+            name: mean_interval([math.log(value) for value in values]) for name, values in self.values.items()
+        }
         return {name: _exponential(mean) for name, mean in logs.items() if mean}
 
     def best(self, measure: Measure) -> list[str]:
@@ -38,7 +42,9 @@ def _exponential(mean: Mean) -> Mean:
     return Mean(mean.n, math.exp(mean.mean), low, high)
 
 
-def workload_panel(results: Results, measure: Measure, scenario: str, workload: str, title: str) -> Panel | None:
+def workload_panel(
+    results: Results, measure: Measure, scenario: str, workload: str, title: str
+) -> Panel | None:
     """A value per seed; None if the measure is zero throughout."""
     values = {p: v for p in results.policies if (v := results.values(measure, scenario, workload, p))}
     if not values or (measure is not HIT_RATE and not any(any(v) for v in values.values())):
@@ -48,10 +54,11 @@ def workload_panel(results: Results, measure: Measure, scenario: str, workload: 
 
 
 def scenario_panel(results: Results, measure: Measure, scenario: str, relative: bool) -> Panel | None:
-    """A value per workload that all policies were replayed on, its mean over the seeds; of the only workload, one per seed.
+    """A value per workload that all policies were replayed on, its mean over the seeds; of the only workload,
+    one per seed.
 
-    `relative`: minus the base's hit rate, or divided by the base's latency or bytes; workloads without any are left out.
-    """
+    `relative`: minus the base's hit rate, or divided by the base's latency or bytes; workloads without any
+    are left out."""
     if len(results.workloads) == 1:
         return workload_panel(results, measure, scenario, results.workloads[0], scenario)
     policies = results.played(scenario)
@@ -59,7 +66,9 @@ def scenario_panel(results: Results, measure: Measure, scenario: str, relative: 
         workload: {p: fmean(v) for p in policies if (v := results.values(measure, scenario, workload, p))}
         for workload in results.workloads
     }
-    used = [w for w, found in means.items() if len(found) == len(policies) and (BASE in found or not relative)]
+    used = [
+        w for w, found in means.items() if len(found) == len(policies) and (BASE in found or not relative)
+    ]
     if measure is not HIT_RATE:
         used = [w for w in used if (min(means[w].values()) > 0 if relative else any(means[w].values()))]
     if not used:

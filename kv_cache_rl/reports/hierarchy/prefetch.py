@@ -1,4 +1,6 @@
-"""What prefetches were good for: how many were used, and latency and bytes against the same replay without them."""
+"""What prefetches were good for: how many were used, and latency and bytes against the same replay without
+them.
+"""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -41,7 +43,9 @@ def measured(results: Results) -> dict[Line, dict[str, list[float]]]:
         metrics = row["metrics"]
         if not metrics.get("prefetch_requests"):
             continue
-        line = found.setdefault((row["scenario"], row["policy"], row["workload"]), {"useful": [], "latency": [], "bytes": []})
+        line = found.setdefault(
+            (row["scenario"], row["policy"], row["workload"]), {"useful": [], "latency": [], "bytes": []}
+        )
         line["useful"].append(100.0 * metrics["prefetch_usefulness"])
         twin = _twin(results, row)
         if twin:
@@ -55,7 +59,9 @@ def _twin(results: Results, row: dict) -> dict | None:
     """The same replay with the prefetch switch off."""
     for scenario in results.scenarios:
         for other in results.cells.get((scenario, row["workload"], row["policy"]), []):
-            same = other.get("seed") == row.get("seed") and all(other.get(key) == row.get(key) for key in SWITCHED)
+            same = other.get("seed") == row.get("seed") and all(
+                other.get(key) == row.get(key) for key in SWITCHED
+            )
             if same and not other.get("prefetch_enabled"):
                 return other
     return None
@@ -66,11 +72,16 @@ def _reading(found: dict[Line, dict[str, list[float]]]) -> str:
     text = f"On average {useful:.0f} % of the prefetches were used. "
     ratios = {line: fmean(values["latency"]) for line, values in found.items() if values["latency"]}
     if not ratios:
-        return text + "No scenario of the sweep differs in the prefetch switch alone, so what they cost is not known."
+        return (
+            text
+            + "No scenario of the sweep differs in the prefetch switch alone, so what they cost is not known."
+        )
     said = []
     for scenario in dict.fromkeys(line[0] for line in ratios):
         mine = [ratio for line, ratio in ratios.items() if line[0] == scenario]
-        said.append(f"{sum(ratio < 1 for ratio in mine)} of {len(mine)} in {scenario} (mean ratio {fmean(mine):.2f})")
+        said.append(
+            f"{sum(ratio < 1 for ratio in mine)} of {len(mine)} in {scenario} (mean ratio {fmean(mine):.2f})"
+        )
     return text + f"Prefetching makes a workload faster in {'; '.join(said)}."
 
 
@@ -81,7 +92,11 @@ def _figure(found: dict[Line, dict[str, list[float]]], title: str) -> "Figure":
     labels = [f"{workload} ({policy})" if several else workload for policy, workload in rows]
     height = max(0.085 * len(scenarios) + 0.1, 0.24) * len(rows) + 0.1
     seeds = max(len(values["useful"]) for values in found.values())
-    about = f"bars: 95 % t interval over {seeds} seeds, cut where the axis ends" if seeds > 1 else "one replay each"
+    about = (
+        f"bars: 95 % t interval over {seeds} seeds, cut where the axis ends"
+        if seeds > 1
+        else "one replay each"
+    )
     with canvas.style():
         sheet = Sheet(title, about, _legend(scenarios), left=canvas.width_of(labels) + 0.12, below=0.5)
         figure, grid = canvas.laid_out(len(PANELS), 2.7, height, sheet)
@@ -90,7 +105,11 @@ def _figure(found: dict[Line, dict[str, list[float]]], title: str) -> "Figure":
             axes.set_yticks(range(len(rows)), [""] * len(rows) if number else labels)
             canvas.panel_title(axes, name)
             axes.set_xlabel(unit)
-            means = [mean for k, s in enumerate(scenarios) for mean in _series(axes, found, rows, s, k, len(scenarios), key)]
+            means = [
+                mean
+                for k, s in enumerate(scenarios)
+                for mean in _series(axes, found, rows, s, k, len(scenarios), key)
+            ]
             centres = [mean.mean for mean in means] + ([] if key == "useful" else [1.0])
             ends = [end for mean in means for end in (mean.low, mean.high) if end is not None]
             if key != "useful":
@@ -103,7 +122,11 @@ def _figure(found: dict[Line, dict[str, list[float]]], title: str) -> "Figure":
 
 
 def _look(k: int) -> dict:
-    return {"color": canvas.SERIES[k % len(canvas.SERIES)], "marker": canvas.MARKERS[k % len(canvas.MARKERS)], "markersize": 4}
+    return {
+        "color": canvas.SERIES[k % len(canvas.SERIES)],
+        "marker": canvas.MARKERS[k % len(canvas.MARKERS)],
+        "markersize": 4,
+    }
 
 
 def _legend(scenarios: Sequence[str]) -> list:
@@ -112,7 +135,9 @@ def _legend(scenarios: Sequence[str]) -> list:
     return [Line2D([], [], linestyle="none", label=name, **_look(k)) for k, name in enumerate(scenarios)]
 
 
-def _series(axes: "Axes", found: dict, rows: Sequence[tuple[str, str]], scenario: str, k: int, of: int, key: str) -> list[Mean]:
+def _series(
+    axes: "Axes", found: dict, rows: Sequence[tuple[str, str]], scenario: str, k: int, of: int, key: str
+) -> list[Mean]:
     """Draws a scenario's dots, a little above or below the middle of their lines; returns their means."""
     means: list[tuple[float, Mean]] = []
     for y, (policy, workload) in enumerate(rows):

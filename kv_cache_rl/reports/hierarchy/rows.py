@@ -30,8 +30,18 @@ class Measure:
     digits: int = 2
 
 
-HIT_RATE = Measure("overall_hit_rate", "Hit rate in the fastest tier", "hit rate, % of accesses", "%", 100.0, 1, 100.0, 1)
-LATENCY = Measure("avg_latency_ms", "Average latency", "average latency, ms per request", "ms per request", 1.0, -1, digits=3)
+HIT_RATE = Measure(
+    "overall_hit_rate", "Hit rate in the fastest tier", "hit rate, % of accesses", "%", 100.0, 1, 100.0, 1
+)
+LATENCY = Measure(
+    "avg_latency_ms",
+    "Average latency",
+    "average latency, ms per request",
+    "ms per request",
+    1.0,
+    -1,
+    digits=3,
+)
 BYTES = Measure("bytes_moved", "Bytes moved over all links", "MB moved in the whole replay", "MB", 1e-6, -1)
 MEASURES = (HIT_RATE, LATENCY, BYTES)
 
@@ -72,7 +82,11 @@ class Results:
 
     def played(self, scenario: str) -> list[str]:
         """Policies that were replayed in a scenario."""
-        return [policy for policy in self.policies if any((scenario, w, policy) in self.cells for w in self.workloads)]
+        return [
+            policy
+            for policy in self.policies
+            if any((scenario, w, policy) in self.cells for w in self.workloads)
+        ]
 
     def values(self, measure: Measure, scenario: str, workload: str, policy: str) -> list[float]:
         """What a policy came to, a value per seed; empty if it was not replayed there."""
@@ -112,7 +126,9 @@ def read(folder: str | Path) -> Results:
     """
     folder = Path(folder)
     if not (folder / RESULTS).is_file():
-        raise HierarchyError(f"{folder} has no {RESULTS}, so it is no finished sweep; make one with kv-cache-rl hierarchy sweep")
+        raise HierarchyError(
+            f"{folder} has no {RESULTS}, so it is no finished sweep; make one with kv-cache-rl hierarchy sweep"
+        )
     found = _json(folder / RESULTS)
     if not isinstance(found, list) or not found:
         raise HierarchyError(f"{folder / RESULTS} holds no rows; run the sweep again")
@@ -124,10 +140,16 @@ def read(folder: str | Path) -> Results:
             )
         absent = [m.key for m in MEASURES if row["metrics"] is not None and m.key not in row["metrics"]]
         if absent:
-            raise HierarchyError(f"{folder / RESULTS}, row {number} has no metric {absent[0]!r}; run the sweep again")
-    good, failed = ([row for row in found if (row["metrics"] is not None) is which] for which in (True, False))
+            raise HierarchyError(
+                f"{folder / RESULTS}, row {number} has no metric {absent[0]!r}; run the sweep again"
+            )
+    good, failed = (
+        [row for row in found if (row["metrics"] is not None) is which] for which in (True, False)
+    )
     if not good:
-        raise HierarchyError(f"all {len(failed)} rows of {folder / RESULTS} failed: {failed[0].get('error')}; correct the sweep")
+        raise HierarchyError(
+            f"all {len(failed)} rows of {folder / RESULTS} failed: {failed[0].get('error')}; correct the sweep"
+        )
     extra = [_json(folder / name) if (folder / name).is_file() else {} for name in (CURVES, METADATA)]
     if not all(isinstance(part, dict) for part in extra):
         raise HierarchyError(f"{folder}: {CURVES} and {METADATA} must be objects; run the sweep again")

@@ -1,4 +1,6 @@
-"""A sweep's figures: hit rate, latency and bytes of every policy, latency against bytes, and what prefetches were good for."""
+"""A sweep's figures: hit rate, latency and bytes of every policy, latency against bytes, and what prefetches
+were good for.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -35,7 +37,10 @@ def sweep_figures(results: Results) -> list[Plot]:
 
 
 def overview(results: Results, measure: Measure) -> Plot | None:
-    """A panel per scenario: against the base over the workloads, or the seeds of the only workload; None if all is zero."""
+    """A panel per scenario: against the base over the workloads, or the seeds of the only workload;
+
+    None if all is zero.
+    """
     several = len(results.workloads) > 1
     relative = several and BASE in results.policies
     found = (scenario_panel(results, measure, scenario, relative) for scenario in results.scenarios)
@@ -46,7 +51,10 @@ def overview(results: Results, measure: Measure) -> Plot | None:
     if not relative:
         title, axis = f"{measure.title} by scenario, mean over {over}", measure.axis
     elif measure is HIT_RATE:
-        title, axis = f"{measure.title} minus that of {BASE}, mean over {over}", f"points of hit rate above {BASE}"
+        title, axis = (
+            f"{measure.title} minus that of {BASE}, mean over {over}",
+            f"points of hit rate above {BASE}",
+        )
     else:
         title = f"{measure.title} ÷ that of {BASE}, geometric mean over {over}"
         axis = f"{measure.title.lower()} ÷ that of {BASE}; below 1 is less"
@@ -62,12 +70,19 @@ def _overview_reading(panels: Sequence[Panel], measure: Measure, relative: bool)
     if not leaders:
         return "All policies come to the same everywhere: nothing is compared here."
     led = ", ".join(f"{name} in {count}" for name, count in leaders.most_common(4))
-    text = f"The {'highest' if measure.best > 0 else 'lowest'} mean is that of {led} of {len(panels)} scenarios."
+    text = (
+        f"The {'highest' if measure.best > 0 else 'lowest'} mean is that of {led} of {len(panels)} scenarios."
+    )
     if not relative:
         return text
-    best = [(panel.means()[panel.best(measure)[0]].mean, panel.bound) for panel in panels if panel.best(measure)]
+    best = [
+        (panel.means()[panel.best(measure)[0]].mean, panel.bound) for panel in panels if panel.best(measure)
+    ]
     if measure is not HIT_RATE:
-        return text + f" The best is {100 * (1 - fmean(mean for mean, _ in best)):.1f} % below {BASE}, averaged over scenarios."
+        return (
+            text
+            + f" The best is {100 * (1 - fmean(mean for mean, _ in best)):.1f} % below {BASE}, averaged over scenarios."
+        )
     gaps = [fmean(bound) - mean for mean, bound in best if bound]
     text += f" The best is {fmean(mean for mean, _ in best):.1f} points above {BASE}, averaged over scenarios"
     return text + (f"; to the bound it lacks {fmean(gaps):.1f}." if gaps else ".")
@@ -126,7 +141,9 @@ def _figure(panels: Sequence[Panel], measure: Measure, title: str, about: str, r
             ends = [end for mean in means.values() for end in (mean.low, mean.high) if end is not None]
             if panel.bound:
                 centres.append(fmean(panel.bound))
-                axes.axvline(fmean(panel.bound), color=VERMILION, linestyle=BOUND_LINE, linewidth=1.4, label="bound")
+                axes.axvline(
+                    fmean(panel.bound), color=VERMILION, linestyle=BOUND_LINE, linewidth=1.4, label="bound"
+                )
             if relative:
                 axes.axvline(0.0 if measure is HIT_RATE else 1.0, color=INK, linewidth=0.7, zorder=1)
             least = NARROWEST if measure is HIT_RATE else 0.05 * abs(fmean(centres))
@@ -141,10 +158,14 @@ def _figure(panels: Sequence[Panel], measure: Measure, title: str, about: str, r
 def _legend(panels: Sequence[Panel], order: Sequence[str]) -> list:
     from matplotlib.lines import Line2D
 
-    drawn = [Line2D([], [], color=BLUE, marker="D", linestyle="none", markersize=4.6, label="best in its panel")]
+    drawn = [
+        Line2D([], [], color=BLUE, marker="D", linestyle="none", markersize=4.6, label="best in its panel")
+    ]
     if BASE in order:
         drawn.append(Line2D([], [], color=INK, marker="s", linestyle="none", markersize=4.2, label=BASE))
-    drawn.append(Line2D([], [], color=GREY, marker="o", linestyle="none", markersize=3.6, label="other policies"))
+    drawn.append(
+        Line2D([], [], color=GREY, marker="o", linestyle="none", markersize=3.6, label="other policies")
+    )
     names = list(dict.fromkeys(panel.bound_name for panel in panels if panel.bound))
     if names:
         label = "bound for policies that fetch on demand: " + "\nor ".join(names)

@@ -18,19 +18,31 @@ Points = Mapping[str, tuple[float, float]]
 def trade_off(results: Results) -> Plot | None:
     """A panel per scenario and a point per policy; None where no scenario moves bytes."""
     relative = len(results.workloads) > 1 and BASE in results.policies
-    panels = [(scenario, found) for scenario in results.scenarios if len(found := points_of(results, scenario, relative)) > 1]
+    panels = [
+        (scenario, found)
+        for scenario in results.scenarios
+        if len(found := points_of(results, scenario, relative)) > 1
+    ]
     if not panels:
         return None
     kind = "geometric mean" if relative else "mean"
-    over = f"{kind} over {len(results.workloads)} workloads" if len(results.workloads) > 1 else results.workloads[0]
+    over = (
+        f"{kind} over {len(results.workloads)} workloads"
+        if len(results.workloads) > 1
+        else results.workloads[0]
+    )
     title = f"Latency against bytes moved by scenario, {over}"
     across, up = (
-        f"{measure.title.lower()} ÷ that of {BASE}" if relative else f"{measure.title.lower()}, {measure.unit}"
+        f"{measure.title.lower()} ÷ that of {BASE}"
+        if relative
+        else f"{measure.title.lower()}, {measure.unit}"
         for measure in (BYTES, LATENCY)
     )
     always = sorted(set.intersection(*(set(front(points)) for _, points in panels)))
     slow = sum(_disagree(points) for _, points in panels)
-    never = f"{' and '.join(always)} {'are' if len(always) > 1 else 'is'} on it everywhere. " if always else ""
+    never = (
+        f"{' and '.join(always)} {'are' if len(always) > 1 else 'is'} on it everywhere. " if always else ""
+    )
     reading = (
         f"Down and left is better; the line joins the policies that no other beats in both. {never}The policy that moves the "
         f"fewest bytes is not the fastest in {slow} of {len(panels)} scenarios."
@@ -71,13 +83,22 @@ def _figure(panels: Sequence[tuple[str, Points]], title: str, about: str, relati
     room = canvas.width_of([name for _, points in panels for name in points], 7) + 0.35
     with canvas.style():
         figure, grid = canvas.laid_out(
-            len(panels), 2.4, 1.9, Sheet(title, about, left=0.55, right=room, gap=(room + 0.35, 0.6), columns=3)
+            len(panels),
+            2.4,
+            1.9,
+            Sheet(title, about, left=0.55, right=room, gap=(room + 0.35, 0.6), columns=3),
         )
         for axes, (scenario, points) in zip(grid, panels, strict=True):
             kept = front(points)
             canvas.panel_title(axes, scenario)
             axes.scatter(*zip(*points.values(), strict=True), s=14, color=GREY, zorder=3, label="policies")
-            axes.plot(*zip(*(points[name] for name in kept), strict=True), color=BLUE, marker="D", markersize=4.5, zorder=4)
+            axes.plot(
+                *zip(*(points[name] for name in kept), strict=True),
+                color=BLUE,
+                marker="D",
+                markersize=4.5,
+                zorder=4,
+            )
             if BASE in points:
                 axes.plot(*points[BASE], color=INK, marker="s", markersize=4.5, linestyle="none", zorder=5)
             if relative:

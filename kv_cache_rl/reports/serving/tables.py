@@ -27,9 +27,10 @@ MEASURES: dict[str, Callable[[dict], float | None]] = {
     "wait_p95": lambda row: row["report"]["wait"]["p95"],
     "forced": lambda row: row["report"]["forced_preemptions"],
 }
-"""Name → value of a row: score · completed work over the fluid bound's · over all that arrived · latency efficiency · history
-found in a cache · share of chatters' and power users' requests completed · share completed within the SLA by tier · wait in
-nominal ticks · forced preemptions. None where there was nobody, which is left out of the mean."""
+"""Name → value of a row: score · completed work over the fluid bound's · over all that arrived · latency
+efficiency · history found in a cache · share of chatters' and power users' requests completed · share
+completed within the SLA by tier · wait in nominal ticks · forced preemptions. None where there was nobody,
+which is left out of the mean."""
 HEADINGS: dict[str, tuple[str, ...]] = {
     "bound": ("of_bound",),
     "work": ("of_work",),
@@ -62,7 +63,13 @@ class Result:
 
     def to_json(self) -> dict:
         means = {name: mean.to_json() if mean else None for name, mean in self.means.items()}
-        head = {"task": self.task, "agent": self.agent, "episodes": self.episodes, "failed": self.failed, "crashed": self.crashed}
+        head = {
+            "task": self.task,
+            "agent": self.agent,
+            "episodes": self.episodes,
+            "failed": self.failed,
+            "crashed": self.crashed,
+        }
         return head | means | {"score_minus_base": self.against.to_json() if self.against else None}
 
 
@@ -96,7 +103,9 @@ def mean_of(values: Iterable[float | None]) -> Mean | None:
 
 
 def bound(task: str, rows: Sequence[dict]) -> Result:
-    """What nobody can surpass: all work of the clairvoyant fluid bound, nobody ever waiting, all history found."""
+    """What nobody can surpass: all work of the clairvoyant fluid bound, nobody ever waiting, all history
+    found.
+    """
     work = mean_of([min(row["report"]["work_bound"] / max(row["work_arrived"], 1), 1.0) for row in rows])
     ones = {name: Mean(len(rows), 1.0, None, None) for name in ("score", "of_bound")}
     return Result(task, BOUND, len(rows), 0, 0, dict.fromkeys(MEASURES) | ones | {"of_work": work}, None)
@@ -141,7 +150,12 @@ def rich_table(found: Sequence[Result], base: str, title: str):
         style = "dim" if one.agent == BOUND else "red" if one.failed else None
         cells = [one.task, one.agent, score_text(one.means["score"]), difference(one)]
         cells += [joined(one, names) for names in HEADINGS.values()]
-        table.add_row(*cells, *(str(getattr(one, trouble) or "-") for trouble in troubles), end_section=last, style=style)
+        table.add_row(
+            *cells,
+            *(str(getattr(one, trouble) or "-") for trouble in troubles),
+            end_section=last,
+            style=style,
+        )
     return table
 
 
@@ -158,7 +172,9 @@ def markdown(found: Sequence[Result], base: str) -> str:
     """Agents x tasks as a Markdown table: score · difference · completed work over the bound's."""
     tasks = list(dict.fromkeys(one.task for one in found))
     by_cell = {(one.task, one.agent): one for one in found}
-    lines = ["| agent | " + " | ".join(f"{task}: score · minus {base} · of the bound" for task in tasks) + " |"]
+    lines = [
+        "| agent | " + " | ".join(f"{task}: score · minus {base} · of the bound" for task in tasks) + " |"
+    ]
     lines.append("|---|" + "---|" * len(tasks))
     for agent in dict.fromkeys(one.agent for one in found):
         cells = [_cell(by_cell.get((task, agent))) for task in tasks]
@@ -171,21 +187,35 @@ def _cell(one: Result | None) -> str:
         return "-"
     if one.agent == BOUND:
         return f"1 · · 100 % ({text('of_work', one.means['of_work'])} % of what arrives)"
-    return " · ".join((score_text(one.means["score"]), difference(one), f"{text('of_bound', one.means['of_bound'])} %"))
+    return " · ".join(
+        (score_text(one.means["score"]), difference(one), f"{text('of_bound', one.means['of_bound'])} %")
+    )
 
 
 def score_figure(found: Sequence[Result], base: str) -> "Figure":
-    """A panel per task, a bar per agent with its interval, best first; the base is dark, the best agent of a task blue."""
+    """A panel per task, a bar per agent with its interval, best first; the base is dark, the best agent of a
+    task blue.
+    """
     from matplotlib.lines import Line2D
 
     from kv_cache_rl.reports import canvas
 
     scored = [(one, mean) for one in found if one.agent != BOUND and (mean := one.means["score"]) is not None]
     tasks = list(dict.fromkeys(one.task for one, _ in scored))
-    total = {name: sum(mean.mean for one, mean in scored if one.agent == name) for name in {one.agent for one, _ in scored}}
+    total = {
+        name: sum(mean.mean for one, mean in scored if one.agent == name)
+        for name in {one.agent for one, _ in scored}
+    }
     order = sorted(total, key=lambda name: (-total[name], name))
-    roles = (("D", canvas.BLUE, 4.6, "best agent"), ("s", canvas.INK, 4.2, base), ("o", canvas.GREY, 3.6, "others"))
-    legend = [Line2D([], [], marker=m, color=c, linestyle="", markersize=size, label=text) for m, c, size, text in roles]
+    roles = (
+        ("D", canvas.BLUE, 4.6, "best agent"),
+        ("s", canvas.INK, 4.2, base),
+        ("o", canvas.GREY, 3.6, "others"),
+    )
+    legend = [
+        Line2D([], [], marker=m, color=c, linestyle="", markersize=size, label=text)
+        for m, c, size, text in roles
+    ]
     episodes = max((one.episodes for one, _ in scored), default=0)
     about = f"score, 1 is the fluid bound with nobody ever waiting; whiskers: {INTERVAL}, n = {episodes}; by mean over tasks"
     sheet = canvas.Sheet("Agents on the serving tasks", about, legend, left=0.25 + canvas.width_of(order))
@@ -196,7 +226,9 @@ def score_figure(found: Sequence[Result], base: str) -> "Figure":
             ranked = sorted((name for name in means if name != REFERENCE), key=lambda name: -means[name].mean)
             canvas.dots(axes, order, means, ranked[:1], base, names=index == 0)
             for y, name in enumerate(order):
-                axes.barh(y, means[name].mean if name in means else 0.0, height=0.62, color=canvas.PALE, zorder=1)
+                axes.barh(
+                    y, means[name].mean if name in means else 0.0, height=0.62, color=canvas.PALE, zorder=1
+                )
             axes.set_xlim(0, 1.02)
             canvas.panel_title(axes, task)
     return figure

@@ -12,7 +12,10 @@ Lines = dict[str, tuple[str, str]]
 """Key of a record → label and colour."""
 
 PANELS: tuple[tuple[str, Lines], ...] = (
-    ("memory in use, share of blocks", {"gpu_utilization": ("GPU", canvas.BLUE), "cpu_utilization": ("CPU", canvas.ORANGE)}),
+    (
+        "memory in use, share of blocks",
+        {"gpu_utilization": ("GPU", canvas.BLUE), "cpu_utilization": ("CPU", canvas.ORANGE)},
+    ),
     ("requests waiting", {"free_queue": ("Free", canvas.GREEN), "vip_queue": ("VIP", canvas.VERMILION)}),
     ("requests in service", {"active": ("in service", canvas.PURPLE)}),
     ("requests so far", {"arrived": ("arrived", canvas.GREY), "completed": ("completed", canvas.INK)}),
@@ -22,9 +25,14 @@ POINTS = 2_000
 
 
 def timeline(records: Sequence[dict[str, Any]], title: str) -> "Figure":
-    """A panel for each of memory, queues, service and completions over simulated seconds; `records` are a log's lines."""
+    """A panel for each of memory, queues, service and completions over simulated seconds;
+
+    `records` are a log's lines.
+    """
     with canvas.style():
-        sheet = canvas.Sheet(title, "across: simulated seconds", left=0.55, right=1.0, columns=1, gap=(0.25, 0.42), below=0.42)
+        sheet = canvas.Sheet(
+            title, "across: simulated seconds", left=0.55, right=1.0, columns=1, gap=(0.25, 0.42), below=0.42
+        )
         figure, places = canvas.laid_out(len(PANELS), 5.2, 1.05, sheet)
         step = max(1, -(-len(records) // POINTS))
         shown = [*records[::step], *records[-1:]]

@@ -1,11 +1,10 @@
 """Beam search over copies of the simulator.
 
-Failures land up to five windows after their cause, so a node is worth what the best completion from it earns, not what it
-has earned so far. Every completion is a whole trajectory and may become the incumbent.
+Failures land up to five windows after their cause, so a node is worth what the best completion from it earns,
+not what it has earned so far. Every completion is a whole trajectory and may become the incumbent.
 
-Most of the time goes into completions, and many are known before they are played: a child made by the calls that a
-completion begins with ends where its parent's did, and equal states end equally.
-"""
+Most of the time goes into completions, and many are known before they are played: a child made by the calls
+that a completion begins with ends where its parent's did, and equal states end equally."""
 
 import numpy as np
 
@@ -21,7 +20,9 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 @uncounted
 def forget(state):
-    """Clears the counters that neither the return nor any later window depends on, so that equal futures are equal states."""
+    """Clears the counters that neither the return nor any later window depends on, so that equal futures are
+    equal states.
+    """
     start = len(state) - COUNTERS
     state[start + CALLS] = 0
     state[start + INVALID] = 0
@@ -49,7 +50,9 @@ def _key(state):
 
 @uncounted
 def _play_child(scn, states, keys, made, calls, desk):
-    """Plays one window of child `made`; returns an earlier child that is in the same state now, -1 if there is none."""
+    """Plays one window of child `made`; returns an earlier child that is in the same state now, -1 if there
+    is none.
+    """
     advance(scn, states[made], calls, desk.results, desk.events, desk.lists)
     forget(states[made])
     keys[made] = _key(states[made])
@@ -88,13 +91,19 @@ def _extend(logs, log_counts, parents, t, calls, counts):
 
 @njit(nogil=True)
 def search(scn, start, width, variants, shipped, completions, allowed, best_calls, best_counts):
-    """Widens every node by every proposal, values the children by completing them, keeps the `width` best distinct ones."""
+    """Widens every node by every proposal, values the children by completing them, keeps the `width` best
+    distinct ones.
+    """
     steps, proposals, desk = scn[STEPS_], len(variants) + len(shipped), new_desk(scn)
     nodes, size = np.empty((width, len(start)), np.int64), 1
     logs, log_counts = np.zeros((width, steps, MAX_OUT, 2), np.int64), np.zeros((width, steps), np.int64)
     known = np.empty((width, len(completions)))
     most = width * proposals
-    children, keys, trial = np.empty((most, len(start)), np.int64), np.empty(most, np.uint64), np.empty(len(start), np.int64)
+    children, keys, trial = (
+        np.empty((most, len(start)), np.int64),
+        np.empty(most, np.uint64),
+        np.empty(len(start), np.int64),
+    )
     child_calls, child_counts = np.empty((most, MAX_OUT, 2), np.int64), np.empty(most, np.int64)
     parents, values, worth = np.empty(most, np.int64), np.empty((most, len(completions))), np.empty(most)
     offers, offer_counts = np.empty((proposals, MAX_OUT, 2), np.int64), np.empty(proposals, np.int64)
@@ -124,7 +133,9 @@ def search(scn, start, width, variants, shipped, completions, allowed, best_call
                         values[made, c] = values[twin, c]
                     elif _first_alike(offers, offer_counts, completions[c]) != k:
                         trial[:] = children[made]
-                        value = complete(scn, trial, desk, completions[c], variants, shipped, allowed, calls, counts)
+                        value = complete(
+                            scn, trial, desk, completions[c], variants, shipped, allowed, calls, counts
+                        )
                         values[made, c] = value
                         if value > best:
                             best = value

@@ -13,7 +13,15 @@ from kv_cache_rl.sim.eviction.score import total_return
 from kv_cache_rl.sim.eviction.spec import ActionLog, Prefix, Scenario, Session, Turn
 from kv_cache_rl.sim.eviction.state import NOWHERE, ON_CPU, PLACE, dynamic_of, initial_state, pack
 
-_CHOICES = ((), (EVICT,), (COMPRESS,), (SWAP,), (COMPRESS, SWAP), (COMPRESS, COMPRESS), (COMPRESS, COMPRESS, SWAP))
+_CHOICES = (
+    (),
+    (EVICT,),
+    (COMPRESS,),
+    (SWAP,),
+    (COMPRESS, SWAP),
+    (COMPRESS, COMPRESS),
+    (COMPRESS, COMPRESS, SWAP),
+)
 """What may be done with one entry in one window: nothing, or calls of which each changes something."""
 
 
@@ -55,7 +63,9 @@ def _joint_actions(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     actions = []
     for chosen in product(*options):
         # Only swaps get in each other's way (link, CPU room): they come last, in every order.
-        calls = [(verb, i) for i, verbs in zip(entries, chosen, strict=True) for verb in verbs if verb != SWAP]
+        calls = [
+            (verb, i) for i, verbs in zip(entries, chosen, strict=True) for verb in verbs if verb != SWAP
+        ]
         swapped = [i for i, verbs in zip(entries, chosen, strict=True) if SWAP in verbs]
         actions += [[*calls, *((SWAP, i) for i in order)] or [(KEEP, -1)] for order in permutations(swapped)]
     counts = np.array([len(calls) for calls in actions], np.int64)
@@ -104,7 +114,20 @@ def small_scenario(seed: int) -> Scenario:
         work = ("chat", "code", "reasoning")[k]
         tolerance = ("fp16", "int8", "int4")[int(rng.integers(0, 3))]
         sessions.append(
-            Session(f"s{k}", "tool_result", work, tolerance, int(rng.integers(100, 900)), 90, -1, place, own, -1, 2, tuple(turns))
+            Session(
+                f"s{k}",
+                "tool_result",
+                work,
+                tolerance,
+                int(rng.integers(100, 900)),
+                90,
+                -1,
+                place,
+                own,
+                -1,
+                2,
+                tuple(turns),
+            )
         )
     held = [-(-s.tokens // 128) for s in sessions if s.place == "gpu"]
     budget = sum(held) + 40

@@ -21,8 +21,8 @@ def solve(
 ) -> tuple[ActionLog, float]:
     """The best action log known and its return, never below any shipped decider of the verbs allowed.
 
-    Instances of at most three entries and windows are solved exactly, the rest by `beam`, whose arguments these are.
-    """
+    Instances of at most three entries and windows are solved exactly, the rest by `beam`, whose arguments
+    these are."""
     if allowed == ALL_VERBS and is_small(scenario):
         log = optimum(scenario)[0]
         return log, replay(scenario, log).total
@@ -45,7 +45,9 @@ def rollout_log(scenario: Scenario, name: str) -> ActionLog:
     return [named_calls(scenario, calls[t, : counts[t]].tolist()) for t in range(scenario.steps)]
 
 
-def beam(scenario: Scenario, width: int = DEFAULT_WIDTH, allowed: int = ALL_VERBS, windows: int = 30_000) -> ActionLog:
+def beam(
+    scenario: Scenario, width: int = DEFAULT_WIDTH, allowed: int = ALL_VERBS, windows: int = 30_000
+) -> ActionLog:
     """The best action log that the search alone finds.
 
     Args:

@@ -1,8 +1,7 @@
 """Polishing a log: simulated annealing over single calls, and dropping the calls that earn nothing.
 
-A trial differs from the log in a few windows. It is played from the first of them, and only until it is back in the state
-that the log was in; so `Course` keeps the state before each window.
-"""
+A trial differs from the log in a few windows. It is played from the first of them, and only until it is back
+in the state that the log was in; so `Course` keeps the state before each window."""
 
 from typing import NamedTuple
 
@@ -88,7 +87,9 @@ def _accept(course, begin, end, calls, counts, trial, trial_counts):
 
 @njit(nogil=True)
 def anneal(scn, start, value, allowed, windows, seed, best_calls, best_counts):
-    """Simulated annealing around the incumbent: one to three changes at a time, as many as `windows` whole windows hold."""
+    """Simulated annealing around the incumbent: one to three changes at a time, as many as `windows` whole
+    windows hold.
+    """
     steps, slots = scn[STEPS_], scn[SLOTS]
     rounds = windows // steps
     calls, counts = best_calls.copy(), best_counts.copy()
@@ -118,7 +119,9 @@ def anneal(scn, start, value, allowed, windows, seed, best_calls, best_counts):
 
 @njit(nogil=True)
 def prune(scn, start, value, calls, counts):
-    """Drops the calls that were refused, then, last to first, every call without which the return is no lower."""
+    """Drops the calls that were refused, then, last to first, every call without which the return is no
+    lower.
+    """
     course = _course(scn, start)
     _drop_refused(scn, start.copy(), course, calls, counts)
     here = _play(scn, course, calls, counts)
@@ -165,7 +168,10 @@ def _edit(calls, counts, word, steps, slots, allowed):
 
 @uncounted
 def _draw(word):
-    """SplitMix64's output for a counter. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators"."""
+    """SplitMix64's output for a counter.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators".
+    """
     word = (word ^ (word >> np.uint64(30))) * _MIX_A
     word = (word ^ (word >> np.uint64(27))) * _MIX_B
     return word ^ (word >> np.uint64(31))

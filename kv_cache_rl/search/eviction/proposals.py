@@ -1,8 +1,7 @@
 """What the oracle proposes in a window, and how an episode goes on when it always follows one proposal.
 
-Proposals are differently tuned clairvoyant weighings, which know who returns and which precision is borne, and the shipped
-deciders, which do not.
-"""
+Proposals are differently tuned clairvoyant weighings, which know who returns and which precision is borne,
+and the shipped deciders, which do not."""
 
 from typing import NamedTuple
 
@@ -35,7 +34,8 @@ from kv_cache_rl.sim.eviction.weighing import choose, shortage
 ALL_VERBS = (1 << EVICT) | (1 << COMPRESS) | (1 << SWAP)
 _NO_EVICT, _NO_SWAP = ALL_VERBS & ~(1 << EVICT), ALL_VERBS & ~(1 << SWAP)
 
-# Clairvoyant variants: units to keep free for sure and where cheap (thousandths of the budget), weight of distant returns
+# Clairvoyant variants: units to keep free for sure and where cheap (thousandths of the budget), weight of
+# distant returns
 # (hundredths), verbs used.
 VARIANTS = np.array(
     [
@@ -55,8 +55,12 @@ VARIANTS = np.array(
     np.int64,
 )
 SILENT = ("stability",)
-"""Deciders that bound the oracle from below without proposing: with them among the proposals every stored log would change."""
-SHIPPED = np.array([POLICY_IDS[name] for name in POLICY_IDS if name not in ("spam_invalid", *SILENT)], np.int64)
+"""Deciders that bound the oracle from below without proposing: with them among the proposals every stored log
+would change.
+"""
+SHIPPED = np.array(
+    [POLICY_IDS[name] for name in POLICY_IDS if name not in ("spam_invalid", *SILENT)], np.int64
+)
 COMPLETIONS = np.array([2, 5, 9], np.int64)
 """The variants that value a child by playing it to its end."""
 
@@ -96,7 +100,9 @@ def new_desk(scn):
 
 @uncounted
 def _foresee(scn, c, rows, n, distance, chance, loss):
-    """True need of each shown entry: 0 if nobody asks for it again, less the later they do; and its true tolerance."""
+    """True need of each shown entry: 0 if nobody asks for it again, less the later they do; and its true
+    tolerance.
+    """
     static, dyn, t = c.static, c.dyn, c.counters[T]
     for k in range(n):
         i = rows[k, V_SLOT]
@@ -123,7 +129,9 @@ def _clairvoyant(scn, state, variant, desk):
 
 @uncounted
 def _allowed_calls(desk, m, allowed):
-    """Leaves the first of `m` calls (verb and slot in place of the row) whose verbs are allowed; returns how many."""
+    """Leaves the first of `m` calls (verb and slot in place of the row) whose verbs are allowed; returns how
+    many.
+    """
     out, kept = desk.out, 0
     for c in range(m):
         verb = out[c, 0]
@@ -152,7 +160,9 @@ def alike(calls, n, other_calls, other_n):
 
 @uncounted
 def propose(scn, state, desk, k, variants, shipped, allowed):
-    """Writes the calls of proposal `k` for the state whose whole view is on the desk, without verbs that are not allowed."""
+    """Writes the calls of proposal `k` for the state whose whole view is on the desk, without verbs that are
+    not allowed.
+    """
     if k < len(variants):
         return _allowed_calls(desk, _clairvoyant(scn, state, variants[k], desk), allowed & variants[k, 3])
     return _allowed_calls(desk, decide(shipped[k - len(variants)], desk.rows, desk.head, desk.out), allowed)

@@ -41,7 +41,9 @@ def finish(scn: np.ndarray, state: np.ndarray, policy: int) -> None:
 
 
 def policy_return(scenario: Scenario, name: str) -> float:
-    """The return of a shipped decider, without observation text; equal to the rollout through text to the last digit."""
+    """The return of a shipped decider, without observation text; equal to the rollout through text to the
+    last digit.
+    """
     scn = pack(scenario)
     state = initial_state(scenario, scn)
     finish(scn, state, policy_id(name))
@@ -53,8 +55,9 @@ def step_batch(scns, states, calls, counts):
     """One window of every episode of a batch.
 
     Args:
-        scns: int64 ``[E, A]``, packed scenarios padded to one length; states: int64 ``[E, B]``, likewise, advanced in place.
-        calls: int64 ``[E, K, 2]`` verb and slot; counts: int64 ``[E]`` how many of them count.
+        scns: int64 ``[E, A]``, packed scenarios padded to one length; states: int64 ``[E, B]``, likewise,
+        advanced in place. calls: int64 ``[E, K, 2]`` verb and slot; counts: int64 ``[E]`` how many of them
+        count.
     """
     results = np.empty(calls.shape[1], np.int64)
     events = np.empty((0, 3), np.int64)

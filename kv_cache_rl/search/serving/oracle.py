@@ -1,15 +1,16 @@
-"""The clairvoyant reference of the serving world: the best plan found by playing every base policy on copies of the server.
+"""The clairvoyant reference of the serving world: the best plan found by playing every base policy on copies
+of the server.
 
     plan <- the base policy that does best alone, in every segment
     for each segment, in order:
         every base policy plays the segment on a copy, the plan plays on to the end;  plan[segment] <- the best of them
 
-A plan is only ever replaced by a better one, so the oracle is at least as good as every base policy on every episode. It sees
-what no agent can: arrivals and lengths that are yet to come, through what its copies come to. Several passes go over it again.
+A plan is only ever replaced by a better one, so the oracle is at least as good as every base policy on every
+episode. It sees what no agent can: arrivals and lengths that are yet to come, through what its copies come
+to. Several passes go over it again.
 
-Source: rollout and rolling-horizon search, Bertsekas, "Rollout, policy iteration, and distributed reinforcement learning", 2020,
-chapter 2 (sequential improvement and the fortified variant).
-"""
+Source: rollout and rolling-horizon search, Bertsekas, "Rollout, policy iteration, and distributed
+reinforcement learning", 2020, chapter 2 (sequential improvement and the fortified variant)."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +73,8 @@ class Plan:
 
 
 def bases(learned: Mapping[str, Base] | None = None) -> dict[str, Base]:
-    """Name → every policy that a plan is made of: the heuristics that serve and remember nothing, variants, and `learned`.
+    """Name → every policy that a plan is made of: the heuristics that serve and remember nothing, variants,
+    and `learned`.
 
     What was learned is handed in, since it belongs to the agents, who stand above any search.
     """
@@ -119,7 +121,9 @@ def solve(
     instants = np.linspace(0, int(start.columns.book[CLOCK, 1]), segments + 1).astype(np.int64)
     # The clock runs past the end in the last tick; whoever is in charge last plays that too.
     instants[-1] = np.iinfo(np.int64).max
-    terms = np.array([*SCORE_WEIGHTS.get(scenario.task, SCORE_WEIGHTS["hard"]), max(fluid_bound(start.columns), 1.0)])
+    terms = np.array(
+        [*SCORE_WEIGHTS.get(scenario.task, SCORE_WEIGHTS["hard"]), max(fluid_bound(start.columns), 1.0)]
+    )
 
     def trial(state: State, plan: np.ndarray, first: int) -> float:
         copy = state.copy()
@@ -153,7 +157,10 @@ def advance(state: State, policy: Base, until: int) -> None:
 
 @uncounted
 def worth(traffic, book, rows, terms):
-    """`score.report(...).score` before its edges; `terms`: the weights of its three parts, and the fluid bound."""
+    """`score.report(...).score` before its edges;
+
+    `terms`: the weights of its three parts, and the fluid bound.
+    """
     work, advanced, found, asked = 0, 0.0, 0, 0
     for row in range(len(rows)):
         asked += traffic[row, HISTORY]

@@ -16,7 +16,9 @@ FOREVER = 1 << 62
 
 @uncounted(nogil=True)
 def play(traffic, settings, book, rows, running, flow, which, memory, observed, mask, until):
-    """Lets heuristic `which` decide until the clock reads `until` (µs) or the end; the reward, and how many decisions."""
+    """Lets heuristic `which` decide until the clock reads `until` (µs) or the end; the reward, and how many
+    decisions.
+    """
     look(traffic, settings, book, rows, running, flow, observed, mask)
     reward, decisions = 0.0, 0
     while book[ALIVE, 0] and book[CLOCK, 0] < until:
@@ -27,13 +29,17 @@ def play(traffic, settings, book, rows, running, flow, which, memory, observed, 
 
 
 def finish(state: State, function: str, memory: np.ndarray, until: int = FOREVER) -> tuple[float, int]:
-    """Plays `state` on with a function of `heuristics.FUNCTIONS`, in place; the reward, and how many decisions."""
+    """Plays `state` on with a function of `heuristics.FUNCTIONS`, in place; the reward, and how many
+    decisions.
+    """
     observed, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
     return play(*state.columns, FUNCTIONS.index(function), memory, observed, mask, until)
 
 
 def episode(scenario: Scenario, seed: int, name: str, memory: np.ndarray | None = None) -> State:
-    """The end of an episode under a heuristic of `heuristics.HEURISTICS`, or under a function with a memory of your own."""
+    """The end of an episode under a heuristic of `heuristics.HEURISTICS`, or under a function with a memory
+    of your own.
+    """
     state = new_state(scenario, seed)
     if memory is None:
         finish(state, HEURISTICS[name].function_name, new_memory(name, agent_seed(seed)))

@@ -1,4 +1,6 @@
-"""Who gets in: demand of the waiting, admission in order of arrival, the prefill lane, and how long everyone waits."""
+"""Who gets in: demand of the waiting, admission in order of arrival, the prefill lane, and how long everyone
+waits.
+"""
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.eviction.entries import *
@@ -65,7 +67,9 @@ def _attach(scn, c, i, p):
 
 @uncounted
 def _start(scn, c, events, i, units):
-    """Gives a waiting session the `units` it lacks, brings its cache back and books the prefill it still needs."""
+    """Gives a waiting session the `units` it lacks, brings its cache back and books the prefill it still
+    needs.
+    """
     dyn, counters = c.dyn, c.counters
     t, p, k = counters[T], c.static[PREFIX, i], c.static[FIRST_TURN, i] + dyn[TURN, i]
     take(c.ledger, TIER_GPU, units)
@@ -99,7 +103,9 @@ def _start(scn, c, events, i, units):
 
 @uncounted
 def in_order(dyn, active, n, phase, chosen):
-    """Writes those of the `n` active sessions that are in `phase` into `chosen`, by order key; returns how many."""
+    """Writes those of the `n` active sessions that are in `phase` into `chosen`, by order key; returns how
+    many.
+    """
     m = 0
     for k in range(n):
         i = active[k]
@@ -115,7 +121,9 @@ def in_order(dyn, active, n, phase, chosen):
 
 @uncounted
 def admit(scn, c, events, active, n, queue):
-    """First come, first served: the first that does not fit, or finds the link taken, holds back those behind it."""
+    """First come, first served: the first that does not fit, or finds the link taken, holds back those behind
+    it.
+    """
     for k in range(in_order(c.dyn, active, n, QUEUED, queue)):
         i = queue[k]
         units = demand(c, i)
@@ -128,7 +136,9 @@ def admit(scn, c, events, active, n, queue):
 
 @uncounted
 def prefill(scn, c, active, n, lane):
-    """The lane works off cold prefill and recompute in order; waiting for what was lost counts, cold work does not."""
+    """The lane works off cold prefill and recompute in order; waiting for what was lost counts, cold work
+    does not.
+    """
     dyn, used, window = c.dyn, 0, scn[STEP_US]
     for k in range(in_order(dyn, active, n, PREFILL, lane)):
         i = lane[k]
@@ -146,7 +156,9 @@ def prefill(scn, c, active, n, lane):
 
 @uncounted
 def wait(scn, c, events, active, n):
-    """Adds a window to everyone who waits and fails whoever has waited too long; the last window settles the rest."""
+    """Adds a window to everyone who waits and fails whoever has waited too long; the last window settles the
+    rest.
+    """
     dyn, counters, window = c.dyn, c.counters, scn[STEP_US]
     queue = 0
     for k in range(n):
@@ -168,8 +180,9 @@ def wait(scn, c, events, active, n):
 
 @uncounted
 def _settle(scn, c, events, active, n):
-    """Unfinished turns are not free at the end: whatever was decoded too coarsely has failed, and so has whoever waited a
-    full window and got nothing for it (whoever still stands in the lane with cold work has not). The cache stays."""
+    """Unfinished turns are not free at the end: whatever was decoded too coarsely has failed, and so has
+    whoever waited a full window and got nothing for it (whoever still stands in the lane with cold work has
+    not). The cache stays."""
     dyn = c.dyn
     for k in range(n):
         i = active[k]

@@ -27,7 +27,10 @@ FILLED = 0.95
 
 
 def _turns(draft: Draft, own: int, running: bool, cap: int) -> tuple[Turn, ...]:
-    """The draft's calls in windows. What a call leaves is what the next one builds on; the rest of it is dead."""
+    """The draft's calls in windows.
+
+    What a call leaves is what the next one builds on; the rest of it is dead.
+    """
     turns, context = [], own
     for k, call in enumerate(draft.turns):
         follows = draft.turns[k + 1] if k + 1 < len(draft.turns) else None
@@ -115,10 +118,11 @@ def build(
 
 
 def recalibrated(scenario: Scenario, calibration: str) -> Scenario:
-    """The scenario with the seconds of a calibration: of the link to the host, and of computing the calibrated model's cache.
+    """The scenario with the seconds of a calibration: of the link to the host, and of computing the
+    calibrated model's cache.
 
-    Under the literature's it is what it was. Bytes are the rules' (an int8 page is half a page) and task losses the
-    literature's; reference returns hold for the seconds they were found under, and are dropped.
+    Under the literature's it is what it was. Bytes are the rules' (an int8 page is half a page) and task
+    losses the literature's; reference returns hold for the seconds they were found under, and are dropped.
 
     Raises:
         ScenarioError: no such calibration, or one that has measured no link, hardware and model.
@@ -130,7 +134,9 @@ def recalibrated(scenario: Scenario, calibration: str) -> Scenario:
     if found is LITERATURE:
         return scenario
     if found.link is None or found.hardware is None or found.model is None:
-        raise ScenarioError(f"calibration {calibration!r} has no link, hardware or model; use one that paged calibrate made")
+        raise ScenarioError(
+            f"calibration {calibration!r} has no link, hardware or model; use one that paged calibrate made"
+        )
     page_s = bytes_per_token(found.model) * PAGE_TOKENS / found.link.one_way
     return replace(
         scenario, id=f"{scenario.id}-{calibration}", hardware=found.hardware.name, model=found.model.name,

@@ -40,26 +40,42 @@ KEEP = Call("keep")
 
 
 def _tool(name: str, description: str, with_id: bool) -> dict:
-    properties = {"seq_id": {"type": "string", "description": "An id from visible_seq_ids."}} if with_id else {}
+    properties = (
+        {"seq_id": {"type": "string", "description": "An id from visible_seq_ids."}} if with_id else {}
+    )
     parameters = {
         "type": "object",
         "properties": properties,
         "required": list(properties),
         "additionalProperties": False,
     }
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    }
 
 
 TOOLS: list[dict] = [
     _tool("evict", "Drop this entry's own pages. What is asked for again must be recomputed.", True),
-    _tool("compress", "One precision down (16 to 8 to 4 bits): half the pages; it does not decode in this window.", True),
-    _tool("swap_to_cpu", "Move this entry's own pages to the CPU pool; it comes back by itself when needed.", True),
+    _tool(
+        "compress",
+        "One precision down (16 to 8 to 4 bits): half the pages; it does not decode in this window.",
+        True,
+    ),
+    _tool(
+        "swap_to_cpu",
+        "Move this entry's own pages to the CPU pool; it comes back by itself when needed.",
+        True,
+    ),
     _tool("keep", "Change nothing in this window.", False),
 ]
 
 
 def parse_call(name: str, arguments: str | dict | None) -> Call:
-    """Reads a tool call as a chat model wrote it. Never raises: what cannot be read is a call with an `error`."""
+    """Reads a tool call as a chat model wrote it.
+
+    Never raises: what cannot be read is a call with an `error`.
+    """
     if not isinstance(name, str) or name not in VERBS:
         return Call("?", error=f"unknown tool {str(name)[:40]!r}; use one of {', '.join(VERBS)}")
     if name == "keep":
@@ -77,7 +93,10 @@ def parse_call(name: str, arguments: str | dict | None) -> Call:
     if extra := sorted(map(str, set(arguments) - {"seq_id"})):
         return Call("?", error=f"{name}: unknown argument {extra[0][:40]!r}; send seq_id only")
     if len(seq_id) > 64 or not seq_id.isprintable():
-        return Call("?", error=f"{name}: seq_id {seq_id[:20]!r}... is no id of this cache; choose from visible_seq_ids")
+        return Call(
+            "?",
+            error=f"{name}: seq_id {seq_id[:20]!r}... is no id of this cache; choose from visible_seq_ids",
+        )
     return Call(name, seq_id)
 
 

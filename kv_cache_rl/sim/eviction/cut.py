@@ -1,9 +1,9 @@
 """Scenarios from windows cut out of a real trace file: the demand is real, the server is scaled to it.
 
-A trace says when calls come and how long they are, not on which server they met, how fast it decoded or what the work was.
-So the contexts live in a window are given the tier's demand by scaling the GPU's cache to them; links, prefill and decode
-stay those of the generated scenarios, and work class, tolerance and priority are drawn as there.
-"""
+A trace says when calls come and how long they are, not on which server they met, how fast it decoded or what
+the work was. So the contexts live in a window are given the tier's demand by scaling the GPU's cache to them;
+links, prefill and decode stay those of the generated scenarios, and work class, tolerance and priority are
+drawn as there."""
 
 from collections import Counter
 from itertools import islice
@@ -21,7 +21,9 @@ from kv_cache_rl.traces import Window, WindowSession, cut_windows, detect
 LIVE = {"easy": 24.0, "medium": 28.0, "hard": 34.0}
 """Sequences live at a time, as many as the generated tiers have."""
 SPEEDUP = {"claude-code": 1.0}
-"""How much faster than recorded a format is played; other formats' users come back after minutes, so eight times."""
+"""How much faster than recorded a format is played; other formats' users come back after minutes, so eight
+times.
+"""
 MAX_PREFIXES = 8
 
 
@@ -39,8 +41,11 @@ def windows_of(path: str | Path, difficulty: str, seed: int, limit: int | None) 
         live_s=p.LIVE_S,
         speedup=SPEEDUP.get(detect(path), 8.0),
     )
-    # Some windows are too empty to press on anything: they are skipped, and the rule does not look at any policy.
-    return list(islice((s for k, w in enumerate(cut) if (s := _scenario(w, difficulty, seed, k)) is not None), limit))
+    # Some windows are too empty to press on anything: they are skipped, and the rule does not look at any
+    # policy.
+    return list(
+        islice((s for k, w in enumerate(cut) if (s := _scenario(w, difficulty, seed, k)) is not None), limit)
+    )
 
 
 def _scenario(window: Window, difficulty: str, seed: int, index: int) -> Scenario | None:
@@ -87,7 +92,9 @@ def _draft(rng: np.random.Generator, s: WindowSession, keys: list[str]) -> p.Dra
         first = not turns and not context
         kept, new = (-1, max(t.new_tokens - off, 1)) if first else (max(t.kept_tokens - off, 0), t.new_tokens)
         thought = t.output_tokens // 2 if t.thinking else 0
-        turns.append(p.DraftTurn(t.arrive_s, new, max(t.output_tokens, 1), thought, t.stop == "end_turn", kept))
+        turns.append(
+            p.DraftTurn(t.arrive_s, new, max(t.output_tokens, 1), thought, t.stop == "end_turn", kept)
+        )
     if context and turns and turns[0].kept >= 0:
         context = max(min(context, turns[0].kept), 1)
     work = "reasoning" if thinks else str(rng.choice(["chat", "extraction", "code"], p=[0.25, 0.19, 0.56]))

@@ -1,9 +1,9 @@
 """Deciders: from the view to tool calls. All of them are pure functions of what a chat model sees.
 
-Blind ones never look (they make up the floor and the canaries). The ranking ones free just what the queue and a reserve
-need, in the order of a policy of `kv_cache_rl.policies`. `cost_aware` and `lookahead` weigh every (entry, action) pair.
-`stability` leaves to the queueing controller how much is freed and how coarse it may get, and to `value_aware` what.
-"""
+Blind ones never look (they make up the floor and the canaries). The ranking ones free just what the queue and
+a reserve need, in the order of a policy of `kv_cache_rl.policies`. `cost_aware` and `lookahead` weigh every
+(entry, action) pair. `stability` leaves to the queueing controller how much is freed and how coarse it may
+get, and to `value_aware` what."""
 
 from collections.abc import Callable, Sequence
 
@@ -68,8 +68,10 @@ from kv_cache_rl.sim.eviction.weighing import shortage, size_of, weigh
 MAX_OUT = 20
 _LOSS = np.array([[PRECISIONS[name].loss[work] for name in LADDER] for work in WORK_CLASSES])
 
-# P(the next call comes within a step | idle for 0-1, 2-3, 4-7, 8-14, 15+ windows), after a tool call, and after a turn's end.
-# Source: the 30-second return shares measured on the Claude Code sessions (tool 0.82 at age 0, 0.35 at 16-30 s; end 0.20).
+# P(the next call comes within a step | idle for 0-1, 2-3, 4-7, 8-14, 15+ windows), after a tool call, and
+# after a turn's end.
+# Source: the 30-second return shares measured on the Claude Code sessions (tool 0.82 at age 0, 0.35 at 16-30
+# s; end 0.20).
 _RETURN_TOOL = np.array([0.77, 0.70, 0.55, 0.35, 0.20])
 _RETURN_END = np.array([0.20, 0.17, 0.14, 0.12, 0.10])
 
@@ -80,7 +82,12 @@ def _candidate(row, k, c):
     c[TOKENS] = row[V_PAGES] * PAGE_TOKENS
     c[IDLE], c[AGE], c[USES], c[KIND] = row[V_IDLE], row[V_AGE], row[V_USES], row[V_TYPE]
     c[PRIORITY], c[PROGRESS], c[BITS] = row[V_PRIORITY] / 100.0, row[V_PROGRESS] / 100.0, 16 >> row[V_LEVEL]
-    c[RELOAD_S], c[SHARERS], c[VALUE], c[INSERTED] = row[V_RELOAD] / 10.0, row[V_SHARERS], row[V_VALUE] / 100.0, k
+    c[RELOAD_S], c[SHARERS], c[VALUE], c[INSERTED] = (
+        row[V_RELOAD] / 10.0,
+        row[V_SHARERS],
+        row[V_VALUE] / 100.0,
+        k,
+    )
 
 
 @uncounted
@@ -116,7 +123,9 @@ def _random(rows, n, left, out):
 
 @njit
 def _ranked(policy, rows, n, head, reserve, out):
-    """Textbook policy: the rank says who gives way, one ladder says how: to 8 bits, then the CPU pool, else dropped."""
+    """Textbook policy: the rank says who gives way, one ladder says how: to 8 bits, then the CPU pool, else
+    dropped.
+    """
     need = shortage(head, reserve)
     cpu_free = head[CPU_CAP] - head[CPU_USED]
     c, keys = np.empty(CANDIDATE_COLS), np.full(n, np.inf)
@@ -162,23 +171,40 @@ def return_chance(row):
 
 
 # Policy numbers for the compiled dispatch: below 100 the ranking policies, then the rest.
-(P_KEEP, P_RANDOM, P_EVICT_ALL, P_INT8, P_INT4, P_SWAP_ALL, P_SPAM, P_VALUE, P_COST, P_LOOKAHEAD, P_STABILITY) = range(100, 111)
+(
+    P_KEEP,
+    P_RANDOM,
+    P_EVICT_ALL,
+    P_INT8,
+    P_INT4,
+    P_SWAP_ALL,
+    P_SPAM,
+    P_VALUE,
+    P_COST,
+    P_LOOKAHEAD,
+    P_STABILITY,
+) = range(100, 111)
 P_THRESHOLD = 111
-"""From here on: `value_aware` that frees what is above a fixed share of the budget, the measure for `stability`."""
+"""From here on:
+
+`value_aware` that frees what is above a fixed share of the budget, the measure for `stability`.
+"""
 THRESHOLDS = np.array([800, 900, 950])
 
 
 @uncounted
 def _worth(row):
-    """How much losing an entry would hurt, 0 to 1: its block type, hotness, progress, priority and shared prefix."""
+    """How much losing an entry would hurt, 0 to 1: its block type, hotness, progress, priority and shared
+    prefix.
+    """
     worth = 1.0 - row[V_VALUE] / 100.0
     return min(worth * (0.7 + 0.6 * row[V_PRIORITY] / 100.0) * (1.0 + 0.02 * min(row[V_SHARERS], 10)), 1.0)
 
 
 @uncounted
 def _estimates(rows, n, policy, chance, loss):
-    """What each weighing policy believes: cost_aware that everything alive returns, value_aware the shown value,
-    lookahead the measured return shares."""
+    """What each weighing policy believes: cost_aware that everything alive returns, value_aware the shown
+    value, lookahead the measured return shares."""
     for k in range(n):
         row = rows[k]
         for level in range(3):
@@ -195,7 +221,10 @@ def _estimates(rows, n, policy, chance, loss):
 
 @njit
 def decide(policy, rows, head, out):
-    """Calls of a policy for one window: `out` int64 ``[20, 2]`` receives (verb, row), -1 for an id that does not exist."""
+    """Calls of a policy for one window:
+
+    `out` int64 ``[20, 2]`` receives (verb, row), -1 for an id that does not exist.
+    """
     n = head[N_ROWS]
     if policy == P_KEEP:
         out[0, 0], out[0, 1] = KEEP, -1
@@ -247,7 +276,9 @@ POLICY_IDS: dict[str, int] = {
     "lookahead": P_LOOKAHEAD,
     "stability": P_STABILITY,
 }
-THRESHOLD_IDS: dict[str, int] = {f"threshold_{share / 1000:.2f}": P_THRESHOLD + k for k, share in enumerate(THRESHOLDS)}
+THRESHOLD_IDS: dict[str, int] = {
+    f"threshold_{share / 1000:.2f}": P_THRESHOLD + k for k, share in enumerate(THRESHOLDS)
+}
 """Not shipped: what `stability` is compared with."""
 CANARIES = ("keep", "random", "evict_all", "compress_int8", "compress_int4", "swap_all", "spam_invalid")
 FLOOR = ("keep", "evict_all", "swap_all", "compress_int8", "compress_int4")

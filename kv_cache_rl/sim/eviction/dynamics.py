@@ -1,4 +1,5 @@
-"""What one window does to the cache: calls, decode, completions, arrivals, admission, prefill, waiting, overflow.
+"""What one window does to the cache: calls, decode, completions, arrivals, admission, prefill, waiting,
+overflow.
 
 One compiled implementation for the live episode, the vectorised environment and the search.
 """
@@ -121,7 +122,9 @@ def _run(c, events, active, n):
 
 @uncounted
 def _complete(c, events, i, k):
-    """The answer of turn `k` is out: its session goes idle, and what nobody will read again becomes an entry of its own."""
+    """The answer of turn `k` is out: its session goes idle, and what nobody will read again becomes an entry
+    of its own.
+    """
     dyn, turns, counters = c.dyn, c.turns, c.counters
     counters[TOKENS_DONE] += turns[k, OUT]
     counters[COMPLETED] += 1
@@ -194,7 +197,9 @@ def _overflow(c, events, active, n):
                 if (
                     victim < 0
                     or static[PRIORITY, i] < static[PRIORITY, victim]
-                    or (static[PRIORITY, i] == static[PRIORITY, victim] and dyn[ORDER, i] > dyn[ORDER, victim])
+                    or (
+                        static[PRIORITY, i] == static[PRIORITY, victim] and dyn[ORDER, i] > dyn[ORDER, victim]
+                    )
                 ):
                     victim = i
         if victim < 0:

@@ -64,7 +64,9 @@ def progress(c, i):
 
 @uncounted
 def eviction_value(c, i, t):
-    """0 (worst to evict) to 1000 (safest): base of the block type, corrected for hotness, priority and progress."""
+    """0 (worst to evict) to 1000 (safest): base of the block type, corrected for hotness, priority and
+    progress.
+    """
     kind = c.dyn[KIND, i]
     base = 0
     if kind == CONTEXT_KIND or kind == TOOL_RESULT:
@@ -122,7 +124,9 @@ def note(events, counters, what, slot, value):
 
 @uncounted
 def fail(c, events, i, why, counter):
-    """The current turn is lost, and so is what its session had cached: the next turn comes with a cold context."""
+    """The current turn is lost, and so is what its session had cached: the next turn comes with a cold
+    context.
+    """
     dyn, counters = c.dyn, c.counters
     release(c, i)
     dyn[PHASE, i] = IDLE

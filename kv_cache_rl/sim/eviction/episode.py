@@ -92,7 +92,11 @@ class Episode:
         """
         if self.done:
             raise ValueError(f"the episode is over after {self.scenario.steps} windows; start a new Episode")
-        wrong = [calls] if not isinstance(calls, Sequence) else [call for call in calls if not isinstance(call, Call)]
+        wrong = (
+            [calls]
+            if not isinstance(calls, Sequence)
+            else [call for call in calls if not isinstance(call, Call)]
+        )
         if wrong:
             what = f"step takes a list of Call, not {type(wrong[0]).__name__} {str(wrong[0])[:40]!r}"
             raise TypeError(f"{what}; write [Call('evict', 's7')], and read logged words with Call.from_log")
@@ -102,7 +106,9 @@ class Episode:
         d.step(self.scn, self.state, packed, results, self._events)
         texts = [
             result_text(call, int(code), pages, cpu_free, done)
-            for call, code, (pages, cpu_free, done) in zip(calls, results, self._after(packed, results, before), strict=True)
+            for call, code, (pages, cpu_free, done) in zip(
+                calls, results, self._after(packed, results, before), strict=True
+            )
         ]
         self.log.append([call.to_log() for call in calls])
         self.timeline.append(self._record(calls, results, texts))
@@ -121,7 +127,9 @@ class Episode:
         return cpu_free, sharers, {int(i): tuple(dyn[columns, i].tolist()) for i in packed[:, 1] if i >= 0}
 
     def _after(self, packed, results, before):
-        """Per call: its pages, the CPU pages left then, and the words for success, in the order the calls took effect."""
+        """Per call: its pages, the CPU pages left then, and the words for success, in the order the calls
+        took effect.
+        """
         cpu_free, sharers, now = before
         out = []
         for (verb, slot), code in zip(packed.tolist(), results.tolist(), strict=True):
@@ -144,7 +152,9 @@ class Episode:
         return out
 
     def _let_go(self, slot: int, sharers: list[int], alone: bool) -> str:
-        """What an eviction does to the shared prefix: it goes with the last of its `sharers`, which are counted down."""
+        """What an eviction does to the shared prefix: it goes with the last of its `sharers`, which are
+        counted down.
+        """
         p = int(s.static_of(self.scn)[s.PREFIX, slot])
         sharers[p] -= 1
         name, pages = self._prefix_ids[p], s.prefixes_of(self.scn, self.state)[p, s.P_PAGES]
@@ -160,7 +170,9 @@ class Episode:
         for i in np.flatnonzero(dyn[s.PLACE] == s.ON_GPU):
             by_type[BLOCK_TYPES[dyn[s.KIND, i]]] += int(units_of(dyn, i))
         prefixes = s.prefixes_of(self.scn, self.state)
-        by_type["system"] += int((prefixes[:, s.P_PAGES] * (prefixes[:, s.P_REFS] > 0)).sum()) * s.UNITS_PER_PAGE
+        by_type["system"] += (
+            int((prefixes[:, s.P_PAGES] * (prefixes[:, s.P_REFS] > 0)).sum()) * s.UNITS_PER_PAGE
+        )
         return {
             "step": len(self.log) - 1,
             "usage_peak": round(int(c[s.PEAK]) / budget, 6),
@@ -170,7 +182,9 @@ class Episode:
             "arrivals": [self.names[i] for what, i, _ in events if what == d.E_ARRIVED],
             "admitted": [self.names[i] for what, i, _ in events if what == d.E_ADMITTED],
             "completions": [self.names[i] for what, i, _ in events if what == d.E_COMPLETED],
-            "failures": [{"seq_id": self.names[i], "why": _EVENT_NAMES[w]} for w, i, _ in events if w in _EVENT_NAMES],
+            "failures": [
+                {"seq_id": self.names[i], "why": _EVENT_NAMES[w]} for w, i, _ in events if w in _EVENT_NAMES
+            ],
             "tokens": sum(v for what, _, v in events if what == d.E_COMPLETED),
             "latency_s": sum(v for what, _, v in events if what == d.E_SWAPPED_IN) / 1e6,
             "link_busy": round(int(c[s.LINK_BUSY_US]) / self.scenario.step_us, 6),
@@ -196,8 +210,12 @@ class Episode:
 
 def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scenario) -> str:
     """Two or three sentences on what went wrong and what it cost."""
-    failures = [f"{f['seq_id']} in window {w['step'] + 1} ({f['why']})" for w in timeline for f in w["failures"]]
-    parts = [f"Return {total:.3f}; the best known is {scenario.best:.3f}, the best blind policy {scenario.floor:.3f}."]
+    failures = [
+        f"{f['seq_id']} in window {w['step'] + 1} ({f['why']})" for w in timeline for f in w["failures"]
+    ]
+    parts = [
+        f"Return {total:.3f}; the best known is {scenario.best:.3f}, the best blind policy {scenario.floor:.3f}."
+    ]
     if failures:
         more = f" and {len(failures) - 4} more" if len(failures) > 4 else ""
         parts.append(f"{len(failures)} requests failed: {', '.join(failures[:4])}{more}.")
@@ -237,14 +255,18 @@ def play(episode: Episode, decide) -> Episode:
         TypeError: `decide` is no function, or gives something other than calls.
     """
     if not callable(decide):
-        raise TypeError(f"decide is {decide!r}, not a function from an observation to calls; make one with DECIDERS['lru']()")
+        raise TypeError(
+            f"decide is {decide!r}, not a function from an observation to calls; make one with DECIDERS['lru']()"
+        )
     while not episode.done:
         episode.step(decide(episode.observation()))
     return episode
 
 
 def tool_messages(texts: list[str], prompt: str | None) -> list[str]:
-    """Contents of a step's tool messages: what each call did; the next observation stands at the end of the last."""
+    """Contents of a step's tool messages: what each call did; the next observation stands at the end of the
+    last.
+    """
     if prompt is None or not texts:
         return list(texts)
     return [*texts[:-1], f"{texts[-1]}\n{prompt}"]

@@ -12,7 +12,16 @@ from kv_cache_rl.core.geometry import MODELS
 from kv_cache_rl.core.hardware import HARDWARE, kv_capacity_tokens
 from kv_cache_rl.sim.eviction import process as p
 from kv_cache_rl.sim.eviction.build import HARDWARE_NAME, MEMORY_SHARE, MODEL_NAME, WINDOW_S, build
-from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, PAGE_TOKENS, SPLITS, STEPS, Prefix, Scenario, ScenarioError, one_of
+from kv_cache_rl.sim.eviction.spec import (
+    DIFFICULTIES,
+    PAGE_TOKENS,
+    SPLITS,
+    STEPS,
+    Prefix,
+    Scenario,
+    ScenarioError,
+    one_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +51,8 @@ TIERS = {
 }
 
 MAIN_PREFIXES = 2
-"""Prefixes of main agents; sub-agents share one more. Two teams on one tool set each: a single-organisation setting, as
-random users of the traces share almost nothing."""
+"""Prefixes of main agents; sub-agents share one more. Two teams on one tool set each: a single-organisation
+setting, as random users of the traces share almost nothing."""
 
 
 def generate(difficulty: str, seed: int, split: str = "train", index: int = 0) -> Scenario:
@@ -61,7 +70,8 @@ def generate(difficulty: str, seed: int, split: str = "train", index: int = 0) -
     gpu_pages = kv_capacity_tokens(HARDWARE[HARDWARE_NAME], MODELS[MODEL_NAME], MEMORY_SHARE) // PAGE_TOKENS
     budget_pages = round(gpu_pages * rng.uniform(*tier.budget))
     prefixes = tuple(
-        Prefix(f"p{k}", f"sys{k}", p.draw_tokens(rng, p.PREFIX_TOKENS, 8_000, 22_000)) for k in range(MAIN_PREFIXES + 1)
+        Prefix(f"p{k}", f"sys{k}", p.draw_tokens(rng, p.PREFIX_TOKENS, 8_000, 22_000))
+        for k in range(MAIN_PREFIXES + 1)
     )
     cap = budget_pages * PAGE_TOKENS // 4
     drafts = [
@@ -110,7 +120,11 @@ def _gone(rng, tokens: float, cap: int) -> list[p.Draft]:
     while tokens > 0:
         own = p.draw_tokens(rng, p.CONTEXT_SUB, 9_000, cap)
         tokens -= own
-        drafts.append(p.Draft(MAIN_PREFIXES, True, "code", 1.0, 500, 38.0, own, -rng.uniform(1, 60), 8, "gone", (), True))
+        drafts.append(
+            p.Draft(
+                MAIN_PREFIXES, True, "code", 1.0, 500, 38.0, own, -rng.uniform(1, 60), 8, "gone", (), True
+            )
+        )
     return drafts
 
 

@@ -1,8 +1,8 @@
-"""What a decider sees: one integer table compiled from the state, and the compact JSON text a chat model reads.
+"""What a decider sees: one integer table compiled from the state, and the compact JSON text a chat model
+reads.
 
-The table is the View. Deciders take it; the text is the table written down, and `read_view` reads it back, so that a
-policy behind a chat endpoint and the same policy inside the search decide from the same numbers.
-"""
+The table is the View. Deciders take it; the text is the table written down, and `read_view` reads it back, so
+that a policy behind a chat endpoint and the same policy inside the search decide from the same numbers."""
 
 import json
 
@@ -83,7 +83,9 @@ VIEW_HEAD = 20
 
 @uncounted
 def _visible(dyn, slots, order, keys):
-    """Slots shown, in slot order: all if they are few, else the running ones, then the GPU's, then the largest."""
+    """Slots shown, in slot order: all if they are few, else the running ones, then the GPU's, then the
+    largest.
+    """
     n = 0
     for i in range(slots):
         order[n] = i
@@ -183,7 +185,10 @@ def look(scn, state, rows, head, slots, whole):
 
 @njit
 def view(scn, state, rows, head):
-    """Fills the table a decider sees: `rows` int64 ``[32, 16]`` and `head` int64 ``[20]``; returns the number of rows."""
+    """Fills the table a decider sees:
+
+    `rows` int64 ``[32, 16]`` and `head` int64 ``[20]``; returns the number of rows.
+    """
     return look(scn, state, rows, head, np.empty((2, scn[SLOTS] + 1), np.int64), True)
 
 
@@ -198,11 +203,13 @@ def in_pages(units: int) -> int | float:
     return whole + rest / UNITS_PER_PAGE if rest else whole
 
 
-def observation(rows: np.ndarray, head: np.ndarray, names: list[str], prefix_ids: list[str], pending: list) -> dict:
+def observation(
+    rows: np.ndarray, head: np.ndarray, names: list[str], prefix_ids: list[str], pending: list
+) -> dict:
     """The view as JSON-able values under the original environment's field names.
 
-    `names` are the seq_ids by slot; `pending` lists ``[seq_id, pages needed, windows waited]``, longest waiting first.
-    """
+    `names` are the seq_ids by slot; `pending` lists ``[seq_id, pages needed, windows waited]``, longest
+    waiting first."""
     h = head.tolist()
     table = rows[: h[N_ROWS]].tolist()
     out_rows, ids, by_memory, by_safety = [], [], [], []
@@ -257,7 +264,9 @@ def to_text(values: dict) -> str:
     return json.dumps(values, separators=(",", ":"))
 
 
-_TYPE, _CLASS, _STATE, _PLACE = ({name: k for k, name in enumerate(n)} for n in (TYPES, CLASSES, STATES, PLACE_NAMES))
+_TYPE, _CLASS, _STATE, _PLACE = (
+    {name: k for k, name in enumerate(n)} for n in (TYPES, CLASSES, STATES, PLACE_NAMES)
+)
 _LEVEL = {bits: level for level, bits in enumerate(BITS)}
 
 
@@ -289,5 +298,7 @@ def read_view(values: dict) -> tuple[np.ndarray, np.ndarray, list[str]]:
         head[BACKLOG_MS] = round(values["prefill_backlog_s"] * 1000)
         head[HIDDEN] = values["cache_overview"].get("not_shown", 0)
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"not an observation of the eviction environment: {type(error).__name__} {error}") from None
+        raise ValueError(
+            f"not an observation of the eviction environment: {type(error).__name__} {error}"
+        ) from None
     return rows, head, ids

@@ -1,8 +1,9 @@
-"""The fitted session process: a call runs, the agent is away, and so on, seen through a window of half a minute.
+"""The fitted session process: a call runs, the agent is away, and so on, seen through a window of half a
+minute.
 
-Source of every fitted number: 692 Claude Code sessions of callanjfox/kv-cache-tester without exact duplicates (45,542
-main and 676 sub-agent requests). A mixture is ((weight, mu, sigma), ...): log-normals in natural logs of tokens or seconds.
-"""
+Source of every fitted number: 692 Claude Code sessions of callanjfox/kv-cache-tester without exact duplicates
+(45,542 main and 676 sub-agent requests). A mixture is ((weight, mu, sigma), ...): log-normals in natural logs
+of tokens or seconds."""
 
 from dataclasses import dataclass
 
@@ -29,11 +30,13 @@ HISTORY_REWRITTEN = 0.0185
 THINKS = 0.47
 
 CLASS_SHARES = {"chat": 0.13, "extraction": 0.10, "code": 0.30, "reasoning": THINKS}
-"""Reasoning is the measured share of sessions that think; how the rest splits is a choice, the traces do not say."""
+"""Reasoning is the measured share of sessions that think; how the rest splits is a choice, the traces do not
+say.
+"""
 
 LIVE_S = 150.0
-"""A session counts as live for this long after its last call: half of those idle for less than a minute return within
-30 s, one in six of those idle for one to two, one in twelve beyond."""
+"""A session counts as live for this long after its last call: half of those idle for less than a minute
+return within 30 s, one in six of those idle for one to two, one in twelve beyond."""
 
 
 def draw(rng: np.random.Generator, mixture) -> float:
@@ -66,7 +69,9 @@ class DraftTurn:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A session as its process left it: what it holds and what it will ask for, without a place in memory yet."""
+    """A session as its process left it: what it holds and what it will ask for, without a place in memory
+    yet.
+    """
 
     prefix: int
     sub_agent: bool
@@ -76,7 +81,9 @@ class Draft:
     priority: int
     rate_s: float
     context: int
-    """Own tokens at the start (of its first turn, if that runs or comes); 0 for a session that begins in the window."""
+    """Own tokens at the start (of its first turn, if that runs or comes); 0 for a session that begins in the
+    window.
+    """
     last_s: float
     """When its last call ended, at most 0; 0 while one runs."""
     calls: int
@@ -95,7 +102,9 @@ def _next_call(rng, sub: bool, thinks: bool, user: bool):
     if sub:
         new, ends = draw_tokens(rng, NEW_SUB, 0, 20_000), rng.random() < 1 / SUB_AGENT_TURNS
     else:
-        new = 0 if rng.random() < NO_NEW_TOKENS else draw_tokens(rng, NEW_USER if user else NEW_TOOL, 1, 30_000)
+        new = (
+            0 if rng.random() < NO_NEW_TOKENS else draw_tokens(rng, NEW_USER if user else NEW_TOOL, 1, 30_000)
+        )
         ends = rng.random() < (END_TURN_AFTER_USER if user else END_TURN_AFTER_TOOL)
     out = draw_tokens(rng, OUT, 16, 2_000)
     thought = round(out * rng.uniform(0.3, 0.7)) if thinks else 0
@@ -111,7 +120,9 @@ def _gap(rng, sub: bool, ended: bool) -> float | None:
     return draw(rng, GAP_END if ended else GAP_TOOL)
 
 
-def run_session(rng: np.random.Generator, sub: bool, start_s: float, window_s: float, prefix: int, context) -> Draft | None:
+def run_session(
+    rng: np.random.Generator, sub: bool, start_s: float, window_s: float, prefix: int, context
+) -> Draft | None:
     """One session whose calls begin at `start_s`; None if it is not live when the window begins or later.
 
     Args:

@@ -1,7 +1,9 @@
-"""How much to free ahead of demand, and down to which precision: the queueing controller's reserve mode over one observation.
+"""How much to free ahead of demand, and down to which precision: the queueing controller's reserve mode over
+one observation.
 
-A request is in service from its admission to its last token; what it holds then is memory that must be there. Its rates are
-declared by the process that the scenarios are fitted to, so that one observation suffices: nothing is remembered.
+A request is in service from its admission to its last token; what it holds then is memory that must be there.
+Its rates are declared by the process that the scenarios are fitted to, so that one observation suffices:
+nothing is remembered.
 
     lambda   calls per window: what each idle entry's kind and age promise, and sessions that begin
     E[S]     windows from admission to the last token
@@ -34,13 +36,15 @@ SESSIONS_PER_WINDOW = 0.11
 """Sessions that begin. Source: measured over the committed training scenarios, as are the next two."""
 CALLS_TOOL = np.array([0.20, 0.20, 0.14, 0.07, 0.02])
 CALLS_END = np.array([0.23, 0.02, 0.01, 0.007, 0.008])
-"""P(an idle entry is asked for in the next window | idle for 0-1, 2-3, 4-7, 8-14, 15+), after a tool call and after a turn's
-end."""
+"""P(an idle entry is asked for in the next window | idle for 0-1, 2-3, 4-7, 8-14, 15+), after a tool call and
+after a turn's end."""
 
 
 @njit
 def reserve(rows, head):
-    """Units to keep free beyond what the queue needs, and the lowest rung of the precision ladder to compress to."""
+    """Units to keep free beyond what the queue needs, and the lowest rung of the precision ladder to compress
+    to.
+    """
     calls, alive, units, running, whole = SESSIONS_PER_WINDOW, 0, 0, 0, 0
     for k in range(head[N_ROWS]):
         row = rows[k]

@@ -26,7 +26,9 @@ def load_file(path: str | Path) -> tuple[Scenario, ...]:
     path = Path(path)
     scenarios = []
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        opened = (
+            gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+        )
         with opened as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -45,15 +47,19 @@ def _read_line(line: str, where: str) -> Scenario:
     try:
         data = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ScenarioError(f"{where}: not JSON ({error}); the line may be truncated, regenerate the file") from None
+        raise ScenarioError(
+            f"{where}: not JSON ({error}); the line may be truncated, regenerate the file"
+        ) from None
     return Scenario.from_json(data, where)
 
 
-def load_scenarios(difficulty: str = "all", split: str = "eval", num_examples: int = -1, seed: int = 42) -> tuple[Scenario, ...]:
+def load_scenarios(
+    difficulty: str = "all", split: str = "eval", num_examples: int = -1, seed: int = 42
+) -> tuple[Scenario, ...]:
     """Scenarios of the committed sets, the same for the same arguments.
 
-    With ``difficulty="all"`` the tiers take turns. `num_examples` counts all scenarios returned, -1 takes every one;
-    `seed` orders the choice within a tier.
+    With ``difficulty="all"`` the tiers take turns. `num_examples` counts all scenarios returned, -1 takes
+    every one; `seed` orders the choice within a tier.
 
     Raises:
         ScenarioError: unknown names, or a set that is not there.

@@ -1,7 +1,7 @@
 """Rewards and metrics of an episode: pure functions of its final state.
 
-Weights and formulas: semioz/kv-cache-env, as restated in the README; all sums are kept in integers until the end.
-"""
+Weights and formulas: semioz/kv-cache-env, as restated in the README; all sums are kept in integers until the
+end."""
 
 import numpy as np
 
@@ -69,7 +69,9 @@ METRICS = (
 
 @uncounted
 def _kept_quality(scn, state):
-    """Sum of (1 - eviction value) over what is left, weighted by its share of the memory in use; 0 if nothing is."""
+    """Sum of (1 - eviction value) over what is left, weighted by its share of the memory in use; 0 if nothing
+    is.
+    """
     c = columns_of(scn, state)
     first_anchor = scn[SLOTS] - scn[PREFIXES]
     quality, used = 0, 0
@@ -107,7 +109,9 @@ def reward_terms(scn, state, terms):
 
 @njit
 def total_return(scn, state):
-    """The weighted sum of the rewards, for the search; the reported total sums the rewards as they are reported."""
+    """The weighted sum of the rewards, for the search; the reported total sums the rewards as they are
+    reported.
+    """
     terms = np.empty(7)
     reward_terms(scn, state, terms)
     total = 0.0

@@ -1,7 +1,8 @@
-"""The eviction scenario: everything an episode needs, drawn before it starts, so that no decision can change the demand.
+"""The eviction scenario: everything an episode needs, drawn before it starts, so that no decision can change
+the demand.
 
-A scenario is one JSON object on one line. Integers are tokens, pages, steps, parts per thousand or microseconds.
-"""
+A scenario is one JSON object on one line. Integers are tokens, pages, steps, parts per thousand or
+microseconds."""
 
 import dataclasses
 import json
@@ -30,11 +31,16 @@ PLACES = ("none", "gpu", "cpu")
 DEAD_KINDS = ("", "reasoning", "ephemeral")
 
 ActionLog = list[list[list[str]]]
-"""Steps -> calls -> ``[verb, seq_id]``, ``["keep"]`` or ``["?", reason]``; ``[]`` is a message without tool calls."""
+"""Steps -> calls -> ``[verb, seq_id]``, ``["keep"]`` or ``["?", reason]``;
+
+``[]`` is a message without tool calls.
+"""
 
 
 class ScenarioError(ValueError):
-    """A scenario, or a name that selects scenarios, is not usable; the message names what, where and the remedy."""
+    """A scenario, or a name that selects scenarios, is not usable; the message names what, where and the
+    remedy.
+    """
 
 
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
@@ -50,8 +56,8 @@ class Turn:
     arrive: int
     """Step of arrival; negative when it is already decoding at the start (that many steps of tokens done)."""
     context: int
-    """Own tokens of history in front of it (the shared prefix not counted); less than the turn before left where the
-    history was cut or rewritten, and what no longer matches is freed when it arrives."""
+    """Own tokens of history in front of it (the shared prefix not counted); less than the turn before left
+    where the history was cut or rewritten, and what no longer matches is freed when it arrives."""
     new: int
     """Prompt tokens it adds."""
     out: int
@@ -61,12 +67,16 @@ class Turn:
     dead: str
     """What the dead part is: "" (none), "reasoning" or "ephemeral"."""
     leaves: str
-    """Block type of the context left behind: "context", "tool_result", or "ephemeral" if nobody will ask for it."""
+    """Block type of the context left behind: "context", "tool_result", or "ephemeral" if nobody will ask for
+    it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One sequence: a conversation of turns over one growing context, or (without turns) something left over from one."""
+    """One sequence: a conversation of turns over one growing context, or (without turns) something left over
+    from one.
+    """
 
     seq_id: str
     kind: str
@@ -184,7 +194,9 @@ def _value(name, field, value, where):
         try:
             return tuple(tuple(tuple(str(word) for word in call) for call in step) for step in value)
         except TypeError:
-            raise ScenarioError(f"{where}: every call must be a list like ['evict', 's7']; {_REMEDY}") from None
+            raise ScenarioError(
+                f"{where}: every call must be a list like ['evict', 's7']; {_REMEDY}"
+            ) from None
     expected = {"int": int, "str": str, "float": (int, float)}[getattr(field.type, "__name__", field.type)]
     if not isinstance(value, expected) or isinstance(value, bool):
         raise ScenarioError(f"{where}: expected {field.type.__name__}, got {value!r}; {_REMEDY}")
@@ -205,7 +217,9 @@ def _check(scenario: Scenario, where: str) -> None:
     )
     plain = scenario.id + scenario.split + scenario.source + scenario.hardware + scenario.model
     need(
-        bool(scenario.id) and all(c.isascii() and (c.isalnum() or c in "._-") for c in plain) and len(plain) < 400,
+        bool(scenario.id)
+        and all(c.isascii() and (c.isalnum() or c in "._-") for c in plain)
+        and len(plain) < 400,
         "id, split, source, hardware, model",
         "must be plain names (letters, digits, '.', '_' and '-')",
     )
@@ -219,11 +233,23 @@ def _check(scenario: Scenario, where: str) -> None:
     need(scenario.budget_pages <= scenario.gpu_pages, "budget_pages", "must not exceed gpu_pages")
     need(0 < len(scenario.sessions) <= 512, "sessions", "must be 1 to 512")
     names = [s.seq_id for s in scenario.sessions] + [p.anchor_id for p in scenario.prefixes]
-    need(all(n.isprintable() and 0 < len(n) <= MAX_ID for n in names), "seq_id", f"must be 1 to {MAX_ID} printable characters")
+    need(
+        all(n.isprintable() and 0 < len(n) <= MAX_ID for n in names),
+        "seq_id",
+        f"must be 1 to {MAX_ID} printable characters",
+    )
     names += [f"{s.seq_id}.{k}" for s in scenario.sessions for k, turn in enumerate(s.turns) if turn.dead]
-    need(len(set(names)) == len(names), "sessions", "must have distinct seq_ids, also where a turn leaves a dead part (s7.0)")
+    need(
+        len(set(names)) == len(names),
+        "sessions",
+        "must have distinct seq_ids, also where a turn leaves a dead part (s7.0)",
+    )
     for p in scenario.prefixes:
-        need(0 < p.tokens < MAX_TOKENS and 0 < len(p.prefix_id) <= MAX_ID, f"prefix {p.prefix_id!r}", "needs an id and tokens")
+        need(
+            0 < p.tokens < MAX_TOKENS and 0 < len(p.prefix_id) <= MAX_ID,
+            f"prefix {p.prefix_id!r}",
+            "needs an id and tokens",
+        )
     for s in scenario.sessions:
         at = f"session {s.seq_id!r}: "
         need(s.kind in BLOCK_TYPES[1:], at + "kind", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
@@ -234,22 +260,40 @@ def _check(scenario: Scenario, where: str) -> None:
         need(0 < s.rate < 2**20, at + "rate", "must be positive")
         need(-1 <= s.prefix < len(scenario.prefixes), at + "prefix", "must be -1 or the index of a prefix")
         need(0 <= s.tokens < MAX_TOKENS, at + "tokens", f"must be 0 to {MAX_TOKENS}")
-        need(max(abs(s.last_access), abs(s.accesses)) < 2**31, at + "last_access, accesses", "must be below 2^31")
-        need((s.tokens > 0) == (s.place != "none"), at + "place", "must be 'none' exactly when nothing is cached")
+        need(
+            max(abs(s.last_access), abs(s.accesses)) < 2**31,
+            at + "last_access, accesses",
+            "must be below 2^31",
+        )
+        need(
+            (s.tokens > 0) == (s.place != "none"),
+            at + "place",
+            "must be 'none' exactly when nothing is cached",
+        )
         arrivals = [t.arrive for t in s.turns]
         need(arrivals == sorted(arrivals), at + "turns", "must be in order of arrival")
         need(all(abs(arrive) < 2**31 for arrive in arrivals), at + "arrive", "must be below 2^31")
         if s.tokens and arrivals and arrivals[0] < 0:
             done = s.tokens - s.turns[0].context - s.turns[0].new
-            need(s.place == "gpu", at + "place", "must be 'gpu' while its first turn is decoding already (arrive below 0)")
-            need(0 <= done < s.turns[0].out, at + "tokens", "must be context + new + what the running turn has generated")
+            need(
+                s.place == "gpu",
+                at + "place",
+                "must be 'gpu' while its first turn is decoding already (arrive below 0)",
+            )
+            need(
+                0 <= done < s.turns[0].out,
+                at + "tokens",
+                "must be context + new + what the running turn has generated",
+            )
         for t in s.turns:
             need(
                 min(t.context, t.new, t.after) >= 0 < t.out and max(t.context, t.new, t.out) < MAX_TOKENS,
                 at + "turns",
                 f"must have non-negative lengths below {MAX_TOKENS}, out > 0",
             )
-            need(t.after <= t.context + t.new + t.out, at + "turns", "cannot leave more context than they made")
+            need(
+                t.after <= t.context + t.new + t.out, at + "turns", "cannot leave more context than they made"
+            )
             need(t.dead in DEAD_KINDS, at + "dead", f"must be one of {DEAD_KINDS}")
             need(t.leaves in BLOCK_TYPES[1:], at + "leaves", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
     _check_times(scenario, need)
@@ -262,5 +306,12 @@ def _check_times(scenario: Scenario, need) -> None:
     pages = blocks_for(longest, PAGE_TOKENS)
     prefill_us = prefill_microseconds(longest, longest, scenario.prefill_c1_ns, scenario.prefill_c2_ps)
     link_us = transfer_microseconds(pages, scenario.link_ns_per_page, scenario.link_fixed_us)
-    for what, took in (("prefill_c1_ns, prefill_c2_ps", prefill_us), ("link_ns_per_page, link_fixed_us", link_us)):
-        need(took < 2**40, what, f"make {longest} tokens, the longest sequence, take {took} microseconds; the limit is 2^40")
+    for what, took in (
+        ("prefill_c1_ns, prefill_c2_ps", prefill_us),
+        ("link_ns_per_page, link_fixed_us", link_us),
+    ):
+        need(
+            took < 2**40,
+            what,
+            f"make {longest} tokens, the longest sequence, take {took} microseconds; the limit is 2^40",
+        )

@@ -3,9 +3,9 @@
 ``scn``   header, constants, static columns per slot, turn table, prefixes           (frozen for the episode)
 ``state`` dynamic columns per slot, prefixes, pool ledger, counters                  (mutated by `dynamics` only)
 
-A slot is one cache entry that may exist: every session, one for the dead part of every turn that leaves one, and one
-anchor per shared prefix. Memory is counted in quarter pages, so that fp16, int8 and int4 pages are 4, 2 and 1 units.
-"""
+A slot is one cache entry that may exist: every session, one for the dead part of every turn that leaves one,
+and one anchor per shared prefix. Memory is counted in quarter pages, so that fp16, int8 and int4 pages are 4,
+2 and 1 units."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,22 @@ from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, DEAD_KINDS, PAGE_TOKENS, 
 UNITS_PER_PAGE = 4
 
 # Header and constants, at the front of `scn`.
-(SESSIONS, SLOTS, TURNS, PREFIXES, STEPS_, STEP_US, BUDGET, GPU, CPU, LINK_NS, LINK_FIXED, C1_NS, C2_PS, NORM) = range(14)
+(
+    SESSIONS,
+    SLOTS,
+    TURNS,
+    PREFIXES,
+    STEPS_,
+    STEP_US,
+    BUDGET,
+    GPU,
+    CPU,
+    LINK_NS,
+    LINK_FIXED,
+    C1_NS,
+    C2_PS,
+    NORM,
+) = range(14)
 SCN_HEAD = 16
 
 # Static columns per slot.
@@ -94,7 +109,9 @@ def counters_of(scn, state):
 
 
 class Columns(NamedTuple):
-    """All views of an episode, made once for everything that a window does: each costs as much as a pass over the slots."""
+    """All views of an episode, made once for everything that a window does: each costs as much as a pass over
+    the slots.
+    """
 
     static: np.ndarray
     turns: np.ndarray
@@ -166,7 +183,9 @@ def pack(scenario: Scenario) -> np.ndarray:
 
 
 def initial_state(scenario: Scenario, scn: np.ndarray) -> np.ndarray:
-    """The state buffer at step 0; the counterpart of `init(seed)`, as everything random is in the scenario already."""
+    """The state buffer at step 0; the counterpart of `init(seed)`, as everything random is in the scenario
+    already.
+    """
     state = np.zeros(state_size(scn), np.int64)
     dyn, prefixes, ledger = dynamic_of(scn, state), prefixes_of(scn, state), ledger_of(scn, state)
     ledger[TIER_GPU, 0], ledger[TIER_CPU, 0] = scn[BUDGET], scn[CPU]
@@ -174,7 +193,11 @@ def initial_state(scenario: Scenario, scn: np.ndarray) -> np.ndarray:
     for p, prefix in enumerate(scenario.prefixes):
         pages = blocks_for(prefix.tokens, PAGE_TOKENS)
         prefixes[p] = (prefix.tokens, pages, 1, 1)
-        dyn[KIND, first_anchor + p], dyn[PLACE, first_anchor + p], dyn[REF, first_anchor + p] = SYSTEM, ON_GPU, 1
+        dyn[KIND, first_anchor + p], dyn[PLACE, first_anchor + p], dyn[REF, first_anchor + p] = (
+            SYSTEM,
+            ON_GPU,
+            1,
+        )
         dyn[HOT, first_anchor + p], dyn[COUNT, first_anchor + p] = 500, 1
         ledger[TIER_GPU, 1] += pages * UNITS_PER_PAGE
     for i, s in enumerate(scenario.sessions):
@@ -212,6 +235,8 @@ def check(scn: np.ndarray, state: np.ndarray) -> None:
     held = [int(units[dyn[PLACE] == tier + 1].sum()) for tier in range(TIERS)]
     references = np.bincount(static[PREFIX][dyn[REF] == 1], minlength=len(prefixes))
     if not np.array_equal(references, prefixes[:, P_REFS]):
-        raise pool.LedgerError(f"prefix references {prefixes[:, P_REFS].tolist()}, but {references.tolist()} entries hold one")
+        raise pool.LedgerError(
+            f"prefix references {prefixes[:, P_REFS].tolist()}, but {references.tolist()} entries hold one"
+        )
     held[TIER_GPU] += int((prefixes[:, P_PAGES] * (prefixes[:, P_REFS] > 0)).sum()) * UNITS_PER_PAGE
     pool.check(ledger_of(scn, state), np.array(held))

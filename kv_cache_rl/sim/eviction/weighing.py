@@ -1,8 +1,7 @@
 """Weighing: which (entry, action) pairs free the memory that is short at the least expected cost.
 
-`cost_aware`, `value_aware`, `lookahead` and the oracle's clairvoyant variants differ only in what they believe about who
-returns and which precision is borne.
-"""
+`cost_aware`, `value_aware`, `lookahead` and the oracle's clairvoyant variants differ only in what they
+believe about who returns and which precision is borne."""
 
 import numpy as np
 
@@ -33,7 +32,9 @@ _CHEAP = 0.06
 
 @uncounted
 def _cheapest(row, level, chance, loss, head, cpu_free, link):
-    """What the cheapest action on one entry costs per unit of memory, and its verb; infinity if there is none."""
+    """What the cheapest action on one entry costs per unit of memory, and its verb; infinity if there is
+    none.
+    """
     size = row[V_PAGES] * (UNITS_PER_PAGE >> level)
     if row[V_TYPE] == SYSTEM or size == 0:
         return np.inf, EVICT

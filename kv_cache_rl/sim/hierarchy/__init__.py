@@ -1,8 +1,8 @@
 """The hierarchy lab: page accesses and prefix trees replayed through memory tiers under any policy.
 
-Reading order: `spec`, `traces`, `generate`, `state`, `order`, `queues`, `crossing`, `moves`, `seconds`, `dynamics`, `score`,
-`engine`; then `stack` and `curves` (LRU without the moves, bounds), `peer` (kv-hierarchy-lab).
-"""
+Reading order: `spec`, `traces`, `generate`, `state`, `order`, `queues`, `crossing`, `moves`, `seconds`,
+`dynamics`, `score`, `engine`; then `stack` and `curves` (LRU without the moves, bounds), `peer`
+(kv-hierarchy-lab)."""
 
 from kv_cache_rl.lazy import lazy
 

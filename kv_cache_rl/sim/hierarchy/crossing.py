@@ -1,8 +1,7 @@
 """Seconds that bytes take over a link on which other bytes are under way.
 
-A link has two directions. Flows of one direction share its rate equally (processor sharing); while both directions carry
-something each runs at the link's rate for both ways. `link` is a row of `State.rates`.
-"""
+A link has two directions. Flows of one direction share its rate equally (processor sharing); while both
+directions carry something each runs at the link's rate for both ways. `link` is a row of `State.rates`."""
 
 import numpy as np
 

@@ -1,4 +1,5 @@
-"""What a request does: finds its blocks, loads or computes what is missing, touches them, and lets others give way.
+"""What a request does: finds its blocks, loads or computes what is missing, touches them, and lets others
+give way.
 
 lookup --> hits in the fastest tier | below it: load over the links, or compute if faster | nowhere: compute
        --> touch and enter, last block first (the root ends most recent) --> room is made --> seconds
@@ -113,7 +114,8 @@ def _slide(s, p):
 
 @uncounted
 def _relearn(s):
-    """Returns per unit of time yet to be idle, by class and age, from all returns so far, half of which is then forgotten.
+    """Returns per unit of time yet to be idle, by class and age, from all returns so far, half of which is
+    then forgotten.
 
     Returns count whether or not the page was still here, or what is evicted young would seem never to return.
     """
@@ -151,7 +153,9 @@ def _found(s, p, t):
 
 @uncounted
 def _fetch(s, p, t, depth):
-    """Asks for a page that is not in the fastest tier: returns seconds of compute, and of waiting for the first byte."""
+    """Asks for a page that is not in the fastest tier: returns seconds of compute, and of waiting for the
+    first byte.
+    """
     if t == NONE or (s.settings[RECOMPUTE] == 1 and faster_to_compute(s, p, t, depth)):
         if t != NONE:
             s.counters[RECOMPUTED] += 1
@@ -220,7 +224,9 @@ def _access(s, p):
 
 @uncounted
 def lru_seconds(s, p, source, moved):
-    """Seconds of an access to a page found in `source` when `moved` pages of its size give way, one per tier from the top."""
+    """Seconds of an access to a page found in `source` when `moved` pages of its size give way, one per tier
+    from the top.
+    """
     compute, wait = (0.0, 0.0) if source == 0 else _fetch(s, p, source, TOP)
     for t in range(min(moved, len(s.tiers) - 1)):
         book(s, t, t + 1, p, DEMAND)

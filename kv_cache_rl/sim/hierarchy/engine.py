@@ -32,7 +32,8 @@ def run(trace: Trace, scenario: Scenario, policy: str, seed: int = 0, **tuning) 
     """Replays a trace; `seed` matters to `random` only, `tuning` as in `state.new_state`.
 
     Raises:
-        HierarchyError: unknown policy, an empty trace, pages larger than a tier, settings that do not fit the trace.
+        HierarchyError: unknown policy, an empty trace, pages larger than a tier, settings that do not fit the
+            trace.
     """
     if not trace.accesses:
         raise HierarchyError(f"trace {trace.name!r} has no accesses; give one with at least one request")

@@ -1,4 +1,6 @@
-"""Which page follows which: a few successors per page with counts (Misra and Gries), the source of prefetches."""
+"""Which page follows which: a few successors per page with counts (Misra and Gries), the source of
+prefetches.
+"""
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.state import (
@@ -11,7 +13,9 @@ MIN_CONFIDENCE = 2
 
 @uncounted
 def learn(s, before, p):
-    """Counts that `p` followed `before`; a newcomer takes the place of a successor that has run out of counts."""
+    """Counts that `p` followed `before`; a newcomer takes the place of a successor that has run out of
+    counts.
+    """
     weakest = 0
     for k in range(SUCCESSORS):
         if s.follow[before, k] == p:

@@ -1,8 +1,9 @@
-"""Synthetic page traces: the eight workloads of kv-hierarchy-lab, to the access, and Zipf traces of any length.
+"""Synthetic page traces: the eight workloads of kv-hierarchy-lab, to the access, and Zipf traces of any
+length.
 
-Each workload is one function with its defaults; sizes and accesses come from two generators with the same seed, as in the
-peer. Sizes are fp16 bytes; `footprints` gives them at another precision. Source: kv-hierarchy-lab at commit 222356d.
-"""
+Each workload is one function with its defaults; sizes and accesses come from two generators with the same
+seed, as in the peer. Sizes are fp16 bytes; `footprints` gives them at another precision. Source:
+kv-hierarchy-lab at commit 222356d."""
 
 from collections.abc import Callable
 from random import Random
@@ -20,7 +21,8 @@ SIZE_JITTER = 64
 
 
 def footprints(page_bytes: np.ndarray, scheme: str) -> np.ndarray:
-    """Bytes of pages that take `page_bytes` at fp16 when they are stored in `scheme`, rounded down, at least 1; int64.
+    """Bytes of pages that take `page_bytes` at fp16 when they are stored in `scheme`, rounded down, at least
+    1; int64.
 
     >>> footprints(np.array([4132, 4044, 1]), "int4").tolist()
     [1033, 1011, 1]
@@ -31,7 +33,10 @@ def footprints(page_bytes: np.ndarray, scheme: str) -> np.ndarray:
 
 
 def workload(name: str, **parameters: int) -> Trace:
-    """The synthetic workload of that name; `pages`, `length`, `seed`, `scalars` and its own parameters may be changed."""
+    """The synthetic workload of that name;
+
+    `pages`, `length`, `seed`, `scalars` and its own parameters may be changed.
+    """
     if name not in WORKLOADS:
         raise HierarchyError(f"unknown workload {name!r}; use one of {', '.join(WORKLOADS)}")
     for parameter, value in parameters.items():
@@ -40,7 +45,9 @@ def workload(name: str, **parameters: int) -> Trace:
     try:
         return WORKLOADS[name](**parameters)
     except (TypeError, ValueError, IndexError) as wrong:
-        raise HierarchyError(f"{name} cannot be made with {parameters}: {wrong}; start from its defaults") from wrong
+        raise HierarchyError(
+            f"{name} cannot be made with {parameters}: {wrong}; start from its defaults"
+        ) from wrong
 
 
 def chat_continuation(pages: int = 64, length: int = 256, seed: int = 7, scalars: int = 2048) -> Trace:
@@ -64,9 +71,13 @@ def rag_burst(pages: int = 96, length: int = 320, seed: int = 11, scalars: int =
     return _trace("rag_burst", ids[:length], pages, seed, scalars)
 
 
-def periodic_reuse(pages: int = 80, length: int = 320, seed: int = 13, scalars: int = 2048, period: int = 9) -> Trace:
+def periodic_reuse(
+    pages: int = 80, length: int = 320, seed: int = 13, scalars: int = 2048, period: int = 9
+) -> Trace:
     """A loop over every third page; the seed moves only the sizes."""
-    return _trace("periodic_reuse", [step % period * 3 % pages for step in range(length)], pages, seed, scalars)
+    return _trace(
+        "periodic_reuse", [step % period * 3 % pages for step in range(length)], pages, seed, scalars
+    )
 
 
 def long_tail_mix(pages: int = 128, length: int = 400, seed: int = 17, scalars: int = 2048) -> Trace:
@@ -75,7 +86,9 @@ def long_tail_mix(pages: int = 128, length: int = 400, seed: int = 17, scalars: 
     tail = list(range(10, pages))
     weights = [1 / (rank + 1) for rank in range(len(tail))]
     for _ in range(length):
-        ids.append(rng.choice(range(10)) if rng.random() < 0.7 else rng.choices(tail, weights=weights, k=1)[0])
+        ids.append(
+            rng.choice(range(10)) if rng.random() < 0.7 else rng.choices(tail, weights=weights, k=1)[0]
+        )
     return _trace("long_tail_mix", ids, pages, seed, scalars)
 
 
@@ -91,8 +104,12 @@ def adversarial_prefetch(pages: int = 64, length: int = 256, seed: int = 23, sca
     return _trace("adversarial_prefetch", ids, pages, seed, scalars)
 
 
-def adversarial_burst(pages: int = 96, length: int = 320, seed: int = 29, scalars: int = 2112, burst: int = 12) -> Trace:
-    """Bursts that push out what comes back right after them: early pages, middle ones, half of the early again, late ones."""
+def adversarial_burst(
+    pages: int = 96, length: int = 320, seed: int = 29, scalars: int = 2112, burst: int = 12
+) -> Trace:
+    """Bursts that push out what comes back right after them: early pages, middle ones, half of the early
+    again, late ones.
+    """
     rng, ids = Random(seed), []
     third, two_thirds = pages // 3, 2 * pages // 3
     early, middle, late = list(range(third)), list(range(third, two_thirds)), list(range(two_thirds, pages))
@@ -120,18 +137,28 @@ def mixed_locality(pages: int = 112, length: int = 360, seed: int = 31, scalars:
     return _trace("mixed_locality", ids, pages, seed, scalars)
 
 
-def zipf(pages: int, accesses: int, skew: float = 1.0, seed: int = 0, page_bytes: np.ndarray | int = 0) -> Trace:
-    """Independent accesses with P(r-th most popular page) proportional to r^-skew; popularity has nothing to do with the id."""
+def zipf(
+    pages: int, accesses: int, skew: float = 1.0, seed: int = 0, page_bytes: np.ndarray | int = 0
+) -> Trace:
+    """Independent accesses with P(r-th most popular page) proportional to r^-skew; popularity has nothing to
+    do with the id.
+    """
     if pages < 1 or accesses < 1 or not 0 <= skew < np.inf or seed < 0:
         given = f"{pages}, {accesses}, {skew:g} and {seed}"
-        raise HierarchyError(f"a Zipf trace needs a page, an access, a skew and a seed from 0 on, not {given}")
+        raise HierarchyError(
+            f"a Zipf trace needs a page, an access, a skew and a seed from 0 on, not {given}"
+        )
     if pages > MOST_BLOCKS:
-        raise HierarchyError(f"a Zipf trace of {pages:,} pages is too large; at most {MOST_BLOCKS:,} are supported")
+        raise HierarchyError(
+            f"a Zipf trace of {pages:,} pages is too large; at most {MOST_BLOCKS:,} are supported"
+        )
     rng = np.random.default_rng(seed)
     below = np.cumsum(np.arange(1, pages + 1, dtype=np.float64) ** -skew)
     ranks = np.searchsorted(below, rng.random(accesses) * below[-1], side="right")
     ids = rng.permutation(pages)[np.minimum(ranks, pages - 1)]
-    sizes = page_bytes if isinstance(page_bytes, np.ndarray) else np.full(pages, page_bytes) if page_bytes else 0
+    sizes = (
+        page_bytes if isinstance(page_bytes, np.ndarray) else np.full(pages, page_bytes) if page_bytes else 0
+    )
     return page_trace(f"zipf-{skew:g}", ids, sizes)
 
 

@@ -1,4 +1,6 @@
-"""How pages move between tiers: enter, leave, give way, come up; every byte is booked on the links it crosses."""
+"""How pages move between tiers: enter, leave, give way, come up; every byte is booked on the links it
+crosses.
+"""
 
 from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
@@ -95,7 +97,9 @@ def book(s, source, target, p, cause):
 
 @uncounted
 def _compress(s, t, p):
-    """Takes a page one rung down where it lies: as long as was measured, or as its bytes take to be read and fewer written."""
+    """Takes a page one rung down where it lies: as long as was measured, or as its bytes take to be read and
+    fewer written.
+    """
     before = bytes_of(s, p)
     s.page[p, LEVEL] += 1
     after = bytes_of(s, p)

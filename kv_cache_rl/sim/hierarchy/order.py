@@ -1,4 +1,6 @@
-"""The order in which pages of a tier give way: linked lists, heaps of resting keys, columns scanned where keys drift."""
+"""The order in which pages of a tier give way: linked lists, heaps of resting keys, columns scanned where
+keys drift.
+"""
 
 import numpy as np
 
@@ -52,7 +54,8 @@ _CLASS_BITS = 3
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-# --- lists: a ring of nodes around a head per list; next of the head is the newest node, previous of it the oldest ---
+# --- lists: a ring of nodes around a head per list; next of the head is the newest node, previous of it the
+# oldest ---
 
 
 @uncounted
@@ -63,7 +66,9 @@ def head_of(s, t, which):
 
 @uncounted
 def _weight(s, p, which):
-    """Bytes a page counts for in a list; a ghost counts as it was at first, since it is compressed and restored elsewhere."""
+    """Bytes a page counts for in a list; a ghost counts as it was at first, since it is compressed and
+    restored elsewhere.
+    """
     return s.page[p, SIZE] if which >= GHOST_A else bytes_of(s, p)
 
 
@@ -74,7 +79,12 @@ def link_in(s, t, p, which):
     s.node[node, WHERE] = which
     s.tiers[t, WEIGHT + which] += _weight(s, p, which)
     after = s.node[head, NEXT]
-    s.node[head, NEXT], s.node[node, PREVIOUS], s.node[node, NEXT], s.node[after, PREVIOUS] = node, head, after, node
+    s.node[head, NEXT], s.node[node, PREVIOUS], s.node[node, NEXT], s.node[after, PREVIOUS] = (
+        node,
+        head,
+        after,
+        node,
+    )
 
 
 @uncounted
@@ -102,7 +112,8 @@ def blocked(s, t, p):
 
 @uncounted
 def leaf_below(s, t, p):
-    """The page itself if it may leave, else a block of the same tier that needs it and that nobody here needs.
+    """The page itself if it may leave, else a block of the same tier that needs it and that nobody here
+    needs.
 
     The way down a long prefix is remembered, for the next victim is likely to be the same.
     """
@@ -145,7 +156,10 @@ def disown(s, p):
 
 @uncounted
 def draw(s):
-    """A uniform number in [0, 1), the next of the replay's own sequence. Source: SplitMix64 (Steele, Lea, Flood)."""
+    """A uniform number in [0, 1), the next of the replay's own sequence.
+
+    Source: SplitMix64 (Steele, Lea, Flood).
+    """
     s.counters[DRAWS] += 1
     word = (np.uint64(s.settings[SEED]) + np.uint64(s.counters[DRAWS])) * _MIX
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -226,7 +240,9 @@ def rekey(s, t, p):
     i = s.page[p, PLACE]
     s.key[t, i] = resting_key(s, t, p)
     if s.settings[KIND] == SCANNED:
-        s.heap[t, 1, i] = s.page[p, LAST] if s.settings[POLICY] != _TTL else s.page[p, LAST] * CLASSES + use_class(s, p)
+        s.heap[t, 1, i] = (
+            s.page[p, LAST] if s.settings[POLICY] != _TTL else s.page[p, LAST] * CLASSES + use_class(s, p)
+        )
         return
     s.heap[t, 1, i] = s.page[p, INSERTED]
     _settle(s, t, i)
@@ -246,7 +262,9 @@ def quit(s, t, p):
 
 @uncounted
 def use_class(s, p):
-    """Class of a page whose return hazard is estimated together with others': how often it was used, up to CLASSES."""
+    """Class of a page whose return hazard is estimated together with others': how often it was used, up to
+    CLASSES.
+    """
     return min(s.page[p, FREQUENCY], CLASSES) - 1
 
 
@@ -269,7 +287,10 @@ def lowest(s, t):
     elif policy == _TTL:
         density, shift = s.density[0], s.settings[AGE_SHIFT]
         for i in range(n):
-            value = key[i] * density[last[i] & (CLASSES - 1), min((now - (last[i] >> _CLASS_BITS)) >> shift, AGES - 1)]
+            value = (
+                key[i]
+                * density[last[i] & (CLASSES - 1), min((now - (last[i] >> _CLASS_BITS)) >> shift, AGES - 1)]
+            )
             if value < best:
                 best, at = value, i
     elif policy == _VALUE:

@@ -1,9 +1,10 @@
-"""Policies that are queues rather than ranks, one instance per tier: SLRU, ARC, S3-FIFO, SIEVE and W-TinyLFU; LRU and FIFO.
+"""Policies that are queues rather than ranks, one instance per tier: SLRU, ARC, S3-FIFO, SIEVE and W-TinyLFU;
+LRU and FIFO.
 
     decide: `victim` names the page that leaves next      do: `announced`, `entered`, `used` and `left` keep the lists
 
-A block whose children lie in the same tier cannot leave before them: where a queue names one, the deepest below it leaves.
-"""
+A block whose children lie in the same tier cannot leave before them: where a queue names one, the deepest
+below it leaves."""
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.order import link_in, link_out, oldest
@@ -31,7 +32,9 @@ from kv_cache_rl.sim.hierarchy.state import (
     C,
 )
 
-_LRU, _SLRU, _ARC, _S3FIFO, _SIEVE, _TINYLFU = (POLICY_IDS[n] for n in ("lru", "slru", "arc", "s3fifo", "sieve", "tinylfu"))
+_LRU, _SLRU, _ARC, _S3FIFO, _SIEVE, _TINYLFU = (
+    POLICY_IDS[n] for n in ("lru", "slru", "arc", "s3fifo", "sieve", "tinylfu")
+)
 _PROTECTED = 0.8
 _SMALL = 0.1
 _WINDOW = 0.01
@@ -132,8 +135,8 @@ def _oldest_of(s, t, first, second):
 def _protect(s, t, p, probation, protected):
     """SLRU: a second use protects; what the protected part cannot hold goes back on probation.
 
-    Source: Karedla, Love, Wherry, "Caching strategies to improve disk system performance", Computer 27(3), 1994.
-    """
+    Source: Karedla, Love, Wherry, "Caching strategies to improve disk system performance", Computer 27(3),
+    1994."""
     link_out(s, t, p)
     link_in(s, t, p, protected)
     while s.tiers[t, WEIGHT + protected] > _PROTECTED * s.tiers[t, CAPACITY]:
@@ -144,11 +147,16 @@ def _protect(s, t, p, probation, protected):
 
 @uncounted
 def _adapt(s, t, p, ghost):
-    """ARC: a ghost that returns moves the target of the recent part. Source: Megiddo, Modha, "ARC", FAST 2003, figure 4."""
+    """ARC: a ghost that returns moves the target of the recent part.
+
+    Source: Megiddo, Modha, "ARC", FAST 2003, figure 4.
+    """
     recent, frequent = max(s.tiers[t, WEIGHT + GHOST_A], 1), max(s.tiers[t, WEIGHT + GHOST_B], 1)
     size = s.page[p, SIZE]
     if ghost == GHOST_A:
-        s.rates[t, TARGET] = min(s.rates[t, TARGET] + size * max(frequent / recent, 1.0), s.tiers[t, CAPACITY])
+        s.rates[t, TARGET] = min(
+            s.rates[t, TARGET] + size * max(frequent / recent, 1.0), s.tiers[t, CAPACITY]
+        )
     else:
         s.rates[t, TARGET] = max(s.rates[t, TARGET] - size * max(recent / frequent, 1.0), 0.0)
 
@@ -156,7 +164,9 @@ def _adapt(s, t, p, ghost):
 @uncounted
 def _arc(s, t):
     recent, target = s.tiers[t, WEIGHT + A], s.rates[t, TARGET]
-    if recent > target or (recent == target and s.tiers[t, HAND] == GHOST_B):  # what is coming was a ghost of the frequent part
+    if recent > target or (
+        recent == target and s.tiers[t, HAND] == GHOST_B
+    ):  # what is coming was a ghost of the frequent part
         return _oldest_of(s, t, A, B)
     return _oldest_of(s, t, B, A)
 
@@ -202,7 +212,10 @@ def _s3fifo(s, t):
 
 @uncounted
 def _sieve(s, t):
-    """SIEVE: a hand walks from old to new and spares what was visited. Source: Zhang et al., NSDI 2024, algorithm 1."""
+    """SIEVE: a hand walks from old to new and spares what was visited.
+
+    Source: Zhang et al., NSDI 2024, algorithm 1.
+    """
     base = t * s.settings[STRIDE]
     p = s.tiers[t, HAND]
     while True:
@@ -220,15 +233,17 @@ def _sieve(s, t):
 def _tinylfu(s, t):
     """W-TinyLFU: the window's oldest page must have been seen more often than the main part's to push it out.
 
-    Source: Einziger, Friedman, Manes, "TinyLFU: A highly efficient cache admission policy", ACM ToS 13(4), 2017.
-    """
+    Source: Einziger, Friedman, Manes, "TinyLFU: A highly efficient cache admission policy", ACM ToS 13(4),
+    2017."""
     capacity = s.tiers[t, CAPACITY]
     while True:
         rival, p = _oldest_of(s, t, B, C), oldest(s, t, A)
         if p == NONE:
             return rival
         size = bytes_of(s, p)
-        if s.tiers[t, WEIGHT + A] + size <= _WINDOW * capacity and rival != NONE:  # the newcomer fits into the window
+        if (
+            s.tiers[t, WEIGHT + A] + size <= _WINDOW * capacity and rival != NONE
+        ):  # the newcomer fits into the window
             return rival
         fits = s.tiers[t, WEIGHT + B] + s.tiers[t, WEIGHT + C] + size <= (1.0 - _WINDOW) * capacity
         if not fits and (rival == NONE or _seen(s, p) <= _seen(s, rival)):
@@ -249,8 +264,8 @@ def _cell(s, p, row):
 def count(s, p):
     """Adds an access to the sketch, which forgets half of everything after ten accesses per page that fits.
 
-    Four rows of four counters per page, as Caffeine has them: with fewer, pages seen once drown those seen often.
-    """
+    Four rows of four counters per page, as Caffeine has them: with fewer, pages seen once drown those seen
+    often."""
     for row in range(4):
         at = _cell(s, p, row)
         if s.sketch[row, at] < 15:

@@ -4,9 +4,9 @@
     stability  what requests in service bring up, by Little's law with its margin: ceil(lambda E[S] E[B] margin), from the
                requests so far; a request is in service until its compute is over
 
-Who gives way is the policy's business, and whether it is compressed first the scenario's (`squeeze`). Where transfers overlap
-compute, what moves then crosses the links meanwhile, instead of standing between a miss and its bytes; else it is waited for.
-"""
+Who gives way is the policy's business, and whether it is compressed first the scenario's (`squeeze`). Where
+transfers overlap compute, what moves then crosses the links meanwhile, instead of standing between a miss and
+its bytes; else it is waited for."""
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.moves import make_room
@@ -29,7 +29,9 @@ from kv_cache_rl.theory.flow import arrive, blocks_to_keep_free, complete
 
 @uncounted
 def keep_free(s, seconds):
-    """Makes the reserve of the fastest tier free behind a request of so many seconds; returns those it is waited for."""
+    """Makes the reserve of the fastest tier free behind a request of so many seconds; returns those it is
+    waited for.
+    """
     wanted = s.settings[RESERVED]
     if wanted == STABILITY:
         flow, service_s = s.reals[FLOW:], seconds + s.reals[2]

@@ -29,16 +29,17 @@ METRICS = (
     "useful_prefetches", "wasted_prefetches", "prefetch_usefulness", "tier_hit_rate", "recompute_rate", "recomputed_from_below",
     "compressions", "quality_loss", "peak_footprint_bytes", "link_bytes",
 )  # fmt: skip
-"""hit rate: accesses found in the fastest tier · miss: not in the fastest tier · eviction: from any tier to make room · drop:
-from the last tier · latency: seconds of a request, in ms · bytes moved: over all links, each link counted; a demotion is
-charged to what caused it · recompute rate: accesses found in no tier · recomputed from below: found in a lower tier, computed
-anew because that was faster · quality loss: published probability, per access, that an answer is wrong because of the
-precision the page was read at · link bytes: by tier whose link they crossed, upwards and downwards."""
+"""hit rate: accesses found in the fastest tier · miss: not in the fastest tier · eviction: from any tier to
+make room · drop: from the last tier · latency: seconds of a request, in ms · bytes moved: over all links,
+each link counted; a demotion is charged to what caused it · recompute rate: accesses found in no tier ·
+recomputed from below: found in a lower tier, computed anew because that was faster · quality loss: published
+probability, per access, that an answer is wrong because of the precision the page was read at · link bytes:
+by tier whose link they crossed, upwards and downwards."""
 
 
 def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
-    """The metrics of a finished replay, keys as in `METRICS`; under a calibration with measured divergences also `kl`, nats per
-    access: the mean over accesses of the divergence of the precision each was read at."""
+    """The metrics of a finished replay, keys as in `METRICS`; under a calibration with measured divergences
+    also `kl`, nats per access: the mean over accesses of the divergence of the precision each was read at."""
     names = [tier.name for tier in scenario.tiers]
     accesses = int(state.served.sum())
     hits, counters = int(state.served[0]), state.counters
@@ -72,11 +73,17 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
         "quality_loss": _quality_loss(state, scenario, accesses),
         "peak_footprint_bytes": {name: int(n) for name, n in zip(names, state.tiers[:, PEAK], strict=True)},
         "link_bytes": {
-            name: {"up": int(crossed[t, 0].sum()), "down": int(crossed[t, 1].sum())} for t, name in enumerate(names) if t
+            name: {"up": int(crossed[t, 0].sum()), "down": int(crossed[t, 1].sum())}
+            for t, name in enumerate(names)
+            if t
         },
     }
     found = {name: values[name] for name in METRICS}
-    return found if scenario.calibrated.scheme(LADDER[0]).kl is None else found | {"kl": _divergence(state, scenario, accesses)}
+    return (
+        found
+        if scenario.calibrated.scheme(LADDER[0]).kl is None
+        else found | {"kl": _divergence(state, scenario, accesses)}
+    )
 
 
 def _divergence(state: State, scenario: Scenario, accesses: int) -> float | None:

@@ -1,4 +1,6 @@
-"""Seconds of a request: reading, computing, waiting for the first byte, and for bytes over links that others use too."""
+"""Seconds of a request: reading, computing, waiting for the first byte, and for bytes over links that others
+use too.
+"""
 
 import numpy as np
 
@@ -32,7 +34,9 @@ _FOREVER = 1e300
 
 @uncounted
 def compute_seconds(s, p, depth):
-    """Seconds to compute a page and write its bytes where the GPU computes, at the precision it is stored in at first."""
+    """Seconds to compute a page and write its bytes where the GPU computes, at the precision it is stored in
+    at first.
+    """
     encode = max(s.table[ENCODE], 0.0)
     compute = s.table[COMPUTE + depth + 1] - s.table[COMPUTE + depth]
     return compute + s.page[p, SIZE] / s.rates[0, ONE_WAY] + s.page[p, SIZE] * encode
@@ -49,11 +53,15 @@ def first_byte_seconds(s, t):
 
 @uncounted
 def faster_to_compute(s, p, t, depth):
-    """Whether a page of a lower tier is computed anew: where that takes less time than loading it over links at rest."""
+    """Whether a page of a lower tier is computed anew: where that takes less time than loading it over links
+    at rest.
+    """
     slowest = np.inf
     for link in range(1, t + 1):
         slowest = min(slowest, s.rates[link, ONE_WAY])
-    return s.rates[0, WRITE] + compute_seconds(s, p, depth) < first_byte_seconds(s, t) + bytes_of(s, p) / slowest
+    return (
+        s.rates[0, WRITE] + compute_seconds(s, p, depth) < first_byte_seconds(s, t) + bytes_of(s, p) / slowest
+    )
 
 
 @uncounted

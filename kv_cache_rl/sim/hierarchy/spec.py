@@ -19,7 +19,10 @@ class HierarchyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A memory that holds pages. `link` leads to the next faster tier; that of the fastest is its own memory."""
+    """A memory that holds pages.
+
+    `link` leads to the next faster tier; that of the fastest is its own memory.
+    """
 
     name: str
     capacity: int
@@ -49,32 +52,48 @@ class Scenario:
     recompute: bool = False
     """Whether a page found in a lower tier is computed anew where that takes less time than loading it."""
     squeeze: str = "fp16"
-    """Lowest precision to which a victim is compressed in place before it has to leave. Where all pages are equal and the room
-    asked for is that of a page, the victim leaves all the same: what it saves then is bytes on the links and room below."""
+    """Lowest precision to which a victim is compressed in place before it has to leave. Where all pages are
+    equal and the room asked for is that of a page, the victim leaves all the same: what it saves then is
+    bytes on the links and room below."""
     promotion: str = "top"
-    """Where a page goes that is asked for in a lower tier: to the `top`, or one `step` up (plain page traces only)."""
+    """Where a page goes that is asked for in a lower tier: to the `top`, or one `step` up (plain page traces
+    only).
+    """
     reserve: str = "none"
-    """What is kept free in the fastest tier ahead of demand: none, 5%, 10%, 20% or what `stability` says (reserve.py)."""
+    """What is kept free in the fastest tier ahead of demand: none, 5%, 10%, 20% or what `stability` says
+    (reserve.py).
+    """
     hardware: str = "a100-llama-3.1-8b"
     """Profile that says how long recomputing takes."""
     work_class: str = "code"
     """Work class whose published loss per precision is charged when a compressed page is used."""
     calibration: str = "literature"
-    """Where bytes and seconds of a precision come from (`core.calibration`); a measured one says what computing takes, too."""
+    """Where bytes and seconds of a precision come from (`core.calibration`); a measured one says what
+    computing takes, too.
+    """
 
     def __post_init__(self) -> None:
         if not self.tiers:
             raise HierarchyError("the scenario has no tier; give at least one")
         for tier in self.tiers:
             if tier.capacity <= 0:
-                raise HierarchyError(f"tier {tier.name!r} has capacity {tier.capacity}; give a positive number")
-            waits, rates = (tier.read_s, tier.write_s, tier.link.latency_s), (tier.link.one_way, tier.link.both_ways)
+                raise HierarchyError(
+                    f"tier {tier.name!r} has capacity {tier.capacity}; give a positive number"
+                )
+            waits, rates = (
+                (tier.read_s, tier.write_s, tier.link.latency_s),
+                (tier.link.one_way, tier.link.both_ways),
+            )
             if not (all(0 <= wait < float("inf") for wait in waits) and all(rate > 0 for rate in rates)):
-                raise HierarchyError(f"tier {tier.name!r}: latencies must be 0 or more, rates above 0; correct them")
+                raise HierarchyError(
+                    f"tier {tier.name!r}: latencies must be 0 or more, rates above 0; correct them"
+                )
         if len({tier.name for tier in self.tiers}) != len(self.tiers):
             raise HierarchyError("two tiers have the same name; name each differently")
         if self.max_prefetch < 0 or not 0 <= self.compute_s < float("inf"):
-            raise HierarchyError(f"max_prefetch {self.max_prefetch} and compute_s {self.compute_s} must be 0 or more")
+            raise HierarchyError(
+                f"max_prefetch {self.max_prefetch} and compute_s {self.compute_s} must be 0 or more"
+            )
         for name, value, known in (
             ("footprint", self.footprint, PRECISIONS),
             ("squeeze", self.squeeze, LADDER),
@@ -87,7 +106,9 @@ class Scenario:
             if value not in known:
                 raise HierarchyError(f"unknown {name} {value!r}; use one of {', '.join(known)}")
         if self.squeeze != "fp16" and self.footprint != "fp16":
-            raise HierarchyError(f"squeeze {self.squeeze!r} starts from fp16 pages, not {self.footprint!r}; drop one")
+            raise HierarchyError(
+                f"squeeze {self.squeeze!r} starts from fp16 pages, not {self.footprint!r}; drop one"
+            )
         for precision in (self.footprint, *LADDER[: LADDER.index(self.squeeze) + 1]):
             try:
                 self.calibrated.scheme(precision)
@@ -116,8 +137,8 @@ def one_tier(capacity: int, **rules) -> Scenario:
 
 
 def physical(gpu: int, peer_gpu: int, host: int, nvme: int, **rules) -> Scenario:
-    """The default four tiers at physical scale, capacities in bytes: GPU memory, a neighbour's over NVLink, host memory over
-    PCIe and an NVMe drive; a capacity of 0 leaves that tier out."""
+    """The default four tiers at physical scale, capacities in bytes: GPU memory, a neighbour's over NVLink,
+    host memory over PCIe and an NVMe drive; a capacity of 0 leaves that tier out."""
     tiers = (
         Tier("gpu", gpu, LINKS["hbm2e"]),
         Tier("peer_gpu", peer_gpu, LINKS["nvlink4"]),
@@ -140,7 +161,9 @@ def block_bytes(model: str, block_tokens: int) -> int:
 
 
 def recompute_seconds(hardware: str | HardwareProfile, block_tokens: int, depths: int) -> list[float]:
-    """Seconds to compute the blocks above depth 0, 1, ..., `depths` (a running sum, so that ranges are differences)."""
+    """Seconds to compute the blocks above depth 0, 1, ..., `depths` (a running sum, so that ranges are
+    differences).
+    """
     profile = hardware if isinstance(hardware, HardwareProfile) else HARDWARE[hardware]
     total, sums = 0.0, [0.0]
     for depth in range(depths):

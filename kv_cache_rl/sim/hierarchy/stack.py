@@ -1,4 +1,5 @@
-"""LRU over tiers of equal pages: one stack, cut where the tiers are full. The same results as `dynamics`, several times sooner.
+"""LRU over tiers of equal pages: one stack, cut where the tiers are full. The same results as `dynamics`,
+several times sooner.
 
 newest  p p p p | p p p p p p | p p p ...  oldest       a page asked for goes to the front; over every cut between
         tier 0    tier 1        tier 2                  it and its old place one page moves down
@@ -32,18 +33,25 @@ from kv_cache_rl.sim.hierarchy.state import (
 
 
 def applies(state: State, scenario: Scenario) -> bool:
-    """Whether a replay before its first request is plain LRU over equal pages, whose every step waits for its transfers."""
-    plain = not (scenario.overlap or scenario.recompute or scenario.squeeze != "fp16" or scenario.promotion != "top")
+    """Whether a replay before its first request is plain LRU over equal pages, whose every step waits for its
+    transfers.
+    """
+    plain = not (
+        scenario.overlap or scenario.recompute or scenario.squeeze != "fp16" or scenario.promotion != "top"
+    )
     plain = plain and scenario.reserve == "none"
     sizes = state.page[:, SIZE]
     return bool(
-        plain and state.settings[POLICY] == POLICY_IDS["lru"] and not state.settings[CHAINED] and (sizes == sizes[0]).all()
+        plain
+        and state.settings[POLICY] == POLICY_IDS["lru"]
+        and not state.settings[CHAINED]
+        and (sizes == sizes[0]).all()
     )
 
 
 def advance_stack(state: State, blocks: np.ndarray) -> None:
-    """Replays all accesses; `state` ends with the counts, latencies and tiers of pages that `dynamics.advance` would leave,
-    without the order of its lists."""
+    """Replays all accesses; `state` ends with the counts, latencies and tiers of pages that
+    `dynamics.advance` would leave, without the order of its lists."""
     tiers, pages, size = len(state.tiers), len(state.page), int(state.page[0, SIZE])
     seconds = _seconds(state, tiers)
     down, counts, peaks = np.zeros(tiers, np.int64), np.zeros(tiers, np.int64), np.zeros(tiers, np.int64)
@@ -51,7 +59,21 @@ def advance_stack(state: State, blocks: np.ndarray) -> None:
     tier = np.full(pages, NONE, np.int8)
     room = state.tiers[:, CAPACITY] // size
     oldest = np.full(tiers, NONE, np.int64)
-    _walk(blocks, room, seconds, older, newer, tier, counts, peaks, down, oldest, state.served, state.latency, state.hits)
+    _walk(
+        blocks,
+        room,
+        seconds,
+        older,
+        newer,
+        tier,
+        counts,
+        peaks,
+        down,
+        oldest,
+        state.served,
+        state.latency,
+        state.hits,
+    )
     state.page[:, TIER] = tier
     state.tiers[:, USED], state.tiers[:, PEAK] = counts * size, peaks * size
     for link in range(1, tiers):

@@ -1,8 +1,7 @@
 """Everything a replay knows, as columns: pages, their order in each tier, tiers, links and counters.
 
-``P`` pages, ``L`` tiers, ``R`` requests, ``N`` nodes of lists: one per page, or one per page and tier (``tier * P + page``) where
-a page may lie in one tier and be remembered as a ghost in another.
-"""
+``P`` pages, ``L`` tiers, ``R`` requests, ``N`` nodes of lists: one per page, or one per page and tier (``tier
+* P + page``) where a page may lie in one tier and be remembered as a ghost in another."""
 
 from typing import NamedTuple
 
@@ -24,7 +23,9 @@ A, B, C, GHOST_A, GHOST_B = np.arange(LISTS)
 TOP = np.int64(0)
 (LISTED, HEAPED, SCANNED, UNKEPT) = range(4)
 TREELESS = ("fifo",)
-"""Policies that let a block leave before its children; these stay, cannot be reached, and are found again if it returns."""
+"""Policies that let a block leave before its children; these stay, cannot be reached, and are found again if
+it returns.
+"""
 GHOSTED = ("arc", "s3fifo")
 QUEUES = ("slru", "arc", "s3fifo", "sieve", "tinylfu")
 POLICIES = (*RANKS, *QUEUES)
@@ -49,23 +50,28 @@ BROUGHT, FLOW = 3, 4
 (TIER, LEVEL, SIZE, LAST, INSERTED, USES, FREQUENCY, PENDING, PLACE, PARENT, DEPTH, RECENT, LEFT) = range(13)
 (CHILD, ELDER, YOUNGER) = range(13, 16)
 PAGE_COLS = 16
-"""tier (NONE: nowhere) · level: rungs compressed · size: bytes uncompressed · parent, depth: in the prefix tree · last,
-inserted: clock · uses: since insertion · frequency: uses ever · recent: uses among the last WINDOW accesses · left: clock of the
-last eviction, NONE if it counts no longer · pending: prefetched and not used yet · place: in the heap, NONE if not there · child,
-elder, younger: the list of a block's resident children, the youngest first. 16 columns are two cache lines."""
+"""tier (NONE: nowhere) · level: rungs compressed · size: bytes uncompressed · parent, depth: in the prefix
+tree · last, inserted: clock · uses: since insertion · frequency: uses ever · recent: uses among the last
+WINDOW accesses · left: clock of the last eviction, NONE if it counts no longer · pending: prefetched and not
+used yet · place: in the heap, NONE if not there · child, elder, younger: the list of a block's resident
+children, the youngest first. 16 columns are two cache lines."""
 (NEXT, PREVIOUS, WHERE, MARK) = range(4)
 (CAPACITY, USED, PEAK, HEAPED_PAGES, HAND, ASKED, CROSSED) = range(7)
 WEIGHT = CROSSED + 4
 TIER_COLS = WEIGHT + LISTS
-"""capacity, used: the ledger, bytes · peak used · pages in the heap · hand of SIEVE · bytes up its link that the request at hand
-waits for · crossed its link: up for demand and for prefetch, down for demand and for prefetch · weight: bytes per list."""
+"""capacity, used: the ledger, bytes · peak used · pages in the heap · hand of SIEVE · bytes up its link that
+the request at hand waits for · crossed its link: up for demand and for prefetch, down for demand and for
+prefetch · weight: bytes per list."""
 (ONE_WAY, BOTH_WAYS, LATENCY, READ, WRITE, TARGET, INFLATION, QUIET) = range(2, 10)
-"""of a tier's link, after the bytes under way up and down it: rates, fixed seconds · target of ARC · inflation of GDSF · seconds
-until the link has brought what was asked."""
+"""of a tier's link, after the bytes under way up and down it: rates, fixed seconds · target of ARC ·
+inflation of GDSF · seconds until the link has brought what was asked."""
 
 
 class State(NamedTuple):
-    """One replay in progress; `dynamics.advance` alone changes it. Few wide arrays: each one costs compile time."""
+    """One replay in progress;
+
+    `dynamics.advance` alone changes it. Few wide arrays: each one costs compile time.
+    """
 
     settings: np.ndarray  # int64 [SETTINGS]
     counters: np.ndarray  # int64 [COUNTERS]
@@ -83,7 +89,9 @@ class State(NamedTuple):
     held: np.ndarray  # int64 [L] pages on their way down
     ring: np.ndarray  # int64 [WINDOW] the last accesses
     follow: np.ndarray  # int64 [P, 2 * SUCCESSORS] successors and their counts; [1, ...] without prefetching
-    density: np.ndarray  # float64 [3, CLASSES, AGES] return density; the returns and (age 0) the idle times it was learnt from
+    density: (
+        np.ndarray
+    )  # float64 [3, CLASSES, AGES] return density; the returns and (age 0) the idle times it was learnt from
     sketch: np.ndarray  # uint8 [4, W]
     table: np.ndarray  # float64 [COMPUTE + depths + 1] per rung: loss, KL, seconds per byte; then recompute seconds, running sum
     row: np.ndarray  # float64 [CANDIDATE_COLS]
@@ -99,7 +107,12 @@ def kind_of(policy: str) -> int:
 
 
 def new_state(
-    trace: Trace, scenario: Scenario, policy: str, seed: int = 0, window: int = 32, regret: tuple = (6.0, 0.98, 0)
+    trace: Trace,
+    scenario: Scenario,
+    policy: str,
+    seed: int = 0,
+    window: int = 32,
+    regret: tuple = (6.0, 0.98, 0),
 ) -> State:
     """A replay before its first request.
 
@@ -113,7 +126,9 @@ def new_state(
     if policy not in POLICY_IDS:
         raise HierarchyError(f"unknown policy {policy!r}; use one of {', '.join(POLICIES)}")
     if scenario.promotion == "step" and trace.chained:
-        raise HierarchyError("promotion 'step' needs a plain page trace: a prefix is read as a whole; use promotion 'top'")
+        raise HierarchyError(
+            "promotion 'step' needs a plain page trace: a prefix is read as a whole; use promotion 'top'"
+        )
     pages, tiers = trace.blocks, len(scenario.tiers)
     sizes = _sizes(trace, scenario)
     capacities = np.array([tier.capacity for tier in scenario.tiers], np.int64)
@@ -121,10 +136,18 @@ def new_state(
     kind = kind_of(policy)
     settings = np.zeros(SETTINGS, np.int64)
     settings[[KIND, POLICY, CHAINED, WINDOW]] = kind, POLICY_IDS[policy], trace.chained, window
-    settings[[HORIZON, SQUEEZE, MAX_PREFETCH]] = regret[2] or fit, LADDER.index(scenario.squeeze), scenario.max_prefetch
+    settings[[HORIZON, SQUEEZE, MAX_PREFETCH]] = (
+        regret[2] or fit,
+        LADDER.index(scenario.squeeze),
+        scenario.max_prefetch,
+    )
     settings[KEPT : KEPT + len(LADDER)] = kept_parts(scenario)
     settings[PREFETCHING] = scenario.prefetch and policy == "predictive" and not trace.chained
-    settings[[OVERLAP, RECOMPUTE, STEPWISE]] = scenario.overlap, scenario.recompute, scenario.promotion == "step"
+    settings[[OVERLAP, RECOMPUTE, STEPWISE]] = (
+        scenario.overlap,
+        scenario.recompute,
+        scenario.promotion == "step",
+    )
     share = RESERVES[scenario.reserve]
     settings[RESERVED] = STABILITY if share < 0 else int(share * capacities[0])
     settings[SEED], settings[AGE_SHIFT] = seed, max(int(np.log2(max(fit * 16 / AGES, 1))), 0)
@@ -166,7 +189,10 @@ def new_state(
         follow=np.zeros((pages if settings[PREFETCHING] else 1, 2 * SUCCESSORS), np.int64),
         density=np.zeros((3, CLASSES, AGES)),
         sketch=np.zeros((4, sketch), np.uint8),
-        table=np.array(rung_table(scenario) + recompute_seconds(scenario.profile, trace.block_tokens, int(depth.max()) + 1)),
+        table=np.array(
+            rung_table(scenario)
+            + recompute_seconds(scenario.profile, trace.block_tokens, int(depth.max()) + 1)
+        ),
         row=np.zeros(CANDIDATE_COLS),
         latency=np.zeros(trace.requests),
         hits=np.zeros(trace.requests, np.int64),
@@ -181,25 +207,32 @@ def new_state(
 
 
 def kept_bytes(size, part):
-    """Bytes of `size` at `part` 1024ths, rounded down, without overflow; plain Python on purpose, `sizes` compiles it."""
+    """Bytes of `size` at `part` 1024ths, rounded down, without overflow; plain Python on purpose, `sizes`
+    compiles it.
+    """
     return (size >> 10) * part + ((size & 1023) * part >> 10)
 
 
 def kept_parts(scenario: Scenario) -> list[int]:
-    """1024ths of its fp16 bytes that a page keeps at each rung, rounded up; a rung that was not measured keeps all."""
+    """1024ths of its fp16 bytes that a page keeps at each rung, rounded up; a rung that was not measured
+    keeps all.
+    """
     schemes = scenario.calibrated.schemes
     return [int(np.ceil(schemes[name].multiplier * 1024)) if name in schemes else 1024 for name in LADDER]
 
 
 def rung_table(scenario: Scenario) -> list[float]:
-    """Per rung: published loss, KL, seconds to quantise and to restore a byte; the first rung is the footprint, whose bytes
-    are those stored. Seconds to quantise are -1 where they follow from the bytes."""
+    """Per rung: published loss, KL, seconds to quantise and to restore a byte; the first rung is the
+    footprint, whose bytes are those stored. Seconds to quantise are -1 where they follow from the bytes."""
     schemes = scenario.calibrated.schemes
     found = [schemes.get(name, schemes["fp16"]) for name in (scenario.footprint, *LADDER[1:])]
     stored = [found[0].multiplier, *(1.0 for _ in LADDER[1:])]
     losses = [PRECISIONS[name].loss[scenario.work_class] for name in LADDER]
     divergence = [scheme.kl or 0.0 for scheme in found]
-    encode = [-1.0 if s.encode_s_per_byte is None else s.encode_s_per_byte / part for s, part in zip(found, stored, strict=True)]
+    encode = [
+        -1.0 if s.encode_s_per_byte is None else s.encode_s_per_byte / part
+        for s, part in zip(found, stored, strict=True)
+    ]
     decode = [s.decode_s_per_byte / part for s, part in zip(found, stored, strict=True)]
     return losses + divergence + encode + decode
 
@@ -208,13 +241,19 @@ def _sizes(trace: Trace, scenario: Scenario) -> np.ndarray:
     base = np.broadcast_to(np.asarray(trace.page_bytes, np.int64), trace.blocks)
     if not base.any():
         if scenario.squeeze != "fp16" or scenario.footprint != "fp16":
-            raise HierarchyError("the trace does not know the bytes of its blocks, precision cannot matter; give a model")
+            raise HierarchyError(
+                "the trace does not know the bytes of its blocks, precision cannot matter; give a model"
+            )
         sizes = np.ones(trace.blocks, np.int64)
     else:
-        sizes = np.maximum((base * scenario.calibrated.scheme(scenario.footprint).multiplier).astype(np.int64), 1)
+        sizes = np.maximum(
+            (base * scenario.calibrated.scheme(scenario.footprint).multiplier).astype(np.int64), 1
+        )
     smallest, largest = int(sizes.argmin()), int(sizes.argmax())
     if kept_bytes(sizes[smallest], kept_parts(scenario)[LADDER.index(scenario.squeeze)]) == 0:
-        raise HierarchyError(f"page {smallest} has {sizes[smallest]} bytes, none at {scenario.squeeze}; use larger pages")
+        raise HierarchyError(
+            f"page {smallest} has {sizes[smallest]} bytes, none at {scenario.squeeze}; use larger pages"
+        )
     for tier in scenario.tiers:
         if sizes[largest] > tier.capacity:
             raise HierarchyError(
@@ -233,7 +272,8 @@ def _depths(trace: Trace, parent: np.ndarray) -> np.ndarray:
 
 
 def check(state: State) -> None:
-    """Compares the books with the pages: bytes per tier, places in the order, children, and that no page is kept twice.
+    """Compares the books with the pages: bytes per tier, places in the order, children, and that no page is
+    kept twice.
 
     Raises:
         LedgerError: they differ: a bug in the engine, never the user's doing.
@@ -256,7 +296,9 @@ def check(state: State) -> None:
             kept = np.sort(state.heap[t, 0, : state.tiers[t, HEAPED_PAGES]])
             here = here & (state.kids[:, t] == 0) if state.settings[CHAINED] else here
         if kept.tolist() != np.flatnonzero(here).tolist():
-            raise LedgerError(f"tier {t}: {len(kept)} pages in its order, {here.sum()} pages that could leave it")
+            raise LedgerError(
+                f"tier {t}: {len(kept)} pages in its order, {here.sum()} pages that could leave it"
+            )
 
 
 def _check_tree(state: State, tier: np.ndarray) -> None:
@@ -266,6 +308,8 @@ def _check_tree(state: State, tier: np.ndarray) -> None:
     np.add.at(kids, (parent[below], tier[below]), 1)
     above = tier[parent[below]]
     for block in below[(above < 0) | (above > tier[below])]:
-        raise LedgerError(f"block {block} lies in tier {tier[block]}, its parent in {tier[parent[block]]}: children leave first")
+        raise LedgerError(
+            f"block {block} lies in tier {tier[block]}, its parent in {tier[parent[block]]}: children leave first"
+        )
     if (kids != state.kids).any():
         raise LedgerError("the counts of resident children differ from the children that are resident")

@@ -1,4 +1,6 @@
-"""The serving world: a server with GPU and CPU block pools, users who come back, and eighteen things one can do about it."""
+"""The serving world: a server with GPU and CPU block pools, users who come back, and eighteen things one can
+do about it.
+"""
 
 from kv_cache_rl.lazy import lazy
 

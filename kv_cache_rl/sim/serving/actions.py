@@ -85,7 +85,11 @@ def largest_active(traffic, book, rows, running, vip):
         best = -1
         for i in range(book[SERVICE, 0]):
             row = running[0, i]
-            if rows[row, WHERE] == GPU and traffic[row, VIP] == vip and (best < 0 or rows[row, BLOCKS] >= rows[best, BLOCKS]):
+            if (
+                rows[row, WHERE] == GPU
+                and traffic[row, VIP] == vip
+                and (best < 0 or rows[row, BLOCKS] >= rows[best, BLOCKS])
+            ):
                 best = row
         book[ACTIVE_LARGEST + vip, 0], book[ACTIVE_LARGEST + vip, 1] = best, 0
     return book[ACTIVE_LARGEST + vip, 0]
@@ -93,7 +97,9 @@ def largest_active(traffic, book, rows, running, vip):
 
 @uncounted
 def target(traffic, settings, book, rows, running, action):
-    """The row that an action would act on; -1 if it has none and is refused (18 stands in where no row is meant)."""
+    """The row that an action would act on; -1 if it has none and is refused (18 stands in where no row is
+    meant).
+    """
     if action == NOTHING:
         return len(ACTIONS)
     if action == COLLECT:

@@ -41,15 +41,21 @@ from kv_cache_rl.sim.serving.state import (
     WHERE,
 )
 
-blocks_for, take, give, free = uncounted(_blocks_for), uncounted(pool.take), uncounted(pool.give), uncounted(pool.free)
+blocks_for, take, give, free = (
+    uncounted(_blocks_for),
+    uncounted(pool.take),
+    uncounted(pool.give),
+    uncounted(pool.free),
+)
 
 
 @uncounted
 def cache_of(traffic, rows, row):
-    """The finished turn whose cache a request would build on (-1: none), and how many of its tokens it can use.
+    """The finished turn whose cache a request would build on (-1: none), and how many of its tokens it can
+    use.
 
-    Whoever was admitted took over what older turns of his had left, so only the nearest such turn can hold anything.
-    """
+    Whoever was admitted took over what older turns of his had left, so only the nearest such turn can hold
+    anything."""
     if rows[row, FOUND] >= 0:
         return -1, 0
     ancestor, usable = traffic[row, PARENT], traffic[row, HISTORY]
@@ -74,17 +80,18 @@ def fits(traffic, settings, book, rows, running, row):
             if rows[cache, WHERE] == LEAVING:
                 return False
             room += rows[cache, BLOCKS]
-    return need <= room and (not settings[RESERVE] or finishes(traffic, settings, book, rows, running, row, room))
+    return need <= room and (
+        not settings[RESERVE] or finishes(traffic, settings, book, rows, running, row, room)
+    )
 
 
 @uncounted
 def finishes(traffic, settings, book, rows, running, row, room):
     """Whether everybody, and `row` with them, can finish without a forced preemption.
 
-    Everyone in service takes one block for every so many tokens until done, and then gives all of them back; the use of memory
-    peaks when somebody is about to finish. Idle caches stay where they are. Each is rounded up to a block, so the answer errs
-    towards no.
-    """
+    Everyone in service takes one block for every so many tokens until done, and then gives all of them back;
+    the use of memory peaks when somebody is about to finish. Idle caches stay where they are. Each is rounded
+    up to a block, so the answer errs towards no."""
     n, size = book[SERVICE, 0], settings[BLOCK_TOKENS]
     plan, held, tokens = running[1], 0, 0
     for i in range(n + 1):
@@ -92,7 +99,8 @@ def finishes(traffic, settings, book, rows, running, row, room):
         held += 0 if i == n else rows[r, BLOCKS]
         has = traffic[r, PROMPT] + rows[r, MADE] + size
         tokens += has
-        # What is left to do and what it holds in one number, so that the sort looks nothing up; late comers mostly finish late.
+        # What is left to do and what it holds in one number, so that the sort looks nothing up; late comers
+        # mostly finish late.
         key = remaining(traffic, settings, rows, r) << 32 | has
         k = i
         while k > 0 and plan[k - 1] > key:

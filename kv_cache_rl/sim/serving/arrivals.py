@@ -1,8 +1,7 @@
 """When users come: a Poisson stream whose rate moves over the episode, by inversion of the cumulative rate.
 
-Patterns are periodic over the episode and turned by a phase of the seed, so that what begins in one episode and ends in the
-next can be folded back (`generate`) and their mean is exact.
-"""
+Patterns are periodic over the episode and turned by a phase of the seed, so that what begins in one episode
+and ends in the next can be folded back (`generate`) and their mean is exact."""
 
 from collections.abc import Callable
 
@@ -29,7 +28,8 @@ PHASE = 0
 
 
 def load_curve(scenario: Scenario, world: np.ndarray) -> np.ndarray:
-    """Load rho over the episode in equal steps, float64 ``[CELLS]``; its mean is `rho`, its maximum `rho_peak` (constant: rho).
+    """Load rho over the episode in equal steps, float64 ``[CELLS]``; its mean is `rho`, its maximum
+    `rho_peak` (constant: rho).
 
     `world` is the key whose draws set the phase and the instants of spikes.
 
@@ -84,10 +84,16 @@ def gaps(keys: np.ndarray, number: int) -> np.ndarray:
 
 
 def instants(passed: np.ndarray, expected: float, curve: np.ndarray, end: int) -> np.ndarray:
-    """When `passed` users (int64, in 1 / ONE) of the `expected` in an episode have come, in whole units of `end`, before it."""
+    """When `passed` users (int64, in 1 / ONE) of the `expected` in an episode have come, in whole units of
+    `end`, before it.
+    """
     cumulated = np.concatenate([[0], np.cumsum(np.rint(curve * ONE).astype(np.int64))])
     share = np.interp(passed / (ONE * expected) * cumulated[-1], cumulated, np.arange(CELLS + 1) / CELLS)
     return np.minimum((share * end).astype(np.int64), end - 1)
 
 
-CURVES: dict[str, Callable[[float, float, np.ndarray], np.ndarray]] = {"constant": constant, "waves": waves, "spikes": spikes}
+CURVES: dict[str, Callable[[float, float, np.ndarray], np.ndarray]] = {
+    "constant": constant,
+    "waves": waves,
+    "spikes": spikes,
+}

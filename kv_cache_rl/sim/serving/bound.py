@@ -4,16 +4,27 @@ import heapq
 
 import numpy as np
 
-from kv_cache_rl.sim.serving.state import ARRIVAL, BLOCK_TOKENS, C1, CLOCK, FIXED, HISTORY, OUTPUT, PER_KV, PROMPT, Columns
+from kv_cache_rl.sim.serving.state import (
+    ARRIVAL,
+    BLOCK_TOKENS,
+    C1,
+    CLOCK,
+    FIXED,
+    HISTORY,
+    OUTPUT,
+    PER_KV,
+    PROMPT,
+    Columns,
+)
 
 
 def engine_microseconds(columns: Columns) -> np.ndarray:
     """Least share of the engine's time that each request takes, float64 ``[R]``.
 
-    Every iteration costs `fixed`, and the tokens it decodes over fit into memory: completing a request of prompt s and output o
-    takes its footprint sum over t = 1..o of (s + t) out of M per iteration, and the same footprint is read once, token by token.
-    Its prompt is computed at least as far as no history covers it (rates rounded down as the engine rounds them).
-    """
+    Every iteration costs `fixed`, and the tokens it decodes over fit into memory: completing a request of
+    prompt s and output o takes its footprint sum over t = 1..o of (s + t) out of M per iteration, and the
+    same footprint is read once, token by token. Its prompt is computed at least as far as no history covers
+    it (rates rounded down as the engine rounds them)."""
     load, settings = columns.traffic.astype(np.float64), columns.settings
     prompt, output = load[:, PROMPT], load[:, OUTPUT]
     footprint = output * prompt + output * (output + 1) / 2
@@ -25,10 +36,10 @@ def engine_microseconds(columns: Columns) -> np.ndarray:
 def fluid_bound(columns: Columns) -> float:
     """Most tokens (prompt + output) of requests that could be completed in time.
 
-    A relaxation: requests are divisible, the engine switches between them for nothing, all history is found. Whatever arrives
-    after t has to fit between t and the end, for every t; these sets are nested, so taking requests by tokens per second of
-    engine time, best first, is optimal. Going backwards in time, the worst are dropped whenever the rest does not fit.
-    """
+    A relaxation: requests are divisible, the engine switches between them for nothing, all history is found.
+    Whatever arrives after t has to fit between t and the end, for every t; these sets are nested, so taking
+    requests by tokens per second of engine time, best first, is optimal. Going backwards in time, the worst
+    are dropped whenever the rest does not fit."""
     load, end = columns.traffic, int(columns.book[CLOCK, 1])
     cost = engine_microseconds(columns)
     work = (load[:, PROMPT] + load[:, OUTPUT]).astype(np.float64)

@@ -1,4 +1,6 @@
-"""Heuristics that nobody should use: each does what some unsound score would reward, and a sound one places it below `lru`."""
+"""Heuristics that nobody should use: each does what some unsound score would reward, and a sound one places
+it below `lru`.
+"""
 
 import numpy as np
 
@@ -22,7 +24,10 @@ SEED, DRAWN = MEMORY - 2, MEMORY - 1
 
 @uncounted
 def draw(memory):
-    """Next uniform number of this memory's own stream. Source: splitmix64, Steele, Lea, Flood, OOPSLA 2014."""
+    """Next uniform number of this memory's own stream.
+
+    Source: splitmix64, Steele, Lea, Flood, OOPSLA 2014.
+    """
     memory[DRAWN] += 1.0
     x = np.uint64(memory[SEED]) + np.uint64(memory[DRAWN]) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

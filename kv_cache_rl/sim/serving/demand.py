@@ -1,4 +1,6 @@
-"""What is asked of a server, and what it could serve: the traffic table, and the load theory derives from its lengths."""
+"""What is asked of a server, and what it could serve: the traffic table, and the load theory derives from its
+lengths.
+"""
 
 from dataclasses import dataclass, field
 
@@ -18,16 +20,23 @@ class Lengths:
     prompt: float
     output: float
     footprint: float
-    """Token-iterations of GPU memory in whole blocks, the prompt's taken at admission, as the engine does (theory.condition)."""
+    """Token-iterations of GPU memory in whole blocks, the prompt's taken at admission, as the engine does
+    (theory.condition).
+    """
     squared_prompt: float
 
     @staticmethod
-    def of(prompt: np.ndarray, output: np.ndarray, chunk: int, block: int, weight: np.ndarray | None = None) -> "Lengths":
+    def of(
+        prompt: np.ndarray, output: np.ndarray, chunk: int, block: int, weight: np.ndarray | None = None
+    ) -> "Lengths":
         """The means of requests ``[n]``, weighted, prefilled in chunks and held in blocks of so many tokens."""
         weights = np.ones(len(prompt)) if weight is None else weight
         squares = prompt.astype(np.float64) ** 2
         return Lengths(
-            *(float(np.average(x, weights=weights)) for x in (prompt, output, held(prompt, output, chunk, block), squares))
+            *(
+                float(np.average(x, weights=weights))
+                for x in (prompt, output, held(prompt, output, chunk, block), squares)
+            )
         )
 
 
@@ -62,18 +71,26 @@ class Capacity:
             mean_output=lengths.output,
         )
         tick_us = max(1, round(tick_s * 1e6))
-        rate = service_rate(scenario.gpu_tokens, tick_us / 1e6, lengths.footprint, budget, lengths.prompt + lengths.output)
+        rate = service_rate(
+            scenario.gpu_tokens, tick_us / 1e6, lengths.footprint, budget, lengths.prompt + lengths.output
+        )
         return Capacity(lengths, tick_us, rate.per_s, rate.binding)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Traffic:
-    """All requests of an episode, fixed before it begins and the same for every agent; durations in whole microseconds."""
+    """All requests of an episode, fixed before it begins and the same for every agent; durations in whole
+    microseconds.
+    """
 
     table: np.ndarray
-    """int64 ``[R, 7]`` in order of arrival; columns: arrival, prompt, output, vip, power, parent, history (`state`)."""
+    """int64 ``[R, 7]`` in order of arrival; columns: arrival, prompt, output, vip, power, parent, history
+    (`state`).
+    """
     user: np.ndarray
-    """Whose request it is, int64 ``[R]``; a user's class, his return and his lengths follow from this number and the seed."""
+    """Whose request it is, int64 ``[R]``; a user's class, his return and his lengths follow from this number
+    and the seed.
+    """
     turn: np.ndarray
     """How many the user had made before, in this episode or earlier, int64 ``[R]``."""
     tick_us: int
@@ -85,7 +102,9 @@ class Traffic:
     service_rate: float
     """mu: requests per second that the server completes at saturation without prefix hits."""
     rho: float
-    """The mean load that was asked for: lambda / mu, or more exactly the work that arrives over the work that can be done."""
+    """The mean load that was asked for: lambda / mu, or more exactly the work that arrives over the work that
+    can be done.
+    """
     binding: str
     """What bounds mu: memory or the token budget."""
     lengths: Lengths
@@ -104,14 +123,26 @@ class Traffic:
         before = np.clip(parent, 0, rows)
         child = parent >= 0
         rules = (
-            ("arrives in order, from 0 on and before the end", (arrival >= np.append(0, arrival[:-1])) & (arrival < self.end_us)),
+            (
+                "arrives in order, from 0 on and before the end",
+                (arrival >= np.append(0, arrival[:-1])) & (arrival < self.end_us),
+            ),
             ("has a prompt longer than its history", (prompt > history) & (history >= 0)),
             ("has an output", output >= 1),
             ("has classes 0 or 1", (vip | power | 1) == 1),
             ("has its parent before it", (parent >= -1) & (parent < rows)),
-            ("is the only child of its parent", np.isin(rows, np.unique(parent, return_index=True)[1]) | ~child),
-            ("has the user and the class of its parent", ~child | ((self.user == self.user[before]) & (vip == vip[before]))),
-            ("has no more history than its parent left", history <= np.where(child, prompt[before] + output[before], 0)),
+            (
+                "is the only child of its parent",
+                np.isin(rows, np.unique(parent, return_index=True)[1]) | ~child,
+            ),
+            (
+                "has the user and the class of its parent",
+                ~child | ((self.user == self.user[before]) & (vip == vip[before])),
+            ),
+            (
+                "has no more history than its parent left",
+                history <= np.where(child, prompt[before] + output[before], 0),
+            ),
         )
         for rule, holds in rules:
             if not holds.all():
@@ -122,7 +153,9 @@ class Traffic:
 
     def __str__(self) -> str:
         means = f"mean prompt {self.lengths.prompt:,.0f} and output {self.lengths.output:,.0f} tokens"
-        rates = f"{self.arrival_rate:.3g}/s asked, {self.service_rate:.3g}/s can be served ({self.binding} binds)"
+        rates = (
+            f"{self.arrival_rate:.3g}/s asked, {self.service_rate:.3g}/s can be served ({self.binding} binds)"
+        )
         head = f"{len(self.table):,} requests in {self.end_us / 1e6:,.1f} s, rho {self.rho:g}: {rates}; {means}; "
         return "\n".join((head + f"nominal tick {self.tick_us / 1e3:.1f} ms", *self.notes))
 

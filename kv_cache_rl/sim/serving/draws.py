@@ -1,7 +1,8 @@
 """Random numbers that belong to a user or to one of his turns, not to an order of drawing.
 
-A key is a hash of the seed and the path to whoever draws (user 7, his turn 2); a draw is a hash of the key and of what is
-drawn. So nobody's numbers depend on how many others there are, and none need to be drawn one after the other.
+A key is a hash of the seed and the path to whoever draws (user 7, his turn 2); a draw is a hash of the key
+and of what is drawn. So nobody's numbers depend on how many others there are, and none need to be drawn one
+after the other.
 
 Source: Steele, Lea, Flood (2014), SplitMix64: its output function over a Weyl sequence.
 """
@@ -62,9 +63,14 @@ def exponential(keys: np.ndarray, number: int | np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def length_steps(mean: float, deviation: float) -> np.ndarray:
-    """Where the distribution function of round(max(1, N(mean, deviation))) steps: P(length <= 1), P(length <= 2), ..."""
+    """Where the distribution function of round(max(1, N(mean, deviation))) steps:
+
+    P(length <= 1), P(length <= 2), ...
+    """
     most = math.ceil(mean + 9 * deviation)
-    return np.array([math.erfc((mean - n - 0.5) / (deviation * math.sqrt(2))) / 2 for n in range(1, most + 1)])
+    return np.array(
+        [math.erfc((mean - n - 0.5) / (deviation * math.sqrt(2))) / 2 for n in range(1, most + 1)]
+    )
 
 
 def lengths(shares: np.ndarray, mean: float, deviation: float) -> np.ndarray:

@@ -108,7 +108,10 @@ def judge(settings, book):
 
 @uncounted
 def decide(traffic, settings, book, rows, running, flow, action):
-    """Takes one decision, and lets the tick pass if it was the last; its reward. Refused decisions only use up their turn."""
+    """Takes one decision, and lets the tick pass if it was the last; its reward.
+
+    Refused decisions only use up their turn.
+    """
     if not book[ALIVE, 0]:
         return 0.0
     for term in range(N_TERMS):

@@ -58,7 +58,9 @@ CRASHED = 1
 
 @uncounted
 def make_room(traffic, settings, book, rows, running, row, n):
-    """Frees a block for a row that grows, at the newest's cost; false if that is the row itself, or the episode crashes."""
+    """Frees a block for a row that grows, at the newest's cost; false if that is the row itself, or the
+    episode crashes.
+    """
     newest = n - 1
     while free(book, GPU_POOL) < 1:
         if settings[STRICT]:
@@ -77,7 +79,9 @@ def make_room(traffic, settings, book, rows, running, row, n):
 
 @uncounted
 def compute(traffic, settings, book, rows, running):
-    """Advances every request in service by what one iteration gives it; microseconds that takes, 0 if nothing was computed."""
+    """Advances every request in service by what one iteration gives it; microseconds that takes, 0 if nothing
+    was computed.
+    """
     n, size = book[SERVICE, 0], settings[BLOCK_TOKENS]
     to_decode = settings[BUDGET]
     to_read = max(to_decode - book[SERVICE, 1], 0)

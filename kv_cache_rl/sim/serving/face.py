@@ -1,4 +1,6 @@
-"""The view and the actions by name, for deciders that are compiled: which number is what, and the moves they have in common."""
+"""The view and the actions by name, for deciders that are compiled: which number is what, and the moves they
+have in common.
+"""
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.serving import actions as deeds
@@ -20,7 +22,21 @@ LARGEST_GOES, OLDEST_GOES, LARGEST_SWAPS, OLDEST_SWAPS, ADMIT, TURN_AWAY, PREEMP
     )
 )
 """Actions on Free users; the next number is the same on VIPs."""
-GPU, CPU, FREE_QUEUE, VIP_QUEUE, FREE_WAIT, VIP_WAIT, LARGEST_ACTIVE, FREE_SIZE, VIP_SIZE, FREE_AGE, VIP_AGE, LINK, RHO = (
+(
+    GPU,
+    CPU,
+    FREE_QUEUE,
+    VIP_QUEUE,
+    FREE_WAIT,
+    VIP_WAIT,
+    LARGEST_ACTIVE,
+    FREE_SIZE,
+    VIP_SIZE,
+    FREE_AGE,
+    VIP_AGE,
+    LINK,
+    RHO,
+) = (
     RICH.index(name)
     for name in (
         "gpu_utilization_pct",
@@ -56,7 +72,9 @@ def waiting(obs):
 
 @uncounted
 def of_both(obs, mask, action, free, vip):
-    """`action` on the class for which the observed number is larger, or on the one that allows it; -1 where neither does."""
+    """`action` on the class for which the observed number is larger, or on the one that allows it; -1 where
+    neither does.
+    """
     if mask[action] and mask[action + 1]:
         return action + 1 if obs[vip] > obs[free] else action
     if mask[action]:
@@ -71,7 +89,9 @@ def or_wait(action):
 
 @uncounted
 def oldest_gives_way(obs, mask):
-    """Admits whoever can be; while somebody waits who cannot, evicts the cache that has been idle longest; -1 otherwise."""
+    """Admits whoever can be; while somebody waits who cannot, evicts the cache that has been idle longest; -1
+    otherwise.
+    """
     action = admission(mask)
     if action >= 0 or not waiting(obs):
         return action

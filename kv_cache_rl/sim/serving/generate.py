@@ -1,13 +1,13 @@
 """Traffic: users drawn from the seed (here) or replayed from a trace (`replay`).
 
-A user comes once by the pattern's rate and returns with a probability that is drawn in advance, at an instant that is too:
-his arrival + nominal service + think time, whatever becomes of the turn before. Each turn's prompt is the history (the
-prompt and output before) and something new; a conversation ends where the next turn would not fit the context limit.
+A user comes once by the pattern's rate and returns with a probability that is drawn in advance, at an instant
+that is too: his arrival + nominal service + think time, whatever becomes of the turn before. Each turn's
+prompt is the history (the prompt and output before) and something new; a conversation ends where the next
+turn would not fit the context limit.
 
-What would arrive after the episode's end is folded back to its beginning (time modulo its length) as somebody who talked to
-another server before: a long prompt whose history is nowhere here. So the load is steady from the first tick on, and exact:
-the requests of an episode are the turns of the users who first came in it.
-"""
+What would arrive after the episode's end is folded back to its beginning (time modulo its length) as somebody
+who talked to another server before: a long prompt whose history is nowhere here. So the load is steady from
+the first tick on, and exact: the requests of an episode are the turns of the users who first came in it."""
 
 import functools
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ POWER_USER = (3_500.0, 1_200.0), (800.0, 300.0)
 THINK_TICKS = 200.0
 """Mean of the (exponential) think time before a return, in nominal ticks."""
 BURST_TICKS, BURST_WIDTH_TICKS, BURST_SHARE = 500, 4.0, 0.5
-"""Bursty returns: every so often, at an instant drawn inside each such stretch, this share of those who would have returned since
-the last one do so within so few ticks."""
+"""Bursty returns: every so often, at an instant drawn inside each such stretch, this share of those who would
+have returned since the last one do so within so few ticks."""
 
 TURNS = 16
 """The first branch of a user that is one of his turns; below it are his own draws."""
@@ -78,14 +78,17 @@ class Depth(NamedTuple):
 
 
 def depths(users: np.ndarray, power: np.ndarray, longest: int, return_probability: float) -> Iterator[Depth]:
-    """The first turns of the users with these keys, their second ones, and so on, until nobody returns or fits `longest`."""
+    """The first turns of the users with these keys, their second ones, and so on, until nobody returns or
+    fits `longest`.
+    """
     who, history, turn = np.arange(len(users)), np.zeros(len(users), np.int64), 0
     while len(who) or not turn:
         keys = branch(users[who], TURNS + turn)
         chatter = ~power[who]
         prompt, output = _either(CHATTER, POWER_USER, chatter, uniform(keys, FRESH), uniform(keys, ANSWER))
         if turn == 0:
-            # A first turn has to happen: its output leaves room for a prompt, and the prompt takes what is left.
+            # A first turn has to happen: its output leaves room for a prompt, and the prompt takes what is
+            # left.
             output = np.minimum(output, longest // 2)
             prompt = np.minimum(prompt, longest - output)
         prompt += history
@@ -115,7 +118,9 @@ class Mix(NamedTuple):
 
 
 def mix(scenario: Scenario) -> Mix:
-    """Means over the turns of a fixed sample of users that depends on no seed; chatters and power users in exact shares."""
+    """Means over the turns of a fixed sample of users that depends on no seed; chatters and power users in
+    exact shares.
+    """
     chances = scenario.return_probability, scenario.power_share
     return _measured_mix(*chances, scenario.longest, scenario.token_budget, scenario.block_tokens)
 
@@ -126,7 +131,8 @@ def _measured_mix(return_probability: float, power_share: float, longest: int, c
     power = np.arange(len(users)) < REFERENCE_USERS
     share = np.where(power, power_share, 1 - power_share) / REFERENCE_USERS
     prompts, outputs, weights, reached = [], [], [], 1.0
-    # Everybody returns, and his turns weigh by the probability that he would have come so far: less noise than drawing that.
+    # Everybody returns, and his turns weigh by the probability that he would have come so far: less noise
+    # than drawing that.
     for depth in depths(users, power, longest, 1.0):
         prompts.append(depth.prompt)
         outputs.append(depth.output)
@@ -135,7 +141,10 @@ def _measured_mix(return_probability: float, power_share: float, longest: int, c
         if reached < LEAST_WEIGHT:
             break
     weight = np.concatenate(weights)
-    return Mix(float(weight.sum()), Lengths.of(np.concatenate(prompts), np.concatenate(outputs), chunk, block, weight))
+    return Mix(
+        float(weight.sum()),
+        Lengths.of(np.concatenate(prompts), np.concatenate(outputs), chunk, block, weight),
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -165,10 +174,14 @@ def _drawn(scenario: Scenario, key: np.ndarray) -> Traffic:
         before[who] = np.arange(rows, rows + len(who))
         rows += len(who)
         service = (output - (-prompt // scenario.token_budget)) * capacity.tick_us
-        arrival[who] += service + 1 + (exponential(keys, THINKS) * THINK_TICKS * capacity.tick_us).astype(np.int64)
+        arrival[who] += (
+            service + 1 + (exponential(keys, THINKS) * THINK_TICKS * capacity.tick_us).astype(np.int64)
+        )
         if bursts is not None:
             arrival[who] = _gathered(arrival[who], keys, bursts, end, capacity.tick_us)
-    table, user, turns = folded([np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)], end)
+    table, user, turns = folded(
+        [np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)], end
+    )
     return Traffic(
         table=table,
         user=user,
@@ -183,7 +196,9 @@ def _drawn(scenario: Scenario, key: np.ndarray) -> Traffic:
     )
 
 
-def _newcomers(key: np.ndarray, expected: float, curve: np.ndarray, end: int) -> tuple[np.ndarray, np.ndarray]:
+def _newcomers(
+    key: np.ndarray, expected: float, curve: np.ndarray, end: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Keys and first arrivals of the users who come before the end."""
     number = int(expected + 6 * expected**0.5) + 16
     while True:
@@ -196,14 +211,20 @@ def _newcomers(key: np.ndarray, expected: float, curve: np.ndarray, end: int) ->
 
 
 def burst_instants(scenario: Scenario, world: np.ndarray, end: int) -> np.ndarray:
-    """When returns gather, in microseconds before `end`, ascending: one instant in each of equal stretches of the episode."""
+    """When returns gather, in microseconds before `end`, ascending: one instant in each of equal stretches of
+    the episode.
+    """
     stretches = max(1, round(scenario.ticks / BURST_TICKS))
     at = np.arange(stretches)
     return ((at + uniform(world, BURSTS + at)) / stretches * end).astype(np.int64)
 
 
-def _gathered(natural: np.ndarray, keys: np.ndarray, bursts: np.ndarray, end: int, tick_us: int) -> np.ndarray:
-    """Instants of returns, of which a share wait for the next burst; bursts come round again in every episode."""
+def _gathered(
+    natural: np.ndarray, keys: np.ndarray, bursts: np.ndarray, end: int, tick_us: int
+) -> np.ndarray:
+    """Instants of returns, of which a share wait for the next burst; bursts come round again in every
+    episode.
+    """
     lap, within = np.divmod(natural, end)
     burst = np.append(bursts, bursts[0] + end)[np.searchsorted(bursts, within)] + lap * end
     spread = (uniform(keys, SPREADS) * BURST_WIDTH_TICKS * tick_us).astype(np.int64)
@@ -211,17 +232,23 @@ def _gathered(natural: np.ndarray, keys: np.ndarray, bursts: np.ndarray, end: in
 
 
 def folded(columns: list[np.ndarray], end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Table, user and turn of these turns, in order of arrival, with what would come after the end at the beginning.
+    """Table, user and turn of these turns, in order of arrival, with what would come after the end at the
+    beginning.
 
-    `columns` are those of the table, then user and turn; arrivals count on beyond `end`, parents are positions. A turn keeps its
-    parent only within a lap.
-    """
+    `columns` are those of the table, then user and turn; arrivals count on beyond `end`, parents are
+    positions. A turn keeps its parent only within a lap."""
     lap, within = np.divmod(columns[0], end)
     parent = columns[5]
     order = np.lexsort((columns[8], columns[7], within))
     row = np.empty_like(order)
     row[order] = np.arange(len(order))
     here = (parent >= 0) & (lap == lap[parent])
-    columns = [within, *columns[1:5], np.where(here, row[parent], -1), np.where(here, columns[6], 0), *columns[7:]]
+    columns = [
+        within,
+        *columns[1:5],
+        np.where(here, row[parent], -1),
+        np.where(here, columns[6], 0),
+        *columns[7:],
+    ]
     table = np.column_stack([column[order] for column in columns[:7]])
     return np.ascontiguousarray(table), columns[7][order], columns[8][order]

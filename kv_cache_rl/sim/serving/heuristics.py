@@ -1,10 +1,10 @@
 """Heuristics: from the 24 numbers and the mask to one of the 18 actions, each written once, compiled.
 
-A heuristic is a function of observation float32 ``[24]``, mask int8 ``[18]`` and memory float64 ``[MEMORY]``. The memory begins
-with its parameters (`HEURISTICS`), the rest is its own to remember in; those that remember nothing decide by what they see alone.
-Adding one is a function here, a line in `HEURISTICS` and in `FUNCTIONS`, and one in `choose`, which dispatches inside compiled
-loops. Those below are meant to serve; `canaries` are not, `tabular` is learned.
-"""
+A heuristic is a function of observation float32 ``[24]``, mask int8 ``[18]`` and memory float64 ``[MEMORY]``.
+The memory begins with its parameters (`HEURISTICS`), the rest is its own to remember in; those that remember
+nothing decide by what they see alone. Adding one is a function here, a line in `HEURISTICS` and in
+`FUNCTIONS`, and one in `choose`, which dispatches inside compiled loops. Those below are meant to serve;
+`canaries` are not, `tabular` is learned."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +70,9 @@ def size_weighted(obs, mask, memory):
 
 @uncounted
 def fifo(obs, mask, memory):
-    """Serves whoever has waited longest (against what their class tolerates), and nobody before them; evicts likewise."""
+    """Serves whoever has waited longest (against what their class tolerates), and nobody before them; evicts
+    likewise.
+    """
     if not waiting(obs):
         return WAIT
     vip = obs[VIP_QUEUE] > 0.0 and (obs[FREE_QUEUE] <= 0.0 or obs[VIP_WAIT] > obs[FREE_WAIT])
@@ -104,11 +106,12 @@ def stability(obs, mask, memory):
 
 @uncounted
 def keep_room(obs, mask, short, reserve, link, collect, shed):
-    """Frees while `short`, admits while a share `reserve` of the GPU is free, and keeps caches and queues in order.
+    """Frees while `short`, admits while a share `reserve` of the GPU is free, and keeps caches and queues in
+    order.
 
     CPU use > `collect`           -> Free caches idle for long are dropped there
-    `short`, or a head has no room -> the oldest cache leaves for the CPU, or for good where the CPU is full or the link busier
-                                     than `link`
+    `short`, or a head has no room -> the oldest cache leaves for the CPU, or for good where the CPU is full
+                                     or the link busier than `link`
     a queue is full to `shed`     -> its head, which has waited longest, is turned away so that fresh ones find a place
     """
     if obs[CPU] > collect and mask[COLLECT]:
@@ -133,7 +136,9 @@ def keep_room(obs, mask, short, reserve, link, collect, shed):
 
 @uncounted
 def make_room(obs, mask, busiest_link):
-    """Takes the oldest cache off the GPU: to the CPU, or for good where that cannot be or the link is busy; -1 without any."""
+    """Takes the oldest cache off the GPU: to the CPU, or for good where that cannot be or the link is busy;
+    -1 without any.
+    """
     action = -1
     if obs[LINK] <= busiest_link:
         action = of_both(obs, mask, OLDEST_SWAPS, FREE_AGE, VIP_AGE)
@@ -165,7 +170,10 @@ HEURISTICS: dict[str, Heuristic] = {
     "lru": Heuristic(lru),
     "size_weighted": Heuristic(size_weighted),
     "stability": Heuristic(
-        stability, (0.0, 0.05, 0.05, 1.0, 0.95, 0.2), ("target", "base", "per_rho", "link", "collect", "shed"), rich=True
+        stability,
+        (0.0, 0.05, 0.05, 1.0, 0.95, 0.2),
+        ("target", "base", "per_rho", "link", "collect", "shed"),
+        rich=True,
     ),
     "watermark_80": Heuristic(watermark, (0.80, 1.0, 0.95, 0.2), ("mark", "link", "collect", "shed")),
     "watermark_90": Heuristic(watermark, (0.90, 1.0, 0.95, 0.2), ("mark", "link", "collect", "shed")),

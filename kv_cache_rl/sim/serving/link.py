@@ -80,7 +80,9 @@ def land(traffic, settings, book, rows, lane):
 
 @uncounted
 def first_landing(settings, book):
-    """Microseconds until the head of the inbound lane has crossed if nothing else moves; -1 if the lane is empty."""
+    """Microseconds until the head of the inbound lane has crossed if nothing else moves; -1 if the lane is
+    empty.
+    """
     if book[LANES + IN, 0] < 0:
         return -1
     rate = settings[ONE_WAY] if book[LANES + OUT, 0] < 0 else settings[BOTH_WAYS]

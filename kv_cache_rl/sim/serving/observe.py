@@ -53,12 +53,13 @@ OBSERVATION = (
     "vip_age_std_dev",
 )
 RICH = (*OBSERVATION, "link_occupancy", "forecast_arrival_rate", "rho", "stability_margin")
-"""All lie in [0, 1] but the trend and the margin, in [-1, 1]. Utilisation: blocks in use over all; idle caches are in use ·
-trend: change of the GPU's over the last five ticks · queue pressure: length over cap · wait: the longest over the SLA (over 500
-ticks without one) · yield: largest active request over capacity · size: of idle caches on the GPU over capacity; age: since they
-became idle, over 500 ticks · link: share of the last tick in which a lane was busy · forecast: arrivals per second over twice
-what the server can serve · rho: half of the controller's estimate · margin: blocks free beyond what the controller (reserve
-mode) would keep free, over capacity."""
+"""All lie in [0, 1] but the trend and the margin, in [-1, 1]. Utilisation: blocks in use over all; idle
+caches are in use · trend: change of the GPU's over the last five ticks · queue pressure: length over cap ·
+wait: the longest over the SLA (over 500 ticks without one) · yield: largest active request over capacity ·
+size: of idle caches on the GPU over capacity; age: since they became idle, over 500 ticks · link: share of
+the last tick in which a lane was busy · forecast: arrivals per second over twice what the server can serve ·
+rho: half of the controller's estimate · margin: blocks free beyond what the controller (reserve mode) would
+keep free, over capacity."""
 TREND, MARGIN = 2, 23
 
 
@@ -70,7 +71,10 @@ def share(value):
 
 @uncounted
 def longest_wait(book, rows, vip):
-    """Microseconds the longest waiting of a queue has waited. Behind preempted rows they stand in order of arrival."""
+    """Microseconds the longest waiting of a queue has waited.
+
+    Behind preempted rows they stand in order of arrival.
+    """
     row, longest = book[QUEUES + vip, 0], 0
     while row >= 0:
         longest = max(longest, book[CLOCK, 0] - rows[row, SINCE])
@@ -92,7 +96,9 @@ def blocks_leaving(book, rows):
 
 @uncounted
 def sizes_and_ages(settings, book, rows, seen, vip):
-    """Writes largest, mean and standard deviation of sizes and ages of a class's idle caches; their blocks together."""
+    """Writes largest, mean and standard deviation of sizes and ages of a class's idle caches; their blocks
+    together.
+    """
     count, row = length(book, IDLE + vip), book[IDLE + vip, 0]
     size, age = 8 + 3 * vip, 14 + 3 * vip
     largest, total, squares, ages, squared_ages = 0, 0, 0, 0.0, 0.0

@@ -1,8 +1,8 @@
 """Trace files as columns of requests on a clock that goes round: what `replay` cuts episodes from.
 
-Claude Code sessions were not recorded on one server: each starts at an instant drawn once from eight hours, and what is later
-is folded back (as in the hierarchy lab). Other traces keep their own clock; where it is coarse it is jittered.
-"""
+Claude Code sessions were not recorded on one server: each starts at an instant drawn once from eight hours,
+and what is later is folded back (as in the hierarchy lab). Other traces keep their own clock; where it is
+coarse it is jittered."""
 
 import functools
 import os
@@ -74,7 +74,9 @@ def _recorded(path: str, modified: int, size: int) -> Recorded:
     form = detect(path)
     groups, done = READERS[form](path)
     if not any(call[2] for group in groups for calls in group for call in calls):
-        raise place_of(path).error("no request has output tokens", "give a trace with the lengths of prompts and outputs")
+        raise place_of(path).error(
+            "no request has output tokens", "give a trace with the lengths of prompts and outputs"
+        )
     calls = [call for group in groups for sequence in group for call in sequence]
     absolute = np.array([call[0] for call in calls])
     period_s = HORIZON_S
@@ -87,10 +89,14 @@ def _recorded(path: str, modified: int, size: int) -> Recorded:
         raise place_of(path).error(problem, "give a trace of requests at two instants at least")
     sizes = [(owner, len(sequence)) for owner, group in enumerate(groups) for sequence in group]
     notes = f"{Path(path).name} ({form}): {len(calls):,} requests of {len(sizes):,} sequences", *done
-    return _ordered(notes, period_s, absolute, np.array(sizes), np.array([call[1:] for call in calls], dtype=np.int64))
+    return _ordered(
+        notes, period_s, absolute, np.array(sizes), np.array([call[1:] for call in calls], dtype=np.int64)
+    )
 
 
-def _ordered(notes: tuple[str, ...], period_s: float, absolute: np.ndarray, sizes: np.ndarray, lengths: np.ndarray) -> Recorded:
+def _ordered(
+    notes: tuple[str, ...], period_s: float, absolute: np.ndarray, sizes: np.ndarray, lengths: np.ndarray
+) -> Recorded:
     """Calls, sequence after sequence, put in order of time; `sizes` are owner and calls of each sequence."""
     lap, time_s = np.divmod(absolute, period_s)
     order = np.argsort(time_s, kind="stable")
@@ -115,7 +121,10 @@ def _ordered(notes: tuple[str, ...], period_s: float, absolute: np.ndarray, size
 
 
 def _calls(track: Track, offset_s: float = 0.0) -> list[Call]:
-    return [(offset_s + turn.start_s, turn.input_tokens, turn.output_tokens, turn.kept_tokens) for turn in track.turns]
+    return [
+        (offset_s + turn.start_s, turn.input_tokens, turn.output_tokens, turn.kept_tokens)
+        for turn in track.turns
+    ]
 
 
 def _claude_code(path: str) -> tuple[Groups, list[str]]:
@@ -129,14 +138,20 @@ def _claude_code(path: str) -> tuple[Groups, list[str]]:
         start_s = rng.uniform(0, HORIZON_S)
         groups.append([_calls(track, start_s) for track in session_tracks(session) if track.turns])
     if not groups:
-        raise place_of(path).error("every session is an exact duplicate", "give a trace that holds the originals too")
-    return groups, [f"{copies:,} sessions dropped as exact duplicates; the others start over {HORIZON_S / 3600:g} h, folded"]
+        raise place_of(path).error(
+            "every session is an exact duplicate", "give a trace that holds the originals too"
+        )
+    return groups, [
+        f"{copies:,} sessions dropped as exact duplicates; the others start over {HORIZON_S / 3600:g} h, folded"
+    ]
 
 
 def _chained(tracks: Callable, read: Callable) -> Callable[[str], tuple[Groups, list[str]]]:
     def chained(path: str) -> tuple[Groups, list[str]]:
         found = [[_calls(track)] for track in tracks(read(path), random.Random(0))]
-        return found, ["a request continues the sequence whose blocks it extends; a coarse clock is jittered inside its tick"]
+        return found, [
+            "a request continues the sequence whose blocks it extends; a coarse clock is jittered inside its tick"
+        ]
 
     return chained
 
@@ -150,8 +165,12 @@ def _azure(path: str) -> tuple[Groups, list[str]]:
 
 def _burstgpt(path: str) -> tuple[Groups, list[str]]:
     rows = list(read_burstgpt(path))
-    calls = [(row.timestamp_s, row.request_tokens, row.response_tokens, 0) for row in rows if row.response_tokens]
-    return [[[call]] for call in calls], [f"nobody returns; {len(rows) - len(calls):,} failed requests dropped"]
+    calls = [
+        (row.timestamp_s, row.request_tokens, row.response_tokens, 0) for row in rows if row.response_tokens
+    ]
+    return [[[call]] for call in calls], [
+        f"nobody returns; {len(rows) - len(calls):,} failed requests dropped"
+    ]
 
 
 READERS: dict[str, Callable[[str], tuple[Groups, list[str]]]] = {

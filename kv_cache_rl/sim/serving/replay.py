@@ -1,8 +1,11 @@
-"""Traffic replayed from a trace: its sequences, lengths and rhythm, brought to the server's memory and to a chosen load.
+"""Traffic replayed from a trace: its sequences, lengths and rhythm, brought to the server's memory and to a
+chosen load.
 
-* Lengths are multiplied by one factor, prompts, histories and outputs alike, so that what was a prefix remains one.
-* The seed draws the request with which an episode begins. It takes as many as carry the load asked for, and their time is
-  stretched or compressed to the episode's length. Load is counted without prefix hits, as everywhere.
+* Lengths are multiplied by one factor, prompts, histories and outputs alike, so that what was a prefix
+  remains one.
+* The seed draws the request with which an episode begins. It takes as many as carry the load asked for, and
+  their time is stretched or compressed to the episode's length. Load is counted without prefix hits, as
+  everywhere.
 * A request's history is what its sequence's turn before left in the cache, if that turn lies in the episode.
 """
 
@@ -34,7 +37,9 @@ def traffic(scenario: Scenario, key: np.ndarray) -> Traffic:
     trace, capacity = fitted.trace, fitted.capacity
     end, n = scenario.ticks * capacity.tick_us, len(trace.time_s)
     start = int(uniform(branch(key, WORLD), WINDOW)[0] * n)
-    work = np.concatenate([fitted.work[start:], np.tile(fitted.work, 1 + int(fitted.asked / fitted.work.sum()))])
+    work = np.concatenate(
+        [fitted.work[start:], np.tile(fitted.work, 1 + int(fitted.asked / fitted.work.sum()))]
+    )
     number = int(np.searchsorted(np.cumsum(work) - work / 2, fitted.asked))
     if number == 0:
         raise ServingError(
@@ -54,9 +59,13 @@ def traffic(scenario: Scenario, key: np.ndarray) -> Traffic:
     vip = uniform(branch(branch(key, USERS), user), IS_VIP) < scenario.vip_share
     prompt, output = fitted.prompt[at], fitted.output[at]
     history = np.where(parent >= 0, fitted.history[at], 0)
-    window = f"{number:,} requests from number {start + 1:,} on, their {window_s:,.1f} s in {end / 1e6:,.1f} s"
+    window = (
+        f"{number:,} requests from number {start + 1:,} on, their {window_s:,.1f} s in {end / 1e6:,.1f} s"
+    )
     return Traffic(
-        table=np.column_stack([arrival, prompt, output, vip, fitted.power[at], parent, history]).astype(np.int64),
+        table=np.column_stack([arrival, prompt, output, vip, fitted.power[at], parent, history]).astype(
+            np.int64
+        ),
         user=user,
         turn=trace.turn[at],
         tick_us=capacity.tick_us,
@@ -66,7 +75,11 @@ def traffic(scenario: Scenario, key: np.ndarray) -> Traffic:
         rho=scenario.rho,
         binding=capacity.binding,
         lengths=capacity.lengths,
-        notes=(*trace.notes, *fitted.notes, f"window: {window} (times x {end / 1e6 / max(window_s, 1e-9):.3g})"),
+        notes=(
+            *trace.notes,
+            *fitted.notes,
+            f"window: {window} (times x {end / 1e6 / max(window_s, 1e-9):.3g})",
+        ),
     )
 
 
@@ -91,7 +104,9 @@ class Fitted:
 def _fitted(scenario: Scenario, trace: Recorded) -> Fitted:
     longest = scenario.longest
     factor, reason = length_factor(scenario, trace)
-    prompt, output, kept = (_scaled(values, factor, longest) for values in (trace.prompt, trace.output, trace.kept))
+    prompt, output, kept = (
+        _scaled(values, factor, longest) for values in (trace.prompt, trace.output, trace.kept)
+    )
     prompt, output = np.maximum(prompt, 1), np.maximum(output, 1)
     cut = int(np.count_nonzero(prompt + output > longest))
     output = np.minimum(output, longest // 2)
@@ -102,12 +117,18 @@ def _fitted(scenario: Scenario, trace: Recorded) -> Fitted:
     np.maximum.at(most, trace.sequence, prompt + output)
     capacity = Capacity.of(scenario, Lengths.of(prompt, output, scenario.token_budget, scenario.block_tokens))
     in_memory = capacity.binding == MEMORY
-    work = held(prompt, output, scenario.token_budget, scenario.block_tokens) if in_memory else prompt + output
+    work = (
+        held(prompt, output, scenario.token_budget, scenario.block_tokens) if in_memory else prompt + output
+    )
     asked = scenario.rho * scenario.ticks * (scenario.gpu_tokens if in_memory else scenario.token_budget)
     checked_size(scenario, asked / work.mean())
     notes = [f"lengths x {factor:.4g} ({reason})"]
     notes += [f"{cut:,} requests cut to the context limit of {longest:,} tokens"] if cut else []
-    notes += ["where it was 0, a prompt or an output is 1 token"] if min(trace.prompt.min(), trace.output.min()) < 1 else []
+    notes += (
+        ["where it was 0, a prompt or an output is 1 token"]
+        if min(trace.prompt.min(), trace.output.min()) < 1
+        else []
+    )
     return Fitted(
         trace=trace,
         notes=tuple(notes),
@@ -133,5 +154,11 @@ def length_factor(scenario: Scenario, trace: Recorded) -> tuple[float, str]:
     long = float(np.percentile(trace.prompt.astype(np.float64) + trace.output, PERCENTILE))
     share = SHARE_OF_GPU * scenario.gpu_tokens
     if long <= share:
-        return 1.0, f"the {PERCENTILE}th percentile, {long:,.0f} tokens, takes at most {SHARE_OF_GPU:.0%} of the GPU's"
-    return share / long, f"so that the {PERCENTILE}th percentile, {long:,.0f} tokens, takes {SHARE_OF_GPU:.0%} of the GPU's"
+        return (
+            1.0,
+            f"the {PERCENTILE}th percentile, {long:,.0f} tokens, takes at most {SHARE_OF_GPU:.0%} of the GPU's",
+        )
+    return (
+        share / long,
+        f"so that the {PERCENTILE}th percentile, {long:,.0f} tokens, takes {SHARE_OF_GPU:.0%} of the GPU's",
+    )

@@ -45,20 +45,26 @@ TERM_WEIGHTS = {
     "swap_traffic": -0.0002,
     "memory_pressure": -0.02,
 }
-"""Term → weight of one unit: a completion within the SLA · a token computed for the first time, or history found in a
-cache · a completion after the SLA · a drop · a rejection (two units if the request would have fit) · a forced preemption · a
-block swapped, either way · a nominal tick during which a queue's head did not fit."""
+"""Term → weight of one unit: a completion within the SLA · a token computed for the first time, or history
+found in a cache · a completion after the SLA · a drop · a rejection (two units if the request would have fit)
+· a forced preemption · a block swapped, either way · a nominal tick during which a queue's head did not
+fit."""
 WEIGHTS = tuple(TERM_WEIGHTS.values())
 
 SCORE_WEIGHTS = {"easy": (0.80, 0.20, 0.00), "medium": (0.60, 0.35, 0.05), "hard": (0.60, 0.35, 0.05)}
-"""Task → weights of throughput, latency efficiency and cache residency; tasks of your own score as `hard` does."""
+"""Task → weights of throughput, latency efficiency and cache residency; tasks of your own score as `hard`
+does.
+"""
 EDGE = 1e-4
 """Scores lie this far inside 0 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What an episode came to. Waits and times to first token in nominal ticks; NaN where nobody was served."""
+    """What an episode came to.
+
+    Waits and times to first token in nominal ticks; NaN where nobody was served.
+    """
 
     task: str
     seed: int
@@ -66,7 +72,9 @@ class Report:
     throughput: float
     """Completed prompt and output tokens over the fluid bound's."""
     latency_efficiency: float
-    """Mean over all who arrived of time in which the request advanced over time since arrival; 0 if it never finished."""
+    """Mean over all who arrived of time in which the request advanced over time since arrival; 0 if it never
+    finished.
+    """
     cache_residency: float
     """History tokens of returning users found on GPU or CPU, over all they brought; 1 if nobody returned."""
     arrived: int
@@ -114,7 +122,11 @@ def report(state: State) -> Report:
     done = (rows[:, STATUS] == FINISHED) & (rows[:, ENDED] <= book[CLOCK, 1])
     work = load[:, PROMPT] + load[:, OUTPUT]
     completed, bound = int(work[done].sum()), fluid_bound(state.columns)
-    parts = (completed / bound if bound else 1.0, latency_efficiency(load, rows, done), cache_residency(load, rows))
+    parts = (
+        completed / bound if bound else 1.0,
+        latency_efficiency(load, rows, done),
+        cache_residency(load, rows),
+    )
     weights = SCORE_WEIGHTS.get(state.scenario.task, SCORE_WEIGHTS["hard"])
     score = sum(weight * part for weight, part in zip(weights, parts, strict=True))
     units = book[TERMS : TERMS + N_TERMS, 0].astype(float)
@@ -145,7 +157,10 @@ def report(state: State) -> Report:
         ticks=int(book[TICK, 0]),
         seconds=state.seconds,
         crashed=state.crashed,
-        rewards={name: weight * float(unit) for (name, weight), unit in zip(TERM_WEIGHTS.items(), units, strict=True)},
+        rewards={
+            name: weight * float(unit)
+            for (name, weight), unit in zip(TERM_WEIGHTS.items(), units, strict=True)
+        },
     )
 
 
@@ -165,7 +180,10 @@ def cache_residency(load: np.ndarray, rows: np.ndarray) -> float:
 
 def shares(hit: np.ndarray, kind: np.ndarray, names: tuple[str, str]) -> dict[str, float]:
     """Name of a class → share of its members that `hit`; NaN for an empty class."""
-    return {name: float(hit[kind == k].mean()) if np.any(kind == k) else float("nan") for k, name in enumerate(names)}
+    return {
+        name: float(hit[kind == k].mean()) if np.any(kind == k) else float("nan")
+        for k, name in enumerate(names)
+    }
 
 
 def percentiles(values: np.ndarray) -> dict[str, float]:
@@ -185,6 +203,9 @@ def per_user(load: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def jain(values: np.ndarray) -> float:
-    """(sum x)^2 / (n sum x^2): 1 if all have the same, 1/n if one has everything. Source: Jain, Chiu, Hawe, DEC TR-301, 1984."""
+    """(sum x)^2 / (n sum x^2): 1 if all have the same, 1/n if one has everything.
+
+    Source: Jain, Chiu, Hawe, DEC TR-301, 1984.
+    """
     squares = float((values**2).sum())
     return float(values.sum() ** 2 / (len(values) * squares)) if squares else 1.0

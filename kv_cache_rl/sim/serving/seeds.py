@@ -1,10 +1,13 @@
-"""Which seeds learn, which choose between what was learned, which are only ever reported, and which an agent gets to see."""
+"""Which seeds learn, which choose between what was learned, which are only ever reported, and which an agent
+gets to see.
+"""
 
 from hashlib import blake2b
 
 SEEDS = {"train": range(10_000, 20_000), "select": range(20_000, 20_100), "test": range(30_000, 30_100)}
-"""Split → its seeds, apart from one another. Parameters and weights come from `train`, the choice between finished agents (and
-when to stop) from `select`, and every published number from `test`, its first 20 or more."""
+"""Split → its seeds, apart from one another. Parameters and weights come from `train`, the choice between
+finished agents (and when to stop) from `select`, and every published number from `test`, its first 20 or
+more."""
 
 
 def agent_seed(seed: int) -> int:

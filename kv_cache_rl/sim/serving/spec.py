@@ -21,7 +21,10 @@ class ServingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A server, its users and how long it is watched. Durations in nominal ticks (the saturated engine iteration, b̄)."""
+    """A server, its users and how long it is watched.
+
+    Durations in nominal ticks (the saturated engine iteration, b̄).
+    """
 
     task: str
     pattern: str
@@ -48,8 +51,8 @@ class Scenario:
     """Tokens an engine iteration computes at most, decoded ones included."""
     actions_per_tick: int = 4
     admission: str = "optimistic"
-    """Admit whatever fits now, or `reserve`: only what can also finish without a forced preemption, provided that idle caches
-    give way in time."""
+    """Admit whatever fits now, or `reserve`: only what can also finish without a forced preemption, provided
+    that idle caches give way in time."""
     strict: bool = False
     """Whether the episode ends where decode growth finds no block, instead of a preemption."""
     reuse: bool = True
@@ -77,7 +80,9 @@ class Scenario:
         for name, high in MOST_OF_OPTIONAL:
             value = getattr(self, name)
             if value is not None and not (is_number(value) and 0 < value <= high):
-                raise ServingError(f"{name} is {shown(value)}; give a positive number up to {high:g}, or None for no such limit")
+                raise ServingError(
+                    f"{name} is {shown(value)}; give a positive number up to {high:g}, or None for no such limit"
+                )
         for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise ServingError(f"{name} is {shown(getattr(self, name))}; give True or False")
@@ -98,7 +103,9 @@ class Scenario:
         if isinstance(self.trace, os.PathLike):
             object.__setattr__(self, "trace", os.fspath(self.trace))
         if self.trace is not None and (not isinstance(self.trace, str) or not self.trace):
-            raise ServingError(f"trace is {shown(self.trace)}; give the name of a trace file, or None for drawn users")
+            raise ServingError(
+                f"trace is {shown(self.trace)}; give the name of a trace file, or None for drawn users"
+            )
         if self.trace is None and self.length_scale is not None:
             raise ServingError(
                 f"length_scale is {shown(self.length_scale)}, but it is for the lengths of a trace; give a trace, or leave it out"
@@ -166,7 +173,11 @@ def is_number(value: object) -> bool:
 
 def shown(value: object) -> str:
     """The value for an error; integers that Python refuses to print, by their size."""
-    return f"an integer of {value.bit_length():,} bits" if isinstance(value, int) and value.bit_length() > 256 else repr(value)
+    return (
+        f"an integer of {value.bit_length():,} bits"
+        if isinstance(value, int) and value.bit_length() > 256
+        else repr(value)
+    )
 
 
 def block_bytes(scenario: Scenario) -> int:
@@ -175,7 +186,9 @@ def block_bytes(scenario: Scenario) -> int:
 
 
 def link_rates(scenario: Scenario) -> tuple[int, int, int]:
-    """Bytes per microsecond one way and while both lanes are busy, and microseconds of latency, of the profile's host link."""
+    """Bytes per microsecond one way and while both lanes are busy, and microseconds of latency, of the
+    profile's host link.
+    """
     profile = HARDWARE[scenario.hardware]
     link = LINKS[profile.link]
     rates = round(link.one_way * profile.links / 1e6), round(link.both_ways * profile.links / 1e6)
@@ -192,17 +205,23 @@ def task(name: str, /, **changes) -> Scenario:
         raise ServingError(f"unknown task {name!r}; use one of {', '.join(TASKS)}")
     unknown = [key for key in changes if key not in Scenario.__dataclass_fields__]
     if unknown:
-        raise ServingError(f"unknown setting {unknown[0]!r}; use one of {', '.join(Scenario.__dataclass_fields__)}")
+        raise ServingError(
+            f"unknown setting {unknown[0]!r}; use one of {', '.join(Scenario.__dataclass_fields__)}"
+        )
     idle = [key for key in OF_DRAWN_USERS if changes.get("trace") is not None and key in changes]
     if idle:
-        raise ServingError(f"{idle[0]} is {shown(changes[idle[0]])}, but a trace has its own; leave out {idle[0]}, or the trace")
+        raise ServingError(
+            f"{idle[0]} is {shown(changes[idle[0]])}, but a trace has its own; leave out {idle[0]}, or the trace"
+        )
     rho = changes.get("rho", "")
     if is_number(rho) and 0 < rho <= MOST_RHO and "rho_peak" not in changes:
         # A task keeps its shape at another load.
         factor = TASKS[name].rho_peak / TASKS[name].rho
         if factor * rho > MOST_RHO and changes.get("trace") is None:
             most = f"a number up to {math.floor(MOST_RHO / factor)}, or rho_peak too"
-            raise ServingError(f"rho is {rho!r}: {name} would reach {factor * rho:.4g}, above {MOST_RHO:g}; give {most}")
+            raise ServingError(
+                f"rho is {rho!r}: {name} would reach {factor * rho:.4g}, above {MOST_RHO:g}; give {most}"
+            )
         changes["rho_peak"] = min(max(rho, factor * rho), MOST_RHO)
     return replace(TASKS[name], **changes)
 

@@ -24,14 +24,33 @@ from kv_cache_rl.sim.serving.spec import Scenario, block_bytes, link_rates
 from kv_cache_rl.theory.flow import new_flow
 
 ARRIVAL, PROMPT, OUTPUT, VIP, POWER, PARENT, HISTORY = range(7)
-"""Columns of the traffic: microseconds · tokens, history included · tokens · 0 or 1 · 0 or 1 · row of the user's turn before, or
+"""Columns of the traffic: microseconds · tokens, history included · tokens · 0 or 1 · 0 or 1 · row of the
+user's turn before, or
 -1 · leading tokens of the prompt that are the parent's prompt and output."""
 
-(STATUS, WHERE, BLOCKS, PAGES, TOKENS, MADE, HIGH, SINCE, WAITED, SERVED, FIRST, ENDED, FOUND, BEFORE, AFTER, NEXT) = range(16)
-"""Columns of a row: status · where its KV is · blocks it holds on the GPU · on the CPU · tokens of KV · output tokens made · most
-tokens of KV it ever had · when it began to wait or became idle · microseconds waited · microseconds of ticks in which it
-advanced · first token · completion (-1: unfinished, and a later turn was admitted) · history found in a cache (-1: never
-admitted) · neighbours in its list · next on its lane."""
+(
+    STATUS,
+    WHERE,
+    BLOCKS,
+    PAGES,
+    TOKENS,
+    MADE,
+    HIGH,
+    SINCE,
+    WAITED,
+    SERVED,
+    FIRST,
+    ENDED,
+    FOUND,
+    BEFORE,
+    AFTER,
+    NEXT,
+) = range(16)
+"""Columns of a row: status · where its KV is · blocks it holds on the GPU · on the CPU · tokens of KV ·
+output tokens made · most tokens of KV it ever had · when it began to wait or became idle · microseconds
+waited · microseconds of ticks in which it advanced · first token · completion (-1: unfinished, and a later
+turn was admitted) · history found in a cache (-1: never admitted) · neighbours in its list · next on its
+lane."""
 
 FUTURE, QUEUED, ACTIVE, FINISHED, DROPPED, REJECTED = range(6)
 NOWHERE, GPU, LEAVING, CPU, ENTERING = range(5)
@@ -39,9 +58,9 @@ NOWHERE, GPU, LEAVING, CPU, ENTERING = range(5)
 GPU_POOL, CPU_POOL = 0, 1
 """Rows of the book that are the pool ledger: capacity, used."""
 CLOCK, TICK, ARRIVED, SERVICE, STREAK, PAST, ALIVE, LASTED = 2, 3, 4, 5, 6, 7, 10, 23
-"""now, end · iterations run, decisions in this tick · next row to arrive, crash cause · rows in service, of them decoding ·
-ticks of collapse in a row · used blocks at the last six ticks (three rows) · 1 until the episode ends, microseconds a lane
-was busy in the last tick · microseconds of the last tick."""
+"""now, end · iterations run, decisions in this tick · next row to arrive, crash cause · rows in service, of
+them decoding · ticks of collapse in a row · used blocks at the last six ticks (three rows) · 1 until the
+episode ends, microseconds a lane was busy in the last tick · microseconds of the last tick."""
 QUEUES, IDLE, STORED = 11, 13, 15
 """First and last row of each list, Free then VIP: waiting, idle on the GPU, idle on the CPU."""
 COUNTS = 17
@@ -87,9 +106,10 @@ CRASHES = ("", "no block for decode growth", "queues full and no memory")
     SERVICE_RATE,
 ) = range(22)
 SETTINGS = 22
-"""Of the settings: block tokens · token budget · decisions per tick · reserve · strict · reuse · queue caps · SLA in
-microseconds · what waits are shown against · nominal tick · fixed µs of an iteration · prefill ns per token, ps per pair · ps per
-KV token read · bytes of a block · bytes per µs of the link, of both lanes · latency in bytes · requests per 10^9 s."""
+"""Of the settings: block tokens · token budget · decisions per tick · reserve · strict · reuse · queue caps ·
+SLA in microseconds · what waits are shown against · nominal tick · fixed µs of an iteration · prefill ns per
+token, ps per pair · ps per KV token read · bytes of a block · bytes per µs of the link, of both lanes ·
+latency in bytes · requests per 10^9 s."""
 
 WITHOUT_SLA = 1 << 62
 SHOWN_WAIT = 500
@@ -169,7 +189,9 @@ class State:
 
 
 def declared_flow(scenario: Scenario, load: Traffic) -> np.ndarray:
-    """The rate estimates before anybody has come: what the traffic declares, a request's time at the nominal tick."""
+    """The rate estimates before anybody has come: what the traffic declares, a request's time at the nominal
+    tick.
+    """
     lengths = load.lengths
     iterations = lengths.output + max(lengths.prompt / scenario.token_budget, 1.0)
     return new_flow(
@@ -181,7 +203,8 @@ def declared_flow(scenario: Scenario, load: Traffic) -> np.ndarray:
 
 
 def new_state(scenario: Scenario, seed: int = 0, load: Traffic | None = None) -> State:
-    """The empty server at second 0, before its first decision; `load` stands in for the scenario's own traffic.
+    """The empty server at second 0, before its first decision; `load` stands in for the scenario's own
+    traffic.
 
     Raises:
         ServingError: the seed or the traffic cannot be used.
@@ -200,6 +223,8 @@ def new_state(scenario: Scenario, seed: int = 0, load: Traffic | None = None) ->
     rows = np.zeros((requests, 16), np.int64)
     rows[:, FOUND], rows[:, BEFORE], rows[:, AFTER], rows[:, NEXT] = -1, -1, -1, -1
     flow = declared_flow(scenario, load)
-    columns = Columns(load.table, settings_of(scenario, load), book, rows, np.zeros((2, max(requests, 1)), np.int64), flow)
+    columns = Columns(
+        load.table, settings_of(scenario, load), book, rows, np.zeros((2, max(requests, 1)), np.int64), flow
+    )
     open_doors(*columns)
     return State(scenario, seed, load, columns)

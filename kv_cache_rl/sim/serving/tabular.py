@@ -10,9 +10,8 @@ idle caches     the longest idle on the GPU: none, up to 60 ticks, longer
 CPU             under 90 %, above or without room for what is idle
 ==============  ===============================================================================
 
-A deed is an action for the class that it suits: admission takes VIPs first, caches go by age, rejection takes Free users
-first.
-"""
+A deed is an action for the class that it suits: admission takes VIPs first, caches go by age, rejection takes
+Free users first."""
 
 import numpy as np
 
@@ -95,7 +94,10 @@ def best(obs, mask, values, row):
 
 @uncounted
 def tabular(obs, mask, memory):
-    """The action of the best deed; `memory` is the table, float64 ``[STATES * N_DEEDS]``. Where it is empty, as `lru` does."""
+    """The action of the best deed;
+
+    `memory` is the table, float64 ``[STATES * N_DEEDS]``. Where it is empty, as `lru` does.
+    """
     row = situation(obs, mask) * N_DEEDS
     unknown = True
     for deed in range(N_DEEDS):

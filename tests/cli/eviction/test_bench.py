@@ -2,7 +2,13 @@
 
 import pytest
 
-from kv_cache_rl.cli.eviction.measure import best_rate, import_seconds, interpreted_steps, packed, single_steps
+from kv_cache_rl.cli.eviction.measure import (
+    best_rate,
+    import_seconds,
+    interpreted_steps,
+    packed,
+    single_steps,
+)
 from kv_cache_rl.cli.measured import Measured, machine_facts
 from kv_cache_rl.sim.eviction import load_scenarios
 
@@ -123,4 +129,6 @@ def test_bench_fails_on_a_missed_target_only_where_asked(kv, monkeypatch):
 
 def test_without_the_environment_package_the_evaluation_is_left_out(kv, monkeypatch):
     pretend(monkeypatch, **GOOD | {"evaluation_cpu_seconds": None})
-    assert "evaluation through verifiers" not in [one["name"] for one in kv("bench", "--json").json["measured"]]
+    assert "evaluation through verifiers" not in [
+        one["name"] for one in kv("bench", "--json").json["measured"]
+    ]

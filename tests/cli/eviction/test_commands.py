@@ -25,7 +25,9 @@ def file_of_three(three, tmp_path):
 
 
 def test_baselines_averages_what_the_simulator_gives(kv, three):
-    said = kv("baselines", "--policy", "lru", "--policy", "keep", "--policy", "lru", "--num-examples", 3, "--json").json
+    said = kv(
+        "baselines", "--policy", "lru", "--policy", "keep", "--policy", "lru", "--num-examples", 3, "--json"
+    ).json
     rows = {(row["tier"], row["policy"]): row for row in said["rows"]}
     for policy in ("lru", "keep"):
         totals = [rollout(scenario, DECIDERS[policy]()).total for scenario in three]
@@ -67,9 +69,13 @@ def test_a_baselines_folder_can_be_reported_and_replayed(kv, tmp_path, three):
 def test_replay_tells_the_episode_window_by_window(kv, three, policy):
     told = kv("replay", three[2].id, "--policy", policy).out
     said = kv("replay", three[2].id, "--policy", policy, "--json").json
-    assert [line.split()[1] for line in told.splitlines() if line.startswith("window")] == [str(n) for n in range(1, 16)]
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("window")] == [
+        str(n) for n in range(1, 16)
+    ]
     assert f"reward {said['reward']:+.4f}" in told
-    assert said["reward"] == (three[2].best if policy == "oracle" else rollout(three[2], DECIDERS[policy]()).total)
+    assert said["reward"] == (
+        three[2].best if policy == "oracle" else rollout(three[2], DECIDERS[policy]()).total
+    )
     assert told.count("! failed") == said["metrics"]["total_failures_metric"]
 
 
@@ -81,7 +87,9 @@ def test_a_scenario_can_come_from_a_file(kv, three, file_of_three):
     assert (wrong.code, f"did you mean {three[2].id}?" in wrong.err) == (2, True)
 
 
-def test_verify_finds_nothing_in_good_files_and_every_kind_of_lie_in_bad_ones(kv, tmp_path, three, file_of_three):
+def test_verify_finds_nothing_in_good_files_and_every_kind_of_lie_in_bad_ones(
+    kv, tmp_path, three, file_of_three
+):
     assert kv("scenarios", "verify", file_of_three, "--json").json == {"scenarios": 3, "faults": []}
     rows = [json.loads(line) for line in file_of_three.read_text().splitlines()]
     rows[0]["best"] += 0.001
@@ -152,7 +160,12 @@ def test_export_writes_messages_and_tools_that_datasets_reads(kv, tmp_path):
         assert row["reward"] == by_id[row["scenario_id"]].best
         assert json.loads(row["tools"]) == TOOLS
         roles = [message["role"] for message in row["messages"]]
-        assert (roles[0], roles[1], roles[-1], roles.count("assistant")) == ("system", "user", "assistant", 15)
+        assert (roles[0], roles[1], roles[-1], roles.count("assistant")) == (
+            "system",
+            "user",
+            "assistant",
+            15,
+        )
 
 
 def test_oracle_is_at_least_as_good_as_what_is_stored(kv, three):
@@ -164,7 +177,9 @@ def test_oracle_is_at_least_as_good_as_what_is_stored(kv, three):
 
 def test_generate_writes_the_same_playable_file_twice(kv, tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
-        said = kv("scenarios", "generate", "--out", name, "--difficulty", "medium", "-n", 2, "--seed", 7, "--json").json
+        said = kv(
+            "scenarios", "generate", "--out", name, "--difficulty", "medium", "-n", 2, "--seed", 7, "--json"
+        ).json
         assert (said["scenarios"], said["tiers"]) == (2, {"medium": 2})
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
     assert len(load_file(tmp_path / "a.jsonl")) == 2
@@ -178,7 +193,19 @@ def test_windows_of_a_trace_outside_the_targets_of_the_generator_are_flagged(kv,
     (tmp_path / "trace.jsonl").touch()
     for k, (made, missed) in enumerate([(near, []), (far, ["swap_in", "return_share"])]):
         monkeypatch.setattr(sets, "windows_of", lambda *_, made=made: [made])
-        arguments = ("scenarios", "from-trace", "trace.jsonl", "--out", "x.jsonl", "-d", "easy", "-n", 1, "--seed", k)
+        arguments = (
+            "scenarios",
+            "from-trace",
+            "trace.jsonl",
+            "--out",
+            "x.jsonl",
+            "-d",
+            "easy",
+            "-n",
+            1,
+            "--seed",
+            k,
+        )
         said = kv(*arguments, "--json").json
         assert said["off_target"] == missed, said["physics"]
         told = kv(*arguments).out
@@ -194,7 +221,9 @@ def test_folder_names_are_safe_and_never_reused(tmp_path):
     assert first.name.endswith("-openai-gpt-5.4-mini-model")
 
 
-def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part_of_its_page(kv, tmp_path, monkeypatch):
+def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part_of_its_page(
+    kv, tmp_path, monkeypatch
+):
     from functools import partial
 
     from kv_cache_rl.experiments.eviction import landscape

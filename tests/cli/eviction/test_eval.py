@@ -15,7 +15,9 @@ def folder_of(said, tmp_path):
     return tmp_path / said.json["folder"]
 
 
-def test_without_arguments_it_evaluates_value_aware_and_lru_on_five_scenarios_per_tier(kv, environment, tmp_path):
+def test_without_arguments_it_evaluates_value_aware_and_lru_on_five_scenarios_per_tier(
+    kv, environment, tmp_path
+):
     said = kv("eval")
     assert said.code == 0
     assert [(asked["model"], asked["num_examples"]) for asked in environment.asked] == [
@@ -118,7 +120,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(kv, environment, tmp_p
     assert len(environment.played) == 1
 
 
-def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finished_and_goes_on(kv, environment, tmp_path):
+def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finished_and_goes_on(
+    kv, environment, tmp_path
+):
     environment.trouble["keep", 0] = KeyboardInterrupt()
     said = kv("eval", "-p", "keep", "-n", 3)
     folder = next((tmp_path / "runs").iterdir())
@@ -126,7 +130,10 @@ def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finish
     for command in (["report", folder], ["replay", "eviction-eval-hard-0000-v1", "--run", folder]):
         said = kv(*command)
         assert (said.code, said.out) == (2, "")
-        assert said.err == f"error: no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}\n"
+        assert (
+            said.err
+            == f"error: no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}\n"
+        )
     environment.trouble.clear()
     assert kv("eval", "--resume", folder, "--json").json["rollouts"] == 3
 
@@ -146,7 +153,10 @@ def test_a_run_of_another_environment_version_is_not_mixed_with_this_one(kv, fin
     for command in (["eval", "--resume", finished], ["report", finished]):
         said = kv(*command)
         assert said.code == 2
-        assert "played by environment version 0, this is version 1; scores compare only within one version" in said.err
+        assert (
+            "played by environment version 0, this is version 1; scores compare only within one version"
+            in said.err
+        )
 
 
 def test_a_damaged_run_folder_is_named(kv, finished):

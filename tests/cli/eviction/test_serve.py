@@ -29,7 +29,10 @@ def test_serve_policy_says_where_it_is_answers_a_client_and_stops_on_interrupt()
         try:
             said = read_object(server.stdout)
             episode = Episode(load_scenarios(num_examples=1)[0])
-            messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": episode.prompt()}]
+            messages = [
+                {"role": "system", "content": SYSTEM_PROMPT},
+                {"role": "user", "content": episode.prompt()},
+            ]
             with openai.OpenAI(base_url=said["base_url"], api_key="any") as chat:
                 reply = chat.chat.completions.create(model="evict_all", messages=messages, tools=TOOLS)
         finally:

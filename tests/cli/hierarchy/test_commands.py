@@ -33,15 +33,21 @@ def tree(tmp_path):
     path, grown, lines = tmp_path / "tree.jsonl", {}, [TREE]
     for turn in range(240):
         session = turn * 7 % 24
-        grown[session] = 3 if grown.get(session, 0) > 25 else grown.get(session, 3 + session % 5) + 1 + turn % 4
+        grown[session] = (
+            3 if grown.get(session, 0) > 25 else grown.get(session, 3 + session % 5) + 1 + turn % 4
+        )
         runs = [[0, 2], [1000 * (session + 1), grown[session]]]
-        lines.append({"time_s": turn, "sequence": session, "input_tokens": 64 * (grown[session] + 2), "runs": runs})
+        lines.append(
+            {"time_s": turn, "sequence": session, "input_tokens": 64 * (grown[session] + 2), "runs": runs}
+        )
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
 def test_replay_gives_the_hit_rate_as_one_json_object(kv):
-    said = kv("hierarchy", "replay", "workload:rag_burst", "--policy", "lru", "--capacity", "20", "--json").json
+    said = kv(
+        "hierarchy", "replay", "workload:rag_burst", "--policy", "lru", "--capacity", "20", "--json"
+    ).json
     assert said["hit_rate"] == said["overall_hit_rate"] == 1 - said["miss_count"] / said["accesses"]
     assert said["method"] == "run-length"
     assert said["regret_to_bound"] == said["bound_hit_rate"] - said["hit_rate"] > 0
@@ -49,9 +55,15 @@ def test_replay_gives_the_hit_rate_as_one_json_object(kv):
 
 def test_a_seed_draws_the_workload_zero_included(kv):
     def misses(text, *options):
-        return kv("hierarchy", "replay", text, "--policy", "lru", "--capacity", "20", *options, "--json").json["miss_count"]
+        return kv(
+            "hierarchy", "replay", text, "--policy", "lru", "--capacity", "20", *options, "--json"
+        ).json["miss_count"]
 
-    assert misses("workload:rag_burst", "--seed", "0") == misses("workload:rag_burst,seed=0") != misses("workload:rag_burst")
+    assert (
+        misses("workload:rag_burst", "--seed", "0")
+        == misses("workload:rag_burst,seed=0")
+        != misses("workload:rag_burst")
+    )
     for command in ("sweep", "ablation", "heldout workload:rag_burst"):
         said = kv("hierarchy", *command.split(), "--seed", "-1")
         assert said.code == 2 and "--seed" in said.err
@@ -63,7 +75,9 @@ def test_a_capacity_in_bytes_takes_pages_as_large_as_they_are(kv):
     assert said["capacity"] == 100_000 and said["peak_footprint_bytes"]["gpu"] <= 100_000
     assert (
         said["hit_rate"]
-        == kv("hierarchy", "replay", "workload:rag_burst", *options[:-1], "--tiers", "gpu=100kB").json["hit_rate"]
+        == kv("hierarchy", "replay", "workload:rag_burst", *options[:-1], "--tiers", "gpu=100kB").json[
+            "hit_rate"
+        ]
     )
     refused = kv("hierarchy", "replay", "workload:rag_burst", *options, "1kB")
     assert refused.code == 2 and "tier 'gpu' holds 1000; enlarge the tier" in refused.err
@@ -86,7 +100,9 @@ def test_lru_over_runs_is_lru_block_by_block(kv, tree):
 
 def test_the_curve_is_what_replays_give(kv, tree):
     curve = kv("hierarchy", "mrc", tree, "--capacities", "20,60,120", "--sampled", "1", "--json").json
-    rows = kv("hierarchy", "replay", tree, "--policy", "lru,belady", "--capacity", "20,60,120", "--json").json["rows"]
+    rows = kv(
+        "hierarchy", "replay", tree, "--policy", "lru,belady", "--capacity", "20,60,120", "--json"
+    ).json["rows"]
     assert curve["hit_rate"] == [row["hit_rate"] for row in rows if row["policy"] == "lru"]
     assert curve["bound"]["hit_rate"] == [row["hit_rate"] for row in rows if row["policy"] == "belady"]
     assert curve["sampled"]["hit_rate"] == pytest.approx(curve["hit_rate"])
@@ -119,7 +135,9 @@ def test_a_prefetching_replay_has_no_bound(kv):
 
 
 def test_the_table_has_every_policy_and_the_bound(kv):
-    said = kv("hierarchy", "replay", "workload:mixed_locality", "--policy", ",".join(POLICIES), "--capacity", "30")
+    said = kv(
+        "hierarchy", "replay", "workload:mixed_locality", "--policy", ",".join(POLICIES), "--capacity", "30"
+    )
     assert said.code == 0
     assert all(name in said.out for name in (*POLICIES, "belady (bound)", "regret"))
 
@@ -134,7 +152,18 @@ def test_a_seed_draws_the_workload_and_the_random_policy(kv):
 
 
 def test_a_workload_written_to_a_file_replays_as_it_would_from_memory(kv, tmp_path):
-    said = kv("hierarchy", "workload", "rag_burst", "--set", "length=100", "--seed", "5", "--out", "rag.jsonl.gz", "--json").json
+    said = kv(
+        "hierarchy",
+        "workload",
+        "rag_burst",
+        "--set",
+        "length=100",
+        "--seed",
+        "5",
+        "--out",
+        "rag.jsonl.gz",
+        "--json",
+    ).json
     assert (said["accesses"], said["file"]) == (100, "rag.jsonl.gz")
     written, made = (
         kv("hierarchy", "replay", source, "--policy", "lfu", "--capacity", "15", "--json").json
@@ -148,7 +177,9 @@ def test_a_sweep_writes_its_artifacts_and_counts_what_is_void(kv, tmp_path):
     said = kv("hierarchy", "sweep", "tiny.toml", "--out", "out", "--workers", "1", "--json").json
     assert (said["rows"], said["failed_rows"]) == (3, 0)
     assert said["void"]["prefetch"] == {"void": 2, "of": 3}
-    assert {"results.json", "results.csv", "summary.csv", "run_metadata.json", "curves.json"} <= set(said["files"])
+    assert {"results.json", "results.csv", "summary.csv", "run_metadata.json", "curves.json"} <= set(
+        said["files"]
+    )
     assert (tmp_path / "out/sweep.toml").read_text() == SWEEP
     shown = kv("hierarchy", "sweep", "tiny.toml", "--out", "out", "--seed", "4", "--workers", "1")
     assert "void comparisons: 0 of 1 cells" in shown.out
@@ -164,14 +195,29 @@ def test_a_sweep_with_failed_rows_ends_with_one(kv, tmp_path):
 def test_an_interrupt_says_what_is_saved_and_the_same_command_goes_on(tmp_path):
     (tmp_path / "long.toml").write_text(SWEEP.replace("[1]", str(list(range(1, 3000)))))
     code = "from kv_cache_rl.cli import main; main()"
-    command = [sys.executable, "-c", code, "hierarchy", "sweep", "long.toml", "--out", "out", "--workers", "2"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "hierarchy",
+        "sweep",
+        "long.toml",
+        "--out",
+        "out",
+        "--workers",
+        "2",
+    ]
     paths = os.pathsep.join(path for path in sys.path if path)
     with subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
     ) as run:
         journal = tmp_path / "out/rows.jsonl"
         deadline = time.monotonic() + 300
-        while not (journal.exists() and journal.stat().st_size) and run.poll() is None and time.monotonic() < deadline:
+        while (
+            not (journal.exists() and journal.stat().st_size)
+            and run.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
         said = run.communicate(timeout=60)[1]
@@ -186,7 +232,9 @@ def test_the_ablation_has_means_over_seeds_and_holds_the_text_against_them(kv, t
     said = kv("hierarchy", "ablation", "--out", "lab", *options).json
     assert said["rows"] == 198 and len(said["means"]) == 66
     assert sum(not statement["agrees"] for statement in said["statements"]) == 4
-    assert {"raw_results.json", "summary.csv", "aggregated_summary.csv"} <= {path.name for path in (tmp_path / "lab").iterdir()}
+    assert {"raw_results.json", "summary.csv", "aggregated_summary.csv"} <= {
+        path.name for path in (tmp_path / "lab").iterdir()
+    }
     ours = kv("hierarchy", "ablation", "--out", "ours", "--seed", "7", "--workers", "1", "--json").json
     assert (ours["semantics"], ours["rows"], ours["statements"]) == ("default", 66, [])
 
@@ -201,7 +249,9 @@ def test_reproduce_shows_all_rows_equal_and_every_claim(kv):
 
 
 def test_held_out_comparison_has_intervals(kv, tree):
-    found = kv("hierarchy", "heldout", tree, "--policy", "lfu", "--seed", "1", "--resamples", "100", "--json").json
+    found = kv(
+        "hierarchy", "heldout", tree, "--policy", "lfu", "--seed", "1", "--resamples", "100", "--json"
+    ).json
     assert {row["policy"] for row in found["rows"]} == {"lru", "lfu"}
     for row in found["rows"]:
         assert row["hit_rate"]["low"] <= row["hit_rate"]["value"] <= row["hit_rate"]["high"]
@@ -219,9 +269,23 @@ def test_bench_compares_with_a_peer_and_gives_machine_facts(kv):
 
 
 def test_lru_that_knows_which_sessions_ended_is_for_prefix_trees_in_one_tier_of_blocks(kv, tree):
-    rows = kv("hierarchy", "replay", str(tree), "--policy", "lru,lru_ended,belady", "--capacity", "60", "--json").json["rows"]
+    rows = kv(
+        "hierarchy", "replay", str(tree), "--policy", "lru,lru_ended,belady", "--capacity", "60", "--json"
+    ).json["rows"]
     rate = {row["policy"]: row["hit_rate"] for row in rows}
     assert max(rate["lru"], rate["lru_ended"]) <= rate["belady"] and rate["lru_ended"] > 0
     for trace, *options in (["workload:rag_burst"], [str(tree), "--model", "llama-3.1-8b"]):
-        said = kv("hierarchy", "replay", trace, "--policy", "lru_ended", "--capacity", "1GB" if options else "20", *options)
-        assert said.code == 2 and "lru_ended counts hits of a prefix-tree trace in one tier of blocks" in said.err
+        said = kv(
+            "hierarchy",
+            "replay",
+            trace,
+            "--policy",
+            "lru_ended",
+            "--capacity",
+            "1GB" if options else "20",
+            *options,
+        )
+        assert (
+            said.code == 2
+            and "lru_ended counts hits of a prefix-tree trace in one tier of blocks" in said.err
+        )

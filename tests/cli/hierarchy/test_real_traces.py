@@ -13,7 +13,9 @@ def trace(request, real):
     return real(FILES[request.param])
 
 
-def test_windows_of_a_trace_are_cut_verified_replayed_and_evaluated_with_the_same_scores(kv, environment, trace):
+def test_windows_of_a_trace_are_cut_verified_replayed_and_evaluated_with_the_same_scores(
+    kv, environment, trace
+):
     said = kv("scenarios", "from-trace", trace, "--out", "windows.jsonl", "-n", 3, "--json")
     assert (said.code, said.json["scenarios"]) == (0, 3)
     assert kv("scenarios", "verify", "windows.jsonl", "--json").json["faults"] == []

@@ -44,7 +44,10 @@ def test_a_checkpoint_without_a_tokenizer_is_refused_where_bytes_do_not_fit(kv, 
     for command in (("generate", "a"), ("demo",)):
         said = kv("paged", *command, "--model", "other")
         assert said.code == 2
-        assert f"other has no tokenizer.json and {vocab} tokens, bytes would need 256; put the checkpoint's" in said.err
+        assert (
+            f"other has no tokenizer.json and {vocab} tokens, bytes would need 256; put the checkpoint's"
+            in said.err
+        )
 
 
 def test_a_broken_index_of_a_checkpoint_is_refused(kv, tmp_path):
@@ -57,7 +60,9 @@ def test_a_broken_index_of_a_checkpoint_is_refused(kv, tmp_path):
     assert said.code == 2 and "index.json: not JSON" in said.err
 
 
-@pytest.mark.parametrize("command", [("bench", "--outdir"), ("calibrate", "--out")], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command", [("bench", "--outdir"), ("calibrate", "--out")], ids=lambda command: command[0]
+)
 def test_what_cannot_be_written_is_found_before_anything_is_measured(kv, tmp_path, monkeypatch, command):
     def measured(*_, **__):
         raise AssertionError("measured first")

@@ -1,4 +1,6 @@
-"""``--calibration``: a name or a file decides where a replay's bytes and seconds come from; by default nothing is new."""
+"""``--calibration``: a name or a file decides where a replay's bytes and seconds come from; by default
+nothing is new.
+"""
 
 import json
 from dataclasses import replace

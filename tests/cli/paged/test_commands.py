@@ -1,4 +1,6 @@
-"""The paged commands: what they print, which keys they promise, when they end with 1, and files that are pictures."""
+"""The paged commands: what they print, which keys they promise, when they end with 1, and files that are
+pictures.
+"""
 
 import json
 
@@ -28,7 +30,9 @@ def test_demo_as_json_has_every_check_with_its_limits(kv):
 
 @pytest.mark.parametrize("value", [2.0, float("nan")])
 def test_demo_without_a_passed_check_ends_with_one_and_without_the_sentence(kv, monkeypatch, value):
-    monkeypatch.setattr(checks, "PARTS", {"memory": lambda model, text, seed: [Check("waste", value, 0.0, 1.0)]})
+    monkeypatch.setattr(
+        checks, "PARTS", {"memory": lambda model, text, seed: [Check("waste", value, 0.0, 1.0)]}
+    )
     said = kv("paged", "demo")
     assert said.code == 1
     assert "All demos completed successfully!" not in said.out
@@ -40,7 +44,9 @@ def test_generate_goes_on_from_the_prompt_and_counts_its_blocks(kv):
     (row,) = said["continuations"]
     assert len(row["tokens"]) == 12 and row["score"] is None
     assert said["blocks"] == said["blocks_without_sharing"] == 2
-    assert kv("paged", "generate", "anna walks to the ", "-n", "12").out == f"anna walks to the {row['text']}\n"
+    assert (
+        kv("paged", "generate", "anna walks to the ", "-n", "12").out == f"anna walks to the {row['text']}\n"
+    )
 
 
 def test_samples_depend_on_the_seed_alone_and_share_their_prompt(kv):
@@ -55,7 +61,9 @@ def test_samples_depend_on_the_seed_alone_and_share_their_prompt(kv):
 
 
 def test_beams_come_best_first(kv):
-    rows = kv("paged", "generate", "boris is at the ", "--beams", "3", "-n", "8", "--json").json["continuations"]
+    rows = kv("paged", "generate", "boris is at the ", "--beams", "3", "-n", "8", "--json").json[
+        "continuations"
+    ]
     scores = [row["score"] for row in rows]
     assert scores == sorted(scores, reverse=True) and max(scores) < 0
     assert len({row["text"] for row in rows}) == 3
@@ -79,7 +87,11 @@ def test_bench_writes_two_pictures_and_a_json_and_names_the_best_block_size(kv, 
 
 
 def test_bench_shows_every_figure_beside_its_target_and_fails_on_request_where_one_is_missed(kv, monkeypatch):
-    found = [Figure("good", 1.0, "x", high=2.0), Figure("bad", 3.0, "x", high=2.0), Figure("range", 5.0, "%", 1.0, 9.0)]
+    found = [
+        Figure("good", 1.0, "x", high=2.0),
+        Figure("bad", 3.0, "x", high=2.0),
+        Figure("range", 5.0, "%", 1.0, 9.0),
+    ]
     monkeypatch.setattr(figures, "PARTS", {"mine": lambda setup: (found, {})})
     said = kv("paged", "bench", "--headless")
     assert said.code == 0
@@ -96,9 +108,24 @@ def test_calibrate_writes_a_profile_that_a_replay_takes(kv, tmp_path, monkeypatc
     monkeypatch.setattr("kv_cache_rl.paged.measure.calibrate.PREFILLS", (32, 64, 128))
     said = kv("paged", "calibrate", "--fast", "--name", "mine", "--out", "out/mine.json", "--json").json
     assert json.loads((tmp_path / "out/mine.json").read_text()) == said
-    assert said["name"] == "mine" and said["notes"]["law"]["points"] >= 4 and said["notes"]["machine"]["processor"]
-    replay = ("hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=200KB,host=2MB", "--footprint", "int4", "--json")
+    assert (
+        said["name"] == "mine"
+        and said["notes"]["law"]["points"] >= 4
+        and said["notes"]["machine"]["processor"]
+    )
+    replay = (
+        "hierarchy",
+        "replay",
+        "workload:rag_burst",
+        "--tiers",
+        "gpu=200KB,host=2MB",
+        "--footprint",
+        "int4",
+        "--json",
+    )
     mine, theirs = (kv(*replay, *more).json for more in (("--calibration", "out/mine.json"), ()))
     assert mine["kl"] > 0 and "kl" not in theirs
     assert mine["hit_rate"] <= theirs["hit_rate"], "scales take room"
-    assert mine["quality_loss"] == pytest.approx(theirs["quality_loss"], rel=0.2), "task losses stay with the literature"
+    assert mine["quality_loss"] == pytest.approx(theirs["quality_loss"], rel=0.2), (
+        "task losses stay with the literature"
+    )

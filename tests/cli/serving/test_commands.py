@@ -1,4 +1,6 @@
-"""The serving commands: what they print, that they agree with the simulator, and what they say about bad input."""
+"""The serving commands: what they print, that they agree with the simulator, and what they say about bad
+input.
+"""
 
 import json
 import subprocess
@@ -77,22 +79,52 @@ def test_a_log_has_a_line_per_tick_and_leads_to_the_same_report(kv, tmp_path, ag
     assert kv(*command, "--log", "log.jsonl").json == plain
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert len(lines) == plain["ticks"]
-    assert set(lines[0]) >= {"tick", "clock_s", "gpu_utilization", "free_queue", "vip_queue", "actions", "reward"}
+    assert set(lines[0]) >= {
+        "tick",
+        "clock_s",
+        "gpu_utilization",
+        "free_queue",
+        "vip_queue",
+        "actions",
+        "reward",
+    }
     assert sum(line["reward"] for line in lines) == pytest.approx(plain["total_reward"])
     assert lines[-1]["clock_s"] == plain["seconds"]
 
 
 def test_settings_reach_the_simulator_and_the_traffic_does_not_depend_on_the_agent(kv):
-    options = ("--set", "gpu_blocks=2000", "--set", "strict=true", "--set", "sla_free=none", "--rho", "0.5", *FEW, "--json")
-    lru, idle = (kv("serving", "simulate", "--agent", agent, *options).json for agent in ("lru", "do_nothing"))
-    assert (lru["scenario"]["gpu_blocks"], lru["scenario"]["strict"], lru["scenario"]["sla_free"]) == (2000, True, None)
+    options = (
+        "--set",
+        "gpu_blocks=2000",
+        "--set",
+        "strict=true",
+        "--set",
+        "sla_free=none",
+        "--rho",
+        "0.5",
+        *FEW,
+        "--json",
+    )
+    lru, idle = (
+        kv("serving", "simulate", "--agent", agent, *options).json for agent in ("lru", "do_nothing")
+    )
+    assert (lru["scenario"]["gpu_blocks"], lru["scenario"]["strict"], lru["scenario"]["sla_free"]) == (
+        2000,
+        True,
+        None,
+    )
     assert lru["traffic"] == idle["traffic"] and lru["arrived"] == idle["arrived"]
     assert lru["completed"] > idle["completed"] == 0
 
 
 def test_a_trace_is_replayed_at_the_load_asked_for(kv, write):
     lines = [
-        {"timestamp": 400 * k, "input_length": 700 + k % 90, "output_length": 90, "hash_ids": [2 * k, 2 * k + 1]}
+        {
+            "timestamp": 400 * k,
+            "input_length": 700 + k % 90,
+            "output_length": 90,
+            "hash_ids": [2 * k, 2 * k + 1],
+        }
         for k in range(300)
     ]
     path = write(lines, "mooncake.jsonl")
@@ -152,13 +184,29 @@ def test_agents_are_named_by_comma_all_of_them_or_those_that_mean_to_serve():
 
 
 def test_evaluate_prints_intervals_differences_and_the_bound(kv):
-    command = ("serving", "evaluate", "--agents", "lru,stability,do_nothing", "--tasks", "easy,hard", "--seeds", "3", *FEW)
+    command = (
+        "serving",
+        "evaluate",
+        "--agents",
+        "lru,stability,do_nothing",
+        "--tasks",
+        "easy,hard",
+        "--seeds",
+        "3",
+        *FEW,
+    )
     said = kv(*command, "--workers", "1", "--json").json
     assert said["seeds"] == [30000, 30001, 30002]
     rows = {(row["task"], row["agent"]): row for row in said["results"]}
-    assert set(rows) == {(t, a) for t in ("easy", "hard") for a in ("fluid bound", "lru", "stability", "do_nothing")}
+    assert set(rows) == {
+        (t, a) for t in ("easy", "hard") for a in ("fluid bound", "lru", "stability", "do_nothing")
+    }
     score = rows["hard", "stability"]["score"]
-    mine = [row["report"]["score"] for row in said["episodes"] if (row["task"], row["agent"]) == ("hard", "stability")]
+    mine = [
+        row["report"]["score"]
+        for row in said["episodes"]
+        if (row["task"], row["agent"]) == ("hard", "stability")
+    ]
     assert score["mean"] == pytest.approx(np.mean(mine))
     # Student's t, 97.5 %, two degrees of freedom.
     assert score["high"] - score["mean"] == pytest.approx(4.3027 * np.std(mine, ddof=1) / 3**0.5)
@@ -171,7 +219,20 @@ def test_evaluate_prints_intervals_differences_and_the_bound(kv):
 
 
 def test_evaluate_goes_on_in_its_folder(kv, tmp_path):
-    command = ("serving", "evaluate", "--agents", "lru", "--tasks", "easy", *FEW, "--workers", "1", "--out", "there", "--json")
+    command = (
+        "serving",
+        "evaluate",
+        "--agents",
+        "lru",
+        "--tasks",
+        "easy",
+        *FEW,
+        "--workers",
+        "1",
+        "--out",
+        "there",
+        "--json",
+    )
     first = kv(*command, "--seeds", "1").json["episodes"]
     kept = (tmp_path / "there" / "rows.jsonl").read_text()
     more = kv(*command, "--seeds", "2").json["episodes"]
@@ -192,21 +253,50 @@ def test_evaluate_ends_with_one_where_an_agent_failed(kv, monkeypatch):
             raise RuntimeError("no idea")
 
     monkeypatch.setitem(agents.AGENTS, "careless", Careless)
-    said = kv("serving", "evaluate", "--agents", "lru,careless", "--tasks", "easy", "--seeds", "2", *FEW, "--workers", "1")
+    said = kv(
+        "serving",
+        "evaluate",
+        "--agents",
+        "lru,careless",
+        "--tasks",
+        "easy",
+        "--seeds",
+        "2",
+        *FEW,
+        "--workers",
+        "1",
+    )
     assert said.code == 1
     assert "failed careless on easy: RuntimeError: no idea" in said.err
     assert "lru" in said.out
 
 
 def test_train_writes_the_table_and_how_it_was_made(kv, tmp_path):
-    command = ("serving", "train", "--agent", "qlearning", "--tasks", "easy", "--episodes", "2", "--seed", "5", "--out", "made")
+    command = (
+        "serving",
+        "train",
+        "--agent",
+        "qlearning",
+        "--tasks",
+        "easy",
+        "--episodes",
+        "2",
+        "--seed",
+        "5",
+        "--out",
+        "made",
+    )
     said = kv(*command, "--json").json
     table = np.load(tmp_path / "made" / "qlearning.npz")["table"]
     record = json.loads((tmp_path / "made" / "qlearning.json").read_text())
     assert table.dtype == np.float32 and np.any(table != 0)
     assert record["training"]["episodes"] == 2 and record["training"]["tasks"] == ["easy"]
     assert record["seeds"] == {"train": [10010, 10011], "select": [20000, 20007]}
-    assert [point["episode"] for point in record["curve"]] == [2] == [point["episode"] for point in said["curve"]]
+    assert (
+        [point["episode"] for point in record["curve"]]
+        == [2]
+        == [point["episode"] for point in said["curve"]]
+    )
     kv(*command[:-1], "again")
     assert np.array_equal(np.load(tmp_path / "again" / "qlearning.npz")["table"], table)
 
@@ -263,13 +353,18 @@ def test_bench_measures_servers_under_load():
     for state in measure.in_mid_episode(4):
         share = state.columns.book[CLOCK, 0] / state.columns.book[CLOCK, 1]
         assert 0.3 <= share < 0.72
-        assert state.columns.book[SERVICE, 0] > 5 and state.columns.book[GPU_POOL, 1] > 0.5 * state.scenario.gpu_blocks
+        assert (
+            state.columns.book[SERVICE, 0] > 5
+            and state.columns.book[GPU_POOL, 1] > 0.5 * state.scenario.gpu_blocks
+        )
 
 
 def test_a_rate_is_the_median_of_several_runs(monkeypatch):
     from kv_cache_rl.cli.serving import measure
 
-    instants = iter([0.0, *(t for k, took in enumerate((1, 8, 2, 4, 1)) for t in (100.0 * k, 100.0 * k + took)), 1e9])
+    instants = iter(
+        [0.0, *(t for k, took in enumerate((1, 8, 2, 4, 1)) for t in (100.0 * k, 100.0 * k + took)), 1e9]
+    )
     monkeypatch.setattr(measure, "perf_counter", lambda: next(instants))
     prepared = []
     assert measure.median_rate(lambda: prepared.append(1), lambda: 8, 1.0) == 4.0
@@ -279,7 +374,10 @@ def test_a_rate_is_the_median_of_several_runs(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["simulate", "--agent", "lruu"], "there is no agent 'lruu'; did you mean lru? choose one of random, fifo"),
+        (
+            ["simulate", "--agent", "lruu"],
+            "there is no agent 'lruu'; did you mean lru? choose one of random, fifo",
+        ),
         (["simulate", "--task", "brutal"], "choose one of easy, medium, hard"),
         (["simulate", "--seed", "-1"], "give a whole number from 0 to 2**64 - 1"),
         (["simulate", "--seed", str(2**64)], "give a whole number from 0 to 2**64 - 1"),
@@ -306,8 +404,14 @@ def test_a_rate_is_the_median_of_several_runs(monkeypatch):
         ),
         (["simulate", "--rho", "1e300"], "rho is 1e+300; give a number from"),
         (["simulate", "--set", "sla_free=1e300"], "sla_free is 1e+300; give a positive number up to 1e+09"),
-        (["simulate", "--set", "trace="], "trace is ''; give the name of a trace file, or None for drawn users"),
-        (["simulate", "--set", "length_scale=2"], "length_scale is 2.0, but it is for the lengths of a trace"),
+        (
+            ["simulate", "--set", "trace="],
+            "trace is ''; give the name of a trace file, or None for drawn users",
+        ),
+        (
+            ["simulate", "--set", "length_scale=2"],
+            "length_scale is 2.0, but it is for the lengths of a trace",
+        ),
         (["simulate", "--ticks", "9", "--plot", "x.gif"], "choose one of .png, .svg, .pdf"),
         (["evaluate", "--agents", "lruu"], "did you mean lru?"),
         (["evaluate", "--tasks", "brutal"], "choose one of easy, medium, hard"),

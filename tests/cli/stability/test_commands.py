@@ -18,20 +18,53 @@ def azure(write):
 
 @pytest.fixture
 def sessions(write):
-    call = {"type": "n", "model": "m", "out": 100, "stop": "end_turn", "api_time": 10.0, "think_time": 1.0, "it": [], "ot": []}
+    call = {
+        "type": "n",
+        "model": "m",
+        "out": 100,
+        "stop": "end_turn",
+        "api_time": 10.0,
+        "think_time": 1.0,
+        "it": [],
+        "ot": [],
+    }
     lines = [call | {"t": 0.0, "in": 640, "h": [[0, 10]]}, call | {"t": 90.0, "in": 1280, "h": [[0, 20]]}]
-    line = {"models": ["m"], "block_size": 64, "hash_id_scope": "local", "tool_tokens": 64, "system_tokens": 64}
+    line = {
+        "models": ["m"],
+        "block_size": 64,
+        "hash_id_scope": "local",
+        "tool_tokens": 64,
+        "system_tokens": 64,
+    }
     return write([line | {"id": "a", "exact_duplicate": False, "requests": lines}])
 
 
 def test_the_plan_of_a_trace_is_the_theorys(kv, azure):
-    said = kv("stability", "plan", "--trace", azure, "--gpus", 2, "--target-utilisation", 0.7, "--scale", 20, "--json")
+    said = kv(
+        "stability",
+        "plan",
+        "--trace",
+        azure,
+        "--gpus",
+        2,
+        "--target-utilisation",
+        0.7,
+        "--scale",
+        20,
+        "--json",
+    )
     assert said.code == 0, said.err
     lengths = [1000 + second for second in range(90)], [200 + second for second in range(90)]
     hardware = HARDWARE["a100-llama-3.1-8b"]
     memory = kv_capacity_tokens(hardware, MODELS["llama-3.1-8b"])
     expected = plan(
-        *lengths, arrival_rate=20.0, hardware=hardware, memory_tokens=memory, peak_rate=20.0, gpus=2, target_utilisation=0.7
+        *lengths,
+        arrival_rate=20.0,
+        hardware=hardware,
+        memory_tokens=memory,
+        peak_rate=20.0,
+        gpus=2,
+        target_utilisation=0.7,
     )
     found = said.json
     assert found["gpus_needed"] == expected.plain.gpus > 1
@@ -60,7 +93,9 @@ def test_sessions_need_a_number_of_users_and_get_a_second_row(kv, sessions):
     assert said["arrival_rate"] == pytest.approx(50 * 2 / 100)
     assert said["history_share"] == pytest.approx(640 / 1920)
     assert said["with_all_prefixes_found"]["service_rate"] > said["service_rate"]
-    assert "all prefixes found (33% of prompts)" in kv("stability", "plan", "--trace", sessions, "--rate", 3).out
+    assert (
+        "all prefixes found (33% of prompts)" in kv("stability", "plan", "--trace", sessions, "--rate", 3).out
+    )
 
 
 def test_another_model_and_other_hardware_change_the_memory(kv, azure):
@@ -68,7 +103,9 @@ def test_another_model_and_other_hardware_change_the_memory(kv, azure):
         return kv("stability", "plan", "--trace", azure, *options, "--json").json["memory_tokens"]
 
     profile = HARDWARE["rtx-pro-6000-llama-3.1-8b"]
-    assert tokens("--model", "qwen2.5-7b") == kv_capacity_tokens(HARDWARE["a100-llama-3.1-8b"], MODELS["qwen2.5-7b"])
+    assert tokens("--model", "qwen2.5-7b") == kv_capacity_tokens(
+        HARDWARE["a100-llama-3.1-8b"], MODELS["qwen2.5-7b"]
+    )
     assert tokens("--hardware", profile.name) == kv_capacity_tokens(profile, MODELS["llama-3.1-8b"])
     assert tokens("--memory-tokens", 50_000) == 50_000
 
@@ -101,7 +138,10 @@ def test_traces_without_a_rate_or_without_lengths_are_refused_with_a_remedy(kv, 
     moment = write([AZURE[0], AZURE[1]], "moment.csv")
     lost = write(["TIMESTAMP,ContextTokens", "2023-11-16 18:00:00,5"], "lost.csv")
     assert "give --users N, or --rate R" in kv("stability", "plan", "--trace", sessions).err
-    assert "arrive at one moment, which is no rate; give --rate R" in kv("stability", "plan", "--trace", moment).err
+    assert (
+        "arrive at one moment, which is no rate; give --rate R"
+        in kv("stability", "plan", "--trace", moment).err
+    )
     assert kv("stability", "plan", "--trace", moment, "--rate", 2).code == 0
     assert "fits no known trace format" in kv("stability", "plan", "--trace", lost).err
     assert "nothing.csv: there is no such file" in kv("stability", "plan", "--trace", "nothing.csv").err

@@ -17,22 +17,44 @@ def short(monkeypatch):
 
 
 def test_validate_prints_rows_with_predicted_simulated_and_gap(kv, short):
-    said = kv("stability", "validate", "--quick", "-w", "long-prompt", "-w", "claude-code", "--workers", "1", "--json")
+    said = kv(
+        "stability",
+        "validate",
+        "--quick",
+        "-w",
+        "long-prompt",
+        "-w",
+        "claude-code",
+        "--workers",
+        "1",
+        "--json",
+    )
     assert said.code == 0, said.err
     assert [row["workload"] for row in said.json["rows"]] == ["long-prompt", "claude-code"]
     for row in said.json["rows"]:
         assert row["gap"] == pytest.approx(row["simulated"] / row["predicted"] - 1)
         assert row["reserve"]["simulated"] == row["simulated"]
         assert row["optimistic"]["simulated"] < row["simulated"]
-    assert said.json["rows"][0]["transformation"] == [] and "prompts x" in said.json["rows"][1]["transformation"][0]
+    assert (
+        said.json["rows"][0]["transformation"] == []
+        and "prompts x" in said.json["rows"][1]["transformation"][0]
+    )
     assert [row["published_rate"] for row in said.json["golden"]] == [3.263, 3.956, 2.902]
-    assert said.json["hysteresis"]["bistable_between"][0] == pytest.approx(said.json["hysteresis"]["service_rate_nothing_found"])
+    assert said.json["hysteresis"]["bistable_between"][0] == pytest.approx(
+        said.json["hysteresis"]["service_rate_nothing_found"]
+    )
 
 
 def test_validate_shows_a_table_and_leaves_the_figures_where_it_was_told(kv, short, tmp_path):
     said = kv("stability", "validate", "--quick", "-w", "mooncake", "--workers", "1", "--outdir", "out")
     assert said.code == 0, said.err
-    for words in ("Theory against simulation", "mooncake: percentiles of 12,031 requests", "prompts x 0.02", "Why", "Hysteresis"):
+    for words in (
+        "Theory against simulation",
+        "mooncake: percentiles of 12,031 requests",
+        "prompts x 0.02",
+        "Why",
+        "Hysteresis",
+    ):
         assert words in said.out
     kept = json.loads((tmp_path / "out/validation.json").read_text())
     assert kept["rows"][0]["workload"] == "mooncake"
@@ -58,7 +80,9 @@ def test_compare_prints_means_and_paired_differences(kv):
         if name == "stability":
             assert difference is None
         else:
-            assert difference["mean"] == pytest.approx(rows["stability"]["score"]["mean"] - row["score"]["mean"])
+            assert difference["mean"] == pytest.approx(
+                rows["stability"]["score"]["mean"] - row["score"]["mean"]
+            )
 
 
 def test_compare_refuses_a_task_that_does_not_exist(kv):

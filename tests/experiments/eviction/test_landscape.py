@@ -1,4 +1,6 @@
-"""Whether looking pays, measured on thirty unselected scenarios per tier with the same claims as the committed page."""
+"""Whether looking pays, measured on thirty unselected scenarios per tier with the same claims as the
+committed page.
+"""
 
 from pathlib import Path
 from statistics import fmean
@@ -31,7 +33,9 @@ def test_the_oracle_is_at_least_as_good_as_every_decider_on_every_scenario(raw):
 
 
 def clock(last: int):
-    """8 bits for everything, 4 bits in the `last` windows: a rule that needs nothing but the time and the ids."""
+    """8 bits for everything, 4 bits in the `last` windows: a rule that needs nothing but the time and the
+    ids.
+    """
 
     def decide(seen: dict) -> list[Call]:
         lowest = 4 if seen["episode_remaining"] <= last else 8

@@ -5,7 +5,15 @@ import re
 
 import pytest
 
-from kv_cache_rl.experiments.eviction.sets import MIN_GAP, SEEDS, SIZES, kept, make_set, verify, with_references
+from kv_cache_rl.experiments.eviction.sets import (
+    MIN_GAP,
+    SEEDS,
+    SIZES,
+    kept,
+    make_set,
+    verify,
+    with_references,
+)
 from kv_cache_rl.search.eviction.rollout import policy_return
 from kv_cache_rl.sim.eviction import DIFFICULTIES, FLOOR, SPLITS, decider, load_file, load_scenarios
 from kv_cache_rl.sim.eviction.generate import generate
@@ -20,9 +28,13 @@ IDS = ["-".join(pair) for pair in SETS]
 def test_a_set_has_its_size_and_stable_ids_in_order(split, difficulty):
     scenarios = load_file(set_path(split, difficulty))
     assert len(scenarios) == {"train": 200, "eval": 50, "test": 50}[split] == SIZES[split]
-    numbers = [re.fullmatch(rf"eviction-{split}-{difficulty}-(\d{{4}})-v1", scenario.id)[1] for scenario in scenarios]
+    numbers = [
+        re.fullmatch(rf"eviction-{split}-{difficulty}-(\d{{4}})-v1", scenario.id)[1] for scenario in scenarios
+    ]
     assert numbers == sorted(set(numbers))
-    assert {(x.split, x.difficulty, x.seed, x.source) for x in scenarios} == {(split, difficulty, SEEDS[split], "generated")}
+    assert {(x.split, x.difficulty, x.seed, x.source) for x in scenarios} == {
+        (split, difficulty, SEEDS[split], "generated")
+    }
 
 
 @pytest.mark.parametrize(("split", "difficulty"), SETS, ids=IDS)
@@ -41,7 +53,9 @@ def test_searching_it_again_gives_the_same_log_and_floor(difficulty):
 
 
 @pytest.mark.parametrize(("split", "difficulty"), SETS, ids=IDS)
-def test_every_stored_return_comes_out_when_its_log_is_replayed_and_the_floor_is_that_of_the_blind(split, difficulty):
+def test_every_stored_return_comes_out_when_its_log_is_replayed_and_the_floor_is_that_of_the_blind(
+    split, difficulty
+):
     scenarios = load_file(set_path(split, difficulty))
     assert list(verify(scenarios if split == "eval" else scenarios[::7])) == []
 
@@ -62,9 +76,18 @@ def test_the_floor_is_the_best_of_the_five_blind_deciders(difficulty):
 
 def test_a_wrong_floor_and_a_wrong_best_are_found():
     scenario = load_file(set_path("eval", "hard"))[0]
-    assert "the stored log returns" in next(iter(verify([dataclasses.replace(scenario, best=scenario.best + 0.001)])))[1]
-    assert "the stored floor is" in next(iter(verify([dataclasses.replace(scenario, floor=scenario.floor - 0.001)])))[1]
-    assert "the stored log returns" in next(iter(verify([dataclasses.replace(scenario, best_log=scenario.best_log[:3])])))[1]
+    assert (
+        "the stored log returns"
+        in next(iter(verify([dataclasses.replace(scenario, best=scenario.best + 0.001)])))[1]
+    )
+    assert (
+        "the stored floor is"
+        in next(iter(verify([dataclasses.replace(scenario, floor=scenario.floor - 0.001)])))[1]
+    )
+    assert (
+        "the stored log returns"
+        in next(iter(verify([dataclasses.replace(scenario, best_log=scenario.best_log[:3])])))[1]
+    )
 
 
 def test_splits_and_tiers_never_share_a_scenario():
@@ -78,11 +101,17 @@ def test_splits_and_tiers_never_share_a_scenario():
 def test_same_arguments_same_bytes_and_other_arguments_other_demand(difficulty):
     one = generate(difficulty, 8, "train", 3)
     assert dumps(one) == dumps(generate(difficulty, 8, "train", 3))
-    others = [generate(difficulty, 9, "train", 3), generate(difficulty, 8, "eval", 3), generate(difficulty, 8, "train", 4)]
+    others = [
+        generate(difficulty, 9, "train", 3),
+        generate(difficulty, 8, "eval", 3),
+        generate(difficulty, 8, "train", 4),
+    ]
     assert len({x.sessions for x in (one, *others)}) == 4
 
 
-@pytest.mark.parametrize(("difficulty", "share"), [("easy", (0.90, 1.0)), ("medium", (0.75, 0.90)), ("hard", (0.65, 0.80))])
+@pytest.mark.parametrize(
+    ("difficulty", "share"), [("easy", (0.90, 1.0)), ("medium", (0.75, 0.90)), ("hard", (0.65, 0.80))]
+)
 def test_the_budget_is_the_share_of_the_gpu_that_the_tier_grants(difficulty, share):
     for scenario in load_file(set_path("eval", difficulty)):
         assert share[0] - 1e-3 <= scenario.budget_pages / scenario.gpu_pages <= share[1] + 1e-3
@@ -101,7 +130,9 @@ def test_a_set_holds_the_first_scenarios_that_are_kept_and_says_how_many_it_trie
     everything = [with_references(generate("hard", 77, "train", k), 1) for k in range(tried)]
     nameless = [dataclasses.replace(x, id="") for x in scenarios]
     assert [dataclasses.replace(x, id="") for x in everything if kept(x)] == nameless and kept(everything[-1])
-    assert all(x.id.startswith("eviction-train77-hard-") for x in scenarios), "a set of another seed has ids of its own"
+    assert all(x.id.startswith("eviction-train77-hard-") for x in scenarios), (
+        "a set of another seed has ids of its own"
+    )
 
 
 def test_a_decider_that_does_not_exist_is_named_with_those_that_do(made):

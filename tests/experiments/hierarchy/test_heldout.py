@@ -1,4 +1,6 @@
-"""The held-out protocol: steep capacities, clusters that stay together, intervals that cover, tuning on the other half."""
+"""The held-out protocol: steep capacities, clusters that stay together, intervals that cover, tuning on the
+other half.
+"""
 
 import numpy as np
 import pytest
@@ -157,5 +159,12 @@ def test_a_policy_is_tuned_on_the_other_half_only(monkeypatch):
     monkeypatch.setattr(heldout, "run", spy)
     held_out(trace, ["windowed_recency"], levels=(0.5,), seeds=(2,), resamples=100)
     tuned, held = halves(trace, clusters(trace), 2)
-    # lru on the held-out half; then three windows on the tuning half, and the best of them on the held-out one
-    assert [requests for _, requests, _ in tried] == [held.sum(), tuned.sum(), tuned.sum(), tuned.sum(), held.sum()]
+    # lru on the held-out half; then three windows on the tuning half, and the best of them on the held-out
+    # one
+    assert [requests for _, requests, _ in tried] == [
+        held.sum(),
+        tuned.sum(),
+        tuned.sum(),
+        tuned.sum(),
+        held.sum(),
+    ]

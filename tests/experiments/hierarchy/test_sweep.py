@@ -1,4 +1,6 @@
-"""A sweep gives the same rows whoever replays them and however often it is interrupted, and says what it does not compare."""
+"""A sweep gives the same rows whoever replays them and however often it is interrupted, and says what it does
+not compare.
+"""
 
 import csv
 import importlib.util
@@ -32,7 +34,10 @@ SMALL = {
     "name": "small",
     "seeds": [1, 2],
     "policies": ["lru", "predictive", "sieve", "random"],
-    "workloads": [{"workload": "rag_burst", "length": 80}, {"workload": "prefetch_friendly", "length": 120, "pages": 20}],
+    "workloads": [
+        {"workload": "rag_burst", "length": 80},
+        {"workload": "prefetch_friendly", "length": 120, "pages": 20},
+    ],
     "scenarios": [
         {"name": "quarter", "tiers": {"gpu": 0.25}},
         {"name": "ahead", "laboratory": [1, 4], "prefetch": True},
@@ -86,7 +91,10 @@ def test_an_interrupted_sweep_goes_on_and_drops_a_half_written_line(small, one_c
     replayed = []
     monkeypatch.setattr(sweeps, "run_cell", lambda cell: replayed.append(cell) or run_cell(cell))
     steps = []
-    assert run_sweep(small, tmp_path, command="test", progress=lambda done, total: steps.append((done, total))) == one_core[1]
+    assert (
+        run_sweep(small, tmp_path, command="test", progress=lambda done, total: steps.append((done, total)))
+        == one_core[1]
+    )
     assert len(replayed) == len(small.cells()) - 11
     assert steps[0] == (11, len(small.cells()))
     assert steps[-1] == (len(small.cells()), len(small.cells()))
@@ -127,7 +135,11 @@ def test_a_row_is_keyed_by_what_it_depends_on_and_by_nothing_else(tmp_path):
     (tmp_path / "c.jsonl").write_text("two\n")
     a, b, c = (key(from_file(tmp_path / f"{name}.jsonl", "trace")) for name in "abc")
     assert a == b != c
-    others = [key(seed=2), key(from_workload("rag_burst", length=9)), key(setting=Setting("a", laboratory=(1, 2)))]
+    others = [
+        key(seed=2),
+        key(from_workload("rag_burst", length=9)),
+        key(setting=Setting("a", laboratory=(1, 2))),
+    ]
     others += [key(decider=Decider("lru", "fifo")), key(setting=setting_of({"name": "a", "overlap": True}))]
     assert len({key(), *others}) == 6
 
@@ -146,7 +158,12 @@ def test_rows_carry_the_bound_that_applies_or_none(one_core):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(
     "setting",
-    [{"tiers": {"gpu": 0.3}}, {"laboratory": [1, 4]}, {"laboratory": [1, 4], "squeeze": "int4"}, {"laboratory": [1, 6]}],
+    [
+        {"tiers": {"gpu": 0.3}},
+        {"laboratory": [1, 4]},
+        {"laboratory": [1, 4], "squeeze": "int4"},
+        {"laboratory": [1, 6]},
+    ],
     ids=str,
 )
 def test_no_policy_beats_the_bound(policy, setting):
@@ -157,7 +174,12 @@ def test_no_policy_beats_the_bound(policy, setting):
 
 
 def test_the_bound_is_reached_by_nobody_only_where_pages_differ():
-    equal = Cell(from_workload("zipf", pages=40, accesses=400), setting_of({"tiers": {"gpu": 10}}), Decider("lru", "lru"), 1)
+    equal = Cell(
+        from_workload("zipf", pages=40, accesses=400),
+        setting_of({"tiers": {"gpu": 10}}),
+        Decider("lru", "lru"),
+        1,
+    )
     assert run_cell(equal)["bound"] == "Belady's MIN with bypass for equal pages"
 
 
@@ -223,16 +245,26 @@ def test_the_peers_sweep_is_a_sweep_of_its_semantics():
 
 def test_the_peers_ablation_is_a_sweep_too(ablation, tmp_path):
     rows = run_sweep(regret_ablation(LAB, (7,)), tmp_path)
-    golden = {(row["scenario"], row["workload"], row["policy"]): row["metrics"] for row in ablation if row["seed"] == 7}
+    golden = {
+        (row["scenario"], row["workload"], row["policy"]): row["metrics"]
+        for row in ablation
+        if row["seed"] == 7
+    }
     assert {(row["scenario"], row["workload"], row["policy"]): row["metrics"] for row in rows} == golden
     means = write_tables(tmp_path, rows)
     names = ("scenario", "workload", "policy", "avg_latency_ms_mean", "miss_count_std")
     expected = aggregate(row for row in ablation if row["seed"] == 7)
-    assert [[line[name] for name in names] for line in means] == [[line[name] for name in names] for line in expected]
+    assert [[line[name] for name in names] for line in means] == [
+        [line[name] for name in names] for line in expected
+    ]
 
 
 def test_the_summary_is_over_seeds(one_core):
-    line = next(line for line in summarised(one_core[1]) if line["policy"] == "random" and line["scenario"] == "quarter")
+    line = next(
+        line
+        for line in summarised(one_core[1])
+        if line["policy"] == "random" and line["scenario"] == "quarter"
+    )
     assert line["seeds"] == 2
     assert line["miss_count_std"] > 0
 
@@ -249,7 +281,9 @@ def test_the_committed_sweep_holds_every_workload_and_policy():
     sweep = read_sweep(committed("default"))
     assert {decider.policy for decider in sweep.deciders} == set(POLICIES)
     assert len(sweep.sources) == 8
-    assert len(sweep.cells()) == len(sweep.sources) * len(sweep.settings) * len(sweep.deciders) * len(sweep.seeds)
+    assert len(sweep.cells()) == len(sweep.sources) * len(sweep.settings) * len(sweep.deciders) * len(
+        sweep.seeds
+    )
 
 
 @pytest.mark.parametrize(
@@ -258,28 +292,61 @@ def test_the_committed_sweep_holds_every_workload_and_policy():
         ({"policies": ["lruu"]}, "there is no policy 'lruu'; use one of lru"),
         ({"policies": []}, "has no policy; give at least one"),
         ({"policies": ["lru", "lru"]}, "has policy 'lru' twice; name each once"),
-        ({"policies": [{"policy": "lru", "depth": 3}]}, "policy 'lru' takes no 'depth' under default; it takes window, regret"),
+        (
+            {"policies": [{"policy": "lru", "depth": 3}]},
+            "policy 'lru' takes no 'depth' under default; it takes window, regret",
+        ),
         ({"workloads": [{"workload": "rag"}]}, "there is no workload 'rag'; use one of chat_continuation"),
         ({"workloads": [{"length": 9}]}, "needs either workload = NAME or file = PATH"),
         ({"workloads": ["rag_burst"]}, r"write \[\[workloads\]\]"),
-        ({"scenarios": [{"name": "a", "tiers": {"gqu": 4}}]}, "there is no tier 'gqu'; use some of gpu, peer_gpu, host, nvme"),
-        ({"scenarios": [{"name": "a", "prefetching": True}]}, "scenario 'a' has no setting 'prefetching'; use name"),
+        (
+            {"scenarios": [{"name": "a", "tiers": {"gqu": 4}}]},
+            "there is no tier 'gqu'; use some of gpu, peer_gpu, host, nvme",
+        ),
+        (
+            {"scenarios": [{"name": "a", "prefetching": True}]},
+            "scenario 'a' has no setting 'prefetching'; use name",
+        ),
         ({"scenarios": [{"name": "a", "footprint": "fp17"}]}, "unknown footprint 'fp17'"),
         ({"scenarios": [{"name": "a", "semantics": "mine"}]}, "unknown semantics 'mine'"),
         ({"scenarios": [{"name": "a", "semantics": LAB, "tiers": {"gpu": 4}}]}, "has tiers of its own"),
-        ({"scenarios": [{"name": "a", "semantics": LAB, "overlap": True}]}, "knows only footprint and prefetch; drop overlap"),
-        ({"scenarios": [{"name": "a", "laboratory": [1, 0]}]}, r"must be \[numerator, denominator\], both positive"),
+        (
+            {"scenarios": [{"name": "a", "semantics": LAB, "overlap": True}]},
+            "knows only footprint and prefetch; drop overlap",
+        ),
+        (
+            {"scenarios": [{"name": "a", "laboratory": [1, 0]}]},
+            r"must be \[numerator, denominator\], both positive",
+        ),
         ({"policies": "lru"}, "policies = 'lru' must be a list"),
         ({"policies": [3]}, r"policies = \[3\] must be a list"),
-        ({"policies": [{"policy": "regret_aware", "regret": [1, 2]}]}, r"regret = \(1, 2\) must be \[weight, decay, horizon"),
-        ({"policies": [{"policy": "windowed_recency", "window": 0}]}, "window = 0 must be a whole number from 1 on"),
-        ({"policies": [{"policy": "windowed_recency", "window": "x"}]}, "window = 'x' must be a whole number from 1 on"),
-        ({"workloads": [{"workload": "rag_burst", "pages": "x"}]}, "rag_burst: pages = 'x' is no whole number"),
+        (
+            {"policies": [{"policy": "regret_aware", "regret": [1, 2]}]},
+            r"regret = \(1, 2\) must be \[weight, decay, horizon",
+        ),
+        (
+            {"policies": [{"policy": "windowed_recency", "window": 0}]},
+            "window = 0 must be a whole number from 1 on",
+        ),
+        (
+            {"policies": [{"policy": "windowed_recency", "window": "x"}]},
+            "window = 'x' must be a whole number from 1 on",
+        ),
+        (
+            {"workloads": [{"workload": "rag_burst", "pages": "x"}]},
+            "rag_burst: pages = 'x' is no whole number",
+        ),
         ({"workloads": [{"workload": "rag_burst", "pages": [1]}]}, "neither a number nor a text"),
         ({"workloads": [{"workload": "zipf", "pages": "x"}]}, "zipf: pages = 'x' is no whole number"),
         ({"scenarios": [{"name": "a", "tiers": 5}]}, "scenario 'a': tiers = 5 must be a table"),
-        ({"scenarios": [{"name": "a", "compute_s": "x"}]}, "scenario 'a': compute_s = 'x' must be like 0.0, its default"),
-        ({"scenarios": [{"name": "a", "prefetch": "yes"}]}, "scenario 'a': prefetch = 'yes' must be like False, its default"),
+        (
+            {"scenarios": [{"name": "a", "compute_s": "x"}]},
+            "scenario 'a': compute_s = 'x' must be like 0.0, its default",
+        ),
+        (
+            {"scenarios": [{"name": "a", "prefetch": "yes"}]},
+            "scenario 'a': prefetch = 'yes' must be like False, its default",
+        ),
         ({"seeds": [-1]}, "must be a list of whole numbers from 0 on"),
         ({"cores": 3}, "a sweep has no key 'cores'"),
     ],
@@ -330,7 +397,9 @@ def test_something_that_accepts_and_says_nothing_is_no_cluster():
     )
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
-        done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code, address], capture_output=True, text=True, check=False, timeout=60
+        )
     assert f"no Ray cluster answers at {address} (no answer within 2 s); check the address" in done.stdout
 
 

@@ -1,4 +1,6 @@
-"""Evaluations give the same rows on any number of workers, go on where they stopped, and never forget what changed."""
+"""Evaluations give the same rows on any number of workers, go on where they stopped, and never forget what
+changed.
+"""
 
 import json
 from dataclasses import replace
@@ -62,7 +64,14 @@ def test_an_interrupted_evaluation_goes_on_with_what_is_missing(tmp_path):
         evaluate(["lru"], SHORT[:1], (1, 2, 3, 4), until_the_third, tmp_path)
     counting.calls = []
     told = []
-    rows = evaluate(["lru"], SHORT[:1], (1, 2, 3, 4), counting, tmp_path, progress=lambda done, total: told.append((done, total)))
+    rows = evaluate(
+        ["lru"],
+        SHORT[:1],
+        (1, 2, 3, 4),
+        counting,
+        tmp_path,
+        progress=lambda done, total: told.append((done, total)),
+    )
     assert [seed for _, _, seed in counting.calls] == [3, 4]
     assert told == [(2, 4), (3, 4), (4, 4)]
     assert repr(rows) == repr(evaluate(["lru"], SHORT[:1], (1, 2, 3, 4), play, tmp_path / "afresh"))

@@ -1,4 +1,6 @@
-"""Boundaries found by slopes are those that can be worked out, and the simulator's are those that theory predicts."""
+"""Boundaries found by slopes are those that can be worked out, and the simulator's are those that theory
+predicts.
+"""
 
 import math
 from dataclasses import replace
@@ -8,11 +10,29 @@ import pytest
 
 from kv_cache_rl.core.hardware import HARDWARE, prefill_microseconds
 from kv_cache_rl.experiments.stability import workloads as load
-from kv_cache_rl.experiments.stability.boundary import DRAINS, GROWS, LEVEL_QUEUE, Slope, boundary_of, bracket, order_interval
+from kv_cache_rl.experiments.stability.boundary import (
+    DRAINS,
+    GROWS,
+    LEVEL_QUEUE,
+    Slope,
+    boundary_of,
+    bracket,
+    order_interval,
+)
 from kv_cache_rl.experiments.stability.comparison import CONTROLLER, compare
 from kv_cache_rl.experiments.stability.hysteresis import hysteresis, swept_traffic, theory
 from kv_cache_rl.experiments.stability.rows import Saturated, mean_of
-from kv_cache_rl.experiments.stability.runs import AT, COME, FOOTPRINT, OPTIMISTIC, RESERVE, SAMPLE, WAITING, Run, watch
+from kv_cache_rl.experiments.stability.runs import (
+    AT,
+    COME,
+    FOOTPRINT,
+    OPTIMISTIC,
+    RESERVE,
+    SAMPLE,
+    WAITING,
+    Run,
+    watch,
+)
 from kv_cache_rl.experiments.stability.validation import Effort, chosen_workloads, golden, validate
 from kv_cache_rl.experiments.stability.workloads import Workload, arrivals, fitted, published, server, traced
 from kv_cache_rl.reports.statistics import paired_difference
@@ -23,7 +43,9 @@ from kv_cache_rl.theory.reuse import service_rate_at
 PROFILE = HARDWARE["a100-llama-3.1-8b"]
 
 
-@pytest.mark.parametrize(("n", "low", "high"), [(5, -math.inf, math.inf), (6, 1, 6), (8, 1, 8), (9, 2, 8), (20, 6, 15)])
+@pytest.mark.parametrize(
+    ("n", "low", "high"), [(5, -math.inf, math.inf), (6, 1, 6), (8, 1, 8), (9, 2, 8), (20, 6, 15)]
+)
 def test_the_interval_of_a_median_is_the_one_in_the_tables(n, low, high):
     assert order_interval([float(value) for value in range(n, 0, -1)]) == (low, high)
 
@@ -55,7 +77,9 @@ def plain_queue(load, seed, served=8_000, rate=1.0, backlog=0):
     return Run(samples, np.zeros(0, np.int64))
 
 
-@pytest.mark.parametrize(("load", "verdict"), [(0.7, LEVEL_QUEUE), (0.9, LEVEL_QUEUE), (1.1, GROWS), (1.5, GROWS)])
+@pytest.mark.parametrize(
+    ("load", "verdict"), [(0.7, LEVEL_QUEUE), (0.9, LEVEL_QUEUE), (1.1, GROWS), (1.5, GROWS)]
+)
 def test_the_slope_test_tells_known_queues_apart_from_an_empty_start(load, verdict):
     slope = Slope(load, tuple(plain_queue(load, seed).queue_slope() for seed in range(9)))
     assert slope.verdict == verdict
@@ -70,7 +94,9 @@ def test_behind_a_backlog_a_stable_queue_drains(load, verdict):
 
 
 def test_a_boundary_is_where_the_lines_through_the_slopes_cross_zero():
-    slopes = [Slope(rate, tuple(rate - root for root in (2.0, 2.1, 2.2, 2.3, 2.4, 2.5))) for rate in (1.9, 2.0, 2.3)]
+    slopes = [
+        Slope(rate, tuple(rate - root for root in (2.0, 2.1, 2.2, 2.3, 2.4, 2.5))) for rate in (1.9, 2.0, 2.3)
+    ]
     turn = boundary_of(slopes)
     assert (turn.rate, turn.low, turn.high) == pytest.approx((2.25, 2.0, 2.5))
 
@@ -88,7 +114,9 @@ def one_at_a_time():
     work = Workload("equal", np.array([160]), np.array([60]), True, 512, "made here")
     rates = round(PROFILE.prefill_c1_s * 1e9), round(PROFILE.prefill_c2_s * 1e12)
     read = prefill_microseconds(160, 0, *rates)
-    decoded = sum((160 + token) * round(PROFILE.decode_per_kv_token_s * 1e12) // 1_000_000 for token in range(1, 61))
+    decoded = sum(
+        (160 + token) * round(PROFILE.decode_per_kv_token_s * 1e12) // 1_000_000 for token in range(1, 61)
+    )
     return work, (61 * round(PROFILE.decode_fixed_s * 1e6) + read + decoded) / 1e6
 
 
@@ -100,7 +128,9 @@ def test_a_memory_for_one_request_is_a_queue_with_deterministic_service_whose_bo
     slopes = []
     for offset in (0.95, 1.05):
         rate = offset / service_s
-        runs = [watch(scenario, arrivals(work, rate, 1_000, seed, backlog=300), admission) for seed in range(6)]
+        runs = [
+            watch(scenario, arrivals(work, rate, 1_000, seed, backlog=300), admission) for seed in range(6)
+        ]
         slopes.append(Slope(rate, tuple(run.queue_slope(rate) for run in runs)))
     assert [slope.verdict for slope in slopes] == [DRAINS, GROWS]
     assert boundary_of(slopes).rate == pytest.approx(1 / service_s, rel=2e-3)
@@ -124,7 +154,10 @@ def test_fitted_workloads_keep_the_assumptions_and_say_what_was_done(name):
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [("claude-code", "claude-code/cc_sessions_rle.jsonl.gz"), ("mooncake", "mooncake/conversation_trace.jsonl.gz")],
+    [
+        ("claude-code", "claude-code/cc_sessions_rle.jsonl.gz"),
+        ("mooncake", "mooncake/conversation_trace.jsonl.gz"),
+    ],
 )
 def test_a_fitted_workload_is_close_to_the_trace_it_was_fitted_to(real, name, file):
     trace, fit = traced(str(real(file))), fitted(name)
@@ -134,7 +167,9 @@ def test_a_fitted_workload_is_close_to_the_trace_it_was_fitted_to(real, name, fi
 
 
 def test_lengths_that_would_fill_the_budget_with_prefill_are_scaled_further():
-    tiny_answers = load.brought_down("x", np.full(100, 50_000), np.full(100, 20), paired=False, source="made here")
+    tiny_answers = load.brought_down(
+        "x", np.full(100, 50_000), np.full(100, 20), paired=False, source="made here"
+    )
     assert load.prefill_share(tiny_answers.lengths, tiny_answers.budget) <= 0.5
     assert tiny_answers.lengths.prompt < 1_000 < load.LONGEST_SHARE * load.MEMORY_TOKENS
 
@@ -174,7 +209,10 @@ def test_what_fits_now_and_literal_footprints_both_serve_less_than_projected_use
     assert rates[OPTIMISTIC] < 0.95 * rates[RESERVE]
     assert rates[FOOTPRINT] < 0.95 * rates[RESERVE]
     saturated = {name: column.saturated for name, column in balanced.columns.items()}
-    assert saturated[OPTIMISTIC].preempted > 0.3 and saturated[RESERVE].preempted == 0 == saturated[FOOTPRINT].preempted
+    assert (
+        saturated[OPTIMISTIC].preempted > 0.3
+        and saturated[RESERVE].preempted == 0 == saturated[FOOTPRINT].preempted
+    )
     assert saturated[FOOTPRINT].fill < 0.75 and saturated[RESERVE].fill > 0.96
 
 
@@ -186,26 +224,35 @@ def test_the_factors_leave_nothing_of_the_gap_unexplained(balanced, admission):
 
 def test_a_validation_depends_on_the_seed_and_not_on_the_workers():
     effort, work = Effort(600, 1, 6, 6), [fitted("mooncake")]
-    one, two, other = (validate(work, seed, effort, workers)[0].to_json() for seed, workers in ((3, 1), (3, 2), (4, 1)))
+    one, two, other = (
+        validate(work, seed, effort, workers)[0].to_json() for seed, workers in ((3, 1), (3, 2), (4, 1))
+    )
     assert one == two
     assert one["simulated"] != other["simulated"]
 
 
 def test_progress_is_told_until_everything_is_done():
     told = []
-    validate([published("long-prompt")], 0, Effort(300, 1, 6, 6), 1, lambda done, total: told.append((done, total)))
+    validate(
+        [published("long-prompt")], 0, Effort(300, 1, 6, 6), 1, lambda done, total: told.append((done, total))
+    )
     assert [done for done, _ in told] == list(range(1, len(told) + 1))
     assert {total for _, total in told} == {len(told)}
 
 
 def test_a_workload_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(StabilityError, match=r"there is no workload 'uniform'; choose from balanced, .*claude-code, mooncake"):
+    with pytest.raises(
+        StabilityError, match=r"there is no workload 'uniform'; choose from balanced, .*claude-code, mooncake"
+    ):
         chosen_workloads(["uniform"])
 
 
 def test_an_own_trace_is_one_more_workload_and_two_of_a_format_are_refused(write):
     header = "TIMESTAMP,ContextTokens,GeneratedTokens"
-    lines = [header, *(f"2023-11-16 18:17:0{second}.0000000,{1_000 * second},{30 * second}" for second in range(1, 9))]
+    lines = [
+        header,
+        *(f"2023-11-16 18:17:0{second}.0000000,{1_000 * second},{30 * second}" for second in range(1, 9)),
+    ]
     path = str(write(lines, "azure.csv"))
     work = chosen_workloads(["balanced"], [path])
     assert [one.name for one in work] == ["balanced", "azure trace"]
@@ -257,7 +304,9 @@ def test_the_controller_misses_fewer_slas_than_fixed_marks_on_the_same_bursts():
     for name in marks:
         theirs = episodes[name]
         assert [one.seed for one in mine] == [one.seed for one in theirs]
-        missed = paired_difference({one.seed: one.sla_misses for one in mine}, {one.seed: one.sla_misses for one in theirs})
+        missed = paired_difference(
+            {one.seed: one.sla_misses for one in mine}, {one.seed: one.sla_misses for one in theirs}
+        )
         assert missed is not None and missed.high < 0, name
     assert all(one.failures <= one.sla_misses for one in mine)
 

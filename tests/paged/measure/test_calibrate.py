@@ -1,4 +1,6 @@
-"""The calibration: fits that find what is there, bytes that are counted, and a profile that a simulator can take."""
+"""The calibration: fits that find what is there, bytes that are counted, and a profile that a simulator can
+take.
+"""
 
 import json
 
@@ -56,7 +58,9 @@ def test_bytes_count_scales_and_fall_with_the_bits(made):
     schemes = made[0].schemes
     for name, bits in (("int8", 8), ("int4", 4), ("int2", 2)):
         assert bits / 16 < schemes[name].multiplier < bits / 16 + 0.05
-    assert schemes["k8v4"].multiplier == pytest.approx((schemes["int8"].multiplier + schemes["int4"].multiplier) / 2)
+    assert schemes["k8v4"].multiplier == pytest.approx(
+        (schemes["int8"].multiplier + schemes["int4"].multiplier) / 2
+    )
 
 
 def test_errors_fall_with_the_bits_and_seconds_are_above_zero(made):
@@ -111,12 +115,16 @@ def test_the_link_is_the_slower_direction_and_both_ways_take_turns():
 
 def test_seconds_are_those_of_each_act_in_turn():
     done = []
-    found = seconds_of(torch.device("cpu"), lambda: done.append(1), lambda: done.append(sum(range(2_000_000))))
+    found = seconds_of(
+        torch.device("cpu"), lambda: done.append(1), lambda: done.append(sum(range(2_000_000)))
+    )
     assert len(found) == 2 and done[0] == 1 and found[1] > found[0] >= 0
 
 
 def test_every_measured_number_lands_where_it_belongs(model, monkeypatch):
-    """Seconds that are made up: encode apart from decode, and a link of so many bytes of the cache's own dtype."""
+    """Seconds that are made up: encode apart from decode, and a link of so many bytes of the cache's own
+    dtype.
+    """
     monkeypatch.setattr(calibrating, "scheme_seconds", lambda *_: Seconds(0.5, 3e-6, 7e-6))
     copied = 2e-3 + np.array([100, 1000, 2000]) * 1e-6
     moves = Moves((100, 1000, 2000), tuple(copied), tuple(copied / 2), (0.1, 1.0, 2.0))

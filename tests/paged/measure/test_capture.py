@@ -1,4 +1,6 @@
-"""A run captured in the hierarchy lab's own format, and the lab's replay of it: the same hits, swaps and evictions."""
+"""A run captured in the hierarchy lab's own format, and the lab's replay of it: the same hits, swaps and
+evictions.
+"""
 
 import json
 from dataclasses import replace
@@ -24,14 +26,21 @@ ASKED = [(9, 14, False), (21, 9, True), (13, 10, False), (24, 12, True), (17, 12
 )
 @example(asked=[(1, 1, False)], block_tokens=1, spare=0, host=None, again=True)
 @settings(max_examples=40, deadline=None)
-def test_the_labs_replay_repeats_every_hit_swap_and_eviction_of_the_run(asked, block_tokens, spare, host, again):
+def test_the_labs_replay_repeats_every_hit_swap_and_eviction_of_the_run(
+    asked, block_tokens, spare, host, again
+):
     way = "swap" if host else "recompute"
     scheduler = stepped(
-        filled(decoder(0, layers=1), asked, room_for(asked, block_tokens, spare), block_tokens, host, preempt=way)
+        filled(
+            decoder(0, layers=1), asked, room_for(asked, block_tokens, spare), block_tokens, host, preempt=way
+        )
     )
     if again:  # what earlier requests left behind is found by later ones
         for request in list(scheduler.requests):
-            scheduler.add([*request.prompt, *request.output][: max(1, scheduler.cache.pool.blocks * block_tokens - 2)], 2)
+            scheduler.add(
+                [*request.prompt, *request.output][: max(1, scheduler.cache.pool.blocks * block_tokens - 2)],
+                2,
+            )
         stepped(scheduler)
     assert replayed(captured(scheduler), scenario_of(scheduler)) == counts_of(scheduler)
 
@@ -46,7 +55,11 @@ def test_so_does_the_replay_of_the_file(name, host, way, tmp_path):
     assert replayed(loaded, scenario_of(scheduler)) == counts
     assert counts.evictions > 0 and counts.hits > 0 and (counts.drops > 0) == (host != 40)
     report = scheduler.report()
-    assert (report.swapped_in, report.swapped_out, report.evictions) == (counts.swapped_in, counts.swapped_out, counts.evictions)
+    assert (report.swapped_in, report.swapped_out, report.evictions) == (
+        counts.swapped_in,
+        counts.swapped_out,
+        counts.evictions,
+    )
     assert report.preemptions > 0
 
 
@@ -86,7 +99,8 @@ def test_a_run_whose_pages_were_cleared_on_the_way_cannot_be_captured():
     scheduler.add([1, 2, 3], 2)
     stepped(scheduler)
     with pytest.raises(
-        ValueError, match="pages were cleared after 333 of 335 accesses, and a trace cannot say so; capture before"
+        ValueError,
+        match="pages were cleared after 333 of 335 accesses, and a trace cannot say so; capture before",
     ):
         captured(scheduler)
 

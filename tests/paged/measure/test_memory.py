@@ -1,4 +1,6 @@
-"""Memory by closed forms: waste and savings of blocks, fragmentation of reservations, what samples and beams share."""
+"""Memory by closed forms: waste and savings of blocks, fragmentation of reservations, what samples and beams
+share.
+"""
 
 import pytest
 from decoders import decoder, prompt
@@ -24,7 +26,9 @@ REQUESTS = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_siz
 @pytest.mark.parametrize("trace", TRACES)
 def test_requests_have_the_means_of_the_paper_and_fit(trace):
     requests = requests_like(trace, 20_000, 1)
-    for column, mean in zip(zip(*requests, strict=True), (TRACES[trace].prompt, TRACES[trace].output), strict=True):
+    for column, mean in zip(
+        zip(*requests, strict=True), (TRACES[trace].prompt, TRACES[trace].output), strict=True
+    ):
         assert sum(column) / len(column) == pytest.approx(mean, rel=0.03)
         assert min(column) >= 1
     assert max(map(sum, requests)) <= LONGEST
@@ -90,7 +94,12 @@ def test_a_beam_of_one_shares_nothing_and_wider_ones_share_their_prompt():
 @pytest.mark.parametrize(
     ("requests", "memory", "name", "words"),
     [
-        ([(3000, 3000)], 4096, "paged", "a request of 3000 . 3000 tokens never fits a memory of 4096, paged; enlarge it"),
+        (
+            [(3000, 3000)],
+            4096,
+            "paged",
+            "a request of 3000 . 3000 tokens never fits a memory of 4096, paged; enlarge it",
+        ),
         ([(15, 1)] * 3, 16, "paged", "a request of 15 . 1 tokens never fits a memory of 16"),
         ([(3, 3)], 1024, "contiguous, longest", "never fits a memory of 1024, contiguous, longest"),
         ([(3, 3)], 1024, "page", "there is no layout 'page'; use one of paged, contiguous, longest"),

@@ -1,4 +1,6 @@
-"""What quantised caches change, measured on the shipped model, and the law between attention error and divergence."""
+"""What quantised caches change, measured on the shipped model, and the law between attention error and
+divergence.
+"""
 
 import math
 
@@ -70,11 +72,17 @@ def test_the_law_is_found_where_it_holds_and_told_apart_where_it_does_not():
         return fit_law([Quality(factor * e**exponent, 0.0, e) for e in (1e-4, 1e-3, 1e-2, 1e-1)])
 
     law = law_of(2)
-    assert law.factor == pytest.approx(3.0) and law.exponent == pytest.approx(2.0) and law.r_squared == pytest.approx(1.0)
+    assert (
+        law.factor == pytest.approx(3.0)
+        and law.exponent == pytest.approx(2.0)
+        and law.r_squared == pytest.approx(1.0)
+    )
     other = law_of(1)
     assert other.exponent == pytest.approx(1.0) and other.r_squared < 0.1
     assert law.beyond is None
-    assert fit_law([Quality(e * e * (1 if e < 0.25 else 9), 0.0, e) for e in (1e-3, 1e-2, 0.1, 0.5)]).beyond == pytest.approx(9)
+    assert fit_law(
+        [Quality(e * e * (1 if e < 0.25 else 9), 0.0, e) for e in (1e-3, 1e-2, 0.1, 0.5)]
+    ).beyond == pytest.approx(9)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Throughput counts what the caches hold more; errors of attention are those of dense attention over what was restored."""
+"""Throughput counts what the caches hold more; errors of attention are those of dense attention over what was
+restored.
+"""
 
 import itertools
 import math
@@ -24,13 +26,18 @@ def test_a_step_counts_the_tokens_that_the_cache_holds_more_and_these_are_decode
     for row, sequence in enumerate(running.sequences):
         alone, own = model.new_cache(8, 4), Sequence()
         model.prefill(alone, own, [*text[row : row + 20], 0])
-        assert sequence.length == 21 and torch.allclose(contents(running.cache, sequence), contents(alone, own), atol=1e-5)
+        assert sequence.length == 21 and torch.allclose(
+            contents(running.cache, sequence), contents(alone, own), atol=1e-5
+        )
 
 
 def test_a_rate_is_tokens_by_seconds(monkeypatch):
     model, ticks = decoder(), itertools.count()
     monkeypatch.setattr(speeds, "clock", lambda device: next(ticks) * 0.5)
-    assert speeds.tokens_per_second(model, prompt(model, 40), [(4, 1), (8, 3)], 16, 2) == {(4, 1): 2.0, (8, 3): 6.0}
+    assert speeds.tokens_per_second(model, prompt(model, 40), [(4, 1), (8, 3)], 16, 2) == {
+        (4, 1): 2.0,
+        (8, 3): 6.0,
+    }
 
 
 def test_the_best_block_size_has_the_highest_rates_over_the_batches():
@@ -38,7 +45,11 @@ def test_the_best_block_size_has_the_highest_rates_over_the_batches():
 
 
 def test_the_throughput_part_names_the_best_block_size_and_its_rates(monkeypatch):
-    monkeypatch.setattr(figures, "tokens_per_second", lambda model, text, cells, *_: {(b, n): n * (100.0 - b) for b, n in cells})
+    monkeypatch.setattr(
+        figures,
+        "tokens_per_second",
+        lambda model, text, cells, *_: {(b, n): n * (100.0 - b) for b, n in cells},
+    )
     found, data = figures.throughput(figures.Setup(decoder(), [], 0, True))
     values = {figure.name: figure.value for figure in found}
     assert values["throughput: best block size"] == data["best_block"] == 8
@@ -47,11 +58,16 @@ def test_the_throughput_part_names_the_best_block_size_and_its_rates(monkeypatch
 
 
 def test_the_preemption_part_names_the_cheaper_way(monkeypatch):
-    monkeypatch.setattr(figures, "move_seconds", lambda *_: Moves((128, 512), (1.0, 1.0), (1.0, 1.0), (1.0, 6.0)))
+    monkeypatch.setattr(
+        figures, "move_seconds", lambda *_: Moves((128, 512), (1.0, 1.0), (1.0, 1.0), (1.0, 6.0))
+    )
     monkeypatch.setattr(figures, "scheme_seconds", lambda *_: Seconds(0.5, 1e-6, 1e-6))
     found, _ = figures.preemption(figures.Setup(decoder(), [], 0, True))
     ways = {figure.name: (figure.value, figure.remark.split(": ")[-1]) for figure in found[:2]}
-    assert ways == {"recompute / swap, 128 tokens": (0.5, "recompute"), "recompute / swap, 512 tokens": (3.0, "swap")}
+    assert ways == {
+        "recompute / swap, 128 tokens": (0.5, "recompute"),
+        "recompute / swap, 512 tokens": (3.0, "swap"),
+    }
 
 
 @pytest.mark.parametrize("part", figures.PARTS)
@@ -77,4 +93,6 @@ def test_the_attention_error_is_that_of_dense_attention_over_restored_keys_and_v
         exact = dense_reference(q, k, v)
         norm += float(exact.square().sum())
         wrong += float((dense_reference(q, kq, vq) - exact).square().sum())
-    assert attention_errors(model, rows, {"int4": (4, 4)})["int4"] == pytest.approx(math.sqrt(wrong / norm), rel=1e-3)
+    assert attention_errors(model, rows, {"int4": (4, 4)})["int4"] == pytest.approx(
+        math.sqrt(wrong / norm), rel=1e-3
+    )

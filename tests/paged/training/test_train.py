@@ -1,4 +1,6 @@
-"""The shipped weights are what their record says, know more than letter frequencies, and remember what they read."""
+"""The shipped weights are what their record says, know more than letter frequencies, and remember what they
+read.
+"""
 
 import json
 import re
@@ -29,7 +31,9 @@ def test_the_weights_reach_the_loss_on_record_far_below_that_of_letter_frequenci
     length = record["length"]
     found = train.held_out_nll(shipped, length)
     assert found == pytest.approx(record["held_out_nll_as_stored"], abs=1e-3)
-    assert found == pytest.approx(record["held_out_nll"], abs=0.01), "storing in 16 bits costs no more than this"
+    assert found == pytest.approx(record["held_out_nll"], abs=0.01), (
+        "storing in 16 bits costs no more than this"
+    )
     assert found < train.unigram_nll(length) / 5
 
 
@@ -42,7 +46,9 @@ def test_the_record_names_the_command_and_the_whole_loss_curve(record):
 
 @torch.no_grad()
 def test_what_stands_further_back_than_eight_bytes_helps_to_guess_the_next(shipped):
-    """Else its keys and values would not matter, and nothing measured on this model would say anything about a cache."""
+    """Else its keys and values would not matter, and nothing measured on this model would say anything about
+    a cache.
+    """
     rows = train.held_out(256)[:24]
     places = range(64, 256, 8)
     targets = torch.stack([rows[:, at + 1] for at in places], 1).flatten()
@@ -53,7 +59,9 @@ def test_what_stands_further_back_than_eight_bytes_helps_to_guess_the_next(shipp
 
 
 def test_greedy_text_is_sentences_of_the_tales_and_not_one_over_and_over(shipped):
-    prompt = shipped.tokenizer.encode("greta is at the tower. jonas is at the mill. the rope lies in the cellar. ")
+    prompt = shipped.tokenizer.encode(
+        "greta is at the tower. jonas is at the mill. the rope lies in the cellar. "
+    )
     told = shipped.tokenizer.decode(greedy(shipped, shipped.new_cache(60, 16), prompt, 400))
     sentences = [s.strip() for s in re.findall(r"[^.?\n]+[.?]", told)]
     words = set(re.findall(r"[a-z]+", " ".join(corpus.tale(Random(seed)) for seed in range(60))))
@@ -74,7 +82,9 @@ def test_every_answer_of_a_tale_follows_from_what_was_told_before(seed):
         elif match := re.fullmatch(r"where is (\w+)\? at the (\w+)\.", said):
             assert place[match[1]] == match[2]
         for told in re.findall(r"[^.?]+\.", said):
-            if match := re.fullmatch(r"\s?(\w+) (?:is at|walks to|runs to|goes to|returns to|hurries to) the (\w+)\.", told):
+            if match := re.fullmatch(
+                r"\s?(\w+) (?:is at|walks to|runs to|goes to|returns to|hurries to) the (\w+)\.", told
+            ):
                 place[match[1]] = match[2]
             elif match := re.fullmatch(r"\s?the (\w+) lies in the (\w+)\.|\s?(\w+) takes the (\w+)\.", told):
                 thing[match[1] or match[4]] = match[2] or match[3]

@@ -60,7 +60,9 @@ def written(outcomes, scenarios):
 def test_the_page_is_well_formed_and_loads_nothing(written):
     reader = read(written)
     assert not {"link", "img", "iframe", "object", "embed"} & set(reader.tags)
-    assert not [pair for pair in reader.attributes if pair[0] in ("src", "href", "xlink:href", "action", "data")]
+    assert not [
+        pair for pair in reader.attributes if pair[0] in ("src", "href", "xlink:href", "action", "data")
+    ]
     assert not re.findall(r"https?://|url\(|@import|fetch\(|XMLHttp", written)
     assert "prefers-color-scheme:dark" in written
 
@@ -101,9 +103,13 @@ def test_the_time_line_counts_every_call_and_event(outcomes, scenarios):
     for outcome in outcomes:
         report = replay(scenarios[outcome.scenario_id], outcome.log)
         shown = sum(int(n) for n in re.findall(r'class="count"[^>]*>(\d+)<', charts.timeline_chart(report)))
-        kept = sum(call["ok"] and call["verb"] == "keep" for window in report.timeline for call in window["calls"])
+        kept = sum(
+            call["ok"] and call["verb"] == "keep" for window in report.timeline for call in window["calls"]
+        )
         calls = sum(len(window["calls"]) for window in report.timeline) - kept
-        events = sum(len(window[key]) for window in report.timeline for key in ("arrivals", "completions", "failures"))
+        events = sum(
+            len(window[key]) for window in report.timeline for key in ("arrivals", "completions", "failures")
+        )
         assert shown == calls + events
 
 
@@ -111,7 +117,9 @@ def test_a_large_run_keeps_the_page_under_three_megabytes_and_says_what_is_left_
     many = [dataclasses.replace(o, model=f"{o.model}-{copy}") for copy in range(6) for o in outcomes]
     written = page("many", "", ABOUT, many, scenarios)
     assert 1_000_000 < len(written.encode()) < 3_000_000
-    shown = written.count('<details class="card episode"') + written.count('<details open class="card episode"')
+    shown = written.count('<details class="card episode"') + written.count(
+        '<details open class="card episode"'
+    )
     assert 0 < shown < len(many)
     assert f"{shown} of {len(many)} episodes fit here" in written
     shown_models = set(re.findall(r'data-model="([^"]+)"', written))
@@ -123,7 +131,9 @@ def test_a_hostile_name_or_result_is_shown_and_not_run(outcomes, scenarios):
     log = [[["?", evil]], *outcomes[0].log[1:]]
     report = replay(scenarios[outcomes[0].scenario_id], log)
     bad = dataclasses.replace(outcomes[0], model=evil, log=log, reward=report.total)
-    lost = dataclasses.replace(outcomes[1], model=evil, error=evil, reward=None, normalized=None, rewards=None, metrics=None)
+    lost = dataclasses.replace(
+        outcomes[1], model=evil, error=evil, reward=None, normalized=None, rewards=None, metrics=None
+    )
     written = page(evil, evil, {evil: evil}, [bad, lost], scenarios)
     assert read(written).tags.count("script") == 1
     assert "alert(&quot;x&quot;)" in written
@@ -137,7 +147,9 @@ def test_failed_rollouts_are_listed_with_their_reason(outcomes, scenarios):
     assert "timeout: no reply in 60 s; raise --timeout" in text
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0.05), (-0.4, 0.3), (0, 1234), (-3.2e-4, 1e-5), (5, 5)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (0, 0.05), (-0.4, 0.3), (0, 1234), (-3.2e-4, 1e-5), (5, 5)]
+)
 def test_ticks_are_round_and_inside(low, high):
     ticks = nice_ticks(low, high)
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)

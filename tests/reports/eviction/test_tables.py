@@ -40,8 +40,12 @@ def test_means_are_those_of_the_rollouts(outcomes, scenarios):
     row = rows["hard", "lru"]
     assert row.reward.mean == pytest.approx(statistics.fmean(outcome.reward for outcome in hard))
     assert row.failures.mean == statistics.fmean(outcome.metrics["total_failures_metric"] for outcome in hard)
-    assert rows["all", FLOOR_ROW].reward.mean == pytest.approx(statistics.fmean(s.floor for s in scenarios.values()))
-    assert rows["all", ORACLE_ROW].reward.mean == pytest.approx(statistics.fmean(s.best for s in scenarios.values()))
+    assert rows["all", FLOOR_ROW].reward.mean == pytest.approx(
+        statistics.fmean(s.floor for s in scenarios.values())
+    )
+    assert rows["all", ORACLE_ROW].reward.mean == pytest.approx(
+        statistics.fmean(s.best for s in scenarios.values())
+    )
 
 
 def test_failed_rollouts_are_counted_and_change_no_mean(outcomes, scenarios):
@@ -61,11 +65,17 @@ def test_differences_are_paired_by_scenario(outcomes):
     ours, theirs = ([o.reward for o in outcomes if o.model == name] for name in ("value_aware", "lru"))
     expected = statistics.fmean(a - b for a, b in zip(ours, theirs, strict=True))
     assert found["all"]["reward"]["mean"] == pytest.approx(expected)
-    assert (found["all"]["policy"], found["all"]["against"], found["all"]["reward"]["n"]) == ("value_aware", "lru", 6)
+    assert (found["all"]["policy"], found["all"]["against"], found["all"]["reward"]["n"]) == (
+        "value_aware",
+        "lru",
+        6,
+    )
 
 
 def test_of_many_deciders_the_best_is_compared_with_the_two_behind_it(outcomes):
-    better = [dataclasses.replace(o, model=f"p{k}", reward=o.reward + k) for k in range(6) for o in outcomes[:6]]
+    better = [
+        dataclasses.replace(o, model=f"p{k}", reward=o.reward + k) for k in range(6) for o in outcomes[:6]
+    ]
     sentences = difference_sentences(better)
     assert [sentence.split(" on the same 6 ")[0] for sentence in sentences] == ["p5 minus p4", "p5 minus p3"]
     assert "+2.000 reward" in sentences[1]

@@ -16,7 +16,15 @@ from kv_cache_rl.experiments.hierarchy.ablation import regret_ablation
 from kv_cache_rl.experiments.hierarchy.definition import sweep_of
 from kv_cache_rl.experiments.hierarchy.sweep import run_sweep
 from kv_cache_rl.reports.canvas import MARKERS, SERIES, margin_labels, style
-from kv_cache_rl.reports.hierarchy import ablation_figures, ablation_plots, curve_plot, plots, read, save, sweep_figures
+from kv_cache_rl.reports.hierarchy import (
+    ablation_figures,
+    ablation_plots,
+    curve_plot,
+    plots,
+    read,
+    save,
+    sweep_figures,
+)
 from kv_cache_rl.reports.hierarchy.curves import blocks_of
 from kv_cache_rl.reports.hierarchy.prefetch import measured
 from kv_cache_rl.reports.hierarchy.trade_off import front
@@ -28,7 +36,11 @@ DEFINITION = {
     "name": "small",
     "seeds": [1, 2, 3],
     "policies": ["lru", "fifo", "largest_first", "predictive"],
-    "workloads": [{"workload": "rag_burst"}, {"workload": "prefetch_friendly"}, {"workload": "periodic_reuse"}],
+    "workloads": [
+        {"workload": "rag_burst"},
+        {"workload": "prefetch_friendly"},
+        {"workload": "periodic_reuse"},
+    ],
     "scenarios": [
         {"name": "one tier", "tiers": {"gpu": 0.25}},
         {"name": "tiers <b>", "laboratory": [1, 4], "prefetch": True},
@@ -77,7 +89,9 @@ def drawn(axes):
 
 
 def of(results, scenario, workload, policy, metric):
-    rows = [r for r in results.rows if (r["scenario"], r["workload"], r["policy"]) == (scenario, workload, policy)]
+    rows = [
+        r for r in results.rows if (r["scenario"], r["workload"], r["policy"]) == (scenario, workload, policy)
+    ]
     return [row["metrics"][metric] for row in rows]
 
 
@@ -187,10 +201,16 @@ def test_prefetches_are_compared_with_the_same_replay_without_them(results, figu
     found = measured(results)
     assert {(scenario, policy) for scenario, policy, _ in found} == {("tiers <b>", "predictive")}
     line = found["tiers <b>", "predictive", "prefetch_friendly"]
-    on, off = (of(results, s, "prefetch_friendly", "predictive", "avg_latency_ms") for s in ("tiers <b>", "tiers, no prefetch"))
+    on, off = (
+        of(results, s, "prefetch_friendly", "predictive", "avg_latency_ms")
+        for s in ("tiers <b>", "tiers, no prefetch")
+    )
     assert line["latency"] == pytest.approx([a / b for a, b in zip(on, off, strict=True)])
     assert line["useful"] == pytest.approx(
-        [100 * value for value in of(results, "tiers <b>", "prefetch_friendly", "predictive", "prefetch_usefulness")]
+        [
+            100 * value
+            for value in of(results, "tiers <b>", "prefetch_friendly", "predictive", "prefetch_usefulness")
+        ]
     )
     assert len(figures["prefetch"].axes) == 3
 
@@ -208,7 +228,9 @@ def test_miss_ratios_have_the_curve_the_bound_and_the_policies_of_one_tier(resul
     bound = next(line for line in axes.lines if line.get_label().startswith("bound"))
     assert list(bound.get_ydata()) == pytest.approx([100 * (1 - rate) for rate in entry["bound"]])
     shown = {round(float(y), 9) for line in axes.lines if line not in (lru, bound) for y in line.get_ydata()}
-    rates = [of(results, "one tier", "rag_burst", policy, "overall_hit_rate")[0] for policy in results.policies]
+    rates = [
+        of(results, "one tier", "rag_burst", policy, "overall_hit_rate")[0] for policy in results.policies
+    ]
     assert shown == {round(100 * (1 - rate), 9) for rate in rates}
 
 
@@ -222,7 +244,9 @@ def test_a_capacity_in_bytes_is_not_taken_for_blocks(results):
 
 def test_one_curve_has_a_band_and_points():
     exact = Curve("lru", np.arange(5), np.array([0.0, 0.2, 0.4, 0.6, 0.8]), 100)
-    sampled = Curve("lru, 0.1 of the blocks sampled", np.arange(5), np.array([0.0, 0.25, 0.4, 0.6, 0.8]), 100, 0.03)
+    sampled = Curve(
+        "lru, 0.1 of the blocks sampled", np.arange(5), np.array([0.0, 0.25, 0.4, 0.6, 0.8]), 100, 0.03
+    )
     bound = Curve("min", np.array([1, 4]), np.array([0.3, 0.8]), 100)
     axes = curve_plot(exact, bound, "the bound", sampled, {"fifo": [(2, 0.3), (3, 0.5)]}, "title").axes[0]
     names = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -239,7 +263,11 @@ def test_labels_in_the_margin_stay_apart_and_inside():
 
     axes = Figure((4, 3)).add_subplot()
     axes.set_ylim(0, 1)
-    margin_labels(axes, {name: (0.5, y) for name, y in zip("abcdef", (0.97, 0.98, 0.99, 1.0, 0.5, 0.51), strict=True)}, 0.07)
+    margin_labels(
+        axes,
+        {name: (0.5, y) for name, y in zip("abcdef", (0.97, 0.98, 0.99, 1.0, 0.5, 0.51), strict=True)},
+        0.07,
+    )
     heights = sorted(label.xyann[1] for label in axes.texts)
     assert all(b - a >= 0.07 - 1e-9 for a, b in pairwise(heights))
     assert heights[0] >= 0 and heights[-1] <= 1
@@ -248,7 +276,12 @@ def test_labels_in_the_margin_stay_apart_and_inside():
 def test_the_ablation_shows_means_and_deviations_over_its_seeds(ablation):
     results = read(ablation)
     found = {plot.name: plot for plot in ablation_figures(results)}
-    assert list(found) == ["latency_by_horizon", "hit_rate_by_weight", "variants_latency_against_bytes", "latency_of_variants"]
+    assert list(found) == [
+        "latency_by_horizon",
+        "hit_rate_by_weight",
+        "variants_latency_against_bytes",
+        "latency_of_variants",
+    ]
     with style():
         figure = found["latency_by_horizon"].draw()
     axes = panel(figure, "adversarial_burst, constrained")
@@ -261,7 +294,9 @@ def test_the_ablation_shows_means_and_deviations_over_its_seeds(ablation):
     with style():
         bars = found["latency_of_variants"].draw().axes[0].patches
     assert len(bars) == len(results.policies)
-    assert bars[0].get_width() == pytest.approx(fmean(of(results, "medium", "chat_continuation", "lru", "avg_latency_ms")))
+    assert bars[0].get_width() == pytest.approx(
+        fmean(of(results, "medium", "chat_continuation", "lru", "avg_latency_ms"))
+    )
 
 
 def test_the_plots_of_an_ablation_begin_with_its_own(ablation, tmp_path):
@@ -281,8 +316,16 @@ def test_a_sweep_that_is_no_ablation_is_told_so(folder, tmp_path):
         ("results.json", "[]", "holds no rows"),
         ("results.json", "{", "is no JSON"),
         ("results.json", '{"scenario_id": 1}', "holds no rows"),
-        ("results.json", '[{"scenario_id": 1, "reward": 2}]', "row 0 has no 'scenario'.*not a row of a hierarchy sweep"),
-        ("results.json", '[{"scenario": "a", "workload": "b", "policy": "c", "metrics": {}}]', "no metric 'overall_hit_rate'"),
+        (
+            "results.json",
+            '[{"scenario_id": 1, "reward": 2}]',
+            "row 0 has no 'scenario'.*not a row of a hierarchy sweep",
+        ),
+        (
+            "results.json",
+            '[{"scenario": "a", "workload": "b", "policy": "c", "metrics": {}}]',
+            "no metric 'overall_hit_rate'",
+        ),
         (
             "results.json",
             '[{"scenario": "a", "workload": "b", "policy": "c", "metrics": null, "error": "page 3 is too large"}]',
@@ -309,7 +352,9 @@ def test_rows_that_failed_are_counted_on_the_page_and_drawn_nowhere(folder, tmp_
 
 def test_one_seed_one_workload_and_no_lru_can_be_drawn_too(folder, tmp_path):
     rows = json.loads((folder / "results.json").read_text())
-    few = [row for row in rows if (row["workload"], row["seed"]) == ("rag_burst", 1) and row["policy"] != "lru"]
+    few = [
+        row for row in rows if (row["workload"], row["seed"]) == ("rag_burst", 1) and row["policy"] != "lru"
+    ]
     (tmp_path / "results.json").write_text(json.dumps(few))
     results = read(tmp_path)
     with style():
@@ -327,7 +372,9 @@ def test_matplotlib_is_imported_when_something_is_drawn_and_pyplot_never():
         "r.curve_plot(Curve('lru', np.arange(3), np.array([0.0, 0.5, 0.9]), 10));"
         "print(early, 'matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
     )
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
     assert out.split() == ["False", "True", "False"]
 
 

@@ -6,7 +6,15 @@ from statistics import fmean
 import pytest
 
 from kv_cache_rl.reports.canvas import save
-from kv_cache_rl.reports.serving.tables import BOUND, HEADINGS, MEASURES, markdown, results, rich_table, score_figure
+from kv_cache_rl.reports.serving.tables import (
+    BOUND,
+    HEADINGS,
+    MEASURES,
+    markdown,
+    results,
+    rich_table,
+    score_figure,
+)
 from kv_cache_rl.reports.serving.timeline import PANELS, timeline
 
 
@@ -25,7 +33,9 @@ def row(agent, seed, score, task="medium", error=None, chatter=0.5, crashed=""):
         "crashed": crashed,
     }
     failed = {"agent": agent, "task": task, "seed": seed, "error": error}
-    return failed | ({"report": None, "work_arrived": None} if error else {"report": report, "work_arrived": 800})
+    return failed | (
+        {"report": None, "work_arrived": None} if error else {"report": report, "work_arrived": 800}
+    )
 
 
 ROWS = [
@@ -72,7 +82,10 @@ def test_the_markdown_table_has_a_line_per_agent_and_a_column_per_task():
     rows = [*ROWS, row("lru", 1, 0.25, task="hard")]
     lines = markdown(results(rows, "lru"), "lru").splitlines()
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[0] == "| agent | medium: score · minus lru · of the bound | hard: score · minus lru · of the bound |"
+    assert (
+        lines[0]
+        == "| agent | medium: score · minus lru · of the bound | hard: score · minus lru · of the bound |"
+    )
     assert lines[3].startswith("| lru | 0.600 ± 0.248 · - · 60.0 % | 0.250 · - · 25.0 % |")
     # Two pairs: 12.7062 times the standard error of 0.1 and 0.2.
     assert lines[4] == "| stability | 0.750 ± 1.906 · +0.150 ± 0.635 · 75.0 % | - |"
@@ -94,7 +107,9 @@ def test_the_score_figure_shows_every_mean_and_is_the_same_to_the_byte(tmp_path)
     order = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     widths = {order[round(bar.get_y() + 0.31)]: bar.get_width() for bar in figure.axes[0].patches}
     assert widths == pytest.approx({"stability": 0.75, "lru": 0.6})
-    first, second = (save(score_figure(found, "lru"), tmp_path / name).read_bytes() for name in ("a.svg", "b.svg"))
+    first, second = (
+        save(score_figure(found, "lru"), tmp_path / name).read_bytes() for name in ("a.svg", "b.svg")
+    )
     assert first == second
 
 
@@ -104,4 +119,6 @@ def test_a_timeline_shows_every_series_to_its_last_tick():
     figure = timeline(records, "lru on hard")
     drawn = [line for axes in figure.axes for line in axes.lines]
     assert len(drawn) == len(keys)
-    assert all(line.get_xdata()[-1] == records[-1]["clock_s"] and len(line.get_xdata()) <= 2_001 for line in drawn)
+    assert all(
+        line.get_xdata()[-1] == records[-1]["clock_s"] and len(line.get_xdata()) <= 2_001 for line in drawn
+    )

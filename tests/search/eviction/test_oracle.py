@@ -59,10 +59,12 @@ def windows_after(scn, start, actions):
     return seen
 
 
-@pytest.mark.parametrize(("cpu_room", "slow"), [(0, False), (100, False), (400, False), (5_000, False), (5_000, True)])
+@pytest.mark.parametrize(
+    ("cpu_room", "slow"), [(0, False), (100, False), (400, False), (5_000, False), (5_000, True)]
+)
 def test_the_exhaustive_search_reaches_whatever_any_order_of_calls_reaches(cpu_room, slow):
-    """Order matters: the pool may be full until its entry is evicted, or until what comes is compressed twice, and on a slow
-    link whoever is larger must go last."""
+    """Order matters: the pool may be full until its entry is evicted, or until what comes is compressed
+    twice, and on a slow link whoever is larger must go last."""
     base = small_scenario(18)
     scenario = dataclasses.replace(base, cpu_pages=-(-base.sessions[2].tokens // 128) + cpu_room)
     if slow:
@@ -78,7 +80,9 @@ def test_the_exhaustive_search_reaches_whatever_any_order_of_calls_reaches(cpu_r
         for length in range(5)
         for calls in product(single, repeat=length)
         # Nobody gains by working on what is evicted in the same window.
-        if not any(verb == d.EVICT and (other, who) in calls for verb, who in calls for other in (d.COMPRESS, d.SWAP))
+        if not any(
+            verb == d.EVICT and (other, who) in calls for verb, who in calls for other in (d.COMPRESS, d.SWAP)
+        )
     ]
     assert windows_after(scn, start, orders) <= reached
 
@@ -88,7 +92,9 @@ def test_an_oracle_deprived_of_a_verb_does_not_use_it_and_bounds_the_deciders_th
     for index in range(3):
         scenario = made("hard", index)
         log, value = solve(scenario, allowed=ALL_VERBS & ~(1 << VERB[verb]), **QUICK)
-        assert not any(call[0] == verb for step in log for call in step) and value == replay(scenario, log).total
+        assert (
+            not any(call[0] == verb for step in log for call in step) and value == replay(scenario, log).total
+        )
         without = {"evict": ("keep", "compress_int4", "swap_all"), "compress": ("keep", "evict_all", "swap_all"),
                    "swap_to_cpu": ("keep", "evict_all", "compress_int8")}[verb]  # fmt: skip
         assert value >= max(policy_return(scenario, name) for name in without)
@@ -104,7 +110,10 @@ def test_an_oracle_deprived_of_compressing_is_worse_on_hard(made):
     gaps = []
     for index in range(4):
         whole = solve(made("hard", index), width=2, windows=10_000)[1]
-        gaps.append(whole - solve(made("hard", index), width=2, allowed=ALL_VERBS & ~(1 << d.COMPRESS), windows=10_000)[1])
+        gaps.append(
+            whole
+            - solve(made("hard", index), width=2, allowed=ALL_VERBS & ~(1 << d.COMPRESS), windows=10_000)[1]
+        )
     assert np.mean(gaps) > 0.02
 
 
@@ -119,11 +128,15 @@ def test_a_batch_of_episodes_is_stepped_as_each_alone(made):
     rng = np.random.default_rng(3)
     for _ in range(15):
         counts = rng.integers(0, 6, len(singles))
-        calls = np.stack([np.column_stack([rng.integers(0, 5, 6), rng.integers(-1, len(e.names) + 1, 6)]) for e in singles])
+        calls = np.stack(
+            [np.column_stack([rng.integers(0, 5, 6), rng.integers(-1, len(e.names) + 1, 6)]) for e in singles]
+        )
         step_batch(scns, states, calls, counts)
         for k, e in enumerate(singles):
             if s.counters_of(e.scn, e.state)[s.T] < e.scenario.steps:
-                d.step(e.scn, e.state, calls[k, : counts[k]], np.zeros(6, np.int64), np.zeros((0, 3), np.int64))
+                d.step(
+                    e.scn, e.state, calls[k, : counts[k]], np.zeros(6, np.int64), np.zeros((0, 3), np.int64)
+                )
             assert np.array_equal(states[k, : len(e.state)], e.state) and not states[k, len(e.state) :].any()
 
 

@@ -19,7 +19,10 @@ LEARNED = {"qlearning": (TABLE.which, TABLE.start)}
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_at_least_as_good_as_everything_it_is_made_of(seed):
     plan, made_of = solve(SHORT, seed, segments=4, learned=LEARNED), bases(LEARNED)
-    alone = {name: report(episode(SHORT, seed, FUNCTIONS[which], memory)).score for name, (which, memory) in made_of.items()}
+    alone = {
+        name: report(episode(SHORT, seed, FUNCTIONS[which], memory)).score
+        for name, (which, memory) in made_of.items()
+    }
     assert plan.report.score >= max(alone.values())
     assert alone[plan.best_base] == max(alone.values())
 

@@ -28,11 +28,31 @@ def session(name, pages=0, *turns, place="gpu", kind="context", rate=50, priorit
     tokens = pages * PAGE_TOKENS
     if turns and turns[0].arrive < 0:
         tokens, kind = turns[0].context + turns[0].new, "generation"
-    return Session(name, kind, work, tolerance, priority, rate, prefix, place if tokens else "none", tokens, last, 1, turns)
+    return Session(
+        name,
+        kind,
+        work,
+        tolerance,
+        priority,
+        rate,
+        prefix,
+        place if tokens else "none",
+        tokens,
+        last,
+        1,
+        turns,
+    )
 
 
 def scenario(
-    *sessions, budget=100, cpu=100, prefixes=(), steps=15, norm=5_000, pages_per_window=1_000, prefill_per_window=100_000
+    *sessions,
+    budget=100,
+    cpu=100,
+    prefixes=(),
+    steps=15,
+    norm=5_000,
+    pages_per_window=1_000,
+    prefill_per_window=100_000,
 ):
     """A server with windows of one second, a link of `pages_per_window` and no fixed or quadratic costs."""
     return Scenario(
@@ -45,7 +65,10 @@ def scenario(
 
 
 def play(made, steps=None, **calls):
-    """Plays to the end (or `steps`): `t3=[("evict", "a")]` are the calls of window 3, every other window keeps."""
+    """Plays to the end (or `steps`):
+
+    `t3=[("evict", "a")]` are the calls of window 3, every other window keeps.
+    """
     episode = Episode(made)
     episode.said = []
     while not episode.done and (steps is None or episode.t < steps):
@@ -75,7 +98,13 @@ def random_calls(rng: random.Random, episode, most=18):
     for _ in range(rng.choice([0, 1, 2, 4, 8, most])):
         verb = only or rng.choice([*VERBS, "keep", "?"])
         who = rng.choice([*episode.names, "nobody"])
-        made.append(KEEP if verb == "keep" else Call("?", error="unknown tool 'x'") if verb == "?" else Call(verb, who))
+        made.append(
+            KEEP
+            if verb == "keep"
+            else Call("?", error="unknown tool 'x'")
+            if verb == "?"
+            else Call(verb, who)
+        )
     return made
 
 

@@ -1,4 +1,6 @@
-"""An eviction scenario under a calibration's seconds: the literature's changes nothing, a measured one its costs alone."""
+"""An eviction scenario under a calibration's seconds: the literature's changes nothing, a measured one its
+costs alone.
+"""
 
 from dataclasses import asdict, replace
 
@@ -17,10 +19,17 @@ REFERENCES = {"floor", "floor_by", "best", "best_log"}
 
 @pytest.fixture
 def lab(monkeypatch):
-    """A calibration "lab": 256 bytes a token, 1 GB/s with 40 microseconds, 2 microseconds a token and 3 ns a pair."""
+    """A calibration "lab": 256 bytes a token, 1 GB/s with 40 microseconds, 2 microseconds a token and 3 ns a
+    pair.
+    """
     profile = HardwareProfile("lab-cpu", 1, 1.0, "measured", 1, 0.0, 2e-6, 3e-9, 1e-3, 0.0)
     found = Calibration(
-        "lab", "by hand", {"fp16": Scheme(1.0)}, Link("lab", 1e9, 5e8, 40e-6), profile, ModelGeometry("tiny", 1, 1, 64, 0.1)
+        "lab",
+        "by hand",
+        {"fp16": Scheme(1.0)},
+        Link("lab", 1e9, 5e8, 40e-6),
+        profile,
+        ModelGeometry("tiny", 1, 1, 64, 0.1),
     )
     monkeypatch.setitem(calibrations.CALIBRATIONS, "lab", found)
     monkeypatch.setitem(calibrations.CALIBRATIONS, "bytes-only", replace(found, name="bytes-only", link=None))
@@ -53,5 +62,7 @@ def test_a_measured_calibration_changes_costs_and_drops_the_references(lab, scen
 def test_an_unknown_calibration_and_one_without_seconds_are_refused(lab, scenario):
     with pytest.raises(ScenarioError, match="unknown calibration 'nobody'; use one of literature"):
         recalibrated(scenario, "nobody")
-    with pytest.raises(ScenarioError, match="'bytes-only' has no link, hardware or model; use one that paged calibrate made"):
+    with pytest.raises(
+        ScenarioError, match="'bytes-only' has no link, hardware or model; use one that paged calibrate made"
+    ):
         recalibrated(scenario, "bytes-only")

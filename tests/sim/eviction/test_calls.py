@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv_cache_rl.sim.eviction import TOOLS, Call, Episode, parse_call, replay, rollout, text_only_reply, tool_messages
+from kv_cache_rl.sim.eviction import (
+    TOOLS,
+    Call,
+    Episode,
+    parse_call,
+    replay,
+    rollout,
+    text_only_reply,
+    tool_messages,
+)
 
 DEEP = "[" * 100_000
 GOOD = '{"seq_id": "s1"}'
@@ -86,7 +95,19 @@ def test_reading_a_call_never_raises_and_survives_the_log(name, arguments):
 
 
 @pytest.mark.parametrize(
-    "words", [5, None, "evict", [], ["evict"], ["evict", "a", "b"], ["evict", 7], [["evict"], "a"], ["fly", "a"], {"a": 1}]
+    "words",
+    [
+        5,
+        None,
+        "evict",
+        [],
+        ["evict"],
+        ["evict", "a", "b"],
+        ["evict", 7],
+        [["evict"], "a"],
+        ["fly", "a"],
+        {"a": 1},
+    ],
 )
 def test_a_logged_call_that_makes_no_sense_is_read_as_an_error_not_raised(kit, words):
     assert Call.from_log(words).error
@@ -97,7 +118,9 @@ def test_a_logged_call_that_makes_no_sense_is_read_as_an_error_not_raised(kit, w
 
 def test_duplicate_and_foreign_ids_in_one_message_are_answered_one_by_one_in_order(kit):
     episode = Episode(kit.scenario(kit.session("a", 5), kit.session("b", 6)))
-    texts = episode.step([Call("evict", "a"), Call("evict", "a"), Call("evict", "zz"), Call("keep"), Call("swap_to_cpu", "b")])
+    texts = episode.step(
+        [Call("evict", "a"), Call("evict", "a"), Call("evict", "zz"), Call("keep"), Call("swap_to_cpu", "b")]
+    )
     assert [text.split(":")[0] for text in texts] == ["ok", "refused", "refused", "ok", "ok"]
     assert texts[3] == "ok: nothing changed" and texts[4] == "ok: 6 pages moved to the CPU pool"
 
@@ -105,7 +128,10 @@ def test_duplicate_and_foreign_ids_in_one_message_are_answered_one_by_one_in_ord
 @pytest.mark.parametrize(
     ("calls", "message"),
     [
-        ([("evict", "a")], r"a list of Call, not tuple \"\('evict', 'a'\)\"; write \[Call\('evict', 's7'\)\]"),
+        (
+            [("evict", "a")],
+            r"a list of Call, not tuple \"\('evict', 'a'\)\"; write \[Call\('evict', 's7'\)\]",
+        ),
         ([Call("keep"), ["evict", "a"]], "a list of Call, not list"),
         ("keep", "a list of Call, not str 'k'"),
         (Call("keep"), "a list of Call, not Call"),

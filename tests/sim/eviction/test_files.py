@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from kv_cache_rl.sim.eviction import DECIDERS, Episode, Scenario, ScenarioError, load_file, load_scenarios, play, write_file
+from kv_cache_rl.sim.eviction import (
+    DECIDERS,
+    Episode,
+    Scenario,
+    ScenarioError,
+    load_file,
+    load_scenarios,
+    play,
+    write_file,
+)
 from kv_cache_rl.sim.eviction import state as s
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.spec import dumps
@@ -48,34 +57,90 @@ BROKEN = {
     "a best that is no number": (("best",), float("nan"), ".best: nan is out of range"),
     "an infinite floor": (("floor",), float("-inf"), ".floor: -inf is out of range"),
     "an endless window": (("step_ms",), 2**35, "step_ms must be positive and below 2^30"),
-    "a prefill beyond 64 bits": (("prefill_c1_ns",), 2**40 - 1, "prefill_c1_ns, prefill_c2_ps make 1852 tokens"),
-    "a quadratic prefill beyond 64 bits": (("prefill_c2_ps",), 2**40 - 1, "prefill_c1_ns, prefill_c2_ps make 1852 tokens"),
-    "a link beyond 64 bits": (("link_fixed_us",), 2**40 - 1, "link_ns_per_page, link_fixed_us make 1852 tokens"),
+    "a prefill beyond 64 bits": (
+        ("prefill_c1_ns",),
+        2**40 - 1,
+        "prefill_c1_ns, prefill_c2_ps make 1852 tokens",
+    ),
+    "a quadratic prefill beyond 64 bits": (
+        ("prefill_c2_ps",),
+        2**40 - 1,
+        "prefill_c1_ns, prefill_c2_ps make 1852 tokens",
+    ),
+    "a link beyond 64 bits": (
+        ("link_fixed_us",),
+        2**40 - 1,
+        "link_ns_per_page, link_fixed_us make 1852 tokens",
+    ),
     "no sessions": (("sessions",), [], "sessions must be 1 to 512"),
     "sessions of another type": (("sessions",), {}, ".sessions: expected a list, got dict"),
     "a session of another type": (("sessions", 1), [], ".sessions[1]: expected a JSON object, got list"),
-    "a turn without output": (("sessions", 1, "turns", 0, "out"), 0, "session 'b': turns must have non-negative lengths"),
-    "a negative length": (("sessions", 1, "turns", 0, "new"), -1, "session 'b': turns must have non-negative lengths"),
+    "a turn without output": (
+        ("sessions", 1, "turns", 0, "out"),
+        0,
+        "session 'b': turns must have non-negative lengths",
+    ),
+    "a negative length": (
+        ("sessions", 1, "turns", 0, "new"),
+        -1,
+        "session 'b': turns must have non-negative lengths",
+    ),
     "an endless turn": (("sessions", 1, "turns", 0, "out"), HUGE, ".out: 1000"),
     "a turn too long": (("sessions", 1, "turns", 0, "out"), 2**40, "session 'b': turns must have"),
     "a turn beyond time": (("sessions", 1, "turns", 0, "arrive"), 2**50, "session 'b': arrive must be below"),
     "a last access beyond time": (("sessions", 0, "last_access"), -HUGE, ".last_access: -1000"),
     "accesses beyond number": (("sessions", 0, "accesses"), 2**40, "session 'a': last_access, accesses"),
-    "more left than made": (("sessions", 1, "turns", 0, "after"), 10**6, "cannot leave more context than they made"),
+    "more left than made": (
+        ("sessions", 1, "turns", 0, "after"),
+        10**6,
+        "cannot leave more context than they made",
+    ),
     "turns out of order": (("sessions", 0, "turns", 1, "arrive"), -5, "turns must be in order of arrival"),
     "a twin": (("sessions", 1, "seq_id"), "a", "sessions must have distinct seq_ids"),
     "a twin of a dead part": (("sessions", 0, "seq_id"), "b.0", "sessions must have distinct seq_ids"),
     "an empty id": (("sessions", 0, "seq_id"), "", "seq_id must be 1 to 4 printable characters"),
     "an id of two lines": (("sessions", 0, "seq_id"), "a\n", "seq_id must be 1 to 4 printable characters"),
-    "an id as long as a novel": (("sessions", 0, "seq_id"), "x" * 5_000, "seq_id must be 1 to 4 printable characters"),
-    "a prefix that is not there": (("sessions", 0, "prefix"), 3, "session 'a': prefix must be -1 or the index"),
+    "an id as long as a novel": (
+        ("sessions", 0, "seq_id"),
+        "x" * 5_000,
+        "seq_id must be 1 to 4 printable characters",
+    ),
+    "a prefix that is not there": (
+        ("sessions", 0, "prefix"),
+        3,
+        "session 'a': prefix must be -1 or the index",
+    ),
     "a prefix below nothing": (("prefixes", 0, "tokens"), -5, "prefix 'p0' needs an id and tokens"),
-    "a session that is a system prompt": (("sessions", 0, "kind"), "system", "session 'a': kind must be one of context"),
-    "a turn that leaves a system prompt": (("sessions", 0, "turns", 0, "leaves"), "system", "session 'a': leaves must be one of"),
-    "work that runs on the CPU": (("sessions", 1, "turns", 0, "arrive"), -1, "session 'b': place must be 'gpu' while"),
-    "work further than its end": (("sessions", 0, "tokens"), 10 * 128 + 60, "session 'a': tokens must be context + new"),
-    "tokens nowhere": (("sessions", 0, "place"), "none", "place must be 'none' exactly when nothing is cached"),
-    "an unknown class": (("sessions", 0, "work_class"), "poetry", "session 'a': work_class must be one of chat"),
+    "a session that is a system prompt": (
+        ("sessions", 0, "kind"),
+        "system",
+        "session 'a': kind must be one of context",
+    ),
+    "a turn that leaves a system prompt": (
+        ("sessions", 0, "turns", 0, "leaves"),
+        "system",
+        "session 'a': leaves must be one of",
+    ),
+    "work that runs on the CPU": (
+        ("sessions", 1, "turns", 0, "arrive"),
+        -1,
+        "session 'b': place must be 'gpu' while",
+    ),
+    "work further than its end": (
+        ("sessions", 0, "tokens"),
+        10 * 128 + 60,
+        "session 'a': tokens must be context + new",
+    ),
+    "tokens nowhere": (
+        ("sessions", 0, "place"),
+        "none",
+        "place must be 'none' exactly when nothing is cached",
+    ),
+    "an unknown class": (
+        ("sessions", 0, "work_class"),
+        "poetry",
+        "session 'a': work_class must be one of chat",
+    ),
     "a priority above one": (("sessions", 0, "priority"), 1001, "session 'a': priority must be 0 to 1000"),
     "a log that is no list": (("best_log",), "keep", ".best_log: expected a list of steps"),
     "a log of numbers": (("best_log",), [[1]], ".best_log: every call must be a list"),
@@ -98,7 +163,9 @@ def test_a_broken_scenario_is_named_by_file_line_field_and_remedy(good, tmp_path
     with pytest.raises(ScenarioError) as error:
         load_file(path)
     assert str(error.value).startswith(f"{path}:3") and message in str(error.value)
-    assert "kv-cache-rl scenarios generate" in str(error.value) and len(str(error.value)) < 400 + len(str(path))
+    assert "kv-cache-rl scenarios generate" in str(error.value) and len(str(error.value)) < 400 + len(
+        str(path)
+    )
 
 
 def test_the_unbroken_scenario_plays(good):
@@ -106,7 +173,9 @@ def test_the_unbroken_scenario_plays(good):
     assert episode.report().scenario_id == "eviction-hand-made-v1"
 
 
-@pytest.mark.parametrize("field", ["prefill_c1_ns", "prefill_c2_ps", "link_ns_per_page", "link_fixed_us", "step_ms"])
+@pytest.mark.parametrize(
+    "field", ["prefill_c1_ns", "prefill_c2_ps", "link_ns_per_page", "link_fixed_us", "step_ms"]
+)
 def test_the_largest_constants_that_are_accepted_never_overflow(kit, field):
     new, old = (
         kit.session("new", 0, kit.turn(0, new=2**24 - 1)),

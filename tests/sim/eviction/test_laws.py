@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES, REWARDS, Call, Episode, Scenario, play, replay, rollout
+from kv_cache_rl.sim.eviction import (
+    DECIDERS,
+    DIFFICULTIES,
+    REWARDS,
+    Call,
+    Episode,
+    Scenario,
+    play,
+    replay,
+    rollout,
+)
 from kv_cache_rl.sim.eviction import dynamics as d
 from kv_cache_rl.sim.eviction import state as s
 
@@ -69,7 +79,9 @@ def test_stepping_a_copy_leaves_the_original_alone(kit, game, cut):
 def renamed(scenario, log):
     """The same scenario under other ids, and the log that goes with it."""
     sessions = tuple(dataclasses.replace(x, seq_id=f"q{97 - k}") for k, x in enumerate(scenario.sessions))
-    prefixes = tuple(dataclasses.replace(x, prefix_id=f"r{k}", anchor_id=f"zz{k}") for k, x in enumerate(scenario.prefixes))
+    prefixes = tuple(
+        dataclasses.replace(x, prefix_id=f"r{k}", anchor_id=f"zz{k}") for k, x in enumerate(scenario.prefixes)
+    )
     other = dataclasses.replace(scenario, sessions=sessions, prefixes=prefixes)
     names = dict(zip(s.slot_names(scenario), s.slot_names(other), strict=True))
     return other, [[[call[0], *(names.get(who, who) for who in call[1:])] for call in step] for step in log]
@@ -80,7 +92,11 @@ def renamed(scenario, log):
 def test_renaming_the_sequences_changes_no_return(kit, game):
     live = random_game(kit, game)
     report = replay(*renamed(live.scenario, live.log))
-    assert (report.rewards, report.total, report.metrics) == (live.report().rewards, live.report().total, live.report().metrics)
+    assert (report.rewards, report.total, report.metrics) == (
+        live.report().rewards,
+        live.report().total,
+        live.report().metrics,
+    )
 
 
 @pytest.mark.parametrize("name", DECIDERS)
@@ -94,7 +110,9 @@ COUNTED = ("CALLS", "INVALID")
 
 @given(game=games, cut=st.integers(0, 14))
 @law
-def test_a_refused_call_changes_nothing_but_the_counters_of_calls_however_often_it_is_repeated(kit, game, cut):
+def test_a_refused_call_changes_nothing_but_the_counters_of_calls_however_often_it_is_repeated(
+    kit, game, cut
+):
     whole = random_game(kit, game)
     base = Episode(whole.scenario)
     for words in whole.log[:cut]:
@@ -122,14 +140,15 @@ def test_a_refused_call_changes_nothing_but_the_counters_of_calls_however_often_
 def expected_arrivals(scenario, timeline):
     """Window in which each turn must arrive: its own, or the one in which the turn before it is over.
 
-    Sequences found wrong in the last window are left out: they may have finished in it, or be settled after its arrivals.
-    """
+    Sequences found wrong in the last window are left out: they may have finished in it, or be settled after
+    its arrivals."""
     over, unclear = {}, set()
     for w in timeline:
         for name in w["completions"]:
             over.setdefault(name, []).append(w["step"])
         for f in w["failures"]:
-            # Wrong answers end with the decoding, before the arrivals of the window; the other failures after them.
+            # Wrong answers end with the decoding, before the arrivals of the window; the other failures after
+            # them.
             wrong = f["why"] == "decoded below its tolerance"
             over.setdefault(f["seq_id"], []).append(w["step"] + (not wrong))
             if wrong and w["step"] == scenario.steps - 1:

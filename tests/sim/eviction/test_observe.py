@@ -36,16 +36,23 @@ def test_every_prompt_is_short_has_its_fields_in_order_and_tells_no_secret(kit, 
             assert len(text) <= o.MAX_CHARACTERS == 3_600
             values = json.loads(text)
             assert list(values) == FIELDS and not SECRET.search(text)
-            assert len(values["rows"]) <= 32 and all(len(row) == len(values["columns"]) for row in values["rows"])
+            assert len(values["rows"]) <= 32 and all(
+                len(row) == len(values["columns"]) for row in values["rows"]
+            )
             assert [row[0] for row in values["rows"]] == values["visible_seq_ids"]
-            assert set(values["top_memory_entries"]) | set(values["top_eviction_candidates"]) <= set(values["visible_seq_ids"])
+            assert set(values["top_memory_entries"]) | set(values["top_eviction_candidates"]) <= set(
+                values["visible_seq_ids"]
+            )
 
 
 def test_the_longest_ids_a_scenario_may_have_do_not_make_a_prompt_too_long(kit):
     for seed in range(6):
         made = kit.generate("hard", seed)
         sessions = tuple(dataclasses.replace(x, seq_id=f"{k:04d}") for k, x in enumerate(made.sessions))
-        prefixes = tuple(dataclasses.replace(p, prefix_id=f"pre{k}", anchor_id=f"sys{k}") for k, p in enumerate(made.prefixes))
+        prefixes = tuple(
+            dataclasses.replace(p, prefix_id=f"pre{k}", anchor_id=f"sys{k}")
+            for k, p in enumerate(made.prefixes)
+        )
         made = dataclasses.replace(made, sessions=sessions, prefixes=prefixes)
         for name in ("keep", "compress_int8", "swap_all"):
             assert max(len(text) for _, text in prompts(made, name)) <= o.MAX_CHARACTERS
@@ -61,7 +68,9 @@ def test_the_table_written_down_and_read_back_is_the_same_table(kit, name):
             assert ids == [episode.names[slot] for slot in rows[:n, o.V_SLOT]]
             # Slots become row numbers and prefixes are numbered anew; which rows share one stays.
             columns = [c for c in range(o.VIEW_COLS) if c not in (o.V_SLOT, o.V_PREFIX)]
-            assert np.array_equal(read_rows[:, columns], np.where(np.arange(32)[:, None] < n, rows, 0)[:, columns])
+            assert np.array_equal(
+                read_rows[:, columns], np.where(np.arange(32)[:, None] < n, rows, 0)[:, columns]
+            )
             same = rows[:n, o.V_PREFIX][:, None] == rows[:n, o.V_PREFIX]
             assert np.array_equal(same, read_rows[:n, o.V_PREFIX][:, None] == read_rows[:n, o.V_PREFIX])
             heads = [h for h in range(o.VIEW_HEAD) if h != o.STEP]
@@ -120,7 +129,16 @@ def test_the_queue_is_summed_up(kit):
 
 
 @pytest.mark.parametrize(
-    "junk", [{}, {"rows": 5}, {"rows": [[]]}, {"rows": [["a"] * 16]}, [], None, {"rows": [], "pages": {}, "pending_summary": {}}]
+    "junk",
+    [
+        {},
+        {"rows": 5},
+        {"rows": [[]]},
+        {"rows": [["a"] * 16]},
+        [],
+        None,
+        {"rows": [], "pages": {}, "pending_summary": {}},
+    ],
 )
 def test_what_is_no_observation_is_named_so(junk):
     with pytest.raises(ValueError, match="not an observation of the eviction environment"):
@@ -129,5 +147,13 @@ def test_what_is_no_observation_is_named_so(junk):
 
 def test_the_system_prompt_is_short_names_every_tool_and_every_rule_number():
     assert len(SYSTEM_PROMPT.split()) < 350
-    for word in ("evict", "compress", "swap_to_cpu", "keep", "15 windows", "at most 16", "more than 5 windows"):
+    for word in (
+        "evict",
+        "compress",
+        "swap_to_cpu",
+        "keep",
+        "15 windows",
+        "at most 16",
+        "more than 5 windows",
+    ):
         assert word in SYSTEM_PROMPT

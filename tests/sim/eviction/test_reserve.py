@@ -1,4 +1,6 @@
-"""The `stability` decider: how much it frees, how coarse it lets memory get, and what that is worth against fixed thresholds."""
+"""The `stability` decider: how much it frees, how coarse it lets memory get, and what that is worth against
+fixed thresholds.
+"""
 
 import json
 import math
@@ -29,7 +31,9 @@ def observations(made, name="value_aware"):
 
 
 def plain_load(seen):
-    """(calls per window, mean units, units that running requests hold, units of all at 16 bits), from the text alone."""
+    """(calls per window, mean units, units that running requests hold, units of all at 16 bits), from the
+    text alone.
+    """
     calls, sizes, running, whole = 0.11, [], 0.0, 0
     for row in seen["rows"]:
         entry = dict(zip(seen["columns"], row, strict=True))
@@ -43,7 +47,11 @@ def plain_load(seen):
         else:
             ages = (2, 4, 8, 15, math.inf)
             at = next(k for k, age in enumerate(ages) if entry["idle"] < age)
-            calls += ((0.20, 0.20, 0.14, 0.07, 0.02) if entry["type"] == "tool" else (0.23, 0.02, 0.01, 0.007, 0.008))[at]
+            calls += (
+                (0.20, 0.20, 0.14, 0.07, 0.02)
+                if entry["type"] == "tool"
+                else (0.23, 0.02, 0.01, 0.007, 0.008)
+            )[at]
     return calls, sum(sizes) / max(len(sizes), 1), running, whole
 
 
@@ -72,14 +80,22 @@ def test_the_declared_rates_are_those_of_the_fitted_process():
         seconds = windows * WINDOW_S
         if not seconds:
             return 1.0
-        below = sum(w * 0.5 * (1 + math.erf((math.log(seconds) - mu) / sigma / math.sqrt(2))) for w, mu, sigma in mixture)
+        below = sum(
+            w * 0.5 * (1 + math.erf((math.log(seconds) - mu) / sigma / math.sqrt(2)))
+            for w, mu, sigma in mixture
+        )
         return 1.0 - again * below
 
     def hazards(mixture, again):
         edges = ((2, 4), (4, 8), (8, 15), (15, 75))
-        return [1 - (still_idle(mixture, again, b) / still_idle(mixture, again, a)) ** (1 / (b - a)) for a, b in edges]
+        return [
+            1 - (still_idle(mixture, again, b) / still_idle(mixture, again, a)) ** (1 / (b - a))
+            for a, b in edges
+        ]
 
-    assert mean(fitted.OUT) / mean(fitted.TOKENS_PER_SECOND) / WINDOW_S == pytest.approx(r.SERVICE_WINDOWS, rel=0.005)
+    assert mean(fitted.OUT) / mean(fitted.TOKENS_PER_SECOND) / WINDOW_S == pytest.approx(
+        r.SERVICE_WINDOWS, rel=0.005
+    )
     # The youngest age is left to measurement: a call's end lies somewhere within its window.
     assert r.CALLS_TOOL[1:] == pytest.approx(hazards(fitted.GAP_TOOL, fitted.ANOTHER_AFTER_TOOL), abs=0.03)
     assert r.CALLS_END[1:] == pytest.approx(hazards(fitted.GAP_END, fitted.ANOTHER_AFTER_END), abs=0.015)
@@ -97,9 +113,13 @@ def test_where_memory_is_ample_it_does_nothing(kit):
 
 @pytest.mark.parametrize(("pages", "compresses"), [(6, False), (9, True)])
 def test_the_load_decides_whether_precision_may_be_touched(kit, pages, compresses):
-    """Ten caches and a queue that needs room: at 0.60 of the budget nobody is made coarser, at 0.90 somebody is."""
+    """Ten caches and a queue that needs room: at 0.60 of the budget nobody is made coarser, at 0.90 somebody
+    is.
+    """
     idle = [kit.session(f"s{k}", pages, priority=900) for k in range(10)]
-    made = kit.scenario(*idle, kit.session("new", 0, kit.turn(0, 0, 50 * 128, 50)), cpu=500, prefill_per_window=1000)
+    made = kit.scenario(
+        *idle, kit.session("new", 0, kit.turn(0, 0, 50 * 128, 50)), cpu=500, prefill_per_window=1000
+    )
     episode = Episode(made)
     episode.step([])
     calls = decider("stability")(json.loads(episode.prompt()))
@@ -145,7 +165,9 @@ def test_on_held_out_hard_traffic_it_fails_and_loses_less_than_every_fixed_thres
     ]
     names = ("stability", *THRESHOLD_IDS)
     reports = {name: [rollout(scenario, decider(name)).metrics for scenario in scenarios] for name in names}
-    failures = {name: np.array([m["total_failures_metric"] for m in found]) for name, found in reports.items()}
+    failures = {
+        name: np.array([m["total_failures_metric"] for m in found]) for name, found in reports.items()
+    }
     lost = {name: np.mean([m["recomputed_tokens"] for m in found]) for name, found in reports.items()}
     for name in THRESHOLD_IDS:
         difference = failures["stability"] - failures[name]

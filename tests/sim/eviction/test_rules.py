@@ -14,7 +14,9 @@ def ended(episode):
 
 
 def test_evicting_one_of_six_sharers_frees_only_its_own_pages(kit):
-    made = kit.scenario(*[kit.session(f"s{k}", 3 + k, prefix=0) for k in range(6)], prefixes=(20,), budget=200)
+    made = kit.scenario(
+        *[kit.session(f"s{k}", 3 + k, prefix=0) for k in range(6)], prefixes=(20,), budget=200
+    )
     before = kit.used(Episode(made))
     assert before == 20 + sum(3 + k for k in range(6))
     after = kit.play(made, 1, t0=[("evict", "s4")])
@@ -27,12 +29,19 @@ def test_the_pages_of_a_prefix_go_with_its_last_reference(kit):
     assert kit.used(kit.play(made, 1, t0=[("evict", "sys0"), ("evict", "a")])) == 26
     gone = kit.play(made, 1, t0=[("evict", "a"), ("evict", "b"), ("evict", "sys0")])
     assert kit.used(gone) == 0
-    assert gone.said[0][2] == "ok: evicted, 0 GPU pages freed, and the 20 GPU pages of prefix p0, which nobody else shares"
+    assert (
+        gone.said[0][2]
+        == "ok: evicted, 0 GPU pages freed, and the 20 GPU pages of prefix p0, which nobody else shares"
+    )
 
 
 def test_an_eviction_says_what_becomes_of_the_shared_prefix(kit):
-    made = kit.scenario(kit.session("a", 5, prefix=0), kit.session("b", 6, place="cpu", prefix=0), prefixes=(20,))
-    assert kit.play(made, 1, t0=[("evict", "sys0"), ("compress", "a"), ("evict", "a"), ("evict", "b")]).said[0] == [
+    made = kit.scenario(
+        kit.session("a", 5, prefix=0), kit.session("b", 6, place="cpu", prefix=0), prefixes=(20,)
+    )
+    assert kit.play(made, 1, t0=[("evict", "sys0"), ("compress", "a"), ("evict", "a"), ("evict", "b")]).said[
+        0
+    ] == [
         "ok: evicted, 0 GPU pages freed; prefix p0 stays, 2 more share it",
         "ok: now 8 bits, 2.5 pages freed, no decode in this window",
         "ok: evicted, 2.5 GPU pages freed",
@@ -41,7 +50,9 @@ def test_an_eviction_says_what_becomes_of_the_shared_prefix(kit):
 
 
 def test_a_prefix_evicted_and_needed_again_is_recomputed_and_waited_for(kit):
-    made = kit.scenario(kit.session("a", 0, kit.turn(1, new=128), prefix=0), prefixes=(20,), prefill_per_window=1_000)
+    made = kit.scenario(
+        kit.session("a", 0, kit.turn(1, new=128), prefix=0), prefixes=(20,), prefill_per_window=1_000
+    )
     kept, gone = kit.play(made), kit.play(made, t0=[("evict", "sys0")])
     assert kept.report().metrics["recomputed_tokens"] == 0
     assert gone.report().metrics["recomputed_tokens"] == 20 * 128
@@ -117,7 +128,9 @@ def test_a_full_cpu_pool_refuses_and_names_both_numbers(kit):
 def test_a_refusal_names_the_cpu_room_of_that_moment_not_of_the_end_of_the_window(kit):
     """The pool empties within the window, as the swapped sequence is admitted again."""
     made = kit.scenario(kit.session("a", 50, kit.turn(0, 50)), kit.session("b", 40), cpu=80)
-    episode = kit.play(made, 1, t0=[("swap_to_cpu", "a"), ("swap_to_cpu", "b"), ("evict", "a"), ("swap_to_cpu", "b")])
+    episode = kit.play(
+        made, 1, t0=[("swap_to_cpu", "a"), ("swap_to_cpu", "b"), ("evict", "a"), ("swap_to_cpu", "b")]
+    )
     assert "has 30 pages free, b needs 40" in episode.said[0][1]
     assert episode.said[0][3] == "ok: 40 pages moved to the CPU pool"
     again = kit.play(made, 1, t0=[("swap_to_cpu", "a"), ("swap_to_cpu", "b")])
@@ -126,7 +139,12 @@ def test_a_refusal_names_the_cpu_room_of_that_moment_not_of_the_end_of_the_windo
 
 def test_the_link_is_shared_and_what_does_not_fit_into_a_window_delays_the_next(kit):
     made = kit.scenario(
-        kit.session("a", 60), kit.session("b", 60), kit.session("c", 5), budget=200, cpu=200, pages_per_window=100
+        kit.session("a", 60),
+        kit.session("b", 60),
+        kit.session("c", 5),
+        budget=200,
+        cpu=200,
+        pages_per_window=100,
     )
     episode = kit.play(made, 2, t0=[("swap_to_cpu", "a"), ("swap_to_cpu", "b"), ("swap_to_cpu", "c")])
     assert [text.split(":")[0] for text in episode.said[0]] == ["ok", "ok", "refused"]
@@ -154,7 +172,10 @@ def test_what_cannot_be_done_is_refused_with_the_reason(kit, calls, words):
 
 def test_a_call_that_could_not_be_read_is_answered_with_its_error(kit):
     episode = Episode(kit.scenario(kit.session("a", 5)))
-    assert episode.step([Call("?", error="unknown tool 'x'"), Call("teleport", "a")])[0] == "refused: unknown tool 'x'"
+    assert (
+        episode.step([Call("?", error="unknown tool 'x'"), Call("teleport", "a")])[0]
+        == "refused: unknown tool 'x'"
+    )
     assert kit.counter(episode, "INVALID") == 2 and kit.used(episode) == 5
 
 
@@ -191,14 +212,18 @@ def test_cold_prefill_takes_its_lane_and_does_not_count_as_waiting(kit):
 
 def test_the_prefill_lane_serves_in_order_of_arrival(kit):
     made = kit.scenario(
-        kit.session("b", 0, kit.turn(1, new=2_000)), kit.session("a", 0, kit.turn(0, new=3_000)), prefill_per_window=1_000
+        kit.session("b", 0, kit.turn(1, new=2_000)),
+        kit.session("a", 0, kit.turn(0, new=3_000)),
+        prefill_per_window=1_000,
     )
     assert ended(kit.play(made)) == [(3, "a"), (5, "b")]
 
 
 def test_admission_is_first_come_first_served_and_the_first_holds_back_the_rest(kit):
     made = kit.scenario(
-        kit.session("full", 60), kit.session("big", 0, kit.turn(0, new=50 * 128)), kit.session("small", 0, kit.turn(1, new=128))
+        kit.session("full", 60),
+        kit.session("big", 0, kit.turn(0, new=50 * 128)),
+        kit.session("small", 0, kit.turn(1, new=128)),
     )
     assert [w["admitted"] for w in kit.play(made, 3).timeline] == [[], [], []]
     freed = kit.play(made, 4, t3=[("evict", "full")])
@@ -234,9 +259,13 @@ def test_throwing_everything_out_again_and_again_does_fail(kit, verb):
 
 
 def test_waiting_that_ends_within_each_window_adds_up_to_a_failure_too(kit):
-    """Each recompute takes 0.96 of a window; the sixth is one too many, though nobody waits when a window ends."""
+    """Each recompute takes 0.96 of a window; the sixth is one too many, though nobody waits when a window
+    ends.
+    """
     made = kit.scenario(kit.session("a", 30, kit.turn(-1, 30, out=2_000)), prefill_per_window=4_000)
-    assert why(kit.play(made, **{f"t{t}": [("evict", "a")] for t in range(15)})) == [(5, "a", "waited more than 5 windows")]
+    assert why(kit.play(made, **{f"t{t}": [("evict", "a")] for t in range(15)})) == [
+        (5, "a", "waited more than 5 windows")
+    ]
 
 
 def test_an_eviction_of_running_work_loses_its_tokens_and_queues_it_again(kit):
@@ -254,19 +283,32 @@ def test_a_swap_of_running_work_loses_nothing(kit):
 
 @pytest.mark.parametrize(
     ("tolerance", "calls", "wrong"),
-    [("fp16", 0, ""), ("fp16", 1, "int8"), ("fp16", 2, "int4"), ("int8", 1, ""), ("int8", 2, "int4"), ("int4", 2, "")],
+    [
+        ("fp16", 0, ""),
+        ("fp16", 1, "int8"),
+        ("fp16", 2, "int4"),
+        ("int8", 1, ""),
+        ("int8", 2, "int4"),
+        ("int4", 2, ""),
+    ],
 )
-def test_an_answer_decoded_below_its_tolerance_is_a_failure_and_its_tokens_do_not_count(kit, tolerance, calls, wrong):
+def test_an_answer_decoded_below_its_tolerance_is_a_failure_and_its_tokens_do_not_count(
+    kit, tolerance, calls, wrong
+):
     made = kit.scenario(kit.session("a", 10, kit.turn(0, 10, out=70), tolerance=tolerance))
     report = kit.play(made, t0=[("compress", "a")] * calls).report()
     assert report.metrics["total_tokens_metric"] == (0 if wrong else 70)
     assert report.metrics["total_failures_metric"] == (1 if wrong else 0)
-    assert [report.metrics[f"wrong_answers_{p}"] for p in ("int8", "int4")] == [wrong == "int8", wrong == "int4"]
+    assert [report.metrics[f"wrong_answers_{p}"] for p in ("int8", "int4")] == [
+        wrong == "int8",
+        wrong == "int4",
+    ]
 
 
 def test_overflow_preempts_the_active_sequence_of_lowest_priority_after_the_peak_is_recorded(kit):
     sessions = [
-        kit.session(f"s{k}", 30, kit.turn(-1, 30, out=2_000), rate=128, priority=p) for k, p in enumerate((600, 200, 400))
+        kit.session(f"s{k}", 30, kit.turn(-1, 30, out=2_000), rate=128, priority=p)
+        for k, p in enumerate((600, 200, 400))
     ]
     episode = kit.play(kit.scenario(*sessions, kit.session("idle", 8, priority=0), budget=100), 2)
     assert why(episode) == [(0, "s1", "preempted by overflow")]
@@ -284,7 +326,9 @@ def test_after_a_failure_the_next_turn_comes_on_time_and_with_a_cold_context(kit
 
 def test_whoever_has_waited_a_window_at_the_end_has_failed(kit):
     def waiting_since(step):
-        return kit.scenario(kit.session("full", 90), kit.session("a", 0, kit.turn(step, new=20 * 128)), steps=4)
+        return kit.scenario(
+            kit.session("full", 90), kit.session("a", 0, kit.turn(step, new=20 * 128)), steps=4
+        )
 
     assert why(kit.play(waiting_since(2))) == [(3, "a", "still waiting when the episode ended")]
     assert why(kit.play(waiting_since(3))) == []
@@ -297,7 +341,9 @@ def test_a_wrong_start_is_forgotten_with_an_eviction(kit):
 
 
 def test_after_a_wrong_answer_the_next_turn_comes_with_a_cold_context(kit):
-    made = kit.scenario(kit.session("a", 10, kit.turn(0, 10, out=60), kit.turn(4, 10, new=5), tolerance="fp16"))
+    made = kit.scenario(
+        kit.session("a", 10, kit.turn(0, 10, out=60), kit.turn(4, 10, new=5), tolerance="fp16")
+    )
     assert kit.play(made, t0=[("compress", "a")]).report().metrics["recomputed_tokens"] == 10 * 128
     assert kit.play(made).report().metrics["recomputed_tokens"] == 0
 

@@ -7,7 +7,14 @@ from kv_cache_rl.sim.eviction import METRICS, REWARDS, normalized_score
 from kv_cache_rl.sim.eviction import state as s
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics
 
-KEPT = {"system": 0.0, "context": 0.25, "tool_result": 0.25, "generation": 0.5, "reasoning": 0.9, "ephemeral": 1.0}
+KEPT = {
+    "system": 0.0,
+    "context": 0.25,
+    "tool_result": 0.25,
+    "generation": 0.5,
+    "reasoning": 0.9,
+    "ephemeral": 1.0,
+}
 
 
 def rewards_of(made, **counters):
@@ -18,7 +25,9 @@ def rewards_of(made, **counters):
     return rewards_and_metrics(scn, state, 0.0)[0]
 
 
-@pytest.mark.parametrize(("failures", "penalty"), [(0, 0), (1, -0.15), (2, -0.30), (3, -0.55), (4, -0.80), (5, -1.0), (50, -1.0)])
+@pytest.mark.parametrize(
+    ("failures", "penalty"), [(0, 0), (1, -0.15), (2, -0.30), (3, -0.55), (4, -0.80), (5, -1.0), (50, -1.0)]
+)
 def test_failure_penalty(kit, failures, penalty):
     assert rewards_of(kit.scenario(kit.session("a", 5)), FAILURES=failures)["failure_penalty"] == penalty
 
@@ -29,7 +38,8 @@ def test_throughput_reward(kit, tokens, reward):
 
 
 @pytest.mark.parametrize(
-    ("pages", "step_value"), [(1, 1), (79, 1), (80, 0.5), (94, 0.5), (95, 0.2), (99, 0.2), (100, -0.5), (120, -0.5)]
+    ("pages", "step_value"),
+    [(1, 1), (79, 1), (80, 0.5), (94, 0.5), (95, 0.2), (99, 0.2), (100, -0.5), (120, -0.5)],
 )
 def test_headroom_bonus(kit, pages, step_value):
     report = kit.play(kit.scenario(kit.session("a", pages))).report()
@@ -43,7 +53,9 @@ def test_headroom_bonus_is_the_mean_over_the_windows(kit):
     )
 
 
-@pytest.mark.parametrize(("pages", "reward"), [(84, 0.2), (85, 0.1), (94, 0.1), (95, 0.0), (100, 0.0), (101, -0.2)])
+@pytest.mark.parametrize(
+    ("pages", "reward"), [(84, 0.2), (85, 0.1), (94, 0.1), (95, 0.0), (100, 0.0), (101, -0.2)]
+)
 def test_memory_efficiency_looks_at_the_last_window(kit, pages, reward):
     assert kit.play(kit.scenario(kit.session("a", pages))).report().rewards["memory_efficiency"] == reward
     if pages <= 100:
@@ -53,13 +65,17 @@ def test_memory_efficiency_looks_at_the_last_window(kit, pages, reward):
 
 @pytest.mark.parametrize(("pages", "pressed"), [(95, 0), (96, 15)])
 def test_pressure_steps_are_those_above_95_percent(kit, pages, pressed):
-    assert kit.play(kit.scenario(kit.session("a", pages))).report().metrics["pressure_steps_metric"] == pressed
+    assert (
+        kit.play(kit.scenario(kit.session("a", pages))).report().metrics["pressure_steps_metric"] == pressed
+    )
 
 
 @pytest.mark.parametrize(("windows", "penalty"), [(0, 0), (0.25, -0.05), (1.5, -0.3), (9, -0.3)])
 def test_latency_penalty(kit, windows, penalty):
     made = kit.scenario(kit.session("a", 5))
-    assert rewards_of(made, LATENCY_US=round(windows * 1_000_000))["latency_penalty"] == pytest.approx(penalty)
+    assert rewards_of(made, LATENCY_US=round(windows * 1_000_000))["latency_penalty"] == pytest.approx(
+        penalty
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,7 +91,8 @@ def test_risky_eviction_by_block_type_and_priority(kit, kind, priority, penalty)
 
 
 @pytest.mark.parametrize(
-    ("priority", "windows", "penalty"), [(700, 7, -0.2), (700, 6, 0), (699, 9, 0), (1000, 9, -0.2), (1000, 0, 0)]
+    ("priority", "windows", "penalty"),
+    [(700, 7, -0.2), (700, 6, 0), (699, 9, 0), (1000, 9, -0.2), (1000, 0, 0)],
 )
 def test_risky_eviction_of_nearly_finished_work(kit, priority, windows, penalty):
     made = kit.scenario(kit.session("a", 5, kit.turn(-1, 5, out=500), priority=priority))
@@ -130,7 +147,8 @@ def test_a_report_holds_every_metric_in_the_order_of_the_registry(kit):
 
 
 @pytest.mark.parametrize(
-    ("total", "normal"), [(0.1, 0.0), (0.3, 1.0), (0.2, 0.5), (0.9, 1.05), (-0.4, -1.0), (0.31, 1.05), (0.305, 1.025)]
+    ("total", "normal"),
+    [(0.1, 0.0), (0.3, 1.0), (0.2, 0.5), (0.9, 1.05), (-0.4, -1.0), (0.31, 1.05), (0.305, 1.025)],
 )
 def test_normalized_score_puts_the_floor_at_zero_and_the_best_at_one(total, normal):
     assert normalized_score(total, 0.1, 0.3) == pytest.approx(normal)

@@ -1,4 +1,6 @@
-"""The replay conventions block by block, as plainly as they can be written: what the run-length replays are held against."""
+"""The replay conventions block by block, as plainly as they can be written: what the run-length replays are
+held against.
+"""
 
 import heapq
 import itertools
@@ -19,11 +21,27 @@ def paths_of(trace):
 def trace_of(paths, sequence=None):
     """A chained trace of these paths (dense ids, a block has one parent)."""
     count = len(paths)
-    first_run, start, length = runs_of(np.array([b for p in paths for b in p], np.int64), np.array([len(p) for p in paths]))
+    first_run, start, length = runs_of(
+        np.array([b for p in paths for b in p], np.int64), np.array([len(p) for p in paths])
+    )
     sequence = np.zeros(count, np.int64) if sequence is None else np.array(sequence, np.int64)
     zeros, blocks = np.zeros(count, np.int64), max(max(p, default=-1) for p in paths) + 1
     clock = np.arange(count, dtype=float)
-    return Trace("paths", True, 64, clock, sequence, first_run, start, length, blocks, 0, zeros, zeros, last_of(sequence))
+    return Trace(
+        "paths",
+        True,
+        64,
+        clock,
+        sequence,
+        first_run,
+        start,
+        length,
+        blocks,
+        0,
+        zeros,
+        zeros,
+        last_of(sequence),
+    )
 
 
 def leading(path, resident):
@@ -45,7 +63,9 @@ def ordered_dict_lru(paths, capacity):
 
 
 def heap_replay(paths, capacity, policy):
-    """Hits of a policy of KEYS: the block with the lowest key leaves, keys change only when a block is touched."""
+    """Hits of a policy of KEYS: the block with the lowest key leaves, keys change only when a block is
+    touched.
+    """
     clock, heap, key_of, touches, hits = itertools.count(), [], {}, {}, 0
     upcoming = next_users(paths) if policy == "min" else None
     for request, path in enumerate(paths):

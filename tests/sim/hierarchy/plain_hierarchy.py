@@ -1,5 +1,5 @@
-"""The rules of the default engine written a second time, as plainly as they can be: no columns, no compiled code, every byte a
-flow on a link. Policies: those whose order has no ties (`KEYS`)."""
+"""The rules of the default engine written a second time, as plainly as they can be: no columns, no compiled
+code, every byte a flow on a link. Policies: those whose order has no ties (`KEYS`)."""
 
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -189,7 +189,9 @@ class Hierarchy:
         self.latency.append(compute + first + read + finish + self.squeezed)
         self.squeezed = 0.0
         self.now += self.latency[-1] + self.scenario.compute_s
-        self.peak = [max(peak, sum(map(self.bytes, pages))) for peak, pages in zip(self.peak, self.tiers, strict=True)]
+        self.peak = [
+            max(peak, sum(map(self.bytes, pages))) for peak, pages in zip(self.peak, self.tiers, strict=True)
+        ]
 
     def copies(self):
         """The links as they are, to look ahead on."""

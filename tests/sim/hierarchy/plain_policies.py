@@ -1,7 +1,8 @@
-"""Eviction policies in one tier as their papers put them, in plain Python: each yields the pages it keeps after every access.
+"""Eviction policies in one tier as their papers put them, in plain Python: each yields the pages it keeps
+after every access.
 
-`size` holds the bytes of each page, `room` the bytes of the tier; lists and dicts run from the oldest to the newest.
-"""
+`size` holds the bytes of each page, `room` the bytes of the tier; lists and dicts run from the oldest to the
+newest."""
 
 from collections import Counter, OrderedDict
 
@@ -51,7 +52,9 @@ def slru(ids, size, room):
 
 
 def s3fifo(ids, size, room):
-    """Algorithm 1 of the paper: a small queue of a tenth, a main queue, ghosts for as many bytes as the tier has."""
+    """Algorithm 1 of the paper: a small queue of a tenth, a main queue, ghosts for as many bytes as the tier
+    has.
+    """
     small, main, ghosts, seen = OrderedDict(), OrderedDict(), OrderedDict(), {}
     for page in ids:
         if page in small or page in main:
@@ -96,7 +99,9 @@ def sieve(ids, size, room):
 
 
 def tinylfu(ids, size, room):
-    """A window of a hundredth before an SLRU, which its oldest page enters if it was seen more often than who would leave."""
+    """A window of a hundredth before an SLRU, which its oldest page enters if it was seen more often than who
+    would leave.
+    """
     window, probation, protected, seen = OrderedDict(), OrderedDict(), OrderedDict(), Counter()
     for page in ids:
         seen[page] = min(seen[page] + 1, 15)
@@ -112,7 +117,9 @@ def tinylfu(ids, size, room):
             while weight([*window, *probation, *protected], size) + size[page] > room:
                 main, candidate = probation or protected, next(iter(window), None)
                 rival, held = next(iter(main), None), weight([*probation, *protected], size)
-                if candidate is None or (weight(window, size) + size[candidate] <= 0.01 * room and rival is not None):
+                if candidate is None or (
+                    weight(window, size) + size[candidate] <= 0.01 * room and rival is not None
+                ):
                     del main[rival]
                     continue
                 fits = held + size[candidate] <= 0.99 * room
@@ -141,7 +148,10 @@ def arc(ids, size, room):
             t2.pop(page, None)
             t2[page] = None
         elif page in b1 or page in b2:
-            in_b2, growth = page in b2, (max(len(b2) / len(b1), 1) if page in b1 else -max(len(b1) / len(b2), 1))
+            in_b2, growth = (
+                page in b2,
+                (max(len(b2) / len(b1), 1) if page in b1 else -max(len(b1) / len(b2), 1)),
+            )
             target = min(max(target + growth, 0.0), room)
             replace(in_b2)
             (b2 if in_b2 else b1).pop(page)
@@ -162,7 +172,9 @@ def arc(ids, size, room):
 
 
 def by_key(key):
-    """A policy that evicts the lowest `key(facts)`, then the earliest inserted; facts of a page as of its last access."""
+    """A policy that evicts the lowest `key(facts)`, then the earliest inserted; facts of a page as of its
+    last access.
+    """
 
     def policy(ids, size, room):
         kept, ever, inflation = {}, Counter(), 0.0
@@ -171,17 +183,26 @@ def by_key(key):
             facts = kept.pop(page, {"uses": 0, "inserted": clock, "size": size[page], "page": page})
             while sum(f["size"] for f in kept.values()) + size[page] > room:
                 lately = Counter(ids[max(clock - 32, 0) : clock])
-                victim = min(kept.values(), key=lambda f: (key(f | {"lately": lately[f["page"]]}), f["inserted"]))
+                victim = min(
+                    kept.values(), key=lambda f: (key(f | {"lately": lately[f["page"]]}), f["inserted"])
+                )
                 inflation = key(victim | {"lately": 0})
                 del kept[victim["page"]]
-            kept[page] = facts | {"uses": facts["uses"] + 1, "ever": ever[page], "last": clock, "inflation": inflation}
+            kept[page] = facts | {
+                "uses": facts["uses"] + 1,
+                "ever": ever[page],
+                "last": clock,
+                "inflation": inflation,
+            }
             yield set(kept)
 
     return policy
 
 
 def gdsf(cost):
-    """Greedy-Dual-Size-Frequency: the key of what was evicted last is what everything touched since starts from."""
+    """Greedy-Dual-Size-Frequency: the key of what was evicted last is what everything touched since starts
+    from.
+    """
     return by_key(lambda f: f["uses"] * (cost + 0.01) / f["size"] * 1000.0 + f["inflation"])
 
 

@@ -41,7 +41,9 @@ def page_trace(rng, accesses=150, count=24, largest=1):
     ids, hot = [rng.randrange(count)], rng.sample(range(count), 5)
     for _ in range(accesses - 1):
         way = rng.random()
-        ids.append(rng.choice(hot) if way < 0.4 else (ids[-1] + 1) % count if way < 0.6 else rng.randrange(count))
+        ids.append(
+            rng.choice(hot) if way < 0.4 else (ids[-1] + 1) % count if way < 0.6 else rng.randrange(count)
+        )
     return pages("random", np.array(ids), np.array([8 * rng.randint(1, largest) for _ in range(count)]))
 
 

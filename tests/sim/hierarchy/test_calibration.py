@@ -1,4 +1,6 @@
-"""A replay under a measured calibration: bytes, seconds and divergence by hand; under the literature's nothing is new."""
+"""A replay under a measured calibration: bytes, seconds and divergence by hand; under the literature's
+nothing is new.
+"""
 
 import numpy as np
 import pytest

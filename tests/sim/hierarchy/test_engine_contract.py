@@ -22,7 +22,9 @@ def test_the_lru_stack_is_the_engine_bit_for_bit(seed):
     sized = rng.random() < 0.5
     trace = page_trace(rng) if sized else pages("counted", page_trace(rng).run_start)
     unit = 8 if sized else 1
-    scenario = tiers_for(rng, rng.randint(1, 4), unit, unit * rng.choice((2, 7, 20)), compute_s=rng.choice((0.0, 0.3)))
+    scenario = tiers_for(
+        rng, rng.randint(1, 4), unit, unit * rng.choice((2, 7, 20)), compute_s=rng.choice((0.0, 0.3))
+    )
     assert applies(new_state(trace, scenario, "lru"), scenario)
     short, long = run(trace, scenario, "lru"), whole(trace, scenario, "lru")
     assert short.metrics == metrics(long, trace, scenario)
@@ -44,7 +46,9 @@ def test_the_stack_stands_aside_where_a_step_depends_on_more_than_order(rules):
     trace = page_trace(rng_of(2))
     assert not applies(new_state(trace, scenario, "lru"), scenario)
     assert not applies(new_state(trace, tiers_for(rng_of(1), 3, 16, 80), "fifo"), scenario)
-    assert run(trace, scenario, "lru").state.latency.tobytes() == whole(trace, scenario, "lru").latency.tobytes()
+    assert (
+        run(trace, scenario, "lru").state.latency.tobytes() == whole(trace, scenario, "lru").latency.tobytes()
+    )
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -70,7 +74,10 @@ NAN = float("nan")
     [
         (lambda: one_tier(0), "tier 'gpu' has capacity 0; give a positive number"),
         (lambda: Scenario(()), "the scenario has no tier; give at least one"),
-        (lambda: Scenario((Tier("a", 1, LINK), Tier("a", 2, LINK))), "two tiers have the same name; name each differently"),
+        (
+            lambda: Scenario((Tier("a", 1, LINK), Tier("a", 2, LINK))),
+            "two tiers have the same name; name each differently",
+        ),
         (lambda: one_tier(8, footprint="fp7"), "unknown footprint 'fp7'; use one of fp16, fp8"),
         (lambda: one_tier(8, squeeze="fp8"), "unknown squeeze 'fp8'; use one of fp16, int8, int4"),
         (lambda: one_tier(8, promotion="up"), "unknown promotion 'up'; use one of top, step"),
@@ -79,14 +86,29 @@ NAN = float("nan")
         (lambda: one_tier(8, compute_s=NAN), "compute_s nan must be 0 or more"),
         (lambda: one_tier(8, compute_s=float("inf")), "compute_s inf must be 0 or more"),
         (lambda: one_tier(8, max_prefetch=-1), "max_prefetch -1 and compute_s 0.0 must be 0 or more"),
-        (lambda: Scenario((Tier("a", 8, LINK, read_s=NAN),)), "tier 'a': latencies must be 0 or more, rates above 0"),
-        (lambda: Scenario((Tier("a", 8, LINK, write_s=-1.0),)), "tier 'a': latencies must be 0 or more, rates above 0"),
-        (lambda: Scenario((Tier("a", 8, Link("slow", 0.0, 1.0)),)), "tier 'a': latencies must be 0 or more, rates above 0"),
-        (lambda: Scenario((Tier("a", 8, Link("odd", NAN, 1.0)),)), "tier 'a': latencies must be 0 or more, rates above 0"),
+        (
+            lambda: Scenario((Tier("a", 8, LINK, read_s=NAN),)),
+            "tier 'a': latencies must be 0 or more, rates above 0",
+        ),
+        (
+            lambda: Scenario((Tier("a", 8, LINK, write_s=-1.0),)),
+            "tier 'a': latencies must be 0 or more, rates above 0",
+        ),
+        (
+            lambda: Scenario((Tier("a", 8, Link("slow", 0.0, 1.0)),)),
+            "tier 'a': latencies must be 0 or more, rates above 0",
+        ),
+        (
+            lambda: Scenario((Tier("a", 8, Link("odd", NAN, 1.0)),)),
+            "tier 'a': latencies must be 0 or more, rates above 0",
+        ),
         (lambda: one_tier(8).scaled(1, 100), "tier 'gpu' has capacity 0"),
         (lambda: physical(0, 0, 0, 0), "the scenario has no tier"),
         (lambda: block_bytes("gpt", 16), "unknown model 'gpt'; use one of"),
-        (lambda: run(pages("p", np.array([0])), one_tier(8), "clock"), "unknown policy 'clock'; use one of lru, fifo"),
+        (
+            lambda: run(pages("p", np.array([0])), one_tier(8), "clock"),
+            "unknown policy 'clock'; use one of lru, fifo",
+        ),
         (
             lambda: run(pages("p", np.array([0, 1]), np.array([8, 9])), one_tier(8), "lru"),
             "page 1 takes 9 bytes, tier 'gpu' holds 8; enlarge the tier",

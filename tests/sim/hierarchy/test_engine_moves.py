@@ -50,15 +50,30 @@ def assert_same(trace, scenario, policy):
         done = len(model.latency)
         assert state.latency[done - 1] == pytest.approx(model.latency[-1], rel=1e-9, abs=1e-9)
     found, names = metrics(state, trace, scenario), [tier.name for tier in scenario.tiers]
-    up, down = ([sum(model.crossed[k, way, c] for c in ("demand", "prefetch")) for k in range(9)] for way in ("up", "down"))
+    up, down = (
+        [sum(model.crossed[k, way, c] for c in ("demand", "prefetch")) for k in range(9)]
+        for way in ("up", "down")
+    )
     assert found["link_bytes"] == {name: {"up": up[k], "down": down[k]} for k, name in enumerate(names) if k}
-    assert found["prefetch_bytes_moved"] == sum(n for (_, _, cause), n in model.crossed.items() if cause == "prefetch")
-    assert found["demand_bytes_moved"] == sum(n for (_, _, cause), n in model.crossed.items() if cause == "demand")
+    assert found["prefetch_bytes_moved"] == sum(
+        n for (_, _, cause), n in model.crossed.items() if cause == "prefetch"
+    )
+    assert found["demand_bytes_moved"] == sum(
+        n for (_, _, cause), n in model.crossed.items() if cause == "demand"
+    )
     assert [found["eviction_count"], found["drop_count"]] == [model.count["evictions"], model.count["drops"]]
-    assert [found["compressions"], found["recomputed_from_below"]] == [model.count["compressions"], model.count["recomputed"]]
-    assert [found["prefetch_requests"], found["useful_prefetches"]] == [model.count["prefetches"], model.count["useful"]]
+    assert [found["compressions"], found["recomputed_from_below"]] == [
+        model.count["compressions"],
+        model.count["recomputed"],
+    ]
+    assert [found["prefetch_requests"], found["useful_prefetches"]] == [
+        model.count["prefetches"],
+        model.count["useful"],
+    ]
     assert found["wasted_prefetches"] == model.count["wasted"] + len(model.pending)
-    assert list(found["tier_hit_rate"].values()) == [model.served[k] / trace.accesses for k in range(len(names))]
+    assert list(found["tier_hit_rate"].values()) == [
+        model.served[k] / trace.accesses for k in range(len(names))
+    ]
     assert found["recompute_rate"] == model.served[None] / trace.accesses
     assert list(found["peak_footprint_bytes"].values()) == model.peak
     assert found["quality_loss"] == pytest.approx(model.loss / trace.accesses)
@@ -70,7 +85,9 @@ def assert_same(trace, scenario, policy):
 @some
 def test_pages_move_and_take_the_time_that_plain_rules_say(policy, seed):
     rng = rng_of(seed)
-    trace = page_trace(rng, accesses=rng.randint(1, 120), count=rng.randint(5, 24), largest=rng.choice((1, 4)))
+    trace = page_trace(
+        rng, accesses=rng.randint(1, 120), count=rng.randint(5, 24), largest=rng.choice((1, 4))
+    )
     assert_same(trace, setting(rng, trace), policy)
 
 
@@ -99,7 +116,11 @@ def test_a_prefetch_is_charged_with_all_it_moves_and_is_useful_or_wasted(seed):
 
 def any_policy(rng, chained):
     """A trace, its scenario."""
-    trace = tree_trace(rng, requests=25, largest=rng.choice((0, 4))) if chained else page_trace(rng, accesses=80, largest=4)
+    trace = (
+        tree_trace(rng, requests=25, largest=rng.choice((0, 4)))
+        if chained
+        else page_trace(rng, accesses=80, largest=4)
+    )
     return trace, setting(rng, trace, chained)
 
 
@@ -114,7 +135,9 @@ def test_under_every_policy_the_books_balance_after_every_request(policy, chaine
         check(state)
         accesses += int(trace.lengths[request])
         assert state.served.sum() == accesses
-        assert (state.tiers[:, PEAK] <= state.tiers[:, CAPACITY]).all() and (state.tiers[:, USED] <= state.tiers[:, PEAK]).all()
+        assert (state.tiers[:, PEAK] <= state.tiers[:, CAPACITY]).all() and (
+            state.tiers[:, USED] <= state.tiers[:, PEAK]
+        ).all()
         assert np.isfinite(state.latency).all() and state.latency[request] > 0
     assert state.hits.sum() == state.served[0]
 
@@ -124,7 +147,9 @@ def test_under_every_policy_the_books_balance_after_every_request(policy, chaine
 @given(seed=SEEDS)
 @few
 def test_under_every_policy_what_crossed_a_link_is_what_changed_sides(policy, chained, seed):
-    """From where every page lay before and after a request: up from where it was found, down to where it ended."""
+    """From where every page lay before and after a request: up from where it was found, down to where it
+    ended.
+    """
     rng = rng_of(seed)
     trace = tree_trace(rng, requests=25, largest=4) if chained else page_trace(rng, accesses=80, largest=4)
     scenario = tiers_for(rng, rng.randint(2, 4), 32, 160)
@@ -145,22 +170,26 @@ def test_under_every_policy_what_crossed_a_link_is_what_changed_sides(policy, ch
         before = after
     assert state.tiers[1:, CROSSED].tolist() == up[1:].tolist()
     assert state.tiers[1:, CROSSED + 2].tolist() == down[1:].tolist()
-    for tier in range(1, tiers):  # of a tier and all below it: what came down is there, went up again, or was dropped
+    for tier in range(
+        1, tiers
+    ):  # of a tier and all below it: what came down is there, went up again, or was dropped
         assert down[tier] >= up[tier] + sum(size[before == lower].sum() for lower in range(tier, tiers))
 
 
 @given(seed=SEEDS)
 @some
 def test_overlap_makes_no_request_end_later(seed):
-    """For the same moves, on links whose two directions together carry no less than one: proven per link, as they are work
-    conserving. (A link that loses more than half its rate while both directions are busy is better used one way at a time.)"""
+    """For the same moves, on links whose two directions together carry no less than one: proven per link, as
+    they are work conserving. (A link that loses more than half its rate while both directions are busy is
+    better used one way at a time.)"""
     rng = rng_of(seed)
     chained = rng.random() < 0.5
     trace = tree_trace(rng, largest=3) if chained else page_trace(rng, largest=3)
     rules = {"prefetch": True, "compute_s": rng.choice((0.0, 0.1)), "squeeze": rng.choice(("fp16", "int4"))}
     policy, seed = rng.choice(("predictive", "lru", "gdsf", "sieve")), rng.random()
     waited, hidden = (
-        whole(trace, tiers_for(rng_of(seed), 3, 32, 100, overlap=overlap, **rules), policy) for overlap in (False, True)
+        whole(trace, tiers_for(rng_of(seed), 3, 32, 100, overlap=overlap, **rules), policy)
+        for overlap in (False, True)
     )
     assert (hidden.page == waited.page).all()
     assert (np.cumsum(hidden.latency) <= np.cumsum(waited.latency) * (1 + 1e-9)).all()

@@ -65,7 +65,9 @@ def test_gdsf_keeps_what_inflation_says(seed):
     rng = rng_of(seed)
     trace = page_trace(rng, largest=6)
     room, (_, cost) = 8 * rng.randint(6, 25), recompute_seconds("a100-llama-3.1-8b", trace.block_tokens, 1)
-    assert kept_by("gdsf", trace, room) == list(plain.gdsf(cost)(trace.run_start.tolist(), trace.page_bytes.tolist(), room))
+    assert kept_by("gdsf", trace, room) == list(
+        plain.gdsf(cost)(trace.run_start.tolist(), trace.page_bytes.tolist(), room)
+    )
 
 
 @given(seed=SEEDS)
@@ -89,7 +91,10 @@ def test_lists_weigh_what_is_in_them_and_ghosts_no_more_than_the_tier(policy, sq
         now = state.page[:, SIZE] >> state.page[:, LEVEL]
         for tier, where in enumerate(nodes):
             room, weights = scenario.tiers[tier].capacity, state.tiers[tier, WEIGHT : WEIGHT + LISTS]
-            each = [(state.page[:, SIZE] if which >= GHOST_A else now)[where == which].sum() for which in range(LISTS)]
+            each = [
+                (state.page[:, SIZE] if which >= GHOST_A else now)[where == which].sum()
+                for which in range(LISTS)
+            ]
             assert each == weights.tolist()
             assert 0 <= state.rates[tier, TARGET] <= room
             assert policy == "arc" or weights[GHOST_A] <= room
@@ -100,7 +105,9 @@ def test_lists_weigh_what_is_in_them_and_ghosts_no_more_than_the_tier(policy, sq
 def test_arc_remembers_ghosts_for_no_more_bytes_than_the_tier_has(seed):
     rng = rng_of(seed)
     trace, room = page_trace(rng, largest=4), 8 * rng.randint(4, 16)
-    for state in stepped(trace, one_tier(room), "arc"):  # that of the last page may be too much until the next comes in
+    for state in stepped(
+        trace, one_tier(room), "arc"
+    ):  # that of the last page may be too much until the next comes in
         weights = state.tiers[0, WEIGHT : WEIGHT + LISTS]
         assert weights[A] + weights[GHOST_A] <= room + 32
         assert weights[GHOST_A] + weights[GHOST_B] <= room + 64
@@ -166,7 +173,10 @@ class Facts:
         self.lately = [*self.lately, page][-32:]
 
     def row(self, page, policy):
-        """The row of a page at this moment; GDSF's idle time is the inflation of its tier when it was last touched there."""
+        """The row of a page at this moment;
+
+        GDSF's idle time is the inflation of its tier when it was last touched there.
+        """
         c = np.zeros(candidates.CANDIDATE_COLS)
         c[candidates.SIZE], c[candidates.TOKENS], c[candidates.RELOAD_S] = self.size[page], 1.0, self.reload
         c[candidates.IDLE] = -self.base[page] if policy == "gdsf" else self.now - self.last[page]
@@ -185,7 +195,10 @@ RANKED = [name for name in RANKS if name not in ("random", "ttl")]
 @given(seed=SEEDS)
 @few
 def test_who_leaves_is_lowest_of_all_full_rows_at_that_moment(policy, seed):
-    """Equal pages: one leaves each full tier. Proves that orders kept at clock zero, and drifts, are those of the rows."""
+    """Equal pages: one leaves each full tier.
+
+    Proves that orders kept at clock zero, and drifts, are those of the rows.
+    """
     rng = rng_of(seed)
     trace, scenario = page_trace(rng), tiers_for(rng, rng.randint(1, 3), 8, 56)
     facts = Facts(trace, len(scenario.tiers), max(scenario.tiers[0].capacity // 8, 1))
@@ -196,7 +209,9 @@ def test_who_leaves_is_lowest_of_all_full_rows_at_that_moment(policy, seed):
         gone = [other for other in range(trace.blocks) if before[other] != after[other] and other != page]
         for victim in gone:
             tier = before[victim]
-            rows = {other: facts.row(other, policy) for other in np.flatnonzero(before == tier) if other != page}
+            rows = {
+                other: facts.row(other, policy) for other in np.flatnonzero(before == tier) if other != page
+            }
             keys = {other: rank(RANK_IDS[policy], row) for other, row in rows.items()}
             lowest = min(keys.values())
             assert keys[victim] <= lowest + 1e-9 * max(abs(lowest), 1.0)
@@ -222,7 +237,9 @@ def test_ttl_evicts_what_is_least_likely_to_return_by_what_it_has_learnt():
         advance(state, first, blocks, request, request + 1)
         page, shift = int(blocks[request]), int(state.settings[AGE_SHIFT])
         ages = {other: min((request + 1 - last) >> shift, AGES - 1) for other, (_, last) in before.items()}
-        returns = {other: state.density[0, min(before[other][0], CLASSES) - 1, age] for other, age in ages.items()}
+        returns = {
+            other: state.density[0, min(before[other][0], CLASSES) - 1, age] for other, age in ages.items()
+        }
         for victim in before.keys() - resident(state) - {page}:
             assert returns[victim] == min(returns.values())
 

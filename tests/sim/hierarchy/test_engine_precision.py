@@ -71,13 +71,17 @@ def test_a_page_computed_anew_is_whole_again_and_costs_no_answers():
 @pytest.mark.parametrize("rate", [1e3, 1e5, 3e5, 1e6, 1e9])
 @pytest.mark.parametrize("levels", [2, 3])
 def test_the_faster_of_loading_and_computing_is_chosen(rate, levels):
-    """Page 0 has gone to the lowest tier; what it takes to get it back is the lesser of both, links being at rest."""
+    """Page 0 has gone to the lowest tier; what it takes to get it back is the lesser of both, links being at
+    rest.
+    """
     link, own = Link("between", rate, rate, 1e-5), Link("own", 2e6, 2e6, 0.0)
     names = ("host", "disk")[: levels - 1]
     tiers = (Tier("gpu", 64, own, 0, 1e-4), *(Tier(name, 64, link, 2e-4, 0) for name in names))
     trace = trace_of_pages(*range(levels), 0)
     took = {
-        recompute: whole(trace, Scenario(tiers, recompute=recompute, overlap=True, compute_s=1e6), "lru").latency[-1]
+        recompute: whole(
+            trace, Scenario(tiers, recompute=recompute, overlap=True, compute_s=1e6), "lru"
+        ).latency[-1]
         for recompute in (False, True)
     }
     load = 2e-4 + 1e-4 + (levels - 1) * 1e-5 + 64 / rate + 64 / 2e6
@@ -124,7 +128,9 @@ def test_pages_too_small_to_be_compressed_are_refused():
 
 
 def test_precision_cannot_matter_without_bytes_or_twice():
-    with pytest.raises(HierarchyError, match="does not know the bytes of its blocks, precision cannot matter; give a model"):
+    with pytest.raises(
+        HierarchyError, match="does not know the bytes of its blocks, precision cannot matter; give a model"
+    ):
         new_state(pages("counted", np.array([0, 1])), one_tier(4, squeeze="int8"), "lru")
     with pytest.raises(HierarchyError, match="squeeze 'int8' starts from fp16 pages, not 'fp8'; drop one"):
         replace(one_tier(64, footprint="fp8"), squeeze="int8")

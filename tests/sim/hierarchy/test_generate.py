@@ -24,7 +24,9 @@ def test_a_workload_touches_as_many_pages_and_bytes_as_the_peers(name):
     used = np.unique(trace.run_start)
     unique, kilobytes = TOUCHED[name]
     assert len(used) == unique
-    assert trace.page_bytes[used].sum() / 1000 == pytest.approx(kilobytes, abs=0.5 if kilobytes > 100 else 0.05)
+    assert trace.page_bytes[used].sum() / 1000 == pytest.approx(
+        kilobytes, abs=0.5 if kilobytes > 100 else 0.05
+    )
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -56,13 +56,25 @@ def test_only_predictive_prefetches_and_what_is_never_used_is_wasted():
     assert report.served_by == "CC1110"
     assert [(e.step, e.page) for e in report.events if e.kind == "prefetch"] == [(4, 1), (5, 0)]
     metrics = report.metrics
-    assert (metrics["prefetch_requests"], metrics["useful_prefetches"], metrics["wasted_prefetches"]) == (2, 1, 1)
+    assert (metrics["prefetch_requests"], metrics["useful_prefetches"], metrics["wasted_prefetches"]) == (
+        2,
+        1,
+        1,
+    )
     assert metrics["prefetch_bytes_moved"] == 2000
-    assert replay_peer([0, 1, 0, 1, 0, 1], [1000] * 2, one_page, "predictive", prefetch=False).metrics["prefetch_requests"] == 0
+    assert (
+        replay_peer([0, 1, 0, 1, 0, 1], [1000] * 2, one_page, "predictive", prefetch=False).metrics[
+            "prefetch_requests"
+        ]
+        == 0
+    )
 
 
 def test_an_oversize_page_is_named_with_its_tier_and_what_to_do():
-    with pytest.raises(OversizePageError, match=r"page 1 has 4,000 bytes, tier fast holds 2,000.*at least 4,000 bytes, or store"):
+    with pytest.raises(
+        OversizePageError,
+        match=r"page 1 has 4,000 bytes, tier fast holds 2,000.*at least 4,000 bytes, or store",
+    ):
         replay_peer([0, 1], [1000, 4000], [FAST, SLOW], "lru")
     assert issubclass(OversizePageError, ValueError)  # what the peer raises, without saying why
 
@@ -92,11 +104,16 @@ def test_a_trace_that_the_peer_cannot_know_is_refused():
 
 
 def test_an_evicted_page_that_returns_within_the_horizon_is_regretted():
-    # Page 0 leaves at step 2 and returns at step 3. The regret, weight x (8 - 1 + 1) / 8, then outweighs the uses of page 2.
+    # Page 0 leaves at step 2 and returns at step 3. The regret, weight x (8 - 1 + 1) / 8, then outweighs the
+    # uses of page 2.
     history = [0, 1, 2, 0, 2, 2, 2, 2, 3]
     tiers = [FAST._replace(capacity_bytes=2), SLOW]
-    kept = replay_peer(history, [1] * 4, tiers, "regret_aware", parameters={"regret_weight": 100.0, "regret_horizon": 8})
-    lost = replay_peer(history, [1] * 4, tiers, "regret_aware", parameters={"regret_weight": 0.0, "regret_horizon": 8})
+    kept = replay_peer(
+        history, [1] * 4, tiers, "regret_aware", parameters={"regret_weight": 100.0, "regret_horizon": 8}
+    )
+    lost = replay_peer(
+        history, [1] * 4, tiers, "regret_aware", parameters={"regret_weight": 0.0, "regret_horizon": 8}
+    )
     assert kept.residency[0] == (0, 3)
     assert lost.residency[0] == (2, 3)
 
@@ -109,7 +126,11 @@ IDS = st.lists(st.integers(0, 7), min_size=1, max_size=80)
 @settings(max_examples=25, deadline=None)
 @given(ids=IDS, sizes=SIZES, scheme=st.sampled_from(list(DECODE_PENALTY_MS)), prefetch=st.booleans())
 def test_bytes_and_latency_are_those_of_the_events_and_the_hits(policy, ids, sizes, scheme, prefetch):
-    tiers = [PeerTier("a", 60, 0.5, 0.25, 64), PeerTier("b", 90, 1.0, 2.0, 8), PeerTier("c", 200, 3.0, 4.0, 2)]
+    tiers = [
+        PeerTier("a", 60, 0.5, 0.25, 64),
+        PeerTier("b", 90, 1.0, 2.0, 8),
+        PeerTier("c", 200, 3.0, 4.0, 2),
+    ]
     report = replay_peer(ids, sizes, tiers, policy, schemes=scheme, prefetch=prefetch)
     metrics, hits = report.metrics, report.served_by.count("0")
     moved = [e for e in report.events if e.destination is not None]
@@ -121,7 +142,11 @@ def test_bytes_and_latency_are_those_of_the_events_and_the_hits(policy, ids, siz
     expected = sum(e.latency_ms for e in report.events) + hits * (0.5 + DECODE_PENALTY_MS[scheme])
     assert report.latency_ms == pytest.approx(expected)
     for tier, level in zip(tiers, report.residency, strict=True):
-        assert sum(sizes[page] for page in level) <= metrics["peak_footprint_bytes"][tier.name] <= tier.capacity_bytes
+        assert (
+            sum(sizes[page] for page in level)
+            <= metrics["peak_footprint_bytes"][tier.name]
+            <= tier.capacity_bytes
+        )
 
 
 @settings(max_examples=25, deadline=None)
@@ -134,6 +159,8 @@ def test_a_window_of_one_access_is_lru(ids, sizes):
 
 def test_the_trace_face_stores_pages_in_the_scheme_asked_for():
     trace = workload("rag_burst")
-    fp16, int4 = (replay_peer_trace(trace, tiers_over(2), "lru", scheme=scheme) for scheme in ("fp16", "int4"))
+    fp16, int4 = (
+        replay_peer_trace(trace, tiers_over(2), "lru", scheme=scheme) for scheme in ("fp16", "int4")
+    )
     assert int4.metrics["miss_count"] < fp16.metrics["miss_count"]
     assert max(e.bytes for e in int4.events) == max(e.bytes for e in fp16.events) // 4

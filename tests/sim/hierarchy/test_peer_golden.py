@@ -27,7 +27,10 @@ CASES = sorted(path.stem for path in GOLDEN.glob("case_*.json")) or ["case_tiny"
 def events_sha256(report, tiers):
     names = [tier.name for tier in tiers]
     place = lambda t: "-" if t is None else names[t]  # noqa: E731
-    lines = [f"{e.step},{e.kind},{e.page},{place(e.source)},{place(e.destination)},{e.bytes}" for e in report.events]
+    lines = [
+        f"{e.step},{e.kind},{e.page},{place(e.source)},{place(e.destination)},{e.bytes}"
+        for e in report.events
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -60,7 +63,9 @@ def test_every_access_event_and_metric_of_a_golden_case_is_the_same(golden, name
         assert len(report.events) == result["events"]
         assert events_sha256(report, tiers) == result["events_sha256"]
         assert [list(level) for level in report.residency] == result["final_residency"]
-        assert json.dumps(report.metrics) == json.dumps(result["metrics"])  # as text: the order of keys counts
+        assert json.dumps(report.metrics) == json.dumps(
+            result["metrics"]
+        )  # as text: the order of keys counts
         pages = [page for level in report.residency for page in level]
         assert len(pages) - len(set(pages)) == result["pages_resident_in_two_tiers_at_end"]
 
@@ -79,7 +84,9 @@ def test_the_tables_are_those_of_the_golden_sweep(golden):
     rows = golden("default_sweep_metrics")
     assert [list(tier) for tier in BASE_TIERS] == rows["tiers_base"]
     divided = {1: "capacity", 2: "capacity//2", 4: "capacity//4"}
-    assert {n: [divided[s.divisor], s.scheme, s.prefetch] for n, s in PEER_SCENARIOS.items()} == rows["scenarios"]
+    assert {n: [divided[s.divisor], s.scheme, s.prefetch] for n, s in PEER_SCENARIOS.items()} == rows[
+        "scenarios"
+    ]
     assert sweep_cells() == [tuple(row[:3]) for row in rows["rows"]]
 
 

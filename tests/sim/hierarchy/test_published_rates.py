@@ -1,4 +1,6 @@
-"""Hit rates on the published traces, known to a tenth of a percent; skipped, and said so, where the traces are absent."""
+"""Hit rates on the published traces, known to a tenth of a percent; skipped, and said so, where the traces
+are absent.
+"""
 
 import pytest
 from block_replay import heap_replay, paths_of
@@ -12,9 +14,26 @@ SESSIONS = "claude-code/cc_sessions_rle.jsonl.gz"
 
 MOONCAKE = (100, 1_000, 3_000, 10_000, 30_000, 50_000, 100_000)
 MOONCAKE_LRU = [4.2, 4.5, 6.5, 21.2, 32.6, 35.5, 36.4]
-MOONCAKE_MIN = [7.0, 19.1, 29.4, 36.6, 36.6, 36.6, 36.6]  # published: 29.5 for 84,953 of 288,500 = 29.446, rounded twice
+MOONCAKE_MIN = [
+    7.0,
+    19.1,
+    29.4,
+    36.6,
+    36.6,
+    36.6,
+    36.6,
+]  # published: 29.5 for 84,953 of 288,500 = 29.446, rounded twice
 CLAUDE = (1_000, 3_000, 10_000, 30_000, 100_000, 200_000, 300_000, 1_000_000)
-CLAUDE_LRU = [1.6, 4.5, 11.4, 40.8, 88.6, 94.5, 95.5, 96.2]  # published: 1.7 for 1,405,265 of 85,405,325 = 1.645, rounded twice
+CLAUDE_LRU = [
+    1.6,
+    4.5,
+    11.4,
+    40.8,
+    88.6,
+    94.5,
+    95.5,
+    96.2,
+]  # published: 1.7 for 1,405,265 of 85,405,325 = 1.645, rounded twice
 HEADROOM = (5_000, 10_000, 20_000, 40_000)
 
 

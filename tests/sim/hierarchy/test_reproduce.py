@@ -60,7 +60,12 @@ def test_what_is_no_golden_file_is_explained(content, tmp_path):
 def test_in_12_of_35_cells_all_policies_tie(sweep):
     void = void_policies(cells_of(sweep))
     assert (len(void.void), void.of) == (12, 35)
-    assert {name for _, name in void.void} == {"chat_continuation", "periodic_reuse", "long_tail_mix", "prefetch_friendly"}
+    assert {name for _, name in void.void} == {
+        "chat_continuation",
+        "periodic_reuse",
+        "long_tail_mix",
+        "prefetch_friendly",
+    }
 
 
 def test_38_of_42_rows_ignore_the_prefetch_switch(sweep):
@@ -72,7 +77,11 @@ def test_the_gain_of_cost_aware_on_periodic_reuse_is_made_of_size_jitter():
     rows = {row.policy: row for row in size_jitter(("lru", "cost_aware"))}
     assert rows["cost_aware"].latency_ms < rows["lru"].latency_ms
     assert rows["cost_aware"].equal_latency_ms == rows["lru"].equal_latency_ms
-    assert (rows["cost_aware"].misses, rows["cost_aware"].equal_misses, rows["lru"].equal_misses) == (285, 320, 320)
+    assert (rows["cost_aware"].misses, rows["cost_aware"].equal_misses, rows["lru"].equal_misses) == (
+        285,
+        320,
+        320,
+    )
 
 
 def test_hidden_prefetches_would_turn_the_peers_conclusion_round():
@@ -124,7 +133,11 @@ def test_where_the_text_leaves_its_numbers_is_found_from_the_runs(ablation):
 
 def test_a_verdict_follows_the_numbers_it_is_given(ablation):
     means = aggregate(ablation)
-    row = next(r for r in means if (r["scenario"], r["workload"], r["policy"]) == ("constrained", "adversarial_burst", "lru"))
+    row = next(
+        r
+        for r in means
+        if (r["scenario"], r["workload"], r["policy"]) == ("constrained", "adversarial_burst", "lru")
+    )
     row["avg_latency_ms_mean"] = 7.0
     assert "disagrees; lru: 7.0000" in [verdict.remark for verdict in check_statements(means)]
 

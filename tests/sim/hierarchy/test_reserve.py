@@ -1,4 +1,6 @@
-"""Room kept free in the fastest tier ahead of demand: the rule against the plain model, and what `stability` keeps."""
+"""Room kept free in the fastest tier ahead of demand: the rule against the plain model, and what `stability`
+keeps.
+"""
 
 import numpy as np
 import pytest
@@ -61,7 +63,11 @@ def test_a_fixed_reserve_moves_pages_and_takes_time_as_plain_rules_say(chained, 
 @few
 def test_under_every_policy_the_reserve_is_free_after_each_request_and_the_books_balance(policy, seed):
     rng = rng_of(seed)
-    trace = page_trace(rng, accesses=60, largest=3) if rng.random() < 0.5 else tree_trace(rng, requests=20, largest=3)
+    trace = (
+        page_trace(rng, accesses=60, largest=3)
+        if rng.random() < 0.5
+        else tree_trace(rng, requests=20, largest=3)
+    )
     reserve = rng.choice(("10%", "20%", "stability"))
     scenario = tiers_for(rng, rng.randint(1, 3), 100, 300, **rules(rng, reserve))
     for state in stepped(trace, scenario, policy):
@@ -106,13 +112,19 @@ def test_without_a_reserve_nothing_is_estimated_and_nothing_moves_ahead():
 def test_lru_over_equal_pages_takes_no_shortcut_past_the_reserve():
     trace = pages("sweep", np.arange(50) % 10, np.full(10, 8))
     for reserve in ("20%", "stability"):
-        state = run(trace, Scenario((Tier("gpu", 80, Link("l", 100.0, 100.0)),), reserve=reserve), "lru").state
+        state = run(
+            trace, Scenario((Tier("gpu", 80, Link("l", 100.0, 100.0)),), reserve=reserve), "lru"
+        ).state
         assert (state.page[:, TIER] == 0).sum() < 10
-    assert (run(trace, Scenario((Tier("gpu", 80, Link("l", 100.0, 100.0)),)), "lru").state.page[:, TIER] == 0).all()
+    assert (
+        run(trace, Scenario((Tier("gpu", 80, Link("l", 100.0, 100.0)),)), "lru").state.page[:, TIER] == 0
+    ).all()
 
 
 def bursts(requests=400, size=20, documents=60):
-    """Requests over whole documents, three in four of them one of the last few: what a burst brings has to find room."""
+    """Requests over whole documents, three in four of them one of the last few: what a burst brings has to
+    find room.
+    """
     rng, recent, ids = rng_of(3), [], []
     for _ in range(requests):
         document = rng.choice(recent[-6:]) if recent and rng.random() < 0.6 else rng.randrange(documents)
@@ -122,7 +134,9 @@ def bursts(requests=400, size=20, documents=60):
 
 
 def test_it_spares_misses_the_wait_behind_demotions_and_costs_fewer_hits_than_a_large_fixed_reserve():
-    """A link that slows down when both ways are busy (PCIe 4: 24.8 and 11 GB/s), and compute between requests."""
+    """A link that slows down when both ways are busy (PCIe 4: 24.8 and 11 GB/s), and compute between
+    requests.
+    """
     ids, _ = bursts(requests=3000)
     trace = pages("bursts", np.array(ids), np.full(60, 1000))
     link = Link("pcie4", 24_800.0, 11_000.0)
@@ -133,10 +147,19 @@ def test_it_spares_misses_the_wait_behind_demotions_and_costs_fewer_hits_than_a_
 
     found = {reserve: measured(reserve) for reserve in RESERVES}
     assert found["stability"]["avg_latency_ms"] < found["none"]["avg_latency_ms"]
-    assert found["stability"]["avg_latency_ms"] < min(found[share]["avg_latency_ms"] for share in ("10%", "20%"))
-    assert found["none"]["hit_rate"] >= found["stability"]["hit_rate"] >= found["10%"]["hit_rate"] > found["20%"]["hit_rate"]
+    assert found["stability"]["avg_latency_ms"] < min(
+        found[share]["avg_latency_ms"] for share in ("10%", "20%")
+    )
+    assert (
+        found["none"]["hit_rate"]
+        >= found["stability"]["hit_rate"]
+        >= found["10%"]["hit_rate"]
+        > found["20%"]["hit_rate"]
+    )
 
 
 def test_an_unknown_reserve_is_refused_with_the_known_ones():
-    with pytest.raises(HierarchyError, match="unknown reserve '15%'; use one of none, 5%, 10%, 20%, stability"):
+    with pytest.raises(
+        HierarchyError, match="unknown reserve '15%'; use one of none, 5%, 10%, 20%, stability"
+    ):
         tiers_for(rng_of(0), 1, 10, 20, reserve="15%")

@@ -1,4 +1,6 @@
-"""Replays on runs of blocks give what a replay block by block gives, on any tree; and what follows from theory."""
+"""Replays on runs of blocks give what a replay block by block gives, on any tree; and what follows from
+theory.
+"""
 
 import itertools
 import random
@@ -22,7 +24,9 @@ CAPACITIES = (1, 2, 3, 5, 9, 17, 60)
 
 @st.composite
 def forests(draw, requests=40, depth=12):
-    """Requests that are paths from the root of a growing forest: some rewind, some branch, some repeat, some are empty."""
+    """Requests that are paths from the root of a growing forest: some rewind, some branch, some repeat, some
+    are empty.
+    """
     rng = random.Random(draw(st.integers(0, 2**32)))
     fan_out, blocks = draw(st.integers(1, 3)), itertools.count()
     children, paths = {}, []
@@ -43,7 +47,9 @@ def test_lru_on_runs_equals_an_ordered_dict_of_blocks(paths):
     trace = trace_of(paths)
     assert paths_of(trace) == paths
     for capacity in CAPACITIES:
-        assert lru(trace, capacity) == ordered_dict_lru(paths, capacity) == heap_replay(paths, capacity, "lru")
+        assert (
+            lru(trace, capacity) == ordered_dict_lru(paths, capacity) == heap_replay(paths, capacity, "lru")
+        )
 
 
 @given(paths=forests())
@@ -54,7 +60,9 @@ def test_the_curve_from_stack_distances_equals_a_replay_at_every_capacity_and_ne
     assert hits.tolist()[1:] == [lru(trace, capacity, cut) for capacity in range(1, trace.blocks + 1)]
     assert hits[0] == 0
     assert (np.diff(hits) >= 0).all()  # inclusion: a larger LRU cache holds all that a smaller one holds
-    assert hits[-1] == trace.accesses - len(set(itertools.chain(*paths)))  # at infinity only first touches miss
+    assert hits[-1] == trace.accesses - len(
+        set(itertools.chain(*paths))
+    )  # at infinity only first touches miss
 
 
 @given(paths=forests())
@@ -104,7 +112,9 @@ def test_page_traces_go_the_same_way_with_and_without_the_page_loop(ids, capacit
 
 def test_a_hint_that_a_sequence_ended_frees_all_its_blocks_and_no_others():
     trace = trace_of([[0, 4], [0, 1], [2, 3], [0, 1], [2, 3]], sequence=[0, 0, 1, 0, 1])
-    assert lru(trace, 3) == 1 + 0 + 1 + 1  # at the last request 3 has made room for 0 and 1, which nobody wants again
+    assert (
+        lru(trace, 3) == 1 + 0 + 1 + 1
+    )  # at the last request 3 has made room for 0 and 1, which nobody wants again
     assert lru(trace, 3, end_hint=True) == 1 + 0 + 1 + 2
     assert lru(trace, 5, end_hint=True) == lru(trace, 5) == 1 + 0 + 2 + 2
 
@@ -152,7 +162,9 @@ def test_sampling_everything_is_exact_and_one_seed_gives_one_curve():
 def test_the_bound_has_a_name_only_where_it_is_one():
     ids = np.array([0, 1, 0])
     assert bound_name(trace_of([[0, 1]])) == PREFIX_CLOSED
-    assert bound_name(pages("equal", ids, np.array([8, 8]))) == bound_name(pages("counted", ids)) == EQUAL_PAGES
+    assert (
+        bound_name(pages("equal", ids, np.array([8, 8]))) == bound_name(pages("counted", ids)) == EQUAL_PAGES
+    )
     assert bound_name(pages("mixed", ids, np.array([8, 9]))) == ""
 
 
@@ -168,8 +180,14 @@ def test_the_compiled_page_loop_hits_as_an_ordered_dict_does_and_is_many_times_f
         (lambda trace: lru(trace, 0), "capacity is 0 blocks; give at least 1"),
         (lambda trace: min_hits(trace, -1), "capacity is -1 blocks"),
         (lambda trace: min_curve(trace, [3, 0]), "capacity is 0 blocks"),
-        (lambda trace: lru_hits(np.array([0, 7]), 7, 2), "ids run from 0 to 7, pages is 7; number them densely"),
-        (lambda trace: sampled_curve(trace, 0.0), "the sampling rate is 0.0; give a number above 0, at most 1"),
+        (
+            lambda trace: lru_hits(np.array([0, 7]), 7, 2),
+            "ids run from 0 to 7, pages is 7; number them densely",
+        ),
+        (
+            lambda trace: sampled_curve(trace, 0.0),
+            "the sampling rate is 0.0; give a number above 0, at most 1",
+        ),
         (lambda trace: sampled_curve(trace, 1e-9), "samples none of 3 blocks; give one above 0.33"),
     ],
 )

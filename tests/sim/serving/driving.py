@@ -19,7 +19,9 @@ NOTHING = 17
 
 
 def users(*turns, tick_us=20_000, ticks=1_000, service_rate=10.0):
-    """Traffic of these turns (arrival, prompt, output[, vip, power, parent, history]); sorted by arrival already."""
+    """Traffic of these turns (arrival, prompt, output[, vip, power, parent, history]); sorted by arrival
+    already.
+    """
     rows = [(*turn, *(0, 0, -1, 0)[len(turn) - 3 :]) for turn in turns]
     table = np.array(rows, np.int64).reshape(-1, 7)
     return Traffic(
@@ -47,7 +49,12 @@ def crowd(rng, ticks=200, tick_us=20_000, longest=60, number=40):
     """Traffic of random users who return, sometimes before they are answered."""
     turns = []  # (arrival, prompt, output, vip, power, turn before, history)
     for _ in range(rng.randint(1, number)):
-        arrival, before, vip, power = rng.randrange(ticks * tick_us), None, rng.random() < 0.4, rng.random() < 0.2
+        arrival, before, vip, power = (
+            rng.randrange(ticks * tick_us),
+            None,
+            rng.random() < 0.4,
+            rng.random() < 0.2,
+        )
         history = 0
         while arrival < ticks * tick_us and history + 2 <= longest:
             prompt = history + rng.randint(1, max(1, (longest - history) // 2))
@@ -103,7 +110,21 @@ class Face:
         raise AssertionError(f"not so after {most} decisions")
 
 
-NAMES = ("status", "where", "blocks", "pages", "tokens", "made", "high", "since", "waited", "served", "first", "ended", "found")
+NAMES = (
+    "status",
+    "where",
+    "blocks",
+    "pages",
+    "tokens",
+    "made",
+    "high",
+    "since",
+    "waited",
+    "served",
+    "first",
+    "ended",
+    "found",
+)
 
 
 class Pair:
@@ -172,7 +193,9 @@ def columns_of(state):
 
 
 def player(rng, wild=None):
-    """choose(mask): random decisions, some illegal; each player has his own tastes, and most let requests finish."""
+    """choose(mask): random decisions, some illegal; each player has his own tastes, and most let requests
+    finish.
+    """
     wild = rng.random() < 0.3 if wild is None else wild
     taste = [rng.random() ** 3 + 1e-3 for _ in range(17)]
     taste[8] = taste[9] = 1.0
@@ -184,7 +207,9 @@ def player(rng, wild=None):
 
     def choose(allowed):
         if rng.random() < illegal:
-            return rng.choice([action for action in range(-1, 19) if not (0 <= action < 18 and allowed[action])])
+            return rng.choice(
+                [action for action in range(-1, 19) if not (0 <= action < 18 and allowed[action])]
+            )
         able = [action for action in range(17) if allowed[action] and taste[action] > 0]
         if not able or rng.random() < idle:
             return NOTHING

@@ -30,7 +30,8 @@ def episode(who: str, seed: int, scenario: Scenario) -> dict:
         face.act(choose(face.mask))
         if face.ticks > ticks and face.ticks % 50 == 0:
             waiting = [
-                round(float(face.seen[3 + vip]) * cap) for vip, cap in enumerate((scenario.queue_free, scenario.queue_vip))
+                round(float(face.seen[3 + vip]) * cap)
+                for vip, cap in enumerate((scenario.queue_free, scenario.queue_vip))
             ]
             course.append([face.clock, face.used(0), face.used(1), *waiting])
     return {

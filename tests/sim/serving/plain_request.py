@@ -67,7 +67,10 @@ class Link:
         self.lanes[lane].append([request, request.pages * self.block_bytes + self.latency])
 
     def move(self, microseconds):
-        """Carries bytes for so long; how many of these microseconds a lane was busy. Each transfer takes whole ones."""
+        """Carries bytes for so long; how many of these microseconds a lane was busy.
+
+        Each transfer takes whole ones.
+        """
         spent = 0
         while any(self.lanes.values()) and spent < microseconds:
             busy = [(name, lane) for name, lane in self.lanes.items() if lane]

@@ -1,4 +1,6 @@
-"""The rules of the serving world written a second time, as plainly as they can be: objects and lists, nothing compiled."""
+"""The rules of the serving world written a second time, as plainly as they can be: objects and lists, nothing
+compiled.
+"""
 
 import math
 from collections import Counter
@@ -15,7 +17,9 @@ NOTHING = 17
 
 
 class Server:
-    """Two queues, those in service in order of admission, idle caches in order of becoming idle, two lanes of a link."""
+    """Two queues, those in service in order of admission, idle caches in order of becoming idle, two lanes of
+    a link.
+    """
 
     def __init__(self, scenario, load):
         self.scenario, self.nominal, self.service_rate = scenario, load.tick_us, load.service_rate
@@ -28,7 +32,10 @@ class Server:
         self.per_kv = round(profile.decode_per_kv_token_s * 1e12)
         self.c1, self.c2 = round(profile.prefill_c1_s * 1e9), round(profile.prefill_c2_s * 1e12)
         self.clock = self.ticks = self.decisions = self.streak = 0
-        self.lasted, self.carried = 1, 0  # microseconds of the last tick, and of it those in which a lane was busy
+        self.lasted, self.carried = (
+            1,
+            0,
+        )  # microseconds of the last tick, and of it those in which a lane was busy
         self.done, self.crashed = False, ""
         self.past = [0] * 6  # blocks in use at the ends of the last ticks
         self.terms = Counter()  # units of each reward term
@@ -43,7 +50,11 @@ class Server:
     @property
     def holders(self):
         """All that may hold memory."""
-        return [r for r in (*self.running, *self.finished, *self.queues[FREE], *self.queues[VIP]) if r.where != "nowhere"]
+        return [
+            r
+            for r in (*self.running, *self.finished, *self.queues[FREE], *self.queues[VIP])
+            if r.where != "nowhere"
+        ]
 
     @property
     def gpu_free(self):
@@ -88,7 +99,9 @@ class Server:
         return request if request is not None and self.cpu_free >= request.blocks else None
 
     def decide(self, action):
-        """One decision, and the tick if it was the last of it; no such action, no target, or all over: nothing happens."""
+        """One decision, and the tick if it was the last of it; no such action, no target, or all over:
+        nothing happens.
+        """
         if self.done:
             return
         target = self.target(action) if 0 <= action < ACTIONS else None
@@ -158,11 +171,13 @@ class Server:
             if cache.where == "leaving":
                 return False
             room += cache.blocks
-        return need <= room and (self.scenario.admission == "optimistic" or self.all_can_finish(request, room))
+        return need <= room and (
+            self.scenario.admission == "optimistic" or self.all_can_finish(request, room)
+        )
 
     def all_can_finish(self, request, room):
-        """Whether everyone in service and `request`, each growing by a token an iteration and counted one block too large, fits
-        until the last of them is done, if each frees its blocks when it is."""
+        """Whether everyone in service and `request`, each growing by a token an iteration and counted one
+        block too large, fits until the last of them is done, if each frees its blocks when it is."""
         rows = [*self.running, request]
         room += sum(r.blocks for r in self.running)
         for t in [self.iterations_left(r) for r in rows]:
@@ -173,7 +188,11 @@ class Server:
 
     def iterations_left(self, request):
         """Iterations it takes to the end if the whole budget is its own."""
-        return request.output - request.made + math.ceil((request.target - request.tokens) / self.scenario.token_budget)
+        return (
+            request.output
+            - request.made
+            + math.ceil((request.target - request.tokens) / self.scenario.token_budget)
+        )
 
     def admit(self, request):
         """The head of its queue enters service."""
@@ -226,7 +245,12 @@ class Server:
                 progressed += 1
             elif self.done:
                 break
-            elif request not in decoding and request.where == "gpu" and request.tokens < request.target and budget:
+            elif (
+                request not in decoding
+                and request.where == "gpu"
+                and request.tokens < request.target
+                and budget
+            ):
                 n = min(budget, request.target - request.tokens)
                 micros += prefill_microseconds(n, request.tokens, self.c1, self.c2)
                 request.tokens += n
@@ -263,7 +287,9 @@ class Server:
         self.running.remove(request)
         request.status, request.ended, request.since = "finished", self.clock, self.clock
         self.terms["completed_in_sla" if request.waited <= self.sla(request) else "sla_missed"] += 1
-        self.heard.append(("complete", self.clock, self.clock - request.arrival - request.waited, request.blocks))
+        self.heard.append(
+            ("complete", self.clock, self.clock - request.arrival - request.waited, request.blocks)
+        )
         self.finished.append(request)
         if not self.scenario.reuse or self.superseded(request):
             request.lose_kv()

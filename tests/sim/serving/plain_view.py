@@ -17,8 +17,15 @@ def observation(server, flow):
     """The 24 numbers; the last three by the theory's own estimates (`flow`)."""
     capacity, horizon = server.scenario.gpu_blocks, 500 * server.nominal
     pages, free = server.scenario.cpu_blocks, server.gpu_free
-    numbers = [1 - free / capacity, 1 - server.cpu_free / pages if pages else 0.0, (server.past[-1] - server.past[0]) / capacity]
-    caps, limits = (server.scenario.queue_free, server.scenario.queue_vip), (server.scenario.sla_free, server.scenario.sla_vip)
+    numbers = [
+        1 - free / capacity,
+        1 - server.cpu_free / pages if pages else 0.0,
+        (server.past[-1] - server.past[0]) / capacity,
+    ]
+    caps, limits = (
+        (server.scenario.queue_free, server.scenario.queue_vip),
+        (server.scenario.sla_free, server.scenario.sla_vip),
+    )
     numbers += [len(queue) / cap for queue, cap in zip(server.queues, caps, strict=True)]
     for queue, limit in zip(server.queues, limits, strict=True):
         longest = max((server.clock - r.since for r in queue), default=0)

@@ -16,7 +16,10 @@ from kv_cache_rl.sim.serving.generate import traffic
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "serving" / "traffic.json"
-"""What three scenarios made when it was written; `python tests/sim/serving/test_generate.py` writes it anew."""
+"""What three scenarios made when it was written;
+
+`python tests/sim/serving/test_generate.py` writes it anew.
+"""
 
 # Explicit, so that a change of the tasks is no change of these tests.
 CHATTERS = Scenario("chatters", "constant", 0.35, 0.35, None, None, 2_000, power_share=0.0)
@@ -94,7 +97,13 @@ def test_what_is_no_seed_is_refused(seed):
 def golden(name: str, seed: int) -> dict:
     made = traffic(SCENARIOS[name], seed)
     digest = hashlib.sha256(made.table.astype("<i8").tobytes()).hexdigest()
-    return {"scenario": name, "seed": seed, "requests": len(made.table), "tick_us": made.tick_us, "sha256": digest}
+    return {
+        "scenario": name,
+        "seed": seed,
+        "requests": len(made.table),
+        "tick_us": made.tick_us,
+        "sha256": digest,
+    }
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -125,7 +134,9 @@ def test_draws_are_those_of_split_mix_64():
 def test_a_length_is_the_rounded_normal_of_its_draw_and_at_least_1(mean, deviation):
     shares = np.concatenate([uniform(root(9), np.arange(20_000)), [2.0**-53, 1e-9, 1 - 1e-9]])
     normal = NormalDist(mean, deviation)
-    assert lengths(shares, mean, deviation).tolist() == [max(1, math.floor(normal.inv_cdf(share) + 0.5)) for share in shares]
+    assert lengths(shares, mean, deviation).tolist() == [
+        max(1, math.floor(normal.inv_cdf(share) + 0.5)) for share in shares
+    ]
     # Where floats have no more steps the tail ends.
     assert mean + 7 * deviation < lengths(np.array([1 - 2.0**-53]), mean, deviation)[0] < mean + 9 * deviation
 
@@ -152,7 +163,9 @@ def test_a_users_lengths_class_and_returns_do_not_depend_on_load_length_pattern_
     before, after = own(traffic(WAVES, 4)), own(traffic(replace(WAVES, **settings), 4))
     common = min(max(user for user, _ in made) for made in (before, after))
     assert common > 300
-    assert {who: it for who, it in before.items() if who[0] < common} == {who: it for who, it in after.items() if who[0] < common}
+    assert {who: it for who, it in before.items() if who[0] < common} == {
+        who: it for who, it in after.items() if who[0] < common
+    }
 
 
 def test_arrivals_do_not_depend_on_how_long_anybodys_requests_are():

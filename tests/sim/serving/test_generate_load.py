@@ -82,12 +82,18 @@ def test_spikes_are_short_and_elsewhere_the_load_is_below_its_peak_by_far():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"pattern": "waves", "rho": 0.5, "rho_peak": 1.3}, "waves of mean load 0.5 cannot reach 1.3: .*pattern 'spikes'"),
+        (
+            {"pattern": "waves", "rho": 0.5, "rho_peak": 1.3},
+            "waves of mean load 0.5 cannot reach 1.3: .*pattern 'spikes'",
+        ),
         (
             {"pattern": "spikes", "rho": 0.2, "rho_peak": 9.0},
             "spikes of load 9 alone exceed a mean load of 0.2; lower rho_peak to 2",
         ),
-        ({"ticks": 10_000_000, "rho": 100.0, "rho_peak": 100.0}, "requests, at most 20,000,000 are supported; lower ticks"),
+        (
+            {"ticks": 10_000_000, "rho": 100.0, "rho_peak": 100.0},
+            "requests, at most 20,000,000 are supported; lower ticks",
+        ),
     ],
 )
 def test_a_load_that_cannot_be_is_refused_with_a_way_out(settings, says):
@@ -97,14 +103,21 @@ def test_a_load_that_cannot_be_is_refused_with_a_way_out(settings, says):
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 def test_newcomers_are_a_poisson_stream_of_the_curves_rate(scenario):
-    long = replace(scenario, return_probability=0.0, rho=8 * scenario.rho, rho_peak=8 * scenario.rho_peak, bursty_returns=False)
+    long = replace(
+        scenario,
+        return_probability=0.0,
+        rho=8 * scenario.rho,
+        rho_peak=8 * scenario.rho_peak,
+        bursty_returns=False,
+    )
     made = traffic(long, 21)
     bins = 64
     counts = np.histogram(made.table[:, ARRIVAL], bins=bins, range=(0, made.end_us))[0]
     curve = load_curve(long, branch(root(21), WORLD)).reshape(bins, CELLS // bins).mean(axis=1)
     expected = curve / long.rho * made.arrival_rate * made.end_us / 1e6 / bins
     chi_square = ((counts - expected) ** 2 / expected).sum()
-    # Mean 64 and deviation 11.3 if counts are Poisson; a stream too regular falls below as one too irregular rises above.
+    # Mean 64 and deviation 11.3 if counts are Poisson; a stream too regular falls below as one too irregular
+    # rises above.
     assert 64 - 4 * 11.3 < chi_square < 64 + 4 * 11.3
 
 
@@ -126,7 +139,9 @@ def test_user_classes_have_the_shares_that_were_set_and_stay():
     made = traffic(replace(WAVES, ticks=200_000), 6)
     first = made.turn == 0
     for column, share in ((VIP, 0.3), (POWER, 0.2)):
-        assert abs(made.table[first, column].mean() - share) < 4 * math.sqrt(share * (1 - share) / first.sum())
+        assert abs(made.table[first, column].mean() - share) < 4 * math.sqrt(
+            share * (1 - share) / first.sum()
+        )
     classes = {}
     for user, row in zip(made.user.tolist(), made.table[:, [VIP, POWER]].tolist(), strict=True):
         assert classes.setdefault(user, row) == row

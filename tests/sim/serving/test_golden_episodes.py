@@ -1,4 +1,7 @@
-"""Two short episodes end as they did when the golden file was written (rewrite: `python tests/sim/serving/golden.py`)."""
+"""Two short episodes end as they did when the golden file was written (rewrite:
+
+`python tests/sim/serving/golden.py`).
+"""
 
 import json
 

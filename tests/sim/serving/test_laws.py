@@ -1,4 +1,6 @@
-"""What holds whoever decides: every block in one place, the same arrivals for all, no state shared, Little's law."""
+"""What holds whoever decides: every block in one place, the same arrivals for all, no state shared, Little's
+law.
+"""
 
 import copy
 import pickle
@@ -40,7 +42,10 @@ def play(state, choose, decisions):
 def test_every_block_is_in_one_place_at_every_tick_of_long_episodes(name, wild):
     rng = rng_of(f"{name} {wild}")
     state = new_state(
-        task(name, ticks=3_000, gpu_blocks=3_000, cpu_blocks=rng.choice((0, 500, 5_000)), rho=1.5, rho_peak=2.5), 11
+        task(
+            name, ticks=3_000, gpu_blocks=3_000, cpu_blocks=rng.choice((0, 500, 5_000)), rho=1.5, rho_peak=2.5
+        ),
+        11,
     )
     face, choose, ticks = Face(state), player(rng, wild=wild), 0
     while not state.done and ticks < 700:
@@ -48,8 +53,15 @@ def test_every_block_is_in_one_place_at_every_tick_of_long_episodes(name, wild):
         if face.ticks > ticks:
             ticks = face.ticks
             state.check()
-            assert 0 <= face.used(s.GPU_POOL) <= 3_000 and 0 <= face.used(s.CPU_POOL) <= state.scenario.cpu_blocks
-            assert np.isfinite(face.seen).all() and (np.abs(face.seen) <= 1).all() and (np.delete(face.seen, (2, 23)) >= 0).all()
+            assert (
+                0 <= face.used(s.GPU_POOL) <= 3_000
+                and 0 <= face.used(s.CPU_POOL) <= state.scenario.cpu_blocks
+            )
+            assert (
+                np.isfinite(face.seen).all()
+                and (np.abs(face.seen) <= 1).all()
+                and (np.delete(face.seen, (2, 23)) >= 0).all()
+            )
     assert ticks >= 500
 
 
@@ -109,11 +121,15 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
 
 
 @pytest.mark.parametrize(
-    "again", [copy.deepcopy, s.State.copy, lambda state: pickle.loads(pickle.dumps(state))], ids=["deepcopy", "copy", "pickle"]
+    "again",
+    [copy.deepcopy, s.State.copy, lambda state: pickle.loads(pickle.dumps(state))],
+    ids=["deepcopy", "copy", "pickle"],
 )
 @pytest.mark.parametrize("decisions", [0, 150])
 def test_a_copied_or_pickled_server_goes_on_alike(again, decisions):
-    original = play(new_state(task("medium", ticks=300, gpu_blocks=1_500), 8), player(rng_of(2)), decisions).state
+    original = play(
+        new_state(task("medium", ticks=300, gpu_blocks=1_500), 8), player(rng_of(2)), decisions
+    ).state
     twin, before = again(original), columns_of(original)
     assert columns_of(twin) == before and twin.scenario == original.scenario and twin.seed == 8
     play(twin, player(rng_of(3)), 300)
@@ -125,7 +141,11 @@ def test_a_copied_or_pickled_server_goes_on_alike(again, decisions):
 def test_two_thousand_servers_side_by_side_are_two_thousand_alone():
     def scenario(seed):
         return task(
-            list(TASKS)[seed % 3], ticks=40, gpu_blocks=500 + seed % 7 * 200, cpu_blocks=seed % 5 * 100, queue_free=1 + seed % 3
+            list(TASKS)[seed % 3],
+            ticks=40,
+            gpu_blocks=500 + seed % 7 * 200,
+            cpu_blocks=seed % 5 * 100,
+            queue_free=1 + seed % 3,
         )
 
     faces = [Face(new_state(scenario(seed), seed)) for seed in range(2_000)]
@@ -144,8 +164,17 @@ def test_two_thousand_servers_side_by_side_are_two_thousand_alone():
 def test_settings_of_one_server_never_reach_another():
     before = dict(TASKS)
     plain = play(new_state(task("easy", ticks=100), 1), serve_all, 100).state
-    odd = {"gpu_blocks": 300, "cpu_blocks": 7, "block_tokens": 4, "token_budget": 9, "strict": True, "reuse": False}
-    other = new_state(task("easy", ticks=100, queue_free=1, sla_free=1, hardware="8xh100-llama-3.1-70b", **odd), 1)
+    odd = {
+        "gpu_blocks": 300,
+        "cpu_blocks": 7,
+        "block_tokens": 4,
+        "token_budget": 9,
+        "strict": True,
+        "reuse": False,
+    }
+    other = new_state(
+        task("easy", ticks=100, queue_free=1, sla_free=1, hardware="8xh100-llama-3.1-70b", **odd), 1
+    )
     beside = new_state(task("easy", ticks=100), 1)
     for _ in range(100):
         play(other, serve_all, 1)
@@ -171,7 +200,11 @@ def test_rewards_by_term_add_up_to_what_was_paid(name):
         paid += face.act(choose(face.mask))
     found = report(state)
     assert found.total_reward == pytest.approx(paid) and tuple(found.rewards) == tuple(TERM_WEIGHTS)
-    assert found.arrived == found.completed + found.dropped + found.rejected + found.unfinished == len(state.load.table)
+    assert (
+        found.arrived
+        == found.completed + found.dropped + found.rejected + found.unfinished
+        == len(state.load.table)
+    )
 
 
 def test_nobody_beats_the_bound_and_every_share_is_one():
@@ -180,7 +213,9 @@ def test_nobody_beats_the_bound_and_every_share_is_one():
         rng = rng_of(seed)
         load = crowd(rng, ticks := rng.choice((5, 40, 200)), longest=60, number=rng.choice((2, 20, 60)))
         choose = rng.choice((serve_all, player(rng, wild=False)))
-        found = report(play(serve(load, ticks, gpu_blocks=rng.choice((60, 400)), block_tokens=4), choose, 3_000).state)
+        found = report(
+            play(serve(load, ticks, gpu_blocks=rng.choice((60, 400)), block_tokens=4), choose, 3_000).state
+        )
         shares = (found.throughput, found.latency_efficiency, found.cache_residency, found.fairness)
         assert 0 < found.score < 1 and all(0 <= share <= 1 + 1e-9 for share in shares)
         best = max(best, found.throughput)
@@ -188,7 +223,8 @@ def test_nobody_beats_the_bound_and_every_share_is_one():
 
 
 def test_the_area_under_the_queue_is_the_sum_of_waits():
-    # Little's law over any stretch of time, without tolerance: integral of the number waiting = sum of times waited.
+    # Little's law over any stretch of time, without tolerance: integral of the number waiting = sum of times
+    # waited.
     state = new_state(task("medium", ticks=500, gpu_blocks=900, rho=1.2, rho_peak=1.5), 4)
     face, area, rows = Face(state), 0, state.columns.rows
     while not state.done:
@@ -201,7 +237,8 @@ def test_the_area_under_the_queue_is_the_sum_of_waits():
 
 
 def test_in_the_long_run_the_mean_number_is_the_rate_times_the_mean_time():
-    # Little (1961) on the whole server in the middle of episodes, with the rate the load declares: L = lambda W.
+    # Little (1961) on the whole server in the middle of episodes, with the rate the load declares: L = lambda
+    # W.
     area = spent = 0
     times = []
     for seed in range(8):
@@ -218,11 +255,14 @@ def test_in_the_long_run_the_mean_number_is_the_rate_times_the_mean_time():
         within = (low <= arrival) & (arrival <= high)
         assert (rows[within, s.STATUS] == s.FINISHED).all()
         times.append(rows[within, s.ENDED] - arrival[within])
-    assert area / spent == pytest.approx(state.load.arrival_rate * np.concatenate(times).mean() / 1e6, rel=0.05)
+    assert area / spent == pytest.approx(
+        state.load.arrival_rate * np.concatenate(times).mean() / 1e6, rel=0.05
+    )
 
 
 def test_what_is_swapped_out_can_finish():
-    # At a light load everyone is swapped out once in the middle of his answer; nearly all of those finish none the less.
+    # At a light load everyone is swapped out once in the middle of his answer; nearly all of those finish
+    # none the less.
     swapped, finished = 0, 0
     for seed in range(3):
         state = new_state(task("easy", ticks=1_500, rho=0.2, rho_peak=0.2), seed)
@@ -233,7 +273,9 @@ def test_what_is_swapped_out_can_finish():
             action = next((14 + vip for vip in (0, 1) if face.mask[14 + vip]), NOTHING)
             if face.ticks - since > 25 and action != NOTHING:
                 face.act(action)
-                gone |= set(active) - set(state.columns.running[0, : state.columns.book[s.SERVICE, 0]].tolist())
+                gone |= set(active) - set(
+                    state.columns.running[0, : state.columns.book[s.SERVICE, 0]].tolist()
+                )
                 since = face.ticks
         rows = state.columns.rows
         early = [row for row in gone if state.columns.traffic[row, s.ARRIVAL] < 0.7 * state.load.end_us]
@@ -250,7 +292,11 @@ def test_reserve_admission_preempts_nobody_where_optimism_does():
         for seed in range(40):
             rng = rng_of(seed)
             load = crowd(rng, 200, longest=rng.choice((30, 60)), number=60)
-            settings = {"gpu_blocks": rng.choice((60, 100)), "block_tokens": 4, "token_budget": rng.choice((3, 10, 50, 2_048))}
+            settings = {
+                "gpu_blocks": rng.choice((60, 100)),
+                "block_tokens": 4,
+                "token_budget": rng.choice((3, 10, 50, 2_048)),
+            }
             state = serve(load, 200, admission=admission, reuse=False, cpu_blocks=200, **settings)
             choose = rng.choice((serve_all, player(rng, wild=False)))
             forced[admission] += report(play(state, choose, 2_000).state).forced_preemptions

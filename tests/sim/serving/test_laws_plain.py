@@ -1,4 +1,6 @@
-"""The compiled server is the plain one: every clock, count, queue, row, view and reward, decision by decision."""
+"""The compiled server is the plain one: every clock, count, queue, row, view and reward, decision by
+decision.
+"""
 
 from collections import Counter
 
@@ -48,7 +50,9 @@ def play(pair, choose, most=1_500):
         pair.act(action)
     seen["forced"] = pair.plain.terms["forced_preemption"]
     seen["found on the GPU or CPU"] = sum((r.found or 0) > 0 for r in pair.plain.requests)
-    seen["returned from the CPU and finished"] = len(pair.entered & {r.row for r in pair.plain.requests if r.ended})
+    seen["returned from the CPU and finished"] = len(
+        pair.entered & {r.row for r in pair.plain.requests if r.ended}
+    )
     seen.update(r.status for r in pair.plain.requests)
     seen[pair.plain.crashed or "to the end"] += 1
     return seen
@@ -74,7 +78,13 @@ def test_seeded_play_is_alike_and_reaches_every_rule():
     for seed in range(36, 60):
         rng = rng_of(seed)
         seen += play(Pair(small_world(rng, 400)), player(rng))
-    everything = {*range(18), "refused", "forced", "found on the GPU or CPU", "returned from the CPU and finished"}
+    everything = {
+        *range(18),
+        "refused",
+        "forced",
+        "found on the GPU or CPU",
+        "returned from the CPU and finished",
+    }
     everything |= {"finished", "dropped", "rejected", "to the end", "no block for decode growth"}
     assert not everything - set(+seen), f"never happened: {everything - set(+seen)}"
 
@@ -95,7 +105,13 @@ def test_each_task_at_its_own_size_is_the_plain_one(name):
         {"gpu_blocks": 900, "admission": "reserve"},
         {"gpu_blocks": 900, "reuse": False, "token_budget": 64},
         {"gpu_blocks": 700, "strict": True, "actions_per_tick": 1},
-        {"gpu_blocks": 1_200, "queue_free": 3, "queue_vip": 2, "bursty_returns": True, "return_probability": 0.9},
+        {
+            "gpu_blocks": 1_200,
+            "queue_free": 3,
+            "queue_vip": 2,
+            "bursty_returns": True,
+            "return_probability": 0.9,
+        },
     ],
     ids=str,
 )

@@ -1,4 +1,6 @@
-"""Traffic from traces: whose history is whose, how lengths and times are brought to a server, what cannot be replayed."""
+"""Traffic from traces: whose history is whose, how lengths and times are brought to a server, what cannot be
+replayed.
+"""
 
 import numpy as np
 import pytest
@@ -70,14 +72,18 @@ def session(name, requests, duplicate=False):
 
 
 def azure(rows):
-    stamps = [f"2023-11-16 18:{at // 60:02d}:{at % 60:02d}.0000000,{prompt},{output}" for at, prompt, output in rows]
+    stamps = [
+        f"2023-11-16 18:{at // 60:02d}:{at % 60:02d}.0000000,{prompt},{output}" for at, prompt, output in rows
+    ]
     return ["TIMESTAMP,ContextTokens,GeneratedTokens", *stamps]
 
 
 def work_of(scenario, made):
     prompt, output = made.table[:, PROMPT], made.table[:, OUTPUT]
     if made.binding == MEMORY:
-        return held(prompt, output, scenario.token_budget, scenario.block_tokens), scenario.gpu_tokens * scenario.ticks
+        return held(
+            prompt, output, scenario.token_budget, scenario.block_tokens
+        ), scenario.gpu_tokens * scenario.ticks
     return prompt + output, scenario.token_budget * scenario.ticks
 
 
@@ -99,7 +105,9 @@ def test_a_chat_keeps_its_turns_their_lengths_and_their_rhythm(write):
 
 @pytest.mark.parametrize("scale", [0.9, 0.37, 0.01, 3.0])
 def test_what_was_a_prefix_remains_one_under_any_factor(write, scale):
-    made = traffic(replaying(write(mooncake(range(0, 10_000, 1_000))), length_scale=scale, rho=20.0, ticks=50), 0)
+    made = traffic(
+        replaying(write(mooncake(range(0, 10_000, 1_000))), length_scale=scale, rho=20.0, ticks=50), 0
+    )
     made.check()
     children = made.table[made.table[:, PARENT] >= 0]
     parents = made.table[children[:, PARENT]]
@@ -155,8 +163,12 @@ def test_sessions_and_their_sub_agents_are_sequences_of_one_user_and_copies_are_
     ]
     made = traffic(replaying(write(lines), length_scale=1.0, rho=20.0, ticks=50), 0)
     made.check()
-    assert "(claude-code): 6 requests of 3 sequences" in str(made) and "2 sessions dropped as exact duplicates" in str(made)
-    by_length = {int(row[PROMPT]): at for at, row in enumerate(made.table) if made.turn[at] > 0 and row[PARENT] >= 0}
+    assert "(claude-code): 6 requests of 3 sequences" in str(
+        made
+    ) and "2 sessions dropped as exact duplicates" in str(made)
+    by_length = {
+        int(row[PROMPT]): at for at, row in enumerate(made.table) if made.turn[at] > 0 and row[PARENT] >= 0
+    }
     for tokens, parent, history in ((1_344, 1_280, 1_300), (1_472, 1_344, 1_374), (704, 640, 649)):
         row = made.table[by_length[tokens]]
         assert made.table[row[PARENT], PROMPT] == parent and row[HISTORY] == history
@@ -179,19 +191,27 @@ def test_a_session_longer_than_eight_hours_is_folded_and_its_later_turns_still_h
     eight_hours = made.table[2, ARRIVAL] - made.table[0, ARRIVAL]
     children = made.table[made.table[:, PARENT] >= 0]
     assert len(children) > 5
-    assert (children[:, ARRIVAL] - made.table[children[:, PARENT], ARRIVAL]) / eight_hours == pytest.approx(1.25, rel=1e-3)
+    assert (children[:, ARRIVAL] - made.table[children[:, PARENT], ARRIVAL]) / eight_hours == pytest.approx(
+        1.25, rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("rho", [0.1, 0.85, 3.0])
 def test_an_episode_carries_the_load_asked_for_to_within_half_a_request(write, rho):
     rng = np.random.default_rng(0)
-    path = write(azure([(second, int(rng.integers(50, 4_000)), int(rng.integers(1, 900))) for second in range(500)]), "azure.csv")
+    path = write(
+        azure([(second, int(rng.integers(50, 4_000)), int(rng.integers(1, 900))) for second in range(500)]),
+        "azure.csv",
+    )
     scenario = replaying(path, rho=rho)
     for seed in range(10):
         made = traffic(scenario, seed)
         work, capacity = work_of(scenario, made)
         assert abs(work.sum() - rho * capacity) <= 1.5 * work.max()
-        assert made.table[0, ARRIVAL] == 0 and made.table[-1, ARRIVAL] < made.end_us == scenario.ticks * made.tick_us
+        assert (
+            made.table[0, ARRIVAL] == 0
+            and made.table[-1, ARRIVAL] < made.end_us == scenario.ticks * made.tick_us
+        )
 
 
 def test_lengths_are_scaled_by_one_factor_so_that_the_99th_percentile_takes_a_twentieth_of_the_gpu(write):
@@ -205,17 +225,27 @@ def test_lengths_are_scaled_by_one_factor_so_that_the_99th_percentile_takes_a_tw
         assert np.percentile(made.table[:, PROMPT] + made.table[:, OUTPUT], 99) <= 0.05 * scenario.gpu_tokens
         assert set(made.table[:, OUTPUT]) == {int(500 * factor)}
         assert set(made.table[:, PROMPT]) <= {int(prompt * factor) for _, prompt, _ in rows}
-        assert f"lengths x {factor:.4g} (so that the 99th percentile, {long:,.0f} tokens, takes 5% of the GPU's)" in str(made)
+        assert (
+            f"lengths x {factor:.4g} (so that the 99th percentile, {long:,.0f} tokens, takes 5% of the GPU's)"
+            in str(made)
+        )
     assert "lengths x 1 (the 99th percentile" in str(traffic(replaying(path, gpu_blocks=100_000), 0))
     assert "lengths x 0.01 (as set)" in str(traffic(replaying(path, length_scale=0.01), 0))
 
 
 def test_lengths_of_zero_and_lengths_beyond_the_context_limit_are_cut_and_said(write):
-    path = write(azure([(second, (0, 50_000, 300)[second % 3], (5, 40_000, 0)[second % 3]) for second in range(60)]), "azure.csv")
+    path = write(
+        azure([(second, (0, 50_000, 300)[second % 3], (5, 40_000, 0)[second % 3]) for second in range(60)]),
+        "azure.csv",
+    )
     scenario = replaying(path, length_scale=1.0, rho=5.0)
     made = traffic(scenario, 0)
     made.check()
-    assert set(map(tuple, made.table[:, [PROMPT, OUTPUT]].tolist())) == {(1, 5), (32_768 - 16_384, 16_384), (300, 1)}
+    assert set(map(tuple, made.table[:, [PROMPT, OUTPUT]].tolist())) == {
+        (1, 5),
+        (32_768 - 16_384, 16_384),
+        (300, 1),
+    }
     assert "20 requests cut to the context limit of 32,768 tokens" in str(made)
     assert "where it was 0, a prompt or an output is 1 token" in str(made)
     traffic(replaying(path, length_scale=1e9, rho=5.0), 0).check()
@@ -237,16 +267,28 @@ def test_a_file_that_changed_is_read_anew(write):
 BAD = {
     "an empty file": ([], "the file is empty"),
     "a header alone": (azure([]), "the table has a header and no rows; give at least one request"),
-    "no lengths": (["TIMESTAMP", "2023-11-16 18:00:00.0"], "line 1: the first line fits no known trace format"),
+    "no lengths": (
+        ["TIMESTAMP", "2023-11-16 18:00:00.0"],
+        "line 1: the first line fits no known trace format",
+    ),
     "a line without lengths": (
         [*mooncake([0]), {"timestamp": 5, "hash_ids": []}],
         "line 2, field 'input_length': the field is missing",
     ),
-    "lengths of nothing": (azure([(0, 10, 0), (1, 20, 0)]), "no request has output tokens; give a trace with the lengths"),
-    "time going back": (azure([(5, 10, 1), (4, 10, 1)]), "line 3, field 'TIMESTAMP': the row is older .*; sort the file"),
+    "lengths of nothing": (
+        azure([(0, 10, 0), (1, 20, 0)]),
+        "no request has output tokens; give a trace with the lengths",
+    ),
+    "time going back": (
+        azure([(5, 10, 1), (4, 10, 1)]),
+        "line 3, field 'TIMESTAMP': the row is older .*; sort the file",
+    ),
     "one instant": (azure([(5, 10, 1), (5, 10, 1)]), r"all requests \(2\) come at one instant; give a trace"),
     "one request": (mooncake([0]), r"all requests \(1\) come at one instant"),
-    "only copies": ([session("a", [call(0, 64, 7)], duplicate=True)], "every session is an exact duplicate; give a trace"),
+    "only copies": (
+        [session("a", [call(0, 64, 7)], duplicate=True)],
+        "every session is an exact duplicate; give a trace",
+    ),
     "no trace": (["hello"], "line 1: the first line fits no known trace format"),
 }
 
@@ -266,7 +308,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_an_episode_too_short_for_one_request_is_refused_with_a_way_out(write):
     path = write(azure([(0, 4_000, 4_000), (1, 4_000, 4_000)]), "azure.csv")
     with pytest.raises(
-        ServingError, match=r"1 ticks at rho 0\.5 are too short for a request of .*azure\.csv; raise ticks or rho"
+        ServingError,
+        match=r"1 ticks at rho 0\.5 are too short for a request of .*azure\.csv; raise ticks or rho",
     ):
         traffic(replaying(path, ticks=1), 0)
     with pytest.raises(ServingError, match="requests, at most 20,000,000 are supported"):
@@ -280,7 +323,10 @@ def test_a_published_trace_keeps_the_rules_the_load_and_a_rhythm_of_its_own(real
     for seed in (0, 1, 2**63):
         made = traffic(scenario, seed)
         made.check()
-        assert made.notes[0].startswith(f"{name.split('/')[1]} (") and f": {requests:,} requests of " in made.notes[0]
+        assert (
+            made.notes[0].startswith(f"{name.split('/')[1]} (")
+            and f": {requests:,} requests of " in made.notes[0]
+        )
         assert sequences is None or f" of {sequences:,} sequences" in made.notes[0]
         assert (made.table[:, PROMPT] + made.table[:, OUTPUT] <= scenario.longest).all()
         work, capacity = work_of(scenario, made)
@@ -293,7 +339,8 @@ def test_claude_code_sessions_return_with_most_of_their_prompt_and_mooncake_chat
         table = traffic(replaying(real(name), ticks=5_000, rho=0.85), 0).table
         return table[:, HISTORY].sum() / table[:, PROMPT].sum()
 
-    # With an unlimited cache 96 % of Claude Code's input tokens and 37 % of Mooncake's are hits; those of a window that begins
+    # With an unlimited cache 96 % of Claude Code's input tokens and 37 % of Mooncake's are hits; those of a
+    # window that begins
     # in the middle, and of prefixes that sequences share, are not counted here.
     assert 0.85 < share("claude-code/cc_sessions_rle.jsonl.gz") < 0.97
     assert 0.15 < share("mooncake/conversation_trace.jsonl.gz") < 0.37

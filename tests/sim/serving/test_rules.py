@@ -1,5 +1,5 @@
-"""Small episodes worked out by hand. A100: an iteration takes 9,000 µs, 66.7 µs per prefilled token and 0.093 µs per token of KV
-that is read; prefilled tokens attend at 2.6 ns a pair, in thousands of pairs."""
+"""Small episodes worked out by hand. A100: an iteration takes 9,000 µs, 66.7 µs per prefilled token and 0.093
+µs per token of KV that is read; prefilled tokens attend at 2.6 ns a pair, in thousands of pairs."""
 
 import pytest
 from driving import Face, Pair, serve, users
@@ -64,10 +64,14 @@ def test_with_a_budget_of_one_the_oldest_decodes_alone():
 
 @pytest.fixture
 def two():
-    """two(prompts, **settings) → 256 tokens of memory, both requests admitted and prefilled, one token each made."""
+    """two(prompts, **settings) → 256 tokens of memory, both requests admitted and prefilled, one token each
+    made.
+    """
 
     def opened(*prompts, **settings):
-        face = Face(serve(users(*((0, prompt, 20) for prompt in prompts)), gpu_blocks=16, reuse=False, **settings))
+        face = Face(
+            serve(users(*((0, prompt, 20) for prompt in prompts)), gpu_blocks=16, reuse=False, **settings)
+        )
         play(face, ADMIT_FREE, ADMIT_FREE, NOTHING, NOTHING)
         assert [face.row(row)["made"] for row in (0, 1)] == [1, 1]
         return face
@@ -82,7 +86,13 @@ def test_the_newest_gives_way_when_it_needs_the_block_itself(two):
     reward = face.act(NOTHING)
     assert (face.row(0)["blocks"], face.row(0)["made"], face.used(0)) == (8, 2, 8)
     newest = face.row(1)
-    assert (newest["status"], newest["where"], newest["tokens"], newest["made"], newest["high"]) == (QUEUED, NOWHERE, 0, 1, 128)
+    assert (newest["status"], newest["where"], newest["tokens"], newest["made"], newest["high"]) == (
+        QUEUED,
+        NOWHERE,
+        0,
+        1,
+        128,
+    )
     assert newest["since"] == at
     assert reward == pytest.approx(TERM_WEIGHTS["forced_preemption"] + TERM_WEIGHTS["tokens_served"])
     assert not face.mask[ADMIT_FREE]  # 9 blocks, 8 are free
@@ -91,7 +101,10 @@ def test_the_newest_gives_way_when_it_needs_the_block_itself(two):
     back, served, waited = face.clock, face.row(1)["served"], face.row(1)["waited"]
     play(face, ADMIT_FREE, NOTHING)
     assert face.row(1)["waited"] - waited == back - at
-    assert (face.row(1)["tokens"], face.row(1)["served"]) == (128, served)  # computed a second time: no service
+    assert (face.row(1)["tokens"], face.row(1)["served"]) == (
+        128,
+        served,
+    )  # computed a second time: no service
     face.until(lambda f: f.row(1)["status"] == FINISHED)
     assert face.row(1)["served"] == served + face.row(1)["ended"] - back - (9_000 + 8_558)
 
@@ -124,7 +137,8 @@ def test_nothing_happens_after_the_end():
 
 
 def test_what_ends_after_the_end_is_not_counted():
-    # Prefill until 9,733 µs, then tokens at 18,734 and 27,735, which is too late where a tick of 20,000 µs is all there is.
+    # Prefill until 9,733 µs, then tokens at 18,734 and 27,735, which is too late where a tick of 20,000 µs is
+    # all there is.
     for ticks, clock, completed in ((1, 27_735, 0), (2, 47_735, 1)):
         face = Face(serve(users((0, 11, 2)), ticks=ticks))
         play(face, ADMIT_FREE)
@@ -144,7 +158,9 @@ def test_the_sla_bounds_the_wait_to_the_microsecond(sla, met):
 
 
 def test_a_full_queue_drops_and_a_preempted_request_comes_before_it_all():
-    face = Face(serve(users((0, 16, 9), (0, 17, 9), (0, 18, 9), (1, 19, 9), (1, 20, 9, 1)), queue_free=2, queue_vip=1))
+    face = Face(
+        serve(users((0, 16, 9), (0, 17, 9), (0, 18, 9), (1, 19, 9), (1, 20, 9, 1)), queue_free=2, queue_vip=1)
+    )
     assert [face.row(row)["status"] for row in range(5)] == [QUEUED, QUEUED, DROPPED, 0, 0]
     play(face, ADMIT_FREE, NOTHING)
     assert [face.row(row)["status"] for row in range(5)] == [ACTIVE, QUEUED, DROPPED, QUEUED, QUEUED]
@@ -205,7 +221,9 @@ def test_numbers_that_are_no_action_use_up_a_decision_and_change_nothing_else():
     for number in (18, -1, 10**12, -(10**12)):
         assert face.act(number) == 0.0
     rested.act(NOTHING)
-    assert [column.tobytes() for column in face.state.columns] == [column.tobytes() for column in rested.state.columns]
+    assert [column.tobytes() for column in face.state.columns] == [
+        column.tobytes() for column in rested.state.columns
+    ]
 
 
 def test_a_refused_decision_is_one_of_the_ticks_few():

@@ -31,7 +31,9 @@ def test_a_count_of_zero_is_refused_where_something_is_needed(name):
 
 
 def test_zero_cpu_blocks_and_the_least_of_everything_are_served():
-    least = {name: low for name, low, _ in INTEGER_RANGES if name not in ("ticks", "block_tokens", "context_limit")}
+    least = {
+        name: low for name, low, _ in INTEGER_RANGES if name not in ("ticks", "block_tokens", "context_limit")
+    }
     face = Face(new_state(task("hard", ticks=60, **least), 1))
     while not face.state.done:
         face.act(serve_all(face.mask))
@@ -58,7 +60,8 @@ def test_the_load_is_a_positive_number(value):
 
 def test_a_load_whose_peak_would_be_too_high_is_named_itself():
     with pytest.raises(
-        ServingError, match=r"^rho is 99: medium would reach 151.4, above 100; give a number up to 65, or rho_peak too$"
+        ServingError,
+        match=r"^rho is 99: medium would reach 151.4, above 100; give a number up to 65, or rho_peak too$",
     ):
         task("medium", rho=99)
     assert task("medium", rho=65).rho_peak < 100
@@ -66,9 +69,13 @@ def test_a_load_whose_peak_would_be_too_high_is_named_itself():
 
 
 @pytest.mark.parametrize("name", ["sla_free", "sla_vip"])
-@pytest.mark.parametrize("value", [0, 0.0, -1, NAN, INFINITE, "50", True, 1e300, 10**400], ids=lambda value: str(value)[:9])
+@pytest.mark.parametrize(
+    "value", [0, 0.0, -1, NAN, INFINITE, "50", True, 1e300, 10**400], ids=lambda value: str(value)[:9]
+)
 def test_an_sla_is_a_positive_number_of_ticks_or_none(name, value):
-    with pytest.raises(ServingError, match=f"^{name} is .*; give a positive number up to 1e\\+09, or None for no such limit$"):
+    with pytest.raises(
+        ServingError, match=f"^{name} is .*; give a positive number up to 1e\\+09, or None for no such limit$"
+    ):
         task("hard", **{name: value})
 
 
@@ -146,16 +153,28 @@ def test_a_switch_is_true_or_false(name, value):
 
 @pytest.mark.parametrize("value", ["", 5, True], ids=repr)
 def test_a_trace_is_the_name_of_a_file_or_none(value):
-    with pytest.raises(ServingError, match=r"^trace is .*; give the name of a trace file, or None for drawn users$"):
+    with pytest.raises(
+        ServingError, match=r"^trace is .*; give the name of a trace file, or None for drawn users$"
+    ):
         task("medium", trace=value)
     assert task("medium", trace=Path("some.csv")) == task("medium", trace="some.csv")
 
 
 def test_what_has_no_effect_with_a_trace_or_without_one_is_refused():
-    with pytest.raises(ServingError, match=r"^length_scale is 2.0, but it is for the lengths of a trace; give a trace, or leave"):
+    with pytest.raises(
+        ServingError,
+        match=r"^length_scale is 2.0, but it is for the lengths of a trace; give a trace, or leave",
+    ):
         task("medium", length_scale=2.0)
-    for name, value in (("pattern", "waves"), ("rho_peak", 2.0), ("return_probability", 0.1), ("bursty_returns", True)):
-        with pytest.raises(ServingError, match=f"^{name} is .*, but a trace has its own; leave out {name}, or the trace$"):
+    for name, value in (
+        ("pattern", "waves"),
+        ("rho_peak", 2.0),
+        ("return_probability", 0.1),
+        ("bursty_returns", True),
+    ):
+        with pytest.raises(
+            ServingError, match=f"^{name} is .*, but a trace has its own; leave out {name}, or the trace$"
+        ):
             task("medium", trace="some.csv", **{name: value})
     assert task("medium", trace="some.csv", rho=99, length_scale=1e9).rho == 99
 

@@ -1,8 +1,7 @@
 """Idle caches, returns and the link, worked out by hand.
 
-A block is 2,097,152 bytes. PCIe 4 carries 24,800 bytes per µs, 11,000 in each direction while both are busy; its latency of
-20 µs counts as 496,000 bytes.
-"""
+A block is 2,097,152 bytes. PCIe 4 carries 24,800 bytes per µs, 11,000 in each direction while both are busy;
+its latency of 20 µs counts as 496,000 bytes."""
 
 import pytest
 from driving import Face, serve, users
@@ -42,7 +41,12 @@ def test_a_return_builds_on_its_cache_on_the_gpu():
     start = face.clock
     play(face, ADMIT, NOTHING)
     assert (face.row(0)["where"], face.row(0)["blocks"]) == (NOWHERE, 0)
-    assert (face.row(1)["found"], face.row(1)["tokens"], face.row(1)["blocks"], face.used(0)) == (64, 70, 5, 5)
+    assert (face.row(1)["found"], face.row(1)["tokens"], face.row(1)["blocks"], face.used(0)) == (
+        64,
+        70,
+        5,
+        5,
+    )
     assert face.clock - start == 9_000 + 400  # 6 tokens, not 70
     assert report(face.state).cache_residency == 1.0
 
@@ -116,7 +120,8 @@ def test_both_lanes_slow_each_other_down_to_the_microsecond():
     play(face, SWAP_OLDEST + 1, NOTHING)
     start = here(face, 2).clock
     play(face, SWAP_OLDEST, ADMIT + 1, NOTHING)
-    # In: 8,884,608 bytes at 11,000 per µs land after 808 µs and end the tick; of the 21,467,520 bytes out 8,888,000 have crossed.
+    # In: 8,884,608 bytes at 11,000 per µs land after 808 µs and end the tick; of the 21,467,520 bytes out
+    # 8,888,000 have crossed.
     assert face.clock - start == 808
     assert (face.row(0)["where"], face.row(2)["where"]) == (LEAVING, GPU)
     assert face.seen[20] == 1.0
@@ -204,7 +209,12 @@ def test_garbage_is_what_was_idle_for_more_than_two_hundred_ticks():
 
 def test_largest_and_oldest_mean_what_they_say():
     turns = (0, 50, 14), (0, 100, 20), (0, 50, 14, 1)
-    for action, goes in ((EVICT_LARGEST, 1), (EVICT_OLDEST, 0), (EVICT_LARGEST + 1, 2), (EVICT_OLDEST + 1, 2)):
+    for action, goes in (
+        (EVICT_LARGEST, 1),
+        (EVICT_OLDEST, 0),
+        (EVICT_LARGEST + 1, 2),
+        (EVICT_OLDEST + 1, 2),
+    ):
         face = Face(serve(users(*turns)))
         play(face, ADMIT, ADMIT, ADMIT + 1)
         face.until(lambda f: all(f.row(row)["status"] == FINISHED for row in range(3)))

@@ -1,12 +1,14 @@
 """The LRU miss-ratio curve from a sample of the blocks, with the error it is expected to have.
 
-SHARDS at a fixed rate: a block is in the sample if a hash of its id falls below the rate; all of its accesses are then, and a
-rank among sampled blocks stands for a rank 1 / rate times as large. The sample rarely holds exactly rate x accesses (a few hot
-blocks decide that), so the difference is booked at the smallest rank (SHARDS-adj).
+SHARDS at a fixed rate: a block is in the sample if a hash of its id falls below the rate; all of its accesses
+are then, and a rank among sampled blocks stands for a rank 1 / rate times as large. The sample rarely holds
+exactly rate x accesses (a few hot blocks decide that), so the difference is booked at the smallest rank
+(SHARDS-adj).
 
-Prefix-tree traces are sampled by block as well: under LRU a block hits if its own rank is within the capacity, what is resident
-is a prefix all the same (see `runs`), and a run thinned out is a run of the sample's ids. Sampling whole sequences would not do:
-a block competes above all with its own sequence, which would be in the sample always and be scaled as if it were not.
+Prefix-tree traces are sampled by block as well: under LRU a block hits if its own rank is within the
+capacity, what is resident is a prefix all the same (see `runs`), and a run thinned out is a run of the
+sample's ids. Sampling whole sequences would not do: a block competes above all with its own sequence, which
+would be in the sample always and be scaled as if it were not.
 
 Source: Waldspurger et al., "Efficient MRC construction with SHARDS", FAST 2015.
 """
@@ -26,7 +28,8 @@ GRID = 100  # capacities, evenly spaced up to all blocks, over which an error is
 
 
 def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
-    """The estimated hit rate of LRU at the capacities that the sample tells apart; `error` is its expected mean absolute error.
+    """The estimated hit rate of LRU at the capacities that the sample tells apart; `error` is its expected
+    mean absolute error.
 
     Raises ValueError if the rate is not in (0, 1] or so low that nothing is sampled.
     """
@@ -34,7 +37,9 @@ def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
         raise ValueError(f"the sampling rate is {rate}; give a number above 0, at most 1")
     place = hashed(np.arange(trace.blocks), seed) / 2.0**64
     if not (place < rate).any():
-        raise ValueError(f"a rate of {rate} samples none of {trace.blocks} blocks; give one above {1 / trace.blocks:.2g}")
+        raise ValueError(
+            f"a rate of {rate} samples none of {trace.blocks} blocks; give one above {1 / trace.blocks:.2g}"
+        )
     curve = _estimate(trace, place < rate, rate)
     if rate == 1:
         return curve
@@ -45,7 +50,9 @@ def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
         part = _estimate(trace, inside, rate / GROUPS)
         parts.append([part.at(int(capacity)) for capacity in grid])
     spread = np.std(parts, axis=0, ddof=1) / math.sqrt(GROUPS)
-    return replace(curve, error=float(spread.mean()) * math.sqrt(2 / math.pi))  # mean absolute value of a normal deviate
+    return replace(
+        curve, error=float(spread.mean()) * math.sqrt(2 / math.pi)
+    )  # mean absolute value of a normal deviate
 
 
 def mean_error(curve: Curve, exact: Curve) -> float:
@@ -55,7 +62,10 @@ def mean_error(curve: Curve, exact: Curve) -> float:
 
 
 def hashed(numbers: np.ndarray, seed: int) -> np.ndarray:
-    """64 well-mixed bits for each number, uint64 [n]. Source: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    """64 well-mixed bits for each number, uint64 [n].
+
+    Source: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+    """
     mixed = numbers.astype(np.uint64) + np.uint64((seed * 0xD1342543DE82EF95 + 0x9E3779B97F4A7C15) % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
@@ -75,7 +85,10 @@ def _estimate(trace: Trace, inside: np.ndarray, rate: float) -> Curve:
 
 
 def _thinned(trace: Trace, inside: np.ndarray) -> Trace | None:
-    """The trace of the blocks where `inside` is True, numbered anew in their order; None if none of them is used."""
+    """The trace of the blocks where `inside` is True, numbered anew in their order;
+
+    None if none of them is used.
+    """
     number = np.concatenate([[0], np.cumsum(inside)])
     start = number[trace.run_start]
     length = number[trace.run_start + trace.run_length] - start

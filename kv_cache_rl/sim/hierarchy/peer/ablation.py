@@ -1,4 +1,6 @@
-"""kv-hierarchy-lab's regret ablation run again: 198 runs, their 66 means, and where its text leaves its numbers."""
+"""kv-hierarchy-lab's regret ablation run again: 198 runs, their 66 means, and where its text leaves its
+numbers.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,7 +33,9 @@ def variant(weight: float, horizon: int) -> str:
 
 
 VARIANTS: dict[str, dict[str, float]] = {
-    variant(weight, horizon): {"regret_weight": weight, "regret_horizon": horizon} for weight in WEIGHTS for horizon in HORIZONS
+    variant(weight, horizon): {"regret_weight": weight, "regret_horizon": horizon}
+    for weight in WEIGHTS
+    for horizon in HORIZONS
 }
 ABLATION_POLICIES = ("lru", "cost_aware", *VARIANTS)
 
@@ -68,7 +72,9 @@ def ablation_rows(apply: Callable[..., Iterable[dict]] = map) -> list[dict]:
 
 
 def aggregate(rows: Iterable[dict]) -> list[dict]:
-    """Mean and sample standard deviation over seeds for each scenario, workload and policy, sorted by these three."""
+    """Mean and sample standard deviation over seeds for each scenario, workload and policy, sorted by these
+    three.
+    """
     groups: dict[Group, list[dict]] = {}
     for row in rows:
         groups.setdefault((row["scenario"], row["workload"], row["policy"]), []).append(row["metrics"])
@@ -91,7 +97,9 @@ class Statement:
     stated: float | str
     digits: int
     values: Callable[[Means], dict[str, float]]
-    """Variant -> value, for every variant the sentence may mean; the one key is the answer where a variant is stated."""
+    """Variant -> value, for every variant the sentence may mean; the one key is the answer where a variant is
+    stated.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +121,12 @@ def check_statements(aggregated: Iterable[dict]) -> list[Verdict]:
 
 
 def slower_than_lru(aggregated: Iterable[dict], name: str = "chat_continuation") -> list[Group]:
-    """The regret variants that a workload is slower under than under lru, which the text leaves out (all 18 on its default)."""
-    means = {(row["scenario"], row["workload"], row["policy"]): row["avg_latency_ms_mean"] for row in aggregated}
+    """The regret variants that a workload is slower under than under lru, which the text leaves out (all 18
+    on its default).
+    """
+    means = {
+        (row["scenario"], row["workload"], row["policy"]): row["avg_latency_ms_mean"] for row in aggregated
+    }
     groups = [(scenario, name, policy) for scenario in ABLATION_SCENARIOS for policy in VARIANTS]
     return [group for group in groups if means[group] > means[group[0], name, "lru"]]
 
@@ -140,7 +152,9 @@ def _value(column: str, scenario: str, name: str, *policies: str) -> Callable[[M
 
 def _against_lru(column: str, scenario: str, policy: str) -> Callable[[Means], dict[str, float]]:
     def change(means: Means) -> dict[str, float]:
-        return {policy: percent(means[scenario, BURST, policy][column], means[scenario, BURST, "lru"][column])}
+        return {
+            policy: percent(means[scenario, BURST, policy][column], means[scenario, BURST, "lru"][column])
+        }
 
     return change
 
@@ -169,15 +183,38 @@ STATEMENTS = (
     Statement("the same: its ±", 0.10, 2, _value(SPREAD, "constrained", BURST, "lru")),
     Statement("the same: its hit rate in the fast tier", 0.0, 2, _value(HITS, "constrained", BURST, "lru")),
     Statement("adversarial_burst, constrained: the best variant", W1_H64, 3, _fastest("constrained", BURST)),
-    Statement("adversarial_burst, constrained: ms of w=1 h=64", 5.94, 2, _value(MS, "constrained", BURST, W1_H64)),
+    Statement(
+        "adversarial_burst, constrained: ms of w=1 h=64", 5.94, 2, _value(MS, "constrained", BURST, W1_H64)
+    ),
     Statement("the same: its ±", 0.14, 2, _value(SPREAD, "constrained", BURST, W1_H64)),
     Statement("the same: its latency to that of lru, %", -3.4, 1, _against_lru(MS, "constrained", W1_H64)),
-    Statement("adversarial_burst, constrained: bytes, w=12 h=64 to lru, %", -7.1, 1, _against_lru(BYTES, "constrained", W12_H64)),
-    Statement("adversarial_burst, medium: latency, w=12 h=24 to lru, %", -6.6, 1, _against_lru(MS, "medium", W12_H24)),
+    Statement(
+        "adversarial_burst, constrained: bytes, w=12 h=64 to lru, %",
+        -7.1,
+        1,
+        _against_lru(BYTES, "constrained", W12_H64),
+    ),
+    Statement(
+        "adversarial_burst, medium: latency, w=12 h=24 to lru, %",
+        -6.6,
+        1,
+        _against_lru(MS, "medium", W12_H24),
+    ),
     Statement("the same: its bytes to those of lru, %", -9.1, 1, _against_lru(BYTES, "medium", W12_H24)),
-    Statement("chat_continuation, constrained: hit rate of lru", 0.66, 2, _value(HITS, "constrained", CHAT, "lru")),
-    Statement("the same: of w=12, no horizon named", 0.61, 2, _value(HITS, "constrained", CHAT, *_of_weight(12.0))),
-    Statement("the same: of w=1, no horizon named", 0.53, 2, _value(HITS, "constrained", CHAT, *_of_weight(1.0))),
-    Statement("periodic_reuse: misses of lru and of every variant", 640, 0, _value(MISSES, "medium", LOOP, "lru", *VARIANTS)),
+    Statement(
+        "chat_continuation, constrained: hit rate of lru", 0.66, 2, _value(HITS, "constrained", CHAT, "lru")
+    ),
+    Statement(
+        "the same: of w=12, no horizon named", 0.61, 2, _value(HITS, "constrained", CHAT, *_of_weight(12.0))
+    ),
+    Statement(
+        "the same: of w=1, no horizon named", 0.53, 2, _value(HITS, "constrained", CHAT, *_of_weight(1.0))
+    ),
+    Statement(
+        "periodic_reuse: misses of lru and of every variant",
+        640,
+        0,
+        _value(MISSES, "medium", LOOP, "lru", *VARIANTS),
+    ),
     Statement("the same, constrained", 640, 0, _value(MISSES, "constrained", LOOP, "lru", *VARIANTS)),
 )

@@ -1,4 +1,5 @@
-"""What the six policies of kv-hierarchy-lab remember, as candidate columns for the ranks they share with everyone else.
+"""What the six policies of kv-hierarchy-lab remember, as candidate columns for the ranks they share with
+everyone else.
 
 Source: kv-hierarchy-lab at commit 222356d. History is global, never forgotten and blind to tiers.
 """
@@ -18,7 +19,13 @@ PEER_POLICIES: dict[str, dict[str, float]] = {
     "heavy_hitter": {},
     "cost_aware": {"freq_weight": 2.0, "recency_weight": 1.0, "size_penalty": 0.4},
     "predictive": {"min_confidence": 2, "max_prefetches": 2},
-    "regret_aware": {"regret_horizon": 24, "regret_weight": 6.0, "freq_weight": 1.5, "recency_weight": 1.0, "decay": 0.98},
+    "regret_aware": {
+        "regret_horizon": 24,
+        "regret_weight": 6.0,
+        "freq_weight": 1.5,
+        "recency_weight": 1.0,
+        "decay": 0.98,
+    },
 }
 """Policy -> its parameters and their defaults, under the peer's names."""
 
@@ -32,17 +39,23 @@ def peer_parameters(policy: str, changes: dict[str, float] | None = None) -> dic
         HierarchyError: for a policy the peer does not have, or a parameter that policy does not take.
     """
     if policy not in PEER_POLICIES:
-        raise HierarchyError(f"kv-hierarchy-lab has no policy {policy!r}; use one of {', '.join(PEER_POLICIES)}")
+        raise HierarchyError(
+            f"kv-hierarchy-lab has no policy {policy!r}; use one of {', '.join(PEER_POLICIES)}"
+        )
     defaults, changes = PEER_POLICIES[policy], changes or {}
     for name in changes:
         if name not in defaults:
-            raise HierarchyError(f"{policy} takes no parameter {name!r}; it takes {', '.join(defaults) or 'none'}")
+            raise HierarchyError(
+                f"{policy} takes no parameter {name!r}; it takes {', '.join(defaults) or 'none'}"
+            )
     return defaults | changes
 
 
 @njit
 def lowest(policy, table, candidates, weights, now):
-    """The first of `candidates` [n] with the lowest key; brings the clock columns of their rows in `table` up to date."""
+    """The first of `candidates` [n] with the lowest key; brings the clock columns of their rows in `table` up
+    to date.
+    """
     best, least = candidates[0], np.inf
     for page in candidates:
         row = table[page]
@@ -68,7 +81,9 @@ class History:
         self.table = np.zeros((len(page_bytes), CANDIDATE_COLS))
         self.table[:, SIZE] = page_bytes
         self.table[:, LAST] = -1.0
-        self.weights = np.array([parameters.get(name, 0.0) for name in ("freq_weight", "recency_weight", "size_penalty")])
+        self.weights = np.array(
+            [parameters.get(name, 0.0) for name in ("freq_weight", "recency_weight", "size_penalty")]
+        )
         self.recent: deque[int] = deque()
         self.successors: defaultdict[int, Counter[int]] = defaultdict(Counter)
         self.previous = -1
@@ -104,7 +119,9 @@ class History:
         return int(lowest(RANK_IDS[self.policy], self.table, pages, self.weights, step))
 
     def expected(self, page: int) -> list[int]:
-        """Pages to prefetch after an access to `page`: its usual successors, most frequent first, among equals first seen."""
+        """Pages to prefetch after an access to `page`: its usual successors, most frequent first, among
+        equals first seen.
+        """
         if self.policy != "predictive" or page not in self.successors:
             return []
         likely = self.successors[page].most_common(int(self.parameters["max_prefetches"]))

@@ -1,12 +1,15 @@
-"""The engine under `semantics="kv-hierarchy-lab"`: the seed's simulator to the last bit, its mistakes included.
+"""The engine under `semantics="kv-hierarchy-lab"`: the seed's simulator to the last bit, its mistakes
+included.
 
-    access -> find the page -> hit in the top tier, or miss: (cold insert into the last tier) -> promote to the top
+    access -> find the page -> hit in the top tier, or miss: (cold insert into the last tier) -> promote to
+    the top
            -> a pending prefetch was useful -> prefetch the usual successors
     promote: make room on top (a cascade of demotions), take from the source, add on top, charge the transfer
 
-The page being promoted still sits in its source while room is made, so a cascade that gets there may demote or drop it, and
-it ends up in two tiers. That, free cold writes, misses without a read and demotions of a prefetch charged to demand are the
-peer's rules, kept to reproduce its numbers; the default engine has none of them.
+The page being promoted still sits in its source while room is made, so a cascade that gets there may demote
+or drop it, and it ends up in two tiers. That, free cold writes, misses without a read and demotions of a
+prefetch charged to demand are the peer's rules, kept to reproduce its numbers; the default engine has none of
+them.
 
 Source: kv-hierarchy-lab at commit 222356d.
 """
@@ -26,7 +29,10 @@ from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 
 class Event(NamedTuple):
-    """A page that moved. `kind` is promote, prefetch, demote or evict (dropped from the last tier, which costs nothing)."""
+    """A page that moved.
+
+    `kind` is promote, prefetch, demote or evict (dropped from the last tier, which costs nothing).
+    """
 
     step: int
     kind: str
@@ -104,7 +110,8 @@ def replay_peer(
     steps: Sequence[int] | np.ndarray | None = None,
     parameters: dict[str, float] | None = None,
 ) -> PeerReport:
-    """The peer's metrics, events and outcomes for accesses to pages `ids`; page i takes `page_bytes[i]` in `schemes[i]`.
+    """The peer's metrics, events and outcomes for accesses to pages `ids`; page i takes `page_bytes[i]` in
+    `schemes[i]`.
 
     `prefetch` permits prefetching; only the policy `predictive` ever does. `steps` defaults to 0, 1, 2, …
 
@@ -146,15 +153,20 @@ def replay_peer_trace(
     prefetch: bool = True,
     parameters: dict[str, float] | None = None,
 ) -> PeerReport:
-    """`replay_peer` for a page trace whose pages are all stored in `scheme`; its clock, in whole steps, is the peer's.
+    """`replay_peer` for a page trace whose pages are all stored in `scheme`; its clock, in whole steps, is
+    the peer's.
 
     Raises:
         HierarchyError: for a prefix-tree trace, or one that does not know the bytes of its pages.
     """
     if trace.chained:
-        raise HierarchyError(f"{trace.name} is a prefix-tree trace, kv-hierarchy-lab knows only pages; replay a page trace")
+        raise HierarchyError(
+            f"{trace.name} is a prefix-tree trace, kv-hierarchy-lab knows only pages; replay a page trace"
+        )
     if not np.any(trace.page_bytes):
-        raise HierarchyError(f"{trace.name} does not say how many bytes a page has; give page_bytes when making it")
+        raise HierarchyError(
+            f"{trace.name} does not say how many bytes a page has; give page_bytes when making it"
+        )
     sizes = footprints(np.broadcast_to(trace.page_bytes, trace.blocks), scheme)
     rules = {"schemes": scheme, "prefetch": prefetch, "parameters": parameters}
     return replay_peer(trace.run_start, sizes, tiers, policy, steps=trace.time_s.astype(np.int64), **rules)
@@ -164,7 +176,9 @@ def _check(pages: list[int], sizes: list[int], tiers: Sequence[PeerTier], clock:
     if not tiers:
         raise HierarchyError("there is no tier to keep pages in; give at least one")
     if len(clock) != len(pages):
-        raise HierarchyError(f"{len(clock)} steps are given for {len(pages)} accesses; give one per access, or none")
+        raise HierarchyError(
+            f"{len(clock)} steps are given for {len(pages)} accesses; give one per access, or none"
+        )
     for position, page in enumerate(pages):
         if not 0 <= page < len(sizes):
             known = f"sizes are given for pages 0 to {len(sizes) - 1}"
@@ -178,9 +192,13 @@ def _penalties(schemes: str | Sequence[str], pages: int) -> list[float]:
     named = [schemes] * pages if isinstance(schemes, str) else list(schemes)
     for page, scheme in enumerate(named):
         if scheme not in DECODE_PENALTY_MS:
-            raise HierarchyError(f"page {page} has scheme {scheme!r}; use one of {', '.join(DECODE_PENALTY_MS)}")
+            raise HierarchyError(
+                f"page {page} has scheme {scheme!r}; use one of {', '.join(DECODE_PENALTY_MS)}"
+            )
     if len(named) != pages:
-        raise HierarchyError(f"{len(named)} schemes are given for {pages} pages; give one per page, or one name for all")
+        raise HierarchyError(
+            f"{len(named)} schemes are given for {pages} pages; give one per page, or one name for all"
+        )
     return [DECODE_PENALTY_MS[scheme] for scheme in named]
 
 
@@ -264,7 +282,9 @@ def _evict(run: Run, t: int, victim: int) -> None:
 
 
 def _charge(run: Run, kind: str, page: int, source: int, destination: int) -> None:
-    """Latency and bytes of a transfer, in the peer's order of summation; only the prefetched page itself counts as prefetch."""
+    """Latency and bytes of a transfer, in the peer's order of summation; only the prefetched page itself
+    counts as prefetch.
+    """
     s, d, size = run.levels[source].tier, run.levels[destination].tier, run.sizes[page]
     bandwidth = max(min(s.bandwidth_bytes_per_ms, d.bandwidth_bytes_per_ms), 1.0)
     cost = s.read_latency_ms + d.write_latency_ms + size / bandwidth + run.penalties[page]

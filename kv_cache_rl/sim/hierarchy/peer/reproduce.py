@@ -1,8 +1,8 @@
-"""kv-hierarchy-lab's default sweep run again: 210 rows, how they compare with golden ones, and its headline claims.
+"""kv-hierarchy-lab's default sweep run again: 210 rows, how they compare with golden ones, and its headline
+claims.
 
-Nothing here prints. Golden rows are not part of the project, only their digest is: with a file of them `compare` names every
-difference, without one it can still tell that there is none.
-"""
+Nothing here prints. Golden rows are not part of the project, only their digest is: with a file of them
+`compare` names every difference, without one it can still tell that there is none."""
 
 import hashlib
 import json
@@ -69,13 +69,17 @@ def cells_of(rows: Iterable[dict]) -> dict[Cell, dict]:
 
 
 def row_line(cell: Cell, metrics: dict) -> str:
-    """The row as one JSON list: cell, metrics, hit rate by tier, peaks in order of tiers. Equal text is equal to the bit."""
+    """The row as one JSON list: cell, metrics, hit rate by tier, peaks in order of tiers.
+
+    Equal text is equal to the bit.
+    """
     *plain, tier_hit_rate, peaks = metrics.values()
     return json.dumps([*cell, plain, tier_hit_rate, list(peaks.values())])
 
 
 def read_golden(source: str | Path | dict) -> dict[Cell, dict]:
-    """Cell -> metrics of a golden file (or its content): lists in `rows`, names in `metric_columns` and `tiers_base`.
+    """Cell -> metrics of a golden file (or its content): lists in `rows`, names in `metric_columns` and
+    `tiers_base`.
 
     Raises:
         HierarchyError: if it is no such file.
@@ -89,10 +93,14 @@ def read_golden(source: str | Path | dict) -> dict[Cell, dict]:
             for scenario, name, policy, plain, served, peaks in golden["rows"]
         }
     except OSError as wrong:
-        raise HierarchyError(f"the golden rows cannot be read: {wrong}; give the path of default_sweep_metrics.json") from wrong
+        raise HierarchyError(
+            f"the golden rows cannot be read: {wrong}; give the path of default_sweep_metrics.json"
+        ) from wrong
     except (ValueError, KeyError, TypeError) as wrong:
         where = "the given rows" if isinstance(source, dict) else source
-        raise HierarchyError(f"{where} holds no golden rows ({wrong!r}); give a default_sweep_metrics.json") from wrong
+        raise HierarchyError(
+            f"{where} holds no golden rows ({wrong!r}); give a default_sweep_metrics.json"
+        ) from wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +132,22 @@ def compare(rows: list[dict], golden: Cells | None = None) -> Comparison:
         lines = "\n".join(row_line(cell, metrics) for cell, metrics in ours.items())
         same = hashlib.sha256(lines.encode()).hexdigest() == SWEEP_SHA256
         return Comparison(len(rows), len(rows) if same else None, (), "digest")
-    differences = [d for cell in [*golden, *(c for c in ours if c not in golden)] for d in _differences(cell, golden, ours)]
+    differences = [
+        d
+        for cell in [*golden, *(c for c in ours if c not in golden)]
+        for d in _differences(cell, golden, ours)
+    ]
     equal = len(golden.keys() & ours.keys() - {difference.cell for difference in differences})
     return Comparison(len(rows), equal, tuple(differences), "golden rows")
 
 
 def _differences(cell: Cell, golden: Cells, ours: Cells) -> list[Difference]:
     if cell not in ours or cell not in golden:
-        return [Difference(cell, "row", "present" if cell in golden else None, "present" if cell in ours else None)]
+        return [
+            Difference(
+                cell, "row", "present" if cell in golden else None, "present" if cell in ours else None
+            )
+        ]
     a, b = golden[cell], ours[cell]
     names = [*a, *(name for name in b if name not in a)]
     # As text, because the order of a dictionary and the sign of a zero are part of the bits.
@@ -199,15 +215,58 @@ SMALL, TIGHT = "small_fp16_prefetch", "constrained_fp16_prefetch"
 FP16, INT4 = "small_fp16_no_prefetch", "small_int4_no_prefetch"
 RAG, BURST, SCAN, LATENCY = "rag_burst", "adversarial_burst", "prefetch_friendly", "avg_latency_ms"
 CLAIMS = (
-    # Source: the results that kv-hierarchy-lab puts first, commit 222356d. Which rows they are about was found by search.
+    # Source: the results that kv-hierarchy-lab puts first, commit 222356d. Which rows they are about was
+    # found by search.
     Claim("rag_burst, half capacity: misses of lru", 212, 0, "", _metric("miss_count", SMALL, RAG, "lru")),
-    Claim("rag_burst, half capacity: misses of regret_aware", 152, 0, "", _metric("miss_count", SMALL, RAG, "regret_aware")),
-    Claim("the same: bytes moved against lru", -26.3, 1, "%", _change("bytes_moved", SMALL, RAG, "regret_aware", "lru")),
-    Claim("adversarial_burst, quarter capacity: regret_aware", 3.365, 3, "ms", _metric(LATENCY, TIGHT, BURST, "regret_aware")),
+    Claim(
+        "rag_burst, half capacity: misses of regret_aware",
+        152,
+        0,
+        "",
+        _metric("miss_count", SMALL, RAG, "regret_aware"),
+    ),
+    Claim(
+        "the same: bytes moved against lru",
+        -26.3,
+        1,
+        "%",
+        _change("bytes_moved", SMALL, RAG, "regret_aware", "lru"),
+    ),
+    Claim(
+        "adversarial_burst, quarter capacity: regret_aware",
+        3.365,
+        3,
+        "ms",
+        _metric(LATENCY, TIGHT, BURST, "regret_aware"),
+    ),
     Claim("adversarial_burst, quarter capacity: lru", 3.664, 3, "ms", _metric(LATENCY, TIGHT, BURST, "lru")),
-    Claim("prefetch_friendly: misses, predictive to lru", -59.6, 1, "%", _change("miss_count", SMALL, SCAN, "predictive", "lru")),
-    Claim("the same: latency, predictive to cost_aware", 29.2, 1, "%", _change(LATENCY, SMALL, SCAN, "predictive", "cost_aware")),
-    Claim("rag_burst at fp16: hit rate, mean of policies", 0.459, 3, "", lambda c: _mean(c, "overall_hit_rate", FP16, RAG)),
-    Claim("rag_burst at int4: hit rate, mean of policies", 0.771, 3, "", lambda c: _mean(c, "overall_hit_rate", INT4, RAG)),
+    Claim(
+        "prefetch_friendly: misses, predictive to lru",
+        -59.6,
+        1,
+        "%",
+        _change("miss_count", SMALL, SCAN, "predictive", "lru"),
+    ),
+    Claim(
+        "the same: latency, predictive to cost_aware",
+        29.2,
+        1,
+        "%",
+        _change(LATENCY, SMALL, SCAN, "predictive", "cost_aware"),
+    ),
+    Claim(
+        "rag_burst at fp16: hit rate, mean of policies",
+        0.459,
+        3,
+        "",
+        lambda c: _mean(c, "overall_hit_rate", FP16, RAG),
+    ),
+    Claim(
+        "rag_burst at int4: hit rate, mean of policies",
+        0.771,
+        3,
+        "",
+        lambda c: _mean(c, "overall_hit_rate", INT4, RAG),
+    ),
     Claim("the same: bytes moved, int4 to fp16", -93.9, 1, "%", _int4_bytes),
 )

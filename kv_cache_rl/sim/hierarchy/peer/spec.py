@@ -38,7 +38,9 @@ def tiers_over(divisor: int) -> tuple[PeerTier, ...]:
 
 
 def laboratory(numerator: int = 1, denominator: int = 1, **rules) -> Scenario:
-    """The base tiers (80 MB/s at the top, 2 MB/s at the bottom), capacities times a fraction, under this project's own rules."""
+    """The base tiers (80 MB/s at the top, 2 MB/s at the bottom), capacities times a fraction, under this
+    project's own rules.
+    """
     tiers = tuple(
         Tier(
             tier.name,

@@ -1,11 +1,21 @@
-"""Which comparisons of kv-hierarchy-lab's sweep compare nothing, computed from its rows and by running cells again."""
+"""Which comparisons of kv-hierarchy-lab's sweep compare nothing, computed from its rows and by running cells
+again.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.replay import PeerReport
-from kv_cache_rl.sim.hierarchy.peer.reproduce import SCAN, SMALL, SWEEP_WORKLOADS, TIGHT, Cells, percent, run_cell
+from kv_cache_rl.sim.hierarchy.peer.reproduce import (
+    SCAN,
+    SMALL,
+    SWEEP_WORKLOADS,
+    TIGHT,
+    Cells,
+    percent,
+    run_cell,
+)
 from kv_cache_rl.sim.hierarchy.peer.spec import PEER_SCENARIOS
 
 
@@ -23,21 +33,34 @@ class Void:
 def void_policies(cells: Cells) -> Void:
     """The scenario and workload pairs in which all policies end with the same metrics."""
     pairs = list(dict.fromkeys((scenario, name) for scenario, name, _ in cells))
-    metrics = {pair: [m for (scenario, name, _), m in cells.items() if (scenario, name) == pair] for pair in pairs}
+    metrics = {
+        pair: [m for (scenario, name, _), m in cells.items() if (scenario, name) == pair] for pair in pairs
+    }
     ties = tuple(pair for pair in pairs if all(m == metrics[pair][0] for m in metrics[pair]))
     return Void("policy", ties, len(pairs))
 
 
 def void_prefetch(cells: Cells) -> Void:
-    """The rows of scenarios apart only in the prefetch switch that are the same either way: (scenario with, workload, policy)."""
+    """The rows of scenarios apart only in the prefetch switch that are the same either way: (scenario with,
+    workload, policy).
+    """
     switched = [
         (on, off)
         for on, a in PEER_SCENARIOS.items()
         for off, b in PEER_SCENARIOS.items()
         if a.prefetch and not b.prefetch and (a.divisor, a.scheme) == (b.divisor, b.scheme)
     ]
-    rows = [(on, off, name, policy) for on, off in switched for name in SWEEP_WORKLOADS for policy in PEER_POLICIES]
-    same = tuple((on, name, policy) for on, off, name, policy in rows if cells[on, name, policy] == cells[off, name, policy])
+    rows = [
+        (on, off, name, policy)
+        for on, off in switched
+        for name in SWEEP_WORKLOADS
+        for policy in PEER_POLICIES
+    ]
+    same = tuple(
+        (on, name, policy)
+        for on, off, name, policy in rows
+        if cells[on, name, policy] == cells[off, name, policy]
+    )
     return Void("prefetch", same, len(rows))
 
 
@@ -57,7 +80,9 @@ EQUAL_PAGE_BYTES = 4096
 
 
 def size_jitter(policies: Iterable[str] = tuple(PEER_POLICIES)) -> list[JitterRow]:
-    """What becomes of periodic_reuse when all its pages are equally large: the gain of cost_aware over lru is gone."""
+    """What becomes of periodic_reuse when all its pages are equally large: the gain of cost_aware over lru is
+    gone.
+    """
     rows = []
     for policy in policies:
         cell = (TIGHT, "periodic_reuse", policy)
@@ -82,7 +107,11 @@ class HiddenPrefetch:
     @property
     def against_cost_aware(self) -> dict[str, float]:
         """Per cent above cost_aware, for each way of counting."""
-        counted = {"charged": self.charged_ms, "copies hidden": self.copies_hidden_ms, "hidden": self.hidden_ms}
+        counted = {
+            "charged": self.charged_ms,
+            "copies hidden": self.copies_hidden_ms,
+            "hidden": self.hidden_ms,
+        }
         return {name: percent(ms, self.cost_aware_ms) for name, ms in counted.items()}
 
 

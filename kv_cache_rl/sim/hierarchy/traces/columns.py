@@ -1,4 +1,6 @@
-"""What the columns of a trace must satisfy, each rule a function that says what is wrong, where, and what to do."""
+"""What the columns of a trace must satisfy, each rule a function that says what is wrong, where, and what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def check_columns(trace: Trace) -> None:
 def _has_requests(trace: Trace) -> Finding:
     if not trace.requests:
         return "the trace has no requests", "", "give at least one request"
-    return FINE if len(trace.run_start) else ("no request names a block", "run_start", "give at least one block")
+    return (
+        FINE if len(trace.run_start) else ("no request names a block", "run_start", "give at least one block")
+    )
 
 
 def _columns_fit(trace: Trace) -> Finding:
@@ -46,28 +50,46 @@ def _columns_fit(trace: Trace) -> Finding:
     for field, (kind, length) in expected.items():
         column = getattr(trace, field)
         if column.dtype != kind or column.shape != (length,):
-            problem = f"the column is {column.dtype} {list(column.shape)}, expected {np.dtype(kind)} [{length}]"
+            problem = (
+                f"the column is {column.dtype} {list(column.shape)}, expected {np.dtype(kind)} [{length}]"
+            )
             return problem, field, "make all columns of the same requests"
     if isinstance(trace.page_bytes, np.ndarray) and trace.page_bytes.shape != (trace.blocks,):
-        return f"{trace.page_bytes.shape} sizes for {trace.blocks} blocks", "page_bytes", "give one size a block"
+        return (
+            f"{trace.page_bytes.shape} sizes for {trace.blocks} blocks",
+            "page_bytes",
+            "give one size a block",
+        )
     return FINE
 
 
 def _clock_runs_forward(trace: Trace) -> Finding:
     bad = np.flatnonzero(~(np.isfinite(trace.time_s) & (trace.time_s >= 0)))
     if len(bad):
-        return f"request {bad[0]} is at {trace.time_s[bad[0]]:g} s", "time_s", "times are finite and from 0 on"
+        return (
+            f"request {bad[0]} is at {trace.time_s[bad[0]]:g} s",
+            "time_s",
+            "times are finite and from 0 on",
+        )
     back = np.flatnonzero(np.diff(trace.time_s) < 0)
     if len(back):
         earlier, later = trace.time_s[back[0] : back[0] + 2]
-        return f"request {back[0] + 1} at {later:g} s comes after one at {earlier:g} s", "time_s", "sort requests by time"
+        return (
+            f"request {back[0] + 1} at {later:g} s comes after one at {earlier:g} s",
+            "time_s",
+            "sort requests by time",
+        )
     return FINE
 
 
 def _runs_are_blocks(trace: Trace) -> Finding:
     first, start, length = trace.first_run, trace.run_start, trace.run_length
     if first[0] != 0 or first[-1] != len(start) or (np.diff(first) < 0).any():
-        return "the requests do not divide the runs among them", "first_run", "count up from 0 to the number of runs"
+        return (
+            "the requests do not divide the runs among them",
+            "first_run",
+            "count up from 0 to the number of runs",
+        )
     bad = np.flatnonzero((length < 1) | (start < 0) | (start > trace.blocks - length))
     if len(bad):
         at = bad[0]
@@ -75,8 +97,14 @@ def _runs_are_blocks(trace: Trace) -> Finding:
         return problem, "run_start", "ids are dense from 0, runs have at least one block"
     if trace.blocks > MOST_BLOCKS:
         return f"{trace.blocks:,} different blocks", "blocks", f"at most {MOST_BLOCKS:,} are supported"
-    if not trace.chained and (len(start) != trace.requests or (length != 1).any() or (np.diff(first) != 1).any()):
-        return "a request of a page trace names more or less than one page", "first_run", "set chained, or split it"
+    if not trace.chained and (
+        len(start) != trace.requests or (length != 1).any() or (np.diff(first) != 1).any()
+    ):
+        return (
+            "a request of a page trace names more or less than one page",
+            "first_run",
+            "set chained, or split it",
+        )
     return FINE
 
 
@@ -84,7 +112,11 @@ def _sizes_are_positive(trace: Trace) -> Finding:
     if isinstance(trace.page_bytes, np.ndarray):
         bad = np.flatnonzero(trace.page_bytes <= 0)
         if len(bad):
-            return f"page {bad[0]} has {trace.page_bytes[bad[0]]} bytes", "page_bytes", "a page has at least 1 byte"
+            return (
+                f"page {bad[0]} has {trace.page_bytes[bad[0]]} bytes",
+                "page_bytes",
+                "a page has at least 1 byte",
+            )
     elif trace.page_bytes < 0:
         return f"a page has {trace.page_bytes} bytes", "page_bytes", "give a positive size, or 0 for unknown"
     if trace.block_tokens < 1:

@@ -1,13 +1,17 @@
-"""The lab's own trace file: JSON Lines, a header and then one request or page access a line; gzip if named .gz.
+"""The lab's own trace file: JSON Lines, a header and then one request or page access a line; gzip if named
+.gz.
 
-Header: {"format": "kv-cache-rl trace", "version": 1, "kind": "pages" or "requests", "name": text, "block_tokens": tokens,
-"page_bytes": bytes of every page, or a list with one entry a page (optional), "blocks": how many ids there are (optional)}.
-With `blocks` ids are used as they are, 0 ... blocks - 1; without, they are any integers of up to 63 bits, numbered anew.
+Header: {"format": "kv-cache-rl trace", "version": 1, "kind": "pages" or "requests", "name": text,
+"block_tokens": tokens, "page_bytes": bytes of every page, or a list with one entry a page (optional),
+"blocks": how many ids there are (optional)}. With `blocks` ids are used as they are, 0 ... blocks - 1;
+without, they are any integers of up to 63 bits, numbered anew.
 
-* pages: {"step": 3, "page": 17, "bytes": 4096, "sequence": 0}; `bytes` only if the header has no page_bytes (all lines of a
-  page agree), `sequence` is optional. Steps never fall; equal steps are one tick, in file order.
-* requests: {"time_s": 1.5, "sequence": 2, "input_tokens": 900, "output_tokens": 80, "runs": [[first id, length], ...]}, the
-  blocks from the root on, an id naming a block together with all before it; tokens are optional.
+* pages: {"step": 3, "page": 17, "bytes": 4096, "sequence": 0}; `bytes` only if the header has no page_bytes
+  (all lines of a page agree), `sequence` is optional. Steps never fall; equal steps are one tick, in file
+  order.
+* requests: {"time_s": 1.5, "sequence": 2, "input_tokens": 900, "output_tokens": 80, "runs": [[first id,
+  length], ...]}, the blocks from the root on, an id naming a block together with all before it; tokens are
+  optional.
 """
 
 from __future__ import annotations
@@ -51,7 +55,11 @@ def load_lab_file(path: str | Path) -> Trace:
 def save(trace: Trace, path: str | Path) -> None:
     """Writes the trace; the file appears whole or not at all."""
     part = Path(f"{path}.part")
-    raw = gzip.open(part, "wt", encoding="utf-8") if str(path).endswith(".gz") else open(part, "w", encoding="utf-8")
+    raw = (
+        gzip.open(part, "wt", encoding="utf-8")
+        if str(path).endswith(".gz")
+        else open(part, "w", encoding="utf-8")
+    )
     with raw as file:
         for record in _records(trace):
             file.write(json.dumps(record) + "\n")
@@ -80,7 +88,9 @@ def _header(place: Any, text: str) -> Fields:
     if header.text("format") != FORMAT:
         raise header.error("format", f"got {shown(header.record['format'])}", f"expected {FORMAT!r}")
     if header.whole("version") != VERSION:
-        raise header.error("version", f"version {header.record['version']}", f"only version {VERSION} is known")
+        raise header.error(
+            "version", f"version {header.record['version']}", f"only version {VERSION} is known"
+        )
     if header.text("kind") not in KINDS:
         raise header.error("kind", f"got {shown(header.record['kind'])}", f"use one of {', '.join(KINDS)}")
     header.whole("block_tokens", least=1)
@@ -90,7 +100,9 @@ def _header(place: Any, text: str) -> Fields:
         for at, size in enumerate(sizes):
             check_whole(header, f"page_bytes[{at}]", size, 1, LARGEST)
         if len(sizes) != header.record.get("blocks"):
-            raise header.error("page_bytes", f"{len(sizes)} sizes", "give blocks, and one size for each of them")
+            raise header.error(
+                "page_bytes", f"{len(sizes)} sizes", "give blocks, and one size for each of them"
+            )
     else:
         check_whole(header, "page_bytes", sizes, 0, LARGEST)
     return header
@@ -121,7 +133,9 @@ def _pages(path: str | Path, header: Fields, lines: Iterator[Line]) -> Trace:
     return pages(Path(path).name, dense, page_bytes, clock, _numbered(sequence), tokens, blocks)
 
 
-def _sizes(header: Fields, blocks: int, dense: np.ndarray, ids: array, bytes_of: dict[int, int]) -> np.ndarray:
+def _sizes(
+    header: Fields, blocks: int, dense: np.ndarray, ids: array, bytes_of: dict[int, int]
+) -> np.ndarray:
     if len(bytes_of) < blocks or not all(bytes_of.values()):
         problem = f"{sum(map(bool, bytes_of.values()))} of {blocks} pages have a size"
         raise header.error("page_bytes", problem, "give every line its bytes, or page_bytes in the header")
@@ -149,11 +163,17 @@ def _requests(path: str | Path, header: Fields, lines: Iterator[Line]) -> Trace:
         for at, item in enumerate(items):
             name = f"runs[{at}]"
             if not isinstance(item, list) or len(item) != 2:
-                raise fields.error(name, f"expected [first id, length], got {shown(item)}", "write runs as two integers")
+                raise fields.error(
+                    name, f"expected [first id, length], got {shown(item)}", "write runs as two integers"
+                )
             start.append(check_whole(fields, f"{name}[0]", item[0], 0, most))
             length.append(check_whole(fields, f"{name}[1]", item[1], 1, LARGEST))
             if start[-1] + length[-1] - 1 > most:
-                raise fields.error(name, f"the last id is {start[-1] + length[-1] - 1}, the largest allowed {most}", "correct it")
+                raise fields.error(
+                    name,
+                    f"the last id is {start[-1] + length[-1] - 1}, the largest allowed {most}",
+                    "correct it",
+                )
         counts.append(len(items))
         line_of.append(place.line)
     _some(path, times)
@@ -161,7 +181,9 @@ def _requests(path: str | Path, header: Fields, lines: Iterator[Line]) -> Trace:
     if blocks is None:
         run_start, blocks = dense_runs(run_start, run_length)
         if blocks > MOST_BLOCKS:
-            raise place_of(path).error(f"{blocks:,} different blocks", f"at most {MOST_BLOCKS:,} are supported", "runs")
+            raise place_of(path).error(
+                f"{blocks:,} different blocks", f"at most {MOST_BLOCKS:,} are supported", "runs"
+            )
     numbers = _numbered(sequence)
     trace = Trace(
         name=Path(path).name,

@@ -1,7 +1,7 @@
 """Trace files of every format that names blocks, read line by line into columns; only the columns are kept.
 
-Exact duplicates of sessions are dropped. Ids are numbered densely, from up to 63 bits (64 for Bailian's), none is ever cut.
-"""
+Exact duplicates of sessions are dropped. Ids are numbered densely, from up to 63 bits (64 for Bailian's),
+none is ever cut."""
 
 from __future__ import annotations
 
@@ -33,15 +33,21 @@ from kv_cache_rl.traces.mooncake import parse_mooncake
 from kv_cache_rl.traces.tracks import ChainedRequest, chain_of, jittered
 
 
-def load_trace(path: str | Path, format: str | None = None, *, jitter_seed: int | None = None, **options: Any) -> Trace:
+def load_trace(
+    path: str | Path, format: str | None = None, *, jitter_seed: int | None = None, **options: Any
+) -> Trace:
     """The trace in a file; the format, a key of LOADERS, is told from its first line if not given.
 
-    `jitter_seed` spreads requests on a coarse clock over their tick. `options` are those of the format's loader
-    (Claude Code: selection, seed; Mooncake: block_size). Raises TraceError for a file that cannot be used.
-    """
+    `jitter_seed` spreads requests on a coarse clock over their tick. `options` are those of the format's
+    loader (Claude Code: selection, seed; Mooncake: block_size). Raises TraceError for a file that cannot be
+    used."""
     name = format or ("lab" if is_lab_file(path) else detect(path))
     if name not in LOADERS:
-        problem = f"a trace in {name} format names no blocks" if name in WITHOUT_BLOCKS else f"unknown format {shown(name)}"
+        problem = (
+            f"a trace in {name} format names no blocks"
+            if name in WITHOUT_BLOCKS
+            else f"unknown format {shown(name)}"
+        )
         remedy = f"give one of {', '.join(LOADERS)}"
         raise place_of(path).error(problem, remedy + (" (arrivals and lengths are for the serving world)"))
     known = list(signature(LOADERS[name]).parameters)[1:]
@@ -54,7 +60,9 @@ def load_trace(path: str | Path, format: str | None = None, *, jitter_seed: int 
 
 
 def jitter(trace: Trace, seed: int) -> Trace:
-    """The trace with requests of equal times spread over the tick, their order unchanged; as it is if the clock is fine."""
+    """The trace with requests of equal times spread over the tick, their order unchanged; as it is if the
+    clock is fine.
+    """
     requests = [ChainedRequest(time_s, 0, 0, ()) for time_s in trace.time_s.tolist()]
     spread = jittered(requests, random.Random(seed))
     return replace(trace, time_s=np.array([request.start_s for request in spread]))
@@ -94,9 +102,14 @@ class SessionColumns:
 
 
 def load_claude_code(path: str | Path, *, selection: str = "all", seed: int | None = None) -> Trace:
-    """Sessions overlaid on one clock: `all` started uniformly over 8 hours, or `headroom`: 60 of middling length over one."""
+    """Sessions overlaid on one clock:
+
+    `all` started uniformly over 8 hours, or `headroom`: 60 of middling length over one.
+    """
     if selection not in SELECTIONS:
-        raise place_of(path).error(f"unknown selection {selection!r}", f"choose one of {', '.join(SELECTIONS)}")
+        raise place_of(path).error(
+            f"unknown selection {selection!r}", f"choose one of {', '.join(SELECTIONS)}"
+        )
     chosen = SELECTIONS[selection]
     rng = random.Random(chosen.seed if seed is None else seed)
     sessions = [session for session in _distinct_sessions(path, chosen) if session is not None]
@@ -144,7 +157,10 @@ def _overlaid(path: str | Path, sessions: Sequence[SessionColumns], starts: Sequ
 
 
 def _distinct_sessions(path: str | Path, chosen: Selection) -> Iterator[SessionColumns | None]:
-    """The sessions' columns in file order, without duplicates, flagged or found; None for one that does not suit."""
+    """The sessions' columns in file order, without duplicates, flagged or found;
+
+    None for one that does not suit.
+    """
     names: dict[str, int] = {}
     contents: set[bytes] = set()
     for place, text in read_lines(path):
@@ -160,7 +176,11 @@ def _distinct_sessions(path: str | Path, chosen: Selection) -> Iterator[SessionC
         suits = chosen.fewest <= len(session.calls) <= chosen.most
         columns = _columns(session, place.line, chosen.sub_agents) if suits else None
         if columns is not None and columns.blocks > MOST_BLOCKS:
-            raise place.error(f"the session has {columns.blocks:,} blocks", f"at most {MOST_BLOCKS:,} are supported", "requests")
+            raise place.error(
+                f"the session has {columns.blocks:,} blocks",
+                f"at most {MOST_BLOCKS:,} are supported",
+                "requests",
+            )
         yield columns
 
 
@@ -210,7 +230,13 @@ def load_mooncake(path: str | Path, *, block_size: int = MOONCAKE_BLOCK_TOKENS) 
     requests, ahead = tee(parse_mooncake(noted(), block_size=block_size))
     chains = chain_of(request.hash_ids[: request.input_length // block_size] for request in ahead)
     rows = (
-        Row(request.timestamp_ms / 1000, request.input_length, request.output_length, request.hash_ids, sequence)
+        Row(
+            request.timestamp_ms / 1000,
+            request.input_length,
+            request.output_length,
+            request.hash_ids,
+            sequence,
+        )
         for request, sequence in zip(requests, chains, strict=True)
     )
     return _from_rows(path, rows, block_size, lines)
@@ -229,10 +255,14 @@ def _bailian_rows(path: str | Path) -> Iterator[Row]:
         if sequence is None:
             sequence, sequences = sequences, sequences + 1
         chats[request.chat_id] = sequence
-        yield Row(request.timestamp_s, request.input_length, request.output_length, request.chain_ids, sequence)
+        yield Row(
+            request.timestamp_s, request.input_length, request.output_length, request.chain_ids, sequence
+        )
 
 
-def _from_rows(path: str | Path, rows: Iterable[Row], block_tokens: int, lines: Sequence[int] | None = None) -> Trace:
+def _from_rows(
+    path: str | Path, rows: Iterable[Row], block_tokens: int, lines: Sequence[int] | None = None
+) -> Trace:
     """Rows as columns; `array` holds 8 bytes a number while they come in."""
     time_s, ids = array("d"), array("q")
     sequence, tokens_in, tokens_out, lengths = array("q"), array("q"), array("q"), array("q")

@@ -1,9 +1,8 @@
 """A trace as columns: requests over dense block ids, written as runs of consecutive ids.
 
-A prefix-tree trace (`chained`) has requests that are paths from a root; a block has one parent, so an id stands for all
-blocks before it as well. A page trace has requests of one block each and no parents. Runs, not blocks, are what is stored:
-a Claude Code request names 1,848 blocks in 3.3 runs.
-"""
+A prefix-tree trace (`chained`) has requests that are paths from a root; a block has one parent, so an id
+stands for all blocks before it as well. A page trace has requests of one block each and no parents. Runs, not
+blocks, are what is stored: a Claude Code request names 1,848 blocks in 3.3 runs."""
 
 from __future__ import annotations
 
@@ -37,7 +36,9 @@ class Trace:
     run_start: np.ndarray  # int64 [N], id of the run's first block
     run_length: np.ndarray  # int64 [N], at least 1
     blocks: int
-    page_bytes: np.ndarray | int  # at fp16: int64 [blocks], or one number for all; 0: unknown, count blocks instead
+    page_bytes: (
+        np.ndarray | int
+    )  # at fp16: int64 [blocks], or one number for all; 0: unknown, count blocks instead
     input_tokens: np.ndarray  # int64 [R], 0 where unknown
     output_tokens: np.ndarray  # int64 [R], 0 where unknown
     ends: np.ndarray  # bool [R], True at the last request of a sequence
@@ -73,8 +74,8 @@ def pages(
 ) -> Trace:
     """A page trace of these page ids, one access each; without `steps` the accesses are one step apart.
 
-    Ids are dense from 0, as many as `blocks`, else as `page_bytes` has entries (or one number for all), else the largest + 1.
-    """
+    Ids are dense from 0, as many as `blocks`, else as `page_bytes` has entries (or one number for all), else
+    the largest + 1."""
     ids = _int64(name, "ids", ids)
     count = len(ids)
     if blocks is None:
@@ -91,7 +92,9 @@ def pages(
         run_start=ids,
         run_length=np.ones(count, np.int64),
         blocks=blocks,
-        page_bytes=_int64(name, "page_bytes", page_bytes) if isinstance(page_bytes, np.ndarray) else page_bytes,
+        page_bytes=_int64(name, "page_bytes", page_bytes)
+        if isinstance(page_bytes, np.ndarray)
+        else page_bytes,
         input_tokens=zeros,
         output_tokens=zeros,
         ends=last_of(sequence),
@@ -112,7 +115,8 @@ def last_of(sequence: np.ndarray) -> np.ndarray:
 
 
 def expand(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
-    """Every access: (first, block), request r touching block[first[r]:first[r + 1]] from the root on; int64 [R + 1], [accesses].
+    """Every access: (first, block), request r touching block[first[r]:first[r + 1]] from the root on; int64
+    [R + 1], [accesses].
 
     8 bytes an access: 683 MB for all Claude Code sessions, which is why the run-length replays do without.
     """
@@ -136,7 +140,9 @@ def parents(trace: Trace) -> np.ndarray:
 
 
 def checked_tree(trace: Trace, path: str, lines: Sequence[int] | None = None) -> Trace:
-    """The trace itself, whose blocks have one parent each; raises TraceError with the file and, if known, the request's line."""
+    """The trace itself, whose blocks have one parent each; raises TraceError with the file and, if known, the
+    request's line.
+    """
     parent, request, block, other = _parents(trace.first_run, trace.run_start, trace.run_length, trace.blocks)
     if request >= 0:
         raise two_parents(path, request, block, parent[block], other, 0 if lines is None else lines[request])
@@ -184,7 +190,10 @@ def _fill(run_start, run_length, out):
 
 @njit
 def _parents(first_run, run_start, run_length, blocks):
-    """(parent [blocks], request, block, other parent): the first conflict, request -1 if there is none. O(runs + blocks)."""
+    """(parent [blocks], request, block, other parent): the first conflict, request -1 if there is none.
+
+    O(runs + blocks).
+    """
     unknown = -2
     parent = np.full(blocks, unknown, np.int64)
     inside = np.zeros(blocks + 1, np.int32)  # how many runs hold a block other than as their first
@@ -214,7 +223,9 @@ def _parents(first_run, run_start, run_length, blocks):
 def _int64(name: str, field: str, values: np.ndarray) -> np.ndarray:
     values = np.asarray(values)
     if values.size and values.dtype.kind not in "iu":
-        raise TraceError(f"expected integers, got {values.dtype}", path=name, field=field, remedy="give an integer array")
+        raise TraceError(
+            f"expected integers, got {values.dtype}", path=name, field=field, remedy="give an integer array"
+        )
     if values.dtype == np.uint64 and values.size and int(values.max()) > LARGEST_ID:
         problem = f"{int(values.max())} has more than 63 bits"
         raise TraceError(problem, path=name, field=field, remedy="number the ids densely from 0")
