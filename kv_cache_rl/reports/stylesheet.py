@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """The page's style sheet and its few lines of script; everything is inline, so the page opens offline."""
 
 SERIES = """

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_cache_rl.core import pool
-from kv_cache_rl.core.blocks import blocks_for as _blocks_for
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.sim.compiled import blocks_for
 from kv_cache_rl.sim.serving.actions import ADMIT, EVICT_OLDEST, NOTHING
 from kv_cache_rl.sim.serving.demand import Traffic
 from kv_cache_rl.sim.serving.dynamics import decide
@@ -35,8 +35,6 @@ from kv_cache_rl.sim.serving.state import (
     TICK,
     new_state,
 )
-
-blocks_for = uncounted(_blocks_for)
 
 AT, WAITING, BLOCKS_HELD, BLOCKS_IDLE = range(4)
 """First columns of a sample: clock in microseconds · queue · blocks held by requests in service · by idle

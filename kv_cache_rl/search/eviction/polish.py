@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kv_cache_rl.core.draws import WEYL
 from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.search.eviction.beam import forget, same
 from kv_cache_rl.search.eviction.proposals import alike, write
+from kv_cache_rl.sim.compiled import mixed, unit
 from kv_cache_rl.sim.eviction.deciders import MAX_OUT
 from kv_cache_rl.sim.eviction.dynamics import EVICT, OK, advance, new_lists
 from kv_cache_rl.sim.eviction.score import total_return
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP
 from kv_cache_rl.sim.eviction.state import SLOTS, STEPS_
-
-_GOLDEN, _MIX_A, _MIX_B = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 class Course(NamedTuple):
@@ -100,13 +100,13 @@ def anneal(scn, start, value, allowed, windows, seed, best_calls, best_counts):
     word = np.uint64(seed)
     for r in range(rounds):
         trial[:], trial_counts[:] = calls, counts
-        word += _GOLDEN
-        for _ in range(1 + np.int64(_draw(word) >> np.uint64(8)) % 3):
-            word += _GOLDEN
-            _edit(trial, trial_counts, _draw(word), steps, slots, allowed)
+        word += WEYL
+        for _ in range(1 + np.int64(mixed(word) >> np.uint64(8)) % 3):
+            word += WEYL
+            _edit(trial, trial_counts, mixed(word), steps, slots, allowed)
         value, begin, end = _try(scn, course, here, calls, counts, trial, trial_counts)
-        word += _GOLDEN
-        chance = np.float64(_draw(word) >> np.uint64(11)) / 9007199254740992.0
+        word += WEYL
+        chance = unit(mixed(word))
         temperature = 0.002 * (1.0 - (r + 1) / rounds) ** 2 + 1e-9
         if value >= here - temperature * -np.log(max(chance, 1e-12)):
             here = value
@@ -164,17 +164,6 @@ def _edit(calls, counts, word, steps, slots, allowed):
         verb, slot = calls[t, c, 0], calls[t, c, 1]
         _remove(calls, counts, t, draw)
         _insert(calls, counts, (t + 1 if (draw // 64) % 2 else t - 1) % steps, verb, slot)
-
-
-@uncounted
-def _draw(word):
-    """SplitMix64's output for a counter.
-
-    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators".
-    """
-    word = (word ^ (word >> np.uint64(30))) * _MIX_A
-    word = (word ^ (word >> np.uint64(27))) * _MIX_B
-    return word ^ (word >> np.uint64(31))
 
 
 @uncounted

@@ -3,6 +3,7 @@ waits.
 """
 
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.sim.compiled import free, take
 from kv_cache_rl.sim.eviction.entries import *
 from kv_cache_rl.sim.eviction.spec import WAIT_LIMIT_STEPS
 from kv_cache_rl.sim.eviction.state import *

@@ -7,6 +7,7 @@ One compiled implementation for the live episode, the vectorised environment and
 import numpy as np
 
 from kv_cache_rl.jit import njit, uncounted
+from kv_cache_rl.sim.compiled import free, take
 from kv_cache_rl.sim.eviction.admission import admit, prefill, wait
 from kv_cache_rl.sim.eviction.entries import *
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP

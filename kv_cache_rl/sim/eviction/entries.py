@@ -1,23 +1,16 @@
 """One cache entry: what it takes, what it is worth, and how it is touched, released and failed."""
 
-from kv_cache_rl.core import blocks, hardware, pool
 from kv_cache_rl.jit import njit, uncounted
+from kv_cache_rl.sim.compiled import blocks_for, give, prefill_microseconds, transfer_microseconds
 from kv_cache_rl.sim.eviction.spec import PAGE_TOKENS
 from kv_cache_rl.sim.eviction.state import *
 
 (E_ARRIVED, E_ADMITTED, E_COMPLETED, E_WAITED, E_WRONG, E_PREEMPTED, E_SWAPPED_IN, E_UNSERVED) = range(8)
 
-take = njit(inline="always")(pool.take)
-give = njit(inline="always")(pool.give)
-free = njit(inline="always")(pool.free)
-_blocks = njit(inline="always")(blocks.blocks_for)
-_prefill = njit(inline="always")(hardware.prefill_microseconds)
-_transfer = njit(inline="always")(hardware.transfer_microseconds)
-
 
 @njit(inline="always")
 def pages_of(tokens):
-    return _blocks(tokens, PAGE_TOKENS)
+    return blocks_for(tokens, PAGE_TOKENS)
 
 
 @njit(inline="always")
@@ -29,12 +22,12 @@ def units_of(dyn, i):
 @njit(inline="always")
 def prefill_us(scn, tokens, past):
     """Microseconds of the prefill lane for `tokens` behind `past`."""
-    return _prefill(tokens, past, scn[C1_NS], scn[C2_PS])
+    return prefill_microseconds(tokens, past, scn[C1_NS], scn[C2_PS])
 
 
 @njit(inline="always")
 def link_us(scn, units):
-    return _transfer(units, scn[LINK_NS], scn[LINK_FIXED])
+    return transfer_microseconds(units, scn[LINK_NS], scn[LINK_FIXED])
 
 
 @njit(inline="always")

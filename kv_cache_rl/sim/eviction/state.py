@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kv_cache_rl.core import pool
-from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.core import blocks, pool
 from kv_cache_rl.core.precision import LADDER, WORK_CLASSES
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, DEAD_KINDS, PAGE_TOKENS, PLACES, Scenario
@@ -191,7 +190,7 @@ def initial_state(scenario: Scenario, scn: np.ndarray) -> np.ndarray:
     ledger[TIER_GPU, 0], ledger[TIER_CPU, 0] = scn[BUDGET], scn[CPU]
     first_anchor = int(scn[SLOTS] - scn[PREFIXES])
     for p, prefix in enumerate(scenario.prefixes):
-        pages = blocks_for(prefix.tokens, PAGE_TOKENS)
+        pages = blocks.blocks_for(prefix.tokens, PAGE_TOKENS)
         prefixes[p] = (prefix.tokens, pages, 1, 1)
         dyn[KIND, first_anchor + p], dyn[PLACE, first_anchor + p], dyn[REF, first_anchor + p] = (
             SYSTEM,
@@ -203,7 +202,7 @@ def initial_state(scenario: Scenario, scn: np.ndarray) -> np.ndarray:
     for i, s in enumerate(scenario.sessions):
         dyn[KIND, i], dyn[PLACE, i] = BLOCK_TYPES.index(s.kind), PLACES.index(s.place)
         dyn[TOKENS, i] = dyn[EVER, i] = s.tokens
-        dyn[PAGES, i] = blocks_for(s.tokens, PAGE_TOKENS)
+        dyn[PAGES, i] = blocks.blocks_for(s.tokens, PAGE_TOKENS)
         dyn[LAST, i], dyn[COUNT, i], dyn[BORN, i], dyn[HOT, i] = (
             s.last_access,
             s.accesses,

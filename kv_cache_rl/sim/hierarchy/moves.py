@@ -2,9 +2,9 @@
 crosses.
 """
 
-from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS
+from kv_cache_rl.sim.compiled import free, give, take
 from kv_cache_rl.sim.hierarchy import queues
 from kv_cache_rl.sim.hierarchy.order import adopt, blocked, disown, join, leaf_below, lowest, quit, rekey
 from kv_cache_rl.sim.hierarchy.sizes import bytes_of
@@ -44,7 +44,6 @@ from kv_cache_rl.sim.hierarchy.state import (
 )
 
 _REGRET = RANK_IDS["regret_aware"]
-take, give, free = uncounted(pool.take), uncounted(pool.give), uncounted(pool.free)
 
 
 @uncounted

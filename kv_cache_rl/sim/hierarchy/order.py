@@ -5,8 +5,10 @@ keys drift.
 import numpy as np
 
 from kv_cache_rl.core import candidates
+from kv_cache_rl.core.draws import WEYL
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANK_IDS, rank, recency, staleness
+from kv_cache_rl.sim.compiled import mixed, unit
 from kv_cache_rl.sim.hierarchy.sizes import bytes_of
 from kv_cache_rl.sim.hierarchy.state import (
     ABOVE,
@@ -51,7 +53,6 @@ from kv_cache_rl.sim.hierarchy.state import (
 
 _GDSF, _TTL, _VALUE, _RANDOM = (RANK_IDS[name] for name in ("gdsf", "ttl", "value_aware", "random"))
 _CLASS_BITS = 3
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 # --- lists: a ring of nodes around a head per list; next of the head is the newest node, previous of it the
@@ -156,15 +157,9 @@ def disown(s, p):
 
 @uncounted
 def draw(s):
-    """A uniform number in [0, 1), the next of the replay's own sequence.
-
-    Source: SplitMix64 (Steele, Lea, Flood).
-    """
+    """A uniform number in [0, 1), the next of the replay's own sequence."""
     s.counters[DRAWS] += 1
-    word = (np.uint64(s.settings[SEED]) + np.uint64(s.counters[DRAWS])) * _MIX
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.float64((word ^ (word >> np.uint64(31))) >> np.uint64(11)) / 9007199254740992.0
+    return unit(mixed((np.uint64(s.settings[SEED]) + np.uint64(s.counters[DRAWS])) * WEYL))
 
 
 @uncounted

@@ -1,7 +1,7 @@
 """The eighteen actions: whom each one means, and what it does."""
 
-from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.sim.compiled import free, give, take
 from kv_cache_rl.sim.serving.admission import admit, fits
 from kv_cache_rl.sim.serving.link import OUT, ship
 from kv_cache_rl.sim.serving.lists import push_front, remove
@@ -35,8 +35,6 @@ from kv_cache_rl.sim.serving.state import (
     VIP,
     WHERE,
 )
-
-take, give, free = uncounted(pool.take), uncounted(pool.give), uncounted(pool.free)
 
 ACTIONS = (
     "evict_largest_free",

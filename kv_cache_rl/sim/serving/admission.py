@@ -1,8 +1,7 @@
 """Who may come in: which cache a request finds, how many blocks it needs, and whether it fits."""
 
-from kv_cache_rl.core import pool
-from kv_cache_rl.core.blocks import blocks_for as _blocks_for
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.sim.compiled import blocks_for, free, give, take
 from kv_cache_rl.sim.serving.link import IN, ship
 from kv_cache_rl.sim.serving.lists import remove
 from kv_cache_rl.sim.serving.state import (
@@ -39,13 +38,6 @@ from kv_cache_rl.sim.serving.state import (
     VIP,
     WAITED,
     WHERE,
-)
-
-blocks_for, take, give, free = (
-    uncounted(_blocks_for),
-    uncounted(pool.take),
-    uncounted(pool.give),
-    uncounted(pool.free),
 )
 
 

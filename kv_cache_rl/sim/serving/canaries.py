@@ -4,7 +4,9 @@ it below `lru`.
 
 import numpy as np
 
+from kv_cache_rl.core.draws import WEYL
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.sim.compiled import mixed, unit
 from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.face import (
     LARGEST_ACTIVE,
@@ -24,15 +26,9 @@ SEED, DRAWN = MEMORY - 2, MEMORY - 1
 
 @uncounted
 def draw(memory):
-    """Next uniform number of this memory's own stream.
-
-    Source: splitmix64, Steele, Lea, Flood, OOPSLA 2014.
-    """
+    """Next uniform number of this memory's own stream."""
     memory[DRAWN] += 1.0
-    x = np.uint64(memory[SEED]) + np.uint64(memory[DRAWN]) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return float((x ^ (x >> np.uint64(31))) >> np.uint64(11)) / 9007199254740992.0
+    return unit(mixed(np.uint64(memory[SEED]) + np.uint64(memory[DRAWN]) * WEYL))
 
 
 @uncounted

@@ -3,8 +3,6 @@
 A key is a hash of the seed and the path to whoever draws (user 7, his turn 2); a draw is a hash of the key
 and of what is drawn. So nobody's numbers depend on how many others there are, and none need to be drawn one
 after the other.
-
-Source: Steele, Lea, Flood (2014), SplitMix64: its output function over a Weyl sequence.
 """
 
 import functools
@@ -13,9 +11,9 @@ import operator
 
 import numpy as np
 
+from kv_cache_rl.core.draws import WEYL, mixed
 from kv_cache_rl.sim.serving.spec import ServingError
 
-WEYL = np.uint64(0x9E3779B97F4A7C15)
 SEEDS = 1 << 64
 
 WORLD, USERS, REFERENCE = 0, 1, 2
@@ -37,13 +35,6 @@ def root(seed: int) -> np.ndarray:
     if isinstance(seed, bool) or not 0 <= number < SEEDS:
         raise ServingError(f"seed is {seed!r}; give a whole number from 0 to 2**64 - 1")
     return mixed(np.array([number], dtype=np.uint64) + WEYL)
-
-
-def mixed(numbers: np.ndarray) -> np.ndarray:
-    """SplitMix64's output function of each number; uint64 of any shape but a scalar's."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return numbers ^ (numbers >> np.uint64(31))
 
 
 def branch(keys: np.ndarray, number: int | np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """One iteration of the engine: everyone decodes a token, waiting prompts are read in chunks, some finish."""
 
-from kv_cache_rl.core import pool
-from kv_cache_rl.core.hardware import prefill_microseconds as _prefill_microseconds
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.sim.compiled import free, prefill_microseconds, take
 from kv_cache_rl.sim.serving.actions import shred, to_queue
 from kv_cache_rl.sim.serving.link import first_landing
 from kv_cache_rl.sim.serving.lists import push
@@ -51,8 +50,6 @@ from kv_cache_rl.sim.serving.state import (
 from kv_cache_rl.sim.serving.state import ARRIVAL as ARRIVAL_US
 from kv_cache_rl.theory.flow import complete
 
-take, free = uncounted(pool.take), uncounted(pool.free)
-prefill_microseconds = uncounted(_prefill_microseconds)
 CRASHED = 1
 
 

@@ -1,7 +1,7 @@
 """The link between GPU and CPU: two lanes, each first come first served, slower while both are busy."""
 
-from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.sim.compiled import give
 from kv_cache_rl.sim.serving.lists import file
 from kv_cache_rl.sim.serving.state import (
     ACTIVE_LARGEST,
@@ -32,7 +32,6 @@ from kv_cache_rl.sim.serving.state import (
     WHERE,
 )
 
-give = uncounted(pool.give)
 OUT, IN = 0, 1
 
 

@@ -10,8 +10,9 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from kv_cache_rl.core.draws import WEYL, mixed
 from kv_cache_rl.sim.serving import generate
-from kv_cache_rl.sim.serving.draws import WEYL, branch, lengths, mixed, root, uniform
+from kv_cache_rl.sim.serving.draws import branch, lengths, root, uniform
 from kv_cache_rl.sim.serving.generate import traffic
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError
 

@@ -20,6 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from kv_cache_rl.core.draws import WEYL, mixed
 from kv_cache_rl.sim.hierarchy.curves.runs import Curve, stack_distances
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
@@ -62,14 +63,8 @@ def mean_error(curve: Curve, exact: Curve) -> float:
 
 
 def hashed(numbers: np.ndarray, seed: int) -> np.ndarray:
-    """64 well-mixed bits for each number, uint64 [n].
-
-    Source: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
-    """
-    mixed = numbers.astype(np.uint64) + np.uint64((seed * 0xD1342543DE82EF95 + 0x9E3779B97F4A7C15) % 2**64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+    """64 well-mixed bits for each number, uint64 [n]."""
+    return mixed(numbers.astype(np.uint64) + np.uint64((seed * 0xD1342543DE82EF95 + int(WEYL)) % 2**64))
 
 
 def _estimate(trace: Trace, inside: np.ndarray, rate: float) -> Curve:
