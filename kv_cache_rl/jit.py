@@ -60,3 +60,35 @@ uncounted = functools.partial(numba.njit, cache=True, _nrt=False)
 """`njit` for functions that neither allocate nor return an array: nobody counts references, which in a window
 takes longer than all the rest (every count is an atomic operation, which two threads with the same array wait
 for in turn)."""
+
+
+def folded(functions):
+    """One compiled function ``(k, *arguments)`` that calls ``functions[k](*arguments)``: what a registry's dict is
+    inside compiled code, which cannot look a function up.
+
+    It compiles to the comparisons that one would write by hand. Give it a name of its own (`def rank(policy, c): return
+    _rank(policy, c)` under `uncounted`): the named function is what the disk cache keeps.
+    """
+    *others, last = functions
+
+    @_passing
+    def chosen(which, *arguments):
+        return last(*arguments)
+
+    for k in reversed(range(len(others))):
+        chosen = _either(k, others[k], chosen)
+    return chosen
+
+
+def _either(k, this, rest):
+    @_passing
+    def choose(which, *arguments):
+        if which == k:
+            return this(*arguments)
+        return rest(which, *arguments)
+
+    return choose
+
+
+_passing = functools.partial(numba.njit, _nrt=False)
+"""Without a cache of its own: a closure's key differs in every process."""

@@ -2,9 +2,12 @@
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kv_cache_rl import jit
@@ -35,3 +38,41 @@ def test_a_fallback_cache_of_somebody_else_is_refused_with_the_remedy(temporary,
         FileExistsError, match="belongs to another user; set KV_CACHE_RL_CACHE to a folder of your own"
     ):
         jit._cache_folder()
+
+
+@jit.uncounted
+def _doubled(row, by):
+    return 2.0 * row[by]
+
+
+@jit.uncounted
+def _negated(row, by):
+    return -row[by]
+
+
+_folded = jit.folded((_doubled, _negated, _doubled))
+
+
+@jit.uncounted
+def _called(which, row, by):
+    return _folded(which, row, by)
+
+
+def test_a_folded_registry_calls_the_function_of_the_index_and_the_last_one_beyond():
+    row = np.array([1.0, 3.0])
+    assert [_called(which, row, 1) for which in range(4)] == [6.0, -3.0, 6.0, 6.0]
+
+
+def test_a_function_that_calls_a_folded_registry_is_loaded_from_the_disk_cache_by_the_next_process(tmp_path):
+    program = (
+        "import numpy as np; from kv_cache_rl.policies.rank import rank; from kv_cache_rl.core.candidates import CANDIDATE_COLS;"
+        "rank(3, np.ones(CANDIDATE_COLS)); print(sum(rank.stats.cache_hits.values()), sum(rank.stats.cache_misses.values()))"
+    )
+    environment = {**os.environ, "KV_CACHE_RL_CACHE": str(tmp_path)}
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+        )
+        for _ in range(2)
+    ]
+    assert [run.stdout.split() for run in runs] == [["0", "1"], ["1", "0"]]

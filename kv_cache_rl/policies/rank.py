@@ -1,12 +1,12 @@
-"""Ranking policies: one number per candidate; the lowest gives way first.
+"""Ranking policies: one key per candidate; the lowest is evicted first.
 
-Each is a pure function of one row of candidate columns. Adding a policy is one function here, one line in
-`RANKS` and one in `rank`, which dispatches inside compiled loops (Numba cannot look a function up in a dict).
+Each is a pure function of one row of candidate columns. Adding a policy is one function here and one line in
+`RANKS`.
 
-Most orders do not change while nobody touches a candidate: a whole cache that ages by one keeps its order.
-Whoever keeps such keys in a heap evaluates the row once per touch at clock zero (idle = -last, age =
--inserted). The others are in `DRIFTS`: their key is that of a row at rest plus `drift`, which has to be
-looked at anew for every decision."""
+Most orders do not change while no candidate is touched: a whole cache that ages by one keeps its order. Such
+keys are kept in a heap: the row is evaluated once per touch, at clock zero (idle = -last, age = -inserted).
+The others are in `DRIFTS`: their key is that of a row at rest plus `drift`, evaluated anew for every decision.
+"""
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from kv_cache_rl.core.candidates import (
     USES,
     VALUE,
 )
-from kv_cache_rl.jit import uncounted
+from kv_cache_rl.jit import folded, uncounted
 
 
 @uncounted
@@ -169,36 +169,13 @@ DRIFTS = ("value_aware", "cost_aware", "regret_aware", "ttl")
 """Ranks whose order changes while nobody touches the candidates."""
 
 
+_rank = folded(tuple(RANKS.values()))
+
+
 @uncounted
 def rank(policy, c):
     """Key of candidate row `c` under the policy with index `policy` in `RANKS`."""
-    if policy == 0:
-        return lru(c)
-    if policy == 1:
-        return fifo(c)
-    if policy == 2:
-        return lfu(c)
-    if policy == 3:
-        return largest_first(c)
-    if policy == 4:
-        return gdsf(c)
-    if policy == 5:
-        return value_aware(c)
-    if policy == 6:
-        return compute_aware(c)
-    if policy == 7:
-        return windowed_recency(c)
-    if policy == 8:
-        return heavy_hitter(c)
-    if policy == 9:
-        return predictive(c)
-    if policy == 10:
-        return cost_aware(c)
-    if policy == 11:
-        return regret_aware(c)
-    if policy == 12:
-        return ttl(c)
-    return random(c)
+    return _rank(policy, c)
 
 
 def order(name: str, candidates: np.ndarray) -> np.ndarray:
