@@ -1,13 +1,10 @@
 """What docs/ and examples/ say is done: the guide's edits are made in a copy of the package, the scripts run."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from editing import command, edited, execute
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "adding_a_policy.md").read_text(encoding="utf-8")
@@ -19,50 +16,26 @@ def block(name):
     return found
 
 
-def execute(folder, *arguments, **environment):
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def edited(tmp_path_factory):
+def folder(tmp_path_factory):
     """A copy of the package with the edits of the guide."""
-    folder = tmp_path_factory.mktemp("edited")
-    shutil.copytree(
-        ROOT / "kv_cache_rl", folder / "kv_cache_rl", ignore=shutil.ignore_patterns("__pycache__")
+    return edited(
+        tmp_path_factory.mktemp("edited"),
+        "policies/rank.py",
+        ("RANKS = {\n", block("function") + "\n\n"),
+        ("}\nRANK_IDS", block("line")),
     )
-    path = folder / "kv_cache_rl" / "policies" / "rank.py"
-    text = path.read_text(encoding="utf-8")
-    for place, code, after in (
-        ("RANKS = {\n", block("function") + "\n\n", False),
-        ('    "random": random,\n', block("line"), True),
-        ("        return ttl(c)\n", block("entry"), True),
-    ):
-        assert text.count(place) == 1
-        text = text.replace(place, place + code if after else code + place)
-    path.write_text(text, encoding="utf-8")
-    return folder
 
 
-def test_a_policy_added_as_the_guide_says_replays_like_its_reference(edited):
-    script = edited / "check.py"
+def test_a_policy_added_as_the_guide_says_replays_like_its_reference(folder):
+    script = folder / "check.py"
     script.write_text(block("reference") + "\n\n" + block("check") + "print('agrees')\n", encoding="utf-8")
-    assert execute(edited, script, NUMBA_DISABLE_JIT="1") == "agrees\n"
+    assert execute(folder, script, NUMBA_DISABLE_JIT="1") == "agrees\n"
 
 
-def test_a_policy_added_as_the_guide_says_is_known_to_the_commands(edited):
-    program = (
-        "from kv_cache_rl.cli import main; import sys;"
-        "sys.argv = 'kv hierarchy replay workload:rag_burst --policy uses_per_byte --capacity 24 --json'.split(); main()"
-    )
-    assert '"policy": "uses_per_byte"' in execute(edited, "-c", program, NUMBA_DISABLE_JIT="1")
+def test_a_policy_added_as_the_guide_says_is_known_to_the_commands(folder):
+    line = "hierarchy replay workload:rag_burst --policy uses_per_byte --capacity 24 --json"
+    assert '"policy": "uses_per_byte"' in command(folder, line)
 
 
 def test_what_the_guide_quotes_stands_in_the_file_it_names():
