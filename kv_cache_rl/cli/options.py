@@ -1,6 +1,5 @@
 """Options that several commands share, and the scenarios they select."""
 
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,9 +98,8 @@ def find_scenario(name: str) -> "Scenario":
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    """One JSON object on stdout, null in place of NaN and infinity."""
+    sys.stdout.write(json_text(value, ascii_only=False) + "\n")
     sys.stdout.flush()
 
 

@@ -9,7 +9,7 @@ import typer
 from kv_cache_rl.cli.options import console
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
 Workers = Annotated[
     int | None, typer.Option(help="Processes; default: all cores. Results do not depend on it.", min=1)
@@ -60,20 +60,6 @@ class Bar:
     def __call__(self, done: int, total: int) -> None:
         self.done, self.total = done, total
         self.progress.update(self.task, completed=done, total=total, refresh=True)
-
-
-def plain_table(title: str, columns: dict[str, str], caption: str | None = None) -> "Table":
-    """A table in the style of all others; `columns` maps headings to left or right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1)
-    for heading, justify in columns.items():
-        table.add_column(
-            heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right"
-        )
-    return table
 
 
 def percent(value: float | None, digits: int = 2) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kv_cache_rl.agents import CANARIES, agent
-from kv_cache_rl.reports.statistics import mean_interval
+from kv_cache_rl.intervals import mean_interval
 from kv_cache_rl.search.serving.oracle import solve
 from kv_cache_rl.search.serving.rollout import finish
 from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS

@@ -27,6 +27,7 @@ from kv_cache_rl.cli.options import (
     how_many,
     print_json,
 )
+from kv_cache_rl.files import slug, write_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
@@ -132,7 +133,7 @@ def evaluate_targets(
                         key: config[key]
                         for key in ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
                     },
-                    output_dir=folder / runs.slug(target["model"]),
+                    output_dir=folder / slug(target["model"]),
                     resume=resume,
                     on_rollout=recorder,
                     quiet=True,
@@ -225,7 +226,7 @@ def run_eval(
         policies = choose_policies(policy, () if model else DEFAULT_POLICIES)
         targets = embedded_targets(policies)
         targets += [hosted_target(model, base_url, api_key_var)] if model else []
-        names = [runs.slug(target["model"]) for target in targets]
+        names = [slug(target["model"]) for target in targets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(
                 f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in a run of its own"
@@ -244,6 +245,6 @@ def run_eval(
         )
     if folder is None:
         folder = runs.new_folder(output_dir, config["targets"])
-        runs.write_json(folder / runs.CONFIG, config)
+        write_json(folder / runs.CONFIG, config)
     outcomes = evaluate_targets(folder, config, len(scenarios), resume is not None, quiet=as_json)
     finish(folder, config, outcomes, scenarios, as_json)

@@ -17,6 +17,7 @@ from kv_cache_rl.cli.options import (
     select_scenarios,
     track,
 )
+from kv_cache_rl.extras import need
 from kv_cache_rl.sim.eviction import ORACLE
 
 
@@ -37,6 +38,7 @@ def run_export(
 
     Example: kv-cache-rl export-sft --out expert.parquet --policy oracle --num-examples 600
     """
+    need("export-sft", "datasets")
     from datasets import Dataset, disable_progress_bars
 
     from kv_cache_rl.adapters.expert import expert_row

@@ -7,6 +7,7 @@ import typer
 
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.files import write_json
 
 START, END = "<!-- measured: make landscape -->", "<!-- end of measured -->"
 
@@ -28,7 +29,6 @@ def run_landscape(
     from rich.markdown import Markdown
     from rich.progress import Progress
 
-    from kv_cache_rl.cli.eviction.runs import write_json
     from kv_cache_rl.experiments.eviction.landscape import run
     from kv_cache_rl.reports.eviction.landscape import claims, markdown
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.failures import BadInput, choose_policies
+from kv_cache_rl.cli.failures import choose_policies
 from kv_cache_rl.cli.options import AsJson, console, print_json
 
 
@@ -22,14 +22,11 @@ def run_serve(
 
     Example: kv-cache-rl serve-policy --policy value_aware --port 8000
     """
-    from kv_cache_rl.adapters.endpoint import EndpointError, base_url_of, listen, server_for
+    from kv_cache_rl.adapters.endpoint import base_url_of, listen, server_for
     from kv_cache_rl.sim.eviction import DECIDERS
 
     models = choose_policies([policy] if policy else None, list(DECIDERS))
-    try:
-        listener: socket.socket = listen(port)
-    except EndpointError as error:
-        raise BadInput(str(error)) from error
+    listener: socket.socket = listen(port)
     base_url = base_url_of(listener)
     if as_json:
         print_json({"base_url": base_url, "models": models})

@@ -7,7 +7,8 @@ import typer
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import Format, JitterSeed, Selection, TraceFile, read_trace, source_at
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import names_of, percent, plain_table, waiting
+from kv_cache_rl.cli.terminal import names_of, percent, waiting
+from kv_cache_rl.reports.tables import plain_table
 
 STEPS = (1, 2, 3, 5)
 """Where the default capacities lie in each decade."""

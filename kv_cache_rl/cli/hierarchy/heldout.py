@@ -14,7 +14,8 @@ from kv_cache_rl.cli.hierarchy.options import (
     source_at,
 )
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, percent, plain_table
+from kv_cache_rl.cli.terminal import Bar, percent
+from kv_cache_rl.reports.tables import plain_table
 
 
 def run_heldout(

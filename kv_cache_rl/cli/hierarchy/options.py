@@ -8,6 +8,7 @@ import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.terminal import names_of, waiting
+from kv_cache_rl.core.errors import Refused
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.sources import Source
@@ -51,7 +52,7 @@ Calibration = Annotated[
 
 def calibration_at(text: str) -> str:
     """The name of a calibration, that of a file once it is read. Raises BadInput for neither."""
-    from kv_cache_rl.core.calibration import Calibration, CalibrationError
+    from kv_cache_rl.core.calibration import Calibration
     from kv_cache_rl.core.calibrations import CALIBRATIONS, register
 
     path = Path(text)
@@ -63,8 +64,6 @@ def calibration_at(text: str) -> str:
         raise BadInput(
             f"{text}: is not JSON ({broken}); make one with kv-cache-rl paged calibrate --out {text}"
         ) from None
-    except CalibrationError as wrong:
-        raise BadInput(str(wrong)) from None
 
 
 def policies_of(values: list[str] | None, default: str = "lru", bound: bool = True) -> list[str]:
@@ -100,13 +99,10 @@ def read_trace(source: "Source", seed: int | None = None, quiet: bool = True) ->
 
     Raises BadInput for options of another format.
     """
-    from kv_cache_rl.sim.hierarchy.spec import HierarchyError
-    from kv_cache_rl.traces import TraceError
-
     with waiting(f"reading {source.name}", quiet):
         try:
             trace = source.trace(seed)
-        except (TraceError, HierarchyError):
+        except Refused:
             raise
         except ValueError as wrong:  # an option that the format's loader does not take
             raise BadInput(str(wrong)) from None

@@ -27,12 +27,8 @@ def run_plot(
         raise BadInput(
             f"{folder} is no finished sweep (it has no {RESULTS}); make one with kv-cache-rl hierarchy sweep --out {folder}"
         )
-    try:
-        from kv_cache_rl.reports.hierarchy import plots
-    except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.startswith("kv_cache_rl"):
-            raise
-        raise BadInput(f"plots need {missing.name}; pip install {missing.name}") from None
+    from kv_cache_rl.reports.hierarchy import plots
+
     with waiting("drawing", as_json):
         files = plots(folder, out or folder / "plots")
     if as_json:

@@ -20,7 +20,8 @@ from kv_cache_rl.cli.hierarchy.options import (
     source_at,
 )
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, names_of, percent, plain_table
+from kv_cache_rl.cli.terminal import Bar, names_of, percent
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.curves.runs import Pieces

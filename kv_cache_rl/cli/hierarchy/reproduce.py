@@ -8,7 +8,8 @@ import typer
 
 from kv_cache_rl.cli.failures import FAILED
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, Workers, plain_table
+from kv_cache_rl.cli.terminal import Bar, Workers
+from kv_cache_rl.reports.tables import plain_table
 
 SHOWN = 20
 """Differences that are printed; --json has all."""

@@ -15,7 +15,8 @@ import typer
 from kv_cache_rl.cli.failures import FAILED, Interrupted, choose
 from kv_cache_rl.cli.hierarchy.options import Ray
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, Workers, percent, plain_table
+from kv_cache_rl.cli.terminal import Bar, Workers, percent
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.definition import Sweep

@@ -11,7 +11,8 @@ from kv_cache_rl.cli.failures import FAILED, BadInput, choose
 from kv_cache_rl.cli.measured import number
 from kv_cache_rl.cli.options import AsJson, console, print_json
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens, probe
-from kv_cache_rl.cli.terminal import Bar, names_of, plain_table
+from kv_cache_rl.cli.terminal import Bar, names_of
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.measure.figures import Figure

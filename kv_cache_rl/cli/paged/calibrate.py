@@ -13,7 +13,8 @@ import typer
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import AsJson, console, print_json
 from kv_cache_rl.cli.paged.options import Model, Seed, Text, load_model, load_tokens, probe
-from kv_cache_rl.cli.terminal import Bar, plain_table
+from kv_cache_rl.cli.terminal import Bar
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.core.calibration import Calibration

@@ -36,16 +36,12 @@ def probe(path: Path) -> None:
 def load_model(folder: Path | None) -> "Decoder":
     """The decoder, torch set to one thread so that numbers compare.
 
-    Raises BadInput where torch or its tokenizer is missing.
+    Raises BadInput where its tokenizer is missing, MissingExtra where torch is.
     """
-    try:
-        from kv_cache_rl.paged.measure.calibrate import one_thread
-        from kv_cache_rl.paged.model import Decoder
-        from kv_cache_rl.paged.tokenizer import ByteTokenizer
-    except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.startswith("kv_cache_rl"):
-            raise
-        raise BadInput(f"paged attention needs {missing.name}; pip install 'kv-cache-rl[torch]'") from None
+    from kv_cache_rl.paged.measure.calibrate import one_thread
+    from kv_cache_rl.paged.model import Decoder
+    from kv_cache_rl.paged.tokenizer import ByteTokenizer
+
     one_thread()
     model = Decoder.load(folder)
     if isinstance(model.tokenizer, ByteTokenizer) and model.geometry.vocab != BYTES:

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.failures import FAILED, BadInput, choose
+from kv_cache_rl.cli.failures import FAILED, choose
 from kv_cache_rl.cli.measured import Measured, show
 from kv_cache_rl.cli.options import AsJson, print_json
 from kv_cache_rl.cli.terminal import Bar, names_of
+from kv_cache_rl.extras import need
 
 PARTS = ("episode", "gym", "vector")
 SERVERS, THREADS = 256, 2
@@ -76,10 +76,8 @@ def run_bench(
 
     parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
     needy = [name for name in parts if name != "episode"]
-    if needy and find_spec("gymnasium") is None:
-        raise BadInput(
-            f"{' and '.join(needy)} need gymnasium; pip install 'kv-cache-rl[serving]', or measure --part episode alone"
-        )
+    if needy:
+        need(f"--part {','.join(needy)}", "gymnasium", instead="or measure --part episode alone")
     work, found = list(measurements(parts, seconds)), []
     with Bar("bench", as_json) as bar:
         for done, measured in enumerate(work, 1):

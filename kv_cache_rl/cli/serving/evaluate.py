@@ -80,6 +80,6 @@ def run_evaluate(
 
 def draw(found: list, path: Path) -> None:
     from kv_cache_rl.reports.canvas import save
-    from kv_cache_rl.reports.serving.tables import score_figure
+    from kv_cache_rl.reports.serving.scores import score_figure
 
     save(score_figure(found, BASE), path)

@@ -12,7 +12,8 @@ from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.options import AsJson, console, print_json
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, ORACLE, decider, known_agents, play
-from kv_cache_rl.cli.terminal import Bar, plain_table, waiting
+from kv_cache_rl.cli.terminal import Bar, waiting
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.demand import Traffic

@@ -10,7 +10,8 @@ import typer
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.hierarchy.sweeps import command_line
 from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, names_of, plain_table
+from kv_cache_rl.cli.terminal import Bar, names_of
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     import numpy as np

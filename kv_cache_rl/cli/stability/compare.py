@@ -48,7 +48,7 @@ def run_compare(
 
 def compared(episodes: "dict[str, list[Episode]]") -> list[dict]:
     """Per agent: means with intervals, and the controller's paired difference to it (controller minus agent)."""
-    from kv_cache_rl.reports.statistics import mean_interval, paired_difference
+    from kv_cache_rl.intervals import mean_interval, paired_difference
 
     columns = {
         agent: {metric: {str(one.seed): float(getattr(one, metric)) for one in mine} for metric in SHOWN}

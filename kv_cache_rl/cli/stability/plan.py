@@ -140,7 +140,7 @@ def show(
     target: float,
 ) -> None:
     """Prints the plan as a table, with what was read and what it assumes."""
-    from kv_cache_rl.cli.terminal import plain_table
+    from kv_cache_rl.reports.tables import plain_table
 
     out = console()
     peak = "" if found.peak_rate is None else f", {found.peak_rate:.3g}/s in the busiest minute"

@@ -4,7 +4,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from kv_cache_rl.reports.statistics import INTERVAL_NAME, mean_interval
+from kv_cache_rl.intervals import T_INTERVAL, mean_interval
+from kv_cache_rl.reports.tables import markdown_table
 from kv_cache_rl.sim.eviction import CANARIES, DIFFICULTIES, ORACLE, normalized_score
 from kv_cache_rl.sim.eviction.build import NORM
 from kv_cache_rl.sim.eviction.deciders import DECIDERS
@@ -135,8 +136,8 @@ def _cell(value, digits: int = 3) -> str:
     return f"{value.mean:+.{digits}f} ± {value.half_width or 0:.{digits}f}"
 
 
-def _markdown_table(rows: list[dict]) -> list[str]:
-    lines = ["| decider | return | normalised | failures (median) | tokens |", "|---|---|---|---|---|"]
+def _tier_table(rows: list[dict]) -> str:
+    cells = []
     for row in rows:
         failures = row.get("failures")
         counted = (
@@ -145,36 +146,35 @@ def _markdown_table(rows: list[dict]) -> list[str]:
             else ""
         )
         tokens = f"{row['tokens']:,.0f}" if "tokens" in row else ""
-        lines.append(
-            f"| {row['policy']} | {_cell(row['return'])} | {_cell(row['normalized'], 2)} | {counted} | {tokens} |"
-        )
-    return lines
+        cells.append((row["policy"], _cell(row["return"]), _cell(row["normalized"], 2), counted, tokens))
+    headings = ("decider", "return", "normalised", "failures (median)", "tokens")
+    return markdown_table(dict.fromkeys(headings, "left"), cells)
+
+
+def _physics_table(tiers: dict) -> str:
+    headings = ("tier", "kept", "return gap", "swap-in", "cold prefill")
+    headings += ("sessions that return", "resident at start", "sessions")
+    rows = []
+    for name, tier in tiers.items():
+        p = {key: statistics.median(v for v in values if v == v) for key, values in tier["physics"].items()}
+        kept = f"{len(selected(tier)) / len(tier['floor']):.0%}"
+        times = (f"{p['return_gap']:.1f}", f"{p['swap_in']:.2f}", f"{p['cold_prefill']:.1f}")
+        share = f"{_mean(tier['physics']['return_share']):.0%}"
+        rows.append((name, kept, *times, share, f"{p['resident']:.0f}", f"{p['sessions']:.0f}"))
+    return markdown_table(dict.fromkeys(headings, "left"), rows)
 
 
 def markdown(raw: dict) -> str:
     """Tables per tier, physics, ablations, the exhaustive comparison and the claims."""
     out = [
         f"{raw['per_tier']} unselected scenarios per tier, seed {raw['seed']}, oracle width {raw['width']}; "
-        f"± is a {INTERVAL_NAME}.",
+        f"± is a {T_INTERVAL} over scenarios.",
         "",
     ]
-    out += ["| claim | holds | numbers |", "|---|---|---|"]
+    found = [(c["claim"], "yes" if c["holds"] else "**no**", c["numbers"]) for c in claims(raw)]
+    out += [markdown_table(dict.fromkeys(("claim", "holds", "numbers"), "left"), found)]
+    out += [_physics_table(raw["tiers"])]
     out += [
-        f"| {c['claim']} | {'yes' if c['holds'] else '**no**'} | {c['numbers']} |" for c in claims(raw)
-    ] + [""]
-    out += [
-        "| tier | kept | return gap | swap-in | cold prefill | sessions that return | resident at start | sessions |",
-        "|" + "---|" * 8,
-    ]
-    for name, tier in raw["tiers"].items():
-        p = {key: statistics.median(v for v in values if v == v) for key, values in tier["physics"].items()}
-        share = _mean(tier["physics"]["return_share"])
-        out.append(
-            f"| {name} | {len(selected(tier)) / len(tier['floor']):.0%} | {p['return_gap']:.1f} | {p['swap_in']:.2f} "
-            f"| {p['cold_prefill']:.1f} | {share:.0%} | {p['resident']:.0f} | {p['sessions']:.0f} |"
-        )
-    out += [
-        "",
         "Medians over scenarios, times in windows of two seconds; the share of returning sessions is a mean.",
         "",
     ]
@@ -184,11 +184,10 @@ def markdown(raw: dict) -> str:
         out += [
             f"### {name}, unselected ({len(tier['floor'])})",
             "",
-            *_markdown_table(table(tier, range(len(tier["floor"])))),
-            "",
+            _tier_table(table(tier, range(len(tier["floor"])))),
         ]
         out += [f"The oracle reaches the throughput cap on {capped:.0%} of them.", ""]
-        out += [f"### {name}, selected ({len(chosen)})", "", *_markdown_table(table(tier, chosen)), ""]
+        out += [f"### {name}, selected ({len(chosen)})", "", _tier_table(table(tier, chosen))]
     gaps = [s["optimum"] - s["beam"] for s in raw["small"]]
     out += [
         "### Small instances", "",

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import Report, Scenario
 
 
-class ResultsError(ValueError):
+class ResultsError(Refused):
     """A results file that cannot be read; the text names the line and what to do."""
 
 

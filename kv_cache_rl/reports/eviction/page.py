@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import zip_longest
 
+from kv_cache_rl.intervals import T_INTERVAL
 from kv_cache_rl.reports.eviction import charts
 from kv_cache_rl.reports.eviction.outcome import Outcome
 from kv_cache_rl.reports.eviction.tables import (
@@ -16,7 +17,6 @@ from kv_cache_rl.reports.eviction.tables import (
     difference_sentences,
     results_rows,
 )
-from kv_cache_rl.reports.statistics import INTERVAL_NAME
 from kv_cache_rl.reports.stylesheet import SCRIPT, STYLE
 from kv_cache_rl.sim.eviction import DECIDERS, Report, Scenario, replay, rollout
 
@@ -211,7 +211,7 @@ def page(
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head><body><main>'
         f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>{facts(about)}'
         f'<h2>Results</h2><div class="card">{results_table(rows)}'
-        f'<p class="note" style="margin-top:10px">± is the {INTERVAL_NAME}. Normalised: 0 is the best decider that '
+        f'<p class="note" style="margin-top:10px">± is the {T_INTERVAL} over scenarios. Normalised: 0 is the best decider that '
         f"never looks, 1 the best known. Failed rollouts are in no mean.</p>{compared}</div>"
         f'<div class="card">{charts.overview_chart(rows)}</div>{failed_list(outcomes)}'
         f'<h2>Episodes</h2><p class="note">Open a line to see the episode.{picked}</p>'

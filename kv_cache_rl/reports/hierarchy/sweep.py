@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from kv_cache_rl.files import slug
 from kv_cache_rl.reports import canvas
 from kv_cache_rl.reports.canvas import BLUE, GREY, INK, VERMILION, Plot, Sheet
 from kv_cache_rl.reports.hierarchy.curves import curve_figures
@@ -96,7 +97,7 @@ def by_workload(results: Results, measure: Measure, scenario: str, number: int) 
         return None
     title = f"{measure.title} in {scenario}, {seeds_of(results, 'mean over ')}"
     about = f"{measure.axis} · bars: {interval_name(panels, 'seeds')}"
-    name = f"{measure.key}-{number:02d}-{canvas.slug(scenario)}"
+    name = f"{measure.key}-{number:02d}-{slug(scenario)}"
     reading = _workload_reading(panels, measure)
     return Plot(name, title, reading, lambda: _figure(panels, measure, title, about, False), scenario)
 
