@@ -3,7 +3,7 @@ remedy.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -43,6 +43,12 @@ class CommandGroup(TyperGroup):
     traceback, for it is a bug.
     """
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the help: groups first."""
+        return sorted(
+            super().list_commands(ctx), key=lambda name: not isinstance(self.commands[name], TyperGroup)
+        )
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -62,10 +68,3 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, 1)
     guess = f"did you mean {near[0]}? " if near else ""
     raise BadInput(f"there is no {kind} {name!r}; {guess}choose one of {', '.join(names)}")
-
-
-def choose_policies(names: Sequence[str] | None, default: Sequence[str]) -> list[str]:
-    """The named policies without repetition, or the default. Raises BadInput for one that does not exist."""
-    from kv_cache_rl.sim.eviction import DECIDERS
-
-    return [choose("policy", name, DECIDERS) for name in dict.fromkeys(names or default)]

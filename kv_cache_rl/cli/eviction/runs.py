@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
+from kv_cache_rl.cli.eviction.options import select_scenarios
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import select_scenarios
 from kv_cache_rl.files import slug, write_json
 
 if TYPE_CHECKING:

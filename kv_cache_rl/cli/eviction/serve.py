@@ -4,21 +4,22 @@ import socket
 from contextlib import suppress
 from typing import Annotated
 
-import typer
-
-from kv_cache_rl.cli.failures import choose_policies
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.eviction.options import choose_policies
+from kv_cache_rl.cli.options import RUNNING, AsJson
+from kv_cache_rl.cli.terminal import console, print_json
 
 
 def run_serve(
-    policy: Annotated[
-        str | None, typer.Option("--policy", "-p", help="Serve this policy only; default: all of them.")
-    ] = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8000,
+    policy: Annotated[str | None, options.policy("Serve this policy only; default: all of them.")] = None,
+    port: Annotated[
+        int, options.option(RUNNING, "--port", help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 8000,
     as_json: AsJson = False,
 ) -> None:
-    """Serve policies as chat models: an OpenAI-compatible server on loopback; the model's name is the
-    policy's.
+    """Serve policies as chat models, from an OpenAI-compatible server on loopback.
+
+    The model's name is the policy's.
 
     Example: kv-cache-rl serve-policy --policy value_aware --port 8000
     """

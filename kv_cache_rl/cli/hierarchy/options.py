@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.terminal import names_of, waiting
+from kv_cache_rl.cli.options import RULES, RUNNING, TIERS, WORKLOAD, names_of, option
+from kv_cache_rl.cli.terminal import waiting
 from kv_cache_rl.core.errors import Refused
 
 if TYPE_CHECKING:
@@ -24,28 +25,52 @@ TraceFile = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option(help="claude-code, mooncake, bailian or lab; default: told from the file's first line."),
+    option(
+        WORKLOAD,
+        "--format",
+        help="claude-code, mooncake, bailian or lab; default: seen from the file's first line.",
+    ),
 ]
 Selection = Annotated[
     str | None,
-    typer.Option(
-        help="Claude Code sessions: all (over 8 hours, the default) or headroom (60 within an hour)."
+    option(
+        WORKLOAD,
+        "--selection",
+        help="Claude Code sessions: all (over 8 hours, the default) or headroom (60 within an hour).",
     ),
 ]
 JitterSeed = Annotated[
     int | None,
-    typer.Option(help="Spread requests on a coarse clock over their tick, drawn with this seed.", min=0),
+    option(
+        WORKLOAD,
+        "--jitter-seed",
+        help="Spread requests on a coarse clock over their tick, drawn with this seed.",
+        min=0,
+    ),
 ]
-
-
+Capacity = Annotated[
+    list[str] | None,
+    option(
+        TIERS,
+        "--capacity",
+        help="Of a single tier: blocks (5000) or a share (25%); bytes (2MB) where pages have some, or with "
+        "--model. By comma or repeated.",
+    ),
+]
 Ray = Annotated[
     str | None,
-    typer.Option(help="Run on the Ray cluster at this address (HOST:PORT, ray://HOST:PORT, auto), or local."),
+    option(
+        RUNNING,
+        "--ray",
+        help="Run on the Ray cluster at this address (HOST:PORT, ray://HOST:PORT, auto), or local.",
+    ),
 ]
 Calibration = Annotated[
     str,
-    typer.Option(
-        help="Bytes, seconds and divergences of a precision: literature, measured-cpu, or a calibration file."
+    option(
+        RULES,
+        "--calibration",
+        help="Bytes, seconds and divergences of a precision: literature, measured-cpu, or a calibration file.",
     ),
 ]
 

@@ -5,16 +5,15 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import AsJson, print_json
-from kv_cache_rl.cli.terminal import waiting
+from kv_cache_rl.cli.options import AsJson
+from kv_cache_rl.cli.terminal import print_json, waiting
 
 
 def run_plot(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished sweep or ablation.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Where the plots go; default: plots in that folder.")
-    ] = None,
+    out: Annotated[Path | None, options.out("Where the plots go; default: plots in that folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw hit rates, latencies, bytes, prefetches and miss-ratio curves of a sweep, with the bound drawn in.

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import FAILED
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, Workers
+from kv_cache_rl.cli.options import WORKLOAD, AsJson, Workers
+from kv_cache_rl.cli.terminal import Bar, console, print_json
 from kv_cache_rl.reports.tables import plain_table
 
 SHOWN = 20
@@ -107,13 +108,18 @@ def show(found: dict) -> None:
 def run_reproduce(
     golden: Annotated[
         Path | None,
-        typer.Option(help="Golden rows (default_sweep_metrics.json); default: their digest."),
+        options.option(
+            WORKLOAD,
+            "--golden",
+            help="Golden rows (default_sweep_metrics.json); default: their digest.",
+        ),
     ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run kv-hierarchy-lab's sweep (210 rows) and ablation (198 runs) again, bit for bit; exit 1 if a row
-    differs.
+    """Run kv-hierarchy-lab's sweep and ablation again, bit for bit.
+
+    210 rows and 198 runs; exit 1 if a row differs.
 
     Example: kv-cache-rl hierarchy reproduce --json
     """

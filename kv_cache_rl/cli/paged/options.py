@@ -4,19 +4,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.options import RUNNING, WORKLOAD, model, option, seed
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
 
 Model = Annotated[
-    Path | None, typer.Option(help="Folder with a Llama-family checkpoint; default: the small model shipped.")
+    Path | None, model("Folder with a Llama-family checkpoint; default: the small model shipped.")
 ]
-Seed = Annotated[int, typer.Option(help="Draws lengths, random tensors and samples.", min=0, max=2**63 - 1)]
+Seed = Annotated[int, seed("Draws lengths, random tensors and samples.", panel=RUNNING, high=2**63 - 1)]
 Text = Annotated[
-    Path | None, typer.Option(help="Text file the model was not trained on; default: the held-out tales.")
+    Path | None,
+    option(WORKLOAD, "--text", help="Text file the model was not trained on; default: the held-out tales."),
 ]
 
 BYTES = 256

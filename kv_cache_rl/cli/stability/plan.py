@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.options import SERVICE, WORKLOAD, AsJson, Hardware
+from kv_cache_rl.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.core.geometry import ModelGeometry
@@ -15,45 +15,73 @@ if TYPE_CHECKING:
     from kv_cache_rl.traces.demand import Demand
 
 PEAK_S = 60.0
+PROFILE = "a100-llama-3.1-8b"
 
 
 def run_plan(
     trace: Annotated[
-        Path, typer.Option(help="A trace file: Claude Code, Mooncake, Bailian, Azure or BurstGPT.")
+        Path,
+        options.trace(
+            "Plan for this trace file: Claude Code, Mooncake, Bailian, Azure or BurstGPT, also .gz."
+        ),
     ],
-    gpus: Annotated[int | None, typer.Option(help="GPUs at hand: are they enough?", min=1)] = None,
-    hardware: Annotated[
-        str, typer.Option(help="Profile of GPUs and model, with its measured seconds.")
-    ] = "a100-llama-3.1-8b",
+    rate: Annotated[
+        float | None,
+        options.option(WORKLOAD, "--rate", help="Requests per second, instead of the trace's."),
+    ] = None,
+    users: Annotated[
+        int | None,
+        options.option(WORKLOAD, "--users", help="Sessions at a time, where each has its own clock.", min=1),
+    ] = None,
+    scale: Annotated[
+        float,
+        options.option(WORKLOAD, "--scale", help="Multiply the trace's rate, busiest minute included."),
+    ] = 1.0,
+    gpus: Annotated[
+        int | None, options.option(SERVICE, "--gpus", help="GPUs at hand: are they enough?", min=1)
+    ] = None,
+    hardware: Hardware = None,
     model: Annotated[
-        str | None, typer.Option(help="Count this model's weights and KV bytes; the profile's seconds stay.")
+        str | None,
+        options.option(
+            SERVICE,
+            "--model",
+            "-m",
+            help="Count this model's weights and KV bytes; the profile's seconds stay.",
+        ),
     ] = None,
     target_utilisation: Annotated[
-        float, typer.Option(help="Share of the service rate to plan for, 0 to 1.")
+        float,
+        options.option(
+            SERVICE, "--target-utilisation", help="Share of the service rate to plan for, 0 to 1."
+        ),
     ] = 0.8,
-    rate: Annotated[float | None, typer.Option(help="Requests per second, instead of the trace's.")] = None,
-    users: Annotated[
-        int | None, typer.Option(help="Sessions at a time, where each has its own clock.", min=1)
-    ] = None,
-    scale: Annotated[float, typer.Option(help="Multiply the trace's rate, busiest minute included.")] = 1.0,
-    token_budget: Annotated[int, typer.Option(help="Prompt tokens per iteration.", min=1)] = 2048,
-    chunk: Annotated[int, typer.Option(help="Tokens of a request's prefill per iteration.", min=1)] = 512,
+    token_budget: Annotated[
+        int, options.option(SERVICE, "--token-budget", help="Prompt tokens per iteration.", min=1)
+    ] = 2048,
+    chunk: Annotated[
+        int,
+        options.option(SERVICE, "--chunk", help="Tokens of a request's prefill per iteration.", min=1),
+    ] = 512,
     memory_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of KV per service, instead of the profile's.", min=1)
+        int | None,
+        options.option(
+            SERVICE, "--memory-tokens", help="Tokens of KV per service, instead of the profile's.", min=1
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """How many GPUs this traffic needs, and which resource binds: memory or the token budget.
 
-    Example: kv-cache-rl stability plan --trace AzureLLMInferenceTrace_conv.csv --gpus 4 --target-utilisation
-    0.8"""
+    Example: kv-cache-rl stability plan --trace AzureLLMInferenceTrace_conv.csv --gpus 4
+    """
     from kv_cache_rl.core.geometry import MODELS
     from kv_cache_rl.core.hardware import HARDWARE
     from kv_cache_rl.theory.plan import as_json as plan_json
     from kv_cache_rl.theory.plan import plan
     from kv_cache_rl.traces.demand import demand_of
 
-    profile = HARDWARE[choose("hardware", hardware, HARDWARE)]
+    profile = HARDWARE[choose("hardware", hardware or PROFILE, HARDWARE)]
     served = MODELS[choose("model", model, MODELS)] if model else model_of(profile)
     if not 0 < scale < float("inf"):
         raise BadInput(f"--scale is {scale}; give a finite number above 0")

@@ -149,7 +149,7 @@ def test_svg_and_pdf_carry_no_date(results, tmp_path):
 
 @pytest.mark.parametrize(("metric", "factor"), [("overall_hit_rate", 100.0), ("avg_latency_ms", 1.0)])
 def test_a_scenarios_dots_are_means_of_its_rows(results, figures, metric, factor):
-    figure = figures[f"{metric}-01-tiers_b"]
+    figure = figures[f"{metric}-01-tiers-b"]
     for workload in results.workloads:
         shown = drawn(panel(figure, workload))
         assert set(shown) == set(results.policies)
