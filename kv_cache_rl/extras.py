@@ -21,7 +21,7 @@ EXTRAS = {
 """Package as it is imported → extra of kv-cache-rl that installs it."""
 
 
-class MissingExtra(Refused, ImportError):
+class MissingExtra(ImportError, Refused):
     """A package that is not installed: says what needs it, and the pip command."""
 
 

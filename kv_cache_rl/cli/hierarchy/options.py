@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import RULES, RUNNING, TIERS, WORKLOAD, names_of, option
+from kv_cache_rl.cli.options import RUNNING, SERVICE, TIERS, WORKLOAD, names_of, option
 from kv_cache_rl.cli.terminal import waiting
 from kv_cache_rl.core.errors import Refused
 
@@ -68,7 +68,7 @@ Ray = Annotated[
 Calibration = Annotated[
     str,
     option(
-        RULES,
+        SERVICE,
         "--calibration",
         help="Bytes, seconds and divergences of a precision: literature, measured-cpu, or a calibration file.",
     ),
