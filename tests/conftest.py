@@ -13,7 +13,7 @@ PUBLISHED = HERE.parent / "../shared/traces"
 GOLDEN = HERE.parent / "../shared/golden/hierarchy"
 
 # Plain models and drivers that several folders of tests use.
-sys.path[:0] = [str(HERE / folder) for folder in (".", "sim/hierarchy", "sim/serving", "paged")]
+sys.path[:0] = [str(HERE / folder) for folder in (".", "sim/hierarchy", "sim/serving", "paged", "cli")]
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ def policy(help: str, *spellings: str) -> Any:
     return option(POLICIES, "--policy", "-p", *spellings, help=help)
 
 
-def model(help: str) -> Any:
-    """``--model``: a model by name or folder."""
-    return option(POLICIES, "--model", "-m", help=help)
+def model(help: str, panel: str = POLICIES) -> Any:
+    """``--model``: a model that is asked or loaded, or whose bytes are counted."""
+    return option(panel, "--model", "-m", help=help)
 
 
 def trace(help: str) -> Any:
@@ -50,9 +50,9 @@ def task(help: str) -> Any:
     return option(WORKLOAD, "--task", "-t", help=help)
 
 
-def seed(help: str, panel: str = WORKLOAD, low: int | None = 0, high: int | None = None) -> Any:
+def seed(help: str, low: int | None = 0, high: int | None = None) -> Any:
     """``--seed``: what is drawn, the same for the same number."""
-    return option(panel, "--seed", help=help, min=low, max=high)
+    return option(WORKLOAD, "--seed", help=help, min=low, max=high)
 
 
 def seeds(help: str, low: int | None = None, high: int | None = None) -> Any:

@@ -196,14 +196,13 @@ def evaluation_cpu_seconds(num_examples: int, harness: str | None = None, beside
     With `besides` only those beyond so many are counted: what a run of that many takes, its start-up
     included, is taken off. None where the environment package is not installed, or where `harness` starts
     programs with uv and there is no uv."""
-    from kv_cache_rl.adapters.endpoint import serving
-
     try:
         evaluate = import_module("kv_cache_eviction").evaluate
     except (ModuleNotFoundError, AttributeError):
         return None
     if harness and shutil.which("uv") is None:
         return None
+    from kv_cache_rl.adapters.endpoint import serving
 
     def cpu() -> float:
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

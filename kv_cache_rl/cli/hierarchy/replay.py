@@ -235,9 +235,7 @@ def run_replay(
     ] = None,
     model: Annotated[
         str | None,
-        options.option(
-            TIERS, "--model", "-m", help="Gives blocks the bytes of this model's cache: llama-3.1-8b."
-        ),
+        options.model("Gives blocks the bytes of this model's cache: llama-3.1-8b.", TIERS),
     ] = None,
     footprint: Annotated[
         str,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import RUNNING, WORKLOAD, model, option, seed
+from kv_cache_rl.cli.options import WORKLOAD, model, option, seed
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Model = Annotated[
     Path | None, model("Folder with a Llama-family checkpoint; default: the small model shipped.")
 ]
-Seed = Annotated[int, seed("Draws lengths, random tensors and samples.", panel=RUNNING, high=2**63 - 1)]
+Seed = Annotated[int, seed("Draws lengths, random tensors and samples.", high=2**63 - 1)]
 Text = Annotated[
     Path | None,
     option(WORKLOAD, "--text", help="Text file the model was not trained on; default: the held-out tales."),

@@ -43,12 +43,7 @@ def run_plan(
     hardware: Hardware = None,
     model: Annotated[
         str | None,
-        options.option(
-            SERVICE,
-            "--model",
-            "-m",
-            help="Count this model's weights and KV bytes; the profile's seconds stay.",
-        ),
+        options.model("Count this model's weights and KV bytes; the profile's seconds stay.", SERVICE),
     ] = None,
     target_utilisation: Annotated[
         float,
