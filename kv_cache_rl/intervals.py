@@ -31,7 +31,7 @@ Source: NIST/SEMATECH e-Handbook, table 1.3.6.7.2.
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over `n` scenarios, seeds or clusters with its 95 % interval, which is None below two of them."""
+    """A mean over `n` scenarios, seeds or clusters with its 95 % interval; None below two of them."""
 
     n: int
     mean: float

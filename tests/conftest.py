@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture
 def write(tmp_path):
-    """write(lines, name) → the path of a file of these lines (text, or objects for JSON), gzip if named .gz."""
+    """write(lines, name) → the path of a file of these lines (text or JSON objects), gzip if named .gz."""
 
     def write_lines(lines, name="trace.jsonl"):
         texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]

@@ -112,7 +112,8 @@ def test_nothing_of_the_extras_is_loaded_where_policies_play(tmp_path):
     code = (
         (
             "import sys\nfrom kv_cache_rl.cli import app\n"
-            "try:\n    app(['eviction', 'baselines', '-n', '1', '-p', 'lru'])\nexcept SystemExit as end:\n    assert not end.code\n"
+            "try:\n    app(['eviction', 'baselines', '-n', '1', '-p', 'lru'])\nexcept SystemExit as end:\n "
+            "   assert not end.code\n"
             f"print('LOADED', sorted({sorted(EXTRAS)!r} & sys.modules.keys()))"
         )
         .replace("sorted([", "sorted({")

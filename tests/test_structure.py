@@ -1,4 +1,4 @@
-"""Where things are: no import goes round in a circle, every floor has the same wings, every world the same rooms."""
+"""Where things are: no circle of imports, the same wings on every floor, the same rooms in every world."""
 
 import ast
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ FLOORS = {
     "reports": (*WORLDS, "stability", "paged"),
     "cli": (*WORLDS, "stability", "paged"),
 }
-"""Floor → its wings, folders or modules of that name. The hierarchy lab has bounds and curves in place of a search."""
+"""Floor → its wings, folders or modules of that name. The hierarchy lab has bounds in place of a search."""
 ONLY_TESTS = {"golden", "environments"}
 """Folders of tests that have no folder in the package of the same name."""
 
@@ -112,7 +112,10 @@ def test_a_circle_would_be_found():
 
 
 def test_imports_inside_functions_are_told_from_those_of_the_module():
-    code = "import kv_cache_rl.jit\ndef f():\n    from kv_cache_rl import lazy\nif TYPE_CHECKING:\n    import kv_cache_rl.core\n"
+    code = (
+        "import kv_cache_rl.jit\ndef f():\n    from kv_cache_rl import lazy\nif TYPE_CHECKING:\n    "
+        "import kv_cache_rl.core\n"
+    )
     named = [
         {name for node in statements(ast.parse(code), every) for name in imported(node)}
         for every in (False, True)

@@ -39,8 +39,9 @@ def as_sentence(error: Exception) -> str:
 
 
 class CommandGroup(TyperGroup):
-    """A group whose commands may refuse an input, or find a file that cannot be used; any other error keeps its
-    traceback, for it is a bug.
+    """A group that turns refused inputs and unusable files into one line.
+
+    Any other error is a bug and keeps its traceback.
     """
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -68,7 +68,8 @@ class Journal:
                 self.rows[record["key"]] = record["row"]
             except (ValueError, KeyError, TypeError):
                 raise JournalError(
-                    f"{self.path}, line {number}: is no finished row; delete that line, or give another folder"
+                    f"{self.path}, line {number}: is no finished row; delete that line, or give another "
+                    "folder"
                 ) from None
         return whole
 

@@ -88,8 +88,8 @@ def _several(work: Callable, items: Sequence, part: range) -> list:
 
 
 def parts(count: int, workers: int) -> list[range]:
-    """Neighbouring indices together, in pieces small enough that little is lost when interrupted and nobody
-    waits long.
+    """Neighbouring indices together, in pieces small enough that little is lost when interrupted and no
+    worker waits long.
     """
     size = max(1, min(16, count // (4 * workers)))
     return [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
@@ -114,7 +114,8 @@ def _on_ray(work: Callable, items: Sequence, workers: int, address: str) -> Iter
             except ray.exceptions.RayError as wrong:
                 said = str(wrong).strip().splitlines()[-1]
                 raise WorkerError(
-                    f"a Ray task failed ({said}). Finished work is saved: mend the cluster, run the same again"
+                    f"a Ray task failed ({said}). Finished work is saved: mend the cluster, run the same "
+                    "again"
                 ) from wrong
             yield from zip(part, results, strict=True)
     finally:
@@ -169,7 +170,10 @@ def _knock(address: str) -> None:
 
 
 def _silent(address: str, why: str) -> str:
-    remedy = "check the address, that `ray start --head` runs there and that this process has its token, or use --ray local"
+    remedy = (
+        "check the address, that `ray start --head` runs there and that this process has its token, or "
+        "use --ray local"
+    )
     return f"no Ray cluster answers at {address} ({why}); {remedy}"
 
 

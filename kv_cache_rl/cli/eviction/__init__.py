@@ -1,4 +1,4 @@
-"""``eviction``: the environment in which a policy or a chat model manages the cache of a server for 15 windows."""
+"""``eviction``: a policy or a chat model manages the cache of a server for 15 windows, and is scored."""
 
 from kv_cache_rl.cli.eviction import (
     baselines,

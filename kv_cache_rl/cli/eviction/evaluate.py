@@ -45,8 +45,9 @@ def environment_evaluate() -> Callable[..., list[dict]]:
         return importlib.import_module(ENVIRONMENT).evaluate
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"the environment package is not installed ({error}); in a checkout run: pip install -e environments/{ENVIRONMENT}; "
-            "elsewhere install the wheel that `make hub` builds, or the package from the Hub"
+            f"the environment package is not installed ({error}); in a checkout run: pip install -e "
+            f"environments/{ENVIRONMENT}; elsewhere install the wheel that `make hub` builds, or the "
+            "package from the Hub"
         ) from error
 
 
@@ -179,7 +180,8 @@ def finish(
             typer.echo(f"every rollout of {name} failed; {hint}", err=True)
     if failed:
         typer.echo(
-            f"{len(failed)} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume {folder}",
+            f"{len(failed)} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume "
+            f"{folder}",
             err=True,
         )
         raise typer.Exit(FAILED)
@@ -236,7 +238,8 @@ def run_eval(
         names = [slug(target["model"]) for target in targets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(
-                f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in a run of its own"
+                f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in "
+                "a run of its own"
             )
         total = how_many(num_examples, difficulty)
         config = runs.new_config(

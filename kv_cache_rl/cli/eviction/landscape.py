@@ -61,7 +61,7 @@ def run_landscape(
 
 
 def _around(page: Path) -> tuple[str, str]:
-    """What stands before and after the measured part of `page`, which may be a new file and can be written."""
+    """What stands before and after the measured part of `page`, which may be a new file."""
     try:
         with page.open("a+", encoding="utf-8") as file:
             file.seek(0)

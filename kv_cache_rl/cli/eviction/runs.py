@@ -1,4 +1,4 @@
-"""The run folder: config, results, summary and report, and a folder per model with the evaluator's own files."""
+"""The run folder: config, results, summary, report, and a folder per model with the evaluator's files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,8 @@ def read_config(folder: Path) -> dict:
     if version != ENVIRONMENT_VERSION:
         raise BadInput(
             f"{folder} was played by environment version {version}, this is version {ENVIRONMENT_VERSION}; "
-            "scores compare only within one version, so start a new run, or install the release that made this one"
+            "scores compare only within one version, so start a new run, or install the release that made "
+            "this one"
         )
     return config
 

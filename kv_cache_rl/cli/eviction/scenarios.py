@@ -80,7 +80,8 @@ def tell_written(facts: dict, as_json: bool) -> None:
                 typer.echo(f"  {name.replace('_', ' ')} {value:g} (target {low:g} to {high:g}{mark})")
         if missed:
             typer.echo(
-                "  another problem than the generated scenarios: scores on these do not compare with scores on those"
+                "  another problem than the generated scenarios: scores on these do not compare with "
+                "scores on those"
             )
         if "acceptance" in facts:
             typer.echo(f"  kept {facts['acceptance']:.0%} of {facts['tried']} tried (20 % or more)")

@@ -106,7 +106,8 @@ def _show(found: dict) -> None:
         series.append(sample["hit_rate"])
         expected, error = (f"{100 * sample[key]:.3f}" for key in ("expected_error", "error"))
         notes.append(
-            f"sampled: mean absolute error {error} points of hit rate, {expected} expected from the sample alone"
+            f"sampled: mean absolute error {error} points of hit rate, {expected} expected from the sample "
+            "alone"
         )
     if "bound" in found:
         columns["bound"] = "right"

@@ -62,7 +62,10 @@ def run_heldout(
         "minus lru": "right",
     }
     columns |= {"regret": "right", "tuned to": "left"}
-    title = f"{loaded.name}: {found['sequences']:,} sessions in {found['clusters']:,} clusters, seeds {found['seeds']}"
+    title = (
+        f"{loaded.name}: {found['sequences']:,} sessions in {found['clusters']:,} clusters, seeds "
+        f"{found['seeds']}"
+    )
     caption = f"in brackets: {found['interval']}; regret: to {found['rows'][0].bound}"
     table = plain_table(title, columns, caption)
     for index, row in enumerate(found["rows"]):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 BELADY = "belady"
 ENDED = "lru_ended"
-"""LRU that is told when a session has ended, whose blocks leave first."""
+"""LRU that knows which sessions have ended; their blocks leave first."""
 
 TraceFile = Annotated[
     str,
@@ -70,7 +70,7 @@ Calibration = Annotated[
     option(
         SERVICE,
         "--calibration",
-        help="Bytes, seconds and divergences of a precision: literature, measured-cpu, or a calibration file.",
+        help="Bytes, seconds and divergences of precisions: literature, measured-cpu, or a file.",
     ),
 ]
 

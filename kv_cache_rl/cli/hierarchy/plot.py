@@ -24,7 +24,8 @@ def run_plot(
 
     if not (folder / RESULTS).is_file():
         raise BadInput(
-            f"{folder} is no finished sweep (it has no {RESULTS}); make one with kv-cache-rl hierarchy sweep --out {folder}"
+            f"{folder} is no finished sweep (it has no {RESULTS}); make one with kv-cache-rl hierarchy "
+            f"sweep --out {folder}"
         )
     from kv_cache_rl.reports.hierarchy import plots
 

@@ -40,7 +40,8 @@ def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules:
 
     if bool(capacities) == bool(tiers):
         raise BadInput(
-            "give either --capacity BLOCKS[,BLOCKS...] for a single tier, or --tiers gpu=80GB,host=1TB for several"
+            "give either --capacity BLOCKS[,BLOCKS...] for a single tier, or --tiers gpu=80GB,host=1TB "
+            "for several"
         )
     if capacities:
         return [tiers_of({"gpu": capacity_of(value, trace)}, **rules) for value in capacities]
@@ -82,7 +83,8 @@ def replay_rows(
                 fast = lean and counts_blocks(trace, scenario)
                 if policy == ENDED and not (fast and trace.chained):
                     raise BadInput(
-                        f"{ENDED} counts hits of a prefix-tree trace in one tier of blocks, and nothing else; use lru"
+                        f"{ENDED} counts hits of a prefix-tree trace in one tier of blocks, and nothing "
+                        "else; use lru"
                     )
                 row = (
                     run_length_row(trace, scenario, policy, cut)

@@ -63,8 +63,9 @@ def tell(found: dict, rows: Sequence[dict]) -> None:
     out.print(best_table(rows))
     void = found["void"]
     out.print(
-        f"void comparisons: {void['policies']['void']} of {void['policies']['of']} cells in which all policies tie, "
-        f"{void['prefetch']['void']} of {void['prefetch']['of']} rows that ignore the prefetch switch"
+        f"void comparisons: {void['policies']['void']} of {void['policies']['of']} cells in which all "
+        f"policies tie, {void['prefetch']['void']} of {void['prefetch']['of']} rows that ignore the "
+        "prefetch switch"
     )
     out.print(f"{found['rows']:,} rows in {found['folder']}: {', '.join(found['files'])}", soft_wrap=True)
     for error in sorted({row["error"] for row in rows if row["error"]}):

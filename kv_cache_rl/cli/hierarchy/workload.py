@@ -44,5 +44,6 @@ def run_workload(
         print_json(facts)
     else:
         typer.echo(
-            f"{trace.accesses:,} accesses to {trace.blocks:,} pages ({facts['page_bytes']:,} bytes at fp16) in {out}"
+            f"{trace.accesses:,} accesses to {trace.blocks:,} pages ({facts['page_bytes']:,} bytes at "
+            f"fp16) in {out}"
         )

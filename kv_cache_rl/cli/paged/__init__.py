@@ -1,4 +1,4 @@
-"""``paged``: paged attention on a real model: checks, figures, text, and the calibration of the simulators."""
+"""``paged``: paged attention on a real model: checks, figures, text, calibration of the simulators."""
 
 from kv_cache_rl.cli.paged import bench, calibrate, demo, generate
 from kv_cache_rl.cli.tree import group

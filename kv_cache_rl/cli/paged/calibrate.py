@@ -30,7 +30,8 @@ def show(found: "Calibration") -> None:
     law = found.notes["law"]
     caption = (
         f"bytes: of fp16, scales counted; seconds: per fp16 byte. KL = c e^2 with c = {law['factor']:.3g} "
-        f"for small e (R2 {law['r_squared']:.3f}, {law['points']} schemes; free exponent {law['exponent']:.2f})"
+        f"for small e (R2 {law['r_squared']:.3f}, {law['points']} schemes; free exponent "
+        f"{law['exponent']:.2f})"
     )
     table = plain_table(f"{found.name}: {found.source}", columns, caption)
     for name, scheme in found.schemes.items():
@@ -50,8 +51,8 @@ def show(found: "Calibration") -> None:
     if found.link and found.hardware:
         out.print(
             f"host copy {found.link.one_way / 1e9:.3g} GB/s + {1e6 * found.link.latency_s:.0f} us; prefill "
-            f"{1e3 * found.hardware.prefill_c0_s:.3g} ms + {1e6 * found.hardware.prefill_c1_s:.3g} us a token + "
-            f"{1e9 * found.hardware.prefill_c2_s:.3g} ns a pair of tokens"
+            f"{1e3 * found.hardware.prefill_c0_s:.3g} ms + {1e6 * found.hardware.prefill_c1_s:.3g} us a "
+            f"token + {1e9 * found.hardware.prefill_c2_s:.3g} ns a pair of tokens"
         )
 
 

@@ -92,5 +92,6 @@ def run_generate(
     for text, score in zip(texts, scores, strict=True):
         typer.echo(prompt + text if score is None else f"{score:9.3f}  {prompt}{text}")
     console(stderr=True).print(
-        f"{most} blocks of {block_tokens} tokens at most, {alone} without sharing, {cache.copies} copied on write"
+        f"{most} blocks of {block_tokens} tokens at most, {alone} without sharing, {cache.copies} copied "
+        "on write"
     )

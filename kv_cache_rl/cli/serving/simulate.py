@@ -180,7 +180,7 @@ def lines(found: "Report") -> list[tuple[str, str, str]]:
         ("dropped", f"{found.dropped:,}", "their queue was full"),
         ("rejected", f"{found.rejected:,}", ""),
         ("unfinished", f"{found.unfinished:,}", "at the end"),
-        ("within the SLA", both(found.sla_attainment, "{:.1%}"), "Free / VIP, of all who arrived"),
+        ("within the SLA", both(found.sla_attainment, "{:.1%}"), "Free / VIP, of all that arrived"),
         ("wait", both(found.wait, "{:,.1f}"), "p50 / p95 / p99 of admitted, nominal ticks"),
         ("first token", both(found.first_token, "{:,.1f}"), "p50 / p95 / p99 since arrival, nominal ticks"),
         ("fairness", f"{found.fairness:.3f}", "Jain's index over users"),

@@ -1,4 +1,4 @@
-"""``serving train``: an agent made on the training seeds, and chosen by what it does on the selection seeds."""
+"""``serving train``: an agent made on the training seeds and chosen by its scores on the selection seeds."""
 
 from dataclasses import asdict
 from pathlib import Path

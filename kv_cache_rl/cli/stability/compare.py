@@ -46,7 +46,7 @@ def run_compare(
 
 
 def compared(episodes: "dict[str, list[Episode]]") -> list[dict]:
-    """Per agent: means with intervals, and the controller's paired difference to it (controller minus agent)."""
+    """Per agent: means with intervals, and the paired difference controller minus agent."""
     from kv_cache_rl.intervals import mean_interval, paired_difference
 
     columns = {
@@ -77,8 +77,9 @@ def show(rows: list[dict], task: str, seeds: int) -> None:
     out = console()
     columns = {"agent": "left"} | {heading: "right" for heading, _, _ in SHOWN.values()}
     caption = (
-        "mean over episodes ± 95 % · SLA misses: completed late or never, of all that arrived · failures: dropped, rejected or "
-        "unfinished · tokens lost: history not found by those who came back for it, and KV of forced preemptions"
+        "mean over episodes ± 95 % · SLA misses: completed late or never, of all that arrived · failures: "
+        "dropped, rejected or unfinished · tokens lost: history not found by those who came back for it, "
+        "and KV of forced preemptions"
     )
     table = plain_table(f"{task}, {seeds} seeds", columns, caption)
     for row in rows:

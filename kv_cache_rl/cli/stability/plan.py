@@ -122,7 +122,8 @@ def capacity(profile: "HardwareProfile", model: "ModelGeometry") -> int:
     if tokens < 1:
         size = profile.gpus * profile.memory_gb
         raise BadInput(
-            f"{model.name} has {model.weight_gb:g} GB of weights and {profile.name} {size:g} GB; choose larger hardware"
+            f"{model.name} has {model.weight_gb:g} GB of weights and {profile.name} {size:g} GB; choose "
+            "larger hardware"
         )
     return tokens
 
@@ -141,12 +142,14 @@ def rates(
     if demand.session_s > 0:
         if users is None:
             raise BadInput(
-                "the sessions of this trace have a clock each, and so no common rate; give --users N, or --rate R"
+                "the sessions of this trace have a clock each, and so no common rate; give --users N, or "
+                "--rate R"
             )
         return demand.requests / demand.session_s * users * scale, None
     if users is not None:
         raise BadInput(
-            f"--users is for traces whose sessions have a clock each; {demand.format} has arrival times, leave it out"
+            f"--users is for traces whose sessions have a clock each; {demand.format} has arrival times, "
+            "leave it out"
         )
     if demand.rate is None:
         raise BadInput("all requests of this trace arrive at one moment, which is no rate; give --rate R")
@@ -169,11 +172,15 @@ def show(
     peak = "" if found.peak_rate is None else f", {found.peak_rate:.3g}/s in the busiest minute"
     out.print(f"{found.requests:,} requests ({demand.format}), {found.arrival_rate:.3g}/s{peak}")
     lengths = found.lengths
-    means = f"mean prompt {lengths.prompt:,.0f}, mean output {lengths.output:,.0f}, mean footprint {lengths.footprint:,.0f}"
+    means = (
+        f"mean prompt {lengths.prompt:,.0f}, mean output {lengths.output:,.0f}, mean footprint "
+        f"{lengths.footprint:,.0f}"
+    )
     out.print(f"{means}; the longest request has {lengths.longest:,} tokens")
     if found.too_long:
         out.print(
-            f"{found.too_long:,} requests hold more than {found.memory_tokens:,} tokens: no service of this kind can, left out"
+            f"{found.too_long:,} requests hold more than {found.memory_tokens:,} tokens: no service of "
+            "this kind can, left out"
         )
     columns = {
         "": "left",
@@ -188,7 +195,10 @@ def show(
     title = (
         f"{profile.name}, {model.name}: {found.memory_tokens:,} tokens of KV, {profile.gpus} GPU a service"
     )
-    caption = f"GPUs at utilisation {target:g}; delta {found.delta:.3f}: stable below (1 - delta) of the service rate"
+    caption = (
+        f"GPUs at utilisation {target:g}; delta {found.delta:.3f}: stable below (1 - delta) of the service "
+        "rate"
+    )
     table = plain_table(title, columns, caption)
     table.add_row("no prefix hits", *_cells(found.plain, given))
     if found.cached is not None:

@@ -104,9 +104,9 @@ def tell_boundaries(rows: list[dict], out: "Console") -> None:
     columns |= {"simulated": "right", "95 %": "right", "gap": "right", "optimistic": "right", "gap ": "right"}
     columns |= {"median b": "right", "gap  ": "right"}
     caption = (
-        "requests per second · simulated: where the queue turns from draining to growing, admission by projected use · "
-        "optimistic: admission of whatever fits, recompute preemption · median b: μ by the median iteration instead of the mean, "
-        "which misses the prefill that other iterations carry"
+        "requests per second · simulated: where the queue turns from draining to growing, admission by "
+        "projected use · optimistic: admission of whatever fits, recompute preemption · median b: μ by "
+        "the median iteration instead of the mean, which misses the prefill that other iterations carry"
     )
     table = plain_table("Theory against simulation", columns, caption)
     for row in rows:
@@ -141,8 +141,9 @@ def tell_causes(rows: list[dict], out: "Console") -> None:
     }
     columns |= {"b / mean b": "right", "preemptions": "right", "growth from empty begins": "right"}
     caption = (
-        "1 + gap is memory filled x formula / held x b / mean b, which are measured on other seeds · held: token-iterations of a "
-        "request, whole blocks and preempted work included · footprint: literal reservation of everybody's final footprint"
+        "1 + gap is memory filled x formula / held x b / mean b, which are measured on other seeds · "
+        "held: token-iterations of a request, whole blocks and preempted work included · footprint: "
+        "literal reservation of every request's final footprint"
     )
     table = plain_table("Why", columns, caption)
     for row in rows:

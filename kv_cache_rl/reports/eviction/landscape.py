@@ -1,4 +1,4 @@
-"""The landscape as a page: tables with intervals, and every claim about it with the numbers that decide it."""
+"""The landscape as a page: tables with intervals, and every claim with the numbers that decide it."""
 
 import math
 import statistics
@@ -79,9 +79,10 @@ def claims(raw: dict) -> list[dict]:
                 canary = max(CANARIES, key=lambda n: returns[n])
                 margin = returns[best] - returns[canary]
                 claim(
-                    f"{name}, {label}: the best canary is at least 0.15 below the best decider", margin >= 0.15,
+                    f"{name}, {label}: the best canary is at least 0.15 below the best decider",
+                    margin >= 0.15,
                     f"{margin:.3f} ({canary})",
-                )  # fmt: skip
+                )
         rows = {row["policy"]: row for row in table(tier, chosen)}
         worst = max(CANARIES, key=lambda n: rows[n]["normalized"].mean)
         top = rows[worst]["normalized"].mean
@@ -191,8 +192,9 @@ def markdown(raw: dict) -> str:
     gaps = [s["optimum"] - s["beam"] for s in raw["small"]]
     out += [
         "### Small instances", "",
-        f"{len(gaps)} instances of three sessions and three windows: the beam search alone equals the exhaustive optimum on "
-        f"{sum(g <= 1e-6 for g in gaps)}, its mean gap is {_mean(gaps):.4f}, the largest {max(gaps):.4f}. "
+        f"{len(gaps)} instances of three sessions and three windows: the beam search alone equals the "
+        f"exhaustive optimum on {sum(g <= 1e-6 for g in gaps)}, its mean gap is {_mean(gaps):.4f}, the "
+        f"largest {max(gaps):.4f}. "
         "(`solve` answers instances of this size exactly.)", "",
     ]  # fmt: skip
     return "\n".join(out)

@@ -1,4 +1,4 @@
-"""One finished rollout as it is stored: who decided, on which scenario, what it scored, and every action it
+"""One finished rollout as it is stored: what decided, on which scenario, what it scored, and every action it
 took.
 """
 

@@ -157,9 +157,9 @@ def difference_sentences(outcomes: Sequence[Outcome]) -> list[str]:
     found = differences(outcomes)
     widest = found[-1]["tier"] if found else ""
     return [
-        f"{entry['policy']} minus {entry['against']} on the same {entry['reward']['n']} scenarios ({widest}): "
-        f"{entry['reward']['mean']:+.3f} reward, "
-        f"95 % interval {entry['reward']['low']:+.3f} to {entry['reward']['high']:+.3f}"
+        f"{entry['policy']} minus {entry['against']} on the same {entry['reward']['n']} scenarios "
+        f"({widest}): {entry['reward']['mean']:+.3f} reward, 95 % interval {entry['reward']['low']:+.3f} "
+        f"to {entry['reward']['high']:+.3f}"
         for entry in found
         if entry["tier"] == widest and entry["reward"]["low"] is not None
     ]

@@ -80,10 +80,8 @@ def _overview_reading(panels: Sequence[Panel], measure: Measure, relative: bool)
         (panel.means()[panel.best(measure)[0]].mean, panel.bound) for panel in panels if panel.best(measure)
     ]
     if measure is not HIT_RATE:
-        return (
-            text
-            + f" The best is {100 * (1 - fmean(mean for mean, _ in best)):.1f} % below {BASE}, averaged over scenarios."
-        )
+        below = 100 * (1 - fmean(mean for mean, _ in best))
+        return f"{text} The best is {below:.1f} % below {BASE}, averaged over scenarios."
     gaps = [fmean(bound) - mean for mean, bound in best if bound]
     text += f" The best is {fmean(mean for mean, _ in best):.1f} points above {BASE}, averaged over scenarios"
     return text + (f"; to the bound it lacks {fmean(gaps):.1f}." if gaps else ".")

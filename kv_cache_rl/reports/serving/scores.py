@@ -34,7 +34,10 @@ def score_figure(found: Sequence[Result], base: str) -> "Figure":
         for m, c, size, text in roles
     ]
     episodes = max((one.episodes for one, _ in scored), default=0)
-    about = f"score, 1 is the fluid bound with nobody ever waiting; whiskers: {T_INTERVAL} over seeds, n = {episodes}; by mean over tasks"
+    about = (
+        f"score, 1 is the fluid bound with nobody ever waiting; whiskers: {T_INTERVAL} over seeds, n = "
+        f"{episodes}; by mean over tasks"
+    )
     sheet = canvas.Sheet("Agents on the serving tasks", about, legend, left=0.25 + canvas.width_of(order))
     with canvas.style():
         figure, places = canvas.laid_out(len(tasks), 1.9, 0.2 * len(order) + 0.15, sheet)

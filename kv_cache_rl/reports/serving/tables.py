@@ -25,7 +25,7 @@ MEASURES: dict[str, Callable[[dict], float | None]] = {
 }
 """Name → value of a row: score · completed work over the fluid bound's · over all that arrived · latency
 efficiency · history found in a cache · share of chatters' and power users' requests completed · share
-completed within the SLA by tier · wait in nominal ticks · forced preemptions. None where there was nobody,
+completed within the SLA by tier · wait in nominal ticks · forced preemptions. None where there was none,
 which is left out of the mean."""
 HEADINGS: dict[str, tuple[str, ...]] = {
     "bound": ("of_bound",),
@@ -39,8 +39,9 @@ HEADINGS: dict[str, tuple[str, ...]] = {
 }
 """Of the columns behind score and difference, and what stands in them."""
 CAPTION = (
-    "In %: completed work over the fluid bound's and over what arrived, latency efficiency, history found, requests of "
-    "chatters/power users done, Free/VIP done within the SLA. Waits in nominal ticks. ± is the 95 % t interval over seeds."
+    "In %: completed work over the fluid bound's and over what arrived, latency efficiency, history "
+    "found, requests of chatters/power users done, Free/VIP done within the SLA. Waits in nominal ticks. "
+    "± is the 95 % t interval over seeds."
 )
 
 
@@ -99,7 +100,7 @@ def mean_of(values: Iterable[float | None]) -> Interval | None:
 
 
 def bound(task: str, rows: Sequence[dict]) -> Result:
-    """What nobody can surpass: all work of the clairvoyant fluid bound, nobody ever waiting, all history
+    """What no agent can surpass: all work of the clairvoyant fluid bound, no request waiting, all history
     found.
     """
     work = mean_of([min(row["report"]["work_bound"] / max(row["work_arrived"], 1), 1.0) for row in rows])

@@ -29,7 +29,7 @@ prefetch = true
 
 @pytest.fixture
 def tree(tmp_path):
-    """A prefix-tree trace of 24 sessions that take turns, each going on where it stopped, some starting over."""
+    """A prefix-tree trace of 24 sessions in turns: each goes on where it stopped, some start over."""
     path, grown, lines = tmp_path / "tree.jsonl", {}, [TREE]
     for turn in range(240):
         session = turn * 7 % 24

@@ -1,4 +1,4 @@
-"""Bad input to the paged commands: exit code 2 and a sentence with the remedy, before anything is measured."""
+"""Bad input to the paged commands: exit code 2 and the remedy, before anything is measured."""
 
 import subprocess
 import sys
@@ -90,7 +90,8 @@ def test_probing_leaves_what_is_there_alone(tmp_path):
 def test_errors_of_another_command_need_no_torch():
     code = (
         "import sys\nfrom kv_cache_rl.cli import app\n"
-        "try:\n    app(['stability', 'plan', '--trace', 'nothing.csv'])\nexcept SystemExit as end:\n    code = end.code\n"
+        "try:\n    app(['stability', 'plan', '--trace', 'nothing.csv'])\nexcept SystemExit as end:\n    "
+        "code = end.code\n"
         "print(code, [name for name in sys.modules if name.startswith(('torch', 'kv_cache_rl.paged'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

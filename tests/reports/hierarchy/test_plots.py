@@ -1,4 +1,4 @@
-"""A sweep's figures show its rows, come out the same to the byte, and a folder that is no sweep is told so."""
+"""A sweep's figures show its rows, the same to the byte; a folder that is no sweep is refused."""
 
 import json
 import math
@@ -328,7 +328,8 @@ def test_a_sweep_that_is_no_ablation_is_told_so(folder, tmp_path):
         ),
         (
             "results.json",
-            '[{"scenario": "a", "workload": "b", "policy": "c", "metrics": null, "error": "page 3 is too large"}]',
+            '[{"scenario": "a", "workload": "b", "policy": "c", "metrics": null, "error": '
+            '"page 3 is too large"}]',
             "all 1 rows .* failed: page 3 is too large",
         ),
     ],
