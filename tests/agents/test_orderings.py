@@ -1,7 +1,7 @@
 """Who beats whom: what a sound score has to say (specification section 7). Full length, 20 held-out seeds, 95
 % intervals.
 
-`kv-cache-rl serving evaluate --agents all --seeds 20` is the same with the oracle at its full width.
+`kv-cache-rl serving evaluate --policy all --seeds 20` is the same with the oracle at its full width.
 """
 
 import functools
