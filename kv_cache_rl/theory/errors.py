@@ -2,4 +2,4 @@
 
 
 class StabilityError(ValueError):
-    """A rate, a length or a size that the theory cannot take; the text says which and what to give instead."""
+    """A rate, length or size that the theory cannot take; the text says which and what to give."""

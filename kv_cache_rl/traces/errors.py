@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class TraceError(ValueError):
-    """A trace file that cannot be used: names the file, the line, the field, what is wrong and the remedy."""
+    """A trace file that cannot be used; the text names file, line, field, problem and remedy."""
 
     def __init__(self, problem: str, *, path: str, remedy: str, line: int = 0, field: str = "") -> None:
         self.path, self.line, self.field, self.problem, self.remedy = path, line, field, problem, remedy
@@ -17,7 +17,7 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line of a file, so that whatever is read from it can say where it stood."""
+    """A line of a file, so that a record read from it can name it in an error."""
 
     path: str
     line: int = 0  # 1 is the first; 0 means the file as a whole
