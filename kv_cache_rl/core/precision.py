@@ -46,8 +46,8 @@ LADDER = ("fp16", "int8", "int4")
 def tolerated_level(work_class: str, draw: float) -> int:
     """Index of the last rung of `LADDER` at which a sequence still answers right.
 
-    `draw` in [0, 1) is the sequence's own uniform number: it tolerates a rung whose loss for its
-    work class is at most that.
+    `draw` in [0, 1) is the sequence's own uniform number. The sequence tolerates each rung with a loss
+    for its work class of at most `draw`.
 
     >>> tolerated_level("reasoning", 0.39), tolerated_level("reasoning", 0.41), tolerated_level("chat", 0.001)
     (1, 2, 0)

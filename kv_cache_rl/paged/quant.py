@@ -1,9 +1,11 @@
-"""Keys and values at 8, 4 or 2 bits: asymmetric integers with a 16-bit scale and zero per group, packed into
-bytes.
+"""Keys and values at 8, 4 or 2 bits: packed integers with a 16-bit scale and zero per group.
 
-Source: KIVI (Liu et al., 2024, arXiv 2402.02750): keys are quantised per channel, over tokens, because a few
-channels are large for every token; values per token, over channels. Groups of keys span 64 tokens or more,
-for 16 would cost 2 bits a value."""
+Keys are quantised per channel, over tokens, because a few channels are large for every token.
+Values are quantised per token, over channels. Groups of keys span 64 tokens or more: with 16,
+scales and zeros would add 2 bits to each value.
+
+Source: KIVI (Liu et al., 2024, arXiv 2402.02750).
+"""
 
 from dataclasses import dataclass
 
@@ -11,16 +13,17 @@ import torch
 from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.core.precision import PRECISIONS
 from kv_cache_rl.paged.block_pool import STORE, BlockPool
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import KVCache
 
-BITS = {"int8": 8, "int4": 4, "int2": 2}
-"""Scheme -> bits of a value."""
+BITS = {name: PRECISIONS[name].bits for name in ("int8", "int4", "int2")}
+"""Scheme → bits of a value."""
 KEY_SPAN = 64
 """Fewest tokens that share the scale of a key channel."""
 VALUE_SPAN = 64
-"""Fewest channels that share the scale of a token's values; narrower heads are joined."""
+"""Fewest channels that share the scale of a token's values. Narrower heads are joined."""
 SCALE_DTYPE = torch.float16
 
 
@@ -30,14 +33,12 @@ class QuantError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A tensor as integers of few bits. Value = zero + scale x code."""
+    """A tensor as integers of few bits: value = zero + scale x code."""
 
     codes: Tensor
-    """uint8, the shape of the tensor with the last dimension packed, ``8 / bits`` codes a byte, the first
-    lowest.
-    """
+    """uint8, the tensor's shape with the last dimension packed as `pack` does."""
     scale: Tensor
-    """float16, the shape of the tensor with one number for `group` ones along `axis`."""
+    """float16, the tensor's shape with one number for `group` numbers along `axis`."""
     zero: Tensor
     """float16, like the scale."""
     bits: int
@@ -53,12 +54,12 @@ class Packed:
 def quantise(x: Tensor, bits: int, axis: int, group: int | None = None) -> Packed:
     """The tensor at `bits`; `group` neighbours along `axis` share a scale (None: all of them).
 
-    Scales are rounded up and zeros down to 16 bits, so that no value falls outside: |x - dequantised| <=
-    scale / 2.
+    Scales are rounded up and zeros down to 16 bits, so that no value falls outside:
+    |x - dequantised| <= scale / 2.
 
     Raises:
-        QuantError: bits, axis or group do not fit, or the tensor holds NaN, infinities or what 16 bits
-            cannot.
+        QuantError: bits, axis or group do not fit, or the tensor holds NaN, infinities or numbers
+            too large for 16 bits.
     """
     axis, group = axis % x.dim(), group or x.shape[axis]
     check_fits(x, bits, axis, group)
@@ -68,7 +69,8 @@ def quantise(x: Tensor, bits: int, axis: int, group: int | None = None) -> Packe
     zero = _rounded(low, down=True)
     scale = _rounded((high - zero.float()) / (2**bits - 1), down=False)
     steps = scale.float().unsqueeze(axis + 1)
-    # A group of equal values that 16 bits hold exactly has scale 0; any divisor will do, its codes are 0.
+    # A group of equal values that 16 bits hold exactly has scale 0. Its codes are 0 with any
+    # divisor.
     codes = (
         ((parts - zero.float().unsqueeze(axis + 1)) / steps.clamp_min(2.0**-24))
         .round_()
@@ -78,7 +80,7 @@ def quantise(x: Tensor, bits: int, axis: int, group: int | None = None) -> Packe
 
 
 def dequantise(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The tensor back, in the shape it had."""
+    """The tensor with its values restored, in its old shape."""
     scale, zero = (
         packed.scale.to(dtype).unsqueeze(packed.axis + 1),
         packed.zero.to(dtype).unsqueeze(packed.axis + 1),
@@ -88,7 +90,7 @@ def dequantise(packed: Packed, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Codes of `bits` (uint8) with the last dimension packed into bytes, the first of a byte lowest.
+    """Codes (uint8) with the last dimension packed, ``8 / bits`` to a byte, the first one lowest.
 
     >>> pack(torch.tensor([1, 2, 3, 4], dtype=torch.uint8), 4).tolist()
     [33, 67]
@@ -111,7 +113,7 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
 
 
 def value_heads(kv_heads: int, head_dim: int) -> int:
-    """How many neighbouring heads share the scale of a token's values: as many as make `VALUE_SPAN` channels.
+    """How many neighbouring heads share the scale of a token's values: `VALUE_SPAN` channels.
 
     >>> value_heads(8, 128), value_heads(4, 32), value_heads(2, 16)
     (1, 2, 2)
@@ -123,11 +125,11 @@ def value_heads(kv_heads: int, head_dim: int) -> int:
 
 
 class QuantisedBlocks:
-    """Room for `blocks` blocks of a pool at few bits; the pool numbers them behind its own
-    (`BlockPool.attach`).
+    """Room for `blocks` blocks of a pool at few bits.
 
-    The keys of `span` consecutive blocks share their scales (64 tokens and more); a block's values have their
-    own."""
+    The pool numbers them behind its own blocks (`BlockPool.attach`). The keys of `span` consecutive
+    blocks, 64 tokens or more, share their scales. The values of each block have their own.
+    """
 
     def __init__(self, pool: BlockPool, blocks: int, bits: int, value_bits: int | None = None):
         if blocks < 1:
@@ -148,7 +150,7 @@ class QuantisedBlocks:
         self.key_scale, self.key_zero = room(groups, heads, dim), room(groups, heads, dim)
         self.value_scale, self.value_zero = (room(blocks, tokens, heads // self.joined) for _ in range(2))
         self.group_of = torch.full((blocks,), -1, dtype=torch.int32, device=pool.device)
-        """Which key scales belong to a block; -1 before its first use."""
+        """int32 [blocks]: the group of key scales of each block, -1 before its first use."""
         self.nbytes = sum(tensor.nbytes for tensor in self.tensors)
         """Bytes of codes, scales, zeros and the table of groups."""
         self._rows: list[list[int]] = [[] for _ in range(groups)]
@@ -156,7 +158,7 @@ class QuantisedBlocks:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that is stored."""
+        """All tensors of the store."""
         parts = (
             self.key_codes,
             self.value_codes,
@@ -168,10 +170,9 @@ class QuantisedBlocks:
         return [*(tensor for part in parts for tensor in part), self.group_of]
 
     def write(self, layer: int, rows: Tensor, groups: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Packs the K and V [r, block_tokens, kv_heads, head_dim] of blocks into `rows` [r]; key scales into
-        `groups` [g].
+        """Packs K and V [r, block_tokens, kv_heads, head_dim] of blocks into `rows` (int64 [r]).
 
-        Consecutive blocks share key scales, r / g of them each.
+        Key scales go into `groups` (int64 [g]); r / g consecutive blocks share one.
         """
         k = quantise(keys.unflatten(0, (len(groups), -1)).flatten(1, 2), self.bits, 1)
         self.key_codes[layer][rows] = k.codes.view(*keys.shape[:3], -1)
@@ -181,8 +182,9 @@ class QuantisedBlocks:
         self.value_scale[layer][rows], self.value_zero[layer][rows] = v.scale[..., 0], v.zero[..., 0]
 
     def gather(self, layer: int, rows: Tensor, out_k: Tensor, out_v: Tensor) -> None:
-        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k`, `out_v` [r, block_tokens, kv_heads,
-        head_dim].
+        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k` and `out_v`.
+
+        Both are [r, block_tokens, kv_heads, head_dim].
         """
         group = self.group_of[rows].long()
         scale, zero = self.key_scale[layer][group].unsqueeze(1), self.key_zero[layer][group].unsqueeze(1)
@@ -197,7 +199,11 @@ class QuantisedBlocks:
         )
 
     def free_groups(self, pool: BlockPool, count: int) -> list[int]:
-        """Places for key scales that no held block uses. Raises QuantError where there are fewer."""
+        """`count` groups of key scales that no held block uses.
+
+        Raises:
+            QuantError: fewer are free.
+        """
         found = []
         for ahead in range(len(self._rows)):
             group = (self._next + ahead) % len(self._rows)
@@ -211,7 +217,7 @@ class QuantisedBlocks:
         raise QuantError(f"{free}; release sequences, or build a larger store")
 
     def assign(self, rows: list[int], groups: list[int]) -> None:
-        """Says that the keys of `rows` were written with the scales of `groups`, as many rows each."""
+        """Notes that the keys of `rows` use the scales of `groups`, as many rows each."""
         share = len(rows) // len(groups)
         for at, group in enumerate(groups):
             self._rows[group] = rows[at * share : (at + 1) * share]
@@ -223,22 +229,24 @@ class QuantisedBlocks:
 
 
 def quantise_blocks(cache: KVCache, blocks: list[int]) -> list[int]:
-    """The new numbers of `blocks`, full, consecutive and exact until now, at the bits of the pool's store.
+    """Quantises `blocks` at the bits of the pool's store; returns their new numbers.
 
-    They are one group, or whole groups one after the other. A block is quantised for all its holders at once:
-    every table of the cache is rewritten. Where somebody outside the cache holds one, or the store is full,
-    it is refused, nothing has changed.
+    The blocks are full, exact, and consecutive in one table: one group, or whole groups. A block is
+    quantised for all its holders at once: every table of the cache is rewritten. If any block is
+    refused, nothing has changed.
 
     Raises:
-        QuantError: no store, values that cannot be quantised, or blocks that are so already, being written,
-            free, not neighbours in one of the cache's tables, or named twice.
-        PoolError, CacheError: no room in the store, or a holder that this cache does not know.
+        QuantError: no store, values that cannot be quantised, or blocks that are quantised already,
+            being written, free, not neighbours in one of the cache's tables, or named twice.
+        PoolError: no room in the store.
+        CacheError: a table outside this cache holds one of the blocks.
     """
     pool, store = cache.pool, store_of(cache)
     count = max(1, len(blocks) // store.span)
     if not blocks or (len(blocks) > store.span and len(blocks) % store.span) or max(blocks) >= pool.blocks:
         raise QuantError(
-            f"blocks {blocks}: give 1 to {store.span}, or a multiple of that, of exact blocks (below {pool.blocks})"
+            f"blocks {blocks}: give 1 to {store.span}, or a multiple of that, "
+            f"of exact blocks (below {pool.blocks})"
         )
     for first in range(0, len(blocks), store.span):
         _check_run(cache, blocks[first : first + store.span])
@@ -272,13 +280,16 @@ def _check_run(cache: KVCache, group: list[int]) -> None:
 
 
 def quantise_filled(cache: KVCache, sequence: Sequence) -> int:
-    """Quantises every group of the sequence that is full; the one it is writing stays exact. Blocks quantised
-    by this.
+    """Quantises every full group of the sequence; returns how many blocks that were.
 
-    Groups lie at multiples of the span from the start, so that sharers of a prefix have the same ones. One
-    that another sequence has quantised in part stays exact in the rest, and so does what finds no room in the
-    store."""
-    cache.refuse_strangers(sequence)
+    The group being written stays exact. Groups start at multiples of the span, so that sequences
+    with a shared prefix have the same ones. A group that another sequence has quantised in part
+    stays exact in the rest, and so does a group without room in the store.
+
+    Raises:
+        QuantError, CacheError: as `quantise_blocks`.
+    """
+    cache.check_sequence(sequence)
     pool, store = cache.pool, store_of(cache)
     whole = sequence.length // pool.block_tokens // store.span * store.span
     groups = [sequence.blocks[first : first + store.span] for first in range(0, whole, store.span)]
@@ -290,10 +301,15 @@ def quantise_filled(cache: KVCache, sequence: Sequence) -> int:
 
 
 def store_of(cache: KVCache) -> QuantisedBlocks:
-    """The store of the cache's pool. Raises QuantError where it has none for quantised blocks."""
+    """The store of the cache's pool.
+
+    Raises:
+        QuantError: the pool has no store for quantised blocks.
+    """
     if not isinstance(cache.pool.store, QuantisedBlocks):
         raise QuantError(
-            "the pool has no store for quantised blocks; pool.attach(QuantisedBlocks(pool, blocks, bits)) first"
+            "the pool has no store for quantised blocks; "
+            "pool.attach(QuantisedBlocks(pool, blocks, bits)) first"
         )
     return cache.pool.store
 
@@ -308,7 +324,7 @@ def _decode(codes: Tensor, bits: int, scale: Tensor, zero: Tensor, out: Tensor) 
 
 
 def check_fits(x: Tensor, bits: int, axis: int, group: int) -> None:
-    """Raises QuantError unless a tensor of that shape can be packed so."""
+    """Raises QuantError unless a tensor like `x` can be packed so."""
     if bits not in BITS.values():
         raise QuantError(
             f"{bits} bits are no scheme; use one of {', '.join(f'{n} ({s})' for s, n in BITS.items())}"
@@ -317,11 +333,13 @@ def check_fits(x: Tensor, bits: int, axis: int, group: int) -> None:
         raise QuantError(f"{x.dtype} is not quantised; give floating-point keys or values")
     if x.numel() == 0 or group < 1 or x.shape[axis] % group:
         raise QuantError(
-            f"shape {tuple(x.shape)}: {x.shape[axis]} along axis {axis} are not whole groups of {group}; pad or regroup"
+            f"shape {tuple(x.shape)}: {x.shape[axis]} along axis {axis} are not whole groups of {group}; "
+            "pad or regroup"
         )
     if x.shape[-1] % (8 // bits):
         raise QuantError(
-            f"{x.shape[-1]} values at {bits} bits do not fill bytes; the last dimension must be a multiple of {8 // bits}"
+            f"{x.shape[-1]} values at {bits} bits do not fill bytes; "
+            f"the last dimension must be a multiple of {8 // bits}"
         )
 
 
@@ -330,12 +348,13 @@ def check_finite(low: Tensor, high: Tensor) -> None:
     worst = torch.stack((low, high)).abs().max()  # NaN where there is one
     if not worst < torch.finfo(SCALE_DTYPE).max / 2:
         raise QuantError(
-            f"the largest value to quantise is {float(worst)}; repair NaN and infinities, or leave the block exact"
+            f"the largest value to quantise is {float(worst)}; "
+            "repair NaN and infinities, or leave the block exact"
         )
 
 
 def _rounded(x: Tensor, down: bool) -> Tensor:
-    """The nearest float16 numbers not above, or not below."""
+    """The nearest float16 numbers that are not above `x`, or not below."""
     near = x.to(SCALE_DTYPE)
     far = torch.nextafter(near, torch.full_like(near, -torch.inf if down else torch.inf))
     return torch.where(near.float() > x if down else near.float() < x, far, near)

@@ -1,6 +1,6 @@
-"""Seconds of an act:
+"""Seconds that a piece of work takes: CPU time on a CPU, wall time on a GPU.
 
-CPU time where the CPU computes, which others on the machine do not lengthen, wall time on a GPU.
+CPU time does not grow while other programs run on the machine.
 """
 
 import statistics
@@ -19,16 +19,16 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def seconds_of(device: torch.device, *acts: Callable[[], object]) -> tuple[float, ...]:
-    """Seconds of each of some acts, done in order."""
+def seconds_of(device: torch.device, *works: Callable[[], object]) -> tuple[float, ...]:
+    """Seconds of each piece of work, done in order."""
     times = [clock(device)]
-    for act in acts:
-        act()
+    for work in works:
+        work()
         times.append(clock(device))
     return tuple(after - before for before, after in pairwise(times))
 
 
-def median_seconds(device: torch.device, act: Callable[[], object], repeats: int) -> float:
-    """Median of `repeats` runs after one to warm up."""
-    act()
-    return statistics.median(seconds_of(device, act)[0] for _ in range(repeats))
+def median_seconds(device: torch.device, work: Callable[[], object], repeats: int) -> float:
+    """Median seconds of `repeats` runs, after one to warm up."""
+    work()
+    return statistics.median(seconds_of(device, work)[0] for _ in range(repeats))

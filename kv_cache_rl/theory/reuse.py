@@ -76,7 +76,7 @@ class Reuse:
             )
         if not 0 <= self.returns <= 1:
             raise StabilityError(
-                f"returns is {self.returns}; give the share of requests whose user comes back, 0 to 1"
+                f"returns is {self.returns}; give the share of requests with a user who comes back, 0 to 1"
             )
 
     def blend(self, found):

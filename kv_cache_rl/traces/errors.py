@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class TraceError(ValueError):
-    """A trace file that cannot be used; the text names file, line, field, problem and remedy."""
+    """A trace file that cannot be used: names the file, the line, the field, what is wrong and the remedy."""
 
     def __init__(self, problem: str, *, path: str, remedy: str, line: int = 0, field: str = "") -> None:
         self.path, self.line, self.field, self.problem, self.remedy = path, line, field, problem, remedy

@@ -1,6 +1,4 @@
-"""The seed's names do what the seed promised: what is cached is projected, a fork is safe, attention is dense
-attention.
-"""
+"""The seed's names keep its promises: cached vectors are projected, forks are safe, attention is dense."""
 
 import pytest
 import torch

@@ -1,6 +1,4 @@
-"""What quantised caches change, measured on the shipped model, and the law between attention error and
-divergence.
-"""
+"""What quantised caches change on the shipped model, and the law between error and divergence."""
 
 import math
 
