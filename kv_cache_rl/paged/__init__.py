@@ -2,8 +2,9 @@
 
 Reading order, each module after those that it imports:
 
-    storage    block_table, block_pool, kv_cache
-    attention  kernels, gather, plan, attention, triton_decode, quant
+    storage    errors, block_table, block_pool, kv_cache
+    attention  kernels, gather, plan, triton_decode, attention, seed
+    few bits   quant, quantised_blocks
     decoder    checkpoint, tokenizer, model, decoding
     batching   swap, residency, requests, scheduler
     folders    measure (what all this costs), training (the small model)
@@ -23,15 +24,8 @@ __all__, __getattr__ = lazy(
         "kv_cache": ("CacheError", "KVCache"),
         "measure.calibrate": ("measure_costs",),
         "model": ("Decoder",),
-        "quant": (
-            "BITS",
-            "QuantError",
-            "QuantisedBlocks",
-            "dequantise",
-            "quantise",
-            "quantise_blocks",
-            "quantise_filled",
-        ),
+        "quant": ("BITS", "QuantError", "dequantise", "quantise"),
+        "quantised_blocks": ("QuantisedBlocks", "quantise_blocks", "quantise_filled"),
         "scheduler": ("Scheduler",),
         "swap": ("HostPool", "PreemptionCosts", "SwapError", "recompute", "swap_in", "swap_out"),
     },

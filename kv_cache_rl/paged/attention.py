@@ -11,20 +11,19 @@ import itertools
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.gather import Workspace, workspace_for
 from kv_cache_rl.paged.kernels import BACKENDS, AttentionError, Kernel, kernel_for, merge_states, public
-from kv_cache_rl.paged.kv_cache import KVCache, PagedKVCache
+from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.plan import Plan, check_tables, plan_for
 
 __all__ = [
     "BACKENDS",
     "AttentionError",
-    "PagedAttention",
     "dense_reference",
     "merge_states",
     "paged_attention",
@@ -174,59 +173,3 @@ def check_queries(q: Tensor, pool: BlockPool, layer: int) -> int:
 
 def _computed_in(q: Tensor, pool: BlockPool) -> torch.dtype:
     return torch.float64 if torch.float64 in (q.dtype, pool.dtype) else torch.float32
-
-
-class PagedAttention(nn.Module):
-    """Projections and attention over one sequence's cache of projected keys and values.
-
-    The seed's interface.
-    """
-
-    def __init__(self, hidden_dim: int, num_heads: int, block_size: int) -> None:
-        super().__init__()
-        if min(hidden_dim, block_size) < 1:
-            raise AttentionError(
-                f"{hidden_dim} hidden numbers, blocks of {block_size} tokens; both are at least 1"
-            )
-        if num_heads < 1 or hidden_dim % num_heads:
-            raise AttentionError(
-                f"{hidden_dim} hidden numbers over {num_heads} heads; "
-                "the first must be a multiple of the second"
-            )
-        self.hidden_dim, self.num_heads, self.block_size = hidden_dim, num_heads, block_size
-        self.q_proj, self.k_proj, self.v_proj = (
-            nn.Linear(hidden_dim, hidden_dim, bias=False) for _ in range(3)
-        )
-
-    @torch.no_grad()
-    def append(self, states: Tensor, cache: PagedKVCache) -> None:
-        """Projects the states [t, hidden_dim] of new tokens to keys and values and caches them."""
-        cache.append_token_kv_batch(self.k_proj(states), self.v_proj(states))
-
-    @torch.no_grad()
-    def forward_paged(self, query: Tensor, cache: PagedKVCache) -> Tensor:
-        """Outputs [1, t, hidden_dim] of states `query`, each over the whole `cache`."""
-        if cache.block_size != self.block_size or cache.hidden_dim != self.hidden_dim:
-            have = f"{cache.block_size} tokens of {cache.hidden_dim} numbers"
-            raise AttentionError(
-                f"the cache has blocks of {have}, the layer {self.block_size} of {self.hidden_dim}"
-            )
-        if query.dim() != 3 or len(query) != 1 or query.shape[2] != self.hidden_dim:
-            raise AttentionError(
-                f"query has shape {list(query.shape)}, not [1, t, {self.hidden_dim}]: "
-                "a cache is one sequence's"
-            )
-        heads = self.q_proj(query[0]).unflatten(-1, (self.num_heads, -1))
-        table = torch.tensor([cache.block_table], dtype=torch.int32).expand(len(heads), -1)
-        view = KVCache(cache.allocator.with_heads(self.num_heads))
-        out = paged_attention(heads, view, 0, table, torch.full((len(heads),), cache.num_tokens))
-        return out.flatten(1)[None]
-
-    @torch.no_grad()
-    def forward_vanilla(self, query: Tensor, states: Tensor) -> Tensor:
-        """The same in float64 from the states [1, s, hidden_dim] of the cached tokens, without a cache."""
-        q, k, v = (
-            project(x[0]).unflatten(-1, (self.num_heads, -1))
-            for project, x in ((self.q_proj, query), (self.k_proj, states), (self.v_proj, states))
-        )
-        return dense_reference(q, k, v).flatten(1)[None]

@@ -1,7 +1,6 @@
 """The cache: sequences over a pool, with copy on write."""
 
 from collections.abc import Mapping
-from copy import copy
 
 import torch
 from torch import Tensor
@@ -272,79 +271,3 @@ def _finite(tensor: Tensor) -> bool:
     # The extremes are NaN where an element is; `isfinite` on every element takes fifteen times as
     # long.
     return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
-
-
-class BlockAllocator(BlockPool):
-    """A pool for one layer and plain vectors (the seed's interface); forks share its blocks."""
-
-    def __init__(
-        self, total_blocks: int, block_size: int, hidden_dim: int, device: str | torch.device = "cpu"
-    ) -> None:
-        super().__init__(1, total_blocks, block_size, 1, hidden_dim, device=device)
-        self.cache = KVCache(self)
-
-    def allocate(self) -> int:
-        """One block, with one reference."""
-        return self.take(1)[0]
-
-    def with_heads(self, heads: int) -> BlockPool:
-        """The same blocks in the same memory, with vectors of `heads` heads."""
-        seen = copy(self)
-        seen.kv_heads, seen.head_dim = heads, self.head_dim // heads
-        shape = (self.blocks, self.block_tokens, heads, seen.head_dim)
-        seen.keys, seen.values = [x.view(shape) for x in self.keys], [x.view(shape) for x in self.values]
-        return seen
-
-
-class PagedKVCache:
-    """One sequence's keys and values on an allocator, token by token (the seed's interface)."""
-
-    def __init__(
-        self, block_size: int, hidden_dim: int, allocator: BlockAllocator, seq_id: int | None = None
-    ) -> None:
-        if (block_size, hidden_dim) != (allocator.block_tokens, allocator.head_dim):
-            have = f"{allocator.block_tokens} tokens of {allocator.head_dim} numbers"
-            raise CacheError(
-                f"a cache of blocks of {block_size} tokens of {hidden_dim} numbers on an allocator of {have}"
-            )
-        self.block_size, self.hidden_dim, self.allocator = block_size, hidden_dim, allocator
-        self.seq_id, self.sequence = seq_id, Sequence()
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens cached."""
-        return self.sequence.length
-
-    @property
-    def block_table(self) -> list[int]:
-        """Blocks in the order of the tokens."""
-        return list(self.sequence.blocks)
-
-    def append_token_kv(self, key: Tensor, value: Tensor) -> None:
-        """Caches one token's projected key and value [hidden_dim].
-
-        A block that a fork holds too is copied first.
-        """
-        self.append_token_kv_batch(key[None], value[None])
-
-    def append_token_kv_batch(self, keys: Tensor, values: Tensor) -> None:
-        """Caches the projected keys and values [t, hidden_dim] of several tokens."""
-        cache, k, v = self.allocator.cache, keys.detach()[:, None], values.detach()[:, None]
-        cache.check_write(0, len(keys), k, v)
-        cache.write(0, cache.extend(self.sequence, len(keys)), k, v)
-
-    def keys_values(self) -> tuple[Tensor, Tensor]:
-        """Copies of all keys and values [tokens, hidden_dim]."""
-        slots = slot_mapping(self.sequence, 0, self.num_tokens, self.block_size, self.allocator.device)
-        k, v = (x[0].view(-1, self.hidden_dim)[slots] for x in (self.allocator.keys, self.allocator.values))
-        return k, v
-
-    def fork(self) -> "PagedKVCache":
-        """A cache with the same past, on the same blocks."""
-        child = PagedKVCache(self.block_size, self.hidden_dim, self.allocator)
-        child.sequence = self.allocator.cache.fork(self.sequence)
-        return child
-
-    def free(self) -> None:
-        """Frees the blocks."""
-        self.allocator.cache.release(self.sequence)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from kv_cache_rl.paged.attention import AttentionError, PagedAttention
+from kv_cache_rl.paged.attention import AttentionError
 from kv_cache_rl.paged.block_pool import PoolError
-from kv_cache_rl.paged.kv_cache import BlockAllocator, CacheError, PagedKVCache
+from kv_cache_rl.paged.kv_cache import CacheError
+from kv_cache_rl.paged.seed import BlockAllocator, PagedAttention, PagedKVCache
 
 
 def layer_and_cache(hidden=32, heads=4, block=4, blocks=20):

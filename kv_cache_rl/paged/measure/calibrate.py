@@ -20,10 +20,10 @@ from kv_cache_rl.core.hardware import HardwareProfile, Link
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.measure.quality import SCHEMES, Bits, fit_law, qualities, windows
+from kv_cache_rl.paged.measure.timing import median_seconds, seconds_of
 from kv_cache_rl.paged.model import Decoder
-from kv_cache_rl.paged.quant import KEY_SPAN, QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.quantised_blocks import KEY_SPAN, QuantisedBlocks, quantise_filled
 from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, recompute, swap_in, swap_out
-from kv_cache_rl.paged.timing import median_seconds, seconds_of
 
 FP16_BYTES = 2.0
 PREFILLS = (64, 128, 256, 512, 1024, 2048)

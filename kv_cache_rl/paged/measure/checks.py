@@ -18,10 +18,11 @@ from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.decoding import beam, greedy, sample
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.measure.memory import requests_like, usage
+from kv_cache_rl.paged.measure.timing import seconds_of
 from kv_cache_rl.paged.model import Decoder
-from kv_cache_rl.paged.quant import BITS, QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.quant import BITS
+from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks, quantise_filled
 from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, recompute, swap_in, swap_out
-from kv_cache_rl.paged.timing import seconds_of
 
 Part = Callable[[Decoder, list[int], int], "list[Check]"]
 

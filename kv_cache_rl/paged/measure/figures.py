@@ -34,9 +34,9 @@ from kv_cache_rl.paged.measure.speeds import (
     tokens_per_second,
     write_ratio,
 )
+from kv_cache_rl.paged.measure.timing import median_seconds
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.quant import BITS
-from kv_cache_rl.paged.timing import median_seconds
 
 SIZES = (2, 4, 6)
 """Samples and beam widths. Source: the PagedAttention paper, figure 15."""

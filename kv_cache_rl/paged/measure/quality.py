@@ -17,7 +17,7 @@ from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder, dense
-from kv_cache_rl.paged.quant import KEY_SPAN, QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.quantised_blocks import KEY_SPAN, QuantisedBlocks, quantise_filled
 from kv_cache_rl.paged.training.corpus import text
 from kv_cache_rl.paged.training.train import HELD_OUT_SEED
 
