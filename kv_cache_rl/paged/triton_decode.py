@@ -23,7 +23,7 @@ import triton.language as tl
 
 TILE_TOKENS = 64
 PROGRAMS = 1024
-"""Programs to start at least: several for each of a large GPU's 132 multiprocessors."""
+"""Programs to aim at: several for each of a large GPU's 132 multiprocessors."""
 
 
 @triton.jit
