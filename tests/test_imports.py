@@ -37,7 +37,6 @@ ONCE = {
     "bytes_per_token": ("core/geometry.py", r"def bytes_per_token\b"),
     "PRECISIONS": ("core/precision.py", r"PRECISIONS\s*[:=]"),
     "LADDER": ("core/precision.py", r"LADDER\s*[:=]"),
-    "transfer_seconds": ("core/hardware.py", r"def transfer_seconds\b"),
     "prefill_seconds": ("core/hardware.py", r"def prefill_seconds\b"),
     "blocks_for": ("core/blocks.py", r"def blocks_for\b"),
     "chained_hash": ("core/blocks.py", r"def chained_hash\b"),
