@@ -16,14 +16,8 @@ import numpy as np
 
 from kv_cache_rl.core.hardware import HARDWARE
 from kv_cache_rl.experiments.stability.runs import (
-    AT,
-    BLOCKS_HELD,
-    BLOCKS_IDLE,
-    HIT,
     OPTIMISTIC,
     RESERVE,
-    SOUGHT,
-    WAITING,
     watch,
 )
 from kv_cache_rl.experiments.stability.workloads import (
@@ -259,15 +253,15 @@ def swept(sweep: Sweep) -> np.ndarray:
     run = watch(
         scenario, swept_traffic(rates, sweep.level_s, sweep.seed), OPTIMISTIC, samples=per_level * len(rates)
     )
-    level = np.minimum((run.samples[:, AT] - 1) // round(sweep.level_s * 1e6), len(rates) - 1)
+    level = np.minimum((run.samples["clock_us"] - 1) // round(sweep.level_s * 1e6), len(rates) - 1)
     means = np.full((len(rates), 4), np.nan)
     for k in range(len(rates)):
         mine = run.samples[level == k]
         mine = mine[int(SETTLE * len(mine)) :]
         if len(mine) > 1:
-            sought, hit = (int(mine[-1, column] - mine[0, column]) for column in (SOUGHT, HIT))
-            held = mine[:, [BLOCKS_HELD, BLOCKS_IDLE]].mean(axis=0) / scenario.gpu_blocks
-            means[k] = hit / sought if sought else np.nan, *held, mine[:, WAITING].mean()
+            sought, hit = (int(mine[name][-1] - mine[name][0]) for name in ("history", "found"))
+            held = (mine[name].mean() / scenario.gpu_blocks for name in ("blocks_held", "blocks_idle"))
+            means[k] = hit / sought if sought else np.nan, *held, mine["waiting"].mean()
     return means
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from driving import Face, player, rng_of, serve_all
 
+from kv_cache_rl.sim.serving.dynamics import new_state
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.spec import Scenario, task
-from kv_cache_rl.sim.serving.state import new_state
 
 FILE = Path(__file__).parents[2] / "golden" / "serving" / "episodes.json"
 PLAYERS = {"serve_all": lambda seed: serve_all, "random": lambda seed: player(rng_of(seed), wild=False)}
