@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import kv_cache_rl.gym  # noqa: F401
 from kv_cache_rl.gym import ServingEnv, ServingVectorEnv
+from kv_cache_rl.sim.serving.audit import check
 from kv_cache_rl.sim.serving.spec import ServingError
 
 
