@@ -188,7 +188,8 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         numbers = np.asarray(actions)
         if numbers.shape != (self.num_envs,) or numbers.dtype.kind not in "iu":
             raise ServingError(
-                f"actions have shape {numbers.shape} and type {numbers.dtype}; give {self.num_envs} whole numbers from 0 to 17"
+                f"actions have shape {numbers.shape} and type {numbers.dtype}; "
+                f"give {self.num_envs} whole numbers from 0 to 17"
             )
         if numbers.min() < 0 or numbers.max() >= len(ACTIONS):
             worst = numbers[(numbers < 0) | (numbers >= len(ACTIONS))][0]

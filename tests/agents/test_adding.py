@@ -1,4 +1,4 @@
-"""One function and one line: a new heuristic and a new agent are on the command line and in the contract tests."""
+"""One function and one line: a new heuristic or agent is on the command line and in the contract tests."""
 
 import json
 

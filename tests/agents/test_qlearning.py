@@ -81,8 +81,9 @@ def test_the_shipped_table_says_how_it_was_made():
 @pytest.mark.parametrize("library", ["torch", "gymnasium", "stable_baselines3"])
 def test_it_plays_without(library):
     program = (
-        f"import sys; sys.modules[{library!r}] = None; import numpy as np; from kv_cache_rl.agents import agent;"
-        "mask = np.zeros(18, np.int8); mask[[8, 17]] = 1; print(agent('qlearning').act(np.zeros(24, np.float32), mask))"
+        f"import sys; sys.modules[{library!r}] = None; import numpy as np;"
+        "from kv_cache_rl.agents import agent; mask = np.zeros(18, np.int8); mask[[8, 17]] = 1;"
+        "print(agent('qlearning').act(np.zeros(24, np.float32), mask))"
     )
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -26,7 +26,7 @@ A function of a module, so that workers find it.
 """
 
 LEAST_SEEDS = 20
-"""Fewer than these tell little."""
+"""Fewer than these say little."""
 
 
 @dataclass(frozen=True, slots=True)

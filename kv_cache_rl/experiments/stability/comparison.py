@@ -75,7 +75,7 @@ def compare(
     """Episodes by agent, the same seeds for each, in their order."""
     matches = [Match(agent, name, k) for agent in agents for k in SEEDS["test"][seed : seed + seeds]]
     episodes: list = [None] * len(matches)
-    for done, (index, episode) in enumerate(spread(play_match, matches, workers), start=1):
-        episodes[index] = episode
+    for done, (index, played) in enumerate(spread(play_match, matches, workers), start=1):
+        episodes[index] = played
         progress(done, len(matches))
     return {agent: episodes[at * seeds : (at + 1) * seeds] for at, agent in enumerate(agents)}

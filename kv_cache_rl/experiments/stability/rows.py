@@ -1,7 +1,9 @@
 """A workload's row: what theory predicts, what the simulator does under each admission rule, and why they
 differ.
 
-    simulated / predicted  =  share of memory filled  x  footprint by the formula / token-iterations really held  x  b / mean b
+    simulated / predicted  =  share of memory filled
+                              x  footprint by the formula / token-iterations really held
+                              x  b / mean b
 
 which is Little's law on memory, and so leaves nothing unexplained but noise.
 """

@@ -97,7 +97,7 @@ def sample(c, total):
 
 @uncounted
 def serve(fixed, live, literal, until, every, samples, durations):
-    """Serves until `until` (µs) and writes a SAMPLE every `every` µs; how many samples and durations there are.
+    """Serves until `until` (µs) and writes a SAMPLE every `every` µs; how many samples, how many durations.
 
     `samples` int64 ``[n + 1, SAMPLE]``: the last row is where totals are kept. `durations` takes the
     microseconds of iterations that computed, as far as it goes.

@@ -59,7 +59,7 @@ class Plan:
 
 
 def bases(learned: Mapping[str, Base] | None = None) -> dict[str, Base]:
-    """Name → every policy that a plan is made of: heuristics without memory that mean to serve, variants, `learned`.
+    """Name → every policy that a plan is made of: heuristics without memory or canary, variants, `learned`.
 
     What was learned is handed in: it belongs to the agents, a layer above any search.
     """

@@ -54,7 +54,7 @@ def episode(scenario: Scenario, seed: int, name: str) -> State:
 
 
 def episode_of(scenario: Scenario, seed: int, which: int, memory: np.ndarray) -> State:
-    """The end of an episode under a function of `heuristics.FUNCTIONS` that starts from a copy of `memory`."""
+    """The end of an episode under a function of `heuristics.FUNCTIONS`, from a copy of `memory` on."""
     state = new_state(scenario, seed)
     finish(state, which, memory.copy())
     return state

@@ -60,7 +60,7 @@ def largest_idle(c, vip):
 
 @uncounted
 def largest_active(c, vip):
-    """The active request of a class on the GPU that holds most (the newest of equals); -1 if there is none."""
+    """The active request of a class on the GPU that holds most (the newest of equals); -1 without one."""
     largest = c.book.largest[vip]
     if largest.active_unknown:
         best = -1

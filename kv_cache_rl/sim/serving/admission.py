@@ -19,7 +19,7 @@ from kv_cache_rl.sim.serving.lists import remove
 
 @uncounted
 def cache_of(c, row):
-    """The finished turn whose cache a request would build on (-1: none), and how many of its tokens it can use.
+    """The finished turn whose cache a request would build on (-1: none), and the tokens it can use of it.
 
     A turn that was admitted took over what older turns of its user had left, so only the nearest such
     turn can hold anything.

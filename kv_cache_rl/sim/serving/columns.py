@@ -157,9 +157,7 @@ def words(kind: np.dtype) -> int:
 
 def place(name: str) -> int:
     """Where a field of the book begins in `live`."""
-    fields = BOOK.fields
-    assert fields is not None
-    return fields[name][1] // 8
+    return dict(BOOK.fields or {})[name][1] // 8
 
 
 SETTINGS_WORDS, REQUEST_WORDS, BOOK_WORDS, ROW_WORDS = map(words, (SETTINGS, REQUEST, BOOK, ROW))

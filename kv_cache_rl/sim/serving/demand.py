@@ -1,4 +1,4 @@
-"""What is asked of a server, and what it could serve: the traffic table, and the load theory derives from its
+"""What is asked of a server, and what it could serve: the traffic, and the load theory derives from its
 lengths.
 """
 
@@ -30,7 +30,7 @@ class Lengths:
     def of(
         prompt: np.ndarray, output: np.ndarray, chunk: int, block: int, weight: np.ndarray | None = None
     ) -> "Lengths":
-        """The means of requests ``[n]``, weighted, prefilled in chunks and held in blocks of so many tokens."""
+        """The means of requests ``[n]``, weighted; `chunk` and `block` in tokens."""
         weights = np.ones(len(prompt)) if weight is None else weight
         squares = prompt.astype(np.float64) ** 2
         return Lengths(

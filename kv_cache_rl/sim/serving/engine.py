@@ -14,7 +14,9 @@ CRASHED = 1
 
 @uncounted
 def make_room(c, row, n):
-    """Frees a block for a row that grows, at the newest's cost; false if that is the row, or the episode crashes."""
+    """Frees a block for a row that grows, at the newest row's cost; false if that is the row itself, or the
+    episode crashes.
+    """
     newest = n - 1
     while free(c.book.pools, GPU_POOL) < 1:
         if c.settings.strict:

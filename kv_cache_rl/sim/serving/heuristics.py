@@ -84,7 +84,8 @@ def stability(view, mask, memory):
     """The queueing controller in reserve mode: the oldest caches leave ahead of the load it expects.
 
         margin < `target`             -> the oldest cache leaves, though its room is not needed yet
-        free share >= reserve         -> admit, VIP first; reserve = `base` + `per_rho` * (rho - 1), room to grow
+        free share >= reserve         -> admit, VIP first; room to grow:
+                                         reserve = `base` + `per_rho` * (rho - 1)
 
     Parameters: target, base, per_rho, link, collect, shed.
     """
@@ -95,7 +96,7 @@ def stability(view, mask, memory):
 
 @uncounted
 def keep_room(view, mask, short, reserve, link, collect, shed):
-    """Frees while `short`, admits while a share `reserve` of the GPU is free, keeps caches and queues in order.
+    """Frees while `short`, admits while a share `reserve` of the GPU is free, keeps queues in order.
 
     CPU use > `collect`            -> Free caches idle for long are dropped there
     `short`, or a head has no room -> the oldest cache leaves for the CPU, or for good where the CPU is full

@@ -48,7 +48,7 @@ class Report:
     finished.
     """
     cache_residency: float
-    """History tokens of returning users found on GPU or CPU, over all they brought; 1 if no user returned."""
+    """History tokens of returning users found on GPU or CPU, over all they brought; 1 if none returned."""
     arrived: int
     completed: int
     dropped: int
@@ -93,7 +93,7 @@ METRICS = tuple(one.name for one in fields(Report) if one.name not in ("task", "
 
 
 def report(state: State) -> Report:
-    """What the episode has come to so far; requests that have yet to arrive when it crashed count as failed."""
+    """The episode's outcome so far; requests that had yet to arrive when it crashed count as failed."""
     c, tick_us = state.columns, state.load.tick_us
     requests, rows, book = c.requests, c.rows, c.book
     done, work, bound = completed(c), requests["prompt"] + requests["output"], fluid_bound(c)
@@ -145,7 +145,7 @@ def completed_in_sla(c: Columns) -> np.ndarray:
 
 
 def parts_of(c: Columns, bound: float) -> tuple[float, float, float]:
-    """The three parts of the score: throughput, latency efficiency, cache residency; `bound`: `fluid_bound`."""
+    """Throughput, latency efficiency, cache residency: the parts of the score; `bound` is `fluid_bound`."""
     done = completed(c)
     work = int((c.requests["prompt"] + c.requests["output"])[done].sum())
     return float(work / bound) if bound else 1.0, latency_efficiency(c, done), cache_residency(c)

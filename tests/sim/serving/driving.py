@@ -169,7 +169,7 @@ def bytes_of(state):
 
 
 def player(rng, wild=None):
-    """choose(mask): random decisions, some illegal; each player has his own tastes, and most let requests
+    """choose(mask): random decisions, some illegal; each player has its own tastes, and most let requests
     finish.
     """
     wild = rng.random() < 0.3 if wild is None else wild
@@ -195,7 +195,7 @@ def player(rng, wild=None):
 
 
 def serve_all(allowed):
-    """Admits whoever fits, VIP first; makes room with the oldest caches where somebody does not; else rests."""
+    """Admits what fits, VIP first; makes room with the oldest caches where a request does not; else rests."""
     waits = allowed[10] or allowed[11]
     wanted = (9, 8, 2, 3) if waits else ()
     return next((action for action in wanted if allowed[action]), NOTHING)

@@ -22,7 +22,7 @@ GAMES = (
 
 
 def episode(who: str, seed: int, scenario: Scenario) -> dict:
-    """Settings, player and what came of them; clock, blocks in use and queue lengths after every 50th tick."""
+    """Settings, player, outcome; clock, blocks in use and queue lengths after every 50th tick."""
     state = new_state(scenario, seed)
     face, choose, course = Face(state), PLAYERS[who](seed), []
     while not state.done:

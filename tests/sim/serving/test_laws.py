@@ -276,9 +276,7 @@ def test_what_is_swapped_out_can_finish():
             action = next((14 + vip for vip in (0, 1) if face.mask[14 + vip]), NOTHING)
             if face.ticks - since > 25 and action != NOTHING:
                 face.act(action)
-                gone |= set(active) - set(
-                    state.columns.running[: state.columns.book["serving"]].tolist()
-                )
+                gone |= set(active) - set(state.columns.running[: state.columns.book["serving"]].tolist())
                 since = face.ticks
         rows = state.columns.rows
         early = [row for row in gone if state.columns.requests["arrival"][row] < 0.7 * state.load.end_us]
