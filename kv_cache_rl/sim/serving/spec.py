@@ -82,7 +82,8 @@ class Scenario:
             value = getattr(self, name)
             if value is not None and not (is_number(value) and 0 < value <= high):
                 raise ServingError(
-                    f"{name} is {shown(value)}; give a positive number up to {high:g}, or None for no such limit"
+                    f"{name} is {shown(value)}; give a positive number up to {high:g}, "
+                    "or None for no such limit"
                 )
         for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
@@ -109,7 +110,8 @@ class Scenario:
             )
         if self.trace is None and self.length_scale is not None:
             raise ServingError(
-                f"length_scale is {shown(self.length_scale)}, but it is for the lengths of a trace; give a trace, or leave it out"
+                f"length_scale is {shown(self.length_scale)}, but it is for the lengths of a trace; "
+                "give a trace, or leave it out"
             )
 
     @property
@@ -212,7 +214,8 @@ def task(name: str, /, **changes) -> Scenario:
     idle = [key for key in OF_DRAWN_USERS if changes.get("trace") is not None and key in changes]
     if idle:
         raise ServingError(
-            f"{idle[0]} is {shown(changes[idle[0]])}, but a trace has its own; leave out {idle[0]}, or the trace"
+            f"{idle[0]} is {shown(changes[idle[0]])}, but a trace has its own; "
+            f"leave out {idle[0]}, or the trace"
         )
     rho = changes.get("rho", "")
     if is_number(rho) and 0 < rho <= MOST_RHO and "rho_peak" not in changes:
