@@ -32,15 +32,6 @@ def prefill_microseconds(tokens, past, c1_ns, c2_ps):
     return (tokens * c1_ns + tokens * (past + tokens // 2) // 1000 * c2_ps) // 1000
 
 
-def transfer_seconds(num_bytes: float, link: Link, contended: bool = False) -> float:
-    """Seconds for `num_bytes` to cross `link`; `contended` when the other direction is busy at the same time.
-
-    >>> round(transfer_seconds(28e9, LINKS["pcie4-conservative"]), 3)
-    2.0
-    """
-    return link.latency_s + num_bytes / (link.both_ways if contended else link.one_way)
-
-
 LINKS: dict[str, Link] = {
     link.name: link
     for link in (

@@ -9,7 +9,6 @@ from kv_cache_rl.core.hardware import (
     decode_tokens_per_second,
     kv_capacity_tokens,
     prefill_seconds,
-    transfer_seconds,
 )
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES, tolerated_level
 
@@ -62,12 +61,9 @@ def test_the_share_that_does_not_bear_a_rung_is_its_published_loss(work, level):
     [("pcie4", False, 24.8), ("pcie4", True, 11), ("pcie5", False, 50), ("pcie4-conservative", False, 14), ("nvme4", False, 7),
      ("sata", False, 0.55), ("s3", False, 1)],
 )  # fmt: skip
-def test_a_transfer_takes_its_bytes_over_the_published_rate_plus_the_latency(
-    link, contended, gigabytes_per_second
-):
-    seconds = transfer_seconds(3e9, LINKS[link], contended)
-    assert seconds == pytest.approx(3 / gigabytes_per_second + LINKS[link].latency_s)
-    assert transfer_seconds(0, LINKS[link]) == LINKS[link].latency_s
+def test_a_link_has_the_published_rates(link, contended, gigabytes_per_second):
+    rate = LINKS[link].both_ways if contended else LINKS[link].one_way
+    assert rate == pytest.approx(gigabytes_per_second * 1e9)
 
 
 @pytest.mark.parametrize("profile", HARDWARE.values(), ids=HARDWARE)

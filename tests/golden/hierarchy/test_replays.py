@@ -1,4 +1,7 @@
-"""Every policy replays as it did when the golden file was written (rewrite: `python -m tests.golden.hierarchy`)."""
+"""Every policy replays as it did when the golden file was written.
+
+Rewrite it with `python -m tests.golden.hierarchy`.
+"""
 
 import json
 import runpy
