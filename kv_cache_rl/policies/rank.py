@@ -1,7 +1,7 @@
 """Ranking policies: one key per candidate; the lowest is evicted first.
 
-A rank is a pure function of one candidate row (`kv_cache_rl.core.candidates.Column` names its cells). Adding a
-policy is one function here and one line in `RANKS`.
+A rank is a pure function of one candidate row (`kv_cache_rl.core.candidates.Column` names its cells). Adding one
+takes a function here and a line in `RANKS`.
 
 Most orders stand still while no candidate is touched: if every idle time grows by one, their order stays. A
 simulator may keep such keys in a heap and evaluate a row once per touch, at rest: clock zero, idle = -last,

@@ -161,7 +161,7 @@ class Facts:
         """
         c = np.zeros(CANDIDATE_COLS)
         c[Column.SIZE], c[Column.TOKENS], c[Column.RELOAD_S] = self.size[page], 1.0, self.reload
-        c[Column.IDLE] = -self.base[page] if policy == "gdsf" else self.now - self.last[page]
+        c[Column.IDLE] = -self.base[page] if RANKS[policy].inflates else self.now - self.last[page]
         c[Column.AGE], c[Column.INSERTED] = self.now - self.inserted[page], self.inserted[page]
         c[Column.USES], c[Column.FREQUENCY] = self.uses[page], self.ever[page]
         c[Column.LAST], c[Column.NOW] = self.last[page], self.now
@@ -170,7 +170,7 @@ class Facts:
         return c
 
 
-RANKED = [name for name in RANKS if name not in ("random", "ttl")]
+RANKED = [name for name, rank in RANKS.items() if rank.stands_still or rank.drift]
 
 
 @pytest.mark.parametrize("policy", RANKED)
@@ -198,8 +198,7 @@ def test_who_leaves_is_lowest_of_all_full_rows_at_that_moment(policy, seed):
             lowest = min(keys.values())
             assert keys[victim] <= lowest + 1e-9 * max(abs(lowest), 1.0)
             ties = [facts.inserted[other] for other, key in keys.items() if key == keys[victim]]
-            drifts = policy in ("value_aware", "cost_aware", "regret_aware")
-            assert drifts or policy == "lfu" or facts.inserted[victim] == min(ties)
+            assert RANKS[policy].drift or policy == "lfu" or facts.inserted[victim] == min(ties)
             facts.inflation[tier] = keys[victim]
             facts.left[victim] = facts.now
         for other in [*gone, page]:

@@ -12,7 +12,7 @@ deepest below it leaves.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kv_cache_rl.jit import folded, uncounted
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.lists import link_in, link_out, node_of
 from kv_cache_rl.sim.hierarchy.queues import arc, fifo, lru, s3fifo, sieve, slru, tinylfu
 from kv_cache_rl.sim.hierarchy.state import A
@@ -69,46 +69,3 @@ QUEUES: dict[str, Queue] = {
     "tinylfu": Queue(tinylfu.victim, tinylfu.used, accessed=tinylfu.accessed, sketch=True),
 }
 QUEUE_IDS = {name: k for k, name in enumerate(QUEUES)}
-
-_accessed = folded(tuple(queue.accessed for queue in QUEUES.values()))
-_announced = folded(tuple(queue.announced for queue in QUEUES.values()))
-_entered = folded(tuple(queue.entered for queue in QUEUES.values()))
-_used = folded(tuple(queue.used for queue in QUEUES.values()))
-_left = folded(tuple(queue.left for queue in QUEUES.values()))
-_victim = folded(tuple(queue.victim for queue in QUEUES.values()))
-
-
-@uncounted
-def accessed(s, p):
-    """A page was asked for, wherever it lies."""
-    _accessed(s.settings.queue, s, p)
-
-
-@uncounted
-def announced(s, t, p):
-    """A page is about to enter a tier."""
-    _announced(s.settings.queue, s, t, p)
-
-
-@uncounted
-def entered(s, t, p):
-    """A page entered a tier."""
-    _entered(s.settings.queue, s, t, p)
-
-
-@uncounted
-def used(s, t, p):
-    """A page was accessed where it lies."""
-    _used(s.settings.queue, s, t, p)
-
-
-@uncounted
-def left(s, t, p):
-    """A page goes out of a tier."""
-    _left(s.settings.queue, s, t, p)
-
-
-@uncounted
-def victim(s, t):
-    """The page that should leave next."""
-    return _victim(s.settings.queue, s, t)

@@ -21,16 +21,7 @@ SMALL = 0.1
 """Share of the tier above which pages leave from the small queue."""
 
 
-@uncounted
-def announced(s, t, p):
-    """A ghost is remembered."""
-    recall(s, t, p)
-
-
-@uncounted
-def entered(s, t, p):
-    """Enters the small queue, a former ghost the main one."""
-    admit(s, t, p)
+announced, entered = recall, admit
 
 
 @uncounted
