@@ -73,26 +73,13 @@ def folded(functions):
     (`def rank(policy, c): return _rank(policy, c)` under `uncounted`): the disk cache keeps the
     named function.
     """
-    *others, last = functions
-
-    @_passing
-    def chosen(which, *arguments):
-        return last(*arguments)
-
-    for k in reversed(range(len(others))):
-        chosen = _either(k, others[k], chosen)
-    return chosen
-
-
-def _either(k, this, rest):
-    @_passing
-    def choose(which, *arguments):
-        if which == k:
-            return this(*arguments)
-        return rest(which, *arguments)
-
-    return choose
+    lines = [f"    if which == {k}: return _{k}(*arguments)" for k in range(len(functions) - 1)]
+    lines += [f"    return _{len(functions) - 1}(*arguments)"]
+    names = {f"_{k}": function for k, function in enumerate(functions)}
+    # Written out as text, since nested closures would each be compiled, a quarter of a second apiece.
+    exec("def chosen(which, *arguments):\n" + "\n".join(lines), names)
+    return _passing(names["chosen"])
 
 
 _passing = functools.partial(numba.njit, _nrt=False)
-"""`njit` without a disk cache: a closure has another key in every process."""
+"""`njit` without a disk cache: a function that stands in no file has no key."""

@@ -19,11 +19,19 @@ def block(name):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A copy of the package with the edits of the guide."""
-    return edited(
+    folder = edited(
         tmp_path_factory.mktemp("edited"),
         "policies/rank.py",
-        ("RANKS = {\n", block("function") + "\n\n"),
+        ("RANKS: dict[str, Rank] = {\n", block("function") + "\n\n"),
         ("}\nRANK_IDS", block("line")),
+    )
+    queues = Path("sim/hierarchy/queues")
+    (folder / "kv_cache_rl" / queues / "second_chance.py").write_text(block("queue"), encoding="utf-8")
+    return edited(
+        folder,
+        str(queues / "__init__.py"),
+        ("from kv_cache_rl.sim.hierarchy.state import", block("queue import")),
+        ("}\nQUEUE_IDS", block("queue line")),
     )
 
 
@@ -33,9 +41,10 @@ def test_a_policy_added_as_the_guide_says_replays_like_its_reference(folder):
     assert execute(folder, script, NUMBA_DISABLE_JIT="1") == "agrees\n"
 
 
-def test_a_policy_added_as_the_guide_says_is_known_to_the_commands(folder):
-    line = "hierarchy replay workload:rag_burst --policy uses_per_byte --capacity 24 --json"
-    assert '"policy": "uses_per_byte"' in command(folder, line)
+@pytest.mark.parametrize("policy", ["uses_per_byte", "second_chance"])
+def test_a_policy_added_as_the_guide_says_is_known_to_the_commands(folder, policy):
+    line = f"hierarchy replay workload:rag_burst --policy {policy} --capacity 24 --json"
+    assert f'"policy": "{policy}"' in command(folder, line)
 
 
 def test_what_the_guide_quotes_stands_in_the_file_it_names():

@@ -35,6 +35,7 @@ def test_importing_the_package_pulls_in_nothing_heavy_and_takes_less_than_a_thir
 
 ONCE = {
     "bytes_per_token": ("core/geometry.py", r"def bytes_per_token\b"),
+    "block_bytes": ("core/geometry.py", r"def block_bytes\(model"),
     "PRECISIONS": ("core/precision.py", r"PRECISIONS\s*[:=]"),
     "LADDER": ("core/precision.py", r"LADDER\s*[:=]"),
     "prefill_seconds": ("core/hardware.py", r"def prefill_seconds\b"),
@@ -43,6 +44,7 @@ ONCE = {
     "the pool's check": ("core/pool.py", r"def check\(ledger"),
     "taking from a pool": ("core/pool.py", r"def take\(ledger"),
     "RANKS": ("policies/rank.py", r"RANKS\s*[:=]"),
+    "QUEUES": ("sim/hierarchy/queues/__init__.py", r"QUEUES: dict"),
     "REWARDS": ("sim/eviction/score.py", r"REWARDS\s*[:=]"),
     "DECIDERS": ("sim/eviction/deciders.py", r"DECIDERS\s*[:=]"),
     "the step": ("sim/eviction/dynamics.py", r"def step\(scn, state"),
@@ -56,6 +58,13 @@ ONCE = {
     "SYSTEM_PROMPT": ("sim/eviction/prompt.py", r"SYSTEM_PROMPT\s*[:=]"),
 }
 
+CALLED = {
+    "the pool's check": "check",
+    "taking from a pool": "take",
+    "the step": "step",
+}
+"""The names in code of what `ONCE` describes in words."""
+
 
 @pytest.mark.parametrize("name", ONCE)
 def test_it_is_defined_in_exactly_one_module(name):
@@ -66,6 +75,19 @@ def test_it_is_defined_in_exactly_one_module(name):
         for path in SOURCES
     ]
     assert [hit for hit in found if hit[1]] == [(f"kv_cache_rl/{home}", 1)]
+
+
+@pytest.mark.parametrize("name", ONCE)
+def test_what_is_defined_once_is_used_outside_its_module(name):
+    home = PACKAGE / ONCE[name][0]
+    module = ".".join(("kv_cache_rl", *home.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+    package = module.rpartition(".")[0]
+    imported = re.compile(rf"from (?:{re.escape(module)}|{re.escape(package)}) import|import_module")
+    used = re.compile(rf"^(?!\s*(?:#|from |import )).*\b{CALLED.get(name, name)}\b", re.MULTILINE)
+    others = [path.read_text() for path in SOURCES if path != home]
+    assert any(imported.search(text) and used.search(text) for text in others)
 
 
 def test_metrics_are_named_once_in_each_simulator_where_they_are_scored():

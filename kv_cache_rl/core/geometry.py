@@ -28,6 +28,15 @@ def bytes_per_token(model: ModelGeometry, bytes_per_element: float = 2.0) -> flo
     return 2 * model.layers * model.kv_heads * model.head_dim * bytes_per_element
 
 
+def block_bytes(model: ModelGeometry, block_tokens: int) -> int:
+    """Bytes of one block of a model's cache at fp16, whose two bytes per element leave nothing to round.
+
+    >>> block_bytes(MODELS["llama-3.1-8b"], 64)
+    8388608
+    """
+    return round(bytes_per_token(model) * block_tokens)
+
+
 MODELS: dict[str, ModelGeometry] = {
     model.name: model
     for model in (

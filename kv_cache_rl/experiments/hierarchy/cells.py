@@ -19,8 +19,9 @@ from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.replay import replay_peer_trace
 from kv_cache_rl.sim.hierarchy.peer.spec import tiers_over
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.sizes import kept_bytes, kept_parts
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
-from kv_cache_rl.sim.hierarchy.state import POLICIES, kept_bytes, kept_parts
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 from kv_cache_rl.traces.errors import TraceError
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.core.geometry import block_bytes
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.spec import laboratory
-from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, block_bytes, physical
-from kv_cache_rl.sim.hierarchy.state import POLICIES
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, model_named, physical
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 from kv_cache_rl.traces.fields import LARGEST
 
@@ -122,7 +123,7 @@ def tiers_of(capacities: Mapping[str, int], **rules: Any) -> Scenario:
 
 def with_model(trace: Trace, model: str) -> Trace:
     """The trace with blocks as large as in a model's cache."""
-    return replace(trace, page_bytes=block_bytes(model, trace.block_tokens))
+    return replace(trace, page_bytes=block_bytes(model_named(model), trace.block_tokens))
 
 
 def in_blocks(trace: Trace) -> Trace:

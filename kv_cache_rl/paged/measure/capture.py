@@ -15,7 +15,8 @@ import numpy as np
 from kv_cache_rl.core.hardware import LINKS
 from kv_cache_rl.paged.residency import GPU, NOWHERE
 from kv_cache_rl.paged.scheduler import Scheduler
-from kv_cache_rl.sim.hierarchy.engine import Run, run
+from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.score import Report
 from kv_cache_rl.sim.hierarchy.spec import Scenario, Tier
 from kv_cache_rl.sim.hierarchy.traces.lab_file import save
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, pages
@@ -102,7 +103,7 @@ def replayed(trace: Trace, scenario: Scenario) -> Counts:
     return counts_in(run(trace, scenario, POLICY))
 
 
-def counts_in(replay: Run) -> Counts:
+def counts_in(replay: Report) -> Counts:
     """The counts of a finished replay over one or two tiers of equal pages."""
     found, size = replay.metrics, int(np.asarray(replay.trace.page_bytes).flat[0])
     crossed = found["link_bytes"].get("host", {"up": 0, "down": 0})

@@ -9,22 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kv_cache_rl.core.candidates import (
-    AGE,
-    BITS,
-    CANDIDATE_COLS,
-    IDLE,
-    INSERTED,
-    KIND,
-    PRIORITY,
-    PROGRESS,
-    RELOAD_S,
-    SHARERS,
-    SIZE,
-    TOKENS,
-    USES,
-    VALUE,
-)  # fmt: skip
+from kv_cache_rl.core.candidates import CANDIDATE_COLS, Column
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
 from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.policies.rank import RANK_IDS, rank
@@ -78,11 +63,20 @@ _RETURN_END = np.array([0.20, 0.17, 0.14, 0.12, 0.10])
 
 @uncounted
 def _candidate(row, k, c):
-    c[SIZE] = size_of(row)
-    c[TOKENS] = row[V_PAGES] * PAGE_TOKENS
-    c[IDLE], c[AGE], c[USES], c[KIND] = row[V_IDLE], row[V_AGE], row[V_USES], row[V_TYPE]
-    c[PRIORITY], c[PROGRESS], c[BITS] = row[V_PRIORITY] / 100.0, row[V_PROGRESS] / 100.0, 16 >> row[V_LEVEL]
-    c[RELOAD_S], c[SHARERS], c[VALUE], c[INSERTED] = (
+    c[Column.SIZE] = size_of(row)
+    c[Column.TOKENS] = row[V_PAGES] * PAGE_TOKENS
+    c[Column.IDLE], c[Column.AGE], c[Column.USES], c[Column.KIND] = (
+        row[V_IDLE],
+        row[V_AGE],
+        row[V_USES],
+        row[V_TYPE],
+    )
+    c[Column.PRIORITY], c[Column.PROGRESS], c[Column.BITS] = (
+        row[V_PRIORITY] / 100.0,
+        row[V_PROGRESS] / 100.0,
+        16 >> row[V_LEVEL],
+    )
+    c[Column.RELOAD_S], c[Column.SHARERS], c[Column.VALUE], c[Column.INSERTED] = (
         row[V_RELOAD] / 10.0,
         row[V_SHARERS],
         row[V_VALUE] / 100.0,

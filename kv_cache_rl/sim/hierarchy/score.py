@@ -1,26 +1,13 @@
 """What a replay came to: the metrics of a run, its time line and its sequences."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from kv_cache_rl.core.precision import LADDER, PRECISIONS
 from kv_cache_rl.sim.hierarchy.spec import Scenario
-from kv_cache_rl.sim.hierarchy.state import (
-    COMPRESSIONS,
-    CROSSED,
-    DROPS,
-    EVICTIONS,
-    KL,
-    LOSS,
-    PEAK,
-    PENDING,
-    PREFETCHES,
-    RECOMPUTED,
-    USEFUL,
-    WASTED,
-    State,
-)
+from kv_cache_rl.sim.hierarchy.state import DOWN, UP, State
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 METRICS = (
@@ -42,18 +29,17 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
     also `kl`, nats per access: the mean over accesses of the divergence of the precision each was read at."""
     names = [tier.name for tier in scenario.tiers]
     accesses = int(state.served.sum())
-    hits, counters = int(state.served[0]), state.counters
+    hits, counters, tiers = int(state.served[0]), state.counters, state.tiers
     p50, p90, p99 = (float(v) * 1e3 for v in np.percentile(state.latency, (50, 90, 99)))
-    waiting = int(state.page[:, PENDING].sum())
-    crossed = state.tiers[:, CROSSED : CROSSED + 4].reshape(-1, 2, 2)  # link, way, cause
+    waiting, crossed = int(state.page["pending"].sum()), tiers["crossed"]  # [T, way, cause]
     demand, prefetch = (int(n) for n in crossed.sum(axis=(0, 1)))
-    requested = int(counters[PREFETCHES])
+    requested = int(counters.prefetches)
     values = {
         "accesses": accesses,
         "hit_rate": hits / accesses,
         "miss_count": accesses - hits,
-        "eviction_count": int(counters[EVICTIONS]),
-        "drop_count": int(counters[DROPS]),
+        "eviction_count": int(counters.evictions),
+        "drop_count": int(counters.drops),
         "avg_latency_ms": float(state.latency.mean()) * 1e3,
         "latency_p50_ms": p50,
         "latency_p90_ms": p90,
@@ -63,17 +49,17 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
         "demand_bytes_moved": demand,
         "prefetch_bytes_moved": prefetch,
         "prefetch_requests": requested,
-        "useful_prefetches": int(counters[USEFUL]),
-        "wasted_prefetches": int(counters[WASTED]) + waiting,
-        "prefetch_usefulness": int(counters[USEFUL]) / requested if requested else 0.0,
+        "useful_prefetches": int(counters.useful),
+        "wasted_prefetches": int(counters.wasted) + waiting,
+        "prefetch_usefulness": int(counters.useful) / requested if requested else 0.0,
         "tier_hit_rate": {name: int(n) / accesses for name, n in zip(names, state.served, strict=False)},
         "recompute_rate": int(state.served[-1]) / accesses,
-        "recomputed_from_below": int(counters[RECOMPUTED]),
-        "compressions": int(counters[COMPRESSIONS]),
+        "recomputed_from_below": int(counters.recomputed),
+        "compressions": int(counters.compressions),
         "quality_loss": _quality_loss(state, scenario, accesses),
-        "peak_footprint_bytes": {name: int(n) for name, n in zip(names, state.tiers[:, PEAK], strict=True)},
+        "peak_footprint_bytes": {name: int(n) for name, n in zip(names, tiers["peak"], strict=True)},
         "link_bytes": {
-            name: {"up": int(crossed[t, 0].sum()), "down": int(crossed[t, 1].sum())}
+            name: {"up": int(crossed[t, UP].sum()), "down": int(crossed[t, DOWN].sum())}
             for t, name in enumerate(names)
             if t
         },
@@ -89,7 +75,7 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
 def _divergence(state: State, scenario: Scenario, accesses: int) -> float | None:
     """Measured divergence per access; None where that of the footprint was not measured."""
     if scenario.footprint == LADDER[0]:
-        return float(state.clocks[KL]) / accesses
+        return float(state.sums.kl) / accesses
     kl = scenario.calibrated.scheme(scenario.footprint).kl
     return None if kl is None else kl * (accesses - int(state.served[-1])) / accesses
 
@@ -99,7 +85,7 @@ def _quality_loss(state: State, scenario: Scenario, accesses: int) -> float | No
     if scenario.footprint != LADDER[0]:
         loss = PRECISIONS[scenario.footprint].loss.get(scenario.work_class)
         return loss if loss is None else loss * (accesses - int(state.served[-1])) / accesses
-    return float(state.clocks[LOSS]) / accesses
+    return float(state.sums.loss) / accesses
 
 
 def time_line(state: State, trace: Trace, points: int = 60) -> dict:
@@ -123,3 +109,22 @@ def by_sequence(state: State, trace: Trace) -> dict:
         "hits": np.bincount(trace.sequence, state.hits, count).astype(np.int64),
         "seconds": np.bincount(trace.sequence, state.latency, count),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished replay."""
+
+    policy: str
+    metrics: dict
+    """By the names in `METRICS`."""
+    state: State
+    trace: Trace
+
+    def time_line(self, points: int = 60) -> dict:
+        """Hit rate and mean latency over the replay, see `time_line`."""
+        return time_line(self.state, self.trace, points)
+
+    def by_sequence(self) -> dict:
+        """Accesses, hits and seconds of every sequence, see `by_sequence`."""
+        return by_sequence(self.state, self.trace)

@@ -5,8 +5,9 @@ import operator
 import os
 from dataclasses import dataclass, replace
 
+from kv_cache_rl.core import geometry
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.core.geometry import MODELS, bytes_per_token
+from kv_cache_rl.core.geometry import MODELS
 from kv_cache_rl.core.hardware import HARDWARE, LINKS
 
 PATTERNS = ("constant", "waves", "spikes")
@@ -185,7 +186,7 @@ def shown(value: object) -> str:
 
 def block_bytes(scenario: Scenario) -> int:
     """Bytes of one block at fp16."""
-    return round(bytes_per_token(MODELS[scenario.model]) * scenario.block_tokens)
+    return geometry.block_bytes(MODELS[scenario.model], scenario.block_tokens)
 
 
 def link_rates(scenario: Scenario) -> tuple[int, int, int]:

@@ -27,8 +27,8 @@ from kv_cache_rl.experiments.workers import WorkerError, spread
 from kv_cache_rl.extras import MissingExtra
 from kv_cache_rl.sim.hierarchy.peer.ablation import aggregate
 from kv_cache_rl.sim.hierarchy.peer.reproduce import sweep_cells, sweep_row
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
-from kv_cache_rl.sim.hierarchy.state import POLICIES
 
 ARTIFACTS = ("results.json", "results.csv", "summary.csv", "curves.json", "run_metadata.json", JOURNAL)
 SMALL = {

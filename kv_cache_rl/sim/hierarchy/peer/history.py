@@ -8,7 +8,7 @@ from collections import Counter, defaultdict, deque
 
 import numpy as np
 
-from kv_cache_rl.core.candidates import CANDIDATE_COLS, FREQUENCY, IDLE, LAST, NOW, RECENT_USES, REGRET, SIZE
+from kv_cache_rl.core.candidates import CANDIDATE_COLS, Column
 from kv_cache_rl.jit import njit
 from kv_cache_rl.policies.rank import RANK_IDS, cost_aware, rank, regret_aware
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
@@ -59,8 +59,8 @@ def lowest(policy, table, candidates, weights, now):
     best, least = candidates[0], np.inf
     for page in candidates:
         row = table[page]
-        row[NOW] = now
-        row[IDLE] = now - row[LAST]
+        row[Column.NOW] = now
+        row[Column.IDLE] = now - row[Column.LAST]
         if policy == COST_AWARE:
             key = cost_aware(row, weights[0], weights[1], weights[2])
         elif policy == REGRET_AWARE:
@@ -79,8 +79,8 @@ class History:
         self.policy = policy
         self.parameters = parameters
         self.table = np.zeros((len(page_bytes), CANDIDATE_COLS))
-        self.table[:, SIZE] = page_bytes
-        self.table[:, LAST] = -1.0
+        self.table[:, Column.SIZE] = page_bytes
+        self.table[:, Column.LAST] = -1.0
         self.weights = np.array(
             [parameters.get(name, 0.0) for name in ("freq_weight", "recency_weight", "size_penalty")]
         )
@@ -92,8 +92,8 @@ class History:
 
     def on_access(self, page: int, step: int) -> None:
         """Counts a use; then whatever else this policy learns from one."""
-        self.table[page, LAST] = step
-        self.table[page, FREQUENCY] += 1.0
+        self.table[page, Column.LAST] = step
+        self.table[page, Column.FREQUENCY] += 1.0
         if self.policy == "windowed_recency":
             self._slide(page)
         elif self.policy == "predictive":
@@ -106,7 +106,7 @@ class History:
     def on_insert(self, page: int, step: int) -> None:
         """Cold inserts, promotions and prefetches: to this peer's lru they are uses, to the others nothing."""
         if self.policy == "lru":
-            self.table[page, LAST] = step
+            self.table[page, Column.LAST] = step
 
     def on_evict(self, page: int, step: int) -> None:
         """Leaving any tier; a deeper demotion overwrites the step of the first."""
@@ -129,9 +129,9 @@ class History:
 
     def _slide(self, page: int) -> None:
         self.recent.append(page)
-        self.table[page, RECENT_USES] += 1.0
+        self.table[page, Column.RECENT_USES] += 1.0
         if len(self.recent) > self.parameters["window_size"]:
-            self.table[self.recent.popleft(), RECENT_USES] -= 1.0
+            self.table[self.recent.popleft(), Column.RECENT_USES] -= 1.0
 
     def _regret_return(self, page: int, step: int) -> None:
         horizon = self.parameters["regret_horizon"]
@@ -141,4 +141,4 @@ class History:
         if evicted is not None and (gap := step - evicted) <= horizon:
             self.regret[page] = self.regret.get(page, 0.0) + (horizon - gap + 1) / horizon
         if page in self.regret:
-            self.table[page, REGRET] = self.parameters["regret_weight"] * self.regret[page]
+            self.table[page, Column.REGRET] = self.parameters["regret_weight"] * self.regret[page]
