@@ -96,7 +96,7 @@ def test_metrics_are_named_once_in_each_simulator_where_they_are_scored():
         for path in SOURCES
         if re.search(r"^METRICS\s*[:=]", path.read_text(), re.M)
     ]
-    assert sorted(named) == ["sim/eviction/score.py", "sim/hierarchy/score.py"]
+    assert sorted(named) == ["sim/eviction/score.py", "sim/hierarchy/score.py", "sim/serving/score.py"]
 
 
 def test_one_thing_has_one_name():
