@@ -63,11 +63,11 @@ for in turn)."""
 
 
 def folded(functions):
-    """One compiled function ``(k, *arguments)`` that calls ``functions[k](*arguments)``: what a registry's dict is
-    inside compiled code, which cannot look a function up.
+    """One compiled function ``(k, *arguments)`` that calls ``functions[k](*arguments)``.
 
-    It compiles to the comparisons that one would write by hand. Give it a name of its own (`def rank(policy, c): return
-    _rank(policy, c)` under `uncounted`): the named function is what the disk cache keeps.
+    It stands for a registry's dict inside compiled code, which cannot look a function up, and compiles to the
+    comparisons that one would write by hand. Give it a name of its own under `uncounted`, as
+    ``def rank(policy, c): return _rank(policy, c)``: the named function is what the disk cache keeps.
     """
     lines = [f"    if which == {k}: return _{k}(*arguments)" for k in range(len(functions) - 1)]
     lines += [f"    return _{len(functions) - 1}(*arguments)"]

@@ -76,7 +76,7 @@ class HardwareProfile:
 
 
 def prefill_seconds(profile: HardwareProfile, tokens: int, past: int = 0) -> float:
-    """Seconds to compute the KV of `tokens` new tokens behind `past` cached ones; recompute costs the same."""
+    """Seconds to compute, or recompute, the KV of `tokens` new tokens behind `past` cached ones."""
     if tokens <= 0:
         return 0.0
     c1_ns, c2_ps = round(profile.prefill_c1_s * 1e9), round(profile.prefill_c2_s * 1e12)

@@ -26,19 +26,19 @@ import numpy as np
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
-NOBODY = -1  # the owner of blocks that no request has touched
+UNTOUCHED = -1  # the owner of blocks that no request has touched
 
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Every path cut by who touched it last.
+    """Every path, cut where the request that touched it last changes.
 
     Piece p of request r covers the positions from the end of piece p - 1 (or 0).
     """
 
     first: np.ndarray  # int64 [R + 1], request r owns pieces first[r]:first[r + 1]
     end: np.ndarray  # int32 [P], position at which the piece ends
-    owner: np.ndarray  # int32 [P], request that touched it last, NOBODY: none
+    owner: np.ndarray  # int32 [P], request that touched it last, UNTOUCHED: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Curve:
 
 
 def pieces(trace: Trace) -> Pieces:
-    """The paths' pieces; costs one sequential pass over the accesses, which every replay then does without."""
+    """The paths' pieces: one sequential pass over the accesses, which replays then do without."""
     first, end, owner = _pieces(trace.first_run, trace.run_start, trace.run_length, trace.blocks)
     return Pieces(first, end, owner)
 

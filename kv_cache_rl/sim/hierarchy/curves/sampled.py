@@ -25,7 +25,8 @@ from kv_cache_rl.sim.hierarchy.curves.runs import Curve, stack_distances
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 GROUPS = 4  # parts of the sample, itself a sample each, whose curves tell how far the whole one may be off
-GRID = 100  # capacities, evenly spaced up to all blocks, over which an error is the mean. Source: as SHARDS, section 5
+# Capacities, evenly spaced up to all blocks, over which an error is the mean. Source: as SHARDS, section 5.
+GRID = 100
 
 
 def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
@@ -57,7 +58,7 @@ def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
 
 
 def mean_error(curve: Curve, exact: Curve) -> float:
-    """Mean absolute difference of two curves' hit rates over GRID capacities up to the exact one's largest."""
+    """Mean absolute difference of two curves' hit rates over GRID capacities up to the exact one's last."""
     grid = np.linspace(0, exact.capacities[-1], GRID + 1)[1:].astype(np.int64)
     return float(np.mean([abs(curve.at(int(capacity)) - exact.at(int(capacity))) for capacity in grid]))
 

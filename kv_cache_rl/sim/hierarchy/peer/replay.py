@@ -260,7 +260,8 @@ def _make_room(run: Run, t: int, page: int) -> None:
     while level.used + size > level.tier.capacity_bytes:
         if not level.pages:
             raise OversizePageError(
-                f"page {page} has {size:,} bytes, tier {level.tier.name} holds {level.tier.capacity_bytes:,}: it never fits. "
+                f"page {page} has {size:,} bytes, tier {level.tier.name} holds "
+                f"{level.tier.capacity_bytes:,}: it never fits. "
                 f"Give the tier at least {size:,} bytes, or store the page at fewer bits"
             )
         _evict(run, t, run.history.victim(level.pages, run.step))

@@ -36,7 +36,7 @@ from kv_cache_rl.traces.tracks import ChainedRequest, chain_of, jittered
 def load_trace(
     path: str | Path, format: str | None = None, *, jitter_seed: int | None = None, **options: Any
 ) -> Trace:
-    """The trace in a file; the format, a key of LOADERS, is told from its first line if not given.
+    """The trace in a file; the format, a key of LOADERS, is found from its first line if not given.
 
     `jitter_seed` spreads requests on a coarse clock over their tick. `options` are those of the format's
     loader (Claude Code: selection, seed; Mooncake: block_size). Raises TraceError for a file that cannot be
@@ -219,7 +219,7 @@ class Row:
 
 
 def load_mooncake(path: str | Path, *, block_size: int = MOONCAKE_BLOCK_TOKENS) -> Trace:
-    """The requests of a Mooncake trace; a request that extends an earlier one belongs to the same sequence."""
+    """The requests of a Mooncake trace; a request that extends an earlier one belongs to its sequence."""
     lines = array("q")
 
     def noted() -> Iterator[Line]:

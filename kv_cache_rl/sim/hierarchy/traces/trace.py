@@ -153,7 +153,8 @@ def two_parents(name: str, request: int, block: int, known: int, other: int, lin
     """The error for a block that follows `other` in a request although it was known to follow `known`."""
     before, after = (("no block (it starts a path)" if p == ROOT else f"block {p}") for p in (known, other))
     return TraceError(
-        f"request {request} puts block {block} (numbered densely) after {after}, other requests after {before}",
+        f"request {request} puts block {block} (numbered densely) after {after}, "
+        f"other requests after {before}",
         path=name,
         line=line,
         remedy="ids must name a block together with all before it; chain them (as the Bailian reader does)",
