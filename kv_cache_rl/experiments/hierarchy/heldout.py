@@ -4,8 +4,8 @@
   an infinite cache.
 * Sessions that are near-duplicates stay together. Two sessions are in one cluster if they share a block that
   few others use (a system prompt that all sessions use joins none), or if their first requests have the same
-  lengths to the token. Ids that mean something only inside a session, as in Claude Code traces, leave only the
-  lengths to compare.
+  lengths to the token. Ids that mean something only inside a session, as in Claude Code traces, leave only
+  the lengths to compare.
 * Clusters are dealt into two halves of about as many accesses. Every policy sees the same halves for the same
   seed.
 * Intervals come from a bootstrap over clusters, paired: the same resamples for both sides of a difference.

@@ -99,7 +99,7 @@ def sieve(ids, size, room):
 
 
 def tinylfu(ids, size, room):
-    """A window of a hundredth before an SLRU; its oldest page enters that if seen more often than the victim."""
+    """A window of a hundredth before an SLRU; its oldest page enters that if seen more than the victim."""
     window, probation, protected, seen = OrderedDict(), OrderedDict(), OrderedDict(), Counter()
     for page in ids:
         seen[page] = min(seen[page] + 1, 15)
