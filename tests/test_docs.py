@@ -1,4 +1,4 @@
-"""What docs/ and examples/ say is done: the guide's edits are made in a copy of the package, the scripts run."""
+"""What docs/ and examples/ say is done: the guide's edits in a copy of the package, the scripts here."""
 
 import re
 from pathlib import Path
@@ -74,7 +74,8 @@ def test_the_replay_example_runs_on_a_workload_and_on_a_file(tmp_path):
     assert "Belady's MIN" in out and "overlapped" in out
     path = tmp_path / "tree.jsonl"
     lines = [
-        '{"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "name": "tree", "block_tokens": 16}'
+        '{"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "name": "tree", '
+        '"block_tokens": 16}'
     ]
     lines += [
         f'{{"time_s": {k}, "sequence": {k % 3}, "runs": [[0, 4], [{4 + 10 * (k % 3)}, {2 + k // 3}]]}}'

@@ -1,7 +1,8 @@
-"""Candidate columns: what a ranking policy may know about an entry that could be evicted, the same at every level.
+"""Candidate columns: what a ranking policy may know about an entry that could be evicted.
 
-A candidate row is float64 ``[CANDIDATE_COLS]``, a table of candidates ``[n, CANDIDATE_COLS]``. Simulators fill
-them; policies read them and nothing else. A simulator leaves what it does not know at 0.
+They are the same at every level. A candidate row is float64 ``[CANDIDATE_COLS]``, a table of candidates
+``[n, CANDIDATE_COLS]``. Simulators fill them; policies read them and nothing else. A simulator leaves what it
+does not know at 0.
 """
 
 from enum import IntEnum

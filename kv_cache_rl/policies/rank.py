@@ -1,7 +1,7 @@
 """Ranking policies: one key per candidate; the lowest is evicted first.
 
-A rank is a pure function of one candidate row (`kv_cache_rl.core.candidates.Column` names its cells). Adding one
-takes a function here and a line in `RANKS`.
+A rank is a pure function of one candidate row, whose cells `kv_cache_rl.core.candidates.Column` names. Adding
+one takes a function here and a line in `RANKS`.
 
 Most orders stand still while no candidate is touched: if every idle time grows by one, their order stays. A
 simulator may keep such keys in a heap and evaluate a row once per touch, at rest: clock zero, idle = -last,
@@ -25,11 +25,15 @@ class Rank:
     key: Callable
     """Candidate row → key; the lowest is evicted first."""
     drift: Callable | None = None
-    """(last access, now) → what is added to the key of a row at rest whose last access is set to clock zero; None
-    where the order of untouched candidates stands still."""
+    """(last access, now) → what is added to the key of a row at rest whose last access is set to clock zero.
+
+    None where the order of untouched candidates stands still.
+    """
     needs: tuple[Column, ...] = ()
-    """Columns that cost a simulator work to keep (RECENT_USES, REGRET, RETURNS, DRAW) and that this rank reads;
-    those not named may be 0. A key with RETURNS is proportional to it; one with DRAW depends on nothing else."""
+    """The columns that it reads among those that cost a simulator work: RECENT_USES, REGRET, RETURNS, DRAW.
+
+    Those not named may be 0. A key with RETURNS is proportional to it; one with DRAW depends on nothing else.
+    """
     inflates: bool = False
     """Whether the clock of IDLE may be the last evicted key instead of time (Greedy-Dual's inflation)."""
     prefetches: bool = False

@@ -1,4 +1,4 @@
-"""Adding a rank takes its functions and one line: the commands and the contract tests know it from then on."""
+"""Adding a rank takes its functions and one line: the commands and the contract tests know it then."""
 
 import pytest
 from editing import ROOT, command, edited, execute

@@ -15,15 +15,20 @@ REFERENCE = {
     "fifo": lambda c: -c[Column.AGE],
     "lfu": lambda c: (c[Column.USES], -c[Column.IDLE]),
     "largest_first": lambda c: -c[Column.SIZE],
-    "gdsf": lambda c: 1000 * c[Column.USES] * (c[Column.RELOAD_S] + 0.01) / max(c[Column.SIZE], 1) - c[Column.IDLE],
+    "gdsf": lambda c: (
+        1000 * c[Column.USES] * (c[Column.RELOAD_S] + 0.01) / max(c[Column.SIZE], 1) - c[Column.IDLE]
+    ),
     "value_aware": lambda c: (
-        0.1 * c[Column.PRIORITY] + (0.02 * min(c[Column.SHARERS], 10) if c[Column.SIZE] == 0 else 0) - c[Column.VALUE] - min(c[Column.IDLE], 20) / 100
+        0.1 * c[Column.PRIORITY] - c[Column.VALUE] - min(c[Column.IDLE], 20) / 100
+        + (0.02 * min(c[Column.SHARERS], 10) if c[Column.SIZE] == 0 else 0)
     ),
     "compute_aware": lambda c: c[Column.RELOAD_S] / max(c[Column.SIZE], 1),
     "windowed_recency": lambda c: (c[Column.RECENT_USES], c[Column.LAST]),
     "heavy_hitter": lambda c: 10_000 * c[Column.FREQUENCY] + c[Column.LAST],
     "predictive": lambda c: 100 * c[Column.FREQUENCY] + c[Column.LAST],
-    "cost_aware": lambda c: 2 * c[Column.FREQUENCY] + c[Column.LAST] / c[Column.NOW] - 0.4 * c[Column.SIZE] / 1024,
+    "cost_aware": lambda c: (
+        2 * c[Column.FREQUENCY] + c[Column.LAST] / c[Column.NOW] - 0.4 * c[Column.SIZE] / 1024
+    ),
     "regret_aware": lambda c: 1.5 * c[Column.FREQUENCY] + c[Column.LAST] / c[Column.NOW] + c[Column.REGRET],
     "ttl": lambda c: c[Column.RETURNS],
     "random": lambda c: c[Column.DRAW],
@@ -34,21 +39,31 @@ def table(rows):
     """Candidates with whole or clearly distinct numbers, so that rounding never decides."""
     out = np.zeros((len(rows), CANDIDATE_COLS))
     for k, (size, idle, age, uses, priority, reload_s, sharers, value) in enumerate(rows):
-        out[k, [Column.SIZE, Column.IDLE, Column.AGE, Column.USES, Column.PRIORITY, Column.RELOAD_S, Column.SHARERS, Column.VALUE, Column.INSERTED]] = (
-            size, idle, age, uses, priority / 8, reload_s / 4, sharers, value / 8, k,
-        )  # fmt: skip
-        out[k, Column.TOKENS] = 32 * size
-        out[k, [Column.LAST, Column.NOW, Column.FREQUENCY, Column.RECENT_USES, Column.REGRET, Column.RETURNS, Column.DRAW]] = (
-            64 - idle, 64, uses + age, uses, priority / 4, value / 8, reload_s / 64,
-        )  # fmt: skip
+        known = {
+            Column.SIZE: size, Column.IDLE: idle, Column.AGE: age, Column.USES: uses,
+            Column.PRIORITY: priority / 8, Column.RELOAD_S: reload_s / 4, Column.SHARERS: sharers,
+            Column.VALUE: value / 8, Column.INSERTED: k, Column.TOKENS: 32 * size, Column.LAST: 64 - idle,
+            Column.NOW: 64, Column.FREQUENCY: uses + age, Column.RECENT_USES: uses,
+            Column.REGRET: priority / 4, Column.RETURNS: value / 8, Column.DRAW: reload_s / 64,
+        }  # fmt: skip
+        out[k, list(known)] = list(known.values())
     return out
 
 
 rows = st.lists(
-    st.tuples(st.integers(0, 4000), st.integers(0, 30), st.integers(0, 40), st.integers(0, 9), st.integers(0, 8),
-              st.integers(0, 40), st.integers(0, 12), st.integers(0, 8)),
-    min_size=1, max_size=12,
-)  # fmt: skip
+    st.tuples(
+        st.integers(0, 4000),
+        st.integers(0, 30),
+        st.integers(0, 40),
+        st.integers(0, 9),
+        st.integers(0, 8),
+        st.integers(0, 40),
+        st.integers(0, 12),
+        st.integers(0, 8),
+    ),
+    min_size=1,
+    max_size=12,
+)
 
 
 @pytest.mark.parametrize("name", REFERENCE)

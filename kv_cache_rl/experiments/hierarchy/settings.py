@@ -56,7 +56,8 @@ class Setting:
     def __post_init__(self) -> None:
         if self.semantics not in SEMANTICS:
             raise HierarchyError(
-                f"scenario {self.name!r}: unknown semantics {self.semantics!r}; use one of {', '.join(SEMANTICS)}"
+                f"scenario {self.name!r}: unknown semantics {self.semantics!r}; "
+                f"use one of {', '.join(SEMANTICS)}"
             )
         if self.semantics == LAB and (self.tiers or self.laboratory[0] != 1):
             raise HierarchyError(

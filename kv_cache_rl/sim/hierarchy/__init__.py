@@ -1,8 +1,8 @@
 """The hierarchy lab: page accesses and prefix trees replayed through memory tiers under any policy.
 
-Reading order: `spec`, `traces`, `generate`, `state`; which page leaves: `observe`, `memory`, `queues`, `heap`,
-`order`; what moves cost: `moves`, `crossing`, `seconds`; `dynamics`, `score`, `engine`, `audit`; then `stack` and
-`curves` (LRU without the moves, bounds) and `peer` (kv-hierarchy-lab).
+Reading order: `spec`, `traces`, `generate`, `state`; which page leaves: `observe`, `memory`, `queues`,
+`heap`, `order`; what moves cost: `moves`, `crossing`, `seconds`; `dynamics`, `score`, `engine`, `audit`; then
+`stack` and `curves` (LRU without the moves, bounds) and `peer` (kv-hierarchy-lab).
 """
 
 from kv_cache_rl.lazy import lazy

@@ -9,7 +9,7 @@ from kv_cache_rl.sim.hierarchy.state import A, C, Order, State
 
 
 def check(state: State) -> None:
-    """Compares bytes per tier, places in the order and resident children with the pages; no page is kept twice.
+    """Compares bytes per tier, places in the order and resident children with what the pages say.
 
     Raises:
         LedgerError: they differ: a bug in the engine, never the user's doing.
@@ -48,7 +48,8 @@ def _check_tree(state: State, tier: np.ndarray) -> None:
     above = tier[parent[below]]
     for block in below[(above < 0) | (above > tier[below])]:
         raise LedgerError(
-            f"block {block} lies in tier {tier[block]}, its parent in {tier[parent[block]]}: children leave first"
+            f"block {block} lies in tier {tier[block]}, its parent in {tier[parent[block]]}: "
+            "children leave first"
         )
     if (kids != state.kids).any():
         raise LedgerError("the counts of resident children differ from the children that are resident")

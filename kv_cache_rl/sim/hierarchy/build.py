@@ -1,5 +1,7 @@
 """The parts of a replay before its first request: settings, tiers, and the arrays of pages and requests."""
 
+from typing import Any
+
 import numpy as np
 
 from kv_cache_rl.core.candidates import CANDIDATE_COLS, Column
@@ -100,7 +102,7 @@ def rungs_of(scenario: Scenario) -> np.recarray:
     return rungs
 
 
-def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: int) -> dict[str, np.ndarray]:
+def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: int) -> dict[str, Any]:
     """The fields of `State` besides pages and records: the order, what is remembered, results."""
     pages, order = trace.blocks, settings.order
     heaped, scanned = (pages if order == kind else 0 for kind in (Order.HEAPED, Order.SCANNED))

@@ -34,7 +34,7 @@ def drain(link, seconds):
 
 @uncounted
 def cross(demand, link):
-    """Seconds until `demand` bytes have come up the link beside the bytes under way, which proceed meanwhile."""
+    """Seconds until `demand` bytes have come up the link; the bytes under way proceed meanwhile."""
     spent, left = 0.0, link.under_way
     while demand > 0.0:
         rate = link.both_ways if left[DOWN] > 0.0 else link.one_way

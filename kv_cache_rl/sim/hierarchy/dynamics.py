@@ -159,7 +159,7 @@ def _access(s, p):
 
 @uncounted
 def lru_seconds(s, p, source, moved):
-    """Seconds of an access to a page found in `source` that evicts `moved` pages of its size, one per tier."""
+    """Seconds of an access to a page found in `source` that evicts a page of its size from `moved` tiers."""
     compute, wait = (0.0, 0.0) if source == 0 else _fetch(s, p, source, TOP)
     for t in range(min(moved, len(s.tiers) - 1)):
         transfer(s, t, t + 1, p, DEMAND)

@@ -28,7 +28,7 @@ def learn(s, before, p):
 
 @uncounted
 def predict(s, p, rank):
-    """The successor of `p` with the `rank`-th highest count (0: the highest), NONE if it was not seen twice."""
+    """The successor of `p` with the `rank`-th highest count (from 0), NONE if it was not seen twice."""
     follow = s.follow[p]
     for k in range(SUCCESSORS):
         ahead = 0

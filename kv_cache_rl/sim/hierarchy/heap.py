@@ -1,4 +1,4 @@
-"""Pages that could leave a tier under a rank: a heap of resting keys, or columns that are scanned where keys drift.
+"""Pages that could leave a tier under a rank: a heap of resting keys, or a scan where keys drift.
 
 A heap is evaluated once per touch of a page and gives the lowest key in O(log n). A scan adds to every key at
 rest what time has added since, O(n) per victim.

@@ -62,5 +62,5 @@ def _head_of(s, t, which):
 
 @uncounted
 def _weight(s, p, which):
-    """Bytes a page counts for in a list; a ghost counts uncompressed, since its precision changes elsewhere."""
+    """Bytes a page counts for in a list; a ghost is counted uncompressed: its precision changes elsewhere."""
     return s.page[p].full_bytes if which >= GHOST_A else bytes_of(s, p)

@@ -60,8 +60,8 @@ def _slide(s, p):
 def _relearn(s):
     """Estimates returns per unit of time yet to be idle, by class and age, from all returns so far.
 
-    Half of what it was learnt from is then forgotten. Returns count whether or not the page was still here, or
-    what is evicted young would seem never to return.
+    Half of what it was learnt from is then forgotten. Returns count whether or not the page was still here;
+    otherwise pages evicted young would seem never to return.
     """
     for k in range(CLASSES):
         returns, idle = 0.0, 0.0

@@ -1,4 +1,4 @@
-"""How pages move between tiers: enter, leave, are evicted, come up; every byte is counted on the links it crosses."""
+"""How pages move between tiers; every byte is counted on the links it crosses."""
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import free, give, take

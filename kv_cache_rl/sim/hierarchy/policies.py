@@ -5,7 +5,7 @@ from kv_cache_rl.sim.hierarchy.queues import QUEUES
 from kv_cache_rl.sim.hierarchy.state import Order
 
 POLICIES = tuple(dict.fromkeys((*RANKS, *QUEUES)))
-"""Ranks and queues; `lru` and `fifo` are both, and are kept as queues here."""
+"""Ranks and queues; `lru` and `fifo` are both, and their order is kept as a queue."""
 
 
 def order_of(policy: str) -> Order:

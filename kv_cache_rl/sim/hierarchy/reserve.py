@@ -1,8 +1,8 @@
-"""Room made in the fastest tier ahead of demand: after each request, pages are evicted until a reserve is free.
+"""Room made in the fastest tier ahead of demand: after each request pages are evicted until it is free.
 
     fixed      a share of the tier: 20 %, 10 %, 5 % (usage thresholds 0.80, 0.90, 0.95)
-    stability  what requests in service bring up, by Little's law with its margin: ceil(lambda E[S] E[B] margin),
-               from the requests so far; a request is in service until its compute is over
+    stability  what requests in service bring up, by Little's law with its margin, estimated from the requests
+               so far: ceil(lambda E[S] E[B] margin); a request is in service until its compute is over
 
 The policy chooses the pages, and the scenario (`squeeze`) whether they are compressed first. Where transfers
 overlap compute, what moves then crosses the links meanwhile instead of standing between a miss and its bytes;

@@ -1,4 +1,4 @@
-"""What a replay came to: the metrics of a run, its time line and its sequences."""
+"""The report of a finished replay: its metrics, its time line and its sequences."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,17 +11,31 @@ from kv_cache_rl.sim.hierarchy.state import DOWN, UP, State
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 METRICS = (
-    "accesses", "hit_rate", "miss_count", "eviction_count", "drop_count", "avg_latency_ms", "latency_p50_ms", "latency_p90_ms",
-    "latency_p99_ms", "overall_hit_rate", "bytes_moved", "demand_bytes_moved", "prefetch_bytes_moved", "prefetch_requests",
-    "useful_prefetches", "wasted_prefetches", "prefetch_usefulness", "tier_hit_rate", "recompute_rate", "recomputed_from_below",
-    "compressions", "quality_loss", "peak_footprint_bytes", "link_bytes",
-)  # fmt: skip
-"""hit rate: accesses found in the fastest tier · miss: not in the fastest tier · eviction: from any tier to
-make room · drop: from the last tier · latency: seconds of a request, in ms · bytes moved: over all links,
-each link counted; a demotion is charged to what caused it · recompute rate: accesses found in no tier ·
-recomputed from below: found in a lower tier, computed anew because that was faster · quality loss: published
-probability, per access, that an answer is wrong because of the precision the page was read at · link bytes:
-by tier whose link they crossed, upwards and downwards."""
+    "accesses",
+    "hit_rate",  # accesses found in the fastest tier
+    "miss_count",  # accesses not found there
+    "eviction_count",  # pages that left any tier to make room
+    "drop_count",  # pages that left the last tier
+    "avg_latency_ms",  # of a request, as the next three
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "overall_hit_rate",  # the peer's name for the hit rate
+    "bytes_moved",  # over all links, each link counted
+    "demand_bytes_moved",  # of these, caused by demand, demotions included
+    "prefetch_bytes_moved",  # of these, caused by prefetches, demotions included
+    "prefetch_requests",
+    "useful_prefetches",  # pages fetched ahead and accessed later
+    "wasted_prefetches",  # pages fetched ahead and not accessed before they left, or at all
+    "prefetch_usefulness",  # useful ones of all
+    "tier_hit_rate",  # accesses by the tier the page was found in
+    "recompute_rate",  # accesses found in no tier
+    "recomputed_from_below",  # found in a lower tier, computed anew because that was faster
+    "compressions",
+    "quality_loss",  # published probability of a wrong answer because of the precision, per access
+    "peak_footprint_bytes",  # by tier
+    "link_bytes",  # by tier whose link they crossed, upwards and downwards
+)
 
 
 def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
@@ -89,7 +103,7 @@ def _quality_loss(state: State, scenario: Scenario, accesses: int) -> float | No
 
 
 def time_line(state: State, trace: Trace, points: int = 60) -> dict:
-    """Hit rate and mean latency over the run, in `points` equal parts of its requests: lists of equal length."""
+    """Hit rate and mean latency in `points` equal parts of the requests, lists of equal length."""
     edges = np.linspace(0, trace.requests, min(points, trace.requests) + 1).astype(int)
     lengths = trace.lengths
     rows = [(slice(a, b), float(trace.time_s[a])) for a, b in pairwise(edges)]
@@ -101,7 +115,7 @@ def time_line(state: State, trace: Trace, points: int = 60) -> dict:
 
 
 def by_sequence(state: State, trace: Trace) -> dict:
-    """Requests, accesses, hits and summed seconds of every sequence, arrays over the sequences of the trace."""
+    """Requests, accesses, hits and summed seconds, arrays over the sequences of the trace."""
     count = int(trace.sequence.max()) + 1
     return {
         "requests": np.bincount(trace.sequence, minlength=count),

@@ -39,7 +39,7 @@ def faster_to_compute(s, p, t, depth):
 
 @uncounted
 def read_seconds(s, p):
-    """Seconds to read a page where the GPU computes and to restore a compressed one; adds the loss of that."""
+    """Seconds to read a page where the GPU computes and to restore it if compressed; adds what that loses."""
     page = s.page[p]
     rung = s.rungs[page.level]
     s.sums.loss += rung.loss

@@ -47,7 +47,7 @@ class Scenario:
     max_prefetch: int = 2
     """Candidates per access."""
     overlap: bool = False
-    """Whether demotions and prefetches cross the links while the GPU computes, instead of being waited for."""
+    """Whether demotions and prefetches cross the links while the GPU computes; otherwise requests wait."""
     compute_s: float = 0.0
     """Seconds of compute after each request, in which overlapped transfers proceed."""
     recompute: bool = False

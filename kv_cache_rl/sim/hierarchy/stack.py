@@ -2,8 +2,8 @@
 
 The same results as `dynamics`, several times sooner.
 
-newest  p p p p | p p p p p p | p p p ...  oldest       a page asked for goes to the front; over every cut between
-        tier 0    tier 1        tier 2                  it and its old place one page moves down
+newest  p p p p | p p p p p p | p p p ...  oldest     a page asked for goes to the front; over every cut
+        tier 0    tier 1        tier 2                between it and its old place one page moves down
 """
 
 import numpy as np
@@ -30,8 +30,8 @@ def applies(state: State, scenario: Scenario) -> bool:
 def advance_stack(state: State, blocks: np.ndarray) -> None:
     """Replays all accesses.
 
-    `state` ends with the counts, latencies and tiers of pages that `dynamics.advance` would leave, without the
-    order of its lists.
+    `state` ends with the counts, latencies and tiers of pages that `dynamics.advance` would leave, but with
+    empty lists.
     """
     tiers, pages, size = len(state.tiers), len(state.page), int(state.page[0].full_bytes)
     seconds = _seconds(state, tiers)
@@ -54,7 +54,7 @@ def advance_stack(state: State, blocks: np.ndarray) -> None:
 
 
 def _seconds(state: State, tiers: int) -> np.ndarray:
-    """Seconds of an access by the tier it was found in (the last row: none) and by how many pages moved down."""
+    """Seconds of an access by the tier it was found in (last row: none) and by how many pages moved down."""
     table = np.zeros((tiers + 1, tiers + 1))
     for source in range(tiers + 1):
         for moved in range(tiers + 1):

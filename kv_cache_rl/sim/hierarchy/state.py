@@ -1,8 +1,8 @@
 """Everything a replay knows: pages, the order in which they leave each tier, tiers with their links, sums.
 
-Each record below is declared once; compiled code and numpy read its fields by name: ``s.page[p].last_access``,
-``state.page["tier"] == 0``. No field bears the name of a numpy attribute (``size``, ``squeeze``), which would
-hide it from Python.
+Each record below is declared once; compiled code and numpy read its fields by name:
+``s.page[p].last_access``, ``state.page["tier"] == 0``. No field bears the name of a numpy attribute
+(``size``, ``squeeze``), which would hide it from Python.
 
 Sizes: ``P`` pages, ``T`` tiers, ``R`` requests, ``N`` nodes of lists: one per page, or one per page and tier
 (``tier * P + page``) under queues that remember in one tier a page that lies in another.
@@ -25,7 +25,7 @@ DEMAND, PREFETCH = np.arange(2)
 UP, DOWN = 0, 1
 """The directions of a link."""
 SUCCESSORS, CLASSES, AGES = 4, 8, 64
-"""Successors counted per page; use classes and bins of idle time among which return hazards are told apart."""
+"""Successors counted per page; use classes and bins of idle time that have a return hazard each."""
 STABILITY = -1
 """`reserved` in place of bytes to keep free where these are estimated."""
 

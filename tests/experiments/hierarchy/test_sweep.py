@@ -1,6 +1,4 @@
-"""A sweep gives the same rows whoever replays them and however often it is interrupted, and says what it does
-not compare.
-"""
+"""A sweep gives the same rows on any worker and however often it is interrupted; it says what is void."""
 
 import csv
 import importlib.util

@@ -1,4 +1,4 @@
-"""Adding a queue takes a file and one line with its import: the commands and the contract tests know it then."""
+"""Adding a queue takes a file, its import and one line: commands and contract tests know it then."""
 
 import pytest
 from editing import ROOT, command, edited, execute

@@ -1,4 +1,4 @@
-"""Moves, bytes and seconds of the default engine against the same rules written plainly, request by request."""
+"""Moves, bytes and seconds of the default engine against the same rules written plainly, by request."""
 
 import numpy as np
 import pytest

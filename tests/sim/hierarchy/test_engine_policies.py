@@ -19,8 +19,8 @@ from kv_cache_rl.sim.hierarchy.traces.trace import expand, pages
 
 few = settings(max_examples=25, deadline=None)
 PLAIN = (
-    "lru", "fifo", "slru", "s3fifo", "sieve", "lfu", "largest_first", "compute_aware", "heavy_hitter", "predictive",
-    "windowed_recency",
+    "lru", "fifo", "slru", "s3fifo", "sieve", "lfu", "largest_first", "compute_aware", "heavy_hitter",
+    "predictive", "windowed_recency",
 )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_arc_remembers_ghosts_for_no_more_bytes_than_the_tier_has(seed):
 @given(seed=SEEDS)
 @few
 def test_tinylfu_is_a_window_and_slru_with_a_contest_between(seed):
-    """With a sketch so wide that it counts exactly, in rooms with and without space for a page in the window."""
+    """With a sketch so wide that it counts exactly, in rooms with and without space for a window."""
     rng = rng_of(seed)
     trace = page_trace(rng, accesses=400, count=240, largest=rng.choice((1, 3)))
     room = 8 * rng.choice((rng.randint(3, 40), rng.randint(100, 220)))

@@ -1,4 +1,4 @@
-"""Prefix trees in the default engine: what counts as a hit, who may leave, what bounds it, and what is
+"""Prefix trees in the default engine: what counts as a hit, what may leave, what bounds it, and what is
 published.
 """
 

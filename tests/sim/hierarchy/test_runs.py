@@ -114,7 +114,7 @@ def test_a_hint_that_a_sequence_ended_frees_all_its_blocks_and_no_others():
     trace = trace_of([[0, 4], [0, 1], [2, 3], [0, 1], [2, 3]], sequence=[0, 0, 1, 0, 1])
     assert (
         lru(trace, 3) == 1 + 0 + 1 + 1
-    )  # at the last request 3 has made room for 0 and 1, which nobody wants again
+    )  # at the last request 3 has made room for 0 and 1, which no request wants again
     assert lru(trace, 3, end_hint=True) == 1 + 0 + 1 + 2
     assert lru(trace, 5, end_hint=True) == lru(trace, 5) == 1 + 0 + 2 + 2
 

@@ -1,5 +1,4 @@
-"""What the six policies of kv-hierarchy-lab remember, as candidate columns for the ranks they share with
-everyone else.
+"""What the six policies of kv-hierarchy-lab remember, as candidate columns for the shared ranks.
 
 Source: kv-hierarchy-lab at commit 222356d. History is global, never forgotten and blind to tiers.
 """
@@ -30,6 +29,7 @@ PEER_POLICIES: dict[str, dict[str, float]] = {
 """Policy -> its parameters and their defaults, under the peer's names."""
 
 COST_AWARE, REGRET_AWARE = RANK_IDS["cost_aware"], RANK_IDS["regret_aware"]
+"""The two ranks that take the peer's weights as arguments; the others have none."""
 
 
 def peer_parameters(policy: str, changes: dict[str, float] | None = None) -> dict[str, float]:
@@ -91,7 +91,7 @@ class History:
         self.regret: dict[int, float] = {}
 
     def on_access(self, page: int, step: int) -> None:
-        """Counts a use; then whatever else this policy learns from one."""
+        """Counts a use, and what else this policy learns from one."""
         self.table[page, Column.LAST] = step
         self.table[page, Column.FREQUENCY] += 1.0
         if self.policy == "windowed_recency":
@@ -104,7 +104,7 @@ class History:
             self._regret_return(page, step)
 
     def on_insert(self, page: int, step: int) -> None:
-        """Cold inserts, promotions and prefetches: to this peer's lru they are uses, to the others nothing."""
+        """Cold inserts, promotions, prefetches: uses for the peer's lru, nothing for the other policies."""
         if self.policy == "lru":
             self.table[page, Column.LAST] = step
 
@@ -114,7 +114,7 @@ class History:
             self.evicted[page] = step
 
     def victim(self, candidates: dict[int, int], step: int) -> int:
-        """Who leaves: the lowest rank, among equals the first that came into this tier."""
+        """The page that leaves: the lowest rank, among equals the first that came into this tier."""
         pages = np.fromiter(candidates, np.int64, len(candidates))
         return int(lowest(RANK_IDS[self.policy], self.table, pages, self.weights, step))
 

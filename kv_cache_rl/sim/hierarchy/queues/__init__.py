@@ -3,10 +3,10 @@
     decide: `victim` names the page that leaves next
     do:     `accessed`, `announced`, `entered`, `used` and `left` keep the lists
 
-A queue keeps the pages of a tier in up to three lists (A, B, C), remembers pages that left in two more (GHOST_A,
-GHOST_B), and has a number of its own per page (`mark`). Adding one takes a file with its functions and one line
-in `QUEUES`. A block whose children lie in the same tier cannot leave before them: where a queue names one, the
-deepest below it leaves.
+A queue keeps the pages of a tier in up to three lists (A, B, C), remembers pages that left in two more
+(GHOST_A, GHOST_B), and has a number of its own per page (`mark`). Adding one takes a file with its functions,
+its import and one line in `QUEUES`. A block whose children lie in the same tier cannot leave before them:
+where a queue names one, the deepest below it leaves.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def _newest(s, t, p):
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue: functions of the state `s`, a tier `t` and a page `p`; those not given do what is said here."""
+    """A queue: functions of the state `s`, a tier `t` and a page `p`; all but `victim` have defaults."""
 
     victim: Callable
     """(s, t) → the page that leaves next; lists may be rearranged on the way to it."""

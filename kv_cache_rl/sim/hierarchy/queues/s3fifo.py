@@ -6,8 +6,8 @@
     entered    into A, a former ghost into B
     used       mark + 1
     left       from A: into GHOST_A, which takes at most the bytes of the tier
-    victim     from A if it is above its share or B is empty: the oldest; marked above 1 it goes to B instead, mark 0
-               else from B: the oldest; marked, it goes to the newest end of B instead, mark - 1
+    victim     if A exceeds its share or B is empty, the oldest of A; marked above 1, it goes to B, mark 0
+               else the oldest of B; marked, it goes to the newest end of B, mark - 1
 
 Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023, algorithm 1.
 """

@@ -1,4 +1,4 @@
-"""SIEVE: a hand walks from the oldest page to the newest and spares those that were used since it last came by.
+"""SIEVE: a hand walks from the oldest page to the newest and spares those used since it last came by.
 
     A  all pages, as they entered        mark  1: used        hand  where the walk stands
 

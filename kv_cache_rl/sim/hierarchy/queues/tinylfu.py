@@ -1,12 +1,13 @@
-"""W-TinyLFU: a page leaves a small window for the main part only if it was seen more often than that's victim.
+"""W-TinyLFU: a page passes from a window to the main part if it was seen more often than the victim there.
 
-    A  window, 1 % of the tier        B, C  main part: SLRU on probation, protected        sketch  accesses, halved now and then
+    A     window, 1 % of the tier            sketch  counts accesses, halved now and then
+    B, C  main part, SLRU: on probation, protected
 
     accessed  counted in the sketch, wherever the page lies
     entered   into A
     used      in A: to its newest end; else as in SLRU
     victim    the candidate is the oldest of A, the rival the victim of SLRU
-              no candidate, or the page that enters fits into the window beside A: the rival leaves
+              no candidate, or one more page of its size fits into the window: the rival leaves
               the main part has room for the candidate: it goes to B, and on
               seen more often than the rival: it goes to B, the rival leaves; else the candidate leaves
 
@@ -27,7 +28,7 @@ WINDOW = 0.01
 def accessed(s, p):
     """Adds an access to the sketch, which forgets half of everything after ten accesses per page that fits.
 
-    Four rows of four counters per page, as Caffeine has them: with fewer, pages seen once drown those seen often.
+    Four rows of four counters per page, as Caffeine has them: with fewer, pages seen once drown the others.
     """
     for row in range(4):
         at = _cell(s, p, row)
