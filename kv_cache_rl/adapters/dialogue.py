@@ -1,7 +1,8 @@
 """Reads a chat dialogue back into the observations it holds, and answers the last of them.
 
-A chat request carries the whole dialogue, the server keeps no sessions. A decider is a pure function of what
-it sees, so the last observation decides, and any number of episodes may run through one server at once."""
+A chat request carries the whole dialogue, the server keeps no sessions. A decider is a pure
+function of what it sees, so the last observation decides, and any number of episodes may run
+through one server at once."""
 
 import hashlib
 import json
@@ -31,9 +32,7 @@ def message_text(message: Mapping[str, Any]) -> str:
 
 
 def observation_text(text: str) -> str | None:
-    """The observation's JSON text at the end of a message: all of it, or from the last line that opens an
-    object.
-    """
+    """The observation's JSON text at the end of a message: all of it, or from the last line with ``{``."""
     text = text.rstrip()
     if not text.endswith("}") or MARK not in text:
         return None
@@ -59,8 +58,8 @@ def observation_texts(messages: Sequence[Any]) -> list[str]:
                 texts.append(text)
     if not texts:
         raise DialogueError(
-            f"none of the {len(messages)} messages holds an observation; send the environment's JSON as a user message "
-            "or as the last line of a tool message"
+            f"none of the {len(messages)} messages holds an observation; send the environment's JSON "
+            "as a user message or as the last line of a tool message"
         )
     return texts
 
@@ -79,7 +78,7 @@ def read_observation(text: str) -> dict:
 
 
 def answer(name: str, texts: Sequence[str]) -> tuple[str, tuple[Call, ...]]:
-    """A key of the dialogue, and the calls with which decider `name` answers the last of its observations.
+    """A key of the dialogue, and the calls with which decider `name` answers its last observation.
 
     Raises:
         DialogueError: the observation lacks what the decider reads.

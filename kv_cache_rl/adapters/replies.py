@@ -1,6 +1,4 @@
-"""Writes a decider's calls as OpenAI chat completions, whole or in chunks, with the `openai` package's own
-types.
-"""
+"""A decider's calls as OpenAI chat completions, whole or in chunks, in the `openai` package's types."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,10 +50,10 @@ class Reply:
         ]
 
     def usage(self) -> CompletionUsage:
-        said = json.dumps(self.tool_calls()) if self.calls else self.text or ""
+        reply = json.dumps(self.tool_calls()) if self.calls else self.text or ""
         prompt, completion = (
             -(-self.prompt_bytes // BYTES_PER_TOKEN),
-            -(-len(said.encode()) // BYTES_PER_TOKEN),
+            -(-len(reply.encode()) // BYTES_PER_TOKEN),
         )
         return CompletionUsage(
             prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
@@ -101,9 +99,7 @@ def completion(reply: Reply) -> str:
 
 
 def chunks(reply: Reply, include_usage: bool) -> Iterator[str]:
-    """The server-sent events of a streamed completion: role, then each call's name and arguments, then the
-    end.
-    """
+    """The server-sent events of a streamed completion: role, each call's name and arguments, the end."""
 
     def event(
         delta: dict | None, finish_reason: str | None = None, usage: CompletionUsage | None = None

@@ -19,4 +19,4 @@ budget. Sessions return whether or not you served them before. A request fails w
 when it still waits at the end. Nothing is freed unless you free it.
 
 Rewarded: few failures (most), tokens of completed requests, memory peaks below 80 % of the budget (less below 95 %), keeping \
-what is worth keeping, little swap-in delay, and no eviction of system prompts, important contexts or nearly finished work."""
+what is worth keeping, little swap-in delay, and no eviction of system prompts, important contexts or nearly finished work."""  # noqa: E501

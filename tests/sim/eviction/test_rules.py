@@ -68,7 +68,7 @@ def test_compress_halves_the_pages_twice_and_is_then_refused(kit):
 
 
 def test_compress_works_past_the_first_call_also_in_a_later_window(kit):
-    """A bug of the original environment: an entry once compressed was taken for compressed as far as it goes."""
+    """A bug of the original environment: an entry once compressed could not be compressed again."""
     made = kit.scenario(kit.session("a", 40))
     episode = kit.play(made, 3, t0=[("compress", "a")], t2=[("compress", "a")])
     assert kit.used(episode) == 10 and kit.counter(episode, "INVALID") == 0
