@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kv_cache_rl.jit import njit
+from kv_cache_rl.sim.views import records, table
 
 UNITS_PER_PAGE = 4
 
@@ -237,12 +238,12 @@ _TURN_CELLS, _PREFIX_CELLS = cells(TURN), cells(PREFIX)
 
 def constants(scn):
     """The header of `scn`."""
-    return scn[:_HEADER_FIELDS].view(SCENARIO)[0]
+    return records(scn[:_HEADER_FIELDS], SCENARIO)[0]
 
 
 def columns(scn, live):
     """Views of both buffers, for Python; compiled code calls `columns_of`, which is the same."""
-    head = scn[:_HEADER_FIELDS].view(SCENARIO)[0]
+    head = records(scn[:_HEADER_FIELDS], SCENARIO)[0]
     slots = head.slots
     turns = HEADER + _STATIC * slots
     prefixes = _DYNAMIC * slots
@@ -250,11 +251,11 @@ def columns(scn, live):
     counters = ledger + 2 * _TIERS
     return Columns(
         head,
-        scn[HEADER:turns].reshape(_STATIC, slots),
-        scn[turns : turns + _TURN_CELLS * head.turns].view(TURN),
-        live[:prefixes].reshape(_DYNAMIC, slots),
-        live[prefixes:ledger].view(PREFIX),
-        live[ledger:counters].reshape(_TIERS, 2),
+        table(scn[HEADER:turns], _STATIC, slots),
+        records(scn[turns : turns + _TURN_CELLS * head.turns], TURN),
+        table(live[:prefixes], _DYNAMIC, slots),
+        records(live[prefixes:ledger], PREFIX),
+        table(live[ledger:counters], _TIERS, 2),
         live[counters : counters + COUNTERS],
     )
 
@@ -267,10 +268,10 @@ columns_of = njit(inline="always")(columns)
 @njit(inline="always")
 def calls_of(packed):
     """Calls in packed int64 ``[..., 2]`` as one run of `CALL` records."""
-    return packed.reshape(packed.size).view(CALL)
+    return records(packed, CALL)
 
 
 @njit(inline="always")
 def events_of(packed):
     """Room for events, int64 ``[E, 3]``, as `EVENT` records."""
-    return packed.reshape(packed.size).view(EVENT)
+    return records(packed, EVENT)

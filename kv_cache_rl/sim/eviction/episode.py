@@ -8,7 +8,7 @@ from kv_cache_rl.core import pool
 from kv_cache_rl.sim.eviction.actions import Outcome, Verb
 from kv_cache_rl.sim.eviction.admission import demand_units
 from kv_cache_rl.sim.eviction.calls import KEEP, VERBS, Call, result_text
-from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Counter, Phase, Place, Slot, Static, Tier
+from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Counter, Kind, Phase, Place, Slot, Static, Tier
 from kv_cache_rl.sim.eviction.dynamics import new_state, step
 from kv_cache_rl.sim.eviction.entries import Event
 from kv_cache_rl.sim.eviction.observe import BITS, new_view, view

@@ -25,6 +25,7 @@ from kv_cache_rl.sim.eviction.columns import (
     record,
 )
 from kv_cache_rl.sim.eviction.entries import eviction_value, prefill_us, progress, units_of
+from kv_cache_rl.sim.views import records
 
 MAX_ROWS = 32
 BITS = tuple(PRECISIONS[name].bits for name in LADDER)
@@ -91,13 +92,13 @@ class Status(IntEnum):
 @njit(inline="always")
 def rows_of(packed):
     """Rows of a view, int64 ``[32, 16]``, as `ROW` records."""
-    return packed.reshape(packed.size).view(ROW)
+    return records(packed, ROW)
 
 
 @njit(inline="always")
 def head_of(packed):
     """Head of a view, int64 ``[18]``, as a `HEAD` record."""
-    return packed.view(HEAD)[0]
+    return records(packed, HEAD)[0]
 
 
 @uncounted
