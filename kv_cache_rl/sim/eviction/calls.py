@@ -100,29 +100,30 @@ def parse_call(name: str, arguments: str | dict | None) -> Call:
     return Call(name, seq_id)
 
 
+# One answer for ids that never were, are gone or are yet to come: the difference would tell the future.
+_NOWHERE = "no entry {name!r} in the cache now; choose from visible_seq_ids"
+_REASONS: dict[int, str] = {
+    Outcome.UNKNOWN: _NOWHERE,
+    Outcome.ABSENT: _NOWHERE,
+    Outcome.AT_LOWEST: "{name} is at 4 bits already, the lowest precision; evict or swap it instead",
+    Outcome.IS_ON_CPU: "{name} is on the CPU and takes no GPU pages; evict it to free CPU pages",
+    Outcome.CPU_FULL: "the CPU pool has {cpu_free:g} pages free, {name} needs {pages:g}; "
+    "compress it or evict something there",
+    Outcome.LINK_BUSY: "the link is taken for this window; swap {name} in the next one",
+    Outcome.SHARED_ONLY: "{name} holds only shared prefix pages, which are neither compressed nor moved; "
+    "evict it instead",
+    Outcome.TOO_MANY: f"only the first {MAX_CALLS_PER_STEP} calls of a window count",
+}
+
+
 def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str) -> str:
     """What a tool message says: the effect, or the reason for the refusal and the remedy."""
-    name = call.seq_id
     if code == Outcome.OK:
         return done
-    # One answer for ids that never were, are gone or are yet to come: the difference would tell the
-    # future.
-    nowhere = f"no entry {name!r} in the cache now; choose from visible_seq_ids"
-    unknown = f"unknown tool {str(call.verb)[:40]!r}; use one of {', '.join(VERBS)}"
-    reason = {
-        Outcome.NOT_READ: call.error or unknown,
-        Outcome.UNKNOWN: nowhere,
-        Outcome.ABSENT: nowhere,
-        Outcome.AT_LOWEST: f"{name} is at 4 bits already, the lowest precision; evict or swap it instead",
-        Outcome.IS_ON_CPU: f"{name} is on the CPU and takes no GPU pages; evict it to free CPU pages",
-        Outcome.CPU_FULL: f"the CPU pool has {cpu_free:g} pages free, {name} needs {pages:g}; "
-        "compress it or evict something there",
-        Outcome.LINK_BUSY: f"the link is taken for this window; swap {name} in the next one",
-        Outcome.SHARED_ONLY: f"{name} holds only shared prefix pages, which are neither compressed "
-        "nor moved; evict it instead",
-        Outcome.TOO_MANY: f"only the first {MAX_CALLS_PER_STEP} calls of a window count",
-    }
-    return f"refused: {reason[Outcome(code)]}"
+    if code == Outcome.NOT_READ:
+        unknown = f"unknown tool {str(call.verb)[:40]!r}; use one of {', '.join(VERBS)}"
+        return f"refused: {call.error or unknown}"
+    return "refused: " + _REASONS[code].format(name=call.seq_id, pages=pages, cpu_free=cpu_free)
 
 
 def named_calls(scenario: Scenario, calls) -> list[list[str]]:

@@ -17,6 +17,8 @@ from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, ActionLog, Scenario
 from kv_cache_rl.sim.eviction.state import check, slot_names
 from kv_cache_rl.sim.eviction.text import TOP, in_pages, observation, to_text
 
+_CALLED = np.array([Slot.PAGES, Slot.LEVEL, Slot.PLACE, Slot.REF])
+"""What the answer to a call depends on."""
 _WHY_FAILED: dict[int, str] = {
     Event.WAITED: "waited more than 5 windows",
     Event.WRONG: "decoded below its tolerance",
@@ -63,6 +65,8 @@ class Episode:
     def _pending(self) -> list:
         dyn, step_us = self._columns.dyn, self.scenario.step_us
         waiting = np.flatnonzero(dyn[Slot.PHASE, : len(self.scenario.sessions)] == Phase.QUEUED)
+        if not len(waiting):
+            return []
         waiting = waiting[np.argsort(dyn[Slot.ORDER, waiting])][:TOP]
         waited = (dyn[Slot.WAIT_US, waiting] * 10 // step_us).tolist()
         return [
@@ -109,8 +113,7 @@ class Episode:
     def _before(self, packed):
         c = self._columns
         cpu_free, sharers = int(pool.free(c.ledger, Tier.CPU)), c.prefixes["refs"].tolist()
-        fields = [Slot.PAGES, Slot.LEVEL, Slot.PLACE, Slot.REF]
-        return cpu_free, sharers, {int(i): tuple(c.dyn[fields, i].tolist()) for i in packed[:, 1] if i >= 0}
+        return cpu_free, sharers, {int(i): tuple(c.dyn[_CALLED, i].tolist()) for i in packed[:, 1] if i >= 0}
 
     def _after(self, packed, results, before):
         """Per call: its pages, the CPU pages left then, and the words for success."""
@@ -148,9 +151,8 @@ class Episode:
     def _units_by_type(self) -> dict[str, int]:
         """GPU units of each block type; shared prefixes count as system."""
         c = self._columns
-        kinds, places, pages, levels = c.dyn[[Slot.KIND, Slot.PLACE, Slot.PAGES, Slot.LEVEL]]
-        units = (pages * (UNITS_PER_PAGE >> levels)) * (places == Place.GPU)
-        by_type = np.bincount(kinds, units, len(BLOCK_TYPES)).astype(np.int64)
+        units = c.dyn[Slot.PAGES] * (UNITS_PER_PAGE >> c.dyn[Slot.LEVEL]) * (c.dyn[Slot.PLACE] == Place.GPU)
+        by_type = np.bincount(c.dyn[Slot.KIND], units, len(BLOCK_TYPES)).astype(np.int64)
         by_type[Kind.SYSTEM] += (c.prefixes["pages"] * (c.prefixes["refs"] > 0)).sum() * UNITS_PER_PAGE
         return dict(zip(BLOCK_TYPES, by_type.tolist(), strict=True))
 
