@@ -19,6 +19,12 @@ class DialogueError(ValueError):
     """A dialogue that cannot be answered; the text says what to send instead."""
 
 
+def tool_call(call_id: str, name: str, call: Call) -> dict:
+    """A call as an assistant message of OpenAI's form holds it; `name` is what the client calls the verb."""
+    arguments = json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}"
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
 def message_text(message: Mapping[str, Any]) -> str:
     """The text of a message whose content is a string, a list of text parts, or absent."""
     content = message.get("content")

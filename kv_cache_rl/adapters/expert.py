@@ -3,22 +3,13 @@
 import json
 from collections.abc import Iterable, Sequence
 
+from kv_cache_rl.adapters.dialogue import tool_call
 from kv_cache_rl.sim.eviction import SYSTEM_PROMPT, TOOLS, Call, Episode, Scenario, tool_messages
 
 
 def tool_calls(calls: Sequence[Call], step: int) -> list[dict]:
     """The calls of one assistant message in OpenAI's form."""
-    return [
-        {
-            "id": f"call_{step}_{index}",
-            "type": "function",
-            "function": {
-                "name": call.verb,
-                "arguments": json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}",
-            },
-        }
-        for index, call in enumerate(calls)
-    ]
+    return [tool_call(f"call_{step}_{index}", call.verb, call) for index, call in enumerate(calls)]
 
 
 def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) -> list[dict]:

@@ -8,7 +8,7 @@ from typing import Any
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from kv_cache_rl.adapters.dialogue import DialogueError
+from kv_cache_rl.adapters.dialogue import DialogueError, tool_call
 from kv_cache_rl.sim.eviction import TOOLS, Call
 
 VERBS: tuple[str, ...] = tuple(tool["function"]["name"] for tool in TOOLS)
@@ -38,14 +38,7 @@ class Reply:
 
     def tool_calls(self) -> list[dict]:
         return [
-            {
-                "id": f"call_{self.id[:16]}_{index}",
-                "type": "function",
-                "function": {
-                    "name": self.names.get(call.verb, call.verb),
-                    "arguments": json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}",
-                },
-            }
+            tool_call(f"call_{self.id[:16]}_{index}", self.names.get(call.verb, call.verb), call)
             for index, call in enumerate(self.calls)
         ]
 

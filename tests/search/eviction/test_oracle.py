@@ -66,7 +66,7 @@ def windows_after(start, actions):
 )
 def test_the_exhaustive_search_reaches_whatever_any_order_of_calls_reaches(cpu_room, slow):
     """Order matters: the pool may be full until its entry is evicted, or until what comes is compressed
-    twice, and on a slow link whoever is larger must go last."""
+    twice, and on a slow link the larger one must go last."""
     base = small_scenario(18)
     scenario = dataclasses.replace(base, cpu_pages=-(-base.sessions[2].tokens // 128) + cpu_room)
     if slow:
@@ -80,7 +80,7 @@ def test_the_exhaustive_search_reaches_whatever_any_order_of_calls_reaches(cpu_r
         calls
         for length in range(5)
         for calls in product(single, repeat=length)
-        # Nobody gains by working on what is evicted in the same window.
+        # Nothing is gained by work on what is evicted in the same window.
         if not any(
             verb == Verb.EVICT and (other, entry) in calls
             for verb, entry in calls

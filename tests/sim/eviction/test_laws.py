@@ -86,7 +86,7 @@ def renamed(scenario, log):
     )
     other = dataclasses.replace(scenario, sessions=sessions, prefixes=prefixes)
     names = dict(zip(s.slot_names(scenario), s.slot_names(other), strict=True))
-    return other, [[[call[0], *(names.get(who, who) for who in call[1:])] for call in step] for step in log]
+    return other, [[[call[0], *(names.get(x, x) for x in call[1:])] for call in step] for step in log]
 
 
 @given(game=games)
@@ -164,7 +164,7 @@ def expected_arrivals(scenario, timeline):
             if at < scenario.steps:
                 steps.append(at)
         expected[x.seq_id] = steps
-    return {who: steps for who, steps in expected.items() if who not in unclear}
+    return {name: steps for name, steps in expected.items() if name not in unclear}
 
 
 @given(game=games)
@@ -176,7 +176,7 @@ def test_every_turn_arrives_in_its_window_or_as_soon_as_the_one_before_is_over(k
         for name in w["arrivals"]:
             seen[name].append(w["step"])
     expected = expected_arrivals(episode.scenario, episode.timeline)
-    assert {who: seen[who] for who in expected} == expected
+    assert {name: seen[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
@@ -191,9 +191,9 @@ def test_first_turns_arrive_in_the_same_windows_whoever_decides(kit, name, diffi
     timeline = play(Episode(made), DECIDERS[name]()).timeline
     seen = {}
     for w in timeline:
-        for who in w["arrivals"]:
-            seen.setdefault(who, w["step"])
-    assert {who: seen.get(who) for who in first} == first
+        for seq_id in w["arrivals"]:
+            seen.setdefault(seq_id, w["step"])
+    assert {seq_id: seen.get(seq_id) for seq_id in first} == first
 
 
 @given(game=games)

@@ -117,7 +117,7 @@ def test_where_memory_is_ample_it_does_nothing(kit):
 
 @pytest.mark.parametrize(("pages", "compresses"), [(6, False), (9, True)])
 def test_the_load_decides_whether_precision_may_be_touched(kit, pages, compresses):
-    """Ten caches and a queue that needs room: at 0.60 of the budget nobody is made coarser, at 0.90 somebody
+    """Ten caches and a queue that needs room: at 0.60 of the budget no cache is made coarser, at 0.90 one
     is.
     """
     idle = [kit.session(f"s{k}", pages, priority=900) for k in range(10)]

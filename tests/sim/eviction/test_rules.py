@@ -259,8 +259,8 @@ def test_throwing_everything_out_again_and_again_does_fail(kit, verb):
 
 
 def test_waiting_that_ends_within_each_window_adds_up_to_a_failure_too(kit):
-    """Each recompute takes 0.96 of a window; the sixth is one too many, though nobody waits when a window
-    ends.
+    """Each recompute takes 0.96 of a window; the sixth is one too many, though the queue is empty when a
+    window ends.
     """
     made = kit.scenario(kit.session("a", 30, kit.turn(-1, 30, out=2_000)), prefill_per_window=4_000)
     assert why(kit.play(made, **{f"t{t}": [("evict", "a")] for t in range(15)})) == [
