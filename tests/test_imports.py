@@ -47,7 +47,7 @@ ONCE = {
     "QUEUES": ("sim/hierarchy/queues/__init__.py", r"QUEUES: dict"),
     "REWARDS": ("sim/eviction/score.py", r"REWARDS\s*[:=]"),
     "DECIDERS": ("sim/eviction/deciders.py", r"DECIDERS\s*[:=]"),
-    "the step": ("sim/eviction/dynamics.py", r"def step\(scn, state"),
+    "the step": ("sim/eviction/dynamics.py", r"def step\(scn, "),
     "play": ("sim/eviction/episode.py", r"def play\(episode"),
     "rollout": ("sim/eviction/episode.py", r"def rollout\b"),
     "replay": ("sim/eviction/episode.py", r"def replay\(scenario"),
