@@ -218,8 +218,7 @@ def run_eval(
 ) -> None:
     """Evaluate policies and models with verifiers: table, run folder, HTML report.
 
-    Without a policy or model it serves value_aware and lru in turn as chat models; that needs no network and
-    no key.
+    Without a policy or model it serves value_aware and lru as chat models, which needs no network.
 
     Example: kv-cache-rl eval --model gpt-5.4-mini --difficulty hard --num-examples 20
     """
