@@ -1,4 +1,4 @@
-"""The rows of ``hierarchy replay``: one per scenario and policy, by the method that suits it, and the bound."""
+"""The rows of ``hierarchy replay``: one per scenario and policy, by the method that suits it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
