@@ -135,7 +135,7 @@ def evaluate_targets(
                         key: config[key]
                         for key in ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
                     },
-                    output_dir=folder / slug(target["model"]),
+                    output_dir=folder / slug(target["model"], "model"),
                     resume=resume,
                     on_rollout=recorder,
                     quiet=True,
@@ -218,8 +218,7 @@ def run_eval(
 ) -> None:
     """Evaluate policies and models with verifiers: table, run folder, HTML report.
 
-    Without a policy or model it serves value_aware and lru in turn as chat models; that needs no network and
-    no key.
+    Without a policy or model it serves value_aware and lru as chat models, which needs no network.
 
     Example: kv-cache-rl eval --model gpt-5.4-mini --difficulty hard --num-examples 20
     """
@@ -235,7 +234,7 @@ def run_eval(
         policies = choose_policies(policy, [] if model else DEFAULT_POLICIES)
         targets = embedded_targets(policies)
         targets += [hosted_target(model, base_url, api_key_var)] if model else []
-        names = [slug(target["model"]) for target in targets]
+        names = [slug(target["model"], "model") for target in targets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(
                 f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in "
