@@ -35,14 +35,14 @@ __all__ = [
 def paged_attention(
     q: Tensor, cache: KVCache, layer: int, tables: Tensor, lens: Tensor, backend: str = "auto"
 ) -> Tensor:
-    """Attention outputs [n, heads, head_dim] of one query per sequence over everything its table holds: a
-    decode step.
+    """Attention outputs [n, heads, head_dim] of a decode step: one query per sequence.
 
     Args:
-        q: [n, heads, head_dim], in the pool's dtype, or float32 or float64; 16-bit keys and values are
-        computed with in float32. tables: int [n, m] of block numbers; what lies behind a sequence's own
-        blocks is never read. lens: int [n], tokens each query sees, its own included. backend: "auto", or one
-        of `BACKENDS`.
+        q: [n, heads, head_dim], in the pool's dtype, or float32 or float64. 16-bit keys and values
+            are computed with in float32.
+        tables: int [n, m] of block numbers. Entries behind a sequence's own blocks are never read.
+        lens: int [n], tokens that each query sees, its own included.
+        backend: "auto", or one of `BACKENDS`.
 
     Raises:
         AttentionError: shapes, dtypes, lengths or block numbers that do not fit.

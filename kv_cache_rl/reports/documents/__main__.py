@@ -1,21 +1,27 @@
-"""``python -m kv_cache_rl.reports.documents``: rewrites the marked regions of all documents of a checkout."""
+"""``python -m kv_cache_rl.reports.documents``: rewrites the marked regions of all documents of a checkout,
+and copies their figures.
+"""
 
 import sys
 from pathlib import Path
 
+from kv_cache_rl.reports.documents.figures import FIGURES
 from kv_cache_rl.reports.documents.regions import pages, rewritten
 
 
 def main(root: Path) -> None:
-    """Rewrites every page whose regions differ from their results files, and names it."""
+    """Rewrites every page and figure that differs from its results files, and names it."""
     if not (root / "results").is_dir():
         sys.exit(f"{root} has no folder results/; run this at the root of a checkout, or name the checkout")
-    for path in pages(root):
-        old = path.read_text(encoding="utf-8")
-        new = rewritten(old, root)
-        if new != old:
-            path.write_text(new, encoding="utf-8")
-            print(f"rewritten: {path.relative_to(root)}")
+    new = {path: rewritten(path.read_text(encoding="utf-8"), root).encode() for path in pages(root)}
+    new |= {
+        root / "docs/images" / name: (root / "results" / file).read_bytes() for name, file in FIGURES.items()
+    }
+    for path, content in new.items():
+        if not path.exists() or path.read_bytes() != content:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            print(f"written: {path.relative_to(root)}")
 
 
 if __name__ == "__main__":

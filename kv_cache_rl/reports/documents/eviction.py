@@ -54,6 +54,16 @@ def one_line(found: dict) -> str:
     )
 
 
+def real_line(found: dict) -> str:
+    """The hard tier of real sessions in one sentence."""
+    rows = _rows(found, "hard")
+    reward = {name: spread(rows[name]["reward"], "{:+.3f}") for name in ("floor", "lookahead", "oracle")}
+    return (
+        f"On hard windows of real Claude Code sessions the best blind decider earns {reward['floor']}, "
+        f"`lookahead` {reward['lookahead']}, the best known log {reward['oracle']}."
+    )
+
+
 def served(real: dict, generated: dict) -> str:
     """Tokens that the oracle serves on real and on generated scenarios."""
     ours, theirs = (_rows(found, "all")["oracle"]["tokens"]["mean"] for found in (real, generated))
@@ -64,6 +74,7 @@ TABLES = {
     "eviction-tiers": (tiers, "eviction/baselines.json"),
     "eviction-hard": (hard, "eviction/baselines.json"),
     "eviction-line": (one_line, "eviction/baselines.json"),
+    "eviction-real-line": (real_line, "eviction/claude_code.json"),
     "eviction-claude-code": (tiers, "eviction/claude_code.json"),
     "eviction-mooncake": (tiers, "eviction/mooncake.json"),
     "eviction-served": (served, "eviction/claude_code.json", "eviction/baselines.json"),

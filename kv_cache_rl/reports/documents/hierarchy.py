@@ -41,7 +41,7 @@ def one_line(mooncake: dict) -> str:
 
 
 def claims(found: dict, corrected: dict) -> str:
-    """The headline claims of kv-hierarchy-lab: published, under its semantics, under this lab's own engine."""
+    """The headline claims of kv-hierarchy-lab: published, its semantics, this lab's own engine."""
     rows = []
     for claim, value in zip(found["claims"], corrected["claims"], strict=True):
         unit = f" {claim['unit']}" if claim["unit"] else ""
