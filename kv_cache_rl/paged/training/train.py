@@ -1,4 +1,4 @@
-"""Trains the shipped decoder: `python -m kv_cache_rl.paged.training.train` writes weights and the record of
+"""Trains the shipped decoder: `python -m kv_cache_rl.paged.train` writes weights and the record of
 how they came about.
 
 Muon turns the layers' matrices, AdamW the embedding and the norms; a warm-up, then a straight line down to
@@ -132,7 +132,7 @@ def main() -> None:
     write_checkpoint(asked.out, GEOMETRY, model.weights, torch.float16)
     stored = Decoder.load(asked.out)
     record = {
-        "command": f"python -m kv_cache_rl.paged.training.train {' '.join(sys.argv[1:])}".strip(),
+        "command": f"python -m kv_cache_rl.paged.train {' '.join(sys.argv[1:])}".strip(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, one thread",
         "parameters": sum(w.numel() for w in model.weights.values()),

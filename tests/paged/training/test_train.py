@@ -38,7 +38,7 @@ def test_the_weights_reach_the_loss_on_record_far_below_that_of_letter_frequenci
 
 
 def test_the_record_names_the_command_and_the_whole_loss_curve(record):
-    assert record["command"].startswith("python -m kv_cache_rl.paged.training.train")
+    assert record["command"].startswith("python -m kv_cache_rl.paged.train")
     steps = [point["step"] for point in record["curve"]]
     assert steps == sorted(steps) and steps[-1] * record["rows"] * record["length"] == record["tokens"]
     assert record["curve"][0]["held_out_nll"] > record["curve"][-1]["held_out_nll"] == record["held_out_nll"]
