@@ -159,6 +159,18 @@ def test_a_name_for_those_who_come_from_another_project_works():
             raise AssertionError(f"{code}: {error}") from error
 
 
+def test_a_name_for_those_who_come_from_the_original_environment_works():
+    rows = (ROOT / "environments/kv_cache_eviction/README.md").read_text(encoding="utf-8").splitlines()
+    (here,) = [row for row in rows if row.startswith("| `load_environment(")]
+    scope: dict = {"vf": importlib.import_module("verifiers.v1")}
+    assert eval(re.findall(r"`(vf\..*?\))`", here)[0], scope)
+    (here,) = [row for row in rows if row.startswith("| `StatefulToolEnv`")]
+    package = Path(importlib.import_module("kv_cache_eviction").__file__ or "").parent
+    defined = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
+    for kind in re.findall(r"`(Eviction\w+)`", here):
+        assert f"class {kind}(" in defined, kind
+
+
 def test_every_file_that_a_row_names_instead_of_code_exists():
     for code, remark in rows_of(COMING):
         if remark.startswith(NOT_RUN) and "/" in code and " " not in code:

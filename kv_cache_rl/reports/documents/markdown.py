@@ -13,6 +13,11 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def number(value: float) -> str:
+    """Three digits, or a whole number with commas from 100 on."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def spread(mean: dict, form: str, factor: float = 1.0) -> str:
     """``mean ± half width`` of a mean in the JSON of a command; the mean alone without an interval."""
     text = form.format(factor * mean["mean"])

@@ -1,14 +1,10 @@
 """Tables of paged attention, from ``paged bench`` (bench.json) and ``paged calibrate`` (calibration.json)."""
 
-from kv_cache_rl.reports.documents.markdown import table
+from kv_cache_rl.reports.documents.markdown import number, table
 
 EXACT = "fp16"
 SMALL_ERROR = 0.1
 """Attention error up to which the law holds. Source: paged/measure/quality.py."""
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _range(figure: dict) -> str:
@@ -25,7 +21,7 @@ def figures(found: dict) -> str:
     met = {True: "yes", False: "**no**", None: "-"}
     rows = []
     for one in found["figures"]:
-        value = "-" if one["value"] is None else f"{_number(one['value'])} {one['unit']}".strip()
+        value = "-" if one["value"] is None else f"{number(one['value'])} {one['unit']}".strip()
         name = one["name"].replace("|", "\\|")
         rows.append([name, value, _range(one), met[one["met"]], one["remark"] or "-"])
     return table(["measured", "value", "target", "met", "remark"], rows)
