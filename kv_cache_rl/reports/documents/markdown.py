@@ -1,16 +1,14 @@
-"""Markdown pieces that the tables share."""
+"""Numbers and means as text, and tables of them with names on the left and numbers on the right."""
 
 from collections.abc import Iterable, Sequence
+
+from kv_cache_rl.reports.tables import markdown_table
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; the first column is left-aligned, the others right-aligned."""
-    lines = [_line(heads), "|---|" + "---:|" * (len(heads) - 1), *(_line(row) for row in rows)]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    columns = {head: "right" if at else "left" for at, head in enumerate(heads)}
+    return markdown_table(columns, rows).rstrip("\n")
 
 
 def number(value: float) -> str:
