@@ -53,6 +53,12 @@ def optimistic(found: dict) -> str:
     return f"{counts[0]:.1f} to {counts[-1]:.1f} times per request"
 
 
+def footprint(found: dict) -> str:
+    """Memory that stays empty where final footprints are reserved, in words."""
+    empty = sorted(100 * (1 - row["footprint"]["factors"]["memory_filled"]) for row in found["rows"])
+    return f"{empty[0]:.0f} to {empty[-1]:.0f} %"
+
+
 COLUMNS = (
     ("SLA misses", "sla_misses", 100.0, "{:.1f}", " %"),
     ("failures", "failures", 100.0, "{:.1f}", " %"),
@@ -78,5 +84,6 @@ TABLES = {
     "stability-validation": (validation, "stability/validation.json"),
     "stability-line": (one_line, "stability/validation.json"),
     "stability-optimistic": (optimistic, "stability/validation.json"),
+    "stability-footprint": (footprint, "stability/validation.json"),
     "stability-comparison": (comparison, "stability/comparison.json"),
 }
