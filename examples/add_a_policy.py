@@ -2,7 +2,7 @@
 
     python examples/add_a_policy.py [workload]
 
-How to add the policy for good: docs/adding_a_policy.md.
+How to add the policy for good: docs/extending/adding_a_policy.md.
 """
 
 import os

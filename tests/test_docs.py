@@ -1,18 +1,287 @@
-"""What docs/ and examples/ say is done: the guide's edits in a copy of the package, the scripts here."""
+"""What the documents say is done: code is run, numbers are compared with results/, links lead somewhere."""
 
+import doctest
+import importlib
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from editing import command, edited, execute
+from pages import NOT_RUN, OUTPUT, PAGES, QUOTED, ROOT, blocks, commands, name, prose
 
-ROOT = Path(__file__).parents[1]
-GUIDE = (ROOT / "docs" / "adding_a_policy.md").read_text(encoding="utf-8")
+from kv_cache_rl.cli import main
+from kv_cache_rl.reports.documents.figures import FIGURES
+from kv_cache_rl.reports.documents.regions import rewritten
+
+GUIDE = ROOT / "docs" / "extending" / "adding_a_policy.md"
+COMING = ROOT / "docs" / "coming_from.md"
+API = ROOT / "docs" / "api.md"
+SITE = sorted((ROOT / "docs").rglob("*.md"))
+NAMED = {GUIDE: {"function", "line", "reference", "check"}}
+"""Blocks that a test below uses by the name in the comment before them."""
+NOT_CODE = {"", "text", "json"}
+WRITES_NUMBERS = "python -m kv_cache_rl.reports.documents"
+"""It works on a checkout, so it has a test of its own."""
+OF_PAGES: dict[Path, list[str]] = {}
+for _page in PAGES:
+    _known = {WRITES_NUMBERS} | {line for lines in OF_PAGES.values() for line in lines}
+    OF_PAGES |= {_page: found} if (found := [line for line in commands(_page) if line not in _known]) else {}
+"""Page → the commands that no page before it has: each is run once."""
+FACES = ("sim.eviction", "sim.hierarchy", "sim.serving", "paged", "gym", "agents", "traces")
+"""Packages whose public names the API page lists."""
 
 
-def block(name):
+def shell(line: str, folder: Path) -> str:
+    """What a command prints in a shell of its own, with the programs of this interpreter."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    python_path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PYTHONPATH": python_path},
+        capture_output=True,
+        text=True,
+    )
+    # `head` closes the pipe early; the command before it may then end by a broken pipe.
+    assert done.returncode in ((0, 141, 1) if "| head" in line else (0,)), f"{line}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """run(line) → what a command prints in an empty folder; ours run in this process, which is faster."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+
+    def run_line(line: str) -> str:
+        words = shlex.split(line.split(" | head")[0])
+        if words[0] != "kv-cache-rl" or words[1] == "eval":
+            return shell(line, tmp_path)
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            main()
+            raise SystemExit(0)
+        said = capsys.readouterr()
+        assert ended.value.code in (0, None), f"{line}\n{said.err}"
+        return said.out
+
+    return run_line
+
+
+# Code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_block_of_code_is_run_or_says_why_not(page):
+    for block in blocks(page):
+        if block.language in NOT_CODE:
+            continue
+        where = f"{name(page)}, line {block.line}"
+        if block.marked(NOT_RUN):
+            assert len(block.mark) > len(NOT_RUN) + 10, f"{where}: give the reason"
+        elif block.language == "python" and ">>>" not in block.code:
+            known = block.mark in NAMED.get(page, ()) or block.marked(QUOTED) or page == COMING
+            assert known, f"{where}: write it as a doctest, or say `<!-- not run: REASON -->`"
+        else:
+            assert block.language in ("python", "bash"), f"{where}: no test runs {block.language}"
+
+
+@pytest.mark.parametrize("page", OF_PAGES, ids=name)
+def test_the_commands_of_a_page_succeed_and_say_something(page, run):
+    for line in OF_PAGES[page]:
+        assert run(line), line
+
+
+def test_the_command_that_writes_the_numbers_leaves_a_checkout_as_it_is():
+    assert shell(WRITES_NUMBERS, ROOT) == ""
+
+
+def test_a_command_works_in_a_shell_as_it_does_here(tmp_path):
+    assert "value_aware" in shell(commands(ROOT / "README.md")[0], tmp_path)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if ">>>" in p.read_text(encoding="utf-8")], ids=name)
+def test_the_python_examples_of_a_page_hold(page):
+    found = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert found.attempted and not found.failed
+
+
+def test_an_output_shown_is_that_of_its_command(run):
+    shown = [block for page in PAGES for block in blocks(page) if block.marked(OUTPUT)]
+    assert shown
+    for block in shown:
+        printed = run(block.mark.removeprefix(OUTPUT))
+        for line in block.code.splitlines():
+            assert line in printed, line
+
+
+def rows_of(page: Path) -> list[tuple[str, str]]:
+    """(code, remark) of the rows of a page whose second cell is code."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    found = [re.match(r"\| .* \| `([^`]+)` \|(.*)\|$", line) for line in lines]
+    return [(row[1], row[2].strip()) for row in found if row]
+
+
+def is_command(code: str) -> bool:
+    return code.split()[0] in ("kv-cache-rl", "python", "make")
+
+
+COMING_ROWS = [(code, remark) for code, remark in rows_of(COMING) if not remark.startswith(NOT_RUN)]
+
+
+NEW_ROWS = [
+    code
+    for code in dict.fromkeys(code for code, _ in COMING_ROWS if is_command(code))
+    if code not in {line for lines in OF_PAGES.values() for line in lines}
+]
+
+
+@pytest.mark.parametrize("code", NEW_ROWS)
+def test_a_command_for_those_who_come_from_another_project_works(code, run):
+    assert run(code)
+
+
+def test_a_name_for_those_who_come_from_another_project_works():
+    (setup,) = [block.code for block in blocks(COMING) if block.language == "python"]
+    rows = [code for code, _ in COMING_ROWS if not is_command(code)]
+    assert len(rows) > 20
+    scope: dict = {}
+    exec(setup, scope)
+    for code in rows:
+        try:
+            exec(code, scope) if code.startswith("from ") else eval(code, scope)
+        except Exception as error:
+            raise AssertionError(f"{code}: {error}") from error
+
+
+def test_a_name_for_those_who_come_from_the_original_environment_works():
+    rows = (ROOT / "environments/kv_cache_eviction/README.md").read_text(encoding="utf-8").splitlines()
+    (here,) = [row for row in rows if row.startswith("| `load_environment(")]
+    scope: dict = {"vf": importlib.import_module("verifiers.v1")}
+    assert eval(re.findall(r"`(vf\..*?\))`", here)[0], scope)
+    (here,) = [row for row in rows if row.startswith("| `StatefulToolEnv`")]
+    package = Path(importlib.import_module("kv_cache_eviction").__file__ or "").parent
+    defined = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
+    for kind in re.findall(r"`(Eviction\w+)`", here):
+        assert f"class {kind}(" in defined, kind
+
+
+def test_every_file_that_a_row_names_instead_of_code_exists():
+    for code, remark in rows_of(COMING):
+        if remark.startswith(NOT_RUN) and "/" in code and " " not in code:
+            assert (ROOT / code).exists(), code
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_numbers_of_a_page_are_those_of_its_results_files(page):
+    text = page.read_text(encoding="utf-8")
+    assert rewritten(text, ROOT) == text, f"run: {WRITES_NUMBERS}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *SITE], ids=name)
+def test_an_interval_in_prose_is_generated(page):
+    written = [(number, line) for number, line in prose(page) if re.search(r"\d ± \d", line)]
+    assert written == [], "numbers come from files: make a region of it"
+
+
+def test_the_figures_of_the_site_are_those_of_the_results():
+    for figure, file in FIGURES.items():
+        assert (ROOT / "docs/images" / figure).read_bytes() == (ROOT / "results" / file).read_bytes(), figure
+    assert {path.name for path in (ROOT / "docs/images").iterdir()} == set(FIGURES)
+
+
+def test_every_file_of_results_has_a_line_that_says_what_made_it():
+    table = (ROOT / "results/README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "results").rglob("*.json*"):
+        file = path.relative_to(ROOT / "results").as_posix()
+        folder = file.split("/")[1] + "/"
+        assert f"`{file}`" in table or f"`{folder}`" in table or f"`hierarchy/{folder}`" in table, file
+
+
+# Prose and links
+
+
+PLAIN = [page for page in [*SITE, ROOT / "README.md", ROOT / "CONTRIBUTING.md"] if page != GUIDE]
+
+
+@pytest.mark.parametrize("page", PLAIN, ids=name)
+def test_a_line_of_prose_is_short_and_speaks_of_things_as_things(page):
+    for number, line in prose(page):
+        assert len(line) <= 100, f"{name(page)}, line {number} has {len(line)} columns"
+        assert not re.search(r"\b([Ww]hom|[Ww]hoever|[Ee]verybody|[Nn]obody|[Hh]is|[Hh]e)\b", line), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_link_leads_to_a_file(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith("http"):
+            there = (page.parent / target).resolve()
+            assert there.exists(), f"{name(page)}: {target}"
+            assert page not in SITE or (ROOT / "docs") in there.parents, f"{target} is not part of the site"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != COMING], ids=name)
+def test_a_folder_or_file_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for file in re.findall(
+        r"`((?:kv_cache_rl|environments|scenarios|notebooks|examples|results)/[\w./-]*)`", text
+    ):
+        made = file.startswith("results/bench") or file == "results/"
+        assert made or (ROOT / file).exists(), file
+
+
+def test_the_glossary_defines_each_word_once():
+    words = re.findall(r"^\*\*(.+)\*\*$", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.M)
+    assert len(words) == len(set(words)) > 40
+    for word in (
+        "Block",
+        "Page",
+        "Slot",
+        "Tier",
+        "Window",
+        "Tick",
+        "Policy",
+        "Decider",
+        "Agent",
+        "Rank",
+        "Canary",
+    ):
+        assert word in words
+
+
+def test_the_site_has_every_page_in_its_navigation():
+    listed = re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in SITE)
+
+
+def test_the_api_page_lists_the_public_names_of_every_package():
+    page = API.read_text(encoding="utf-8")
+    for package in (f"kv_cache_rl.{face}" for face in FACES):
+        section = page.split(f"\n## {package}\n")[1].split("\n## ")[0]
+        listed = {}
+        for module, members in re.findall(r"::: (\S+)\n    options:\n      members: \[(.*)\]", section):
+            listed |= dict.fromkeys(members.split(", "), module)
+        public = importlib.import_module(package)
+        assert set(listed) == set(public.__all__), package
+        for member, module in listed.items():
+            assert hasattr(importlib.import_module(module), member), f"{module}.{member}"
+
+
+# The guide to adding a policy, and the examples
+
+
+def block(mark):
     """The code of the guide under a marker."""
-    (found,) = re.findall(rf"<!-- {re.escape(name)} -->\n```python\n(.*?)```", GUIDE, re.S)
+    (found,) = [one.code for one in blocks(GUIDE) if one.mark == mark]
     return found
 
 
@@ -48,10 +317,10 @@ def test_a_policy_added_as_the_guide_says_is_known_to_the_commands(folder, polic
 
 
 def test_what_the_guide_quotes_stands_in_the_file_it_names():
-    quoted = re.findall(r"<!-- quoted: (\S+) -->\n```python\n(.*?)```", GUIDE, re.S)
+    quoted = [(one.mark.removeprefix(QUOTED), one.code) for one in blocks(GUIDE) if one.marked(QUOTED)]
     assert quoted
-    for name, code in quoted:
-        assert code in (ROOT / name).read_text(encoding="utf-8")
+    for file, code in quoted:
+        assert code in (ROOT / file).read_text(encoding="utf-8")
 
 
 def test_the_policy_tried_in_the_example_is_the_guides():
