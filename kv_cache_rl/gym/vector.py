@@ -76,8 +76,8 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         self._over = np.zeros(num_envs, bool)
         self._states: list[State | None] = [None] * num_envs
         self._streams: list[np.random.Generator | None] = [None] * num_envs
+        # Requests that a row of the stacks has room for.
         self._room = 0
-        """Requests that a row of the stacks has room for."""
         self._fixed = self._live = np.zeros((num_envs, 0), np.int64)
         self._pool: ThreadPoolExecutor | None = None
 
