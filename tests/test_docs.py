@@ -186,6 +186,14 @@ def test_the_numbers_of_a_page_are_those_of_its_results_files(page):
     assert rewritten(text, ROOT) == text, f"run: {WRITES_NUMBERS}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_region_within_a_line_does_not_begin_it(page):
+    # A line that begins with a comment is raw HTML in Markdown: code and emphasis in it would not be shown.
+    assert not re.search(
+        r"^\s*<!-- table: [\w-]+ -->[^\n]*<!-- end -->", page.read_text(encoding="utf-8"), re.M
+    )
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *SITE], ids=name)
 def test_an_interval_in_prose_is_generated(page):
     written = [(number, line) for number, line in prose(page) if re.search(r"\d ± \d", line)]
