@@ -14,14 +14,17 @@ from editing import command, edited, execute
 from pages import NOT_RUN, OUTPUT, PAGES, QUOTED, ROOT, blocks, commands, name, prose
 
 from kv_cache_rl.cli import main
+from kv_cache_rl.reports.documents.api import FACES
 from kv_cache_rl.reports.documents.figures import FIGURES
 from kv_cache_rl.reports.documents.regions import rewritten
 
 GUIDE = ROOT / "docs" / "extending" / "adding_a_policy.md"
 COMING = ROOT / "docs" / "coming_from.md"
 API = ROOT / "docs" / "api.md"
+LISTED = re.compile(r"::: (\S+)\n    options:\n      members: \[(.*)\]")
+"""Module and names of a directive of the API page."""
 SITE = sorted((ROOT / "docs").rglob("*.md"))
-NAMED = {GUIDE: {"function", "line", "reference", "check"}}
+NAMED = {GUIDE: {"function", "line", "reference", "check", "queue", "queue import", "queue line"}}
 """Blocks that a test below uses by the name in the comment before them."""
 NOT_CODE = {"", "text", "json"}
 WRITES_NUMBERS = "python -m kv_cache_rl.reports.documents"
@@ -31,8 +34,6 @@ for _page in PAGES:
     _known = {WRITES_NUMBERS} | {line for lines in OF_PAGES.values() for line in lines}
     OF_PAGES |= {_page: found} if (found := [line for line in commands(_page) if line not in _known]) else {}
 """Page → the commands that no page before it has: each is run once."""
-FACES = ("sim.eviction", "sim.hierarchy", "sim.serving", "paged", "gym", "agents", "traces")
-"""Packages whose public names the API page lists."""
 
 
 def shell(line: str, folder: Path) -> str:
@@ -275,13 +276,11 @@ def test_the_api_page_lists_the_public_names_of_every_package():
     page = API.read_text(encoding="utf-8")
     for package in (f"kv_cache_rl.{face}" for face in FACES):
         section = page.split(f"\n## {package}\n")[1].split("\n## ")[0]
-        listed = {}
-        for module, members in re.findall(r"::: (\S+)\n    options:\n      members: \[(.*)\]", section):
-            listed |= dict.fromkeys(members.split(", "), module)
-        public = importlib.import_module(package)
-        assert set(listed) == set(public.__all__), package
-        for member, module in listed.items():
-            assert hasattr(importlib.import_module(module), member), f"{module}.{member}"
+        listed = [name for _, names in LISTED.findall(section) for name in names.split(", ")]
+        assert sorted(listed) == sorted(importlib.import_module(package).__all__), package
+    for module, names in LISTED.findall(page):
+        missing = [name for name in names.split(", ") if not hasattr(importlib.import_module(module), name)]
+        assert missing == [], module
 
 
 # The guide to adding a policy, and the examples
