@@ -6,7 +6,7 @@ from which files. ``python -m kv_cache_rl.reports.documents`` rewrites all regio
 
 from collections.abc import Callable
 
-from kv_cache_rl.reports.documents import eviction, hierarchy, paged, serving, speeds, stability
+from kv_cache_rl.reports.documents import api, eviction, hierarchy, paged, serving, speeds, stability
 
 __all__ = ["TABLES"]
 
@@ -17,5 +17,6 @@ TABLES: dict[str, tuple[Callable[..., str], *tuple[str, ...]]] = {
     **stability.TABLES,
     **paged.TABLES,
     **speeds.TABLES,
+    **api.TABLES,
 }
-"""Region → the function that makes it, and the files under results/ whose contents are its arguments."""
+"""Region → the function that makes it, and the files whose contents are its arguments, from results/."""

@@ -49,7 +49,7 @@ def one_line(found: dict) -> str:
     rows = _rows(found, "hard")
     fails = {name: f"{row['failures']['mean']:.1f}" for name, row in rows.items() if row["failures"]}
     return (
-        f"On the hard tier `lru` fails {fails['lru']} requests an episode, `stability` {fails['stability']}, "
+        f"on the hard tier `lru` fails {fails['lru']} requests an episode, `stability` {fails['stability']}, "
         f"and the best known log {fails['oracle']}."
     )
 

@@ -33,9 +33,11 @@ def content(name: str, root: Path) -> str:
 
 @cache
 def read(path: Path) -> Any:
-    """A results file, JSON or packed JSON."""
+    """A file: JSON, packed JSON, or the text of a module."""
     if not path.exists():
         raise ValueError(f"{path} is missing; results/README.md has the command that makes it")
+    if path.suffix == ".py":
+        return path.read_text(encoding="utf-8")
     text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     return json.loads(text)
 
