@@ -51,6 +51,9 @@ ONCE = {
     "names_of": ("cli/options.py", r"def names_of\b"),
     "command_line": ("cli/options.py", r"def command_line\b"),
     "registering commands": ("cli/tree.py", r"app\.command\("),
+    "lazy": ("lazy.py", r"def lazy\b"),
+    "folded": ("jit.py", r"def folded\(functions"),
+    "mixed": ("core/draws.py", r"def mixed\b"),
     "PRECISIONS": ("core/precision.py", r"PRECISIONS\s*[:=]"),
     "LADDER": ("core/precision.py", r"LADDER\s*[:=]"),
     "prefill_seconds": ("core/hardware.py", r"def prefill_seconds\b"),
@@ -74,6 +77,8 @@ ONCE = {
 }
 
 CALLED = {
+    "the tables' box": "plain_table",
+    "registering commands": "register",
     "the pool's check": "check",
     "taking from a pool": "take",
     "the step": "step",
