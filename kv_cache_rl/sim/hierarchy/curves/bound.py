@@ -58,7 +58,7 @@ def min_curve(trace: Trace, capacities: Sequence[int], cut: Pieces | None = None
 
 @njit
 def _futures(first, end, owner):
-    """(first [R + 1], low, high, user): request r's path, from the root on, cut by the request that uses it next.
+    """(first [R + 1], low, high, user): a request's path, from the root on, cut by its next users.
 
     What no request uses again is left out. These are the pieces the other way round: what request n found
     last touched by q is what q leaves for n to use next.
