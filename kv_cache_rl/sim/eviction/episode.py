@@ -161,9 +161,10 @@ class Episode:
         events = self._events[: counters[Counter.EVENTS]].tolist()
         budget, gpu = scenario.budget_pages * UNITS_PER_PAGE, scenario.gpu_pages * UNITS_PER_PAGE
 
-        of: dict[int, list] = {what: [] for what in Event}
-        for what, slot, value in events:
-            of[what].append((self.names[slot], value))
+        completed, swapped_in = Event.COMPLETED, Event.SWAPPED_IN
+
+        def names(what: int) -> list[str]:
+            return [self.names[slot] for kind, slot, _ in events if kind == what]
 
         return {
             "step": len(self.log) - 1,
@@ -171,14 +172,14 @@ class Episode:
             "memory_usage": round(int(self._columns.ledger[Tier.GPU, 1]) / gpu, 6),
             "budget": round(budget / gpu, 6),
             "queue": counters[Counter.QUEUE],
-            "arrivals": [name for name, _ in of[Event.ARRIVED]],
-            "admitted": [name for name, _ in of[Event.ADMITTED]],
-            "completions": [name for name, _ in of[Event.COMPLETED]],
+            "arrivals": names(Event.ARRIVED),
+            "admitted": names(Event.ADMITTED),
+            "completions": names(completed),
             "failures": [
                 {"seq_id": self.names[i], "why": _WHY_FAILED[w]} for w, i, _ in events if w in _WHY_FAILED
             ],
-            "tokens": sum(value for _, value in of[Event.COMPLETED]),
-            "latency_s": sum(value for _, value in of[Event.SWAPPED_IN]) / 1e6,
+            "tokens": sum(value for kind, _, value in events if kind == completed),
+            "latency_s": sum(value for kind, _, value in events if kind == swapped_in) / 1e6,
             "link_busy": round(counters[Counter.LINK_BUSY_US] / scenario.step_us, 6),
             "prefill_busy": round(counters[Counter.PREFILL_BUSY_US] / scenario.step_us, 6),
             "calls": [

@@ -71,19 +71,20 @@ def pack(scenario: Scenario) -> np.ndarray:
     start = HEADER + len(Static) * slots
     static, table = scn[HEADER:start].reshape(len(Static), slots), scn[start:].view(TURN)
     row, dead = 0, len(scenario.sessions)
+    session, leftover, anchor = map(int, Role)
     for i, s in enumerate(scenario.sessions):
         work, tolerance = WORK_CLASSES.index(s.work_class), LADDER.index(s.tolerance)
-        static[:, i] = (Role.SESSION, work, tolerance, s.priority, s.rate, s.prefix, len(s.turns), row)
+        static[:, i] = (session, work, tolerance, s.priority, s.rate, s.prefix, len(s.turns), row)
         for turn in s.turns:
             slot = -1
             if turn.dead:
                 slot, dead = dead, dead + 1
-                static[:, slot] = (Role.DEAD, work, 0, s.priority, 1, -1, 0, 0)
+                static[:, slot] = (leftover, work, 0, s.priority, 1, -1, 0, 0)
             dead_kind, leaves = DEAD_KINDS.index(turn.dead), BLOCK_TYPES.index(turn.leaves)
             table[row] = (turn.arrive, turn.context, turn.new, turn.out, turn.after, dead_kind, leaves, slot)
             row += 1
     for p in range(len(scenario.prefixes)):
-        static[:, dead + p] = (Role.ANCHOR, 0, 0, 500, 1, p, 0, 0)
+        static[:, dead + p] = (anchor, 0, 0, 500, 1, p, 0, 0)
     return scn
 
 

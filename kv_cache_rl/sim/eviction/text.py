@@ -38,20 +38,20 @@ def observation(
     overview = dict.fromkeys(BLOCK_TYPES, 0)
     compressed = swapped = 0
     # Fields in the order of `Row`: unpacked, as making 32 rows takes longer than writing them.
-    for k, (slot, kind, work, status, pages, level, place, *shown, prefix, sharers, reload) in enumerate(
-        rows[: h.rows].tolist()
-    ):
+    for k, row in enumerate(rows[: h.rows].tolist()):
+        (slot, kind, work, status, pages, level, place, priority, progress, value, idle, uses, age, prefix,
+         sharers, reload) = row  # fmt: skip
         name = names[slot]
         ids.append(name)
         overview[BLOCK_TYPES[kind]] += 1
         compressed += level > 0
         swapped += place == cpu
         out_rows.append(
-            [name, TYPES[kind], CLASSES[work], STATES[status], pages, BITS[level], PLACES[place], *shown,
-             prefix_ids[prefix] if prefix >= 0 else 0, sharers, reload / 10 if reload else 0]
+            [name, TYPES[kind], CLASSES[work], STATES[status], pages, BITS[level], PLACES[place], priority,
+             progress, value, idle, uses, age, prefix_ids[prefix] if prefix >= 0 else 0, sharers,
+             reload / 10 if reload else 0]
         )  # fmt: skip
         if place == gpu:
-            priority, progress, value, *_ = shown
             by_memory.append((-(pages * (UNITS_PER_PAGE >> level)), k))
             by_safety.append((-value, priority, progress, k))
     by_memory.sort()
