@@ -29,8 +29,10 @@ class Fields:
         return self.place.error(problem, remedy, field=self.prefix + name)
 
     def take(self, name: str, default: Any = MISSING) -> Any:
-        """The value as it stands; without a default a missing field is an error."""
+        """The value as it stands; a field that is missing or null is the default, without one an error."""
         value = self.record.get(name, default)
+        if value is None and default is not MISSING:
+            return default
         if value is MISSING:
             known = ", ".join(sorted(map(str, self.record))[:12]) or "none"
             raise self.error(
@@ -43,8 +45,8 @@ class Fields:
         value = self.take(name, default)
         return value if value is default else check_whole(self, name, value, least, most)
 
-    def seconds(self, name: str, *, most: float = LONGEST_S, default: Any = MISSING) -> Any:
-        """A finite number of seconds in [0, most], as a float."""
+    def number(self, name: str, *, most: float = LARGEST, unit: str = "", default: Any = MISSING) -> Any:
+        """A finite number in [0, most], an integer where it is written as one; `unit` is for the error."""
         value = self.take(name, default)
         if value is default:
             return value
@@ -52,9 +54,16 @@ class Fields:
             raise self.error(name, f"expected a number, got {shown(value)}", "write it as a JSON number")
         if not 0 <= value <= most:  # also refuses NaN
             raise self.error(
-                name, f"got {shown(value)}, must be from 0 to {most:g} s", "correct it, or its unit"
+                name,
+                f"got {shown(value)}, must be from 0 to {most:g}{unit}",
+                "correct it, or its unit (--time-unit)",
             )
-        return float(value)
+        return value
+
+    def seconds(self, name: str, *, most: float = LONGEST_S, default: Any = MISSING) -> Any:
+        """A finite number of seconds in [0, most], as a float."""
+        value = self.number(name, most=most, unit=" s", default=default)
+        return value if value is default else float(value)
 
     def text(self, name: str, *, default: Any = MISSING) -> Any:
         """A string."""
@@ -63,10 +72,10 @@ class Fields:
             raise self.error(name, f"expected a string, got {shown(value)}", "write it in double quotes")
         return value
 
-    def flag(self, name: str) -> bool:
+    def flag(self, name: str, *, default: Any = MISSING) -> Any:
         """true or false."""
-        value = self.take(name)
-        if not isinstance(value, bool):
+        value = self.take(name, default)
+        if value is not default and not isinstance(value, bool):
             raise self.error(name, f"expected true or false, got {shown(value)}", "write true or false")
         return value
 
@@ -77,8 +86,10 @@ class Fields:
             raise self.error(name, f"expected a list, got {shown(value)}", "write it as a JSON list")
         return value
 
-    def texts(self, name: str) -> tuple[str, ...]:
+    def texts(self, name: str, *, default: Any = MISSING) -> tuple[str, ...]:
         """A list of strings."""
+        if self.take(name, default) is default:
+            return default
         values = self.items(name)
         for at, value in enumerate(values):
             if not isinstance(value, str):
@@ -103,7 +114,9 @@ class Fields:
 
 
 def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) -> int:
-    """The value if it is an integer in [least, most]."""
+    """The value if it is an integer in [least, most], also where it is written as 1506.0."""
+    if isinstance(value, float) and value.is_integer():  # false of NaN and infinity
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise fields.error(name, f"expected an integer, got {shown(value)}", "write it as a JSON integer")
     if not least <= value <= most:
@@ -115,13 +128,15 @@ def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) ->
 
 
 def json_fields(place: Place, text: str) -> Fields:
-    """The JSON object on a line.
+    """The JSON object on a line (a comma behind it does no harm), or on several lines from there on.
 
     Raises TraceError if the line is not JSON, is cut off, or is not an object.
     """
+    text = text.removesuffix(",") if text.endswith("},") else text
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
+        place = Place(place.path, place.line + error.lineno - 1) if place.line else place
         cut = error.pos >= len(text.rstrip()) or "Unterminated" in error.msg
         problem = "the line is cut off" if cut else "the line is not JSON"
         raise place.error(

@@ -7,7 +7,7 @@ A sequence is *live* while one of its calls runs and for `live_s` seconds after.
   Its length is the live seconds of all sequences over `live`, so that on average `live` sequences are live at
   once (never more than there are in the file). A session longer than the horizon appears in several laps,
   each a sequence of its own.
-* A Mooncake or Bailian trace is one service on its own clock. Its tracks (not its requests) are dealt at
+* A trace of single requests (Mooncake, Bailian) is one service on its own clock. Its tracks (not its requests) are dealt at
   random to as many servers as keep `live` of them live at once on average; the first `live_s` seconds, before
   which nothing was recorded, are not cut. `speedup` compresses the clock: users of a chat service come back
   after minutes.
@@ -20,12 +20,10 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kv_cache_rl.traces.bailian import read_bailian
-from kv_cache_rl.traces.claude_code import read_sessions
+from kv_cache_rl.traces.claude_code import distinct, read_sessions
 from kv_cache_rl.traces.errors import place_of
-from kv_cache_rl.traces.formats import detect
-from kv_cache_rl.traces.mooncake import read_mooncake
-from kv_cache_rl.traces.tracks import Track, bailian_tracks, mooncake_tracks, session_tracks
+from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
+from kv_cache_rl.traces.tracks import Track, request_tracks, session_tracks
 
 MOST_WINDOWS = 10**7
 
@@ -50,17 +48,13 @@ def read_overlay(
     Raises TraceError for a file that cannot be read, names no blocks, or spans more than ten million windows.
     """
     name = detect(path)
+    groups: list[list[Track]] = []
     if name == "claude-code":
-        sessions = read_sessions(path, drop_duplicates=True)
+        sessions = distinct(read_sessions(path))
         groups = [[hastened(track, speedup) for track in session_tracks(session)] for session in sessions]
         tracks = [track for group in groups for track in group]
-    elif name in CHAINED:
-        tracks = [hastened(track, speedup) for track in CHAINED[name](path, rng)]
-        groups = []
     else:
-        known = ", ".join(["claude-code", *CHAINED])
-        problem = f"a trace in {name} format names no blocks, so no sequence can be followed"
-        raise place_of(path).error(problem, f"give a trace in one of these formats: {known}")
+        tracks = [hastened(track, speedup) for track in _followed(path, name, rng)]
     if not tracks:
         raise place_of(path).error(
             "every session is an exact duplicate", "give a trace that holds the originals too"
@@ -124,7 +118,30 @@ def live_seconds(track: Track, live_s: float) -> float:
     return total
 
 
-CHAINED = {
-    "mooncake": lambda path, rng: mooncake_tracks(read_mooncake(path), rng),
-    "bailian": lambda path, rng: bailian_tracks(read_bailian(path), rng),
-}
+def _followed(path: str | Path, name: str, rng: random.Random) -> list[Track]:
+    """The tracks of a trace of single requests, its clock from the first one where that is far from 0.
+
+    Raises TraceError where neither blocks nor sessions say what continues what.
+    """
+    found = requests_of(path) if FORMATS[name].requests else None
+    tracks = request_tracks(found, rng) if found else []
+    if not any(track.prefix_key or len(track.turns) > 1 for track in tracks) and not (
+        found and found.block_tokens
+    ):
+        problem = f"a trace in {name} format names no blocks, so no sequence can be followed"
+        raise place_of(path).error(
+            problem, "give a trace in one of these formats: claude-code, mooncake, bailian"
+        )
+    first = min((track.turns[0].start_s for track in tracks), default=0.0)
+    return [_earlier(track, first) for track in tracks] if first > FAR_S else tracks
+
+
+def _earlier(track: Track, seconds: float) -> Track:
+    turns = [
+        replace(turn, start_s=turn.start_s - seconds, end_s=turn.end_s - seconds) for turn in track.turns
+    ]
+    return replace(track, turns=tuple(turns))
+
+
+FAR_S = 86_400.0
+"""A clock that begins later than this counts from elsewhere (1970), not from the start of the trace."""

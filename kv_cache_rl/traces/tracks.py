@@ -1,28 +1,22 @@
 """A track: what one sequence of a server does over time, whatever trace format it was read from.
 
 A Claude Code session is one track and each of its sub-agents another, since each holds a KV cache of its own.
-In traces of single requests (Mooncake, Bailian) sessions are not named: a request continues the track whose
-chain of full blocks it extends, the longest one if there are several; what extends no track starts one."""
+In traces of single requests a track is what the file calls one session. Where it names none, a request continues
+the track whose chain of full blocks it extends, the longest one if there are several; what extends no track
+starts one, and so does every request without blocks."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from statistics import median
 
-from kv_cache_rl.traces.bailian import BLOCK_TOKENS as BAILIAN_BLOCK_TOKENS
-from kv_cache_rl.traces.bailian import BailianRequest
+from kv_cache_rl.traces.calls import call_seconds, kept_tokens
 from kv_cache_rl.traces.claude_code import Request, Session, SubAgent, shared_blocks
-from kv_cache_rl.traces.mooncake import BLOCK_TOKENS as MOONCAKE_BLOCK_TOKENS
-from kv_cache_rl.traces.mooncake import MooncakeRequest
-
-# Duration of a call whose end was not recorded. Source: least absolute log error over the 41,211 calls of the
-# Claude Code sessions that record it.
-FIRST_TOKEN_S = 2.0
-DECODE_TOKENS_PER_S = 58.0
+from kv_cache_rl.traces.requests import Requests
 
 SLACK_BLOCKS = 2  # the end of a prompt is rendered anew each turn: up to two lost blocks are no lost context
 PREFIX_SHARERS = 3  # a leading block that this many tracks start with belongs to a shared prefix
@@ -105,22 +99,6 @@ def _agent_track(
     return Track(name, is_sub_agent, key, prefix, tuple(turns))
 
 
-def kept_tokens(before_input: int, before_output: int, tokens: int, shared: int, extends: bool) -> int:
-    """How many leading tokens of an input the previous turn left in the cache.
-
-    If the input extends the previous one, that is its input and output (its input alone where the output was
-    not carried over); if the context was cut or rewritten, the part that is still shared."""
-    if not extends:
-        return min(shared, tokens)
-    whole = before_input + before_output
-    return whole if whole <= tokens else min(before_input, tokens)
-
-
-def call_seconds(output_tokens: int) -> float:
-    """How long a call takes whose end the trace does not record."""
-    return FIRST_TOKEN_S + output_tokens / DECODE_TOKENS_PER_S
-
-
 @dataclass(frozen=True, slots=True)
 class ChainedRequest:
     """A request as any trace of single requests gives it."""
@@ -128,21 +106,22 @@ class ChainedRequest:
     start_s: float
     input_tokens: int
     output_tokens: int
-    ids: tuple[int, ...]  # chained: equal ids mean equal prefixes
+    ids: tuple[int, ...]  # chained: equal ids mean equal prefixes; () where none are named
+    session: str = ""  # of the track that it belongs to, where the file names one
 
 
-def mooncake_tracks(requests: Iterable[MooncakeRequest], rng: random.Random) -> list[Track]:
-    """The tracks of a Mooncake trace; a coarse clock is jittered inside its tick."""
+def request_tracks(found: Requests, rng: random.Random) -> list[Track]:
+    """The tracks of a trace of single requests; a coarse clock is jittered inside its tick where blocks tell
+    what continues what.
+    """
     rows = [
-        ChainedRequest(r.timestamp_ms / 1000, r.input_length, r.output_length, r.hash_ids) for r in requests
+        ChainedRequest(
+            one.time_s or 0.0, one.input_tokens, one.output_tokens or 0, one.ids or (), one.session
+        )
+        for one in found.timed()
     ]
-    return chain_tracks(jittered(rows, rng), MOONCAKE_BLOCK_TOKENS)
-
-
-def bailian_tracks(requests: Iterable[BailianRequest], rng: random.Random) -> list[Track]:
-    """The tracks of a Qwen-Bailian trace; a coarse clock is jittered inside its tick."""
-    rows = [ChainedRequest(r.timestamp_s, r.input_length, r.output_length, r.chain_ids) for r in requests]
-    return chain_tracks(jittered(rows, rng), BAILIAN_BLOCK_TOKENS)
+    chained = any(row.ids for row in rows)
+    return chain_tracks(jittered(rows, rng) if chained else rows, max(1, found.block_tokens))
 
 
 def jittered(requests: Sequence[ChainedRequest], rng: random.Random) -> list[ChainedRequest]:
@@ -162,14 +141,15 @@ def jittered(requests: Sequence[ChainedRequest], rng: random.Random) -> list[Cha
     for (start_s, group), distance in zip(ticks, [*distances, tick_s], strict=True):
         offsets = sorted(rng.random() * min(tick_s, distance) for _ in group)
         spread += [
-            ChainedRequest(start_s + offset, request.input_tokens, request.output_tokens, request.ids)
-            for offset, request in zip(offsets, group, strict=True)
+            replace(request, start_s=start_s + offset) for offset, request in zip(offsets, group, strict=True)
         ]
     return spread
 
 
 def chain_tracks(requests: Sequence[ChainedRequest], block: int) -> list[Track]:
-    """Requests gathered into tracks: each continues the longest open chain of full blocks that it extends."""
+    """Requests gathered into tracks: each continues its session, else the longest open chain of full blocks that
+    it extends.
+    """
     chains = _gather(requests, block)
     sharers = Counter(unit for chain in chains for unit in _full(chain[0], block))
     return [_chain_track(f"chain-{at:05d}", chain, block, sharers) for at, chain in enumerate(chains)]
@@ -180,12 +160,11 @@ def _full(request: ChainedRequest, block: int) -> tuple[int, ...]:
 
 
 def _gather(requests: Sequence[ChainedRequest], block: int) -> list[list[ChainedRequest]]:
-    chains: list[list[ChainedRequest]] = []
-    for request, at in zip(requests, chain_of(_full(request, block) for request in requests), strict=True):
-        if at == len(chains):
-            chains.append([])
-        chains[at].append(request)
-    return chains
+    chains: dict[str | int, list[ChainedRequest]] = {}
+    found = chain_of(_full(request, block) for request in requests if not request.session)
+    for request in requests:
+        chains.setdefault(request.session or next(found), []).append(request)
+    return list(chains.values())
 
 
 def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
@@ -216,8 +195,9 @@ def _chain_track(name: str, chain: list[ChainedRequest], block: int, sharers: Co
     for request in chain:
         kept = 0
         if before is not None:
+            shared, extends = _continues(before, request, block)
             kept = kept_tokens(
-                before.input_tokens, before.output_tokens, request.input_tokens, 0, extends=True
+                before.input_tokens, before.output_tokens, request.input_tokens, shared, extends
             )
         end_s = request.start_s + call_seconds(request.output_tokens)
         turns.append(
@@ -227,6 +207,21 @@ def _chain_track(name: str, chain: list[ChainedRequest], block: int, sharers: Co
     prefix = [unit for unit in _full(chain[0], block) if sharers[unit] >= PREFIX_SHARERS]
     key = f"block {prefix[-1]}" if prefix else ""
     return Track(name, False, key, len(prefix) * block, tuple(turns))
+
+
+def _continues(before: ChainedRequest, request: ChainedRequest, block: int) -> tuple[int, bool]:
+    """Leading tokens that two turns share, and whether the later extends the earlier.
+
+    Blocks tell where both have some (a chain without a session was found by them); else the lengths do.
+    """
+    if not request.session:
+        return 0, True
+    if not (before.ids and request.ids):
+        return 0, request.input_tokens >= before.input_tokens  # as calls.continued
+    full = _full(before, block)
+    pairs = enumerate(zip(full, request.ids, strict=False))
+    shared = next((at for at, (left, right) in pairs if left != right), min(len(full), len(request.ids)))
+    return shared * block, shared >= len(full) - SLACK_BLOCKS
 
 
 INPUT_KINDS: dict[tuple[str, ...], str] = {("text",): "user", ("tool_result",): "tool_result"}
