@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
-from kv_cache_rl.cli import hierarchy, paged, serving, stability
+from kv_cache_rl.cli import hierarchy, paged, serving, stability, traces
 from kv_cache_rl.cli.eviction import (
     baselines,
     bench,
@@ -19,6 +19,7 @@ from kv_cache_rl.cli.eviction import (
     serve,
 )
 from kv_cache_rl.cli.failures import CommandGroup
+from kv_cache_rl.cli.trace_options import with_reading
 
 app = typer.Typer(
     name="kv-cache-rl",
@@ -61,9 +62,10 @@ COMMANDS = {
 """Command → function; the docstring is its help, the last line of it an example."""
 
 for command_name, function in COMMANDS.items():
-    app.command(command_name)(function)
+    app.command(command_name)(with_reading(function))
 app.add_typer(scenarios.app, name="scenarios")
 app.add_typer(hierarchy.app, name="hierarchy")
 app.add_typer(serving.app, name="serving")
 app.add_typer(stability.app, name="stability")
 app.add_typer(paged.app, name="paged")
+app.add_typer(traces.app, name="traces")

@@ -45,10 +45,15 @@ class Plan:
     """The answer: the traffic, one service, and what is needed without and with prefix hits."""
 
     requests: int
+    """All that were asked, those that are too long included."""
     too_long: int
-    """Requests that no service of this kind can hold; left out."""
+    """Requests that no service of this kind can hold; left out, of the rates as of the lengths."""
+    offered_rate: float
+    """Requests per second in all."""
     arrival_rate: float
+    """Of those that fit."""
     peak_rate: float | None
+    """Of those that fit."""
     memory_tokens: int
     lengths: Lengths
     delta: float
@@ -76,7 +81,12 @@ def plan(
     token_budget: float = 2048,
     chunk: int = 512,
 ) -> Plan:
-    """GPUs needed for requests of these lengths at this rate.
+    """GPUs needed for requests of these lengths at this rate: for those that fit, which arrive at their share of
+    it.
+
+    Args:
+        arrival_rate: of all these requests, per second.
+        peak_rate: in the busiest minute, of those that fit.
 
     Raises:
         StabilityError: no request fits into `memory_tokens`, or `gpus` are fewer than one service takes.
@@ -94,6 +104,7 @@ def plan(
             f"none of {s.size} requests fits: the shortest has {shortest} tokens, the memory holds {memory_tokens}; "
             "give larger GPUs or a smaller model"
         )
+    offered_rate, arrival_rate = arrival_rate, arrival_rate * float(fits.mean())
     lengths = sampled_lengths(s[fits], o[fits], chunk)
     share = delta(max(lengths.longest, 1), memory_tokens)
     service = Service(hardware, gpus, target_utilisation, arrival_rate, peak_rate, share)
@@ -124,6 +135,7 @@ def plan(
     return Plan(
         requests=int(s.size),
         too_long=int(s.size - fits.sum()),
+        offered_rate=offered_rate,
         arrival_rate=arrival_rate,
         peak_rate=peak_rate,
         memory_tokens=memory_tokens,
@@ -191,6 +203,7 @@ def as_json(found: Plan) -> dict:
     return {
         "requests": found.requests,
         "too_long": found.too_long,
+        "offered_rate": found.offered_rate,
         "arrival_rate": found.arrival_rate,
         "peak_rate": found.peak_rate,
         "memory_tokens": found.memory_tokens,

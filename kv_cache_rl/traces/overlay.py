@@ -123,15 +123,18 @@ def _followed(path: str | Path, name: str, rng: random.Random) -> list[Track]:
 
     Raises TraceError where neither blocks nor sessions say what continues what.
     """
-    found = requests_of(path) if FORMATS[name].requests else None
-    tracks = request_tracks(found, rng) if found else []
-    if not any(track.prefix_key or len(track.turns) > 1 for track in tracks) and not (
-        found and found.block_tokens
-    ):
-        problem = f"a trace in {name} format names no blocks, so no sequence can be followed"
-        raise place_of(path).error(
-            problem, "give a trace in one of these formats: claude-code, mooncake, bailian"
-        )
+    problem = f"a trace in {name} format names no blocks, so no sequence can be followed"
+    refused = place_of(path).error(
+        problem, "give a trace in one of these formats: claude-code, mooncake, bailian"
+    )
+    if FORMATS[name].requests is None:
+        raise refused
+    found = requests_of(path)
+    rows = list(found.timed())
+    if not any(row.ids or row.session for row in rows):
+        raise refused
+    found.arrivals = iter(rows)
+    tracks = request_tracks(found, rng)
     first = min((track.turns[0].start_s for track in tracks), default=0.0)
     return [_earlier(track, first) for track in tracks] if first > FAR_S else tracks
 

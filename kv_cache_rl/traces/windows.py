@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kv_cache_rl.traces.overlay import Overlay, read_overlay
+from kv_cache_rl.traces.reading import located
 from kv_cache_rl.traces.tracks import Track, Turn
 
 LIVE_SEQUENCES = 24.0
@@ -86,7 +87,7 @@ def cut_windows(
         raise ValueError(f"limit is {limit}; give 0 or more, or None for all windows")
     rng = random.Random(seed)
     overlay = read_overlay(path, rng, window_s=window_s, live=live, live_s=live_s, speedup=speedup)
-    return _cut(Path(path).name, overlay, rng, window_s, live_s, limit)
+    return _cut(Path(located(path)[0]).name, overlay, rng, window_s, live_s, limit)
 
 
 def _cut(

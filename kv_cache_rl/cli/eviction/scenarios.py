@@ -19,6 +19,7 @@ from kv_cache_rl.cli.options import (
     select_scenarios,
     track,
 )
+from kv_cache_rl.cli.trace_options import with_reading
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.eviction import Scenario
@@ -88,6 +89,7 @@ def tell_written(facts: dict, as_json: bool) -> None:
 
 
 @app.command("from-trace")
+@with_reading
 def from_trace(
     trace: Annotated[Path, typer.Argument(help="A trace file: Claude Code sessions or Mooncake, also .gz.")],
     out: Out,

@@ -5,6 +5,7 @@ possible.
 import typer
 
 from kv_cache_rl.cli.hierarchy import bench, curves, heldout, plot, replay, reproduce, sweeps, workload
+from kv_cache_rl.cli.trace_options import with_reading
 
 app = typer.Typer(
     no_args_is_help=True, help="Replay traces through memory tiers: policies, bounds, curves, sweeps."
@@ -24,4 +25,4 @@ COMMANDS = {
 """Command → function; the docstring is its help, the last line of it an example."""
 
 for command_name, function in COMMANDS.items():
-    app.command(command_name)(function)
+    app.command(command_name)(with_reading(function))

@@ -90,8 +90,6 @@ def source_at(text: str, format: str | None, selection: str | None, jitter_seed:
         choose("format", format, LOADERS)
     if selection is not None:
         choose("selection", selection, SELECTIONS)
-    if not text.startswith(PREFIX) and Path(text).is_dir():
-        raise BadInput(f"{text} is a folder; give a trace file")
     return parse_source(text, **options)
 
 

@@ -3,6 +3,7 @@
 import typer
 
 from kv_cache_rl.cli.serving import bench, evaluate, simulate, train
+from kv_cache_rl.cli.trace_options import with_reading
 
 app = typer.Typer(
     no_args_is_help=True, help="Run a server under load: agents, tasks, scores, speeds, training."
@@ -17,4 +18,4 @@ COMMANDS = {
 """Command → function; the docstring is its help, the last line of it an example."""
 
 for command_name, function in COMMANDS.items():
-    app.command(command_name)(function)
+    app.command(command_name)(with_reading(function))

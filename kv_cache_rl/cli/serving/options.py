@@ -51,10 +51,12 @@ def scenario_of(
 
 
 def readable(path: Path) -> None:
-    """Raises OSError where there is no such file, BadInput for a folder."""
-    if path.is_dir():
-        raise BadInput(f"{path} is a folder; give a trace file")
-    path.open("rb").close()
+    """Raises OSError where there is no such file; a folder may hold Claude Code sessions."""
+    from kv_cache_rl.traces.reading import located
+
+    file = Path(located(path)[0])
+    if not file.is_dir():
+        file.open("rb").close()
 
 
 def setting_of(pair: str) -> tuple[str, Any]:

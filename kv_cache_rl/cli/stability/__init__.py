@@ -3,6 +3,7 @@
 import typer
 
 from kv_cache_rl.cli.stability import compare, plan, validate
+from kv_cache_rl.cli.trace_options import with_reading
 
 app = typer.Typer(
     no_args_is_help=True, help="Whether a service can hold its load: queueing theory of the KV cache."
@@ -12,4 +13,4 @@ COMMANDS = {"plan": plan.run_plan, "validate": validate.run_validate, "compare":
 """Command → function; the docstring is its help, the last line of it an example."""
 
 for command_name, function in COMMANDS.items():
-    app.command(command_name)(function)
+    app.command(command_name)(with_reading(function))
