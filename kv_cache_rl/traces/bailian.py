@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kv_cache_rl.traces.requests import SORT, Arrival, Requests, in_order
 
 BLOCK_TOKENS = 16
 ROOT = -1
+LINK_RECORDS = 10_000  # so many are looked at for one that follows another
 
 ChatId = int | str
 
@@ -79,15 +81,18 @@ def file_blocks(path: str | Path, given: int | None) -> Blocks:
 def bailian_requests(path: str, reading: Reading) -> Requests:
     """The requests of a file in the common form: a chat and its follow-ups are one session."""
     blocks = file_blocks(path, reading.block_size)
-    arrivals = _arrivals(_requests(read_records(path), blocks, reading))
+    linked = any(_parent(fields) != ROOT for fields in islice(read_records(path), LINK_RECORDS))
+    arrivals = _arrivals(_requests(read_records(path), blocks, reading), linked)
     return Requests(path, "bailian", blocks.size, arrivals)
 
 
-def _arrivals(requests: Iterable[BailianRequest]) -> Iterator[Arrival]:
+def _arrivals(requests: Iterable[BailianRequest], linked: bool) -> Iterator[Arrival]:
+    """`linked`: some chat follows another; else sessions are not known, and blocks tell what continues what."""
     sessions: dict[ChatId, str] = {}
     for one in requests:
         known = sessions.get(one.parent_chat_id) if one.parent_chat_id != ROOT else None
-        session = sessions[one.chat_id] = known or f"chat {one.chat_id} on line {one.place.line}"
+        session = known or (f"chat {one.chat_id} on line {one.place.line}" if linked else "")
+        sessions[one.chat_id] = session
         yield Arrival(one.place, one.timestamp_s, one.input_length, one.output_length, one.chain_ids, session)
 
 
@@ -112,7 +117,7 @@ def _request(
         blocks.check(fields, "hash_ids", tokens, len(ids))
     return BailianRequest(
         chat_id=_chat(fields, "chat_id", fields.take("chat_id")),
-        parent_chat_id=_chat(fields, "parent_chat_id", fields.take("parent_chat_id", ROOT)),
+        parent_chat_id=_parent(fields),
         timestamp_s=reading.seconds(fields.seconds("timestamp", most=2**63), "s"),
         input_length=tokens,
         output_length=fields.whole("output_length", default=None),
@@ -122,6 +127,10 @@ def _request(
         chain_ids=None if ids is None else chain(ids, chains),
         place=fields.place,
     )
+
+
+def _parent(fields: Fields) -> ChatId:
+    return _chat(fields, "parent_chat_id", fields.take("parent_chat_id", ROOT))
 
 
 def _chat(fields: Fields, name: str, value: Any) -> ChatId:

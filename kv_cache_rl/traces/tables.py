@@ -128,11 +128,11 @@ EPOCH_UNITS = {"s": 10**11, "ms": 10**14, "us": 10**17, "ns": 2**63}
 
 def _moment(match: re.Match) -> int:
     part = match.groupdict()
-    day = [int(part[name] or part[f"us_{name}"]) for name in ("year", "month", "day")]
+    year, month, day = (int(part[name] or part[f"us_{name}"]) for name in ("year", "month", "day"))
     hour = int(part["hour"])
     if part["half"]:
         hour = hour % 12 + (12 if part["half"] in "Pp" else 0)
-    moment = datetime(*day, hour, int(part["minute"]), int(part["second"] or 0), tzinfo=UTC)
+    moment = datetime(year, month, day, hour, int(part["minute"]), int(part["second"] or 0), tzinfo=UTC)
     offset = int(part["off_h"] or 0) * 3600 + int(part["off_m"] or 0) * 60
     seconds = (moment - EPOCH) // timedelta(seconds=1) - (offset if part["sign"] == "+" else -offset)
     return seconds * 10**9 + int((part["fraction"] or "").ljust(9, "0"))

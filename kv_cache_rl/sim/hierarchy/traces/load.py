@@ -230,7 +230,7 @@ def load_requests(path: str | Path) -> Trace:
     sequence, tokens_in, tokens_out, lengths = array("q"), array("q"), array("q"), array("q")
     for one in arrivals:
         key: str | int = one.session or next(chains)
-        time_s.append(one.time_s)
+        time_s.append(one.time_s or 0.0)
         sequence.append(numbers.setdefault(key, len(numbers)))
         tokens_in.append(one.input_tokens)
         tokens_out.append(one.output_tokens or 0)
