@@ -125,6 +125,12 @@ class Names:
             return values
         return tuple(map(self._number, values))
 
+    def text(self, number: int) -> str:
+        """The id that a number stands for, as the file has it."""
+        if number >= 0:
+            return str(number)
+        return repr(next(name for name, one in self.numbers.items() if one == number))
+
     def _number(self, value: Any) -> int:
         if isinstance(value, int) and 0 <= value <= LARGEST:
             return value

@@ -18,7 +18,7 @@ from kv_cache_rl.traces.reading import located
 from kv_cache_rl.traces.tables import rows
 
 COLUMNS = ("time", "obj_id", "obj_size")
-ORACLE = struct.Struct("<IQIq")
+ACCESS = struct.Struct("<IQIq")
 """Time, object, bytes, when it is accessed next (-1: never). Source: libCacheSim, oracleGeneralBin.h."""
 SAMPLE = 64
 """Records that decide whether binary data are oracleGeneral's."""
@@ -63,25 +63,25 @@ def _records(path: str) -> Iterator[tuple[int, int, int, int]]:
     with unpacked(path) as content:
         while True:
             try:
-                data = content.read(ORACLE.size * 4096)
+                data = content.read(ACCESS.size * 4096)
             except TORN as error:
                 raise torn(whole, error) from None
-            if len(data) % ORACLE.size:
+            if len(data) % ACCESS.size:
                 raise whole.error(
-                    f"it ends inside record {number + len(data) // ORACLE.size + 1:,}", "download it again"
+                    f"it ends inside record {number + len(data) // ACCESS.size + 1:,}", "download it again"
                 )
             if not data:
                 break
-            yield from ORACLE.iter_unpack(data)
-            number += len(data) // ORACLE.size
+            yield from ACCESS.iter_unpack(data)
+            number += len(data) // ACCESS.size
     if not number:
         raise whole.error("the file is empty", "give a trace with at least one access")
 
 
 def looks_like_oracle(head: bytes) -> bool:
     """Whether binary data begin as oracleGeneral's: times that never fall, sizes, and later accesses."""
-    whole = head[: len(head) // ORACLE.size * ORACLE.size][: ORACLE.size * SAMPLE]
-    records = list(ORACLE.iter_unpack(whole))
+    whole = head[: len(head) // ACCESS.size * ACCESS.size][: ACCESS.size * SAMPLE]
+    records = list(ACCESS.iter_unpack(whole))
     times = [record[0] for record in records]
     return (
         bool(records)

@@ -50,19 +50,20 @@ def read_mooncake(path: str | Path, *, block_size: int | None = None) -> Iterato
     of this format.
     """
     name, reading = located(path)
-    return _requests(read_records(name), file_blocks(name, block_size or reading.block_size), reading)
+    blocks = file_blocks(name, block_size or reading.block_size)
+    return _requests(read_records(name), blocks, reading, Names())
 
 
 def parse_mooncake(lines: Iterable[Line], *, block_size: int = BLOCK_TOKENS) -> Iterator[MooncakeRequest]:
     """The same from lines that are already in memory."""
-    return _requests(parse_records(lines), Blocks(block_size), PLAIN)
+    return _requests(parse_records(lines), Blocks(block_size), PLAIN, Names())
 
 
 def mooncake_requests(path: str, reading: Reading) -> Requests:
     """The requests of a file in the common form."""
     blocks = file_blocks(path, reading.block_size)
     found = Requests(path, "mooncake", blocks.size, iter(()))
-    found.arrivals = _arrivals(found, _requests(read_records(path), blocks, reading))
+    found.arrivals = _arrivals(found, _requests(read_records(path), blocks, reading, found.names))
     return found
 
 
@@ -113,8 +114,9 @@ def _lengths(records: Iterable[Fields]) -> Iterator[tuple[int, int]]:
             yield fields.whole("input_length"), len(ids)
 
 
-def _requests(records: Iterable[Fields], blocks: Blocks, reading: Reading) -> Iterator[MooncakeRequest]:
-    names = Names()
+def _requests(
+    records: Iterable[Fields], blocks: Blocks, reading: Reading, names: Names
+) -> Iterator[MooncakeRequest]:
     rest = without_header(records)
     plain: list[Fields] = []
 

@@ -13,6 +13,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import TypeVar
 
+from kv_cache_rl.traces.blocks import Names
 from kv_cache_rl.traces.errors import Place
 from kv_cache_rl.traces.reading import Reading
 
@@ -47,6 +48,8 @@ class Requests:
     """Tokens in a block; 0 where the format names no blocks."""
     arrivals: Iterator[Arrival]
     """In order of time, where times are known."""
+    names: Names = field(default_factory=Names)
+    """What the numbers of its block ids stand for."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Reason → requests that are in the file and not among the arrivals; whole once all are read."""
     notes: list[str] = field(default_factory=list)

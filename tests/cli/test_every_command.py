@@ -12,7 +12,10 @@ from kv_cache_rl.cli import app
 from kv_cache_rl.sim.eviction import DECIDERS
 
 ROOT = typer.main.get_command(app)
-GROUPS = {name: ROOT.commands[name] for name in ("scenarios", "hierarchy", "serving", "stability", "paged")}
+GROUPS = {
+    name: ROOT.commands[name]
+    for name in ("scenarios", "hierarchy", "serving", "stability", "paged", "traces")
+}
 COMMANDS = [(name,) for name in ROOT.commands if name not in GROUPS]
 COMMANDS += [(group, name) for group, found in GROUPS.items() for name in found.commands]
 
@@ -42,6 +45,7 @@ def test_the_commands_are_those_that_were_promised():
     assert set(GROUPS["hierarchy"].commands) == hierarchy
     assert set(GROUPS["serving"].commands) == {"simulate", "evaluate", "bench", "train"}
     assert set(GROUPS["stability"].commands) == {"plan", "validate", "compare"}
+    assert set(GROUPS["traces"].commands) == {"show", "convert"}
     assert set(GROUPS["paged"].commands) == {"demo", "bench", "generate", "calibrate"}
 
 
@@ -120,7 +124,18 @@ def test_help_comes_without_loading_anything_heavy():
         (["scenarios", "generate", "--out", "x.jsonl", "--difficulty", "brutal"], "brutal"),
         (["serve-policy", "--policy", "lruu"], "did you mean lru?"),
         (["hierarchy", "replay", "nothing.jsonl", "--capacity", "9"], "nothing.jsonl: there is no such file"),
-        (["hierarchy", "replay", ".", "--capacity", "9"], ". is a folder"),
+        (["hierarchy", "replay", ".", "--capacity", "9"], ".: this is a directory without trace files"),
+        (["traces", "show", "nothing.jsonl"], "nothing.jsonl: there is no such file"),
+        (["traces", "convert", "/dev/zero", "--out", "x.jsonl"], "/dev/zero: this is not a regular file"),
+        (["hierarchy", "replay", "/dev/zero", "--capacity", "9"], "/dev/zero: this is not a regular file"),
+        (["hierarchy", "mrc", "/dev/zero"], "/dev/zero: this is not a regular file"),
+        (["hierarchy", "heldout", "/dev/zero"], "/dev/zero: this is not a regular file"),
+        (["hierarchy", "mrc", "workload:rag_burst", "--limit", "9"], "--limit is for trace files; workload"),
+        (["eval", "--block-size", "16"], "--block-size is for trace files; name one with --trace"),
+        (
+            ["stability", "plan", "--trace", "x", "--time-unit", "h"],
+            "no unit of time 'h'; choose one of s, ms",
+        ),
         (["hierarchy", "replay", "workload:rag", "--capacity", "9"], "there is no workload 'rag'"),
         (["hierarchy", "replay", "workload:rag_burst", "-p", "lruu", "--capacity", "9"], "did you mean lru?"),
         (["hierarchy", "replay", "workload:rag_burst"], "give either --capacity BLOCKS"),

@@ -93,7 +93,10 @@ OTHERS = {  # format, requests, input and output tokens
 }
 REFUSED = {  # part of the problem, part of the remedy
     "azure-unsorted.csv": ("line 12, field 'TIMESTAMP': the row is older", "traces convert, which sorts"),
-    "mooncake-unsorted.jsonl": ("line 5, field 'timestamp': 9087 ms is before", "traces convert, which sorts"),
+    "mooncake-unsorted.jsonl": (
+        "line 5, field 'timestamp': 9087 ms is before",
+        "traces convert, which sorts",
+    ),
     "bailian-fewer-ids.jsonl": ("line 1, field 'hash_ids': 4 ids for 93 tokens", "(--block-size)"),
     "fake.jsonl.zst": ("", ""),
     "fake.parquet": ("a Parquet file", "pandas.read_parquet(FILE).to_json("),
@@ -192,7 +195,11 @@ def test_unsorted_files_are_sorted_when_asked(case):
 
 
 def test_windows_can_be_cut_where_blocks_or_sessions_tell_what_continues_what(case):
-    for name, usable in (("burstgpt-v3-sessions.csv", True), ("burstgpt-v1.csv", False), ("bailian.jsonl", True)):
+    for name, usable in (
+        ("burstgpt-v3-sessions.csv", True),
+        ("burstgpt-v1.csv", False),
+        ("bailian.jsonl", True),
+    ):
         assert (summary_of(case(name)).uses[WINDOWS] == "") is usable
 
 

@@ -205,13 +205,13 @@ BAD_FILES = {
     "an id that is none": ([mooncake(0, [None])], "field 'hash_ids[0]': expected an id, got None"),
     "two parents": (
         [mooncake(0, [1, 2]), mooncake(0, [3, 2])],
-        "line 2: request 1 puts block 1 ... after block 2",
+        "line 2: request 1 puts block 2 after block 3, other requests after block 1",
     ),
     "root and child": (
-        [mooncake(0, [1, 2]), "", mooncake(0, [2])],
-        "line 3: request 1 puts block 1 ... after no block",
+        [mooncake(0, [1, "x"]), "", mooncake(0, ["x"])],
+        "line 3: request 1 puts block 'x' after no block",
     ),
-    "a path through itself": ([mooncake(0, [1, 2, 1])], "line 1: request 0 puts block 0 ... after block 1"),
+    "a path through itself": ([mooncake(0, [1, 2, 1])], "line 1: request 0 puts block 1 after block 2"),
     "two parents in a session": (
         [session("a", [call(0, [[1, 2]]), call(1, [[7, 1], [2, 1]])])],
         "line 1: request 1 puts",

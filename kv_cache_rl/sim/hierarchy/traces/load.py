@@ -237,7 +237,10 @@ def load_requests(path: str | Path) -> Trace:
         lengths.append(len(one.ids or ()))
         ids.extend(one.ids or ())
         lines.append(one.place.line)
-    dense, blocks = dense_ids(np.array(ids, dtype=np.int64))
+    known = np.array(ids, dtype=np.int64)
+    dense, blocks = dense_ids(known)
+    names = np.empty(blocks, np.int64)
+    names[dense] = known
     first_run, run_start, run_length = runs_of(dense, np.array(lengths, dtype=np.int64))
     sequences = np.array(sequence, dtype=np.int64)
     trace = Trace(
@@ -255,7 +258,7 @@ def load_requests(path: str | Path) -> Trace:
         output_tokens=np.array(tokens_out, dtype=np.int64),
         ends=last_of(sequences),
     )
-    return checked_tree(trace, located(path)[0], lines)
+    return checked_tree(trace, located(path)[0], lines, lambda block: found.names.text(int(names[block])))
 
 
 def load_pages(path: str | Path) -> Trace:
