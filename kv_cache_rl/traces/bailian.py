@@ -83,7 +83,8 @@ def bailian_requests(path: str, reading: Reading) -> Requests:
     blocks = file_blocks(path, reading.block_size)
     linked = any(_parent(fields) != ROOT for fields in islice(read_records(path), LINK_RECORDS))
     arrivals = _arrivals(_requests(read_records(path), blocks, reading), linked)
-    return Requests(path, "bailian", blocks.size, arrivals)
+    notes = [blocks.note] if blocks.note else []
+    return Requests(path, "bailian", blocks.size, arrivals, notes=notes)
 
 
 def _arrivals(requests: Iterable[BailianRequest], linked: bool) -> Iterator[Arrival]:

@@ -48,10 +48,15 @@ class Sizes:
         for (low, high), full in self.left:
             if low <= usual <= high:
                 return Blocks(usual, full)
-        if len(self.left) == 1 and self.left[0][0][0] == self.left[0][0][1]:
-            return Blocks(self.left[0][0][0], self.left[0][1])
+        ends = {end for span, _ in self.left for end in span}
+        if len(ends) == 1:
+            return Blocks(ends.pop(), self.left[0][1])
+        low, high = min(ends, default=0), max(ends, default=0)
+        assumed = (
+            f"the only power of two from {low} to {high}, which its lines fit: --block-size says another"
+        )
         powers = [
-            Blocks(2**bits, full)
+            Blocks(2**bits, full, f"blocks of {2**bits} tokens, {assumed}")
             for (low, high), full in self.left
             for bits in range(21)
             if low <= 2**bits <= high
@@ -66,6 +71,8 @@ class Blocks:
     size: int
     full_only: bool | None = False
     """Whether the last, partial block of a prompt is left unnamed; None: some lines do and some do not."""
+    note: str = ""
+    """What was assumed about the size, a sentence."""
 
     def check(self, fields: Fields, name: str, tokens: int, ids: int) -> None:
         """Raises TraceError where a prompt of so many tokens cannot have so many ids."""
@@ -100,7 +107,7 @@ def blocks_of(
         pass  # the reader meets the same line, after those before it
     found = sizes.choose(known)
     if found is None and sizes.left:
-        low, high = sizes.left[0][0]
+        low, high = min(span for span, _ in sizes.left)[0], max(span[1] for span, _ in sizes.left)
         raise place.error(
             f"its lines fit every block size from {low} to {high} tokens",
             "name it with --block-size",

@@ -63,6 +63,7 @@ def mooncake_requests(path: str, reading: Reading) -> Requests:
     """The requests of a file in the common form."""
     blocks = file_blocks(path, reading.block_size)
     found = Requests(path, "mooncake", blocks.size, iter(()))
+    found.notes += [blocks.note] if blocks.note else []
     found.arrivals = _arrivals(found, _requests(read_records(path), blocks, reading, found.names))
     return found
 

@@ -11,7 +11,8 @@ from kv_cache_rl.traces.claude_code import distinct, read_sessions
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
 from kv_cache_rl.traces.libcachesim import Access
 from kv_cache_rl.traces.reading import Reading, located
-from kv_cache_rl.traces.requests import Requests
+from kv_cache_rl.traces.records import read_records
+from kv_cache_rl.traces.requests import Requests, limited
 
 LAB, SERVING, PLAN, WINDOWS = "hierarchy", "serving simulate", "stability plan", "scenarios from-trace"
 COMMANDS = (LAB, SERVING, PLAN, WINDOWS)
@@ -53,6 +54,8 @@ def summary_of(path: str | Path, reading: Reading | None = None) -> Summary:
     format = how.format or detect(name)
     if format == "claude-code":
         return _sessions(name, how)
+    if format == "lab":
+        return _lab(name, how)
     found = _pages(name, how, format)
     return found or _requests(name, requests_of(name, how))
 
@@ -111,6 +114,24 @@ def _pages(path: str, reading: Reading, format: str) -> Summary | None:
     return found
 
 
+def _lab(path: str, reading: Reading) -> Summary:
+    records = read_records(path)
+    header = next(records)
+    rest = list(limited(records, reading))
+    if header.text("kind", default="") == "pages":
+        pages = {fields.record.get("page") for fields in rest}
+        found = Summary(path, "lab", len(rest), blocks=len(pages), block_accesses=len(rest))
+        found.uses = dict.fromkeys(COMMANDS, "it holds page accesses, no requests") | {LAB: ""}
+        return found
+    found = _requests(path, requests_of(path, reading))
+    runs = [(first, length) for fields in rest for first, length in fields.items("runs")]
+    found.uses[LAB] = "" if runs else "no request names a block"
+    if runs:
+        found.block_size = header.whole("block_tokens")
+        found.blocks, found.block_accesses = _covered(runs), sum(length for _, length in runs)
+    return found
+
+
 def _requests(path: str, requests: Requests) -> Summary:
     missing: Counter[str] = Counter()
     sessions, blocks = set[str](), set[int]()
@@ -159,8 +180,6 @@ def _uses(found: Summary, missing: Counter[str]) -> dict[str, str]:
     if not lengths and missing["arrival times"]:
         found.notes.append("it has no arrival times: stability plan needs --rate R")
     blocks = lacks("block ids", "arrival times")
-    if found.format == "lab":
-        blocks = ""
     continued = (
         ""
         if found.sessions or not missing["block ids"]

@@ -10,7 +10,8 @@ from kv_cache_rl.sim.hierarchy.traces.load import LOADERS, load_trace
 from kv_cache_rl.traces.errors import TraceError
 from kv_cache_rl.traces.formats import detect, requests_of
 from kv_cache_rl.traces.lab import write_requests
-from kv_cache_rl.traces.reading import located
+from kv_cache_rl.traces.reading import Reading, located
+from kv_cache_rl.traces.summary import summary_of
 
 
 def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
@@ -30,7 +31,7 @@ def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
     if format in LOADERS and not _without_blocks(file, format):
         trace = load_trace(reading.named(file))
         save(trace, out)
-        return trace.requests, notes
+        return trace.requests, [*notes, *_said(file, reading)]
     found = requests_of(file, reading)
     count = write_requests(out, Path(file).name, found.timed())
     left_out = [f"{number:,} left out: {reason}" for reason, number in found.left_out.items()]
@@ -49,3 +50,10 @@ def _without_blocks(path: str, format: str) -> bool:
         return next(requests_of(path).arrivals).ids is None
     except (TraceError, StopIteration):
         return False  # the loader says what is wrong
+
+
+def _said(path: str, reading: Reading) -> list[str]:
+    """What was left out and assumed while reading a file that holds blocks."""
+    found = summary_of(path, reading)
+    left_out = [f"{number:,} left out: {reason}" for reason, number in found.left_out.items()]
+    return [*left_out, *(note for note in found.notes if "--users" not in note)]
