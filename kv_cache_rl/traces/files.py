@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 from kv_cache_rl.traces.errors import Place, TraceError, place_of
 
 HEAD = 4096
+CHUNK = 512  # bytes of Zstandard data at a time: a bomb must not fill the memory
 FOLDER_ENDINGS = re.compile(r"\.jsonl?(\.(gz|zst|bz2|xz))?$", re.IGNORECASE)
 """Names of the files in a folder that are read; others (notes, pictures) are left alone."""
 TORN = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
@@ -130,25 +131,41 @@ def _zstandard(file: BinaryIO, whole: Place) -> Any:
             "reading Zstandard data (.zst) needs the package zstandard",
             "install it (pip install 'kv-cache-rl[zst]'), or unpack the file (zstd -d)",
         ) from None
-    return _Zstandard(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+    return _Zstandard(file, zstandard.ZstdDecompressor)
 
 
 class _Zstandard(io.RawIOBase):
-    """A Zstandard stream whose damage is an EOFError, as it is with gzip."""
+    """The content of Zstandard frames, one after the other; one that ends too early or is damaged is an error,
+    as it is with gzip.
+    """
 
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
+    def __init__(self, file: BinaryIO, make: Callable[[], Any]) -> None:
+        self.file, self.make = file, make
+        self.frame: Any = None
+        self.packed, self.ready = b"", b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        try:
-            data = self.stream.read(len(buffer))
-        except Exception as error:  # zstandard.ZstdError, a plain Exception
-            raise lzma.LZMAError(str(error)) from None
-        buffer[: len(data)] = data
-        return len(data)
+        while not self.ready:
+            self.packed = self.packed or self.file.read(CHUNK)
+            if not self.packed:
+                if self.frame is not None:
+                    raise lzma.LZMAError("Zstandard data ended before the end of its frame")
+                return 0
+            self.frame = self.frame or self.make().decompressobj()
+            try:
+                self.ready = self.frame.decompress(self.packed)
+            except Exception as error:  # zstandard.ZstdError, a plain Exception
+                raise lzma.LZMAError(str(error)) from None
+            self.packed = b""
+            if self.frame.eof:
+                self.packed, self.frame = self.frame.unused_data, None
+        taken = self.ready[: len(buffer)]
+        buffer[: len(taken)] = taken
+        self.ready = self.ready[len(taken) :]
+        return len(taken)
 
 
 PACKED: dict[bytes, Callable[[BinaryIO, Place], Any]] = {
