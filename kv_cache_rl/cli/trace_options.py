@@ -1,8 +1,8 @@
 """How a trace file is read: the same options on every command that takes one.
 
-A command that has a parameter `trace` gets them where it is registered (`with_reading`), and finds the answers
-behind the name of the file, from where they travel wherever the name goes (traces/reading.py).
-"""
+A command that has a parameter `trace` gets them where it is registered (`with_reading`), and finds
+the answers behind the name of the file, from where they travel wherever the name goes
+(traces/reading.py)."""
 
 import inspect
 from collections.abc import Callable

@@ -81,8 +81,9 @@ def plan(
     token_budget: float = 2048,
     chunk: int = 512,
 ) -> Plan:
-    """GPUs needed for requests of these lengths at this rate: for those that fit, which arrive at their share of
-    it.
+    """GPUs needed for requests of these lengths at this rate.
+
+    Only those that fit into memory are planned for; they arrive at their share of the rate.
 
     Args:
         arrival_rate: of all these requests, per second.

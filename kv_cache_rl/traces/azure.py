@@ -1,5 +1,5 @@
-"""The Azure LLM inference traces of 2023, 2024 and 2025 (CC-BY-4.0): a table of moments and lengths, without
-block ids and without users."""
+"""The Azure LLM inference traces of 2023, 2024 and 2025 (CC-BY-4.0): a table of moments and
+lengths, without block ids and without users."""
 
 from __future__ import annotations
 

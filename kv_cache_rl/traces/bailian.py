@@ -1,9 +1,10 @@
-"""Qwen-Bailian traces: one request a line, ids of 16-token blocks that name the block's content only.
+"""Qwen-Bailian traces: one request a line, ids of 16-token blocks that name the block's content
+only.
 
-Equal content under different prefixes has equal ids, so counting equal ids as hits overstates them: a cached
-block is reusable only after the same blocks. `chain_ids` are the ids chained again, one per (parent chain,
-content). Copies of the format leave out the type, the turn, or the parent of a first turn, and write ids as
-texts or of blocks of another size."""
+Equal content under different prefixes has equal ids, so counting equal ids as hits overstates them:
+a cached block is reusable only after the same blocks. `chain_ids` are the ids chained again, one
+per (parent chain, content). Copies of the format leave out the type, the turn, or the parent of a
+first turn, and write ids as texts or of blocks of another size."""
 
 from __future__ import annotations
 
@@ -47,9 +48,8 @@ class BailianRequest:
 def read_bailian(path: str | Path, *, block_size: int | None = None) -> Iterator[BailianRequest]:
     """The requests of a file, in its order, which must be the order of time.
 
-    The block size is told from the file if not given. Raises TraceError at the first line that is not a request
-    of this format.
-    """
+    The block size is told from the file if not given. Raises TraceError at the first line that is
+    not a request of this format."""
     name, reading = located(path)
     return _requests(read_records(name), file_blocks(name, block_size or reading.block_size), reading)
 
@@ -88,7 +88,9 @@ def bailian_requests(path: str, reading: Reading) -> Requests:
 
 
 def _arrivals(requests: Iterable[BailianRequest], linked: bool) -> Iterator[Arrival]:
-    """`linked`: some chat follows another; else sessions are not known, and blocks tell what continues what."""
+    """`linked`: some chat follows another; else sessions are not known, and blocks tell what
+    continues what.
+    """
     sessions: dict[ChatId, str] = {}
     for one in requests:
         known = sessions.get(one.parent_chat_id) if one.parent_chat_id != ROOT else None

@@ -1,8 +1,8 @@
 """Block ids as traces write them: of which size their blocks are, and ids that are names.
 
-A prompt of n tokens has ceil(n / size) ids where the last block may be partial, floor(n / size) where only full
-blocks are named. The size is a property of the file: the one for which every line agrees.
-"""
+A prompt of n tokens has ceil(n / size) ids where the last block may be partial, floor(n / size)
+where only full blocks are named. The size is a property of the file: the one for which every line
+agrees."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ ROOT = -1
 
 @dataclass(slots=True)
 class Sizes:
-    """The block sizes for which all lines so far agree, counted in either way: low ... high of each."""
+    """The block sizes for which all lines so far agree, counted in either way: low ... high of
+    each.
+    """
 
     ceil: tuple[int, int] = (1, LARGEST_BLOCK)
     floor: tuple[int, int] = (1, LARGEST_BLOCK)
@@ -70,7 +72,10 @@ class Blocks:
 
     size: int
     full_only: bool | None = False
-    """Whether the last, partial block of a prompt is left unnamed; None: some lines do and some do not."""
+    """Whether the last, partial block of a prompt is left unnamed;
+
+    None: some lines do and some do not.
+    """
     note: str = ""
     """What was assumed about the size, a sentence."""
 
@@ -90,8 +95,8 @@ class Blocks:
 def blocks_of(
     place: Place, lengths: Iterable[tuple[int, int]], usual: int, given: int | None = None
 ) -> Blocks:
-    """How the blocks are counted that (tokens, ids) pairs tell: of the given size, else of that which they fit;
-    of the usual one where none fits, so that its reader can name the line.
+    """How the blocks are counted that (tokens, ids) pairs tell: of the given size, else of that
+    which they fit; of the usual one where none fits, so that its reader can name the line.
 
     Raises:
         TraceError: several sizes fit.
@@ -118,7 +123,8 @@ def blocks_of(
 
 @dataclass(slots=True)
 class Names:
-    """Ids as integers: those from 0 to 2^63 - 1 stay what they are, all else is numbered from -1 downwards.
+    """Ids as integers: those from 0 to 2^63 - 1 stay what they are, all else is numbered from -1
+    downwards.
 
     Equal names have equal numbers, and no two names share one.
     """
@@ -145,7 +151,10 @@ class Names:
 
 
 def opaque(fields: Fields, name: str) -> tuple[Any, ...]:
-    """The ids in a list as they stand, integers of any size and texts. Raises TraceError for anything else."""
+    """The ids in a list as they stand, integers of any size and texts.
+
+    Raises TraceError for anything else.
+    """
     values = fields.items(name)
     if all(type(value) is int for value in values):
         return tuple(values)

@@ -1,5 +1,6 @@
-"""BurstGPT: a table of times and lengths, without block ids. Its later editions name the session of what was
-asked in conversations, so that a row continues the one before it; calls that failed have no response tokens."""
+"""BurstGPT: a table of times and lengths, without block ids. Its later editions name the session of
+what was asked in conversations, so that a row continues the one before it; calls that failed have
+no response tokens."""
 
 from __future__ import annotations
 

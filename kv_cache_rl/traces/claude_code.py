@@ -1,10 +1,10 @@
-"""Claude Code sessions as callanjfox/kv-cache-tester (Apache-2.0) publishes them: one JSON object a session, in
-a file each, in a folder of such files, or one a line.
+"""Claude Code sessions as callanjfox/kv-cache-tester (Apache-2.0) publishes them: one JSON object a
+session, in a file each, in a folder of such files, or one a line.
 
-A call lists the ids of its 64-token blocks (`hash_ids`); in the run-length form, which is a hundredth of the
-size, as runs (`h`), where (first, length) stands for the ids first, first + 1, ..., first + length - 1. Ids mean
-something only inside their session, unless the session says `"hash_id_scope": "global"`. Everything but the
-times, the lengths and the ids may be missing."""
+A call lists the ids of its 64-token blocks (`hash_ids`); in the run-length form, which is a
+hundredth of the size, as runs (`h`), where (first, length) stands for the ids first, first + 1,
+..., first + length - 1. Ids mean something only inside their session, unless the session says
+`"hash_id_scope": "global"`. Everything but the times, the lengths and the ids may be missing."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ class Session:
 
 
 def read_sessions(path: str | Path, *, drop_duplicates: bool = False) -> Iterator[Session]:
-    """The sessions of a file or folder, in its order, without those marked as exact duplicates if asked.
+    """The sessions of a file or folder, in its order, without those marked as exact duplicates if
+    asked.
 
     Raises TraceError at the first that is not a session of this format.
     """
@@ -106,7 +107,8 @@ def parse_sessions(lines: Iterable[Line], *, drop_duplicates: bool = False) -> I
 
 
 def distinct(sessions: Iterable[Session], left_out: Counter[str] | None = None) -> Iterator[Session]:
-    """The sessions without exact duplicates, flagged or found; `left_out` counts the requests of those dropped.
+    """The sessions without exact duplicates, flagged or found; `left_out` counts the requests of
+    those dropped.
 
     This is what every command plays: no world counts a copy as traffic.
     """
@@ -156,7 +158,9 @@ def parse_session(fields: Fields, reading: Reading = PLAIN, common: Names | None
 
 
 def _block_size(fields: Fields, reading: Reading) -> int:
-    """The size that the session states, else the one that is given, else the one that its calls tell."""
+    """The size that the session states, else the one that is given, else the one that its calls
+    tell.
+    """
     stated = fields.whole("block_size", least=1, most=2**20, default=None)
     if stated is not None and reading.block_size not in (None, stated):
         raise fields.error(

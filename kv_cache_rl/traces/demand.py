@@ -1,4 +1,5 @@
-"""What a trace asks of a server: arrivals, lengths, and how much of each prompt had been sent before.
+"""What a trace asks of a server: arrivals, lengths, and how much of each prompt had been sent
+before.
 
 Any format that holds requests with lengths.
 """
@@ -25,11 +26,15 @@ class Demand:
 
     format: str
     arrivals_s: list[float] = field(default_factory=list)
-    """Seconds on the clock of the trace; empty where every session has one of its own, and where none is known."""
+    """Seconds on the clock of the trace; empty where every session has one of its own, and where
+    none is known.
+    """
     prompts: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     histories: list[int] = field(default_factory=list)
-    """Leading tokens of the prompt that an earlier prompt began with; empty where the format does not say."""
+    """Leading tokens of the prompt that an earlier prompt began with; empty where the format does
+    not say.
+    """
     session_s: float = 0.0
     """Where every session has a clock of its own: their durations, added up."""
     left_out: Counter[str] = field(default_factory=Counter)
@@ -43,7 +48,8 @@ class Demand:
 
     @property
     def rate(self) -> float | None:
-        """Requests per second over the trace; of one session at a time where each has its own clock;
+        """Requests per second over the trace; of one session at a time where each has its own
+        clock;
 
         None for an instant, and where no times are known.
         """
@@ -58,9 +64,8 @@ class Demand:
         return self.left_out[FAILED]
 
     def peak_rate(self, window_s: float) -> float | None:
-        """Requests per second in the busiest `window_s` seconds, None where the trace is shorter or has no
-        common clock.
-        """
+        """Requests per second in the busiest `window_s` seconds, None where the trace is shorter or
+        has no common clock."""
         if not self.arrivals_s or self.arrivals_s[-1] - self.arrivals_s[0] < window_s:
             return None
         most = start = 0
@@ -71,11 +76,11 @@ class Demand:
         return most / window_s
 
     def fitting(self, memory_tokens: int) -> Demand:
-        """The requests that so many tokens of memory can hold, with the times at which those arrive.
+        """The requests that so many tokens of memory can hold, with the times at which those
+        arrive.
 
-        A rate of all and lengths of some would plan for a load that is neither. The durations of sessions stay:
-        their users are as slow as before.
-        """
+        A rate of all and lengths of some would plan for a load that is neither. The durations of
+        sessions stay: their users are as slow as before."""
         keep = [
             prompt + output <= memory_tokens
             for prompt, output in zip(self.prompts, self.outputs, strict=True)
@@ -147,7 +152,9 @@ def _end(call: Request) -> float:
 
 
 def _requests(demand: Demand, found: Requests) -> None:
-    """The requests one by one; histories are what their blocks, else their sessions, had been sent before."""
+    """The requests one by one; histories are what their blocks, else their sessions, had been sent
+    before.
+    """
     seen: set[int] = set()
     before: dict[str, tuple[int, int]] = {}
     chained = False

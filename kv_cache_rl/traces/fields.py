@@ -17,8 +17,8 @@ MISSING = object()
 class Fields:
     """A JSON object, or a row of a table, whose values are checked as they are taken.
 
-    Every method raises TraceError with the file, the line and the field (`requests[3].in`) of a bad value.
-    """
+    Every method raises TraceError with the file, the line and the field (`requests[3].in`) of a bad
+    value."""
 
     record: dict[str, Any]
     place: Place
@@ -29,7 +29,9 @@ class Fields:
         return self.place.error(problem, remedy, field=self.prefix + name)
 
     def take(self, name: str, default: Any = MISSING) -> Any:
-        """The value as it stands; a field that is missing or null is the default, without one an error."""
+        """The value as it stands; a field that is missing or null is the default, without one an
+        error.
+        """
         value = self.record.get(name, default)
         if value is None and default is not MISSING:
             return default
@@ -46,7 +48,10 @@ class Fields:
         return value if value is default else check_whole(self, name, value, least, most)
 
     def number(self, name: str, *, most: float = LARGEST, unit: str = "", default: Any = MISSING) -> Any:
-        """A finite number in [0, most], an integer where it is written as one; `unit` is for the error."""
+        """A finite number in [0, most], an integer where it is written as one;
+
+        `unit` is for the error.
+        """
         value = self.take(name, default)
         if value is default:
             return value
@@ -128,7 +133,8 @@ def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) ->
 
 
 def json_fields(place: Place, text: str) -> Fields:
-    """The JSON object on a line (a comma behind it does no harm), or on several lines from there on.
+    """The JSON object on a line (a comma behind it does no harm), or on several lines from there
+    on.
 
     Raises TraceError if the line is not JSON, is cut off, or is not an object.
     """

@@ -1,6 +1,6 @@
-"""Trace files as bytes: the only module here that opens files. What is packed is unpacked while it is read,
-and what is no trace at all (a Git LFS pointer, a web page, a Parquet file, an archive) is named.
-"""
+"""Trace files as bytes: the only module here that opens files. What is packed is unpacked while it
+is read, and what is no trace at all (a Git LFS pointer, a web page, a Parquet file, an archive) is
+named."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def sources(path: str | Path) -> list[Path]:
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a trace's bytes as they lie on disk, in hexadecimal; of a folder's files one after the other."""
+    """SHA-256 of a trace's bytes as they lie on disk, in hexadecimal; of a folder's files one after
+    the other.
+    """
     found = hashlib.sha256()
     for source in sources(path):
         with on_disk(source) as file:
@@ -60,7 +62,9 @@ def digest(path: str | Path) -> str:
 
 
 def stamp(path: str | Path) -> tuple[int, int]:
-    """When a trace was last changed, in nanoseconds, and its bytes: another stamp is another version of it."""
+    """When a trace was last changed, in nanoseconds, and its bytes: another stamp is another
+    version of it.
+    """
     found = [source.stat() for source in sources(path)]
     return max(one.st_mtime_ns for one in found), sum(one.st_size for one in found)
 
@@ -135,9 +139,8 @@ def _zstandard(file: BinaryIO, whole: Place) -> Any:
 
 
 class _Zstandard(io.RawIOBase):
-    """The content of Zstandard frames, one after the other; one that ends too early or is damaged is an error,
-    as it is with gzip.
-    """
+    """The content of Zstandard frames, one after the other; one that ends too early or is damaged
+    is an error, as it is with gzip."""
 
     def __init__(self, file: BinaryIO, make: Callable[[], Any]) -> None:
         self.file, self.make = file, make

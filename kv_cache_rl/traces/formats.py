@@ -41,14 +41,17 @@ class Format:
     read: Callable[..., Iterator[Any]]
     """Path → its own records."""
     requests: Callable[[str, Reading], Requests] | None = None
-    """Path and reading → its requests in the common form; None: it holds sessions or page accesses."""
+    """Path and reading → its requests in the common form;
+
+    None: it holds sessions or page accesses.
+    """
 
 
 def detect(path: str | Path) -> str:
     """The name of the file's format, a key of FORMATS; of a folder, that of its first file.
 
-    Raises TraceError if the file cannot be read or fits none, saying what it is instead where that is known.
-    """
+    Raises TraceError if the file cannot be read or fits none, saying what it is instead where that
+    is known."""
     name, reading = located(path)
     if reading.format is not None:
         return known_format(reading.format, name)
@@ -97,7 +100,9 @@ def detect_line(place: Place, text: str) -> str:
 
 
 def detect_records(place: Place, lines: Iterator[Line]) -> str:
-    """The format that the first of some records has, or the second where the first only describes the file."""
+    """The format that the first of some records has, or the second where the first only describes
+    the file.
+    """
     keys: set[str] = set()
     for fields, _ in zip(parse_records(lines), range(2), strict=False):
         for name, fits in RECORDS.items():
@@ -118,13 +123,16 @@ def unknown(place: Place, found: str) -> Exception:
 
 
 def refuse_events(fields: Fields) -> None:
-    """Raises TraceError for the events of an engine's cache, which no trace of requests can be made of."""
+    """Raises TraceError for the events of an engine's cache, which no trace of requests can be made
+    of.
+    """
     record = fields.record
     inner = record.get("data") if isinstance(record.get("data"), dict) else record
     if {"stored", "removed", "cleared"} & set(inner or ()) or str(record.get("type", "")).startswith("Block"):
         raise fields.place.error(
             "these are KV cache events: what one cache stored and removed, not which requests asked for it",
-            "log requests instead, one a line with timestamp, input_length, output_length and hash_ids (mooncake)",
+            "log requests instead, one a line with timestamp, input_length, output_length and hash_ids "
+            "(mooncake)",
         )
 
 

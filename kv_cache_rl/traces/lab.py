@@ -1,5 +1,5 @@
-"""The project's own trace files (sim/hierarchy/traces/lab_file.py says what is in them), as requests: times,
-lengths and sequences. The lab itself reads their blocks in columns."""
+"""The project's own trace files (sim/hierarchy/traces/lab_file.py says what is in them), as
+requests: times, lengths and sequences. The lab itself reads their blocks in columns."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ def is_header(fields: Fields) -> bool:
 
 
 def read_lab(path: str | Path) -> Iterator[Arrival]:
-    """The requests of a file. Raises TraceError at the first bad line, and for a file of page accesses."""
+    """The requests of a file.
+
+    Raises TraceError at the first bad line, and for a file of page accesses.
+    """
     return lab_requests(*located(path)).arrivals
 
 
 def lab_requests(path: str, reading: Reading) -> Requests:
-    """The requests of a file in the common form; blocks are left to the lab, which holds them as runs."""
+    """The requests of a file in the common form; blocks are left to the lab, which holds them as
+    runs.
+    """
     records = read_records(path)
     header = next(records)
     if header.text("kind", default="") != "requests":
@@ -61,9 +66,9 @@ def _arrival(fields: Fields) -> Arrival:
 
 
 def write_requests(path: str | Path, name: str, arrivals: Iterable[Arrival], block_tokens: int = 1) -> int:
-    """Writes requests without blocks as a file of this format, and returns how many; the file appears whole or
-    not at all. Sessions are numbered; a request that names none is a sequence of its own.
-    """
+    """Writes requests without blocks as a file of this format, and returns how many; the file
+    appears whole or not at all. Sessions are numbered; a request that names none is a sequence of
+    its own."""
     sequences: dict[Any, int] = {}
     part, count = Path(f"{path}.part"), 0
     packed = str(path).endswith(".gz")

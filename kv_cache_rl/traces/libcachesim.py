@@ -1,7 +1,8 @@
-"""Page accesses as libCacheSim has them: its tables (`time, obj_id, obj_size`) and its binary oracleGeneral.
+"""Page accesses as libCacheSim has them: its tables (`time, obj_id, obj_size`) and its binary
+oracleGeneral.
 
-Objects have any size and no parents, so these are page traces: the hierarchy lab replays them, and nothing else
-can use them."""
+Objects have any size and no parents, so these are page traces: the hierarchy lab replays them, and
+nothing else can use them."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ from kv_cache_rl.traces.tables import rows
 
 COLUMNS = ("time", "obj_id", "obj_size")
 ACCESS = struct.Struct("<IQIq")
-"""Time, object, bytes, when it is accessed next (-1: never). Source: libCacheSim, oracleGeneralBin.h."""
+"""Time, object, bytes, when it is accessed next (-1: never).
+
+Source: libCacheSim, oracleGeneralBin.h.
+"""
 SAMPLE = 64
 """Records that decide whether binary data are oracleGeneral's."""
 
@@ -79,7 +83,9 @@ def _records(path: str) -> Iterator[tuple[int, int, int, int]]:
 
 
 def looks_like_oracle(head: bytes) -> bool:
-    """Whether binary data begin as oracleGeneral's: times that never fall, sizes, and later accesses."""
+    """Whether binary data begin as oracleGeneral's: times that never fall, sizes, and later
+    accesses.
+    """
     whole = head[: len(head) // ACCESS.size * ACCESS.size][: ACCESS.size * SAMPLE]
     records = list(ACCESS.iter_unpack(whole))
     times = [record[0] for record in records]

@@ -17,11 +17,12 @@ Line = tuple[Place, str]  # where it stood, what it says (without the line end)
 
 
 def read_lines(path: str | Path) -> Iterator[Line]:
-    """The non-blank lines of the file, in order; how it is packed and encoded is told from its first bytes.
+    """The non-blank lines of the file, in order; how it is packed and encoded is told from its
+    first bytes.
 
-    Raises TraceError for a path that is no readable file, an empty file, damaged or cut-off packed data,
-    a line over 64 MiB, a million blank lines in a row, and bytes that are neither UTF-8 nor marked UTF-16.
-    """
+    Raises TraceError for a path that is no readable file, an empty file, damaged or cut-off packed
+    data, a line over 64 MiB, a million blank lines in a row, and bytes that are neither UTF-8 nor
+    marked UTF-16."""
     whole = place_of(path)
     found = False
     with unpacked(path) as content:

@@ -1,11 +1,11 @@
-"""Mooncake traces (FAST'25, Apache-2.0) and their kin (Dynamo, aiperf, vLLM): one request a line, with ids of
-chained blocks.
+"""Mooncake traces (FAST'25, Apache-2.0) and their kin (Dynamo, aiperf, vLLM): one request a line,
+with ids of chained blocks.
 
-An id names a block together with everything before it, so an id has one parent and equal ids mean equal
-prefixes. Of the kin come blocks of any size, decimal times, ids that are texts, rows without ids or without an
-output length, and the turns of a session: the first row has a timestamp, each later one a `delay` after the end
-of the turn before. Ends are not recorded, so a call is taken to last `call_seconds`.
-"""
+An id names a block together with everything before it, so an id has one parent and equal ids mean
+equal prefixes. Of the kin come blocks of any size, decimal times, ids that are texts, rows without
+ids or without an output length, and the turns of a session: the first row has a timestamp, each
+later one a `delay` after the end of the turn before. Ends are not recorded, so a call is taken to
+last `call_seconds`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from kv_cache_rl.traces.requests import SORT, Arrival, Requests, in_order
 BLOCK_TOKENS = 512
 REQUEST_KEYS = ("timestamp", "input_length", "output_length", "hash_ids", "session_id", "delay")
 CROWDED_PER_S = 100.0
-"""Decimal times with more requests per second than this on average are probably seconds, not milliseconds."""
+"""Decimal times with more requests per second than this on average are probably seconds, not
+milliseconds.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,11 @@ class MooncakeRequest:
 
 
 def read_mooncake(path: str | Path, *, block_size: int | None = None) -> Iterator[MooncakeRequest]:
-    """The requests of a file, in its order, which must be the order of time (turns with a delay are put there).
+    """The requests of a file, in its order, which must be the order of time (turns with a delay are
+    put there).
 
-    The block size is told from the file if not given. Raises TraceError at the first line that is not a request
-    of this format.
-    """
+    The block size is told from the file if not given. Raises TraceError at the first line that is
+    not a request of this format."""
     name, reading = located(path)
     blocks = file_blocks(name, block_size or reading.block_size)
     return _requests(read_records(name), blocks, reading, Names())
@@ -83,7 +85,8 @@ def _arrivals(found: Requests, requests: Iterable[MooncakeRequest]) -> Iterator[
 
 
 def file_blocks(path: str | Path, given: int | None) -> Blocks:
-    """How a file counts its blocks: of the given size, else of that in a header record, else as its lines tell.
+    """How a file counts its blocks: of the given size, else of that in a header record, else as its
+    lines tell.
 
     Raises:
         TraceError: the file cannot be read, or several sizes fit its lines.
@@ -140,7 +143,9 @@ def _runs_back(one: MooncakeRequest, last: float) -> Exception:
 def _sessions(
     first: list[Fields], rest: Iterable[Fields], blocks: Blocks, names: Names, reading: Reading
 ) -> Iterator[MooncakeRequest]:
-    """The rows from the first one of a session on, in order of time; rows of a session are in order of turns."""
+    """The rows from the first one of a session on, in order of time; rows of a session are in order
+    of turns.
+    """
     ends: dict[str, float] = {}
     found: list[MooncakeRequest] = []
     for fields in chain(first, rest):

@@ -2,15 +2,15 @@
 
 A sequence is *live* while one of its calls runs and for `live_s` seconds after.
 
-* Claude Code sessions were not recorded on one server, so they are overlaid: every session gets a start drawn
-  uniformly from a horizon, and the horizon is folded (time modulo its length), which keeps the load steady.
-  Its length is the live seconds of all sequences over `live`, so that on average `live` sequences are live at
-  once (never more than there are in the file). A session longer than the horizon appears in several laps,
-  each a sequence of its own.
-* A trace of single requests (Mooncake, Bailian) is one service on its own clock. Its tracks (not its requests) are dealt at
-  random to as many servers as keep `live` of them live at once on average; the first `live_s` seconds, before
-  which nothing was recorded, are not cut. `speedup` compresses the clock: users of a chat service come back
-  after minutes.
+* Claude Code sessions were not recorded on one server, so they are overlaid: every session gets a
+  start drawn uniformly from a horizon, and the horizon is folded (time modulo its length), which
+  keeps the load steady. Its length is the live seconds of all sequences over `live`, so that on
+  average `live` sequences are live at once (never more than there are in the file). A session
+  longer than the horizon appears in several laps, each a sequence of its own.
+* A trace of single requests (Mooncake, Bailian) is one service on its own clock. Its tracks (not
+  its requests) are dealt at random to as many servers as keep `live` of them live at once on
+  average; the first `live_s` seconds, before which nothing was recorded, are not cut. `speedup`
+  compresses the clock: users of a chat service come back after minutes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def read_overlay(
 ) -> Overlay:
     """The sequences of a trace file, placed.
 
-    Raises TraceError for a file that cannot be read, names no blocks, or spans more than ten million windows.
-    """
+    Raises TraceError for a file that cannot be read, names no blocks, or spans more than ten
+    million windows."""
     name = detect(path)
     groups: list[list[Track]] = []
     if name == "claude-code":
@@ -83,7 +83,9 @@ def overlaid(
 
 
 def dealt(tracks: list[Track], rng: random.Random, window_s: float, live: float, live_s: float) -> Overlay:
-    """Tracks on the trace's own clock, dealt to so many servers that each has `live` of them live at once."""
+    """Tracks on the trace's own clock, dealt to so many servers that each has `live` of them live
+    at once.
+    """
     windows = max(1, math.floor(max(track.turns[-1].start_s for track in tracks) / window_s))
     seconds = sum(live_seconds(track, live_s) for track in tracks)
     servers: list[list[tuple[Track, float]]] = [
@@ -119,7 +121,8 @@ def live_seconds(track: Track, live_s: float) -> float:
 
 
 def _followed(path: str | Path, name: str, rng: random.Random) -> list[Track]:
-    """The tracks of a trace of single requests, its clock from the first one where that is far from 0.
+    """The tracks of a trace of single requests, its clock from the first one where that is far from
+    0.
 
     Raises TraceError where neither blocks nor sessions say what continues what.
     """
@@ -147,4 +150,6 @@ def _earlier(track: Track, seconds: float) -> Track:
 
 
 FAR_S = 86_400.0
-"""A clock that begins later than this counts from elsewhere (1970), not from the start of the trace."""
+"""A clock that begins later than this counts from elsewhere (1970), not from the start of the
+trace.
+"""

@@ -1,6 +1,7 @@
-"""RAGPulse: one request a line, with the ids of the parts of its prompt (system prompt, passages, history, web
-search, question) and a session. Parts have any length and the trace does not say which, so what a cache of
-blocks would find cannot be told: lengths, times and sessions are read, ids are not."""
+"""RAGPulse: one request a line, with the ids of the parts of its prompt (system prompt, passages,
+history, web search, question) and a session. Parts have any length and the trace does not say
+which, so what a cache of blocks would find cannot be told: lengths, times and sessions are read,
+ids are not."""
 
 from __future__ import annotations
 

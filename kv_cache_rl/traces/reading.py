@@ -1,8 +1,7 @@
 """How a trace file is to be read: its format, its block size, its unit of time, and how much of it.
 
-The options can also stand behind the name of a file, `FILE#block_size=16,limit=1000`, which is how they travel
-through settings that hold a file's name and nothing else.
-"""
+The options can also stand behind the name of a file, `FILE#block_size=16,limit=1000`, which is how
+they travel through settings that hold a file's name and nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +25,9 @@ class Reading:
     time_unit: str | None = None
     """Of its times, a key of UNITS."""
     limit: int | None = None
-    """Read the first so many requests (sessions, conversations or page accesses, where a file holds those)."""
+    """Read the first so many requests (sessions, conversations or page accesses, where a file holds
+    those).
+    """
     sort: bool = False
     """Put rows whose times run back in order, instead of refusing them."""
 

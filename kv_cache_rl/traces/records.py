@@ -1,5 +1,5 @@
-"""The JSON objects of a file, one at a time, in whichever of the usual ways they are written: one a line, one
-over many lines, or as the items of a list.
+"""The JSON objects of a file, one at a time, in whichever of the usual ways they are written: one a
+line, one over many lines, or as the items of a list.
 
 Harmless: comment lines (# or //) before the first object, a comma behind an object's line.
 """
@@ -79,7 +79,9 @@ def _items(lines: Iterable[Line], closed: bool = True) -> Iterator[Fields]:
 
 
 def _nothing(place: Place, text: str) -> None:
-    """Raises TraceError where anything but commas and the list's own brackets stands between two objects."""
+    """Raises TraceError where anything but commas and the list's own brackets stands between two
+    objects.
+    """
     if bare := text.strip(" ,\t[]"):
         raise place.error(
             f"expected a JSON object, got {bare[:40]!r}", "give objects, and commas between them"

@@ -1,8 +1,9 @@
-"""What a trace of single requests holds, whatever its format: arrivals, lengths, block ids, sessions.
+"""What a trace of single requests holds, whatever its format: arrivals, lengths, block ids,
+sessions.
 
-Every format of this kind turns its own records into these rows, and every command reads these rows. A field
-that the file does not give is None; `lengths` and `Requests.blocks` say what a command needs and does not find.
-"""
+Every format of this kind turns its own records into these rows, and every command reads these rows.
+A field that the file does not give is None; `lengths` and `Requests.blocks` say what a command
+needs and does not find."""
 
 from __future__ import annotations
 
@@ -66,7 +67,10 @@ class Requests:
             yield lengths(one)
 
     def blocks(self, command: str) -> Iterator[Arrival]:
-        """The arrivals, each with block ids. Raises TraceError at the first without; `command` needs them."""
+        """The arrivals, each with block ids.
+
+        Raises TraceError at the first without; `command` needs them.
+        """
         for one in self.arrivals:
             if one.ids is None:
                 raise one.place.error(
@@ -116,7 +120,9 @@ def in_order(
 
 
 SORT = "run kv-cache-rl traces convert, which sorts them"
-"""The way out where rows are not in order of time; two files glued together should not be sorted unseen."""
+"""The way out where rows are not in order of time; two files glued together should not be sorted
+unseen.
+"""
 
 
 def limited(records: Iterable[Record], reading: Reading) -> Iterator[Record]:

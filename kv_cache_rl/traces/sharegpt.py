@@ -1,5 +1,6 @@
-"""ShareGPT's conversations: texts, without arrival times and without lengths. Lengths are estimated from the
-characters, as no tokenizer is asked: each answer is a request whose prompt is everything said before."""
+"""ShareGPT's conversations: texts, without arrival times and without lengths. Lengths are estimated
+from the characters, as no tokenizer is asked: each answer is a request whose prompt is everything
+said before."""
 
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ ANSWERS = ("gpt", "assistant", "chatgpt", "bing", "bard", "model", "chatbot")
 
 
 def read_sharegpt(path: str | Path) -> Iterator[Arrival]:
-    """The answers of a file, conversation by conversation. Raises TraceError at the first bad conversation."""
+    """The answers of a file, conversation by conversation.
+
+    Raises TraceError at the first bad conversation.
+    """
     return sharegpt_requests(*located(path)).arrivals
 
 

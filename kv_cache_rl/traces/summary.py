@@ -36,7 +36,9 @@ class Summary:
     """Different blocks, or pages."""
     block_accesses: int | None = None
     span_s: float | None = None
-    """Seconds from the first request to the last; of the longest session where each has its own clock."""
+    """Seconds from the first request to the last; of the longest session where each has its own
+    clock.
+    """
     rate_per_s: float | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     """Reason → requests that are in the file and do not count."""

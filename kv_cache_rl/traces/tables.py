@@ -1,8 +1,8 @@
 """Rows of tables of comma-separated values, as they are after a round through pandas, R or Excel.
 
-Names of columns are compared without case, spaces, dots and underscores. Cells may be separated by commas,
-semicolons, tabs or bars; numbers may be 1506.0 or 5e-06, and 5,5 where cells are not separated by commas.
-"""
+Names of columns are compared without case, spaces, dots and underscores. Cells may be separated by
+commas, semicolons, tabs or bars; numbers may be 1506.0 or 5e-06, and 5,5 where cells are not
+separated by commas."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def cells_of(place: Place, text: str, separator: str = ",") -> list[str]:
 
 
 def separator_of(text: str) -> str:
-    """What separates the cells of a header: of the usual characters the one that stands in it most often."""
+    """What separates the cells of a header: of the usual characters the one that stands in it most
+    often.
+    """
     return max(SEPARATORS, key=text.count)
 
 
@@ -56,9 +58,9 @@ def header_keys(place: Place, text: str) -> set[str]:
 
 
 class Row(Fields):
-    """A row of a table: its columns by the names a format gives them, its cells read as the tables above write
-    them. Every method raises TraceError with the file, the line and the column of a bad cell.
-    """
+    """A row of a table: its columns by the names a format gives them, its cells read as the tables
+    above write them. Every method raises TraceError with the file, the line and the column of a bad
+    cell."""
 
     def cell(self, name: str, default: Any = None) -> Any:
         """The text of a cell; the default where the column is missing or the cell holds nothing."""
@@ -76,7 +78,10 @@ class Row(Fields):
         return Decimal(number)
 
     def number_or_none(self, name: str) -> float | None:
-        """A number; None where the cell holds none, whatever else it holds: for columns that nothing depends on."""
+        """A number;
+
+        None where the cell holds none, whatever else it holds: for columns that nothing depends on.
+        """
         text = self.cell(name, "")
         return float(text) if NUMBER.fullmatch(text) else None
 
@@ -102,9 +107,8 @@ class Row(Fields):
     def nanoseconds(self, name: str, reading: Reading) -> int:
         """A moment since 1970 (UTC): a date and time, or a number in a unit that its size tells.
 
-        Dates with slashes are month/day/year, as Excel writes them in the United States, where most of these
-        tables come from, and year/month/day.
-        """
+        Dates with slashes are month/day/year, as Excel writes them in the United States, where most
+        of these tables come from, and year/month/day."""
         text = self.cell(name, "")
         if NUMBER.fullmatch(text):
             value = Decimal(text)
@@ -139,7 +143,8 @@ def _moment(match: re.Match) -> int:
 
 
 def rows(lines: Iterable[Line], needed: tuple[str, ...], also: tuple[str, ...] = ()) -> Iterator[Row]:
-    """The rows of a table under its header, by the names in `needed` and `also` (other columns are dropped).
+    """The rows of a table under its header, by the names in `needed` and `also` (other columns are
+    dropped).
 
     Raises:
         TraceError: a needed column is missing, a row has more or fewer cells, or there are no rows.

@@ -1,6 +1,7 @@
-"""TraceLab's tables of agent sessions: a session's first round has an arrival time, each later one a wait after
-the end of the round before (`tool_wait_after_ms` of that round). A round's prompt is what the session holds
-(prefix_len) and what is new (input_len). Ends are not recorded, so a call is taken to last `call_seconds`."""
+"""TraceLab's tables of agent sessions: a session's first round has an arrival time, each later one
+a wait after the end of the round before (`tool_wait_after_ms` of that round). A round's prompt is
+what the session holds (prefix_len) and what is new (input_len). Ends are not recorded, so a call is
+taken to last `call_seconds`."""
 
 from __future__ import annotations
 

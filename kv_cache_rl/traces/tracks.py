@@ -1,9 +1,9 @@
 """A track: what one sequence of a server does over time, whatever trace format it was read from.
 
-A Claude Code session is one track and each of its sub-agents another, since each holds a KV cache of its own.
-In traces of single requests a track is what the file calls one session. Where it names none, a request continues
-the track whose chain of full blocks it extends, the longest one if there are several; what extends no track
-starts one, and so does every request without blocks."""
+A Claude Code session is one track and each of its sub-agents another, since each holds a KV cache
+of its own. In traces of single requests a track is what the file calls one session. Where it names
+none, a request continues the track whose chain of full blocks it extends, the longest one if there
+are several; what extends no track starts one, and so does every request without blocks."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Track:
 def session_tracks(session: Session) -> Iterator[Track]:
     """The session's track and those of its sub-agents, on the session's clock.
 
-    Block ids are local to a session, so sharing between sessions cannot be seen: sessions whose tool and
-    system prompts have equal lengths get the same prefix key, which is an upper bound."""
+    Block ids are local to a session, so sharing between sessions cannot be seen: sessions whose
+    tool and system prompts have equal lengths get the same prefix key, which is an upper bound."""
     yield _agent_track(session.id, session, session.calls, session.block_size, 0.0, is_sub_agent=False)
     for agent in session.sub_agents:
         name = f"{session.id}/{agent.agent_id}"
@@ -111,9 +111,8 @@ class ChainedRequest:
 
 
 def request_tracks(found: Requests, rng: random.Random) -> list[Track]:
-    """The tracks of a trace of single requests; a coarse clock is jittered inside its tick where blocks tell
-    what continues what.
-    """
+    """The tracks of a trace of single requests; a coarse clock is jittered inside its tick where
+    blocks tell what continues what."""
     rows = [
         ChainedRequest(
             one.time_s or 0.0, one.input_tokens, one.output_tokens or 0, one.ids or (), one.session
@@ -127,8 +126,8 @@ def request_tracks(found: Requests, rng: random.Random) -> list[Track]:
 def jittered(requests: Sequence[ChainedRequest], rng: random.Random) -> list[ChainedRequest]:
     """The requests with equal times spread over the tick they stand for, their order unchanged.
 
-    Only where the clock is coarse (median distance of distinct times at least COARSE_TICK_S); else as they
-    are."""
+    Only where the clock is coarse (median distance of distinct times at least COARSE_TICK_S); else
+    as they are."""
     ticks = [
         (start_s, list(group)) for start_s, group in groupby(requests, key=lambda request: request.start_s)
     ]
@@ -147,9 +146,8 @@ def jittered(requests: Sequence[ChainedRequest], rng: random.Random) -> list[Cha
 
 
 def chain_tracks(requests: Sequence[ChainedRequest], block: int) -> list[Track]:
-    """Requests gathered into tracks: each continues its session, else the longest open chain of full blocks that
-    it extends.
-    """
+    """Requests gathered into tracks: each continues its session, else the longest open chain of
+    full blocks that it extends."""
     chains = _gather(requests, block)
     sharers = Counter(unit for chain in chains for unit in _full(chain[0], block))
     return [_chain_track(f"chain-{at:05d}", chain, block, sharers) for at, chain in enumerate(chains)]
@@ -168,9 +166,8 @@ def _gather(requests: Sequence[ChainedRequest], block: int) -> list[list[Chained
 
 
 def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
-    """The chain, numbered from 0 as they appear, that each path of full blocks continues: the longest open
-    one it extends.
-    """
+    """The chain, numbered from 0 as they appear, that each path of full blocks continues: the
+    longest open one it extends."""
     chains = 0
     first_in: dict[int, int] = {}  # block id → the chain that wrote it first
     tips: dict[int, int] = {}  # last full block of a chain's last request → the chain
@@ -212,8 +209,8 @@ def _chain_track(name: str, chain: list[ChainedRequest], block: int, sharers: Co
 def _continues(before: ChainedRequest, request: ChainedRequest, block: int) -> tuple[int, bool]:
     """Leading tokens that two turns share, and whether the later extends the earlier.
 
-    Blocks tell where both have some (a chain without a session was found by them); else the lengths do.
-    """
+    Blocks tell where both have some (a chain without a session was found by them); else the lengths
+    do."""
     if not request.session:
         return 0, True
     if not (before.ids and request.ids):

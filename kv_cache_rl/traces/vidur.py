@@ -1,4 +1,6 @@
-"""Vidur's processed traces: a table of arrival times in seconds and lengths, without block ids or users."""
+"""Vidur's processed traces: a table of arrival times in seconds and lengths, without block ids or
+users.
+"""
 
 from __future__ import annotations
 

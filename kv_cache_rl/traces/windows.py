@@ -1,9 +1,8 @@
-"""Windows of half a minute cut from a trace: what a server's sequences hold at the start and what arrives
-after.
+"""Windows of half a minute cut from a trace: what a server's sequences hold at the start and what
+arrives after.
 
-Nothing here depends on a simulator; whoever plays a window turns seconds and tokens into its own units. Which
-sequences are together on a server is decided in `overlay`.
-"""
+Nothing here depends on a simulator; whoever plays a window turns seconds and tokens into its own
+units. Which sequences are together on a server is decided in `overlay`."""
 
 from __future__ import annotations
 
@@ -76,10 +75,11 @@ def cut_windows(
     speedup: float = 1.0,
     limit: int | None = None,
 ) -> Iterator[Window]:
-    """The windows of a trace file in random order, at most `limit`; the same for the same file and arguments.
+    """The windows of a trace file in random order, at most `limit`; the same for the same file and
+    arguments.
 
-    Raises TraceError for a file that cannot be read or names no blocks, ValueError for arguments out of
-    range."""
+    Raises TraceError for a file that cannot be read or names no blocks, ValueError for arguments
+    out of range."""
     for name, value in (("window_s", window_s), ("live", live), ("live_s", live_s), ("speedup", speedup)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} is {value}; give a positive number")

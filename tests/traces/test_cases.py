@@ -1,5 +1,6 @@
-"""Files as people have them, under ../shared/cases: each is read with the right numbers, or refused with a
-sentence that names the remedy. Numbers were counted from the raw files by other means than these readers."""
+"""Files as people have them, under ../shared/cases: each is read with the right numbers, or refused
+with a sentence that names the remedy. Numbers were counted from the raw files by other means than
+these readers."""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""The forms in which people have traces: each is read as what it means, told from the file or from an option."""
+"""The forms in which people have traces: each is read as what it means, told from the file or from
+an option.
+"""
 
 import bz2
 import gzip
@@ -187,15 +189,19 @@ def test_prompts_and_outputs_of_no_tokens_are_requests(write):
     assert demand_of(write(lines)).prompts == [600, 0, 600]
 
 
+ONE = '{"timestamp": 0, "input_length": 5, "hash_ids": [1]}'
+TWO = '{"timestamp": 1, "input_length": 6, "hash_ids": [2]}'
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        '[{"timestamp": 0, "input_length": 5, "hash_ids": [1]}, {"timestamp": 1, "input_length": 6, "hash_ids": [2]}]',
-        '[\n{"timestamp": 0,\n "input_length": 5, "hash_ids": [1\n]},\n{"timestamp": 1, "input_length": 6, "hash_ids": [2]}\n]',
-        '{\n"timestamp": 0, "input_length": 5, "hash_ids": [1]}\n{"timestamp": 1,\n"input_length": 6, "hash_ids": [2]}',
-        '# made by hand\n// really\n{"timestamp": 0, "input_length": 5, "hash_ids": [1]},\n{"timestamp": 1, "input_length": 6, "hash_ids": [2]},',
-        '{"timestamp": 0, "input_length": 5, "hash_ids": [1]}\r{"timestamp": 1, "input_length": 6, "hash_ids": [2]}',
-        '{"timestamp": 0, "note": "a } b ] \\" {", "input_length": 5, "hash_ids": [1]}\r\n{"timestamp": 1, "input_length": 6, "hash_ids": [2]}',
+        f"[{ONE}, {TWO}]",
+        f"[\n{ONE},\n{TWO}\n]".replace('"hash_ids": [', '\n "hash_ids": [\n'),
+        f"{ONE}\n{TWO}".replace('{"', '{\n"').replace(", ", ",\n"),
+        f"# made by hand\n// really\n{ONE},\n{TWO},",
+        f"{ONE}\r{TWO}",
+        f"{ONE}\r\n{TWO}".replace("{", '{"note": "a } b ] \\\\\\" {", '),
     ],
 )
 def test_objects_are_found_however_they_are_laid_out(tmp_path, text):

@@ -7,9 +7,9 @@ from kv_cache_rl.cli.traces import convert, show
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Look into trace files of any format, and convert them. Formats: Claude Code sessions, Mooncake and its "
-    "kin, Qwen-Bailian, Azure, BurstGPT, vidur, RAGPulse, TraceLab, ShareGPT, libCacheSim; docs/formats.md has "
-    "their fields.",
+    help="Look into trace files of any format, and convert them. Formats: Claude Code sessions, "
+    "Mooncake and its kin, Qwen-Bailian, Azure, BurstGPT, vidur, RAGPulse, TraceLab, ShareGPT, "
+    "libCacheSim; docs/formats.md has their fields.",
 )
 
 COMMANDS = {"show": show.run_show, "convert": convert.run_convert}

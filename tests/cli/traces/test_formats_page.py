@@ -32,7 +32,7 @@ def samples(tmp_path):
 
 
 def test_every_format_has_a_section_and_a_sample_that_is_told_as_it(samples):
-    assert [name for name in re.findall(r"^### (\S+)$", TEXT, re.M)] == list(FORMATS)
+    assert re.findall(r"^### (\S+)$", TEXT, re.M) == list(FORMATS)
     files = {path.stem: path for path in samples.iterdir()}
     assert set(files) == set(FORMATS)
     for name, path in files.items():

@@ -15,11 +15,11 @@ from kv_cache_rl.traces.summary import summary_of
 
 
 def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
-    """Writes the trace in the lab's format, rows whose times run back put in order, and returns how many
-    requests, and what else was done.
+    """Writes the trace in the lab's format, rows whose times run back put in order, and returns how
+    many requests, and what else was done.
 
-    Requests that name no blocks are written without any: stability plan and serving simulate read them, the lab
-    does not. Claude Code sessions are placed on one clock, as the lab does.
+    Requests that name no blocks are written without any: stability plan and serving simulate read
+    them, the lab does not. Claude Code sessions are placed on one clock, as the lab does.
 
     Raises:
         TraceError: the file cannot be read.

@@ -41,9 +41,9 @@ def load_trace(
 ) -> Trace:
     """The trace in a file; the format, a key of LOADERS, is told from its first record if not given.
 
-    `jitter_seed` spreads requests on a coarse clock over their tick; `block_size`, `time_unit`, `limit` and `sort`
-    are those of Reading. `options` are those of the format's loader (Claude Code: selection, seed). Raises
-    TraceError for a file that cannot be used."""
+    `jitter_seed` spreads requests on a coarse clock over their tick; `block_size`, `time_unit`, `limit` and
+    `sort` are those of Reading. `options` are those of the format's loader (Claude Code: selection, seed).
+    Raises TraceError for a file that cannot be used."""
     reading = Reading(format, block_size, time_unit, limit, sort)
     file, reading = located(path, None if reading == Reading() else reading)
     name = reading.format or detect(file)
@@ -219,8 +219,8 @@ def _columns(session: Session, line: int, sub_agents: bool) -> SessionColumns:
 def load_requests(path: str | Path) -> Trace:
     """The requests of a trace that lists the ids of its blocks (Mooncake, Bailian).
 
-    A session or chat is one sequence; where none is named, a request that extends an earlier one belongs to it.
-    """
+    A session or chat is one sequence; where none is named, a request that extends an earlier one belongs to
+    it."""
     found = requests_of(path)
     size = found.block_tokens
     arrivals, ahead = tee(found.blocks("the hierarchy lab"))
@@ -262,9 +262,8 @@ def load_requests(path: str | Path) -> Trace:
 
 
 def load_pages(path: str | Path) -> Trace:
-    """The page accesses of libCacheSim's formats; an object keeps the size that it had first, and accesses of no
-    bytes are left out, as libCacheSim does.
-    """
+    """The page accesses of libCacheSim's formats; an object keeps the size that it had first, and accesses
+    of no bytes are left out, as libCacheSim does."""
     name, reading = located(path)
     times, ids, sizes = array("d"), array("q"), array("q")
     numbers: dict[int | str, int] = {}
