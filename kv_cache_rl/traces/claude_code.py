@@ -188,6 +188,8 @@ def _entries(fields: Fields, block_size: int, names: Names, nested: bool = False
         if kind in ("n", "s"):
             entry: Request | SubAgent = _request(inner, kind, block_size, names)
         elif kind == "subagent" and not nested:
+            if not inner.record.get("requests"):
+                continue  # an agent that was started and never called a model
             entry = _sub_agent(inner, block_size, names)
         else:
             problem = (

@@ -108,7 +108,7 @@ def demand_of(path: str | Path, reading: Reading | None = None) -> Demand:
         TraceError: the file cannot be read, or holds no request with an answer.
     """
     name, how = located(path, reading)
-    format = how.format or detect(name)
+    format = detect(how.named(name))
     demand = Demand(format)
     if format == "claude-code":
         _sessions(demand, distinct(read_sessions(how.named(name)), demand.left_out))

@@ -29,7 +29,7 @@ from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.records import parse_records
 from kv_cache_rl.traces.requests import Requests
 from kv_cache_rl.traces.sharegpt import read_sharegpt, sharegpt_requests
-from kv_cache_rl.traces.tables import column_key, header_keys
+from kv_cache_rl.traces.tables import column_key, header_keys, no_header
 from kv_cache_rl.traces.tracelab import read_tracelab, tracelab_requests
 from kv_cache_rl.traces.vidur import read_vidur, vidur_requests
 
@@ -41,10 +41,9 @@ class Format:
     read: Callable[..., Iterator[Any]]
     """Path → its own records."""
     requests: Callable[[str, Reading], Requests] | None = None
-    """Path and reading → its requests in the common form;
-
-    None: it holds sessions or page accesses.
-    """
+    """Path and reading → its requests in the common form; None: it holds sessions or page accesses."""
+    takes: tuple[str, ...] = ("time_unit",)
+    """What of a reading can be said about it, apart from how much is read."""
 
 
 def detect(path: str | Path) -> str:
@@ -54,9 +53,9 @@ def detect(path: str | Path) -> str:
     is known."""
     name, reading = located(path)
     if reading.format is not None:
-        return known_format(reading.format, name)
+        return known_format(reading.format, name, reading)
     first = sources(name)
-    found = _detect_file(first[0])
+    found = known_format(_detect_file(first[0]), name, reading)
     if found != "claude-code" and Path(name).is_dir():
         raise place_of(first[0]).error(
             f"a folder of {found} files; only Claude Code sessions are read from a folder",
@@ -65,10 +64,23 @@ def detect(path: str | Path) -> str:
     return found
 
 
-def known_format(name: str, path: str | Path) -> str:
-    """The name itself. Raises TraceError where no format has it."""
+def known_format(name: str, path: str | Path, reading: Reading) -> str:
+    """The name itself.
+
+    Raises TraceError where no format has it, and for an option that says nothing about files of it.
+    """
     if name not in FORMATS:
         raise place_of(path).error(f"unknown format {shown(name)}", f"give one of {', '.join(FORMATS)}")
+    for option, value in (("block_size", reading.block_size), ("time_unit", reading.time_unit)):
+        if value is not None and option not in FORMATS[name].takes:
+            says = (
+                "names no blocks of one size" if option == "block_size" else "has times in a unit of its own"
+            )
+            if name == "lab" and option == "block_size":
+                says = "states its block size"
+            raise place_of(path).error(
+                f"a trace in {name} format {says}", f"leave out --{option.replace('_', '-')}"
+            )
     return name
 
 
@@ -80,10 +92,10 @@ def _detect_file(path: Path) -> str:
         return "oracle-general"
     lines = read_lines(path)
     for place, text in lines:
-        if text.startswith("//") or (text.startswith("#") and "," not in text):
-            continue
         if text.startswith(("{", "[")):
             return detect_records(place, chain([(place, text)], lines))
+        if text.startswith("//") or (no_header(text) and _header_of(place, text) is None):
+            continue
         return detect_line(place, text)
     raise whole.error("the file holds comments only", "give a trace with at least one request")
 
@@ -92,11 +104,15 @@ def detect_line(place: Place, text: str) -> str:
     """The format that a file's first line belongs to: a header of columns, or a JSON object."""
     if text.startswith(("{", "[")):
         return detect_records(place, iter([(place, text)]))
+    if (name := _header_of(place, text)) is not None:
+        return name
+    raise unknown(place, f"its columns: {', '.join(sorted(header_keys(place, text)))[:120]}")
+
+
+def _header_of(place: Place, text: str) -> str | None:
     columns = header_keys(place, text)
-    for name, header in HEADERS.items():
-        if {column_key(column) for column in header} <= columns:
-            return name
-    raise unknown(place, f"its columns: {', '.join(sorted(columns))[:120]}")
+    fits = (name for name, header in HEADERS.items() if {column_key(column) for column in header} <= columns)
+    return next(fits, None)
 
 
 def detect_records(place: Place, lines: Iterator[Line]) -> str:
@@ -166,19 +182,20 @@ HEADERS = {
 }
 """Format → the columns that its tables have at least."""
 
+BOTH = ("block_size", "time_unit")
 FORMATS: dict[str, Format] = {
-    "claude-code": Format(read_sessions),
-    "mooncake": Format(read_mooncake, mooncake_requests),
-    "bailian": Format(read_bailian, bailian_requests),
+    "claude-code": Format(read_sessions, takes=("block_size",)),
+    "mooncake": Format(read_mooncake, mooncake_requests, BOTH),
+    "bailian": Format(read_bailian, bailian_requests, BOTH),
     "azure": Format(read_azure, azure_requests),
     "burstgpt": Format(read_burstgpt, burstgpt_requests),
     "vidur": Format(read_vidur, vidur_requests),
     "ragpulse": Format(read_ragpulse, ragpulse_requests),
     "tracelab": Format(read_tracelab, tracelab_requests),
-    "sharegpt": Format(read_sharegpt, sharegpt_requests),
+    "sharegpt": Format(read_sharegpt, sharegpt_requests, ()),
     "libcachesim": Format(read_libcachesim),
     "oracle-general": Format(read_oracle_general),
-    "lab": Format(read_lab, lab_requests),
+    "lab": Format(read_lab, lab_requests, ()),
 }
 
 
@@ -194,8 +211,8 @@ def requests_of(path: str | Path, reading: Reading | None = None) -> Requests:
         TraceError: it cannot be read, or holds sessions or page accesses.
     """
     name, how = located(path, reading)
-    format = how.format or detect(name)
-    make = FORMATS[known_format(format, name)].requests
+    format = detect(how.named(name))
+    make = FORMATS[known_format(format, name, how)].requests
     if make is None:
         raise place_of(name).error(
             f"a trace in {format} format does not hold single requests",

@@ -5,6 +5,7 @@ they travel through settings that hold a file's name and nothing else."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def located(path: str | Path, reading: Reading | None = None) -> tuple[str, Read
     name, sign, tail = str(path).rpartition("#")
     pairs = [pair.partition("=") for pair in tail.split(",")]
     known = [field.name for field in fields(Reading)]
-    if not sign or any(key not in known for key, _, _ in pairs):
+    plain = not sign or any(key not in known for key, _, _ in pairs)
+    if plain or os.path.exists(path):  # a name may hold any sign
         return str(path), checked(reading or PLAIN, str(path))
     kinds: dict[str, Any] = {"block_size": int, "limit": int, "sort": lambda text: text == "True"}
     try:

@@ -53,7 +53,7 @@ class Summary:
 def summary_of(path: str | Path, reading: Reading | None = None) -> Summary:
     """What is in a file of any format. Raises TraceError where it cannot be read."""
     name, how = located(path, reading)
-    format = how.format or detect(name)
+    format = detect(how.named(name))
     if format == "claude-code":
         return _sessions(name, how)
     if format == "lab":

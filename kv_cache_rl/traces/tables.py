@@ -47,6 +47,11 @@ def separator_of(text: str) -> str:
     return max(SEPARATORS, key=text.count)
 
 
+def no_header(text: str) -> bool:
+    """Whether a line before a table is a comment, or what Excel says about separators."""
+    return text.startswith(("#", "sep="))
+
+
 def column_key(name: str) -> str:
     """A column's name as it is compared."""
     return re.sub(r"[\s._#]+", "", name).lower()
@@ -157,12 +162,17 @@ def rows(lines: Iterable[Line], needed: tuple[str, ...], also: tuple[str, ...] =
         if not names:
             separator = separator_of(text)
             names = [wanted.get(column_key(cell)) for cell in cells_of(place, text, separator)]
+            if no_header(text) and not set(needed) <= set(names):
+                names = []
+                continue
             if missing := [name for name in needed if name not in names]:
                 raise place.error(
                     "the column is missing from the header", f"expected {', '.join(needed)}", missing[0]
                 )
             continue
         cells = cells_of(place, text, separator)
+        if not any(cells):  # Excel writes the empty rows below a table
+            continue
         if len(cells) != len(names):
             problem = f"{len(cells)} cells under {len(names)} columns (cut off?)"
             raise place.error(problem, "restore or delete this line")

@@ -377,3 +377,38 @@ def test_a_limit_reads_no_further_and_travels_behind_the_name(write):
     ):
         with pytest.raises(TraceError, match=words):
             detect(f"{path}#{bad}")
+
+
+def test_what_stands_around_a_table_does_no_harm(write):
+    table = [
+        "# from a notebook, with commas",
+        "sep=;",
+        "Timestamp;Request tokens;Response tokens",
+        "5;6;7",
+        ";;",
+    ]
+    path = write(table, "t.csv")
+    assert detect(path) == "burstgpt"
+    assert [one.request_tokens for one in read_burstgpt(path)] == [6]
+
+
+def test_an_option_that_says_nothing_about_a_format_is_refused(write):
+    azure = write(["TIMESTAMP,ContextTokens,GeneratedTokens", "5,1,2"], "a.csv")
+    with pytest.raises(TraceError, match="azure format names no blocks of one size; leave out --block-size"):
+        demand_of(azure, Reading(block_size=16))
+    with pytest.raises(
+        TraceError, match="claude-code format has times in a unit of its own; leave out --time-unit"
+    ):
+        detect(Reading(time_unit="ms").named(write([published()])))
+
+
+def test_a_name_may_hold_any_sign(write, tmp_path):
+    path = tmp_path / "run#limit=2"
+    path.write_bytes(write(rows(512, [9, 9, 9])).read_bytes())
+    assert len(list(read_mooncake(path))) == 3
+    assert len(list(read_mooncake(f"{path}#limit=1"))) == 1
+
+
+def test_a_sub_agent_that_called_no_model_is_none(write, session, call, agent):
+    (found,) = read_sessions(write([session("a", [call(0, 64, [[1, 1]]), agent(1, [])])]))
+    assert (len(found.calls), found.sub_agents) == (1, ())

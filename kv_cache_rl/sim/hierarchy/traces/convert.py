@@ -25,7 +25,7 @@ def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
         TraceError: the file cannot be read.
     """
     file, reading = located(path)
-    format = reading.format or detect(file)
+    format = detect(reading.named(file))
     reading = replace(reading, format=format, sort=True)
     notes = ["sessions start uniformly over 8 hours, as in the lab"] if format == "claude-code" else []
     if format in LOADERS and not _without_blocks(file, format):

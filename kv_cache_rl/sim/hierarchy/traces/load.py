@@ -46,7 +46,7 @@ def load_trace(
     Raises TraceError for a file that cannot be used."""
     reading = Reading(format, block_size, time_unit, limit, sort)
     file, reading = located(path, None if reading == Reading() else reading)
-    name = reading.format or detect(file)
+    name = reading.format if reading.format not in (None, *LOADERS) else detect(reading.named(file))
     if name not in LOADERS:
         problem = (
             f"a trace in {name} format names no blocks"
