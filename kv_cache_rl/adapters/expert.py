@@ -1,29 +1,19 @@
-"""Expert dialogues for fine-tuning: an action log written as the chat messages of the episode it plays."""
+"""Expert dialogues for fine-tuning: an action log as the chat messages of the episode it plays."""
 
 import json
 from collections.abc import Iterable, Sequence
 
+from kv_cache_rl.adapters.dialogue import tool_call
 from kv_cache_rl.sim.eviction import SYSTEM_PROMPT, TOOLS, Call, Episode, Scenario, tool_messages
 
 
 def tool_calls(calls: Sequence[Call], step: int) -> list[dict]:
     """The calls of one assistant message in OpenAI's form."""
-    return [
-        {
-            "id": f"call_{step}_{index}",
-            "type": "function",
-            "function": {
-                "name": call.verb,
-                "arguments": json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}",
-            },
-        }
-        for index, call in enumerate(calls)
-    ]
+    return [tool_call(f"call_{step}_{index}", call.verb, call) for index, call in enumerate(calls)]
 
 
 def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) -> list[dict]:
-    """The messages of the episode as a chat model sees and writes them, from the system prompt to its last
-    message.
+    """The messages of the episode as a chat model sees and writes them, from the system prompt on.
 
     Calls that could not be read are left out, and a step without calls becomes an explicit keep.
     """
@@ -43,7 +33,10 @@ def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) 
 
 
 def expert_row(scenario: Scenario, expert: str, log: Sequence, reward: float, normalized: float) -> dict:
-    """One training example. `tools` is JSON text: the four schemas differ, and a column has one type."""
+    """One training example.
+
+    `tools` is JSON text: the four schemas differ, and a column has one type.
+    """
     return {
         "scenario_id": scenario.id,
         "difficulty": scenario.difficulty,

@@ -13,8 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
-
-PANEL = "Workload"
+from kv_cache_rl.cli.options import WORKLOAD
 
 BlockSize = Annotated[
     int | None,
@@ -23,7 +22,7 @@ BlockSize = Annotated[
         help="Tokens in a block of the trace; default: as the file says, or as its lines tell.",
         min=1,
         max=2**20,
-        rich_help_panel=PANEL,
+        rich_help_panel=WORKLOAD,
     ),
 ]
 TimeUnit = Annotated[
@@ -31,7 +30,7 @@ TimeUnit = Annotated[
     typer.Option(
         "--time-unit",
         help="Of the trace's times: s, ms, us or ns; default: the format's own.",
-        rich_help_panel=PANEL,
+        rich_help_panel=WORKLOAD,
     ),
 ]
 Limit = Annotated[
@@ -40,7 +39,7 @@ Limit = Annotated[
         "--limit",
         help="Read only the first so many requests of the trace (Claude Code: sessions).",
         min=1,
-        rich_help_panel=PANEL,
+        rich_help_panel=WORKLOAD,
     ),
 ]
 READING: dict[str, Any] = {"block_size": BlockSize, "time_unit": TimeUnit, "limit": Limit}

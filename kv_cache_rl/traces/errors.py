@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kv_cache_rl.core.errors import Refused
 
-class TraceError(ValueError):
+
+class TraceError(Refused):
     """A trace file that cannot be used: names the file, the line, the field, what is wrong and the remedy."""
 
     def __init__(self, problem: str, *, path: str, remedy: str, line: int = 0, field: str = "") -> None:
@@ -17,7 +19,7 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line of a file, so that whatever is read from it can say where it stood."""
+    """A line of a file, so that a record read from it can name it in an error."""
 
     path: str
     line: int = 0  # 1 is the first; 0 means the file as a whole

@@ -1,4 +1,4 @@
-"""How a dialogue is an episode: what an assistant message decides, and what the episode answers to it."""
+"""A dialogue as an episode: what an assistant message decides, and what the episode answers."""
 
 from collections.abc import Iterable
 
@@ -16,9 +16,7 @@ from kv_cache_rl.sim.eviction import (
 
 
 def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> list[Call]:
-    """The calls of one message, one step; those past the first `most` are unreadable, which the episode
-    refuses.
-    """
+    """The calls of one message, one step. Those past the first `most` are refused."""
     calls = [parse_call(call.name, call.arguments) for call in message.tool_calls or []]
     if most >= MAX_CALLS_PER_STEP:
         return calls
@@ -29,8 +27,9 @@ def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> lis
 
 
 def answers(episode: Episode, calls: list[Call]) -> list[str]:
-    """Plays one step. One text per call, the next observation at the end of the last; without calls the one
-    text of the user message that carries the next observation, or nothing once the episode is over."""
+    """Plays one step. One text per call, the next observation at the end of the last; without calls
+    the one text of the user message that carries the next observation, or nothing once the episode
+    is over."""
     texts = episode.step(calls)
     prompt = None if episode.done else episode.prompt()
     if calls:

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import FAILED, choose
 from kv_cache_rl.cli.measured import Measured, show
-from kv_cache_rl.cli.options import AsJson, print_json
-from kv_cache_rl.cli.terminal import Bar, names_of
+from kv_cache_rl.cli.options import WORKLOAD, AsJson, Check, names_of
+from kv_cache_rl.cli.terminal import Bar, print_json
 
 PEER = "Python OrderedDict loop, LRU"
 RATE = "accesses/s"
@@ -26,8 +27,8 @@ def measurements(
 ) -> Iterator[tuple[str, Callable[[], list[Measured]]]]:
     """(what is measured, how) of every wanted part."""
     from kv_cache_rl.cli.hierarchy import measure
-    from kv_cache_rl.policies.rank import DRIFTS
-    from kv_cache_rl.sim.hierarchy.state import POLICIES
+    from kv_cache_rl.sim.hierarchy.policies import POLICIES, order_of
+    from kv_cache_rl.sim.hierarchy.state import Order
 
     trace, one, four = (
         measure.zipf_pages(accesses),
@@ -62,7 +63,7 @@ def measurements(
     def drift(policy: str) -> list[Measured]:
         return [Measured(f"{policy}, one page per access", measure.drift_rate(policy), "evictions/s", 1e4)]
 
-    scanned = (*DRIFTS, "random")
+    scanned = [policy for policy in POLICIES if order_of(policy) == Order.SCANNED]
     if "lru" in parts:
         yield "lru, hits only", plain
         yield "lru, one tier", lambda: rate("lru, one tier, all metrics", "lru", one, None)
@@ -96,20 +97,18 @@ def session_measurements(path: Path) -> list[Measured]:
 
 
 def run_bench(
-    part: Annotated[
-        list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}, by comma or repeated.")
-    ] = None,
+    part: Annotated[list[str] | None, options.part(PARTS)] = None,
     accesses: Annotated[
-        int, typer.Option(help="Accesses of the Zipf trace of the rates.", min=100_000)
+        int,
+        options.option(WORKLOAD, "--accesses", help="Accesses of the Zipf trace of the rates.", min=100_000),
     ] = 4_000_000,
-    claude_code: Annotated[
-        Path | None, typer.Option(help="Also replay this session trace over its runs.")
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
+    trace: Annotated[Path | None, options.trace("Also replay this Claude Code trace over its runs.")] = None,
+    check: Check = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the replays at 50,000 resident pages beside an OrderedDict loop, and how their time grows;
-    compilation left out.
+    """Measure how fast the replays are, beside an OrderedDict loop, and how their time grows.
+
+    At 50,000 resident pages, compilation left out.
 
     Example: kv-cache-rl hierarchy bench --part lru,policies --check
     """
@@ -117,10 +116,10 @@ def run_bench(
     from kv_cache_rl.experiments.hierarchy.sweep import warm_up
 
     parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
-    if claude_code is not None:
-        claude_code.open().close()
+    if trace is not None:
+        trace.open().close()
     warm_up()
-    work = list(measurements(parts, accesses, claude_code))
+    work = list(measurements(parts, accesses, trace))
     found: list[Measured] = []
     with Bar("bench", as_json) as bar:
         for done, (_, measured) in enumerate(work, 1):

@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.options import AsJson, print_json
-from kv_cache_rl.cli.terminal import waiting
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.options import AsJson
+from kv_cache_rl.cli.terminal import print_json, waiting
 from kv_cache_rl.cli.traces.show import TraceFile
 
 
 def run_convert(
     trace: TraceFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; packed if it ends in .gz.")],
+    out: Annotated[Path, options.out("The file to write; packed if it ends in .gz.")],
     as_json: AsJson = False,
 ) -> None:
     """Write a trace in the project's own format, its rows in order of time.

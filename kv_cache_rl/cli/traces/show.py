@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.options import AsJson
+from kv_cache_rl.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.traces.summary import Summary
@@ -33,7 +34,7 @@ def run_show(trace: TraceFile, as_json: AsJson = False) -> None:
 
 def show(found: "Summary") -> None:
     """Prints the facts as a table, and under it what was assumed."""
-    from kv_cache_rl.cli.terminal import plain_table
+    from kv_cache_rl.reports.tables import plain_table
 
     out = console()
     table = plain_table(f"{found.path}: {found.format}", {"": "left", "value": "left"})

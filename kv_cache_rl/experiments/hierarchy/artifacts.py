@@ -1,6 +1,4 @@
-"""What a sweep leaves in its folder, the same bytes whoever ran it: results, summary, curves, and what they
-were made from.
-"""
+"""What a sweep leaves in its folder, the same bytes on every machine: results, summary, curves, sources."""
 
 import csv
 import io
@@ -9,14 +7,14 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kv_cache_rl import __version__
 from kv_cache_rl.experiments.hierarchy.cells import traced
 from kv_cache_rl.experiments.hierarchy.comparisons import summarised, void_counts
-from kv_cache_rl.experiments.journal import write_whole
+from kv_cache_rl.files import write_json, write_whole
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_curve
 from kv_cache_rl.sim.hierarchy.curves.runs import lru_curve, pieces
 
@@ -45,10 +43,6 @@ def write_artifacts(folder: Path, sweep: "Sweep", rows: Sequence[dict], command:
         write_whole(folder / DEFINITION, sweep.definition.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
 def flat(row: dict) -> dict:
     """A row with its metrics beside the rest."""
     return {**{key: value for key, value in row.items() if key != "metrics"}, **(row["metrics"] or {})}
@@ -73,9 +67,7 @@ def write_csv(path: Path, rows: Sequence[dict]) -> None:
 
 
 def metadata(sweep: "Sweep", rows: Sequence[dict], command: str) -> dict:
-    """What the results were made from and with; no time and no host, so that the same run gives the same
-    file.
-    """
+    """What the results were made from and with; no time and no host, so that equal runs give equal files."""
     return {
         "command": command,
         "sweep": sweep.name,

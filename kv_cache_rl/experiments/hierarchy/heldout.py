@@ -1,12 +1,11 @@
-"""Held-out comparison: tuned on one half of the sessions, measured on the other, where a policy can make a
-difference.
+"""Held-out comparison: tuned on one half of the sessions, measured on the other, where policies can differ.
 
 * Capacities lie on the steep part of the exact LRU curve: where it has come 20 to 80 % of the way to that of
   an infinite cache.
 * Sessions that are near-duplicates stay together. Two sessions are in one cluster if they share a block that
-  few others use (the system prompt of everybody joins nobody), or if their first requests have the same
-  lengths to the token; ids that mean something only inside a session, as those of Claude Code, leave only the
-  lengths to tell by.
+  few others use (a system prompt that all sessions use joins none), or if their first requests have the same
+  lengths to the token. Ids that mean something only inside a session, as in Claude Code traces, leave only
+  the lengths to compare.
 * Clusters are dealt into two halves of about as many accesses. Every policy sees the same halves for the same
   seed.
 * Intervals come from a bootstrap over clusters, paired: the same resamples for both sides of a difference.
@@ -17,16 +16,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kv_cache_rl.experiments.bootstrap import (
-    INTERVAL_NAME,
+from kv_cache_rl.experiments.hierarchy.settings import in_blocks
+from kv_cache_rl.intervals import (
+    BOOTSTRAP_INTERVAL,
     RESAMPLES,
     Interval,
-    difference,
     draws,
-    rate,
+    resampled_difference,
+    resampled_rate,
     totals,
 )
-from kv_cache_rl.experiments.hierarchy.settings import in_blocks
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
 from kv_cache_rl.sim.hierarchy.curves.runs import Curve, lru_curve
@@ -132,7 +131,8 @@ def _join_by_blocks(first_run, run_start, run_length, sequence, blocks, limit, r
                     before = latest[block]
                     if before == sequence[request]:
                         continue
-                    if counting:  # a block two sessions use by turns counts more often than twice, and joins them all the less
+                    # A block that two sessions use by turns counts more than twice, and joins them less.
+                    if counting:
                         users[block] += 1
                     elif before >= 0 and users[block] <= limit:
                         _join(root, before, sequence[request])
@@ -212,7 +212,7 @@ def held_out(
                 progress(done, total)
         rows += [_compared(name, level, number, found, splits) for name in names]
     return {
-        "interval": INTERVAL_NAME,
+        "interval": BOOTSTRAP_INTERVAL,
         "sequences": len(cluster),
         "clusters": int(cluster.max()) + 1,
         "seeds": list(seeds),
@@ -256,7 +256,7 @@ class _Split:
 def _compared(name: str, level: float, number: int, found: dict, splits: Sequence[_Split]) -> Compared:
     weights, accesses = [split.weights for split in splits], [split.accesses for split in splits]
     ours, base = [hits for hits, _ in found[name]], [hits for hits, _ in found[BASE]]
-    measured = rate(weights, ours, accesses)
+    measured = resampled_rate(weights, ours, accesses)
     bound = float(np.mean([split.bound(number) for split in splits]))
     return Compared(
         policy=name,
@@ -264,8 +264,8 @@ def _compared(name: str, level: float, number: int, found: dict, splits: Sequenc
         level=level,
         tuning=tuple(tuning for _, tuning in found[name]),
         hit_rate=measured,
-        against_lru=difference(weights, ours, base, accesses),
+        against_lru=resampled_difference(weights, ours, base, accesses),
         bound=bound_name(splits[0].held),
         bound_hit_rate=bound,
-        regret_to_bound=bound - measured.value,
+        regret_to_bound=bound - measured.mean,
     )

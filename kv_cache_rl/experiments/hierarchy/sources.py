@@ -111,5 +111,9 @@ def source_of(table: Mapping[str, Any]) -> Source:
 
 @cache
 def digest(path: str) -> str:
-    """SHA-256 of a trace file, or of the files in a folder, in hexadecimal. Raises TraceError for what is none."""
+    """SHA-256 of a trace file, or of the files in a folder, in hexadecimal.
+
+    Raises:
+        TraceError: it is neither.
+    """
     return files.digest(located(path)[0])

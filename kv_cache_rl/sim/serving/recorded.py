@@ -1,8 +1,9 @@
 """Trace files as columns of requests on a clock that goes round: what `replay` cuts episodes from.
 
 Claude Code sessions were not recorded on one server: each starts at an instant drawn once from eight hours,
-and what is later is folded back (as in the hierarchy lab). Other traces keep their own clock; where it is
-coarse it is jittered."""
+and what is later is folded back (as in the hierarchy lab). Other traces keep their own clock; a coarse one is
+jittered.
+"""
 
 import functools
 import random
@@ -45,7 +46,7 @@ class Recorded:
     kept: np.ndarray
     """Leading tokens of the prompt that the turn before left."""
     sequence: np.ndarray
-    """Whose KV cache it is; sub-agents have their own."""
+    """Number of the KV cache that it extends; sub-agents have their own."""
     owner: np.ndarray
     """The session that the sequence belongs to."""
     turn: np.ndarray

@@ -14,12 +14,13 @@ from kv_cache_rl.cli.serving.options import setting_of
 from kv_cache_rl.cli.serving.play import agents_of, decider, play
 from kv_cache_rl.experiments.serving.log import ticks
 from kv_cache_rl.search.serving.rollout import episode
-from kv_cache_rl.sim.serving.dynamics import act, look
-from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, choose, new_memory
+from kv_cache_rl.sim.serving.columns import GPU_POOL
+from kv_cache_rl.sim.serving.dynamics import act, new_state
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS, choose, new_memory
+from kv_cache_rl.sim.serving.observe import look
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import agent_seed
 from kv_cache_rl.sim.serving.spec import Scenario, task
-from kv_cache_rl.sim.serving.state import CLOCK, GPU_POOL, SERVICE, new_state
 
 FEW = ("--ticks", "600")
 
@@ -187,9 +188,9 @@ def test_evaluate_prints_intervals_differences_and_the_bound(kv):
     command = (
         "serving",
         "evaluate",
-        "--agents",
+        "--policy",
         "lru,stability,do_nothing",
-        "--tasks",
+        "--task",
         "easy,hard",
         "--seeds",
         "3",
@@ -222,9 +223,9 @@ def test_evaluate_goes_on_in_its_folder(kv, tmp_path):
     command = (
         "serving",
         "evaluate",
-        "--agents",
+        "--policy",
         "lru",
-        "--tasks",
+        "--task",
         "easy",
         *FEW,
         "--workers",
@@ -256,9 +257,9 @@ def test_evaluate_ends_with_one_where_an_agent_failed(kv, monkeypatch):
     said = kv(
         "serving",
         "evaluate",
-        "--agents",
+        "--policy",
         "lru,careless",
-        "--tasks",
+        "--task",
         "easy",
         "--seeds",
         "2",
@@ -277,7 +278,7 @@ def test_train_writes_the_table_and_how_it_was_made(kv, tmp_path):
         "train",
         "--agent",
         "qlearning",
-        "--tasks",
+        "--task",
         "easy",
         "--episodes",
         "2",
@@ -310,7 +311,7 @@ def test_bench_measures_beside_peers_and_says_what_it_measured_on(kv):
 
 
 def test_bench_asks_for_the_extra_that_has_gymnasium(kv, monkeypatch):
-    monkeypatch.setattr("kv_cache_rl.cli.serving.bench.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
     said = kv("serving", "bench", "--part", "gym")
     assert said.code == 2
     assert "pip install 'kv-cache-rl[serving]'" in said.err
@@ -340,10 +341,10 @@ def test_vectorised_peers_play_the_same_actions():
     for k, state in enumerate(states):
         alone, memory = state.copy(), new_memory("lru")
         seen, mask = np.zeros(24, np.float32), np.zeros(18, np.int8)
-        look(*alone.columns, seen, mask)
+        look(*alone.buffers, seen, mask)
         for action in taken[:, k]:
-            assert action == choose(FUNCTIONS.index("lru"), seen, mask, memory)
-            act(*alone.columns, seen, mask, action)
+            assert action == choose(HEURISTICS["lru"].which, seen, mask, memory)
+            act(*alone.buffers, seen, mask, action)
         assert np.array_equal(env.state(k).columns.rows, alone.columns.rows)
 
 
@@ -351,11 +352,11 @@ def test_bench_measures_servers_under_load():
     from kv_cache_rl.cli.serving import measure
 
     for state in measure.in_mid_episode(4):
-        share = state.columns.book[CLOCK, 0] / state.columns.book[CLOCK, 1]
+        share = state.columns.book["clock_us"] / state.columns.book["end_us"]
         assert 0.3 <= share < 0.72
         assert (
-            state.columns.book[SERVICE, 0] > 5
-            and state.columns.book[GPU_POOL, 1] > 0.5 * state.scenario.gpu_blocks
+            state.columns.book["serving"] > 5
+            and state.columns.book["pools"][GPU_POOL, 1] > 0.5 * state.scenario.gpu_blocks
         )
 
 
@@ -413,13 +414,13 @@ def test_a_rate_is_the_median_of_several_runs(monkeypatch):
             "length_scale is 2.0, but it is for the lengths of a trace",
         ),
         (["simulate", "--ticks", "9", "--plot", "x.gif"], "choose one of .png, .svg, .pdf"),
-        (["evaluate", "--agents", "lruu"], "did you mean lru?"),
-        (["evaluate", "--tasks", "brutal"], "choose one of easy, medium, hard"),
+        (["evaluate", "--policy", "lruu"], "did you mean lru?"),
+        (["evaluate", "--task", "brutal"], "choose one of easy, medium, hard"),
         (["evaluate", "--seeds", "0"], "give a number from 1 to 100"),
         (["evaluate", "--seeds", "101"], "give a number from 1 to 100"),
         (["evaluate", "--json", "--markdown"], "give one"),
         (["train", "--agent", "lru"], "there is no agent to train 'lru'; choose one of qlearning"),
-        (["train", "--tasks", "brutal"], "choose one of easy, medium, hard"),
+        (["train", "--task", "brutal"], "choose one of easy, medium, hard"),
         (["train", "--seed", str(2**53)], "give a whole number below 2**53"),
         (["bench", "--part", "gymm"], "did you mean gym?"),
     ],

@@ -1,7 +1,8 @@
-"""Trace files of every format that names blocks, read line by line into columns; only the columns are kept.
+"""Trace files of every format that names blocks, read line by line into columns.
 
-Exact duplicates of sessions are dropped. Ids are numbered densely, from up to 63 bits (64 for Bailian's),
-none is ever cut."""
+Exact duplicates of sessions are dropped. Ids of up to 63 bits (64 in Bailian traces) get dense
+numbers; none is ever cut.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +66,9 @@ def load_trace(
 
 
 def jitter(trace: Trace, seed: int) -> Trace:
-    """The trace with requests of equal times spread over the tick, their order unchanged; as it is if the
-    clock is fine.
+    """The trace with requests of equal times spread over the tick, in the same order.
+
+    A trace with a fine clock is returned unchanged.
     """
     requests = [ChainedRequest(time_s, 0, 0, ()) for time_s in trace.time_s.tolist()]
     spread = jittered(requests, random.Random(seed))
@@ -75,7 +77,7 @@ def jitter(trace: Trace, seed: int) -> Trace:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which Claude Code sessions are replayed together, and over how many hours they start (uniformly)."""
+    """Which Claude Code sessions are replayed together, and the span of their uniform starts."""
 
     seed: int
     spread_s: float
@@ -108,9 +110,9 @@ class SessionColumns:
 
 
 def load_claude_code(path: str | Path, *, selection: str = "all", seed: int | None = None) -> Trace:
-    """Sessions overlaid on one clock:
+    """Sessions overlaid on one clock, by a selection of SELECTIONS.
 
-    `all` started uniformly over 8 hours, or `headroom`: 60 of middling length over one.
+    `all` starts all of them uniformly over 8 hours, `headroom` starts 60 of medium length over one.
     """
     if selection not in SELECTIONS:
         raise place_of(path).error(
@@ -174,9 +176,9 @@ def _overlaid(path: str | Path, sessions: Sequence[SessionColumns], starts: Sequ
 
 
 def _distinct_sessions(path: str | Path, chosen: Selection) -> Iterator[SessionColumns | None]:
-    """The sessions' columns in file order, without duplicates, flagged or found;
+    """The sessions' columns in file order, without duplicates, marked or found.
 
-    None for one that does not suit.
+    None for a session that does not fit the selection.
     """
     for session in distinct(read_sessions(path)):
         suits = chosen.fewest <= len(session.calls) <= chosen.most
