@@ -28,7 +28,7 @@ Format = Annotated[
     option(
         WORKLOAD,
         "--format",
-        help="claude-code, mooncake, bailian or lab; default: seen from the file's first line.",
+        help="claude-code, mooncake, bailian, libcachesim, oracle-general, lab; default: the file says.",
     ),
 ]
 Selection = Annotated[

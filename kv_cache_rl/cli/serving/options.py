@@ -17,7 +17,7 @@ def agent(help: str) -> Any:
 
 Trace = Annotated[
     Path | None,
-    trace("Replay this trace file as the task's users: Claude Code, Mooncake or Azure, also .gz."),
+    trace("Replay this trace file as the task's users: any format with times and lengths, also .gz."),
 ]
 Rho = Annotated[
     float | None,

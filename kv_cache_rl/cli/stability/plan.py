@@ -21,9 +21,7 @@ PROFILE = "a100-llama-3.1-8b"
 def run_plan(
     trace: Annotated[
         Path,
-        options.trace(
-            "Plan for this trace file: Claude Code, Mooncake, Bailian, Azure or BurstGPT, also .gz."
-        ),
+        options.trace("Plan for this trace file: any format with lengths (docs/formats.md), also .gz."),
     ],
     rate: Annotated[
         float | None,
