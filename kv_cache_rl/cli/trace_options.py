@@ -86,11 +86,22 @@ def named(
     if said is None:
         return trace
     option = f"--{said.replace('_', '-')}"
-    if trace is None:
+    if not trace:
         raise BadInput(f"{option} is for trace files; name one with --trace, or leave it out")
     if str(trace).startswith("workload:"):
         raise BadInput(f"{option} is for trace files; {trace} is made here, leave it out")
     if time_unit is not None:
         choose("unit of time", time_unit, UNITS)
-    name = Reading(None, block_size, time_unit, limit).named(trace)
-    return Path(name) if isinstance(trace, Path) else name
+    reading = Reading(None, block_size, time_unit, limit)
+    if isinstance(trace, list):
+        return [Path(reading.named(one)) for one in trace]
+    return Path(reading.named(trace)) if isinstance(trace, Path) else reading.named(trace)
+
+
+def readable(path: Path) -> None:
+    """Raises OSError where there is no such file; a folder may hold Claude Code sessions."""
+    from kv_cache_rl.traces.reading import located
+
+    file = Path(located(path)[0])
+    if not file.is_dir():
+        file.open("rb").close()

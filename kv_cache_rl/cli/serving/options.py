@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import WORKLOAD, option, pairs, policy, task, trace
+from kv_cache_rl.cli.trace_options import readable
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.spec import Scenario
@@ -56,15 +57,6 @@ def scenario_of(
     if changes.get("trace"):
         readable(Path(changes["trace"]))
     return task(name, **changes)
-
-
-def readable(path: Path) -> None:
-    """Raises OSError where there is no such file; a folder may hold Claude Code sessions."""
-    from kv_cache_rl.traces.reading import located
-
-    file = Path(located(path)[0])
-    if not file.is_dir():
-        file.open("rb").close()
 
 
 def setting_of(pair: str) -> tuple[str, Any]:

@@ -2,11 +2,13 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 import typer
 
 from kv_cache_rl.cli import app
+from kv_cache_rl.cli.trace_options import named
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 
 
@@ -93,6 +95,12 @@ def test_the_options_reach_the_commands(kv, write):
         kv(*plan).json["arrival_rate"] / 1000
     )
     assert kv(*plan, "--limit", 7).json["requests"] == 7
+
+
+def test_options_of_several_traces_are_those_of_each():
+    found = named([Path("a"), Path("b")], limit=5)
+    assert found == [Path("a#limit=5"), Path("b#limit=5")]
+    assert named(None) is None and named([]) == []
 
 
 def test_a_plan_is_made_for_the_requests_that_fit_and_says_what_is_left_out(kv, write):
