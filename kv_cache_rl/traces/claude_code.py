@@ -25,6 +25,7 @@ from kv_cache_rl.traces.reading import PLAIN, Reading, located
 from kv_cache_rl.traces.records import parse_records, read_records
 
 LONGEST_CALL_S = 1e6
+MOST_TOKENS = 10**9  # of one prompt; a run of a few bytes must not stand for more blocks than memory holds
 BLOCK_TOKENS = 64
 COPIES = "requests of sessions that are exact duplicates"
 """Why a request is left out."""
@@ -207,7 +208,7 @@ def _entries(fields: Fields, block_size: int, names: Names, nested: bool = False
 
 
 def _request(fields: Fields, kind: str, block_size: int, names: Names) -> Request:
-    tokens = fields.whole("in")
+    tokens = fields.whole("in", most=MOST_TOKENS)
     long = "hash_ids" in fields.record
     return Request(
         t_s=fields.seconds("t"),

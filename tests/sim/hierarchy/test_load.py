@@ -217,8 +217,12 @@ BAD_FILES = {
         "line 1: request 1 puts",
     ),
     "more blocks than fit": (
-        [session("a", [call(0, [[0, 2**32]])])],
-        "line 1, field 'requests': the session has 4,294,967,296",
+        [session("a", [call(at, [[at * 15_625_000, 15_625_000]]) for at in range(140)])],
+        "line 1, field 'requests': the session has 2,187,500,000",
+    ),
+    "a prompt beyond all reason": (
+        [session("a", [call(0, [[0, 300_000_000]])])],
+        "line 1, field 'requests[0].in': got 19200000000, must be from 0 to 1000000000",
     ),
     "two block sizes": (
         [session("a", [call(0, [[1, 1]])]), session("b", [call(0, [[1, 2]], **{"in": 64})], block_size=32)],
