@@ -18,8 +18,7 @@ TraceFile = Annotated[
 
 
 def run_show(trace: TraceFile, as_json: AsJson = False) -> None:
-    """Say what is in a trace file: its format, block size, counts and span, and what it can be used
-    for.
+    """Say what is in a trace file: format, block size, counts, span, and what can use it.
 
     Example: kv-cache-rl traces show conversation_trace.jsonl
     """
