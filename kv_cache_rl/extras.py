@@ -17,6 +17,7 @@ EXTRAS = {
     "stable_baselines3": "serving",
     "sb3_contrib": "serving",
     "ray": "ray",
+    "zstandard": "zst",
 }
 """Package as it is imported → extra of kv-cache-rl that installs it."""
 

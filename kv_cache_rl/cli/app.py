@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
-from kv_cache_rl.cli import eviction, hierarchy, paged, serving, stability
+from kv_cache_rl.cli import eviction, hierarchy, paged, serving, stability, traces
 from kv_cache_rl.cli.failures import CommandGroup
 from kv_cache_rl.cli.tree import register
 
@@ -44,4 +44,5 @@ WORLDS = {
     "paged": paged.app,
 }
 register(app, WORLDS, "Worlds")
+register(app, {"traces": traces.app}, "Files")
 register(app, eviction.COMMANDS, "Short forms: `kv-cache-rl eval` is `kv-cache-rl eviction eval`")

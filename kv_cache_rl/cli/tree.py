@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 
 import typer
 
+from kv_cache_rl.cli.trace_options import with_reading
+
 Commands = Mapping[str, Callable[..., None] | typer.Typer]
 
 
@@ -13,7 +15,7 @@ def register(app: typer.Typer, commands: Commands, panel: str | None = None) -> 
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name, rich_help_panel=panel)
         else:
-            app.command(name, rich_help_panel=panel)(found)
+            app.command(name, rich_help_panel=panel)(with_reading(found))
     return app
 
 

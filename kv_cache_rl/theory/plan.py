@@ -45,10 +45,15 @@ class Plan:
     """The traffic, one service, and what is needed without prefix hits and with them."""
 
     requests: int
+    """All that were asked, those that are too long included."""
     too_long: int
-    """Requests that no service of this kind can hold; left out."""
+    """Requests that no service of this kind can hold; left out, of the rates as of the lengths."""
+    offered_rate: float
+    """Requests per second in all."""
     arrival_rate: float
+    """Of those that fit."""
     peak_rate: float | None
+    """Of those that fit."""
     memory_tokens: int
     lengths: Lengths
     delta: float
@@ -78,6 +83,12 @@ def plan(
 ) -> Plan:
     """GPUs needed for requests of these lengths (columns [R], tokens) at this rate per second.
 
+    Only those that fit into memory are planned for; they arrive at their share of the rate.
+
+    Args:
+        arrival_rate: of all these requests, per second.
+        peak_rate: in the busiest minute, of those that fit.
+
     Raises:
         StabilityError: no request fits into `memory_tokens`, or `gpus` are fewer than one service
             takes.
@@ -95,6 +106,7 @@ def plan(
             f"none of {s.size} requests fits: the shortest has {shortest} tokens, "
             f"the memory holds {memory_tokens}; give larger GPUs or a smaller model"
         )
+    offered_rate, arrival_rate = arrival_rate, arrival_rate * float(fits.mean())
     lengths = sampled_lengths(s[fits], o[fits], chunk)
     share = delta(max(lengths.longest, 1), memory_tokens)
     service = Service(hardware, gpus, target_utilisation, arrival_rate, peak_rate, share)
@@ -125,6 +137,7 @@ def plan(
     return Plan(
         requests=int(s.size),
         too_long=int(s.size - fits.sum()),
+        offered_rate=offered_rate,
         arrival_rate=arrival_rate,
         peak_rate=peak_rate,
         memory_tokens=memory_tokens,
@@ -192,6 +205,7 @@ def as_json(found: Plan) -> dict:
     return {
         "requests": found.requests,
         "too_long": found.too_long,
+        "offered_rate": found.offered_rate,
         "arrival_rate": found.arrival_rate,
         "peak_rate": found.peak_rate,
         "memory_tokens": found.memory_tokens,

@@ -1,21 +1,34 @@
-"""Claude Code sessions in run-length form: one session a line, with ids of 64-token blocks as runs.
+"""Claude Code sessions as callanjfox/kv-cache-tester (Apache-2.0) publishes them: one JSON object a
+session, in a file each, in a folder of such files, or one a line.
 
-The published file is `cc_sessions_rle.jsonl.gz` of callanjfox/kv-cache-tester (Apache-2.0). Block
-ids have a meaning only inside their session. A run (first, length) stands for the ids first, first
-+ 1, ..., first + length - 1.
-"""
+A call lists the ids of its 64-token blocks (`hash_ids`); in the run-length form, which is a
+hundredth of the size, as runs (`h`), where (first, length) stands for the ids first, first + 1,
+..., first + length - 1. Ids mean something only inside their session, unless the session says
+`"hash_id_scope": "global"`. Everything but the times, the lengths and the ids may be missing."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, json_fields, shown
-from kv_cache_rl.traces.lines import Line, read_lines
+from kv_cache_rl.traces.blocks import Blocks, Names, blocks_of
+from kv_cache_rl.traces.errors import Place
+from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, shown
+from kv_cache_rl.traces.files import sources
+from kv_cache_rl.traces.lines import Line
+from kv_cache_rl.traces.reading import PLAIN, Reading, located
+from kv_cache_rl.traces.records import parse_records, read_records
 
 LONGEST_CALL_S = 1e6
+MOST_TOKENS = 10**9  # of one prompt; a run of a few bytes must not stand for more blocks than memory holds
+BLOCK_TOKENS = 64
+COPIES = "requests of sessions that are exact duplicates"
+"""Why a request is left out."""
 
 Run = tuple[int, int]  # first id, number of consecutive ids
 
@@ -38,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SubAgent:
-    """An agent that the session started; its block ids are the session's."""
+    """An agent that the session started; its block ids share the session's namespace."""
 
     t_s: float  # start, seconds since the session's start; its requests count from here
     agent_id: str
@@ -59,6 +72,13 @@ class Session:
     system_tokens: int
     exact_duplicate: bool  # the source marked it as a copy of another session
     requests: tuple[Request | SubAgent, ...]
+    is_global: bool = False  # its block ids mean the same in every session that says so
+    place: Place = field(default=Place(""), compare=False)
+
+    @property
+    def all_calls(self) -> tuple[Request, ...]:
+        """The session's own requests, and behind them those of its sub-agents."""
+        return (*self.calls, *(call for agent in self.sub_agents for call in agent.requests))
 
     @property
     def calls(self) -> tuple[Request, ...]:
@@ -72,62 +92,106 @@ class Session:
 
 
 def read_sessions(path: str | Path, *, drop_duplicates: bool = False) -> Iterator[Session]:
-    """The sessions of a file, in its order; `drop_duplicates` leaves out marked exact duplicates.
+    """The sessions of a file or folder, in its order, without those marked as exact duplicates if
+    asked.
 
-    Raises:
-        TraceError: at the first line that is not a session of this format.
+    Raises TraceError at the first that is not a session of this format.
     """
-    return parse_sessions(read_lines(path), drop_duplicates=drop_duplicates)
+    name, reading = located(path)
+    records = (fields for source in sources(name) for fields in read_records(source))
+    return islice(_sessions(records, drop_duplicates, reading), reading.limit)
 
 
 def parse_sessions(lines: Iterable[Line], *, drop_duplicates: bool = False) -> Iterator[Session]:
     """The same from lines that are already in memory."""
-    seen: dict[str, int] = {}
-    for place, text in lines:
-        session = parse_session(json_fields(place, text))
+    return _sessions(parse_records(lines), drop_duplicates, PLAIN)
+
+
+def distinct(sessions: Iterable[Session], left_out: Counter[str] | None = None) -> Iterator[Session]:
+    """The sessions without exact duplicates, flagged or found; `left_out` counts the requests of
+    those dropped.
+
+    This is what every command plays: no world counts a copy as traffic.
+    """
+    contents: set[bytes] = set()
+    for session in sessions:
+        content = blake2b(repr(session.requests).encode()).digest()
+        if session.exact_duplicate or content in contents:
+            if left_out is not None:
+                left_out[COPIES] += len(session.all_calls)
+            continue
+        contents.add(content)
+        yield session
+
+
+def _sessions(records: Iterable[Fields], drop_duplicates: bool, reading: Reading) -> Iterator[Session]:
+    seen: dict[str, Place] = {}
+    common = Names()
+    for fields in records:
+        session = parse_session(fields, reading, common)
         if session.id in seen:
-            raise place.error(
-                f"session {shown(session.id)} already stands on line {seen[session.id]}",
-                "give each its own id",
-                "id",
+            before = seen[session.id]
+            where = f"on line {before.line}" if before.path == fields.place.path else f"in {before.path}"
+            raise fields.place.error(
+                f"session {shown(session.id)} already stands {where}", "give each its own id", "id"
             )
-        seen[session.id] = place.line
+        seen[session.id] = fields.place
         if not (drop_duplicates and session.exact_duplicate):
             yield session
 
 
-def parse_session(fields: Fields) -> Session:
-    """The session in the fields of a line.
-
-    Raises:
-        TraceError: a field is missing or bad.
-    """
-    scope = fields.text("hash_id_scope")
-    if scope != "local":
-        raise fields.error(
-            "hash_id_scope", f"unknown scope {shown(scope)}", "only 'local' block ids are supported"
-        )
-    block_size = fields.whole("block_size", least=1, most=2**20)
+def parse_session(fields: Fields, reading: Reading = PLAIN, common: Names | None = None) -> Session:
+    """The session that a record's fields describe; `common` names the ids that sessions share."""
+    scope = fields.text("hash_id_scope", default="local")
+    if scope not in ("local", "global"):
+        raise fields.error("hash_id_scope", f"unknown scope {shown(scope)}", "write 'local' or 'global'")
     return Session(
         id=fields.text("id"),
-        models=fields.texts("models"),
-        block_size=block_size,
-        tool_tokens=fields.whole("tool_tokens"),
-        system_tokens=fields.whole("system_tokens"),
-        exact_duplicate=fields.flag("exact_duplicate"),
-        requests=_entries(fields, block_size),
+        models=fields.texts("models", default=()),
+        block_size=(block_size := _block_size(fields, reading)),
+        tool_tokens=fields.whole("tool_tokens", default=0),
+        system_tokens=fields.whole("system_tokens", default=0),
+        exact_duplicate=fields.flag("exact_duplicate", default=False),
+        requests=_entries(fields, block_size, common if common and scope == "global" else Names()),
+        is_global=scope == "global",
+        place=fields.place,
     )
 
 
-def _entries(fields: Fields, block_size: int, nested: bool = False) -> tuple[Any, ...]:
+def _block_size(fields: Fields, reading: Reading) -> int:
+    """The size that the session states, else the one that is given, else the one that its calls
+    tell.
+    """
+    stated = fields.whole("block_size", least=1, most=2**20, default=None)
+    if stated is not None and reading.block_size not in (None, stated):
+        raise fields.error(
+            "block_size",
+            f"the session has blocks of {stated} tokens",
+            f"leave out --block-size {reading.block_size}",
+        )
+    if stated is not None or reading.block_size is not None:
+        return stated or reading.block_size or BLOCK_TOKENS
+    lengths = [
+        (call["in"], len(call["hash_ids"]))
+        for call in fields.items("requests")
+        if isinstance(call, dict)
+        and isinstance(call.get("hash_ids"), list)
+        and isinstance(call.get("in"), int)
+    ]
+    return blocks_of(fields.place, lengths, BLOCK_TOKENS).size
+
+
+def _entries(fields: Fields, block_size: int, names: Names, nested: bool = False) -> tuple[Any, ...]:
     entries: list[Request | SubAgent] = []
     for at, item in enumerate(fields.items("requests")):
         inner = fields.inner("requests", at, item)
         kind = inner.text("type")
         if kind in ("n", "s"):
-            entry: Request | SubAgent = _request(inner, kind, block_size)
+            entry: Request | SubAgent = _request(inner, kind, block_size, names)
         elif kind == "subagent" and not nested:
-            entry = _sub_agent(inner, block_size)
+            if not inner.record.get("requests"):
+                continue  # an agent that was started and never called a model
+            entry = _sub_agent(inner, block_size, names)
         else:
             problem = (
                 "a sub-agent inside a sub-agent" if kind == "subagent" else f"unknown type {shown(kind)}"
@@ -143,34 +207,43 @@ def _entries(fields: Fields, block_size: int, nested: bool = False) -> tuple[Any
     return tuple(entries)
 
 
-def _request(fields: Fields, kind: str, block_size: int) -> Request:
-    tokens = fields.whole("in")
+def _request(fields: Fields, kind: str, block_size: int, names: Names) -> Request:
+    tokens = fields.whole("in", most=MOST_TOKENS)
+    long = "hash_ids" in fields.record
     return Request(
         t_s=fields.seconds("t"),
         kind=kind,
         input_tokens=tokens,
         output_tokens=fields.whole("out"),
-        stop=fields.text("stop"),
+        stop=fields.text("stop", default=""),
         api_s=fields.seconds("api_time", most=LONGEST_CALL_S, default=None),
         think_s=fields.seconds("think_time", default=None),
-        input_types=fields.texts("it"),
-        output_types=fields.texts("ot"),
-        runs=_runs(fields, tokens // block_size),
+        input_types=fields.texts("input_types" if "input_types" in fields.record else "it", default=()),
+        output_types=fields.texts("output_types" if "output_types" in fields.record else "ot", default=()),
+        runs=_listed(fields, tokens, block_size, names) if long else _runs(fields, tokens, block_size),
     )
 
 
-def _sub_agent(fields: Fields, block_size: int) -> SubAgent:
+def _listed(fields: Fields, tokens: int, block_size: int, names: Names) -> tuple[Run, ...]:
+    """Ids that are listed one by one, as runs."""
+    ids = names.taken(fields, "hash_ids")
+    Blocks(block_size, None).check(fields, "hash_ids", tokens, len(ids))
+    starts = [at for at in range(len(ids)) if at == 0 or ids[at] != ids[at - 1] + 1]
+    return tuple((ids[at], end - at) for at, end in zip(starts, [*starts[1:], len(ids)], strict=True))
+
+
+def _sub_agent(fields: Fields, block_size: int, names: Names) -> SubAgent:
     return SubAgent(
         t_s=fields.seconds("t"),
-        agent_id=fields.text("agent_id"),
+        agent_id=fields.text("agent_id", default=""),
         agent_type=fields.text("subagent_type", default=""),
-        tool_tokens=fields.whole("tool_tokens"),
-        system_tokens=fields.whole("system_tokens"),
-        requests=_entries(fields, block_size, nested=True),
+        tool_tokens=fields.whole("tool_tokens", default=0),
+        system_tokens=fields.whole("system_tokens", default=0),
+        requests=_entries(fields, block_size, names, nested=True),
     )
 
 
-def _runs(fields: Fields, blocks: int) -> tuple[Run, ...]:
+def _runs(fields: Fields, tokens: int, block_size: int) -> tuple[Run, ...]:
     runs: list[Run] = []
     for at, item in enumerate(fields.items("h")):
         name = f"h[{at}]"
@@ -186,7 +259,7 @@ def _runs(fields: Fields, blocks: int) -> tuple[Run, ...]:
             )
         runs.append((first, length))
     total = sum(length for _, length in runs)
-    if total != blocks:
+    if total not in (blocks := tokens // block_size, -(-tokens // block_size)):
         raise fields.error(
             "h", f"runs cover {total} blocks, the input has {blocks} full ones", "correct h or in"
         )
@@ -194,7 +267,7 @@ def _runs(fields: Fields, blocks: int) -> tuple[Run, ...]:
 
 
 def shared_blocks(left: tuple[Run, ...], right: tuple[Run, ...]) -> int:
-    """How many leading blocks two requests of one session share, however their runs are cut."""
+    """How many leading blocks two requests of one session have in common, however the runs are cut."""
     shared = at_left = at_right = used_left = used_right = 0
     while at_left < len(left) and at_right < len(right):
         (first_left, length_left), (first_right, length_right) = left[at_left], right[at_right]

@@ -1,18 +1,23 @@
-"""What a trace asks of a server, in any format: arrivals, lengths, repeated prompts."""
+"""What a trace asks of a server: arrivals, lengths, and how much of each prompt had been sent
+before.
+
+Any format that holds requests with lengths.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
 
-from kv_cache_rl.traces.bailian import BLOCK_TOKENS as BAILIAN_TOKENS
-from kv_cache_rl.traces.claude_code import Request, Session, shared_blocks
+from kv_cache_rl.traces.calls import continued
+from kv_cache_rl.traces.claude_code import Request, Session, distinct, read_sessions, shared_blocks
 from kv_cache_rl.traces.errors import place_of
-from kv_cache_rl.traces.formats import detect, read
-from kv_cache_rl.traces.mooncake import BLOCK_TOKENS as MOONCAKE_TOKENS
+from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
+from kv_cache_rl.traces.reading import Reading, located
+from kv_cache_rl.traces.requests import FAILED, Requests, lengths
 
 
 @dataclass(slots=True)
@@ -21,15 +26,21 @@ class Demand:
 
     format: str
     arrivals_s: list[float] = field(default_factory=list)
-    """Seconds on the clock of the trace; empty where every session has a clock of its own."""
+    """Seconds on the clock of the trace; empty where every session has one of its own, and where
+    none is known.
+    """
     prompts: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     histories: list[int] = field(default_factory=list)
-    """Leading tokens that an earlier prompt had too; empty where the format does not say."""
+    """Leading tokens of the prompt that an earlier prompt began with; empty where the format does
+    not say.
+    """
     session_s: float = 0.0
-    """Durations of all sessions, added up, where every session has a clock of its own."""
-    failed: int = 0
-    """Calls without an answer; they are left out."""
+    """Where every session has a clock of its own: their durations, added up."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Reason → requests that are in the file and not counted here."""
+    notes: list[str] = field(default_factory=list)
+    """What was assumed while reading, in sentences."""
 
     @property
     def requests(self) -> int:
@@ -37,20 +48,24 @@ class Demand:
 
     @property
     def rate(self) -> float | None:
-        """Requests per second over the trace; None where all arrive in one instant.
+        """Requests per second over the trace; of one session at a time where each has its own
+        clock;
 
-        Where every session has a clock of its own: the rate of one session at a time.
+        None for an instant, and where no times are known.
         """
         if self.session_s > 0:
             return self.requests / self.session_s
         span = self.arrivals_s[-1] - self.arrivals_s[0] if self.arrivals_s else 0.0
         return (self.requests - 1) / span if span > 0 else None
 
-    def peak_rate(self, window_s: float) -> float | None:
-        """Requests per second in the busiest `window_s` seconds.
+    @property
+    def failed(self) -> int:
+        """Calls that got no answer, left out."""
+        return self.left_out[FAILED]
 
-        None where the trace is shorter or has no common clock.
-        """
+    def peak_rate(self, window_s: float) -> float | None:
+        """Requests per second in the busiest `window_s` seconds, None where the trace is shorter or
+        has no common clock."""
         if not self.arrivals_s or self.arrivals_s[-1] - self.arrivals_s[0] < window_s:
             return None
         most = start = 0
@@ -60,31 +75,68 @@ class Demand:
             most = max(most, end - start + 1)
         return most / window_s
 
+    def fitting(self, memory_tokens: int) -> Demand:
+        """The requests that so many tokens of memory can hold, with the times at which those
+        arrive.
 
-def demand_of(path: str | Path) -> Demand:
-    """The demand of a trace file in any known format.
+        A rate of all and lengths of some would plan for a load that is neither. The durations of
+        sessions stay: their users are as slow as before."""
+        keep = [
+            prompt + output <= memory_tokens
+            for prompt, output in zip(self.prompts, self.outputs, strict=True)
+        ]
+
+        def kept(column: list) -> list:
+            return [value for value, wanted in zip(column, keep, strict=True) if wanted] if column else []
+
+        return Demand(
+            self.format,
+            kept(self.arrivals_s),
+            kept(self.prompts),
+            kept(self.outputs),
+            kept(self.histories),
+            self.session_s,
+            self.left_out,
+            self.notes,
+        )
+
+
+def demand_of(path: str | Path, reading: Reading | None = None) -> Demand:
+    """The demand of a trace file of any format that gives lengths.
 
     Raises:
         TraceError: the file cannot be read, or holds no request with an answer.
     """
-    name = detect(path)
-    demand = Demand(name)
-    COLLECT[name](demand, read(path))
+    name, how = located(path, reading)
+    format = detect(how.named(name))
+    demand = Demand(format)
+    if format == "claude-code":
+        _sessions(demand, distinct(read_sessions(how.named(name)), demand.left_out))
+    elif FORMATS[format].requests is None:
+        raise place_of(name).error(
+            f"a trace in {format} format holds page accesses, no requests",
+            "give one with lengths, or replay this one in the lab (kv-cache-rl hierarchy replay)",
+        )
+    else:
+        found = requests_of(name, how)
+        _requests(demand, found)
+        demand.left_out, demand.notes = found.left_out, found.notes
     if not demand.prompts:
-        raise place_of(path).error(
+        raise place_of(name).error(
             "no request in it got an answer", "give a trace with at least one that did"
         )
     return demand
 
 
-def _sessions(demand: Demand, sessions: Iterable[Session]) -> None:
+def _sessions(demand: Demand, sessions: Iterator[Session]) -> None:
     for session in sessions:
         chains = [session.calls, *(agent.requests for agent in session.sub_agents)]
         for calls in filter(None, chains):
             demand.prompts += [call.input_tokens for call in calls]
             demand.outputs += [call.output_tokens for call in calls]
             shared = [shared_blocks(before.runs, after.runs) for before, after in pairwise(calls)]
-            demand.histories += [0, *(blocks * session.block_size for blocks in shared)]
+            tokens = (blocks * session.block_size for blocks in shared)
+            demand.histories += [0, *map(min, tokens, (call.input_tokens for call in islice(calls, 1, None)))]
         demand.session_s += _duration(session)
 
 
@@ -99,45 +151,29 @@ def _end(call: Request) -> float:
     return call.t_s + (call.api_s or 0.0)
 
 
-def _chained(
-    block_tokens: int, ids: str, seconds: Callable[[Any], float]
-) -> Callable[[Demand, Iterable[Any]], None]:
-    def collect(demand: Demand, requests: Iterable[Any]) -> None:
-        seen: set[int] = set()
-        for request in requests:
-            blocks = getattr(request, ids)
-            found = next((at for at, block in enumerate(blocks) if block not in seen), len(blocks))
-            seen.update(blocks)
-            _add(demand, seconds(request), request.input_length, request.output_length)
-            demand.histories.append(min(found * block_tokens, request.input_length))
-
-    return collect
-
-
-def _azure(demand: Demand, requests: Iterable[Any]) -> None:
-    for request in requests:
-        _add(demand, request.timestamp_ns / 1e9, request.context_tokens, request.generated_tokens)
-
-
-def _burstgpt(demand: Demand, requests: Iterable[Any]) -> None:
-    for request in requests:
-        if request.response_tokens:
-            _add(demand, request.timestamp_s, request.request_tokens, request.response_tokens)
+def _requests(demand: Demand, found: Requests) -> None:
+    """The requests one by one; histories are what their blocks, else their sessions, had been sent
+    before.
+    """
+    seen: set[int] = set()
+    before: dict[str, tuple[int, int]] = {}
+    chained = False
+    for one in map(lengths, found.arrivals):
+        if one.ids is not None:
+            chained = True
+            new = next((at for at, block in enumerate(one.ids) if block not in seen), len(one.ids))
+            seen.update(one.ids)
+            history = min(new * found.block_tokens, one.input_tokens)
         else:
-            demand.failed += 1
-
-
-def _add(demand: Demand, arrival_s: float, prompt: int, output: int) -> None:
-    demand.arrivals_s.append(arrival_s)
-    demand.prompts.append(prompt)
-    demand.outputs.append(output)
-
-
-COLLECT: dict[str, Callable[[Demand, Iterable[Any]], None]] = {
-    "claude-code": _sessions,
-    "mooncake": _chained(MOONCAKE_TOKENS, "hash_ids", lambda request: request.timestamp_ms / 1e3),
-    "bailian": _chained(BAILIAN_TOKENS, "chain_ids", lambda request: request.timestamp_s),
-    "azure": _azure,
-    "burstgpt": _burstgpt,
-}
-"""Format → the function that adds its records to a demand; the same keys as FORMATS."""
+            history = continued(before.get(one.session), one.input_tokens)
+        if one.session:
+            before[one.session] = one.input_tokens, one.output_tokens or 0
+        if one.time_s is not None:
+            demand.arrivals_s.append(one.time_s)
+        demand.prompts.append(one.input_tokens)
+        demand.outputs.append(one.output_tokens or 0)
+        demand.histories.append(history)
+    if not chained and not before:
+        demand.histories.clear()
+    if len(demand.arrivals_s) < len(demand.prompts):
+        demand.arrivals_s.clear()

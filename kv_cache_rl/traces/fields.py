@@ -1,4 +1,4 @@
-"""One record, read field by field: the checks that all trace formats share."""
+"""Reading one record field by field: the checks every trace format shares."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from typing import Any
 
 from kv_cache_rl.traces.errors import Place, TraceError
 
-LARGEST = 2**63 - 1  # block ids and counts must fit a signed 64-bit column; no value is ever cut
-LONGEST_S = 1e10  # about 300 years: absolute times pass, times in a wrong unit do not
+LARGEST = 2**63 - 1  # block ids and counts must fit a signed 64-bit column; nothing is ever cut
+LONGEST_S = 1e10  # about 300 years: absolute times pass, times in the wrong unit do not
 MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A JSON object or a row of a table; each value is checked when it is taken.
+    """A JSON object, or a row of a table, whose values are checked as they are taken.
 
-    Raises:
-        TraceError: every method, for a bad value, with the file, the line and the field
-            (`requests[3].in`).
-    """
+    Every method raises TraceError with the file, the line and the field (`requests[3].in`) of a bad
+    value."""
 
     record: dict[str, Any]
     place: Place
@@ -31,8 +29,12 @@ class Fields:
         return self.place.error(problem, remedy, field=self.prefix + name)
 
     def take(self, name: str, default: Any = MISSING) -> Any:
-        """The value, unchecked. Without a default, a missing field is an error."""
+        """The value as it stands; a field that is missing or null is the default, without one an
+        error.
+        """
         value = self.record.get(name, default)
+        if value is None and default is not MISSING:
+            return default
         if value is MISSING:
             known = ", ".join(sorted(map(str, self.record))[:12]) or "none"
             raise self.error(
@@ -41,12 +43,15 @@ class Fields:
         return value
 
     def whole(self, name: str, *, least: int = 0, most: int = LARGEST, default: Any = MISSING) -> Any:
-        """An integer in [least, most]. A boolean, a fraction or a string of digits is none."""
+        """An integer in [least, most]; a boolean, a fraction or a digit string is not one."""
         value = self.take(name, default)
         return value if value is default else check_whole(self, name, value, least, most)
 
-    def seconds(self, name: str, *, most: float = LONGEST_S, default: Any = MISSING) -> Any:
-        """A finite number of seconds in [0, most], as a float."""
+    def number(self, name: str, *, most: float = LARGEST, unit: str = "", default: Any = MISSING) -> Any:
+        """A finite number in [0, most], an integer where it is written as one;
+
+        `unit` is for the error.
+        """
         value = self.take(name, default)
         if value is default:
             return value
@@ -54,9 +59,16 @@ class Fields:
             raise self.error(name, f"expected a number, got {shown(value)}", "write it as a JSON number")
         if not 0 <= value <= most:  # also refuses NaN
             raise self.error(
-                name, f"got {shown(value)}, must be from 0 to {most:g} s", "correct it, or its unit"
+                name,
+                f"got {shown(value)}, must be from 0 to {most:g}{unit}",
+                "correct it, or its unit (--time-unit)",
             )
-        return float(value)
+        return value
+
+    def seconds(self, name: str, *, most: float = LONGEST_S, default: Any = MISSING) -> Any:
+        """A finite number of seconds in [0, most], as a float."""
+        value = self.number(name, most=most, unit=" s", default=default)
+        return value if value is default else float(value)
 
     def text(self, name: str, *, default: Any = MISSING) -> Any:
         """A string."""
@@ -65,22 +77,24 @@ class Fields:
             raise self.error(name, f"expected a string, got {shown(value)}", "write it in double quotes")
         return value
 
-    def flag(self, name: str) -> bool:
+    def flag(self, name: str, *, default: Any = MISSING) -> Any:
         """true or false."""
-        value = self.take(name)
-        if not isinstance(value, bool):
+        value = self.take(name, default)
+        if value is not default and not isinstance(value, bool):
             raise self.error(name, f"expected true or false, got {shown(value)}", "write true or false")
         return value
 
     def items(self, name: str) -> list[Any]:
-        """A list; its items are not checked."""
+        """A list, its items unchecked."""
         value = self.take(name)
         if not isinstance(value, list):
             raise self.error(name, f"expected a list, got {shown(value)}", "write it as a JSON list")
         return value
 
-    def texts(self, name: str) -> tuple[str, ...]:
+    def texts(self, name: str, *, default: Any = MISSING) -> tuple[str, ...]:
         """A list of strings."""
+        if self.take(name, default) is default:
+            return default
         values = self.items(name)
         for at, value in enumerate(values):
             if not isinstance(value, str):
@@ -96,7 +110,7 @@ class Fields:
         )
 
     def inner(self, name: str, at: int, value: Any) -> Fields:
-        """The record at item `at` of the list `name`."""
+        """The record that is item `at` of the list `name`."""
         if not isinstance(value, dict):
             raise self.error(
                 f"{name}[{at}]", f"expected an object, got {shown(value)}", "write it as a JSON object"
@@ -105,7 +119,9 @@ class Fields:
 
 
 def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) -> int:
-    """The value if it is an integer in [least, most], else TraceError."""
+    """The value if it is an integer in [least, most], also where it is written as 1506.0."""
+    if isinstance(value, float) and value.is_integer():  # false of NaN and infinity
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise fields.error(name, f"expected an integer, got {shown(value)}", "write it as a JSON integer")
     if not least <= value <= most:
@@ -117,20 +133,22 @@ def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) ->
 
 
 def json_fields(place: Place, text: str) -> Fields:
-    """The JSON object on a line.
+    """The JSON object on a line (a comma behind it does no harm), or on several lines from there
+    on.
 
-    Raises:
-        TraceError: the line is not JSON, is cut off, or holds no object.
+    Raises TraceError if the line is not JSON, is cut off, or is not an object.
     """
+    text = text.removesuffix(",") if text.endswith("},") else text
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
+        place = Place(place.path, place.line + error.lineno - 1) if place.line else place
         cut = error.pos >= len(text.rstrip()) or "Unterminated" in error.msg
         problem = "the line is cut off" if cut else "the line is not JSON"
         raise place.error(
             f"{problem} ({error.msg} at column {error.colno})", "restore or delete this line"
         ) from None
-    except (ValueError, RecursionError) as error:  # thousands of digits, or too deep brackets
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested too deep
         raise place.error(f"the line cannot be read ({error})", "restore or delete this line") from None
     if not isinstance(value, dict):
         raise place.error(f"expected a JSON object, got {shown(value)}", "give one JSON object a line")

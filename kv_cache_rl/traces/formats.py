@@ -1,75 +1,221 @@
-"""The format of a trace file, found from its first line, and the reader of each format."""
+"""Which format a trace file has, told from its first record or its header, and what reads it.
+
+A format reads its own records (`read`); those of single requests also give them in the common form
+(`requests`), which is what commands take. Adding a format is its file and one line here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from kv_cache_rl.traces.bailian import read_bailian
+from kv_cache_rl.traces import azure, burstgpt, libcachesim, tracelab, vidur
+from kv_cache_rl.traces.azure import azure_requests, read_azure
+from kv_cache_rl.traces.bailian import bailian_requests, read_bailian
+from kv_cache_rl.traces.burstgpt import burstgpt_requests, read_burstgpt
 from kv_cache_rl.traces.claude_code import read_sessions
 from kv_cache_rl.traces.errors import Place, place_of
-from kv_cache_rl.traces.fields import json_fields
-from kv_cache_rl.traces.lines import read_lines
-from kv_cache_rl.traces.mooncake import read_mooncake
-from kv_cache_rl.traces.tables import AZURE_COLUMNS, BURSTGPT_COLUMNS, cells_of, read_azure, read_burstgpt
+from kv_cache_rl.traces.fields import Fields, shown
+from kv_cache_rl.traces.files import peek, sources, unpacked
+from kv_cache_rl.traces.lab import is_header, lab_requests, read_lab
+from kv_cache_rl.traces.libcachesim import looks_like_oracle, read_libcachesim, read_oracle_general
+from kv_cache_rl.traces.lines import UTF_16, Line, read_lines
+from kv_cache_rl.traces.mooncake import mooncake_requests, read_mooncake
+from kv_cache_rl.traces.ragpulse import ragpulse_requests, read_ragpulse
+from kv_cache_rl.traces.reading import Reading, located
+from kv_cache_rl.traces.records import parse_records
+from kv_cache_rl.traces.requests import Requests
+from kv_cache_rl.traces.sharegpt import read_sharegpt, sharegpt_requests
+from kv_cache_rl.traces.tables import column_key, header_keys, no_header
+from kv_cache_rl.traces.tracelab import read_tracelab, tracelab_requests
+from kv_cache_rl.traces.vidur import read_vidur, vidur_requests
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How files of one format are read."""
+
+    read: Callable[..., Iterator[Any]]
+    """Path → its own records."""
+    requests: Callable[[str, Reading], Requests] | None = None
+    """Path and reading → its requests in the common form; None: it holds sessions or page accesses."""
+    takes: tuple[str, ...] = ("time_unit",)
+    """What of a reading can be said about it, apart from how much is read."""
 
 
 def detect(path: str | Path) -> str:
-    """The name of the file's format, a key of FORMATS.
+    """The name of the file's format, a key of FORMATS; of a folder, that of its first file.
 
-    Raises:
-        TraceError: the file cannot be read, or its first line fits no format.
+    Raises TraceError if the file cannot be read or fits none, saying what it is instead where that
+    is known."""
+    name, reading = located(path)
+    if reading.format is not None:
+        return known_format(reading.format, name, reading)
+    first = sources(name)
+    found = known_format(_detect_file(first[0]), name, reading)
+    if found != "claude-code" and Path(name).is_dir():
+        raise place_of(first[0]).error(
+            f"a folder of {found} files; only Claude Code sessions are read from a folder",
+            "name one of its files",
+        )
+    return found
+
+
+def known_format(name: str, path: str | Path, reading: Reading) -> str:
+    """The name itself.
+
+    Raises TraceError where no format has it, and for an option that says nothing about files of it.
     """
-    first = next(read_lines(path), None)
-    if first is None:
-        raise place_of(path).error("the file is empty", "give a trace with at least one request")
-    return detect_line(*first)
+    if name not in FORMATS:
+        raise place_of(path).error(f"unknown format {shown(name)}", f"give one of {', '.join(FORMATS)}")
+    for option, value in (("block_size", reading.block_size), ("time_unit", reading.time_unit)):
+        if value is not None and option not in FORMATS[name].takes:
+            says = (
+                "names no blocks of one size" if option == "block_size" else "has times in a unit of its own"
+            )
+            if name == "lab" and option == "block_size":
+                says = "states its block size"
+            raise place_of(path).error(
+                f"a trace in {name} format {says}", f"leave out --{option.replace('_', '-')}"
+            )
+    return name
+
+
+def _detect_file(path: Path) -> str:
+    whole = place_of(path)
+    with unpacked(path) as content:
+        head = peek(content, whole)
+    if b"\0" in head and not head.startswith(UTF_16) and looks_like_oracle(head):
+        return "oracle-general"
+    lines = read_lines(path)
+    for place, text in lines:
+        if text.startswith(("{", "[")):
+            return detect_records(place, chain([(place, text)], lines))
+        if text.startswith("//") or (no_header(text) and _header_of(place, text) is None):
+            continue
+        return detect_line(place, text)
+    raise whole.error("the file holds comments only", "give a trace with at least one request")
 
 
 def detect_line(place: Place, text: str) -> str:
-    """The format of a file with this first line.
+    """The format that a file's first line belongs to: a header of columns, or a JSON object."""
+    if text.startswith(("{", "[")):
+        return detect_records(place, iter([(place, text)]))
+    if (name := _header_of(place, text)) is not None:
+        return name
+    raise unknown(place, f"its columns: {', '.join(sorted(header_keys(place, text)))[:120]}")
 
-    Raises:
-        TraceError: it fits no format.
+
+def _header_of(place: Place, text: str) -> str | None:
+    columns = header_keys(place, text)
+    fits = (name for name, header in HEADERS.items() if {column_key(column) for column in header} <= columns)
+    return next(fits, None)
+
+
+def detect_records(place: Place, lines: Iterator[Line]) -> str:
+    """The format that the first of some records has, or the second where the first only describes
+    the file.
     """
-    if text.startswith("{"):
-        keys = set(json_fields(place, text).record)
-        for name, needed in JSON_KEYS.items():
-            if needed <= keys:
+    keys: set[str] = set()
+    for fields, _ in zip(parse_records(lines), range(2), strict=False):
+        for name, fits in RECORDS.items():
+            if fits(fields.record):
                 return name
-    else:
-        columns = set(cells_of(place, text))
-        for name, header in HEADERS.items():
-            if set(header) <= columns:
-                return name
+        refuse_events(fields)
+        keys |= set(map(str, fields.record))
+    raise unknown(place, f"its fields: {', '.join(sorted(keys))[:120]}" if keys else "it holds no records")
+
+
+def unknown(place: Place, found: str) -> Exception:
+    """The error for a file that fits no format."""
     known = ", ".join(FORMATS)
-    raise place.error(
-        "the first line fits no known trace format", f"give one of {known} (or check its first line)"
+    return place.error(
+        f"the first line fits no known trace format ({found})",
+        f"give one of {known}; kv-cache-rl traces --help and docs/formats.md say what each looks like",
     )
 
 
+def refuse_events(fields: Fields) -> None:
+    """Raises TraceError for the events of an engine's cache, which no trace of requests can be made
+    of.
+    """
+    record = fields.record
+    inner = record.get("data") if isinstance(record.get("data"), dict) else record
+    if {"stored", "removed", "cleared"} & set(inner or ()) or str(record.get("type", "")).startswith("Block"):
+        raise fields.place.error(
+            "these are KV cache events: what one cache stored and removed, not which requests asked for it",
+            "log requests instead, one a line with timestamp, input_length, output_length and hash_ids "
+            "(mooncake)",
+        )
+
+
+def _has(*keys: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda record: set(keys) <= set(record)
+
+
+def _is_mooncake(record: dict[str, Any]) -> bool:
+    timed = {"timestamp", "delay", "session_id", "hash_ids"} & set(record)
+    return "input_length" in record and bool(timed)
+
+
+RECORDS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "lab": lambda record: is_header(Fields(record, Place(""))),
+    "claude-code": lambda record: isinstance(record.get("requests"), list),
+    "sharegpt": lambda record: any(
+        isinstance(record.get(key), list) for key in ("conversations", "messages")
+    ),
+    "ragpulse": lambda record: isinstance(record.get("hash_ids"), dict),
+    "bailian": _has("chat_id", "input_length"),
+    "mooncake": _is_mooncake,
+}
+"""Format → whether a JSON object is one of its records; the first that fits is the file's."""
+
+HEADERS = {
+    "azure": azure.COLUMNS,
+    "burstgpt": burstgpt.COLUMNS,
+    "vidur": vidur.COLUMNS,
+    "tracelab": tracelab.COLUMNS,
+    "libcachesim": libcachesim.COLUMNS,
+}
+"""Format → the columns that its tables have at least."""
+
+BOTH = ("block_size", "time_unit")
+FORMATS: dict[str, Format] = {
+    "claude-code": Format(read_sessions, takes=("block_size",)),
+    "mooncake": Format(read_mooncake, mooncake_requests, BOTH),
+    "bailian": Format(read_bailian, bailian_requests, BOTH),
+    "azure": Format(read_azure, azure_requests),
+    "burstgpt": Format(read_burstgpt, burstgpt_requests),
+    "vidur": Format(read_vidur, vidur_requests),
+    "ragpulse": Format(read_ragpulse, ragpulse_requests),
+    "tracelab": Format(read_tracelab, tracelab_requests),
+    "sharegpt": Format(read_sharegpt, sharegpt_requests, ()),
+    "libcachesim": Format(read_libcachesim),
+    "oracle-general": Format(read_oracle_general),
+    "lab": Format(read_lab, lab_requests, ()),
+}
+
+
 def read(path: str | Path) -> Iterator[Any]:
-    """The records of a file in any known format, as the reader of that format gives them.
+    """The records of a file of any known format, as its own reader gives them."""
+    return FORMATS[detect(path)].read(path)
+
+
+def requests_of(path: str | Path, reading: Reading | None = None) -> Requests:
+    """The requests of a file of any format that holds single requests.
 
     Raises:
-        TraceError: as `detect` and the readers.
+        TraceError: it cannot be read, or holds sessions or page accesses.
     """
-    return FORMATS[detect(path)](path)
-
-
-JSON_KEYS = {
-    "claude-code": {"id", "requests"},
-    "bailian": {"chat_id", "parent_chat_id", "hash_ids"},
-    "mooncake": {"timestamp", "input_length", "output_length"},
-}
-
-HEADERS = {"azure": AZURE_COLUMNS, "burstgpt": BURSTGPT_COLUMNS}
-
-FORMATS: dict[str, Callable[..., Iterator[Any]]] = {
-    "claude-code": read_sessions,
-    "mooncake": read_mooncake,
-    "bailian": read_bailian,
-    "azure": read_azure,
-    "burstgpt": read_burstgpt,
-}
+    name, how = located(path, reading)
+    format = detect(how.named(name))
+    make = FORMATS[known_format(format, name, how)].requests
+    if make is None:
+        raise place_of(name).error(
+            f"a trace in {format} format does not hold single requests",
+            "read it with the command's own reader",
+        )
+    return make(name, how)

@@ -1,33 +1,39 @@
-"""The lines of a trace file, one at a time, gzip or plain. No other module here opens files."""
+"""The lines of a trace file, one at a time, as text. Lines may end in LF, CR LF or CR."""
 
 from __future__ import annotations
 
-import gzip
-import zlib
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from stat import S_ISREG
-from typing import BinaryIO, cast
 
-from kv_cache_rl.traces.errors import Place, TraceError, place_of
+from kv_cache_rl.traces.errors import Place, place_of
+from kv_cache_rl.traces.files import TORN, peek, torn, unpacked
 
-GZIP_MAGIC = b"\x1f\x8b"
 LINE_LIMIT = 64 * 2**20  # bytes; the longest line of the published traces has 136 kB
+BLANK_LIMIT = 1_000_000  # blank lines in a row; a small packed file can hold thousands of millions
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
-Line = tuple[Place, str]  # where it stands, its text without the line end
+Line = tuple[Place, str]  # where it stood, what it says (without the line end)
 
 
 def read_lines(path: str | Path) -> Iterator[Line]:
-    """The non-blank lines of the file, in order. Its first bytes say whether it is compressed.
+    """The non-blank lines of the file, in order; how it is packed and encoded is told from its
+    first bytes.
 
-    Raises:
-        TraceError: no readable file, an empty one, damaged or cut-off gzip data, a line over 64
-            MiB, or bytes that are not UTF-8.
-    """
+    Raises TraceError for a path that is no readable file, an empty file, damaged or cut-off packed
+    data, a line over 64 MiB, a million blank lines in a row, and bytes that are neither UTF-8 nor
+    marked UTF-16."""
     whole = place_of(path)
     found = False
-    with _open(path, whole) as file:
-        for line in _decoded(_raw_lines(file, whole), whole.path):
+    with unpacked(path) as content:
+        head = peek(content, whole)
+        raw_lines = _recoded(content, whole) if head.startswith(UTF_16) else _raw_lines(content, whole)
+        if b"\0" in head and not head.startswith(UTF_16):
+            raise whole.error(
+                "these are binary data, not text",
+                "give a text file (in UTF-8, or in UTF-16 with a byte order mark), or name its --format",
+            )
+        for line in _decoded(raw_lines, whole.path):
             found = True
             yield line
     if not found:
@@ -36,53 +42,49 @@ def read_lines(path: str | Path) -> Iterator[Line]:
         )
 
 
-def _open(path: str | Path, whole: Place) -> BinaryIO:
-    try:
-        if Path(path).is_dir():
-            raise whole.error("this is a directory", "name a trace file inside it")
-        if not S_ISREG(Path(path).stat().st_mode):
-            raise whole.error("this is not a regular file", "save the trace to a file first")
-        with open(path, "rb") as file:
-            compressed = file.read(2) == GZIP_MAGIC
-        return cast("BinaryIO", gzip.open(path, "rb")) if compressed else open(path, "rb")
-    except FileNotFoundError:
-        raise whole.error("there is no such file", "check the path") from None
-    except PermissionError:
-        raise whole.error(
-            "no permission to read it", f"make it readable, e.g. chmod u+r {whole.path}"
-        ) from None
-    except TraceError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
-        raise whole.error(f"it cannot be opened ({error})", "check the path and the file system") from None
-
-
-def _raw_lines(file: BinaryIO, whole: Place) -> Iterator[tuple[int, bytes]]:
+def _raw_lines(content: io.BufferedReader, whole: Place) -> Iterator[tuple[int, bytes]]:
     number = 0
     while True:
         try:
-            raw = file.readline(LINE_LIMIT + 1)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            here = Place(whole.path, number + 1)
-            raise here.error(
-                f"the gzip data is damaged or cut off ({error})", "download the file again"
-            ) from None
+            raw = content.readline(LINE_LIMIT + 1)
+        except TORN as error:
+            raise torn(Place(whole.path, number + 1), error) from None
         except OSError as error:
             raise whole.error(
                 f"reading failed after line {number} ({error})", "check the disk and try again"
             ) from None
         if not raw:
             return
-        number += 1
         if len(raw) > LINE_LIMIT:
-            raise Place(whole.path, number).error(
+            raise Place(whole.path, number + 1).error(
                 f"the line is longer than {LINE_LIMIT:,} bytes",
                 "check that this is a trace with one record a line",
             )
-        yield number, raw
+        for piece in raw.removesuffix(b"\n").removesuffix(b"\r").split(b"\r"):
+            number += 1
+            yield number, piece
+
+
+def _recoded(content: io.BufferedReader, whole: Place) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file in UTF-16, which Excel calls Unicode text."""
+    text = io.TextIOWrapper(content, encoding="utf-16", newline=None)
+    number = 0
+    while True:
+        number += 1
+        try:
+            line = text.readline(LINE_LIMIT)
+        except UnicodeError as error:
+            raise Place(whole.path, number).error(
+                f"the bytes are not UTF-16, as the file's mark says ({error})", "save it as UTF-8"
+            ) from None
+        if not line:
+            text.detach()
+            return
+        yield number, line.encode()
 
 
 def _decoded(raw_lines: Iterable[tuple[int, bytes]], path: str) -> Iterator[Line]:
+    blank = 0
     for number, raw in raw_lines:
         here = Place(path, number)
         try:
@@ -93,4 +95,9 @@ def _decoded(raw_lines: Iterable[tuple[int, bytes]], path: str) -> Iterator[Line
                 "give a text file in UTF-8, or that file compressed with gzip",
             ) from None
         if text:
+            blank = 0
             yield here, text
+            continue
+        blank += 1
+        if blank > BLANK_LIMIT:
+            raise here.error(f"{BLANK_LIMIT:,} blank lines stand before it", "give a file that holds a trace")

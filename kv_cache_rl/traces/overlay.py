@@ -2,15 +2,15 @@
 
 A sequence is *live* while one of its calls runs and for `live_s` seconds after.
 
-* Claude Code sessions were not recorded on one server, so they are overlaid. Every session gets a
-  start, drawn uniformly from a horizon. The horizon is folded (time modulo its length), which keeps
-  the load steady. Its length is the live seconds of all sequences over `live`, so that on average
-  `live` sequences are live at once (never more than there are in the file). A session longer than
-  the horizon appears in several laps, each a sequence of its own.
-* A Mooncake or Bailian trace is one service on its own clock. Its tracks (not its requests) are
-  dealt at random to several servers: as many as keep `live` tracks live at once on average. The
-  first `live_s` seconds are not cut, because nothing before them was recorded. `speedup` compresses
-  the clock: users of a chat service return after minutes.
+* Claude Code sessions were not recorded on one server, so they are overlaid: every session gets a
+  start drawn uniformly from a horizon, and the horizon is folded (time modulo its length), which
+  keeps the load steady. Its length is the live seconds of all sequences over `live`, so that on
+  average `live` sequences are live at once (never more than there are in the file). A session
+  longer than the horizon appears in several laps, each a sequence of its own.
+* A trace of single requests (Mooncake, Bailian) is one service on its own clock. Its tracks (not
+  its requests) are dealt at random to as many servers as keep `live` of them live at once on
+  average; the first `live_s` seconds, before which nothing was recorded, are not cut. `speedup`
+  compresses the clock: users of a chat service come back after minutes.
 """
 
 from __future__ import annotations
@@ -20,50 +20,41 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kv_cache_rl.traces.bailian import read_bailian
-from kv_cache_rl.traces.claude_code import read_sessions
+from kv_cache_rl.traces.claude_code import distinct, read_sessions
 from kv_cache_rl.traces.errors import place_of
-from kv_cache_rl.traces.formats import detect
-from kv_cache_rl.traces.mooncake import read_mooncake
-from kv_cache_rl.traces.tracks import Track, bailian_tracks, mooncake_tracks, session_tracks
+from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
+from kv_cache_rl.traces.tracks import Track, request_tracks, session_tracks
 
 MOST_WINDOWS = 10**7
-
-
-Placed = tuple[Track, float]  # a track, and the seconds that are added to its times
 
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
     """Tracks placed on one clock."""
 
-    servers: tuple[tuple[Placed, ...], ...]
+    servers: tuple[
+        tuple[tuple[Track, float], ...], ...
+    ]  # server → its tracks and the seconds added to their times
     windows: int  # the length of the horizon
-    first: int  # the first window to cut
-    folded: bool  # times beyond the horizon start again at 0; if not folded, they are not cut
+    first: int  # the first window worth cutting
+    folded: bool  # times beyond the horizon come round again; else they are not cut
 
 
 def read_overlay(
     path: str | Path, rng: random.Random, *, window_s: float, live: float, live_s: float, speedup: float
 ) -> Overlay:
-    """The sequences of a trace file, placed on one clock.
+    """The sequences of a trace file, placed.
 
-    Raises:
-        TraceError: the file cannot be read, names no blocks, or spans more than ten million
-            windows.
-    """
+    Raises TraceError for a file that cannot be read, names no blocks, or spans more than ten
+    million windows."""
     name = detect(path)
+    groups: list[list[Track]] = []
     if name == "claude-code":
-        sessions = read_sessions(path, drop_duplicates=True)
+        sessions = distinct(read_sessions(path))
         groups = [[hastened(track, speedup) for track in session_tracks(session)] for session in sessions]
         tracks = [track for group in groups for track in group]
-    elif name in CHAINED:
-        tracks = [hastened(track, speedup) for track in CHAINED[name](path, rng)]
-        groups = []
     else:
-        known = ", ".join(["claude-code", *CHAINED])
-        problem = f"a trace in {name} format names no blocks, so no sequence can be followed"
-        raise place_of(path).error(problem, f"give a trace in one of these formats: {known}")
+        tracks = [hastened(track, speedup) for track in _followed(path, name, rng)]
     if not tracks:
         raise place_of(path).error(
             "every session is an exact duplicate", "give a trace that holds the originals too"
@@ -82,7 +73,7 @@ def read_overlay(
 def overlaid(
     groups: list[list[Track]], rng: random.Random, window_s: float, live: float, live_s: float
 ) -> Overlay:
-    """Groups of tracks (a session with its sub-agents), each at a random start on the horizon."""
+    """Groups of tracks (a session and its sub-agents), each at a random start on a folded horizon."""
     tracks = [track for group in groups for track in group]
     seconds = sum(live_seconds(track, live_s) for track in tracks)
     windows = max(1, round(seconds / min(live, len(tracks)) / window_s))
@@ -92,10 +83,14 @@ def overlaid(
 
 
 def dealt(tracks: list[Track], rng: random.Random, window_s: float, live: float, live_s: float) -> Overlay:
-    """Tracks on the trace's own clock, dealt to servers so that each has `live` live at once."""
+    """Tracks on the trace's own clock, dealt to so many servers that each has `live` of them live
+    at once.
+    """
     windows = max(1, math.floor(max(track.turns[-1].start_s for track in tracks) / window_s))
     seconds = sum(live_seconds(track, live_s) for track in tracks)
-    servers: list[list[Placed]] = [[] for _ in range(max(1, round(seconds / (windows * window_s) / live)))]
+    servers: list[list[tuple[Track, float]]] = [
+        [] for _ in range(max(1, round(seconds / (windows * window_s) / live)))
+    ]
     for track in tracks:
         servers[rng.randrange(len(servers))].append((track, 0.0))
     first = math.ceil(live_s / window_s)
@@ -103,7 +98,7 @@ def dealt(tracks: list[Track], rng: random.Random, window_s: float, live: float,
 
 
 def hastened(track: Track, speedup: float) -> Track:
-    """The track with the times of its starts divided by `speedup`; calls last as long as before."""
+    """The track with its starts brought together by `speedup`; calls last as long as before."""
     if speedup == 1.0:
         return track
     turns = [
@@ -116,7 +111,7 @@ def hastened(track: Track, speedup: float) -> Track:
 
 
 def live_seconds(track: Track, live_s: float) -> float:
-    """Seconds that the track is live in all; overlaps count once."""
+    """How long the track is live in all, overlaps counted once."""
     total, until = 0.0, -math.inf
     for turn in track.turns:
         end = turn.end_s + live_s
@@ -125,7 +120,36 @@ def live_seconds(track: Track, live_s: float) -> float:
     return total
 
 
-CHAINED = {
-    "mooncake": lambda path, rng: mooncake_tracks(read_mooncake(path), rng),
-    "bailian": lambda path, rng: bailian_tracks(read_bailian(path), rng),
-}
+def _followed(path: str | Path, name: str, rng: random.Random) -> list[Track]:
+    """The tracks of a trace of single requests, its clock from the first one where that is far from
+    0.
+
+    Raises TraceError where neither blocks nor sessions say what continues what.
+    """
+    problem = f"a trace in {name} format names no blocks, so no sequence can be followed"
+    refused = place_of(path).error(
+        problem, "give a trace in one of these formats: claude-code, mooncake, bailian"
+    )
+    if FORMATS[name].requests is None:
+        raise refused
+    found = requests_of(path)
+    rows = list(found.timed())
+    if not any(row.ids or row.session for row in rows):
+        raise refused
+    found.arrivals = iter(rows)
+    tracks = request_tracks(found, rng)
+    first = min((track.turns[0].start_s for track in tracks), default=0.0)
+    return [_earlier(track, first) for track in tracks] if first > FAR_S else tracks
+
+
+def _earlier(track: Track, seconds: float) -> Track:
+    turns = [
+        replace(turn, start_s=turn.start_s - seconds, end_s=turn.end_s - seconds) for turn in track.turns
+    ]
+    return replace(track, turns=tuple(turns))
+
+
+FAR_S = 86_400.0
+"""A clock that begins later than this counts from elsewhere (1970), not from the start of the
+trace.
+"""

@@ -1,156 +1,182 @@
-"""Tables of arrivals and lengths, without block ids: the Azure LLM inference trace and BurstGPT."""
+"""Rows of tables of comma-separated values, as they are after a round through pandas, R or Excel.
+
+Names of columns are compared without case, spaces, dots and underscores. Cells may be separated by
+commas, semicolons, tabs or bars; numbers may be 1506.0 or 5e-06, and 5,5 where cells are not
+separated by commas."""
 
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from decimal import Decimal
+from typing import Any
 
 from kv_cache_rl.traces.errors import Place
-from kv_cache_rl.traces.fields import Fields, shown
-from kv_cache_rl.traces.lines import Line, read_lines
+from kv_cache_rl.traces.fields import LARGEST, Fields, shown
+from kv_cache_rl.traces.lines import Line
+from kv_cache_rl.traces.reading import Reading
 
-AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-BURSTGPT_COLUMNS = ("Timestamp", "Model", "Request tokens", "Response tokens", "Total tokens", "Log Type")
-STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:([+-])(\d\d):(\d\d)|Z)?")
+SEPARATORS = ",;\t|"
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+STAMP = re.compile(
+    r"(?:(?P<year>\d{4})[-/](?P<month>\d\d?)[-/](?P<day>\d\d?)"
+    r"|(?P<us_month>\d\d?)/(?P<us_day>\d\d?)/(?P<us_year>\d{4}))"
+    r"[ T]+(?P<hour>\d\d?):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?"
+    r"(?: ?(?P<half>[AaPp])[Mm])?(?: ?(?:(?P<sign>[+-])(?P<off_h>\d\d):?(?P<off_m>\d\d)?|Z|UTC))?"
+)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOTHING = ("", "nan", "none", "null", "na", "n/a", "<na>")
+"""What stands in a cell that holds nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class AzureRequest:
-    """One request of the Azure LLM inference trace (CC-BY-4.0)."""
-
-    timestamp_ns: int  # since 1970, UTC; the source writes 100 ns steps
-    context_tokens: int
-    generated_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class BurstGPTRequest:
-    """One request of BurstGPT."""
-
-    timestamp_s: float  # since the start of the trace
-    session_id: str  # "" in the first edition, which has none
-    elapsed_s: float | None  # None in the first edition
-    model: str
-    request_tokens: int
-    response_tokens: int  # 0: the call failed
-    total_tokens: int
-    log_type: str
-
-
-def read_azure(path: str | Path) -> Iterator[AzureRequest]:
-    """The rows of a file, in its order, which must be the order of time.
-
-    Raises:
-        TraceError: at the first bad row.
-    """
-    return parse_azure(read_lines(path))
-
-
-def read_burstgpt(path: str | Path) -> Iterator[BurstGPTRequest]:
-    """The rows of a file, in its order, which must be the order of time.
-
-    Raises:
-        TraceError: at the first bad row.
-    """
-    return parse_burstgpt(read_lines(path))
-
-
-def parse_azure(lines: Iterable[Line]) -> Iterator[AzureRequest]:
-    """The same from lines that are already in memory."""
-    last = 0
-    for fields in _rows(lines, AZURE_COLUMNS):
-        stamp = _nanoseconds(fields, "TIMESTAMP")
-        if stamp < last:
-            raise fields.error(
-                "TIMESTAMP", "the row is older than the one before it", "sort the file by TIMESTAMP"
-            )
-        last = stamp
-        yield AzureRequest(stamp, _count(fields, "ContextTokens"), _count(fields, "GeneratedTokens"))
-
-
-def parse_burstgpt(lines: Iterable[Line]) -> Iterator[BurstGPTRequest]:
-    """The same from lines that are already in memory."""
-    last = 0.0
-    for fields in _rows(lines, BURSTGPT_COLUMNS):
-        stamp = _seconds(fields, "Timestamp")
-        if stamp < last:
-            raise fields.error(
-                "Timestamp", "the row is older than the one before it", "sort the file by Timestamp"
-            )
-        last = stamp
-        elapsed = fields.text("Elapsed time", default="")
-        yield BurstGPTRequest(
-            timestamp_s=stamp,
-            session_id=fields.text("Session ID", default=""),
-            elapsed_s=_seconds(fields, "Elapsed time") if elapsed else None,
-            model=fields.text("Model"),
-            request_tokens=_count(fields, "Request tokens"),
-            response_tokens=_count(fields, "Response tokens"),
-            total_tokens=_count(fields, "Total tokens"),
-            log_type=fields.text("Log Type"),
-        )
-
-
-def cells_of(place: Place, text: str) -> list[str]:
-    """The cells of one line of comma-separated values."""
+def cells_of(place: Place, text: str, separator: str = ",") -> list[str]:
+    """The cells of one line."""
     try:
-        return [cell.strip() for cell in next(csv.reader([text], strict=True))]
+        return [cell.strip() for cell in next(csv.reader([text], delimiter=separator, strict=True))]
     except csv.Error as error:
         raise place.error(f"the row cannot be read ({error})", "restore or delete this line") from None
 
 
-def _rows(lines: Iterable[Line], needed: tuple[str, ...]) -> Iterator[Fields]:
-    header: list[str] = []
-    rows = 0
+def separator_of(text: str) -> str:
+    """What separates the cells of a header: of the usual characters the one that stands in it most
+    often.
+    """
+    return max(SEPARATORS, key=text.count)
+
+
+def no_header(text: str) -> bool:
+    """Whether a line before a table is a comment, or what Excel says about separators."""
+    return text.startswith(("#", "sep="))
+
+
+def column_key(name: str) -> str:
+    """A column's name as it is compared."""
+    return re.sub(r"[\s._#]+", "", name).lower()
+
+
+def header_keys(place: Place, text: str) -> set[str]:
+    """The columns that a header names, as they are compared."""
+    return {column_key(cell) for cell in cells_of(place, text, separator_of(text))}
+
+
+class Row(Fields):
+    """A row of a table: its columns by the names a format gives them, its cells read as the tables
+    above write them. Every method raises TraceError with the file, the line and the column of a bad
+    cell."""
+
+    def cell(self, name: str, default: Any = None) -> Any:
+        """The text of a cell; the default where the column is missing or the cell holds nothing."""
+        text = self.record.get(name, "")
+        return default if text.lower() in NOTHING else text
+
+    def real(self, name: str, *, default: Any = None) -> Any:
+        """A finite number of any sign; the default where there is none."""
+        text = self.cell(name, None)
+        if text is None:
+            return default
+        number = text.replace(",", ".") if text.count(",") == 1 else text
+        if not NUMBER.fullmatch(number) or not math.isfinite(float(number)):
+            raise self.error(name, f"expected a number, got {shown(text)}", "correct the cell")
+        return Decimal(number)
+
+    def number_or_none(self, name: str) -> float | None:
+        """A number;
+
+        None where the cell holds none, whatever else it holds: for columns that nothing depends on.
+        """
+        text = self.cell(name, "")
+        return float(text) if NUMBER.fullmatch(text) else None
+
+    def count(self, name: str) -> int:
+        """A whole number of tokens."""
+        text, value = self.cell(name, ""), None
+        if NUMBER.fullmatch(text):
+            value = Decimal(text)
+        if value is None or value < 0 or value != int(value) or value > LARGEST:
+            raise self.error(
+                name, f"expected a whole number of tokens, got {shown(text)}", "correct the cell"
+            )
+        return int(value)
+
+    def seconds_in(self, name: str, reading: Reading) -> float:
+        """A time that is not negative, in seconds."""
+        value = self.real(name)
+        if value is None or value < 0 or value > LARGEST:
+            text = self.cell(name, "")
+            raise self.error(name, f"expected seconds, not negative, got {shown(text)}", "correct the cell")
+        return reading.seconds(float(value), "s")
+
+    def nanoseconds(self, name: str, reading: Reading) -> int:
+        """A moment since 1970 (UTC): a date and time, or a number in a unit that its size tells.
+
+        Dates with slashes are month/day/year, as Excel writes them in the United States, where most
+        of these tables come from, and year/month/day."""
+        text = self.cell(name, "")
+        if NUMBER.fullmatch(text):
+            value = Decimal(text)
+            if 0 <= value < Decimal(2) ** 63:
+                unit = reading.time_unit or next(unit for unit, most in EPOCH_UNITS.items() if value < most)
+                return int(value * NANOSECONDS[unit])
+        match = STAMP.fullmatch(text)
+        try:
+            if match is None:
+                raise ValueError
+            return _moment(match)
+        except ValueError:
+            remedy = "write it as 2023-11-16 18:17:03.9799600"
+            raise self.error(name, f"expected a date and time, got {shown(text)}", remedy) from None
+
+
+NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+EPOCH_UNITS = {"s": 10**11, "ms": 10**14, "us": 10**17, "ns": 2**63}
+"""Unit → what a number since 1970 in it stays below (for seconds: the year 5138)."""
+
+
+def _moment(match: re.Match) -> int:
+    part = match.groupdict()
+    year, month, day = (int(part[name] or part[f"us_{name}"]) for name in ("year", "month", "day"))
+    hour = int(part["hour"])
+    if part["half"]:
+        hour = hour % 12 + (12 if part["half"] in "Pp" else 0)
+    moment = datetime(year, month, day, hour, int(part["minute"]), int(part["second"] or 0), tzinfo=UTC)
+    offset = int(part["off_h"] or 0) * 3600 + int(part["off_m"] or 0) * 60
+    seconds = (moment - EPOCH) // timedelta(seconds=1) - (offset if part["sign"] == "+" else -offset)
+    return seconds * 10**9 + int((part["fraction"] or "").ljust(9, "0"))
+
+
+def rows(lines: Iterable[Line], needed: tuple[str, ...], also: tuple[str, ...] = ()) -> Iterator[Row]:
+    """The rows of a table under its header, by the names in `needed` and `also` (other columns are
+    dropped).
+
+    Raises:
+        TraceError: a needed column is missing, a row has more or fewer cells, or there are no rows.
+    """
+    names: list[str | None] = []
+    separator, found = ",", 0
+    wanted = {column_key(name): name for name in (*needed, *also)}
     place = Place("")
     for place, text in lines:
-        cells = cells_of(place, text)
-        if not header:
-            header = cells
-            missing = [name for name in needed if name not in header]
-            if missing:
+        if not names:
+            separator = separator_of(text)
+            names = [wanted.get(column_key(cell)) for cell in cells_of(place, text, separator)]
+            if no_header(text) and not set(needed) <= set(names):
+                names = []
+                continue
+            if missing := [name for name in needed if name not in names]:
                 raise place.error(
                     "the column is missing from the header", f"expected {', '.join(needed)}", missing[0]
                 )
             continue
-        if len(cells) != len(header):
-            problem = f"{len(cells)} cells under {len(header)} columns (cut off?)"
+        cells = cells_of(place, text, separator)
+        if not any(cells):  # Excel writes the empty rows below a table
+            continue
+        if len(cells) != len(names):
+            problem = f"{len(cells)} cells under {len(names)} columns (cut off?)"
             raise place.error(problem, "restore or delete this line")
-        rows += 1
-        yield Fields(dict(zip(header, cells, strict=True)), place)
-    if not rows:
+        found += 1
+        yield Row({name: cell for name, cell in zip(names, cells, strict=True) if name}, place)
+    if not found:
         raise Place(place.path).error("the table has a header and no rows", "give at least one request")
-
-
-def _count(fields: Fields, name: str) -> int:
-    text = fields.text(name)
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise fields.error(name, f"expected a whole number of tokens, got {shown(text)}", "correct the cell")
-    return int(text)
-
-
-def _seconds(fields: Fields, name: str) -> float:
-    text = fields.text(name)
-    if not re.fullmatch(r"[0-9]{1,18}(\.[0-9]*)?", text):
-        raise fields.error(name, f"expected seconds, not negative, got {shown(text)}", "correct the cell")
-    return float(text)
-
-
-def _nanoseconds(fields: Fields, name: str) -> int:
-    text = fields.text(name)
-    match = STAMP.fullmatch(text)
-    try:
-        if match is None:
-            raise ValueError
-        moment = datetime.fromisoformat(f"{match[1]}T{match[2]}+00:00")
-    except ValueError:
-        remedy = "write it as 2023-11-16 18:17:03.9799600"
-        raise fields.error(name, f"expected a date and time, got {shown(text)}", remedy) from None
-    offset = int(match[5] or 0) * 3600 + int(match[6] or 0) * 60
-    seconds = (moment - EPOCH) // timedelta(seconds=1) - (offset if match[4] == "+" else -offset)
-    return seconds * 10**9 + int((match[3] or "").ljust(9, "0"))

@@ -1,34 +1,26 @@
-"""A track: what one sequence of a server does over time, the same for all trace formats.
+"""A track: what one sequence of a server does over time, whatever trace format it was read from.
 
-A Claude Code session is one track, and each of its sub-agents is another: each holds a KV cache of
-its own. Traces of single requests (Mooncake, Bailian) name no sessions. There a request continues
-the track with the longest chain of full blocks that it extends, and starts a new track if it
-extends none.
-"""
+A Claude Code session is one track and each of its sub-agents another, since each holds a KV cache
+of its own. In traces of single requests a track is what the file calls one session. Where it names
+none, a request continues the track whose chain of full blocks it extends, the longest one if there
+are several; what extends no track starts one, and so does every request without blocks."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from statistics import median
 
-from kv_cache_rl.traces.bailian import BLOCK_TOKENS as BAILIAN_BLOCK_TOKENS
-from kv_cache_rl.traces.bailian import BailianRequest
+from kv_cache_rl.traces.calls import call_seconds, kept_tokens
 from kv_cache_rl.traces.claude_code import Request, Session, SubAgent, shared_blocks
-from kv_cache_rl.traces.mooncake import BLOCK_TOKENS as MOONCAKE_BLOCK_TOKENS
-from kv_cache_rl.traces.mooncake import MooncakeRequest
+from kv_cache_rl.traces.requests import Requests
 
-# Duration of a call without a recorded end. Source: least absolute log error over the 41,211 calls
-# of the Claude Code sessions that record it.
-FIRST_TOKEN_S = 2.0
-DECODE_TOKENS_PER_S = 58.0
-
-SLACK_BLOCKS = 2  # blocks at a prompt's end that may differ: it is rendered again at each turn
-PREFIX_SHARERS = 3  # a leading block that so many tracks start with belongs to a shared prefix
-COARSE_TICK_S = 1.0  # times on a clock with such ticks or longer ones are jittered inside the tick
+SLACK_BLOCKS = 2  # the end of a prompt is rendered anew each turn: up to two lost blocks are no lost context
+PREFIX_SHARERS = 3  # a leading block that this many tracks start with belongs to a shared prefix
+COARSE_TICK_S = 1.0  # clocks that tick no finer than this are jittered inside the tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +30,7 @@ class Turn:
     start_s: float
     end_s: float
     input_tokens: int
-    kept_tokens: int  # leading input tokens left in the cache by the turn before; 0 at the first
+    kept_tokens: int  # leading input tokens the sequence's previous turn left behind; 0 at the first
     output_tokens: int
     thinking: bool
     input_kind: str  # "user" | "tool_result" | "rewritten" (history sent anew in another form)
@@ -51,7 +43,7 @@ class Track:
 
     id: str
     is_sub_agent: bool
-    prefix_key: str  # tracks with equal keys may share their first prefix_tokens; "" shares none
+    prefix_key: str  # tracks with equal keys may share their first prefix_tokens; "" is shared with nobody
     prefix_tokens: int
     turns: tuple[Turn, ...]
 
@@ -59,9 +51,8 @@ class Track:
 def session_tracks(session: Session) -> Iterator[Track]:
     """The session's track and those of its sub-agents, on the session's clock.
 
-    Block ids are local to a session, so that sharing between sessions cannot be seen. Sessions with
-    tool and system prompts of equal lengths get the same prefix key: an upper bound.
-    """
+    Block ids are local to a session, so sharing between sessions cannot be seen: sessions whose
+    tool and system prompts have equal lengths get the same prefix key, which is an upper bound."""
     yield _agent_track(session.id, session, session.calls, session.block_size, 0.0, is_sub_agent=False)
     for agent in session.sub_agents:
         name = f"{session.id}/{agent.agent_id}"
@@ -108,54 +99,35 @@ def _agent_track(
     return Track(name, is_sub_agent, key, prefix, tuple(turns))
 
 
-def kept_tokens(before_input: int, before_output: int, tokens: int, shared: int, extends: bool) -> int:
-    """How many leading tokens of an input the previous turn left in the cache.
-
-    If the input extends the previous one: the previous input and output, or the input alone where
-    the output was not carried over. If the context was cut or rewritten: the part that is still
-    shared.
-    """
-    if not extends:
-        return min(shared, tokens)
-    whole = before_input + before_output
-    return whole if whole <= tokens else min(before_input, tokens)
-
-
-def call_seconds(output_tokens: int) -> float:
-    """Seconds of a call without a recorded end."""
-    return FIRST_TOKEN_S + output_tokens / DECODE_TOKENS_PER_S
-
-
 @dataclass(frozen=True, slots=True)
 class ChainedRequest:
-    """A request of a trace of single requests, in any format."""
+    """A request as any trace of single requests gives it."""
 
     start_s: float
     input_tokens: int
     output_tokens: int
-    ids: tuple[int, ...]  # chained: equal ids mean equal prefixes
+    ids: tuple[int, ...]  # chained: equal ids mean equal prefixes; () where none are named
+    session: str = ""  # of the track that it belongs to, where the file names one
 
 
-def mooncake_tracks(requests: Iterable[MooncakeRequest], rng: random.Random) -> list[Track]:
-    """The tracks of a Mooncake trace; a coarse clock is jittered inside its tick."""
+def request_tracks(found: Requests, rng: random.Random) -> list[Track]:
+    """The tracks of a trace of single requests; a coarse clock is jittered inside its tick where
+    blocks tell what continues what."""
     rows = [
-        ChainedRequest(r.timestamp_ms / 1000, r.input_length, r.output_length, r.hash_ids) for r in requests
+        ChainedRequest(
+            one.time_s or 0.0, one.input_tokens, one.output_tokens or 0, one.ids or (), one.session
+        )
+        for one in found.timed()
     ]
-    return chain_tracks(jittered(rows, rng), MOONCAKE_BLOCK_TOKENS)
-
-
-def bailian_tracks(requests: Iterable[BailianRequest], rng: random.Random) -> list[Track]:
-    """The tracks of a Qwen-Bailian trace; a coarse clock is jittered inside its tick."""
-    rows = [ChainedRequest(r.timestamp_s, r.input_length, r.output_length, r.chain_ids) for r in requests]
-    return chain_tracks(jittered(rows, rng), BAILIAN_BLOCK_TOKENS)
+    chained = any(row.ids for row in rows)
+    return chain_tracks(jittered(rows, rng) if chained else rows, max(1, found.block_tokens))
 
 
 def jittered(requests: Sequence[ChainedRequest], rng: random.Random) -> list[ChainedRequest]:
-    """The requests; those with equal times are spread over their tick, in the same order.
+    """The requests with equal times spread over the tick they stand for, their order unchanged.
 
-    Only where the clock is coarse, with a median distance of distinct times of at least
-    COARSE_TICK_S.
-    """
+    Only where the clock is coarse (median distance of distinct times at least COARSE_TICK_S); else
+    as they are."""
     ticks = [
         (start_s, list(group)) for start_s, group in groupby(requests, key=lambda request: request.start_s)
     ]
@@ -168,14 +140,14 @@ def jittered(requests: Sequence[ChainedRequest], rng: random.Random) -> list[Cha
     for (start_s, group), distance in zip(ticks, [*distances, tick_s], strict=True):
         offsets = sorted(rng.random() * min(tick_s, distance) for _ in group)
         spread += [
-            ChainedRequest(start_s + offset, request.input_tokens, request.output_tokens, request.ids)
-            for offset, request in zip(offsets, group, strict=True)
+            replace(request, start_s=start_s + offset) for offset, request in zip(offsets, group, strict=True)
         ]
     return spread
 
 
 def chain_tracks(requests: Sequence[ChainedRequest], block: int) -> list[Track]:
-    """Tracks of requests: each continues the longest open chain of full blocks that it extends."""
+    """Requests gathered into tracks: each continues its session, else the longest open chain of
+    full blocks that it extends."""
     chains = _gather(requests, block)
     sharers = Counter(unit for chain in chains for unit in _full(chain[0], block))
     return [_chain_track(f"chain-{at:05d}", chain, block, sharers) for at, chain in enumerate(chains)]
@@ -186,19 +158,16 @@ def _full(request: ChainedRequest, block: int) -> tuple[int, ...]:
 
 
 def _gather(requests: Sequence[ChainedRequest], block: int) -> list[list[ChainedRequest]]:
-    chains: list[list[ChainedRequest]] = []
-    for request, at in zip(requests, chain_of(_full(request, block) for request in requests), strict=True):
-        if at == len(chains):
-            chains.append([])
-        chains[at].append(request)
-    return chains
+    chains: dict[str | int, list[ChainedRequest]] = {}
+    found = chain_of(_full(request, block) for request in requests if not request.session)
+    for request in requests:
+        chains.setdefault(request.session or next(found), []).append(request)
+    return list(chains.values())
 
 
 def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
-    """For each path of full blocks, the number of the chain that it continues, or of a new one.
-
-    It continues the longest open chain that it extends. Chains are numbered from 0 as they appear.
-    """
+    """The chain, numbered from 0 as they appear, that each path of full blocks continues: the
+    longest open one it extends."""
     chains = 0
     first_in: dict[int, int] = {}  # block id → the chain that wrote it first
     tips: dict[int, int] = {}  # last full block of a chain's last request → the chain
@@ -210,9 +179,9 @@ def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
             at = tips.pop(tip)
         for unit in full:
             first_in.setdefault(unit, at)
-        # Otherwise only a shared prefix fills whole blocks, and no request could continue the
-        # chain.
-        if full and first_in[full[-1]] == at:
+        if (
+            full and first_in[full[-1]] == at
+        ):  # else only a shared prefix fills whole blocks: nobody's to continue
             tips[full[-1]] = at
         yield at
 
@@ -223,8 +192,9 @@ def _chain_track(name: str, chain: list[ChainedRequest], block: int, sharers: Co
     for request in chain:
         kept = 0
         if before is not None:
+            shared, extends = _continues(before, request, block)
             kept = kept_tokens(
-                before.input_tokens, before.output_tokens, request.input_tokens, 0, extends=True
+                before.input_tokens, before.output_tokens, request.input_tokens, shared, extends
             )
         end_s = request.start_s + call_seconds(request.output_tokens)
         turns.append(
@@ -234,6 +204,21 @@ def _chain_track(name: str, chain: list[ChainedRequest], block: int, sharers: Co
     prefix = [unit for unit in _full(chain[0], block) if sharers[unit] >= PREFIX_SHARERS]
     key = f"block {prefix[-1]}" if prefix else ""
     return Track(name, False, key, len(prefix) * block, tuple(turns))
+
+
+def _continues(before: ChainedRequest, request: ChainedRequest, block: int) -> tuple[int, bool]:
+    """Leading tokens that two turns share, and whether the later extends the earlier.
+
+    Blocks tell where both have some (a chain without a session was found by them); else the lengths
+    do."""
+    if not request.session:
+        return 0, True
+    if not (before.ids and request.ids):
+        return 0, request.input_tokens >= before.input_tokens  # as calls.continued
+    full = _full(before, block)
+    pairs = enumerate(zip(full, request.ids, strict=False))
+    shared = next((at for at, (left, right) in pairs if left != right), min(len(full), len(request.ids)))
+    return shared * block, shared >= len(full) - SLACK_BLOCKS
 
 
 INPUT_KINDS: dict[tuple[str, ...], str] = {("text",): "user", ("tool_result",): "tool_result"}

@@ -15,6 +15,7 @@ from kv_cache_rl.sim.eviction import DECIDERS
 
 ROOT = typer.main.get_command(app)
 WORLDS = ("eviction", "hierarchy", "serving", "stability", "paged")
+FILES = ("traces",)
 COMMANDS = [path for path, _ in commands()]
 
 
@@ -42,13 +43,14 @@ def test_the_commands_are_those_that_were_promised():
         "bench",
         "scenarios",
     }
-    assert set(ROOT.commands) == {*WORLDS, *eviction}
+    assert set(ROOT.commands) == {*WORLDS, *FILES, *eviction}
     assert names_in("eviction") == eviction
     assert names_in("scenarios") == {"generate", "verify", "from-trace", "show"}
     hierarchy = {"replay", "sweep", "ablation", "heldout", "mrc", "reproduce", "plot", "bench", "workload"}
     assert names_in("hierarchy") == hierarchy
     assert names_in("serving") == {"simulate", "evaluate", "bench", "train"}
     assert names_in("stability") == {"plan", "validate", "compare"}
+    assert names_in("traces") == {"show", "convert"}
     assert names_in("paged") == {"demo", "bench", "generate", "calibrate"}
 
 
@@ -151,7 +153,18 @@ def test_help_comes_without_loading_anything_heavy():
         (["scenarios", "generate", "--out", "x.jsonl", "--difficulty", "brutal"], "brutal"),
         (["serve-policy", "--policy", "lruu"], "did you mean lru?"),
         (["hierarchy", "replay", "nothing.jsonl", "--capacity", "9"], "nothing.jsonl: there is no such file"),
-        (["hierarchy", "replay", ".", "--capacity", "9"], ". is a folder"),
+        (["hierarchy", "replay", ".", "--capacity", "9"], ".: this is a directory without trace files"),
+        (["traces", "show", "nothing.jsonl"], "nothing.jsonl: there is no such file"),
+        (["traces", "convert", "/dev/zero", "--out", "x.jsonl"], "/dev/zero: this is not a regular file"),
+        (["hierarchy", "replay", "/dev/zero", "--capacity", "9"], "/dev/zero: this is not a regular file"),
+        (["hierarchy", "mrc", "/dev/zero"], "/dev/zero: this is not a regular file"),
+        (["hierarchy", "heldout", "/dev/zero"], "/dev/zero: this is not a regular file"),
+        (["hierarchy", "mrc", "workload:rag_burst", "--limit", "9"], "--limit is for trace files; workload"),
+        (["eval", "--block-size", "16"], "--block-size is for trace files; name one with --trace"),
+        (
+            ["stability", "plan", "--trace", "x", "--time-unit", "h"],
+            "no unit of time 'h'; choose one of s, ms",
+        ),
         (["hierarchy", "replay", "workload:rag", "--capacity", "9"], "there is no workload 'rag'"),
         (["hierarchy", "replay", "workload:rag_burst", "-p", "lruu", "--capacity", "9"], "did you mean lru?"),
         (["hierarchy", "replay", "workload:rag_burst"], "give either --capacity BLOCKS"),

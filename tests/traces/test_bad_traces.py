@@ -37,6 +37,7 @@ def refusal(reader, path):
     [
         ("in", "128", "in", "expected an integer, got '128'"),
         ("in", True, "in", "expected an integer, got True"),
+        ("in", 128.5, "in", "expected an integer, got 128.5"),
         ("in", -1, "in", "must be from 0"),
         ("out", 1.5, "out", "expected an integer, got 1.5"),
         ("t", -0.5, "t", "got -0.5, must be from 0"),
@@ -62,7 +63,7 @@ def test_a_bad_field_of_a_request_is_named(write, session, call, field, value, n
     assert text in str(error)
 
 
-@pytest.mark.parametrize("field", ["t", "type", "in", "out", "stop", "it", "ot", "h"])
+@pytest.mark.parametrize("field", ["t", "type", "in", "out", "h"])
 def test_a_missing_field_of_a_request_is_named(write, session, call, field):
     request = call(0, 128, [[1, 2]])
     del request[field]
@@ -74,7 +75,7 @@ def test_a_missing_field_of_a_request_is_named(write, session, call, field):
 @pytest.mark.parametrize(
     ("change", "named", "text"),
     [
-        ({"hash_id_scope": "global"}, "hash_id_scope", "unknown scope 'global'"),
+        ({"hash_id_scope": "planet"}, "hash_id_scope", "unknown scope 'planet'"),
         ({"block_size": 0}, "block_size", "must be from 1"),
         ({"exact_duplicate": 0}, "exact_duplicate", "expected true or false"),
         ({"models": [1]}, "models[0]", "expected a string"),
@@ -113,11 +114,13 @@ def test_a_session_id_that_comes_twice_is_refused(write, session, call):
     [
         ({"timestamp": -1}, "timestamp", "must be from 0"),
         ({"timestamp": 4}, "timestamp", "4 ms is before 5 ms"),
-        ({"timestamp": 5.5}, "timestamp", "expected an integer"),
+        ({"timestamp": "5"}, "timestamp", "expected a number, got '5'"),
         ({"hash_ids": [1]}, "hash_ids", "1 ids for 600 tokens, expected 2 blocks of 512"),
-        ({"hash_ids": [1, 2**63]}, "hash_ids[1]", "(64 bits)"),
-        ({"hash_ids": [1, -2]}, "hash_ids[1]", "must be from 0"),
-        ({"input_length": 0}, "input_length", "must be from 1"),
+        ({"hash_ids": [1, None]}, "hash_ids[1]", "expected an id, got None"),
+        ({"hash_ids": [1, True]}, "hash_ids[1]", "expected an id, got True"),
+        ({"hash_ids": 7}, "hash_ids", "expected a list"),
+        ({"input_length": 0}, "hash_ids", "2 ids for 0 tokens"),
+        ({"input_length": -1}, "input_length", "must be from 0"),
     ],
 )
 def test_a_bad_mooncake_line_is_refused(write, change, field, text):
@@ -131,7 +134,7 @@ def test_a_bailian_line_with_too_few_ids_or_an_earlier_time_is_refused(write):
     line |= {"type": "text", "turn": 1, "hash_ids": [1, 2, 3]}
     assert refusal(read_bailian, write([line | {"hash_ids": [1]}])).field == "hash_ids"
     assert refusal(read_bailian, write([line, line | {"timestamp": 4.0}])).field == "timestamp"
-    assert refusal(read_bailian, write([line | {"hash_ids": [1, 2, 2**64]}])).field == "hash_ids[2]"
+    assert refusal(read_bailian, write([line | {"hash_ids": [1, 2, [3]]}])).field == "hash_ids[2]"
 
 
 @pytest.mark.parametrize(

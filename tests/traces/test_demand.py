@@ -2,12 +2,8 @@
 
 import pytest
 
-from kv_cache_rl.traces import FORMATS, TraceError
-from kv_cache_rl.traces.demand import COLLECT, Demand, demand_of
-
-
-def test_every_format_has_a_demand():
-    assert set(COLLECT) == set(FORMATS)
+from kv_cache_rl.traces import TraceError
+from kv_cache_rl.traces.demand import Demand, demand_of
 
 
 def test_sessions_give_lengths_shared_prefixes_and_durations_but_no_common_clock(write, session, call, agent):

@@ -140,12 +140,23 @@ def test_every_format_is_told_from_its_first_line(write, session, call):
             "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type",
             "5,G,4,1,5,API log",
         ],
+        "vidur": ["arrived_at,num_prefill_tokens,num_decode_tokens,pd_ratio", "0.3,10,5,2.0"],
+        "ragpulse": [
+            {"timestamp": "82", "input_length": 9, "output_length": 2, "hash_ids": {"user_input": [7]}}
+        ],
+        "tracelab": ["session_id,arrival_time,prefix_len,input_len,output_len", "s1,0.0,0,12,3"],
+        "sharegpt": [{"id": "a", "conversations": [{"from": "human", "value": "hi"}]}],
+        "libcachesim": ["# time,obj_id,obj_size,next_access_vtime", "0,a,4096,-1"],
+        "lab": [
+            {"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "block_tokens": 16},
+            {"time_s": 1.5, "sequence": 2, "input_tokens": 16, "output_tokens": 8, "runs": [[0, 1]]},
+        ],
     }
-    assert set(firsts) == set(FORMATS)
+    assert set(firsts) | {"oracle-general"} == set(FORMATS)
     for name, lines in firsts.items():
         path = write(lines, f"{name}.gz")
         assert detect(path) == name
-        assert list(read(path)) == list(FORMATS[name](path))
+        assert list(read(path)) == list(FORMATS[name].read(path))
 
 
 runs = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 5)), max_size=5).map(tuple)

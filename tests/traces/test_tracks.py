@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kv_cache_rl.traces import read_mooncake, read_sessions
+from kv_cache_rl.traces import read_sessions, requests_of
 from kv_cache_rl.traces.tracks import (
     ChainedRequest,
     call_seconds,
     chain_tracks,
     jittered,
-    mooncake_tracks,
+    request_tracks,
     session_tracks,
 )
 
@@ -108,7 +108,7 @@ def test_the_chains_of_a_hand_made_trace_are_rebuilt_exactly(write):
         mooncake(30, 1700, 10, [0, 1, 3, 5]),  # A3: A2's output was not carried over in full
         mooncake(31, 1500, 10, [0, 10, 12]),  # B2
     ]
-    tracks = mooncake_tracks(read_mooncake(write(lines)), random.Random(0))
+    tracks = request_tracks(requests_of(write(lines)), random.Random(0))
     assert [[turn.input_tokens for turn in track.turns] for track in tracks] == [
         [1200, 1600, 1700],
         [1100, 1500],

@@ -189,4 +189,5 @@ def test_traces_that_cannot_give_windows_are_refused_at_the_call(write, session,
         cut_windows(copies, seed=0)
     line = {"timestamp": 10**15, "input_length": 600, "output_length": 1, "hash_ids": [1, 2]}
     with pytest.raises(TraceError, match=r"more than 10,000,000 windows.*unit of its times"):
-        cut_windows(write([line], "unit.jsonl"), seed=0)
+        cut_windows(write([line | {"timestamp": 0}, line], "unit.jsonl"), seed=0)
+    assert list(cut_windows(write([line], "since_1970.jsonl"), seed=0))

@@ -25,7 +25,7 @@ NumExamples = Annotated[
 ]
 Seed = Annotated[int, seed("Which scenarios are drawn from the set, cut from the trace, or generated.")]
 Trace = Annotated[
-    Path | None, trace("Cut the scenarios from this trace file: Claude Code or Mooncake, also .gz.")
+    Path | None, trace("Cut the scenarios from this trace file, which names blocks or sessions; also .gz.")
 ]
 Policies = Annotated[list[str] | None, policy("A policy by name; by comma or repeated.")]
 

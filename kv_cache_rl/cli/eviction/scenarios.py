@@ -88,7 +88,7 @@ def tell_written(facts: dict, as_json: bool) -> None:
 
 
 def cut_from_trace(
-    trace: Annotated[Path, typer.Argument(help="A trace file: Claude Code sessions or Mooncake, also .gz.")],
+    trace: Annotated[Path, typer.Argument(help="A trace file that names blocks or sessions, also .gz.")],
     out: Out,
     difficulty: Difficulty = "all",
     num_examples: NumExamples = None,
@@ -97,7 +97,7 @@ def cut_from_trace(
 ) -> None:
     """Cut playable scenarios from a real trace, with floor and best known.
 
-    Example: kv-cache-rl scenarios from-trace cc_sessions_rle.jsonl.gz --out windows.jsonl --num-examples 15
+    Example: kv-cache-rl scenarios from-trace conversation_trace.jsonl --out windows.jsonl --num-examples 15
     """
     total = how_many(num_examples, difficulty)
     tell_written(write_scenarios(out, select_scenarios(difficulty, "eval", total, seed, trace)), as_json)

@@ -13,6 +13,7 @@ from kv_cache_rl.cli.failures import FAILED, choose
 from kv_cache_rl.cli.measured import Measured, show
 from kv_cache_rl.cli.options import WORKLOAD, AsJson, Check, names_of
 from kv_cache_rl.cli.terminal import Bar, print_json
+from kv_cache_rl.cli.trace_options import readable
 
 PEER = "Python OrderedDict loop, LRU"
 RATE = "accesses/s"
@@ -117,7 +118,7 @@ def run_bench(
 
     parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
     if trace is not None:
-        trace.open().close()
+        readable(trace)
     warm_up()
     work = list(measurements(parts, accesses, trace))
     found: list[Measured] = []

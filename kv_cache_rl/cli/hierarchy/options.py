@@ -28,7 +28,7 @@ Format = Annotated[
     option(
         WORKLOAD,
         "--format",
-        help="claude-code, mooncake, bailian or lab; default: seen from the file's first line.",
+        help="claude-code, mooncake, bailian, libcachesim, oracle-general, lab; default: the file says.",
     ),
 ]
 Selection = Annotated[
@@ -114,8 +114,6 @@ def source_at(text: str, format: str | None, selection: str | None, jitter_seed:
         choose("format", format, LOADERS)
     if selection is not None:
         choose("selection", selection, SELECTIONS)
-    if not text.startswith(PREFIX) and Path(text).is_dir():
-        raise BadInput(f"{text} is a folder; give a trace file")
     return parse_source(text, **options)
 
 

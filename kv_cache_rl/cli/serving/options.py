@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import WORKLOAD, option, pairs, policy, task, trace
+from kv_cache_rl.cli.trace_options import readable
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.spec import Scenario
@@ -17,7 +18,7 @@ def agent(help: str) -> Any:
 
 Trace = Annotated[
     Path | None,
-    trace("Replay this trace file as the task's users: Claude Code, Mooncake or Azure, also .gz."),
+    trace("Replay this trace file as the task's users: any format with times and lengths, also .gz."),
 ]
 Rho = Annotated[
     float | None,
@@ -56,13 +57,6 @@ def scenario_of(
     if changes.get("trace"):
         readable(Path(changes["trace"]))
     return task(name, **changes)
-
-
-def readable(path: Path) -> None:
-    """Raises OSError where there is no such file, BadInput for a folder."""
-    if path.is_dir():
-        raise BadInput(f"{path} is a folder; give a trace file")
-    path.open("rb").close()
 
 
 def setting_of(pair: str) -> tuple[str, Any]:

@@ -21,9 +21,7 @@ PROFILE = "a100-llama-3.1-8b"
 def run_plan(
     trace: Annotated[
         Path,
-        options.trace(
-            "Plan for this trace file: Claude Code, Mooncake, Bailian, Azure or BurstGPT, also .gz."
-        ),
+        options.trace("Plan for this trace file: any format with lengths (docs/formats.md), also .gz."),
     ],
     rate: Annotated[
         float | None,
@@ -81,13 +79,14 @@ def run_plan(
     if not 0 < scale < float("inf"):
         raise BadInput(f"--scale is {scale}; give a finite number above 0")
     demand = demand_of(trace)
-    arrival_rate, peak = rates(demand, rate, users, scale)
+    tokens = memory_tokens or capacity(profile, served)
+    arrival_rate, peak = rates(demand, rate, users, scale, tokens)
     found = plan(
         demand.prompts,
         demand.outputs,
         arrival_rate=arrival_rate,
         hardware=profile,
-        memory_tokens=memory_tokens or capacity(profile, served),
+        memory_tokens=tokens,
         histories=demand.histories,
         peak_rate=peak,
         gpus=gpus,
@@ -102,7 +101,8 @@ def run_plan(
             "gpus": gpus,
             "target_utilisation": target_utilisation,
         }
-        print_json({"trace": str(trace), "format": demand.format, **settings, **plan_json(found)})
+        read = {"left_out": dict(demand.left_out), "notes": demand.notes}
+        print_json({"trace": str(trace), "format": demand.format, **settings, **read, **plan_json(found)})
     else:
         show(found, demand, profile, served, gpus, target_utilisation)
 
@@ -129,9 +129,9 @@ def capacity(profile: "HardwareProfile", model: "ModelGeometry") -> int:
 
 
 def rates(
-    demand: "Demand", rate: float | None, users: int | None, scale: float
+    demand: "Demand", rate: float | None, users: int | None, scale: float, memory_tokens: int
 ) -> tuple[float, float | None]:
-    """Mean and busiest-minute requests per second.
+    """Requests per second, and in the busiest minute of those that fit into the memory.
 
     Raises BadInput where the trace tells none and none is given.
     """
@@ -151,9 +151,11 @@ def rates(
             f"--users is for traces whose sessions have a clock each; {demand.format} has arrival times, "
             "leave it out"
         )
+    if not demand.arrivals_s:
+        raise BadInput("this trace has no arrival times, and so no rate; give --rate R")
     if demand.rate is None:
         raise BadInput("all requests of this trace arrive at one moment, which is no rate; give --rate R")
-    peak = demand.peak_rate(PEAK_S)
+    peak = demand.fitting(memory_tokens).peak_rate(PEAK_S)
     return demand.rate * scale, None if peak is None else peak * scale
 
 
@@ -170,7 +172,7 @@ def show(
 
     out = console()
     peak = "" if found.peak_rate is None else f", {found.peak_rate:.3g}/s in the busiest minute"
-    out.print(f"{found.requests:,} requests ({demand.format}), {found.arrival_rate:.3g}/s{peak}")
+    out.print(f"{found.requests:,} requests ({demand.format}), {found.offered_rate:.3g}/s{peak}")
     lengths = found.lengths
     means = (
         f"mean prompt {lengths.prompt:,.0f}, mean output {lengths.output:,.0f}, mean footprint "
@@ -179,9 +181,13 @@ def show(
     out.print(f"{means}; the longest request has {lengths.longest:,} tokens")
     if found.too_long:
         out.print(
-            f"{found.too_long:,} requests hold more than {found.memory_tokens:,} tokens: no service of "
-            "this kind can, left out"
+            f"{found.too_long:,} requests hold more than {found.memory_tokens:,} tokens: no service of this "
+            f"kind can; without them {found.arrival_rate:.3g}/s of {found.offered_rate:.3g}/s are planned for"
         )
+    for reason, count in demand.left_out.items():
+        out.print(f"{count:,} left out: {reason}")
+    for note in demand.notes:
+        out.print(note, soft_wrap=True)
     columns = {
         "": "left",
         "1 service": "right",

@@ -15,6 +15,8 @@ from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.scenarios import check_request, interleave
 from kv_cache_rl.sim.eviction.spec import MIN_GAP, Scenario, ScenarioError
 from kv_cache_rl.traces import TraceError
+from kv_cache_rl.traces.files import stamp
+from kv_cache_rl.traces.reading import located
 
 SEEDS = {"train": 1_000_003, "eval": 2_000_003, "test": 3_000_017}
 """Seed of each committed split. The generator also takes the split, so that streams never meet."""
@@ -90,9 +92,9 @@ def scenarios_from_trace(
     """
     path = Path(path)
     try:
-        return _from_trace(
-            path, path.stat().st_mtime_ns if path.exists() else 0, difficulty, num_examples, seed, width
-        )
+        file = Path(located(path)[0])
+        changed_ns = stamp(file)[0] if file.exists() else 0
+        return _from_trace(path, changed_ns, difficulty, num_examples, seed, width)
     except (TraceError, OSError) as error:
         raise ScenarioError(str(error)) from None
 

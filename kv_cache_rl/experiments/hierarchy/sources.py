@@ -1,6 +1,5 @@
 """Where a trace comes from: a file of any format that names blocks, or a synthetic workload by name."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,6 +10,8 @@ from kv_cache_rl.sim.hierarchy.generate import WORKLOADS, workload, zipf
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+from kv_cache_rl.traces import files
+from kv_cache_rl.traces.reading import located
 
 PREFIX = "workload:"
 ZIPF: dict[str, Any] = {"pages": 1000, "accesses": 10_000, "skew": 1.0, "seed": 0, "page_bytes": 0}
@@ -58,7 +59,7 @@ class Source:
 
 
 def from_file(path: str | Path, name: str | None = None, **options: Any) -> Source:
-    """The source that reads a trace file. Raises OSError where the file cannot be read."""
+    """The source that reads a trace file. Raises TraceError where the file cannot be read."""
     return Source(name or Path(path).name, str(path), None, tuple(sorted(options.items())), digest(str(path)))
 
 
@@ -110,6 +111,9 @@ def source_of(table: Mapping[str, Any]) -> Source:
 
 @cache
 def digest(path: str) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a trace file, or of the files in a folder, in hexadecimal.
+
+    Raises:
+        TraceError: it is neither.
+    """
+    return files.digest(located(path)[0])

@@ -18,6 +18,8 @@ from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError
 from kv_cache_rl.sim.serving.state import State
+from kv_cache_rl.traces import files
+from kv_cache_rl.traces.reading import located
 
 Play = Callable[[str, Scenario, int], State]
 """(name of an agent, scenario, seed) -> the end of its episode.
@@ -47,8 +49,7 @@ class Cell:
 
 @functools.lru_cache(16)
 def _digest_of(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.digest(located(path)[0])
 
 
 @functools.lru_cache(1)

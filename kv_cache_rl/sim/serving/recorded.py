@@ -6,22 +6,22 @@ jittered.
 """
 
 import functools
-import os
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
-from kv_cache_rl.traces.bailian import read_bailian
-from kv_cache_rl.traces.claude_code import read_sessions
+from kv_cache_rl.traces.calls import continued
+from kv_cache_rl.traces.claude_code import COPIES, Session, distinct, read_sessions
 from kv_cache_rl.traces.errors import place_of
-from kv_cache_rl.traces.formats import detect
-from kv_cache_rl.traces.mooncake import read_mooncake
-from kv_cache_rl.traces.tables import read_azure, read_burstgpt
-from kv_cache_rl.traces.tracks import Track, bailian_tracks, mooncake_tracks, session_tracks
+from kv_cache_rl.traces.files import stamp
+from kv_cache_rl.traces.formats import detect, requests_of
+from kv_cache_rl.traces.reading import located
+from kv_cache_rl.traces.requests import Requests
+from kv_cache_rl.traces.tracks import Track, request_tracks, session_tracks
 
 HORIZON_S = 8 * 3600.0
 """Claude Code sessions start uniformly over it."""
@@ -57,23 +57,23 @@ class Recorded:
 
 
 def recorded(path: str) -> Recorded:
-    """The requests in a file of any format that names lengths; read once for each version of the file.
+    """The requests in a file of any format that gives lengths; read once for each version of the file.
 
     Raises:
         TraceError: it cannot be read, or holds nothing to replay.
     """
     try:
-        state = os.stat(path)
+        modified, size = stamp(located(path)[0])
     except (OSError, ValueError):
         detect(path)  # says what is wrong with it
         raise
-    return _recorded(path, state.st_mtime_ns, state.st_size)
+    return _recorded(path, modified, size)
 
 
 @functools.lru_cache(maxsize=8)
 def _recorded(path: str, modified: int, size: int) -> Recorded:
     form = detect(path)
-    groups, done = READERS[form](path)
+    groups, done = _claude_code(path) if form == "claude-code" else _requests(path)
     if not any(call[2] for group in groups for calls in group for call in calls):
         raise place_of(path).error(
             "no request has output tokens", "give a trace with the lengths of prompts and outputs"
@@ -89,7 +89,10 @@ def _recorded(path: str, modified: int, size: int) -> Recorded:
         problem = f"all requests ({len(calls):,}) come at one instant"
         raise place_of(path).error(problem, "give a trace of requests at two instants at least")
     sizes = [(owner, len(sequence)) for owner, group in enumerate(groups) for sequence in group]
-    notes = f"{Path(path).name} ({form}): {len(calls):,} requests of {len(sizes):,} sequences", *done
+    notes = (
+        f"{Path(located(path)[0]).name} ({form}): {len(calls):,} requests of {len(sizes):,} sequences",
+        *done,
+    )
     return _ordered(
         notes, period_s, absolute, np.array(sizes), np.array([call[1:] for call in calls], dtype=np.int64)
     )
@@ -129,57 +132,46 @@ def _calls(track: Track, offset_s: float = 0.0) -> list[Call]:
 
 
 def _claude_code(path: str) -> tuple[Groups, list[str]]:
-    rng, contents, groups, copies = random.Random(0), set(), [], 0
-    for session in read_sessions(path):
-        content = blake2b(repr(session.requests).encode()).digest()
-        if session.exact_duplicate or content in contents:
-            copies += 1
-            continue
-        contents.add(content)
+    rng, groups, sessions = random.Random(0), [], 0
+    left_out: Counter[str] = Counter()
+
+    def counted() -> Iterator[Session]:
+        nonlocal sessions
+        for session in read_sessions(path):
+            sessions += 1
+            yield session
+
+    for session in distinct(counted(), left_out):
         start_s = rng.uniform(0, HORIZON_S)
         groups.append([_calls(track, start_s) for track in session_tracks(session) if track.turns])
     if not groups:
         raise place_of(path).error(
             "every session is an exact duplicate", "give a trace that holds the originals too"
         )
-    return groups, [
-        f"{copies:,} sessions dropped as exact duplicates; "
-        f"the others start over {HORIZON_S / 3600:g} h, folded"
-    ]
+    dropped = f"{sessions - len(groups):,} sessions dropped as exact duplicates"
+    dropped += f" ({left_out[COPIES]:,} requests)" if left_out else ""
+    return groups, [f"{dropped}; the others start over {HORIZON_S / 3600:g} h, folded"]
 
 
-def _chained(tracks: Callable, read: Callable) -> Callable[[str], tuple[Groups, list[str]]]:
-    def chained(path: str) -> tuple[Groups, list[str]]:
-        found = [[_calls(track)] for track in tracks(read(path), random.Random(0))]
-        return found, [
-            "a request continues the sequence whose blocks it extends; "
-            "a coarse clock is jittered inside its tick"
-        ]
-
-    return chained
-
-
-def _azure(path: str) -> tuple[Groups, list[str]]:
-    rows = [(row.timestamp_ns, row.context_tokens, row.generated_tokens) for row in read_azure(path)]
-    return [[[((at - rows[0][0]) / 1e9, prompt, output, 0)]] for at, prompt, output in rows], [
-        "nobody returns: it names no users"
-    ]
+def _requests(path: str) -> tuple[Groups, list[str]]:
+    found = requests_of(path)
+    if found.block_tokens:
+        groups = [[_calls(track)] for track in request_tracks(found, random.Random(0))]
+        said = "a request continues its session, else the sequence whose blocks it extends; "
+        said += "a coarse clock is jittered inside its tick"
+    else:
+        groups = _by_session(found)
+        said = "a request continues the session that it names; one that names none is a user of its own"
+        if all(len(calls) == 1 for (calls,) in groups):
+            said = "nobody returns: it names no users"
+    left_out = [f"{count:,} left out: {reason}" for reason, count in found.left_out.items()]
+    return groups, [said, *left_out, *found.notes]
 
 
-def _burstgpt(path: str) -> tuple[Groups, list[str]]:
-    rows = list(read_burstgpt(path))
-    calls = [
-        (row.timestamp_s, row.request_tokens, row.response_tokens, 0) for row in rows if row.response_tokens
-    ]
-    return [[[call]] for call in calls], [
-        f"nobody returns; {len(rows) - len(calls):,} failed requests dropped"
-    ]
-
-
-READERS: dict[str, Callable[[str], tuple[Groups, list[str]]]] = {
-    "claude-code": _claude_code,
-    "mooncake": _chained(mooncake_tracks, read_mooncake),
-    "bailian": _chained(bailian_tracks, read_bailian),
-    "azure": _azure,
-    "burstgpt": _burstgpt,
-}
+def _by_session(found: Requests) -> Groups:
+    groups: dict[str | int, list[list[Call]]] = {}
+    for number, one in enumerate(found.timed()):
+        (calls,) = groups.setdefault(one.session or number, [[]])
+        kept = continued(calls[-1][1:3] if calls else None, one.input_tokens)
+        calls.append((one.time_s or 0.0, one.input_tokens, one.output_tokens or 0, kept))
+    return list(groups.values())

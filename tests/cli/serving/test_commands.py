@@ -397,7 +397,7 @@ def test_a_rate_is_the_median_of_several_runs(monkeypatch):
         (["simulate", "--set", "pattern=odd"], "use one of constant, waves, spikes"),
         (["simulate", "--ticks", "5", "--set", "ticks=6"], "ticks is given twice, as 5 and as 6"),
         (["simulate", "--trace", "nothing.jsonl"], "nothing.jsonl: there is no such file"),
-        (["simulate", "--trace", "."], ". is a folder; give a trace file"),
+        (["simulate", "--trace", "."], ".: this is a directory without trace files"),
         (["simulate", "--ticks", "9", "--log", "."], "is a folder"),
         (
             ["simulate", "--task", "medium", "--rho", "99"],

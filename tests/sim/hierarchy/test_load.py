@@ -202,26 +202,27 @@ BAD_FILES = {
         [mooncake(5, [1]), mooncake(4, [1])],
         "line 2, field 'timestamp': 4 ms is before 5 ms; sort the file",
     ),
-    "64 bits": (
-        [mooncake(0, [2**63])],
-        "field 'hash_ids[0]': got 9223372036854775808 (64 bits), must be from 0",
-    ),
+    "an id that is none": ([mooncake(0, [None])], "field 'hash_ids[0]': expected an id, got None"),
     "two parents": (
         [mooncake(0, [1, 2]), mooncake(0, [3, 2])],
-        "line 2: request 1 puts block 1 ... after block 2",
+        "line 2: request 1 puts block 2 after block 3, other requests after block 1",
     ),
     "root and child": (
-        [mooncake(0, [1, 2]), "", mooncake(0, [2])],
-        "line 3: request 1 puts block 1 ... after no block",
+        [mooncake(0, [1, "x"]), "", mooncake(0, ["x"])],
+        "line 3: request 1 puts block 'x' after no block",
     ),
-    "a path through itself": ([mooncake(0, [1, 2, 1])], "line 1: request 0 puts block 0 ... after block 1"),
+    "a path through itself": ([mooncake(0, [1, 2, 1])], "line 1: request 0 puts block 1 after block 2"),
     "two parents in a session": (
         [session("a", [call(0, [[1, 2]]), call(1, [[7, 1], [2, 1]])])],
         "line 1: request 1 puts",
     ),
     "more blocks than fit": (
-        [session("a", [call(0, [[0, 2**32]])])],
-        "line 1, field 'requests': the session has 4,294,967,296",
+        [session("a", [call(at, [[at * 15_625_000, 15_625_000]]) for at in range(140)])],
+        "line 1, field 'requests': the session has 2,187,500,000",
+    ),
+    "a prompt beyond all reason": (
+        [session("a", [call(0, [[0, 300_000_000]])])],
+        "line 1, field 'requests[0].in': got 19200000000, must be from 0 to 1000000000",
     ),
     "two block sizes": (
         [session("a", [call(0, [[1, 1]])]), session("b", [call(0, [[1, 2]], **{"in": 64})], block_size=32)],
@@ -304,11 +305,11 @@ def test_a_file_that_cannot_be_used_says_where_and_why(write, case):
 def test_options_and_formats_that_do_not_exist_are_refused(write):
     path = write([mooncake(0, [1])])
     with pytest.raises(
-        ValueError, match="mooncake traces have no option 'seed'; leave it out; they take block_size"
+        ValueError, match="mooncake traces have no option 'seed'; leave it out; they take none"
     ):
         load_trace(path, seed=1)
     with pytest.raises(
-        ValueError, match="unknown format 'csv'; give one of claude-code, mooncake, bailian, lab"
+        ValueError, match="unknown format 'csv'; give one of claude-code, mooncake, bailian, libcachesim"
     ):
         load_trace(path, format="csv")
     with pytest.raises(ValueError, match="unknown selection 'some'; choose one of all, headroom"):

@@ -33,27 +33,20 @@ from kv_cache_rl.sim.hierarchy.traces.numbering import dense_ids, dense_runs
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, checked_tree, last_of, pages
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, json_fields, shown
+from kv_cache_rl.traces.lab import FORMAT, VERSION
 from kv_cache_rl.traces.lines import Line, read_lines
+from kv_cache_rl.traces.reading import located
+from kv_cache_rl.traces.requests import limited
 
-FORMAT, VERSION = "kv-cache-rl trace", 1
 KINDS = ("pages", "requests")
 
 
-def is_lab_file(path: str | Path) -> bool:
-    """Whether the file's first line is a header of this format."""
-    place, text = next(read_lines(path))
-    return text.startswith("{") and json_fields(place, text).record.get("format") == FORMAT
-
-
 def load_lab_file(path: str | Path) -> Trace:
-    """The trace in a file of this format.
-
-    Raises:
-        TraceError: at the first line that is not of this format.
-    """
+    """The trace in a file of this format. Raises TraceError at the first line that is not of it."""
+    path, reading = located(path)
     lines = read_lines(path)
     header = _header(*next(lines))
-    trace = (_pages if header.record["kind"] == "pages" else _requests)(path, header, lines)
+    trace = (_pages if header.record["kind"] == "pages" else _requests)(path, header, limited(lines, reading))
     return replace(trace, name=header.text("name", default=Path(path).name))
 
 

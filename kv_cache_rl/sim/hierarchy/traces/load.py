@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from inspect import signature
 from itertools import tee
 from pathlib import Path
@@ -19,47 +18,50 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
-from kv_cache_rl.sim.hierarchy.traces.lab_file import is_lab_file, load_lab_file
+from kv_cache_rl.sim.hierarchy.traces.lab_file import load_lab_file
 from kv_cache_rl.sim.hierarchy.traces.numbering import dense_ids, dense_runs, runs_of
-from kv_cache_rl.sim.hierarchy.traces.trace import Trace, checked_tree, last_of
-from kv_cache_rl.traces.bailian import BLOCK_TOKENS as BAILIAN_BLOCK_TOKENS
-from kv_cache_rl.traces.bailian import ROOT, read_bailian
-from kv_cache_rl.traces.claude_code import Request, Run, Session, parse_session
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace, checked_tree, last_of, pages
+from kv_cache_rl.traces.claude_code import Request, Run, Session, distinct, read_sessions
 from kv_cache_rl.traces.errors import place_of
-from kv_cache_rl.traces.fields import json_fields, shown
-from kv_cache_rl.traces.formats import detect
-from kv_cache_rl.traces.lines import Line, read_lines
-from kv_cache_rl.traces.mooncake import BLOCK_TOKENS as MOONCAKE_BLOCK_TOKENS
-from kv_cache_rl.traces.mooncake import parse_mooncake
+from kv_cache_rl.traces.fields import shown
+from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
+from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.tracks import ChainedRequest, chain_of, jittered
 
 
 def load_trace(
-    path: str | Path, format: str | None = None, *, jitter_seed: int | None = None, **options: Any
+    path: str | Path,
+    format: str | None = None,
+    *,
+    jitter_seed: int | None = None,
+    block_size: int | None = None,
+    time_unit: str | None = None,
+    limit: int | None = None,
+    sort: bool = False,
+    **options: Any,
 ) -> Trace:
-    """The trace in a file; without `format`, a key of LOADERS, its first line decides.
+    """The trace in a file; the format, a key of LOADERS, is told from its first record if not given.
 
-    `jitter_seed` spreads requests on a coarse clock over their tick. `options` are those of the
-    format's loader (Claude Code: selection, seed; Mooncake: block_size).
-
-    Raises:
-        TraceError: the file, the format or an option cannot be used.
-    """
-    name = format or ("lab" if is_lab_file(path) else detect(path))
+    `jitter_seed` spreads requests on a coarse clock over their tick; `block_size`, `time_unit`, `limit` and
+    `sort` are those of Reading. `options` are those of the format's loader (Claude Code: selection, seed).
+    Raises TraceError for a file that cannot be used."""
+    reading = Reading(format, block_size, time_unit, limit, sort)
+    file, reading = located(path, None if reading == Reading() else reading)
+    name = reading.format if reading.format not in (None, *LOADERS) else detect(reading.named(file))
     if name not in LOADERS:
         problem = (
             f"a trace in {name} format names no blocks"
-            if name in WITHOUT_BLOCKS
+            if name in FORMATS
             else f"unknown format {shown(name)}"
         )
         remedy = f"give one of {', '.join(LOADERS)}"
-        raise place_of(path).error(problem, remedy + (" (arrivals and lengths are for the serving world)"))
+        raise place_of(file).error(problem, remedy + (" (arrivals and lengths are for the serving world)"))
     known = list(signature(LOADERS[name]).parameters)[1:]
     for option in options:
         if option not in known:
-            takes = f"they take {', '.join(known)}" if known else "they take none"
-            raise place_of(path).error(f"{name} traces have no option {option!r}", f"leave it out; {takes}")
-    trace = LOADERS[name](path, **options)
+            takes = f"they take {', '.join(known)}" if known else "they take none of their own"
+            raise place_of(file).error(f"{name} traces have no option {option!r}", f"leave it out; {takes}")
+    trace = LOADERS[name](replace(reading, format=name).named(file), **options)
     return trace if jitter_seed is None else jitter(trace, jitter_seed)
 
 
@@ -93,9 +95,10 @@ SELECTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class SessionColumns:
-    """A session's requests, its times from its own start, its ids dense from 0."""
+    """A session's requests, its times from its own start, its ids dense from 0 (as they are where global)."""
 
     line: int
+    is_global: bool
     block_tokens: int
     blocks: int
     time_s: np.ndarray
@@ -129,6 +132,12 @@ def load_claude_code(path: str | Path, *, selection: str = "all", seed: int | No
         raise place_of(path).error(
             f"sessions have blocks of {sorted(sizes)} tokens", "split the file by block_size", "block_size"
         )
+    if len({session.is_global for session in sessions}) > 1:
+        raise place_of(path).error(
+            "some sessions share their block ids and others do not",
+            "split the file by hash_id_scope",
+            "hash_id_scope",
+        )
     return _overlaid(path, sessions, starts)
 
 
@@ -143,22 +152,27 @@ def _overlaid(path: str | Path, sessions: Sequence[SessionColumns], starts: Sequ
     taken = np.arange(first_run[-1]) + np.repeat(first[order] - first_run[:-1], runs[order])
     shifted = [session.run_start + at for session, at in zip(sessions, base[:-1], strict=True)]
     sequence = np.repeat(np.arange(len(sessions)), counts)[order]
+    run_start = np.concatenate(shifted)[taken]
+    run_length = np.concatenate([session.run_length for session in sessions])[taken]
+    blocks = int(base[-1])
+    if sessions[0].is_global:
+        run_start, blocks = dense_runs(run_start, run_length)
     trace = Trace(
-        name=Path(path).name,
+        name=Path(located(path)[0]).name,
         chained=True,
         block_tokens=sessions[0].block_tokens,
         time_s=time_s[order],
         sequence=sequence,
         first_run=first_run,
-        run_start=np.concatenate(shifted)[taken],
-        run_length=np.concatenate([session.run_length for session in sessions])[taken],
-        blocks=int(base[-1]),
+        run_start=run_start,
+        run_length=run_length,
+        blocks=blocks,
         page_bytes=0,
         input_tokens=np.concatenate([session.input_tokens for session in sessions])[order],
         output_tokens=np.concatenate([session.output_tokens for session in sessions])[order],
         ends=last_of(sequence),
     )
-    return checked_tree(trace, str(path), [sessions[at].line for at in sequence])
+    return checked_tree(trace, located(path)[0], [sessions[at].line for at in sequence])
 
 
 def _distinct_sessions(path: str | Path, chosen: Selection) -> Iterator[SessionColumns | None]:
@@ -166,22 +180,11 @@ def _distinct_sessions(path: str | Path, chosen: Selection) -> Iterator[SessionC
 
     None for a session that does not fit the selection.
     """
-    names: dict[str, int] = {}
-    contents: set[bytes] = set()
-    for place, text in read_lines(path):
-        session = parse_session(json_fields(place, text))
-        if session.id in names:
-            problem = f"session {shown(session.id)} already stands on line {names[session.id]}"
-            raise place.error(problem, "give each its own id", "id")
-        names[session.id] = place.line
-        content = blake2b(repr(session.requests).encode()).digest()
-        if session.exact_duplicate or content in contents:
-            continue
-        contents.add(content)
+    for session in distinct(read_sessions(path)):
         suits = chosen.fewest <= len(session.calls) <= chosen.most
-        columns = _columns(session, place.line, chosen.sub_agents) if suits else None
+        columns = _columns(session, session.place.line, chosen.sub_agents) if suits else None
         if columns is not None and columns.blocks > MOST_BLOCKS:
-            raise place.error(
+            raise session.place.error(
                 f"the session has {columns.blocks:,} blocks",
                 f"at most {MOST_BLOCKS:,} are supported",
                 "requests",
@@ -199,8 +202,11 @@ def _columns(session: Session, line: int, sub_agents: bool) -> SessionColumns:
     runs: list[Run] = [run for _, call in calls for run in call.runs]
     table = np.array(runs, dtype=np.int64).reshape(-1, 2)
     starts, blocks = dense_runs(table[:, 0], table[:, 1])
+    if session.is_global:
+        starts, blocks = table[:, 0].copy(), 0
     return SessionColumns(
         line=line,
+        is_global=session.is_global,
         block_tokens=session.block_size,
         blocks=blocks,
         time_s=np.array([time_s for time_s, _ in calls], dtype=np.float64),
@@ -212,79 +218,37 @@ def _columns(session: Session, line: int, sub_agents: bool) -> SessionColumns:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A request of a trace that lists ids one by one."""
+def load_requests(path: str | Path) -> Trace:
+    """The requests of a trace that lists the ids of its blocks (Mooncake, Bailian).
 
-    time_s: float
-    input_tokens: int
-    output_tokens: int
-    ids: tuple[int, ...]
-    sequence: int
-
-
-def load_mooncake(path: str | Path, *, block_size: int = MOONCAKE_BLOCK_TOKENS) -> Trace:
-    """The requests of a Mooncake trace; one that extends an earlier request has the same sequence."""
-    lines = array("q")
-
-    def noted() -> Iterator[Line]:
-        for place, text in read_lines(path):
-            lines.append(place.line)
-            yield place, text
-
-    requests, ahead = tee(parse_mooncake(noted(), block_size=block_size))
-    chains = chain_of(request.hash_ids[: request.input_length // block_size] for request in ahead)
-    rows = (
-        Row(
-            request.timestamp_ms / 1000,
-            request.input_length,
-            request.output_length,
-            request.hash_ids,
-            sequence,
-        )
-        for request, sequence in zip(requests, chains, strict=True)
-    )
-    return _from_rows(path, rows, block_size, lines)
-
-
-def load_bailian(path: str | Path) -> Trace:
-    """The requests of a Qwen-Bailian trace under chained ids; a chat and its follow-ups are one sequence."""
-    return _from_rows(path, _bailian_rows(path), BAILIAN_BLOCK_TOKENS)
-
-
-def _bailian_rows(path: str | Path) -> Iterator[Row]:
-    chats: dict[int, int] = {}
-    sequences = 0
-    for request in read_bailian(path):
-        sequence = chats.get(request.parent_chat_id) if request.parent_chat_id != ROOT else None
-        if sequence is None:
-            sequence, sequences = sequences, sequences + 1
-        chats[request.chat_id] = sequence
-        yield Row(
-            request.timestamp_s, request.input_length, request.output_length, request.chain_ids, sequence
-        )
-
-
-def _from_rows(
-    path: str | Path, rows: Iterable[Row], block_tokens: int, lines: Sequence[int] | None = None
-) -> Trace:
-    """Rows as columns; `array` holds 8 bytes a number while they come in."""
-    time_s, ids = array("d"), array("q")
+    A session or chat is one sequence; where none is named, a request that extends an earlier one belongs to
+    it."""
+    found = requests_of(path)
+    size = found.block_tokens
+    arrivals, ahead = tee(found.blocks("the hierarchy lab"))
+    chains = chain_of((one.ids or ())[: one.input_tokens // size] for one in ahead if not one.session)
+    numbers: dict[str | int, int] = {}
+    time_s, ids, lines = array("d"), array("q"), array("q")
     sequence, tokens_in, tokens_out, lengths = array("q"), array("q"), array("q"), array("q")
-    for row in rows:
-        time_s.append(row.time_s)
-        sequence.append(row.sequence)
-        tokens_in.append(row.input_tokens)
-        tokens_out.append(row.output_tokens)
-        lengths.append(len(row.ids))
-        ids.extend(row.ids)
-    dense, blocks = dense_ids(np.array(ids, dtype=np.int64))
+    for one in arrivals:
+        key: str | int = one.session or next(chains)
+        time_s.append(one.time_s or 0.0)
+        sequence.append(numbers.setdefault(key, len(numbers)))
+        tokens_in.append(one.input_tokens)
+        tokens_out.append(one.output_tokens or 0)
+        lengths.append(len(one.ids or ()))
+        ids.extend(one.ids or ())
+        lines.append(one.place.line)
+    known = np.array(ids, dtype=np.int64)
+    dense, blocks = dense_ids(known)
+    names = np.empty(blocks, np.int64)
+    names[dense] = known
     first_run, run_start, run_length = runs_of(dense, np.array(lengths, dtype=np.int64))
     sequences = np.array(sequence, dtype=np.int64)
     trace = Trace(
-        name=Path(path).name,
+        name=Path(located(path)[0]).name,
         chained=True,
-        block_tokens=block_tokens,
+        block_tokens=size,
         time_s=np.array(time_s, dtype=np.float64),
         sequence=sequences,
         first_run=first_run,
@@ -296,13 +260,41 @@ def _from_rows(
         output_tokens=np.array(tokens_out, dtype=np.int64),
         ends=last_of(sequences),
     )
-    return checked_tree(trace, str(path), lines)
+    return checked_tree(trace, located(path)[0], lines, lambda block: found.names.text(int(names[block])))
 
 
-WITHOUT_BLOCKS = ("azure", "burstgpt")
+def load_pages(path: str | Path) -> Trace:
+    """The page accesses of libCacheSim's formats; an object keeps the size that it had first, and accesses
+    of no bytes are left out, as libCacheSim does."""
+    name, reading = located(path)
+    times, ids, sizes = array("d"), array("q"), array("q")
+    numbers: dict[int | str, int] = {}
+    for access in FORMATS[reading.format or detect(name)].read(path):
+        if not access.bytes:
+            continue
+        if times and access.time_s < times[-1]:
+            raise access.place.error(
+                f"{access.time_s:g} s is before {times[-1]:g} s", "put the accesses in order of time", "time"
+            )
+        times.append(access.time_s)
+        number = numbers.setdefault(access.object, len(numbers))
+        if number == len(sizes):
+            sizes.append(access.bytes)
+        ids.append(number)
+    return pages(
+        Path(name).name,
+        np.array(ids, dtype=np.int64),
+        np.array(sizes, dtype=np.int64),
+        np.array(times, dtype=np.float64),
+    )
+
+
 LOADERS: dict[str, Callable[..., Trace]] = {
     "claude-code": load_claude_code,
-    "mooncake": load_mooncake,
-    "bailian": load_bailian,
+    "mooncake": load_requests,
+    "bailian": load_requests,
+    "libcachesim": load_pages,
+    "oracle-general": load_pages,
     "lab": load_lab_file,
 }
+"""Format → what makes its columns: those of FORMATS that name blocks or pages."""

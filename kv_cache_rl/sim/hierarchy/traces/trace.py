@@ -7,7 +7,7 @@ parents. Runs, not blocks, are what is stored: a Claude Code request names 1,848
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -143,24 +143,39 @@ def parents(trace: Trace) -> np.ndarray:
     return parent
 
 
-def checked_tree(trace: Trace, path: str, lines: Sequence[int] | None = None) -> Trace:
-    """The trace itself, after a check that each block has one parent.
-
-    Raises:
-        TraceError: a block has two; the text names the file and, if known, the request's line.
+def checked_tree(
+    trace: Trace,
+    path: str,
+    lines: Sequence[int] | None = None,
+    name_of: Callable[[int], object] | None = None,
+) -> Trace:
+    """The trace itself, whose blocks have one parent each; raises TraceError with the file and, if known, the
+    request's line and the blocks' names in the file.
     """
     parent, request, block, other = _parents(trace.first_run, trace.run_start, trace.run_length, trace.blocks)
     if request >= 0:
-        raise two_parents(path, request, block, parent[block], other, 0 if lines is None else lines[request])
+        line = 0 if lines is None else lines[request]
+        raise two_parents(path, request, block, parent[block], other, line, name_of)
     return trace
 
 
-def two_parents(name: str, request: int, block: int, known: int, other: int, line: int = 0) -> TraceError:
+def two_parents(
+    name: str,
+    request: int,
+    block: int,
+    known: int,
+    other: int,
+    line: int = 0,
+    name_of: Callable[[int], object] | None = None,
+) -> TraceError:
     """The error for a block that follows `other` in a request although it was known to follow `known`."""
-    before, after = (("no block (it starts a path)" if p == ROOT else f"block {p}") for p in (known, other))
+    call = name_of or int
+    before, after = (
+        "no block (it starts a path)" if p == ROOT else f"block {call(p)}" for p in (known, other)
+    )
+    numbered = "" if name_of else " (numbered densely)"
     return TraceError(
-        f"request {request} puts block {block} (numbered densely) after {after}, "
-        f"other requests after {before}",
+        f"request {request} puts block {call(block)}{numbered} after {after}, other requests after {before}",
         path=name,
         line=line,
         remedy="ids must name a block together with all before it; chain them (as the Bailian reader does)",

@@ -1,0 +1,59 @@
+"""Any trace file as one of the lab's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from kv_cache_rl.sim.hierarchy.traces.lab_file import save
+from kv_cache_rl.sim.hierarchy.traces.load import LOADERS, load_trace
+from kv_cache_rl.traces.errors import TraceError
+from kv_cache_rl.traces.formats import detect, requests_of
+from kv_cache_rl.traces.lab import write_requests
+from kv_cache_rl.traces.reading import Reading, located
+from kv_cache_rl.traces.summary import summary_of
+
+
+def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
+    """Writes the trace in the lab's format, rows whose times run back put in order, and returns how
+    many requests, and what else was done.
+
+    Requests that name no blocks are written without any: stability plan and serving simulate read
+    them, the lab does not. Claude Code sessions are placed on one clock, as the lab does.
+
+    Raises:
+        TraceError: the file cannot be read.
+    """
+    file, reading = located(path)
+    format = detect(reading.named(file))
+    reading = replace(reading, format=format, sort=True)
+    notes = ["sessions start uniformly over 8 hours, as in the lab"] if format == "claude-code" else []
+    if format in LOADERS and not _without_blocks(file, format):
+        trace = load_trace(reading.named(file))
+        save(trace, out)
+        return trace.requests, [*notes, *_said(file, reading)]
+    found = requests_of(file, reading)
+    count = write_requests(out, Path(file).name, found.timed())
+    left_out = [f"{number:,} left out: {reason}" for reason, number in found.left_out.items()]
+    return count, [
+        *left_out,
+        *found.notes,
+        "its requests name no blocks: the hierarchy lab cannot replay them",
+    ]
+
+
+def _without_blocks(path: str, format: str) -> bool:
+    """Whether the first request of a file names no blocks, though its format can."""
+    if format not in ("mooncake", "bailian"):
+        return False
+    try:
+        return next(requests_of(path).arrivals).ids is None
+    except (TraceError, StopIteration):
+        return False  # the loader says what is wrong
+
+
+def _said(path: str, reading: Reading) -> list[str]:
+    """What was left out and assumed while reading a file that holds blocks."""
+    found = summary_of(path, reading)
+    left_out = [f"{number:,} left out: {reason}" for reason, number in found.left_out.items()]
+    return [*left_out, *(note for note in found.notes if "--users" not in note)]

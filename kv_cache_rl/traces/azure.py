@@ -1,0 +1,66 @@
+"""The Azure LLM inference traces of 2023, 2024 and 2025 (CC-BY-4.0): a table of moments and
+lengths, without block ids and without users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kv_cache_rl.traces.errors import Place
+from kv_cache_rl.traces.lines import Line, read_lines
+from kv_cache_rl.traces.reading import PLAIN, Reading, located
+from kv_cache_rl.traces.requests import SORT, Arrival, Requests, in_order
+from kv_cache_rl.traces.tables import rows
+
+COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+
+
+@dataclass(frozen=True, slots=True)
+class AzureRequest:
+    """One request."""
+
+    timestamp_ns: int  # since 1970, UTC; the source writes 100 ns steps
+    context_tokens: int
+    generated_tokens: int
+    place: Place = field(default=Place(""), compare=False)
+
+
+def read_azure(path: str | Path) -> Iterator[AzureRequest]:
+    """The rows of a file, in its order, which must be the order of time.
+
+    Raises TraceError at the first bad row.
+    """
+    name, reading = located(path)
+    return parse_azure(read_lines(name), reading)
+
+
+def parse_azure(lines: Iterable[Line], reading: Reading = PLAIN) -> Iterator[AzureRequest]:
+    """The same from lines that are already in memory."""
+    requests = (
+        AzureRequest(
+            row.nanoseconds("TIMESTAMP", reading),
+            row.count("ContextTokens"),
+            row.count("GeneratedTokens"),
+            row.place,
+        )
+        for row in rows(lines, COLUMNS)
+    )
+    return in_order(requests, lambda one: one.timestamp_ns, _runs_back, reading)
+
+
+def _runs_back(one: AzureRequest, last: float) -> Exception:
+    problem = "the row is older than the one before it"
+    return one.place.error(problem, f"sort the file by TIMESTAMP, or {SORT}", "TIMESTAMP")
+
+
+def azure_requests(path: str, reading: Reading) -> Requests:
+    """The requests of a file in the common form, their clock from the first one on."""
+    return Requests(path, "azure", 0, _arrivals(parse_azure(read_lines(path), reading)))
+
+
+def _arrivals(requests: Iterable[AzureRequest]) -> Iterator[Arrival]:
+    first: int | None = None
+    for one in requests:
+        first = one.timestamp_ns if first is None else first
+        yield Arrival(one.place, (one.timestamp_ns - first) / 1e9, one.context_tokens, one.generated_tokens)

@@ -1,0 +1,68 @@
+"""ShareGPT's conversations: texts, without arrival times and without lengths. Lengths are estimated
+from the characters, as no tokenizer is asked: each answer is a request whose prompt is everything
+said before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kv_cache_rl.traces.fields import Fields, shown
+from kv_cache_rl.traces.reading import Reading, located
+from kv_cache_rl.traces.records import read_records
+from kv_cache_rl.traces.requests import Arrival, Requests, limited
+
+CHARACTERS_PER_TOKEN = 4.0
+"""Of English text. Source: OpenAI's rule of thumb for its tokenizers; other scripts have fewer."""
+ANSWERS = ("gpt", "assistant", "chatgpt", "bing", "bard", "model", "chatbot")
+"""Names of the side that answers."""
+
+
+def read_sharegpt(path: str | Path) -> Iterator[Arrival]:
+    """The answers of a file, conversation by conversation.
+
+    Raises TraceError at the first bad conversation.
+    """
+    return sharegpt_requests(*located(path)).arrivals
+
+
+def sharegpt_requests(path: str, reading: Reading) -> Requests:
+    """The answers of a file in the common form, without times; a conversation is a session."""
+    found = Requests(path, "sharegpt", 0, iter(()))
+    found.arrivals = _answers(found, path, reading)
+    found.notes.append(
+        f"lengths are estimates, {CHARACTERS_PER_TOKEN:g} characters a token: no tokenizer was asked"
+    )
+    return found
+
+
+def _answers(found: Requests, path: str, reading: Reading) -> Iterator[Arrival]:
+    for number, fields in enumerate(limited(read_records(path), reading)):
+        said = 0.0
+        name = "conversations" if "conversations" in fields.record else "messages"
+        for at, turn in enumerate(fields.items(name)):
+            inner = fields.inner(name, at, turn)
+            tokens = len(_text(inner)) / CHARACTERS_PER_TOKEN
+            if str(turn.get("from", turn.get("role", ""))).lower() in ANSWERS:
+                if said and tokens:
+                    yield Arrival(
+                        fields.place,
+                        None,
+                        max(1, round(said)),
+                        max(1, round(tokens)),
+                        None,
+                        f"conversation {number}",
+                    )
+                else:
+                    found.left_out["answers that are empty or to which nothing was asked"] += 1
+            said += tokens
+
+
+def _text(inner: Fields) -> str:
+    value: Any = inner.take("value" if "value" in inner.record else "content", "")
+    if isinstance(value, list):
+        value = "".join(part.get("text") or "" for part in value if isinstance(part, dict))
+    if not isinstance(value, str):
+        raise inner.error("value", f"expected a text, got {shown(value)}", "write it in double quotes")
+    return value

@@ -1,0 +1,44 @@
+"""TraceLab's tables of agent sessions: a session's first round has an arrival time, each later one
+a wait after the end of the round before (`tool_wait_after_ms` of that round). A round's prompt is
+what the session holds (prefix_len) and what is new (input_len). Ends are not recorded, so a call is
+taken to last `call_seconds`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from kv_cache_rl.traces.calls import call_seconds
+from kv_cache_rl.traces.lines import read_lines
+from kv_cache_rl.traces.reading import Reading, located
+from kv_cache_rl.traces.requests import Arrival, Requests, by_time, limited
+from kv_cache_rl.traces.tables import rows
+
+COLUMNS = ("session_id", "arrival_time", "prefix_len", "input_len", "output_len")
+MORE_COLUMNS = ("tool_wait_after_ms",)
+
+
+def read_tracelab(path: str | Path) -> Iterator[Arrival]:
+    """The rounds of a file in order of time. Raises TraceError at the first bad row."""
+    return tracelab_requests(*located(path)).arrivals
+
+
+def tracelab_requests(path: str, reading: Reading) -> Requests:
+    """The rounds of a file in the common form, in order of time."""
+    return Requests(path, "tracelab", 0, limited(_rounds(path, reading), reading))
+
+
+def _rounds(path: str, reading: Reading) -> Iterator[Arrival]:
+    next_s: dict[str, float] = {}
+    found: list[Arrival] = []
+    for row in rows(read_lines(path), COLUMNS, MORE_COLUMNS):
+        session = row.cell("session_id", "")
+        waits = row.cell("arrival_time") is None and session in next_s
+        start = next_s[session] if waits else row.seconds_in("arrival_time", reading)
+        output = row.count("output_len")
+        wait_ms = max(0.0, float(row.real("tool_wait_after_ms", default=0)))
+        next_s[session] = start + call_seconds(output) + wait_ms / 1000
+        found.append(
+            Arrival(row.place, start, row.count("prefix_len") + row.count("input_len"), output, None, session)
+        )
+    yield from sorted(found, key=by_time)
