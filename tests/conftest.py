@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 HERE = Path(__file__).parent
 PUBLISHED = Path(os.environ.get("KV_CACHE_RL_TRACES") or HERE.parent / "../shared/traces")
@@ -15,6 +16,10 @@ PUBLISHED = Path(os.environ.get("KV_CACHE_RL_TRACES") or HERE.parent / "../share
 GOLDEN = HERE.parent / "../shared/golden/hierarchy"
 NO_TRACE, NO_GOLDEN = "the published trace", "the golden results"
 """How the reason of a test begins that was skipped for want of one."""
+
+# A busy machine, or a first compilation, must not fail a law.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Plain models and drivers that several folders of tests use.
 sys.path[:0] = [str(HERE / folder) for folder in (".", "sim/hierarchy", "sim/serving", "paged", "cli")]

@@ -23,7 +23,7 @@ import numpy as np
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.search.serving.rollout import episode_of
 from kv_cache_rl.sim.serving.canaries import MEMORY, SEED, draw
-from kv_cache_rl.sim.serving.columns import WORD, columns_of, record, words
+from kv_cache_rl.sim.serving.columns import WORD, columns_of
 from kv_cache_rl.sim.serving.dynamics import new_state, step
 from kv_cache_rl.sim.serving.heuristics import TABULAR
 from kv_cache_rl.sim.serving.observe import VIEW, new_view, write_view
@@ -31,6 +31,7 @@ from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS
 from kv_cache_rl.sim.serving.spec import task
 from kv_cache_rl.sim.serving.tabular import N_CHOICES, STATES, action_of, best, situation
+from kv_cache_rl.sim.views import cells, record
 
 RATES = record(
     ("epsilon", np.float64),  # chance of any choice
@@ -179,7 +180,7 @@ def train(
     table, visits = np.zeros(STATES * N_CHOICES), np.zeros(STATES * N_CHOICES)
     memory, (seen, mask) = np.zeros(MEMORY), new_view()
     memory[SEED] = plan.seed
-    steps, rewards = np.zeros((MOST_DECISIONS, words(STEP)), np.int64), np.zeros(MOST_DECISIONS)
+    steps, rewards = np.zeros((MOST_DECISIONS, cells(STEP)), np.int64), np.zeros(MOST_DECISIONS)
     scenarios = [
         task(name, **changes) for changes in ({}, {"cpu_blocks": plan.small_cpu}) for name in plan.tasks
     ]

@@ -145,7 +145,7 @@ class QueueingController:
         if self.mode == PAPER and footprint > 0 and rates.warm(self.flow):
             memory = total * self.config.block_size
             service = service_rate(memory, self.config.batch_seconds, footprint).per_s
-            longest = float(max(self.flow[rates.LONGEST], self.flow[rates.LONGEST_BEFORE]))
+            longest = float(max(self.flow[rates.Flow.LONGEST], self.flow[rates.Flow.LONGEST_BEFORE]))
             critical = service * max(1.0 - delta(longest, memory), 0.0)
         over = rate / critical if critical > 0 else math.inf
         return StabilityState(

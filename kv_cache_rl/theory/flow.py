@@ -14,6 +14,7 @@ alpha = 1 - exp(-dt / window) in continuous time.
 """
 
 import math
+from enum import IntEnum
 
 import numpy as np
 
@@ -22,20 +23,36 @@ from kv_cache_rl.jit import uncounted
 from kv_cache_rl.theory.errors import StabilityError
 from kv_cache_rl.theory.queueing import is_finite
 
-(WINDOW_S, MARGIN, RATE, UNSEEN, ARRIVED_AT, ARRIVALS, COMPLETED_AT, COMPLETIONS, MASS) = range(9)
-(SERVICE_MEAN, SERVICE_SQUARES, BLOCKS_MEAN, BLOCKS_SQUARES, PRIMED) = range(9, 14)
-(PROMPTS_AT, PROMPTS_MASS, PROMPTS_PART, TOTALS_AT, TOTALS_MASS, TOTALS_PART) = range(14, 20)
-(LONGEST, LONGEST_BEFORE, BUCKET_AT) = range(20, 23)
-FLOW_SIZE = 23
-"""Indices into ``flow``, and its length.
 
-- RATE: weighted arrivals per second.
-- UNSEEN: weight of the part of the window that lies before the first arrival.
-- MASS: weighted completions. SQUARES: weighted sums of squared deviations.
-- PRIMED: 1 when the rates were declared.
-- PARTs: the two halves of the mean footprint, see `mean_footprint`.
-- LONGEST: most tokens (prompt + output) of a request that ended in this window; also the one before.
-"""
+class Flow(IntEnum):
+    """Index of an estimate in ``flow``. Exponentially weighted sums are as of their last event."""
+
+    WINDOW_S = 0  # seconds after which an event weighs 1 / e
+    MARGIN = 1  # factor on the blocks in use
+    RATE = 2  # weighted arrivals per second
+    UNSEEN = 3  # weight of the part of the window that lies before the first arrival
+    ARRIVED_AT = 4  # second of the last arrival
+    ARRIVALS = 5  # so far
+    COMPLETED_AT = 6  # second of the last completion
+    COMPLETIONS = 7  # so far
+    MASS = 8  # weighted completions
+    SERVICE_MEAN = 9  # seconds in service
+    SERVICE_SQUARES = 10  # weighted sum of squared deviations of it
+    BLOCKS_MEAN = 11  # blocks of a request
+    BLOCKS_SQUARES = 12  # weighted sum of squared deviations of it
+    PRIMED = 13  # 1: the rates were declared
+    PROMPTS_AT = 14  # second of the last prompt
+    PROMPTS_MASS = 15  # weighted prompts
+    PROMPTS_PART = 16  # their half of the mean footprint, see `mean_footprint`
+    TOTALS_AT = 17  # second of the last request that ended
+    TOTALS_MASS = 18  # weighted requests that ended
+    TOTALS_PART = 19  # their half of the mean footprint
+    LONGEST = 20  # most tokens (prompt and output) of a request that ended in this window
+    LONGEST_BEFORE = 21  # the same of the window before
+    BUCKET_AT = 22  # second at which this window began
+
+
+FLOW_SIZE = len(Flow)
 
 WARM_COMPLETIONS = 10
 """Completions below which the estimates are the declared ones, or the COLD ones.
@@ -79,7 +96,7 @@ def new_flow(
     declared = (arrival_rate, service_s, blocks)
     if all(value is None for value in declared):
         prime(flow, window_s, margin, 0.0, COLD_SERVICE_S, COLD_BLOCKS, start_s)
-        flow[UNSEEN], flow[PRIMED], flow[MASS] = 1.0, 0.0, 0.0
+        flow[Flow.UNSEEN], flow[Flow.PRIMED], flow[Flow.MASS] = 1.0, 0.0, 0.0
         return flow
     if arrival_rate is None or service_s is None or blocks is None:
         raise StabilityError(f"arrival_rate, service_s and blocks are declared together; got {declared}")
@@ -94,9 +111,16 @@ def new_flow(
 @uncounted
 def prime(flow, window_s, margin, arrival_rate, service_s, blocks, start_s):
     """Fills a vector of zeros with declared rates."""
-    flow[WINDOW_S], flow[MARGIN], flow[RATE], flow[PRIMED] = window_s, margin, arrival_rate, 1.0
-    flow[MASS], flow[SERVICE_MEAN], flow[BLOCKS_MEAN] = WARM_COMPLETIONS, service_s, blocks
-    flow[ARRIVED_AT] = flow[COMPLETED_AT] = flow[PROMPTS_AT] = flow[TOTALS_AT] = flow[BUCKET_AT] = start_s
+    flow[Flow.WINDOW_S], flow[Flow.MARGIN], flow[Flow.RATE], flow[Flow.PRIMED] = (
+        window_s,
+        margin,
+        arrival_rate,
+        1.0,
+    )
+    flow[Flow.MASS], flow[Flow.SERVICE_MEAN], flow[Flow.BLOCKS_MEAN] = WARM_COMPLETIONS, service_s, blocks
+    flow[Flow.ARRIVED_AT] = flow[Flow.COMPLETED_AT] = flow[Flow.PROMPTS_AT] = flow[Flow.TOTALS_AT] = flow[
+        Flow.BUCKET_AT
+    ] = start_s
 
 
 def _positive(name: str, value: float) -> None:
@@ -117,30 +141,32 @@ def arrive(flow, now_s):
     The first arrival of a flow without declared rates only starts the clock: a rate comes from the
     gaps between arrivals, and the first one ends no gap.
     """
-    if flow[ARRIVALS] > 0.0 or flow[PRIMED] > 0.0:
-        weight = faded(now_s - flow[ARRIVED_AT], flow[WINDOW_S])
-        flow[RATE] = flow[RATE] * weight + 1.0 / flow[WINDOW_S]
-        flow[UNSEEN] *= weight
-        flow[ARRIVED_AT] = max(flow[ARRIVED_AT], now_s)
+    if flow[Flow.ARRIVALS] > 0.0 or flow[Flow.PRIMED] > 0.0:
+        weight = faded(now_s - flow[Flow.ARRIVED_AT], flow[Flow.WINDOW_S])
+        flow[Flow.RATE] = flow[Flow.RATE] * weight + 1.0 / flow[Flow.WINDOW_S]
+        flow[Flow.UNSEEN] *= weight
+        flow[Flow.ARRIVED_AT] = max(flow[Flow.ARRIVED_AT], now_s)
     else:
-        flow[ARRIVED_AT] = now_s
-    flow[ARRIVALS] += 1.0
+        flow[Flow.ARRIVED_AT] = now_s
+    flow[Flow.ARRIVALS] += 1.0
 
 
 @uncounted
 def complete(flow, now_s, service_s, blocks):
     """Records one completion: seconds in service (without waiting) and blocks held at its end."""
-    weight = faded(now_s - flow[COMPLETED_AT], flow[WINDOW_S])
-    mass = flow[MASS] * weight + 1.0
-    off = service_s - flow[SERVICE_MEAN]
-    flow[SERVICE_MEAN] += off / mass
-    flow[SERVICE_SQUARES] = flow[SERVICE_SQUARES] * weight + off * (service_s - flow[SERVICE_MEAN])
-    off = blocks - flow[BLOCKS_MEAN]
-    flow[BLOCKS_MEAN] += off / mass
-    flow[BLOCKS_SQUARES] = flow[BLOCKS_SQUARES] * weight + off * (blocks - flow[BLOCKS_MEAN])
-    flow[MASS] = mass
-    flow[COMPLETED_AT] = max(flow[COMPLETED_AT], now_s)
-    flow[COMPLETIONS] += 1.0
+    weight = faded(now_s - flow[Flow.COMPLETED_AT], flow[Flow.WINDOW_S])
+    mass = flow[Flow.MASS] * weight + 1.0
+    off = service_s - flow[Flow.SERVICE_MEAN]
+    flow[Flow.SERVICE_MEAN] += off / mass
+    flow[Flow.SERVICE_SQUARES] = flow[Flow.SERVICE_SQUARES] * weight + off * (
+        service_s - flow[Flow.SERVICE_MEAN]
+    )
+    off = blocks - flow[Flow.BLOCKS_MEAN]
+    flow[Flow.BLOCKS_MEAN] += off / mass
+    flow[Flow.BLOCKS_SQUARES] = flow[Flow.BLOCKS_SQUARES] * weight + off * (blocks - flow[Flow.BLOCKS_MEAN])
+    flow[Flow.MASS] = mass
+    flow[Flow.COMPLETED_AT] = max(flow[Flow.COMPLETED_AT], now_s)
+    flow[Flow.COMPLETIONS] += 1.0
 
 
 @uncounted
@@ -148,10 +174,10 @@ def measure_prompt(flow, now_s, prompt, chunk):
     """Records the prompt of a request that arrived, in tokens, prefilled in chunks of `chunk`."""
     chunks = math.ceil(prompt / chunk)
     held = chunk * chunks * (chunks - 1.0) / 2.0 + prompt
-    mass = flow[PROMPTS_MASS] * faded(now_s - flow[PROMPTS_AT], flow[WINDOW_S]) + 1.0
-    flow[PROMPTS_PART] += (held - prompt * (prompt + 1.0) / 2.0 - flow[PROMPTS_PART]) / mass
-    flow[PROMPTS_MASS] = mass
-    flow[PROMPTS_AT] = max(flow[PROMPTS_AT], now_s)
+    mass = flow[Flow.PROMPTS_MASS] * faded(now_s - flow[Flow.PROMPTS_AT], flow[Flow.WINDOW_S]) + 1.0
+    flow[Flow.PROMPTS_PART] += (held - prompt * (prompt + 1.0) / 2.0 - flow[Flow.PROMPTS_PART]) / mass
+    flow[Flow.PROMPTS_MASS] = mass
+    flow[Flow.PROMPTS_AT] = max(flow[Flow.PROMPTS_AT], now_s)
 
 
 @uncounted
@@ -166,14 +192,16 @@ def measure_total(flow, now_s, blocks, block):
         - (2.0 * tokens + 1.0) * spare / 4.0
         + spare * (2.0 * block - 1.0) / 12.0
     )
-    mass = flow[TOTALS_MASS] * faded(now_s - flow[TOTALS_AT], flow[WINDOW_S]) + 1.0
-    flow[TOTALS_PART] += (part - flow[TOTALS_PART]) / mass
-    flow[TOTALS_MASS] = mass
-    flow[TOTALS_AT] = max(flow[TOTALS_AT], now_s)
-    if now_s - flow[BUCKET_AT] > flow[WINDOW_S]:
-        flow[LONGEST_BEFORE] = flow[LONGEST] if now_s - flow[BUCKET_AT] <= 2.0 * flow[WINDOW_S] else 0.0
-        flow[LONGEST], flow[BUCKET_AT] = 0.0, now_s
-    flow[LONGEST] = max(flow[LONGEST], tokens)
+    mass = flow[Flow.TOTALS_MASS] * faded(now_s - flow[Flow.TOTALS_AT], flow[Flow.WINDOW_S]) + 1.0
+    flow[Flow.TOTALS_PART] += (part - flow[Flow.TOTALS_PART]) / mass
+    flow[Flow.TOTALS_MASS] = mass
+    flow[Flow.TOTALS_AT] = max(flow[Flow.TOTALS_AT], now_s)
+    if now_s - flow[Flow.BUCKET_AT] > flow[Flow.WINDOW_S]:
+        flow[Flow.LONGEST_BEFORE] = (
+            flow[Flow.LONGEST] if now_s - flow[Flow.BUCKET_AT] <= 2.0 * flow[Flow.WINDOW_S] else 0.0
+        )
+        flow[Flow.LONGEST], flow[Flow.BUCKET_AT] = 0.0, now_s
+    flow[Flow.LONGEST] = max(flow[Flow.LONGEST], tokens)
 
 
 @uncounted
@@ -183,15 +211,15 @@ def mean_footprint(flow):
     With f = s + o, g = f (f + 1) / 2 - s (s + 1) / 2 + prefill(s). One part depends on completions
     and the other on arrivals, so that no request need be remembered from arrival to completion.
     """
-    if flow[PROMPTS_MASS] == 0.0 or flow[TOTALS_MASS] == 0.0:
+    if flow[Flow.PROMPTS_MASS] == 0.0 or flow[Flow.TOTALS_MASS] == 0.0:
         return 0.0
-    return max(flow[TOTALS_PART] + flow[PROMPTS_PART], 0.0)
+    return max(flow[Flow.TOTALS_PART] + flow[Flow.PROMPTS_PART], 0.0)
 
 
 @uncounted
 def warm(flow):
     """Whether the estimates are used: they were declared, or `WARM_COMPLETIONS` were recorded."""
-    return flow[PRIMED] > 0.0 or flow[COMPLETIONS] >= WARM_COMPLETIONS
+    return flow[Flow.PRIMED] > 0.0 or flow[Flow.COMPLETIONS] >= WARM_COMPLETIONS
 
 
 @uncounted
@@ -199,34 +227,34 @@ def arrival_rate(flow, now_s):
     """Requests per second over the window that ends at `now_s`; time without arrivals lowers it."""
     if not warm(flow):
         return COLD_RATE
-    weight = faded(now_s - flow[ARRIVED_AT], flow[WINDOW_S])
-    seen = 1.0 - flow[UNSEEN] * weight
+    weight = faded(now_s - flow[Flow.ARRIVED_AT], flow[Flow.WINDOW_S])
+    seen = 1.0 - flow[Flow.UNSEEN] * weight
     # Arrivals that all share one moment say nothing about a rate.
-    return flow[RATE] * weight / seen if seen > 1e-12 else COLD_RATE
+    return flow[Flow.RATE] * weight / seen if seen > 1e-12 else COLD_RATE
 
 
 @uncounted
 def service_seconds(flow):
     """Mean seconds in service, recent completions first."""
-    return flow[SERVICE_MEAN] if warm(flow) else COLD_SERVICE_S
+    return flow[Flow.SERVICE_MEAN] if warm(flow) else COLD_SERVICE_S
 
 
 @uncounted
 def blocks_per_request(flow):
     """Mean blocks a request holds at its end, recent completions first."""
-    return flow[BLOCKS_MEAN] if warm(flow) else COLD_BLOCKS
+    return flow[Flow.BLOCKS_MEAN] if warm(flow) else COLD_BLOCKS
 
 
 @uncounted
 def service_variance(flow):
     """Variance of the seconds in service, weighted as their mean; 0 before the first completion."""
-    return flow[SERVICE_SQUARES] / flow[MASS] if flow[MASS] > 0.0 else 0.0
+    return flow[Flow.SERVICE_SQUARES] / flow[Flow.MASS] if flow[Flow.MASS] > 0.0 else 0.0
 
 
 @uncounted
 def blocks_variance(flow):
     """Variance of the blocks per request, weighted as their mean; 0 before the first completion."""
-    return flow[BLOCKS_SQUARES] / flow[MASS] if flow[MASS] > 0.0 else 0.0
+    return flow[Flow.BLOCKS_SQUARES] / flow[Flow.MASS] if flow[Flow.MASS] > 0.0 else 0.0
 
 
 @uncounted
@@ -250,7 +278,7 @@ def minimum_blocks(flow, now_s):
 
     A rounding error above an integer counts as that integer.
     """
-    return math.ceil(blocks_in_use(flow, now_s) * flow[MARGIN] - 1e-9)
+    return math.ceil(blocks_in_use(flow, now_s) * flow[Flow.MARGIN] - 1e-9)
 
 
 @uncounted

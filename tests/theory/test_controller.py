@@ -246,7 +246,7 @@ def test_fault_everything_it_estimates_is_read_by_something():
     for count in range(30):
         base.record_request_arrival(count * 0.5, 400 + count)
         base.record_request_completion(count * 0.5, 4000.0 + count, 50 + count % 3)
-    base.flow[rates.UNSEEN] = 0.2
+    base.flow[rates.Flow.UNSEEN] = 0.2
 
     def asked(flow):
         now = 20.0
@@ -260,19 +260,19 @@ def test_fault_everything_it_estimates_is_read_by_something():
             rates.blocks_to_keep_free(flow, now, 5000, 3)
         ]
         values += [rates.service_seconds(again), rates.blocks_per_request(again), rates.mean_footprint(again)]
-        return [*values, max(again[rates.LONGEST], again[rates.LONGEST_BEFORE])]
+        return [*values, max(again[rates.Flow.LONGEST], again[rates.Flow.LONGEST_BEFORE])]
 
     unread = []
-    counters = {rates.ARRIVALS, rates.COMPLETIONS, rates.PRIMED}
+    counters = {rates.Flow.ARRIVALS, rates.Flow.COMPLETIONS, rates.Flow.PRIMED}
     for place in range(rates.FLOW_SIZE):
         changed = base.flow.copy()
-        changed[place] = -500.0 if place == rates.BUCKET_AT else changed[place] * 1.5 + 1000.0
+        changed[place] = -500.0 if place == rates.Flow.BUCKET_AT else changed[place] * 1.5 + 1000.0
         if place not in counters and asked(changed) == asked(base.flow):
             unread.append(place)
     assert unread == []
     # The counters decide when the estimates are used at all.
     cold = QueueingController().flow
-    cold[rates.COMPLETIONS] = 10
+    cold[rates.Flow.COMPLETIONS] = 10
     assert rates.warm(cold) and rates.warm(declared().flow) and not rates.warm(QueueingController().flow)
     rates.arrive(cold, 1.0)
     rates.arrive(cold, 2.0)

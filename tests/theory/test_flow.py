@@ -95,8 +95,8 @@ def test_mean_and_variance_of_service_are_those_weighted_by_the_window(completio
     weights = np.array([math.exp(-(now - at) / 20.0) for at, _ in seen])
     values = np.array([value for _, value in seen])
     mean = np.average(values, weights=weights)
-    assert flow[f.SERVICE_MEAN] == pytest.approx(mean, rel=1e-9)
-    assert flow[f.BLOCKS_MEAN] == pytest.approx(2 * mean, rel=1e-9)
+    assert flow[f.Flow.SERVICE_MEAN] == pytest.approx(mean, rel=1e-9)
+    assert flow[f.Flow.BLOCKS_MEAN] == pytest.approx(2 * mean, rel=1e-9)
     variance = np.average((values - mean) ** 2, weights=weights)
     assert f.service_variance(flow) == pytest.approx(variance, rel=1e-6, abs=1e-9 * mean**2)
     assert f.blocks_variance(flow) == pytest.approx(4 * variance, rel=1e-6, abs=1e-9 * mean**2)
@@ -177,7 +177,7 @@ def test_totals_known_in_blocks_only_are_taken_as_half_a_block_short_on_average(
     flow = new_flow(1e9)
     totals = np.arange(16 * 100 + 1, 16 * 101 + 1)
     f.measure_total(flow, 0.0, 101.0, 16.0)
-    assert flow[f.TOTALS_PART] == pytest.approx((totals * (totals + 1) / 2).mean(), rel=1e-12)
+    assert flow[f.Flow.TOTALS_PART] == pytest.approx((totals * (totals + 1) / 2).mean(), rel=1e-12)
 
 
 def test_the_longest_request_is_forgotten_after_two_windows():
@@ -185,7 +185,7 @@ def test_the_longest_request_is_forgotten_after_two_windows():
     f.measure_total(flow, 0.0, 900.0, 1.0)
     for now, longest in ((5.0, 900), (11.0, 900), (20.0, 900), (22.0, 3), (60.0, 3)):
         f.measure_total(flow, now, 3.0, 1.0)
-        assert max(flow[f.LONGEST], flow[f.LONGEST_BEFORE]) == longest
+        assert max(flow[f.Flow.LONGEST], flow[f.Flow.LONGEST_BEFORE]) == longest
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(-10, 100)), max_size=60))

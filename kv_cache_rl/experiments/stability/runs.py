@@ -12,10 +12,11 @@ from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import blocks_for
 from kv_cache_rl.sim.serving.actions import ADMIT, EVICT_OLDEST, NOTHING
-from kv_cache_rl.sim.serving.columns import FREE, GPU_POOL, WORD, columns_of, record, words
+from kv_cache_rl.sim.serving.columns import FREE, GPU_POOL, WORD, columns_of
 from kv_cache_rl.sim.serving.demand import Traffic
 from kv_cache_rl.sim.serving.dynamics import decide, new_state
 from kv_cache_rl.sim.serving.spec import Scenario
+from kv_cache_rl.sim.views import cells, record
 
 SAMPLE = record(
     ("clock_us", WORD),
@@ -169,7 +170,7 @@ def watch(
 ) -> Run:
     """Serves a traffic from an empty server on, with `samples` samples until its end."""
     state = new_state(scenario, 0, load)
-    end, table = np.int64(load.end_us), np.zeros((samples + 1, words(SAMPLE)), np.int64)
+    end, table = np.int64(load.end_us), np.zeros((samples + 1, cells(SAMPLE)), np.int64)
     durations = np.zeros(load.end_us // 5_000 if keep_durations else 0, np.int64)
     literal, every = np.int64(admission == FOOTPRINT), np.int64(max(load.end_us // samples, 1))
     taken, noted = serve(*state.buffers, literal, end, every, table, durations)

@@ -12,12 +12,13 @@ import numpy as np
 
 from kv_cache_rl.core.hardware import HARDWARE
 from kv_cache_rl.experiments.stability.runs import OPTIMISTIC, RESERVE
-from kv_cache_rl.sim.serving.columns import REQUEST, WORD, words
+from kv_cache_rl.sim.serving.columns import REQUEST, WORD
 from kv_cache_rl.sim.serving.demand import Lengths as Means
 from kv_cache_rl.sim.serving.demand import Traffic
 from kv_cache_rl.sim.serving.draws import USERS, branch, exponential, root, uniform
 from kv_cache_rl.sim.serving.recorded import recorded
 from kv_cache_rl.sim.serving.spec import Scenario, task
+from kv_cache_rl.sim.views import cells
 from kv_cache_rl.theory.condition import footprint, saturated_tick_s, service_rate
 from kv_cache_rl.theory.lengths import PUBLISHED, PUBLISHED_CHUNK, PUBLISHED_MEMORY, Lengths, sampled_lengths
 
@@ -214,7 +215,7 @@ def arrivals(workload: Workload, rate: float, requests: int, seed: int, backlog:
     turns = np.zeros(come, REQUEST)
     turns["arrival"], turns["parent"] = at_us[:come], -1
     turns["prompt"], turns["output"] = workload.prompts[at], workload.outputs[other]
-    table = turns.view(WORD).reshape(come, words(REQUEST))
+    table = turns.view(WORD).reshape(come, cells(REQUEST))
     return as_traffic(workload.lengths, table, end_us, rate)
 
 

@@ -17,19 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 from kv_cache_rl.jit import njit
-from kv_cache_rl.sim.views import records, table
+from kv_cache_rl.sim.views import cells, record, records, table
 
 UNITS_PER_PAGE = 4
-
-
-def record(*fields: str) -> np.dtype:
-    """The dtype of int64 fields that are read by name, in Python as in compiled code."""
-    return np.dtype((np.record, np.dtype([(name, np.int64) for name in fields], align=True)))
-
-
-def cells(dtype: np.dtype) -> int:
-    """How many int64 a record takes."""
-    return dtype.itemsize // 8
 
 
 SCENARIO = record(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kv_cache_rl.jit import njit
+from kv_cache_rl.sim.views import cells, record
 from kv_cache_rl.theory.flow import FLOW_SIZE
 
 WORD = np.int64
@@ -33,11 +34,6 @@ NOW, BEFORE = range(2)
 """Rows of ``BOOK.units``."""
 CRASHES = ("", "no block for decode growth", "queues full and no memory")
 """Text of ``BOOK.crash``."""
-
-
-def record(*fields: tuple) -> np.dtype:
-    """A record whose fields are also attributes, in compiled and in interpreted code."""
-    return np.dtype((np.record, list(fields)))
 
 
 REQUEST = record(
@@ -150,17 +146,12 @@ BOOK = record(
 )
 
 
-def words(kind: np.dtype) -> int:
-    """Length of a record in a buffer."""
-    return kind.itemsize // 8
-
-
 def place(name: str) -> int:
     """Where a field of the book begins in `live`."""
     return dict(BOOK.fields or {})[name][1] // 8
 
 
-SETTINGS_WORDS, REQUEST_WORDS, BOOK_WORDS, ROW_WORDS = map(words, (SETTINGS, REQUEST, BOOK, ROW))
+SETTINGS_WORDS, REQUEST_WORDS, BOOK_WORDS, ROW_WORDS = map(cells, (SETTINGS, REQUEST, BOOK, ROW))
 UNITS = place("units")
 
 

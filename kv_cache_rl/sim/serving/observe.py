@@ -7,8 +7,9 @@ import numpy as np
 from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.serving.actions import ACTIONS, largest_active, target
-from kv_cache_rl.sim.serving.columns import CPU_POOL, FREE, GPU_POOL, OUT, VIP, columns_of, record
+from kv_cache_rl.sim.serving.columns import CPU_POOL, FREE, GPU_POOL, OUT, VIP, columns_of
 from kv_cache_rl.sim.serving.state import SHOWN_WAIT
+from kv_cache_rl.sim.views import record
 from kv_cache_rl.theory.flow import arrival_rate, blocks_to_keep_free, utilisation
 
 NUMBER = np.float32
