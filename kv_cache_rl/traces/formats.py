@@ -45,7 +45,7 @@ def detect_line(place: Place, text: str) -> str:
                 return name
     known = ", ".join(FORMATS)
     raise place.error(
-        "the first line fits no known trace format", f"give one of {known} (or check its first line)"
+        "the first line fits no known trace format", f"give a file in one of {known}, or check its first line"
     )
 
 
