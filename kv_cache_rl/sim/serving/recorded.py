@@ -162,7 +162,7 @@ def _chained(tracks: Callable, read: Callable) -> Callable[[str], tuple[Groups, 
 def _azure(path: str) -> tuple[Groups, list[str]]:
     rows = [(row.timestamp_ns, row.context_tokens, row.generated_tokens) for row in read_azure(path)]
     return [[[((at - rows[0][0]) / 1e9, prompt, output, 0)]] for at, prompt, output in rows], [
-        "nobody returns: it names no users"
+        "no user returns: it names none"
     ]
 
 
@@ -172,7 +172,7 @@ def _burstgpt(path: str) -> tuple[Groups, list[str]]:
         (row.timestamp_s, row.request_tokens, row.response_tokens, 0) for row in rows if row.response_tokens
     ]
     return [[[call]] for call in calls], [
-        f"nobody returns; {len(rows) - len(calls):,} failed requests dropped"
+        f"no user returns; {len(rows) - len(calls):,} failed requests dropped"
     ]
 
 
