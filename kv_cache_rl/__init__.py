@@ -1,4 +1,4 @@
-"""kv-cache-rl: a KV cache under pressure, decided by anyone, measured with the same rulers.
+"""kv-cache-rl: a laboratory for the KV cache of LLM servers: any decision maker, the same rules.
 
 Importing the package pulls in nothing heavy; ask for what you need, e.g. ``from kv_cache_rl.sim.eviction
 import Episode``."""

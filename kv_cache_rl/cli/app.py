@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="A KV cache under pressure, decided by anyone, measured with the same rulers.",
+    help="A laboratory for the KV cache of LLM servers: any decision maker, the same rules.",
     epilog="Start with: kv-cache-rl eval",
 )
 
@@ -33,7 +33,7 @@ def root(
         typer.Option("--version", callback=show_version, is_eager=True, help="Print the versions and exit."),
     ] = False,
 ) -> None:
-    """A KV cache under pressure, decided by anyone, measured with the same rulers."""
+    """A laboratory for the KV cache of LLM servers: any decision maker, the same rules."""
 
 
 WORLDS = {

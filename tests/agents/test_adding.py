@@ -59,6 +59,19 @@ def test_the_contract_tests_take_both_up(package):
     assert "test_a_heuristic_decides_by_the_plain_view_alone_unless_it_is_rich[vip_only]" in listed
 
 
+def test_compiled_code_calls_the_heuristic_itself(package):
+    program = (
+        "import numpy as np\n"
+        "from kv_cache_rl.sim.serving.heuristics import HEURISTICS, choose, new_memory\n"
+        "from kv_cache_rl.sim.serving.observe import new_view\n"
+        "seen, mask = new_view()\n"
+        "mask[:] = 1\n"
+        "which, memory = HEURISTICS['vip_only'].which, new_memory('vip_only')\n"
+        "print(choose(which, seen, mask, memory), choose(which, seen, 0 * mask, memory))"
+    )
+    assert execute(package, "-c", program, NUMBA_DISABLE_JIT="1").split() == ["9", "17"]
+
+
 def test_a_heuristic_that_means_to_serve_is_no_canary_and_a_base_of_the_oracle(package):
     program = (
         "from kv_cache_rl.agents import AGENTS, CANARIES\n"

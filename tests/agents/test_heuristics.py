@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from kv_cache_rl.agents import AGENTS, CANARIES, agent
 from kv_cache_rl.gym import ServingEnv
 from kv_cache_rl.search.serving.rollout import episode, episode_of
-from kv_cache_rl.sim.serving.heuristics import HEURISTICS
-from kv_cache_rl.sim.serving.observe import RICH
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS, choose, new_memory
+from kv_cache_rl.sim.serving.observe import RICH, VIEW
 from kv_cache_rl.sim.serving.seeds import agent_seed
 from kv_cache_rl.sim.serving.spec import ServingError, task
 
@@ -75,6 +75,16 @@ def test_python_and_the_compiled_loop_play_the_same_episode(name):
 @given(seen=VIEWS, allowed=MASKS)
 def test_a_heuristic_decides_by_the_plain_view_alone_unless_it_is_rich(name, seen, allowed):
     assert act(name, seen, allowed) == act(name, seen[:20], allowed)
+
+
+@pytest.mark.parametrize("name", HEURISTICS)
+@given(seen=VIEWS, allowed=MASKS)
+def test_the_compiled_dispatch_calls_the_heuristic_of_that_name(name, seen, allowed):
+    one, ours, theirs = HEURISTICS[name], new_memory(name, 3), new_memory(name, 3)
+    for _ in range(3):
+        action = choose(one.which, seen, allowed, ours)
+        assert action == one.function(seen.view(VIEW)[0], allowed, theirs)
+        assert np.array_equal(ours, theirs)
 
 
 def plain_lru(seen, allowed):

@@ -143,6 +143,7 @@ def test_help_comes_without_loading_anything_heavy():
         (["oracle", "--difficulty", "brutal"], "brutal"),
         (["export-sft", "--out", "x.parquet", "--policy", "me"], "there is no expert 'me'"),
         (["export-sft", "--out", "."], ". is a folder"),
+        (["export-sft", "--out", "x.txt"], "x.txt does not end in .parquet; give a name that does"),
         (
             ["export-sft", "--out", "x.parquet", "--split", "eval", "--min-normalized", "2", "-n", "1"],
             "lower it",
@@ -276,3 +277,10 @@ def test_bad_usage_ends_with_two_and_names_the_word(kv, arguments, word):
 def test_an_unknown_policy_lists_every_policy(kv):
     said = kv("baselines", "--policy", "nobody")
     assert all(name in said.err for name in DECIDERS)
+
+
+def test_an_unknown_scenario_names_the_nearest_ones_of_many(kv):
+    said = kv("replay", "eviction-eval-hard-9999-v1")
+    assert said.code == 2
+    assert "choose one of the 50, such as eviction-eval-hard-" in said.err
+    assert len(said.err) < 300

@@ -50,6 +50,8 @@ def run_export(
     choose("expert", policy, [ORACLE, *DECIDERS])
     if out.is_dir():
         raise BadInput(f"{out} is a folder; give the name of a parquet file")
+    if out.suffix != ".parquet":
+        raise BadInput(f"{out} does not end in .parquet; give a name that does")
     scenarios = select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace)
     rows = []
     for scenario in track(scenarios, "dialogues", as_json):

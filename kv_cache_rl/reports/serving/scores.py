@@ -35,7 +35,7 @@ def score_figure(found: Sequence[Result], base: str) -> "Figure":
     ]
     episodes = max((one.episodes for one, _ in scored), default=0)
     about = (
-        f"score, 1 is the fluid bound with nobody ever waiting; whiskers: {T_INTERVAL} over seeds, n = "
+        f"score, 1 is the fluid bound where no request ever waits; whiskers: {T_INTERVAL} over seeds, n = "
         f"{episodes}; by mean over tasks"
     )
     sheet = canvas.Sheet("Agents on the serving tasks", about, legend, left=0.25 + canvas.width_of(order))

@@ -1,7 +1,7 @@
 """Rewards and metrics of an episode: pure functions of its final state.
 
-Weights and formulas: semioz/kv-cache-env, as restated in the README; all sums are kept in integers until the
-end."""
+Weights and formulas: semioz/kv-cache-env, as docs/worlds/eviction.md restates them; all sums are kept in
+integers until the end."""
 
 from dataclasses import dataclass, field
 
@@ -24,6 +24,7 @@ REWARDS: dict[str, float] = {
 """Reward name -> weight, in the order of `reward_terms`."""
 
 _WEIGHTS = np.array(list(REWARDS.values()))
+_TERMS = len(REWARDS)
 
 METRICS = (
     "total_tokens_metric",
@@ -74,7 +75,7 @@ def _kept_quality(c):
 
 @uncounted
 def reward_terms(scn, live, terms):
-    """Writes the seven unweighted rewards, in the order of `REWARDS`, into `terms` [7]."""
+    """Writes the unweighted rewards, in the order of `REWARDS`, into `terms` ``[len(REWARDS)]``."""
     c = columns_of(scn, live)
     counters, budget, peak = c.counters, c.constants.budget_units, c.counters[Counter.PEAK]
     failures = counters[Counter.FAILURES]
@@ -95,10 +96,10 @@ def reward_terms(scn, live, terms):
 @njit
 def total_return(scn, live):
     """The weighted sum of the rewards, for the search; the reported total sums the rounded rewards."""
-    terms = np.empty(7)
+    terms = np.empty(_TERMS)
     reward_terms(scn, live, terms)
     total = 0.0
-    for k in range(7):
+    for k in range(_TERMS):
         total += _WEIGHTS[k] * terms[k]
     return total
 
@@ -112,7 +113,7 @@ def normalized_score(total: float, floor: float, best: float) -> float:
 
 def rewards_and_metrics(state: State, best: float) -> tuple[dict, float, dict]:
     """Named rewards, their weighted sum and named metrics of a finished (or unfinished) episode."""
-    terms = np.empty(7)
+    terms = np.empty(_TERMS)
     reward_terms(*state, terms)
     rewards = {name: round(float(value), 6) + 0.0 for name, value in zip(REWARDS, terms, strict=True)}
     total = round(sum(REWARDS[name] * value for name, value in rewards.items()), 6)

@@ -13,7 +13,6 @@ from kv_cache_rl.sim.serving.columns import (
     N_TERMS,
     NOW,
     QUEUED,
-    TERMS,
     columns_of,
     live_size,
 )
@@ -23,7 +22,7 @@ from kv_cache_rl.sim.serving.generate import traffic
 from kv_cache_rl.sim.serving.link import transfer
 from kv_cache_rl.sim.serving.lists import push
 from kv_cache_rl.sim.serving.observe import write_view
-from kv_cache_rl.sim.serving.score import WEIGHTS
+from kv_cache_rl.sim.serving.score import PRESSURE, WEIGHTS
 from kv_cache_rl.sim.serving.spec import Scenario
 from kv_cache_rl.sim.serving.state import State, fixed_of
 from kv_cache_rl.theory.flow import arrive, new_flow
@@ -33,8 +32,6 @@ COLLAPSED = 2
 COLLAPSE_TICKS = 50
 SCARCE = 100
 """The GPU counts as full while less than one block in so many is free."""
-PRESSURE = (TERMS.names or ()).index("memory_pressure")
-"""The one term that is weighted per nominal tick."""
 
 
 def new_state(scenario: Scenario, seed: int = 0, load: Traffic | None = None) -> State:

@@ -163,7 +163,7 @@ def _requests(path: str) -> tuple[Groups, list[str]]:
         groups = _by_session(found)
         said = "a request continues the session that it names; one that names none is a user of its own"
         if all(len(calls) == 1 for (calls,) in groups):
-            said = "nobody returns: it names no users"
+            said = "no user returns: it names none"
     left_out = [f"{count:,} left out: {reason}" for reason, count in found.left_out.items()]
     return groups, [said, *left_out, *found.notes]
 

@@ -21,6 +21,8 @@ TERM_WEIGHTS = {
 }
 """Term → weight of one unit (`columns.TERMS`); memory pressure counts by the nominal tick."""
 WEIGHTS = tuple(TERM_WEIGHTS[name] for name in TERMS.names or ())
+PRESSURE = (TERMS.names or ()).index("memory_pressure")
+"""The one term that is weighted per nominal tick."""
 
 SCORE_WEIGHTS = {"easy": (0.80, 0.20, 0.00), "medium": (0.60, 0.35, 0.05), "hard": (0.60, 0.35, 0.05)}
 """Task → weights of throughput, latency efficiency and cache residency; tasks of your own score as `hard`
@@ -56,7 +58,7 @@ class Report:
     completed_by_class: dict[str, float]
     """User class → share of its requests completed."""
     sla_attainment: dict[str, float]
-    """Tier → share of its arrived requests completed within the SLA."""
+    """User class → share of its arrived requests completed within the SLA."""
     wait: dict[str, float]
     first_token: dict[str, float]
     fairness: float
@@ -91,7 +93,7 @@ def report(state: State) -> Report:
     done, work, bound = completed(c), requests["prompt"] + requests["output"], fluid_bound(c)
     throughput, latency, residency = parts = parts_of(c, bound)
     units = book["units"][NOW].astype(float)
-    units[-1] /= tick_us
+    units[PRESSURE] /= tick_us
     rewards = {
         name: TERM_WEIGHTS[name] * float(unit) for name, unit in zip(TERMS.names or (), units, strict=True)
     }

@@ -40,6 +40,23 @@ def test_a_queue_is_known_to_the_commands(folder):
     assert '"policy": "mru"' in command(folder, line)
 
 
+def test_the_engine_evicts_what_the_queue_names(folder):
+    accesses = [1, 2, 3, 1, 4, 2, 5, 1, 3, 4, 2, 5, 1, 2, 3, 4, 5, 2, 1, 4]
+    resident, hits = [], []
+    for page in accesses:
+        hits.append(int(page in resident))
+        if page in resident:
+            resident.remove(page)
+        elif len(resident) == 3:
+            resident.pop()
+        resident.append(page)
+    program = (
+        "from kv_cache_rl.sim.hierarchy import one_tier, pages, run\n"
+        f"print(run(pages('mixed', {accesses}), one_tier(3), 'mru').state.hits.tolist())"
+    )
+    assert execute(folder, "-c", program, NUMBA_DISABLE_JIT="1").strip() == str(hits)
+
+
 def test_the_contract_tests_ask_it_and_it_passes(folder):
     path = ROOT / "tests/sim/hierarchy/test_engine_contract.py"
     ran = execute(folder, "-m", "pytest", "-p", "no:cacheprovider", path, "-k", "mru", NUMBA_DISABLE_JIT="1")

@@ -142,7 +142,7 @@ def test_nobody_returns_in_a_trace_that_names_no_users(write):
     made = traffic(replaying(write(azure([(second, 900, 90) for second in range(60)]), "azure.csv")), 1)
     made.check()
     assert (made.table[:, PARENT] == -1).all() and not made.table[:, HISTORY].any()
-    assert "nobody returns: it names no users" in str(made)
+    assert "no user returns: it names none" in str(made)
 
 
 def test_sessions_and_their_sub_agents_are_sequences_of_one_user_and_copies_are_dropped(write):
