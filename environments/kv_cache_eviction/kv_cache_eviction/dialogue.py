@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import verifiers.v1 as vf
 
+from kv_cache_eviction.wire import calls_left_out, not_read
 from kv_cache_rl.sim.eviction import (
     MAX_CALLS_PER_STEP,
     Call,
@@ -19,13 +20,32 @@ def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> lis
     """The calls of one message, one step; those past the first `most` are unreadable, which the episode
     refuses.
     """
-    calls = [parse_call(call.name, call.arguments) for call in message.tool_calls or []]
+    calls = [read_call(call.name, call.arguments) for call in message.tool_calls or []]
     if most >= MAX_CALLS_PER_STEP:
         return calls
     late = Call(
         "?", error=f"only the first {most} calls of a message count; choose the {most} that matter most"
     )
     return calls[:most] + [late] * len(calls[most:])
+
+
+def read_call(name: str, arguments: str) -> Call:
+    """The call, or one with the reason why it was not read (see `wire.bounded`)."""
+    left_out = not_read(arguments)
+    if left_out is None:
+        return parse_call(name, arguments)
+    if left_out.endswith(" calls"):
+        why = f"only the first {MAX_CALLS_PER_STEP} calls of a message count; {left_out} after them were not read"
+        return Call("?", error=why)
+    why = f'{name[:40]}: arguments of {left_out} were not read; send {{"seq_id": "..."}}'
+    return Call("?", error=why)
+
+
+def left_out(messages: Iterable[vf.AssistantMessage]) -> int:
+    """How many calls of these messages stand in no action log, for they were not read at all."""
+    return sum(
+        calls_left_out(call.arguments) for message in messages for call in (message.tool_calls or [])[-1:]
+    )
 
 
 def answers(episode: Episode, calls: list[Call]) -> list[str]:

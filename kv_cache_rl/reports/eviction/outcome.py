@@ -4,7 +4,7 @@ took.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class Outcome:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    """What limits this score: an episode or replies that were cut short."""
+    first_reply: str = ""
+    """How the first reply begins where it held no tool call."""
 
     def to_json(self) -> dict:
         return asdict(self)
