@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 ENVIRONMENT := environments/kv_cache_eviction
 
-.PHONY: eval test lint bench landscape scenarios hub clean
+.PHONY: eval test quick lint docs bench landscape scenarios hub clean
 
 eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run folder, HTML report.
 	$(BIN)/kv-cache-rl eval
@@ -12,11 +13,17 @@ eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run fol
 test: $(VENV)/installed-test ## All tests, on all cores.
 	$(BIN)/python -m pytest -n auto
 
+quick: $(VENV)/installed-test ## The tests that are not marked slow.
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
 lint: $(VENV)/installed-test ## Style, types, layers.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-docs ## The documentation as a site, in site/; a broken link or name fails.
+	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/installed ## Speeds as ratios to named peers, with machine facts.
 	$(BIN)/kv-cache-rl bench
@@ -30,14 +37,19 @@ scenarios: $(VENV)/installed ## Regenerate the committed sets, to the byte. (min
 hub: $(VENV)/installed-test ## Stage the self-contained Hub package, build its wheel, evaluate it alone.
 	$(BIN)/python $(ENVIRONMENT)/hub.py
 
+# The package with the extra `eval`, and verifiers, which the environment package asks for.
 $(VENV)/installed: pyproject.toml $(ENVIRONMENT)/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e . -e $(ENVIRONMENT)
+	$(PIP) -e . -e $(ENVIRONMENT)
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test,lint]"
+	$(PIP) -e ".[test,lint]"
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) -e ".[docs]"
 	touch $@
 
 clean: ## Remove what the targets made; the committed files stay.
-	rm -rf $(VENV) runs dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) runs dist build site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

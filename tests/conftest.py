@@ -3,22 +3,48 @@
 import functools
 import gzip
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-PUBLISHED = HERE.parent / "../shared/traces"
+PUBLISHED = Path(os.environ.get("KV_CACHE_RL_TRACES") or HERE.parent / "../shared/traces")
+"""Published traces: a folder beside the checkout, or the one that the environment variable names."""
 GOLDEN = HERE.parent / "../shared/golden/hierarchy"
+NO_TRACE, NO_GOLDEN = "the published trace", "the golden results"
+"""How the reason of a test begins that was skipped for want of one."""
 
 # Plain models and drivers that several folders of tests use.
-sys.path[:0] = [str(HERE / folder) for folder in (".", "sim/hierarchy", "sim/serving", "paged")]
+sys.path[:0] = [str(HERE / folder) for folder in (".", "sim/hierarchy", "sim/serving", "paged", "cli")]
+
+
+def left_out(reasons: list[str]) -> str:
+    """One line that says how many tests were skipped for want of a file, empty where none was.
+
+    >>> left_out([f"{NO_TRACE} a.jsonl is not there", f"{NO_TRACE} b.csv is not there", "no GPU"])
+    'skipped for want of files: 2 tests of published traces (name their folder in KV_CACHE_RL_TRACES)'
+    """
+    counts = {begin: sum(begin in reason for reason in reasons) for begin in (NO_TRACE, NO_GOLDEN)}
+    words = {
+        NO_TRACE: "tests of published traces (name their folder in KV_CACHE_RL_TRACES)",
+        NO_GOLDEN: f"tests of golden results ({GOLDEN.resolve()})",
+    }
+    found = [f"{count} {words[begin]}" for begin, count in counts.items() if count]
+    return f"skipped for want of files: {', '.join(found)}" if found else ""
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = terminalreporter.stats.get("skipped", [])
+    line = left_out([report.longrepr[-1] for report in skipped if isinstance(report.longrepr, tuple)])
+    if line:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture
 def write(tmp_path):
-    """write(lines, name) → the path of a file of these lines (text, or objects for JSON), gzip if named .gz."""
+    """write(lines, name) → the path of a file of these lines (text or JSON objects), gzip if named .gz."""
 
     def write_lines(lines, name="trace.jsonl"):
         texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
@@ -38,7 +64,8 @@ def real():
         path = PUBLISHED / name
         if not path.is_file():
             pytest.skip(
-                f"the published trace {name} is not under {PUBLISHED.resolve()}; download it to run this test"
+                f"{NO_TRACE} {name} is not under {PUBLISHED.resolve()}; download it, or name its folder in "
+                "KV_CACHE_RL_TRACES, to run this test"
             )
         return path
 
@@ -53,7 +80,7 @@ def golden():
         path = GOLDEN / f"{name}.json"
         if not path.is_file():
             pytest.skip(
-                f"the golden results {name}.json are not under {GOLDEN.resolve()}: ../shared is absent"
+                f"{NO_GOLDEN} {name}.json are not under {GOLDEN.resolve()}; put them there to run this test"
             )
         return json.loads(path.read_text())
 

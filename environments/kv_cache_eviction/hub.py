@@ -55,7 +55,7 @@ def standalone(pyproject: str, core_dependencies: list[str]) -> str:
     its own.
     """
     changes = {
-        '"kv-cache-rl"': ", ".join(json.dumps(requirement) for requirement in core_dependencies),
+        '"kv-cache-rl[eval]"': ", ".join(json.dumps(requirement) for requirement in core_dependencies),
         'packages = ["kv_cache_eviction"]': 'packages = ["kv_cache_eviction", "kv_cache_rl"]',
     }
     for old, new in changes.items():
@@ -76,12 +76,13 @@ def stage(folder: Path) -> Path:
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(wheel_of(ROOT, Path(scratch))) as core:
-        core.extractall(folder, [name for name in core.namelist() if name.startswith("kv_cache_rl/")])
+    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(wheel_of(ROOT, Path(scratch))) as wheel:
+        wheel.extractall(folder, [name for name in wheel.namelist() if name.startswith("kv_cache_rl/")])
     for name in ("kv_cache_eviction", "configs"):
         shutil.copytree(PACKAGE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PACKAGE / "README.md", folder)
-    core_dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    core = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    core_dependencies = [*core["dependencies"], *core["optional-dependencies"]["eval"]]
     (folder / "pyproject.toml").write_text(
         standalone((PACKAGE / "pyproject.toml").read_text(), core_dependencies)
     )
@@ -126,7 +127,7 @@ def main() -> None:
         "--out", type=Path, default=ROOT / "dist" / "hub", help="the staged folder (is overwritten)"
     )
     parser.add_argument("--stage-only", action="store_true", help="do not build, install and evaluate")
-    parser.add_argument("--policy", default="value_aware", help="who plays in the proof")
+    parser.add_argument("--policy", default="value_aware", help="what decides in the proof")
     parser.add_argument("--examples", type=int, default=6, help="how many scenarios it plays")
     options = parser.parse_args()
     folder = stage(options.out)

@@ -8,13 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import DECIDERS, Call
 
 MARK = '"visible_seq_ids"'
 """Every observation has this key; a message without it holds none."""
 
 
-class DialogueError(ValueError):
+class DialogueError(Refused):
     """A dialogue that cannot be answered; the text says what to send instead."""
 
 

@@ -15,6 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from kv_cache_rl.extras import need
+
+need("serving a policy as a chat model", "fastapi", "uvicorn", "openai")
+
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
@@ -23,17 +27,18 @@ from starlette.exceptions import HTTPException
 
 from kv_cache_rl.adapters.dialogue import DialogueError, answer, observation_texts
 from kv_cache_rl.adapters.replies import Reply, chunks, completion, offered_names
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import DECIDERS
 
 HOST = "127.0.0.1"
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
-class EndpointError(RuntimeError):
+class EndpointError(Refused):
     """The server cannot start; the text says what to change."""
 
 
-class Refused(Exception):
+class BadRequest(Refused):
     """A request that is answered with an error in OpenAI's shape."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
@@ -58,7 +63,7 @@ def known_policy(name: str) -> str:
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, of which no more is read than the limit allows. Raises Refused for a longer one."""
+    """The body, of which no more is read than the limit allows. Raises BadRequest for a longer one."""
     announced, body = int(request.headers.get("content-length", 0)), bytearray()
     if announced <= MAX_BODY_BYTES:
         async for part in request.stream():
@@ -67,7 +72,7 @@ async def read_body(request: Request) -> bytes:
                 break
     size = max(announced, len(body))
     if size > MAX_BODY_BYTES:
-        raise Refused(
+        raise BadRequest(
             413,
             f"the request has {size:,} bytes or more, the limit is {MAX_BODY_BYTES:,}; send a shorter dialogue",
         )
@@ -75,50 +80,50 @@ async def read_body(request: Request) -> bytes:
 
 
 def read_request(raw: bytes, models: Sequence[str]) -> dict:
-    """The request as a dict with a known model, messages, and tools. Raises Refused where it has none."""
+    """The request as a dict with a known model, messages, and tools. Raises BadRequest where it has none."""
     try:
         request = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, f"the body is not valid JSON ({error}); send a JSON object") from None
+        raise BadRequest(400, f"the body is not valid JSON ({error}); send a JSON object") from None
     if not isinstance(request, dict):
-        raise Refused(
+        raise BadRequest(
             400, f"the body is a JSON {type(request).__name__}; send an object with model, messages and tools"
         )
     model = request.get("model")
     if not isinstance(model, str) or not model:
-        raise Refused(400, f"model is missing; name one of {', '.join(models)}", "model")
+        raise BadRequest(400, f"model is missing; name one of {', '.join(models)}", "model")
     if model not in models:
-        raise Refused(
+        raise BadRequest(
             404,
             f"there is no model {model!r} here; choose one of {', '.join(models)}",
             "model",
             "model_not_found",
         )
     if not isinstance(request.get("messages"), list) or not request["messages"]:
-        raise Refused(
+        raise BadRequest(
             400, "messages is missing or empty; send the dialogue as a list of messages", "messages"
         )
     if not isinstance(request.get("tools") or [], list):
-        raise Refused(400, "tools is not a list; send the environment's tool definitions", "tools")
+        raise BadRequest(400, "tools is not a list; send the environment's tool definitions", "tools")
     if request.get("n") not in (None, 1):
-        raise Refused(400, f"n is {request['n']}; a policy has one answer, so ask for n = 1", "n")
+        raise BadRequest(400, f"n is {request['n']}; a policy has one answer, so ask for n = 1", "n")
     return request
 
 
 def make_reply(request: dict, prompt_bytes: int) -> Reply:
     """The decider's answer to a checked request.
 
-    Raises Refused where the dialogue or its tools cannot be read.
+    Raises BadRequest where the dialogue or its tools cannot be read.
     """
     model, plays = request["model"], request.get("tool_choice") != "none"
     try:
         names = offered_names(request.get("tools") or []) if plays else {}
     except DialogueError as error:
-        raise Refused(400, str(error), "tools") from error
+        raise BadRequest(400, str(error), "tools") from error
     try:
         key, calls = answer(model, observation_texts(request["messages"]))
     except DialogueError as error:
-        raise Refused(400, str(error), "messages") from error
+        raise BadRequest(400, str(error), "messages") from error
     if request.get("parallel_tool_calls") is False:
         calls = calls[:1]
     return Reply(key, model, int(time.time()), calls if plays else (), names, prompt_bytes)
@@ -150,7 +155,7 @@ def create_app(policy: str | None = None) -> FastAPI:
     @app.get("/v1/models/{name}")
     async def one_model(name: str) -> Response:
         if name not in models:
-            raise Refused(
+            raise BadRequest(
                 404,
                 f"there is no model {name!r} here; choose one of {', '.join(models)}",
                 "model",
@@ -158,20 +163,20 @@ def create_app(policy: str | None = None) -> FastAPI:
             )
         return json_response(card(name))
 
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
+    @app.exception_handler(BadRequest)
+    async def refused(_: Request, error: BadRequest) -> Response:
         return error.response()
 
     @app.exception_handler(HTTPException)
     async def no_such_page(request: Request, error: HTTPException) -> Response:
         known = "POST /v1/chat/completions, GET /v1/models"
-        return Refused(
+        return BadRequest(
             error.status_code, f"{request.method} {request.url.path}: {error.detail}; try {known}"
         ).response()
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
-        return Refused(500, f"the policy failed with {type(error).__name__}: {error}").response()
+        return BadRequest(500, f"the policy failed with {type(error).__name__}: {error}").response()
 
     return app
 

@@ -5,20 +5,9 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
-from kv_cache_rl.cli import hierarchy, paged, serving, stability
-from kv_cache_rl.cli.eviction import (
-    baselines,
-    bench,
-    evaluate,
-    export,
-    landscape,
-    oracle,
-    replay,
-    report,
-    scenarios,
-    serve,
-)
+from kv_cache_rl.cli import eviction, hierarchy, paged, serving, stability
 from kv_cache_rl.cli.failures import CommandGroup
+from kv_cache_rl.cli.tree import register
 
 app = typer.Typer(
     name="kv-cache-rl",
@@ -47,23 +36,12 @@ def root(
     """A KV cache under pressure, decided by anyone, measured with the same rulers."""
 
 
-COMMANDS = {
-    "eval": evaluate.run_eval,
-    "baselines": baselines.run_baselines,
-    "report": report.run_report,
-    "replay": replay.run_replay,
-    "oracle": oracle.run_oracle,
-    "landscape": landscape.run_landscape,
-    "export-sft": export.run_export,
-    "serve-policy": serve.run_serve,
-    "bench": bench.run_bench,
+WORLDS = {
+    "eviction": eviction.app,
+    "hierarchy": hierarchy.app,
+    "serving": serving.app,
+    "stability": stability.app,
+    "paged": paged.app,
 }
-"""Command → function; the docstring is its help, the last line of it an example."""
-
-for command_name, function in COMMANDS.items():
-    app.command(command_name)(function)
-app.add_typer(scenarios.app, name="scenarios")
-app.add_typer(hierarchy.app, name="hierarchy")
-app.add_typer(serving.app, name="serving")
-app.add_typer(stability.app, name="stability")
-app.add_typer(paged.app, name="paged")
+register(app, WORLDS, "Worlds")
+register(app, eviction.COMMANDS, "Short forms: `kv-cache-rl eval` is `kv-cache-rl eviction eval`")

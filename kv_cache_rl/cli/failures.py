@@ -3,52 +3,23 @@ remedy.
 """
 
 import difflib
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from kv_cache_rl.core.errors import Refused
+
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
-class BadInput(ValueError):
+class BadInput(Refused):
     """The user asked for something that cannot be done; the message says what to do instead."""
 
 
 class Interrupted(Exception):
     """Ctrl-C; the message says what is saved and how to go on."""
-
-
-def expected_errors() -> tuple[type[Exception], ...]:
-    """The errors that are the user's to solve, each with a message written for them."""
-    from kv_cache_rl.core.calibration import CalibrationError
-    from kv_cache_rl.experiments.journal import JournalError
-    from kv_cache_rl.experiments.workers import WorkerError
-    from kv_cache_rl.sim.eviction import ScenarioError
-    from kv_cache_rl.sim.hierarchy.spec import HierarchyError
-    from kv_cache_rl.sim.serving.spec import ServingError
-    from kv_cache_rl.theory.errors import StabilityError
-    from kv_cache_rl.traces import TraceError
-
-    paged = [
-        error
-        for name, module in list(sys.modules.items())
-        if name.startswith("kv_cache_rl.paged.")
-        for error in vars(module).values()
-        if isinstance(error, type) and issubclass(error, ValueError) and error.__module__ == name
-    ]
-    known = (
-        BadInput,
-        ScenarioError,
-        TraceError,
-        HierarchyError,
-        ServingError,
-        StabilityError,
-        CalibrationError,
-    )
-    return (*known, JournalError, WorkerError, OSError, *paged)
 
 
 def as_sentence(error: Exception) -> str:
@@ -68,7 +39,16 @@ def as_sentence(error: Exception) -> str:
 
 
 class CommandGroup(TyperGroup):
-    """A group whose commands may raise the expected errors; anything else stays a traceback, for it is a bug."""
+    """A group that turns refused inputs and unusable files into one line.
+
+    Any other error is a bug and keeps its traceback.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the help: groups first."""
+        return sorted(
+            super().list_commands(ctx), key=lambda name: not isinstance(self.commands[name], TyperGroup)
+        )
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -76,9 +56,7 @@ class CommandGroup(TyperGroup):
         except (Interrupted, KeyboardInterrupt) as stop:
             typer.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
             raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
-            if not isinstance(error, ValueError | OSError) or not isinstance(error, expected_errors()):
-                raise
+        except (Refused, OSError) as error:
             typer.echo(f"error: {as_sentence(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from None
 
@@ -91,10 +69,3 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, 1)
     guess = f"did you mean {near[0]}? " if near else ""
     raise BadInput(f"there is no {kind} {name!r}; {guess}choose one of {', '.join(names)}")
-
-
-def choose_policies(names: Sequence[str] | None, default: Sequence[str]) -> list[str]:
-    """The named policies without repetition, or the default. Raises BadInput for one that does not exist."""
-    from kv_cache_rl.sim.eviction import DECIDERS
-
-    return [choose("policy", name, DECIDERS) for name in dict.fromkeys(names or default)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from kv_cache_rl.cli.options import console
-from kv_cache_rl.cli.terminal import plain_table
+from kv_cache_rl.cli.terminal import console
+from kv_cache_rl.reports.tables import plain_table
 
 
 @dataclass(frozen=True, slots=True)

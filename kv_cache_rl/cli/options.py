@@ -1,126 +1,131 @@
-"""Options that several commands share, and the scenarios they select."""
+"""Options that several commands share, each declared once: a value where the help is the same, a function of
+the help where each command says what it reads, draws or writes.
+"""
 
-import json
-import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from kv_cache_rl.cli.failures import BadInput, choose
+WORKLOAD, POLICIES, OUTPUT, RUNNING = "Workload", "Policies", "Output", "Running"
+TIERS, RULES, SERVICE, DECODING = "Tiers", "Rules", "Service", "Decoding"
+"""Panels of a command's help: what is played, what decides, what is written, how the work is run, ..."""
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-    from kv_cache_rl.sim.eviction import Scenario
+def option(panel: str, *spellings: str, help: str, **limits: Any) -> Any:
+    """An option in a panel of the help."""
+    return typer.Option(*spellings, help=help, rich_help_panel=panel, **limits)
 
-PER_TIER = 5
 
-Difficulty = Annotated[str, typer.Option("--difficulty", "-d", help="easy, medium, hard or all.")]
-Split = Annotated[str, typer.Option(help="Committed scenario set: train, eval or test.")]
-NumExamples = Annotated[
+def out(help: str) -> Any:
+    """``--out``: the file or folder to write."""
+    return option(OUTPUT, "--out", "-o", help=help)
+
+
+def plot(help: str) -> Any:
+    """``--plot``: the picture to draw."""
+    return option(OUTPUT, "--plot", help=f"{help} to this file (.png, .svg or .pdf).")
+
+
+def policy(help: str, *spellings: str) -> Any:
+    """``--policy``: what decides. Serving commands also take it as ``--agent``."""
+    return option(POLICIES, "--policy", "-p", *spellings, help=help)
+
+
+def model(help: str, panel: str = POLICIES) -> Any:
+    """``--model``: a model that is asked or loaded, or whose bytes are counted."""
+    return option(panel, "--model", "-m", help=help)
+
+
+def trace(help: str) -> Any:
+    """``--trace``: the trace file that is played."""
+    return option(WORKLOAD, "--trace", help=help)
+
+
+def task(help: str) -> Any:
+    """``--task``: a serving task."""
+    return option(WORKLOAD, "--task", "-t", help=help)
+
+
+def seed(help: str, low: int | None = 0, high: int | None = None) -> Any:
+    """``--seed``: what is drawn, the same for the same number."""
+    return option(WORKLOAD, "--seed", help=help, min=low, max=high)
+
+
+def seeds(help: str, low: int | None = None, high: int | None = None) -> Any:
+    """``--seeds``: how many seeds are played."""
+    return option(WORKLOAD, "--seeds", help=help, min=low, max=high)
+
+
+def part(names: Sequence[str] = ()) -> Any:
+    """``--part``: the parts of a benchmark that are measured."""
+    known = f" of {', '.join(names)}" if names else ""
+    return option(RUNNING, "--part", help=f"Only these{known}; by comma or repeated; default: all.")
+
+
+def episodes(help: str) -> Any:
+    """``--episodes``: how many episodes are played."""
+    return option(RUNNING, "--episodes", help=help, min=1)
+
+
+def pairs(help: str) -> Any:
+    """``--set``: settings as NAME=VALUE."""
+    return option(WORKLOAD, "--set", help=f"{help}; repeat for several.")
+
+
+AsJson = Annotated[bool, option(OUTPUT, "--json", help="Print one JSON object to stdout, nothing else.")]
+Markdown = Annotated[bool, option(OUTPUT, "--markdown", help="Print the table as Markdown instead.")]
+Check = Annotated[bool, option(RUNNING, "--check", help="Exit with 1 where a target is missed.")]
+Fast = Annotated[
+    bool, option(RUNNING, "--fast", help="A rougher answer sooner: shorter runs, fewer repeats.")
+]
+Seconds = Annotated[float, option(RUNNING, "--seconds", help="Time per measured rate.", min=0.05)]
+Workers = Annotated[
     int | None,
-    typer.Option(
-        "--num-examples", "-n", help=f"Scenarios in all, -1 = every one; default {PER_TIER} per tier."
+    option(RUNNING, "--workers", help="Processes; default: all cores. Results do not depend on it.", min=1),
+]
+Hardware = Annotated[
+    str | None,
+    option(
+        SERVICE,
+        "--hardware",
+        help="Profile of GPUs and model, with measured seconds; default: a100-llama-3.1-8b.",
     ),
 ]
-Seed = Annotated[
-    int, typer.Option(help="Which scenarios are drawn from the set, or cut from the trace.", min=0)
-]
-Trace = Annotated[
-    Path | None, typer.Option(help="Cut the scenarios from this trace file (Claude Code or Mooncake).")
-]
-Policies = Annotated[
-    list[str] | None, typer.Option("--policy", "-p", help="A policy by name; repeat for several.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout, nothing else.")]
 
 
-def how_many(num_examples: int | None, difficulty: str, per_tier: int = PER_TIER) -> int:
-    """The total number of scenarios; the default is a few per tier. Raises BadInput below -1 and for 0."""
-    if num_examples is None:
-        return 3 * per_tier if difficulty == "all" else per_tier
-    if num_examples == 0 or num_examples < -1:
-        raise BadInput(f"--num-examples is {num_examples}; give a positive number, or -1 for every scenario")
-    return num_examples
+def names_of(values: list[str] | None) -> list[str]:
+    """What repeated or comma-separated values name, each once."""
+    return list(
+        dict.fromkeys(name.strip() for value in values or [] for name in value.split(",") if name.strip())
+    )
 
 
-def select_scenarios(
-    difficulty: str, split: str, num_examples: int, seed: int, trace: Path | str | None
-) -> tuple["Scenario", ...]:
-    """The scenarios of a committed set, or the windows cut from a trace.
+def command_line() -> str:
+    """The command as it was given, without what does not change the results."""
+    words, kept = iter(sys.argv[1:]), []
+    for word in words:
+        if word in ("--workers", "--ray"):
+            next(words, None)
+        elif not word.startswith(("--workers=", "--ray=")) and word != "--json":
+            kept.append(word)
+    return shlex.join(["kv-cache-rl", *kept])
 
-    Raises BadInput where there are none.
+
+def picture(path: Path | None) -> None:
+    """Checks before the work begins that a picture can be drawn to a file.
+
+    Raises:
+        BadInput: the file's ending is no known kind of picture.
+        MissingExtra: what draws is not installed.
     """
-    if trace is not None:
-        from kv_cache_rl.experiments.eviction.sets import scenarios_from_trace
+    if path is None:
+        return
+    from kv_cache_rl.cli.failures import choose
+    from kv_cache_rl.extras import need
 
-        scenarios = scenarios_from_trace(
-            Path(trace), difficulty=difficulty, num_examples=num_examples, seed=seed
-        )
-    else:
-        from kv_cache_rl.sim.eviction import load_scenarios
-
-        scenarios = load_scenarios(difficulty=difficulty, split=split, num_examples=num_examples, seed=seed)
-    if not scenarios:
-        where = f"{trace}" if trace is not None else f"the {split} set"
-        raise BadInput(
-            f"{where} gives no scenario for difficulty {difficulty}; choose another difficulty or source"
-        )
-    return scenarios
-
-
-def find_scenario(name: str) -> "Scenario":
-    """The scenario of a stable id, of ``FILE.jsonl`` or of ``FILE.jsonl:ID``.
-
-    Raises BadInput where there is none.
-    """
-    from kv_cache_rl.sim.eviction import DIFFICULTIES, SPLITS, load_file, load_scenarios
-
-    path, _, wanted = name.partition(".jsonl:")
-    if wanted or name.endswith(".jsonl"):
-        found = load_file(Path(f"{path}.jsonl" if wanted else name))
-        by_id = {scenario.id: scenario for scenario in found}
-        if not by_id:
-            raise BadInput(
-                f"{name}: the file holds no scenario; make one with kv-cache-rl scenarios generate"
-            )
-        return by_id[choose("scenario", wanted, by_id)] if wanted else found[0]
-    match = re.fullmatch(r"eviction-(\w+)-(\w+)-\d+-v.+", name)
-    if not match or match[1] not in SPLITS or match[2] not in DIFFICULTIES:
-        raise BadInput(
-            f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v1, FILE.jsonl or FILE.jsonl:ID"
-        )
-    by_id = {scenario.id: scenario for scenario in load_scenarios(difficulty=match[2], split=match[1])}
-    return by_id[choose("scenario", name, by_id)]
-
-
-def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-
-
-MIN_WIDTH = 112
-"""What the results table needs: a narrower terminal wraps its lines rather than losing numbers."""
-
-
-def console(stderr: bool = False) -> "Console":
-    """A terminal to print to; tables keep their width where the output is a file."""
-    from rich.console import Console
-
-    if stderr:
-        return Console(stderr=True, highlight=False)
-    width = max(Console().width, MIN_WIDTH) if sys.stdout.isatty() else 140
-    return Console(width=width, highlight=False)
-
-
-def track(items: Sequence, what: str, quiet: bool):
-    """The items one by one, with a progress bar on stderr."""
-    from rich.progress import track as rich_track
-
-    hidden = quiet or not sys.stderr.isatty()
-    return rich_track(items, description=what, console=console(stderr=True), disable=hidden, transient=True)
+    choose("kind of picture", path.suffix, (".png", ".svg", ".pdf"))
+    need("--plot", "matplotlib")

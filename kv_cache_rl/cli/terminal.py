@@ -1,30 +1,45 @@
-"""What commands show while they work and when they are done: a spinner, a bar, a table."""
+"""What commands show while they work and when they are done: a spinner, a bar, text, JSON."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from kv_cache_rl.cli.options import console
+from kv_cache_rl.files import json_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
-Workers = Annotated[
-    int | None, typer.Option(help="Processes; default: all cores. Results do not depend on it.", min=1)
-]
+MIN_WIDTH = 112
+"""What the results table needs: a narrower terminal wraps its lines rather than losing numbers."""
 
 
-def names_of(values: list[str] | None) -> list[str]:
-    """What comma-separated, repeatable values name, each once."""
-    return list(
-        dict.fromkeys(name.strip() for value in values or [] for name in value.split(",") if name.strip())
-    )
+def console(stderr: bool = False) -> "Console":
+    """A terminal to print to; tables keep their width where the output is a file."""
+    from rich.console import Console
+
+    if stderr:
+        return Console(stderr=True, highlight=False)
+    width = max(Console().width, MIN_WIDTH) if sys.stdout.isatty() else 140
+    return Console(width=width, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout, null in place of NaN and infinity."""
+    sys.stdout.write(json_text(value, ascii_only=False) + "\n")
+    sys.stdout.flush()
+
+
+def track(items: Sequence, what: str, quiet: bool):
+    """The items one by one, with a progress bar on stderr."""
+    from rich.progress import track as rich_track
+
+    hidden = quiet or not sys.stderr.isatty()
+    return rich_track(items, description=what, console=console(stderr=True), disable=hidden, transient=True)
 
 
 @contextmanager
-def waiting(what: str, quiet: bool) -> Iterator[None]:
+def waiting(what: str, quiet: bool) -> Generator[None]:
     """A spinner on stderr while something takes its time."""
     err = console(stderr=True)
     if quiet or not err.is_terminal:
@@ -60,20 +75,6 @@ class Bar:
     def __call__(self, done: int, total: int) -> None:
         self.done, self.total = done, total
         self.progress.update(self.task, completed=done, total=total, refresh=True)
-
-
-def plain_table(title: str, columns: dict[str, str], caption: str | None = None) -> "Table":
-    """A table in the style of all others; `columns` maps headings to left or right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1)
-    for heading, justify in columns.items():
-        table.add_column(
-            heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right"
-        )
-    return table
 
 
 def percent(value: float | None, digits: int = 2) -> str:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.geometry import ModelGeometry
 from kv_cache_rl.core.hardware import HardwareProfile, Link
 
 FORMAT, VERSION = "kv-cache-rl calibration", 1
 
 
-class CalibrationError(ValueError):
+class CalibrationError(Refused):
     """A calibration that cannot be used: says what is wrong, where, and what to do."""
 
 

@@ -10,10 +10,13 @@ from io import BufferedRandom
 from pathlib import Path
 from types import TracebackType
 
+from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.files import write_whole
+
 JOURNAL = "rows.jsonl"
 
 
-class JournalError(ValueError):
+class JournalError(Refused):
     """A journal that cannot be read: says which line, and what to do."""
 
 
@@ -65,7 +68,8 @@ class Journal:
                 self.rows[record["key"]] = record["row"]
             except (ValueError, KeyError, TypeError):
                 raise JournalError(
-                    f"{self.path}, line {number}: is no finished row; delete that line, or give another folder"
+                    f"{self.path}, line {number}: is no finished row; delete that line, or give another "
+                    "folder"
                 ) from None
         return whole
 
@@ -94,13 +98,3 @@ class Journal:
 
 def _line(key: str, row: Mapping) -> bytes:
     return (json.dumps({"key": key, "row": row}, allow_nan=False) + "\n").encode()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that appears whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

@@ -3,7 +3,6 @@ they were made.
 """
 
 import importlib
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -17,6 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.extras import need
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -27,7 +29,7 @@ GCS_PORT, CLIENT_PORT = 6379, 10001
 """Ports that Ray uses unless told otherwise. Source: Ray documentation, "Configuring Ray"."""
 
 
-class WorkerError(ValueError):
+class WorkerError(Refused):
     """Work that could not be spread as asked: says why, and what to do."""
 
 
@@ -42,7 +44,8 @@ def spread(
     """(index, work(item)) of every item, in the order in which they are finished.
 
     Raises:
-        WorkerError: a worker died, or Ray is missing or does not answer.
+        MissingExtra: Ray is not installed.
+        WorkerError: a worker died, or Ray does not answer.
     """
     if ray is not None:
         yield from _on_ray(work, items, workers, ray)
@@ -85,8 +88,8 @@ def _several(work: Callable, items: Sequence, part: range) -> list:
 
 
 def parts(count: int, workers: int) -> list[range]:
-    """Neighbouring indices together, in pieces small enough that little is lost when interrupted and nobody
-    waits long.
+    """Neighbouring indices together, in pieces small enough that little is lost when interrupted and no
+    worker waits long.
     """
     size = max(1, min(16, count // (4 * workers)))
     return [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
@@ -111,7 +114,8 @@ def _on_ray(work: Callable, items: Sequence, workers: int, address: str) -> Iter
             except ray.exceptions.RayError as wrong:
                 said = str(wrong).strip().splitlines()[-1]
                 raise WorkerError(
-                    f"a Ray task failed ({said}). Finished work is saved: mend the cluster, run the same again"
+                    f"a Ray task failed ({said}). Finished work is saved: mend the cluster, run the same "
+                    "again"
                 ) from wrong
             yield from zip(part, results, strict=True)
     finally:
@@ -122,12 +126,10 @@ def connect(address: str, workers: int) -> Any:
     """The `ray` module, connected to the cluster at an address (`local`: one started here).
 
     Raises:
-        WorkerError: Ray is not installed, or nothing answers there within seconds.
+        MissingExtra: Ray is not installed.
+        WorkerError: nothing answers there within seconds.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise WorkerError(
-            "Ray is not installed; pip install 'kv-cache-rl[ray]', or leave out --ray to use this machine's cores"
-        )
+    need("--ray", "ray", instead="or leave it out to use this machine's cores")
     # Ray's own defaults: be quiet, report nothing to its makers, no warning about what a later version
     # changes.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -168,7 +170,10 @@ def _knock(address: str) -> None:
 
 
 def _silent(address: str, why: str) -> str:
-    remedy = "check the address, that `ray start --head` runs there and that this process has its token, or use --ray local"
+    remedy = (
+        "check the address, that `ray start --head` runs there and that this process has its token, or "
+        "use --ray local"
+    )
     return f"no Ray cluster answers at {address} ({why}); {remedy}"
 
 

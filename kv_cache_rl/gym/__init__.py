@@ -4,6 +4,10 @@ Importing this registers them. ``gymnasium.make("KVServing-hard-v0", observation
 passes any setting of `sim.serving.spec.Scenario` on; ``gymnasium.make_vec("KVServing-hard-v0", num_envs=64)``
 gives the compiled batch. Reading order: `single`, `vector`."""
 
+from kv_cache_rl.extras import need
+
+need("kv_cache_rl.gym", "gymnasium")
+
 import gymnasium
 
 from kv_cache_rl.gym.single import ServingEnv

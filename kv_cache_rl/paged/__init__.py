@@ -5,7 +5,10 @@ Reading order: `block_pool`, `block_table`, `kv_cache`, `gather`, `attention`, `
 `checkpoint`, `model`, `decoding`, `swap`, `residency`, `requests`, `scheduler`; then `measure`, `training`.
 Needs the torch extra."""
 
+from kv_cache_rl.extras import need
 from kv_cache_rl.lazy import lazy
+
+need("paged attention", "torch", "safetensors")
 
 __all__, __getattr__ = lazy(
     __name__,

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from kv_cache_rl.core import pool as ledger
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_table import Sequence
 
 EXACT, STORE = 0, 1
 FORMATS = ("exact", "store")
 
 
-class PoolError(ValueError):
+class PoolError(Refused):
     """A request the pool cannot serve; nothing has changed."""
 
 

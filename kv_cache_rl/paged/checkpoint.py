@@ -17,13 +17,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kv_cache_rl.core.errors import Refused
+
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """`model_type`s that are this decoder: Qwen2 adds biases to q, k and v, Qwen3 norms of q and k."""
 SHIPPED = Path(__file__).parent / "weights"
 EMBEDDING, HEAD, LAST_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(Refused):
     """A folder that holds no checkpoint this decoder can run: says which file or tensor is wrong, and what to
     do.
     """

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import BlockPool
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor]]
@@ -17,7 +18,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, T
 TRITON = importlib.util.find_spec("triton") is not None
 
 
-class AttentionError(ValueError):
+class AttentionError(Refused):
     """Queries, tables, lengths or a backend that do not fit the cache."""
 
 

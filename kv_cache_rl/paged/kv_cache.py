@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for, prefix_hashes
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence, slot_mapping
 
 
-class CacheError(ValueError):
+class CacheError(Refused):
     """A request that makes no sense for this cache or sequence; nothing has changed."""
 
 

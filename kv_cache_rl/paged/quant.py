@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import STORE, BlockPool
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import KVCache
@@ -24,7 +25,7 @@ VALUE_SPAN = 64
 SCALE_DTYPE = torch.float16
 
 
-class QuantError(ValueError):
+class QuantError(Refused):
     """Something cannot be quantised as asked: says what, where, and what to do."""
 
 

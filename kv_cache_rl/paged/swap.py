@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kv_cache_rl.core import pool as ledger
 from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import KVCache
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 HOST = 0
 
 
-class SwapError(ValueError):
+class SwapError(Refused):
     """A sequence that cannot be swapped; nothing has changed."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kv_cache_rl.extras import need
 from kv_cache_rl.paged.checkpoint import CheckpointError
 
 
@@ -37,12 +38,9 @@ class FileTokenizer:
     """A checkpoint's own tokenizer, without special tokens around the text."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            from tokenizers import Tokenizer as Library
-        except ImportError as missing:
-            raise CheckpointError(
-                f"{path}: reading it needs the tokenizers package; pip install tokenizers"
-            ) from missing
+        need(f"reading {path}", "tokenizers")
+        from tokenizers import Tokenizer as Library
+
         try:
             self._library = Library.from_file(str(path))
         except Exception as wrong:  # the library raises nothing narrower

@@ -2,7 +2,6 @@
 the same bytes.
 """
 
-import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kv_cache_rl.reports.statistics import Mean
+from kv_cache_rl.extras import need
+from kv_cache_rl.intervals import Interval
+
+need("drawing figures", "matplotlib")
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,15 +111,6 @@ def _save_png(figure: "Figure", path: Path) -> None:
     )
 
 
-def slug(text: str) -> str:
-    """A name that can be a file's.
-
-    >>> slug("Mooncake: 5 %/h")
-    'Mooncake_5_h'
-    """
-    return re.sub(r"[^\w.-]+", "_", text).strip("_") or "unnamed"
-
-
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """What surrounds the panels of a figure, in inches where it is a length."""
@@ -195,7 +188,12 @@ def panel_title(axes: "Axes", text: str) -> None:
 
 
 def dots(
-    axes: "Axes", order: Sequence[str], means: Mapping[str, Mean], best: Sequence[str], base: str, names: bool
+    axes: "Axes",
+    order: Sequence[str],
+    means: Mapping[str, Interval],
+    best: Sequence[str],
+    base: str,
+    names: bool,
 ) -> None:
     """A dot per policy at its mean, with its interval; the best and the base stand out."""
     axes.set_ylim(len(order) - 0.4, -0.6)

@@ -38,9 +38,14 @@ def throughput_figure(data: Mapping[str, Any]) -> "Figure":
         right = best > len(sizes) / 2
         axes.axvline(best, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
         axes.annotate(
-            f"best block size: {sizes[best]}", (best, 0.02), (-4 if right else 4, 0), ("data", "axes fraction"), "offset points",
-            ha="right" if right else "left", color=INK,
-        )  # fmt: skip
+            f"best block size: {sizes[best]}",
+            (best, 0.02),
+            (-4 if right else 4, 0),
+            ("data", "axes fraction"),
+            "offset points",
+            ha="right" if right else "left",
+            color=INK,
+        )
         axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         axes.set(xlabel="block size, tokens", ylabel="decoded tokens per CPU second", ylim=(0, None))
         axes.set_title(f"Decoding throughput of the shipped model, context {data['context']} tokens")
@@ -49,7 +54,7 @@ def throughput_figure(data: Mapping[str, Any]) -> "Figure":
 
 
 def fragmentation_figure(data: Mapping[str, Any]) -> "Figure":
-    """What fills a memory that requests wait for: tokens, what is reserved beyond them, gaps nobody can use."""
+    """What fills a memory that requests wait for: tokens, reservations beyond them, gaps of no use."""
     from matplotlib.figure import Figure
 
     paged = {

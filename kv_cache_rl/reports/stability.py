@@ -55,8 +55,8 @@ def boundary_figure(rows: Sequence[Mapping[str, Any]]) -> "Figure":
         Patch(facecolor=PALE, label="undecided by theory: μ (1 - δ) to μ"),
     ]
     about = (
-        "across: arrival rate λ over the predicted service rate μ · up: growth of the queue, requests per second over μ, from an "
-        "empty server; median over seeds and its 95 % interval"
+        "across: arrival rate λ over the predicted service rate μ · up: growth of the queue, requests per "
+        "second over μ, from an empty server; median over seeds and its 95 % interval"
     )
     with canvas.style():
         sheet = Sheet(
@@ -117,7 +117,10 @@ def hysteresis_figure(loop: Mapping[str, Any]) -> "Figure":
         Line2D([], [], color=INK, marker=".", linewidth=0, markersize=4, label="theory: stable"),
         Line2D([], [], color=GREY, marker=".", linewidth=0, markersize=2, label="theory: unstable"),
     ]
-    about = "across: arrival rate, requests per second, returns included · grey: two stable states, by theory · one line per sweep"
+    about = (
+        "across: arrival rate, requests per second, returns included · grey: two stable states, by theory "
+        "· one line per sweep"
+    )
     with canvas.style():
         sheet = Sheet(
             "A service that has lost its caches does not get them back at the same load",

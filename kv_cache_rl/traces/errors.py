@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kv_cache_rl.core.errors import Refused
 
-class TraceError(ValueError):
+
+class TraceError(Refused):
     """A trace file that cannot be used: names the file, the line, the field, what is wrong and the remedy."""
 
     def __init__(self, problem: str, *, path: str, remedy: str, line: int = 0, field: str = "") -> None:

@@ -1,7 +1,7 @@
 """Who beats whom: what a sound score has to say (specification section 7). Full length, 20 held-out seeds, 95
 % intervals.
 
-`kv-cache-rl serving evaluate --agents all --seeds 20` is the same with the oracle at its full width.
+`kv-cache-rl serving evaluate --policy all --seeds 20` is the same with the oracle at its full width.
 """
 
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kv_cache_rl.agents import CANARIES, agent
-from kv_cache_rl.reports.statistics import mean_interval
+from kv_cache_rl.intervals import mean_interval
 from kv_cache_rl.search.serving.oracle import solve
 from kv_cache_rl.search.serving.rollout import finish
 from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS

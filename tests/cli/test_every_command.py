@@ -1,5 +1,6 @@
 """What holds for every command: help with an example that parses, --json, and a fast start."""
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -7,14 +8,14 @@ import sys
 
 import pytest
 import typer
+from click_tree import commands
 
 from kv_cache_rl.cli import app
 from kv_cache_rl.sim.eviction import DECIDERS
 
 ROOT = typer.main.get_command(app)
-GROUPS = {name: ROOT.commands[name] for name in ("scenarios", "hierarchy", "serving", "stability", "paged")}
-COMMANDS = [(name,) for name in ROOT.commands if name not in GROUPS]
-COMMANDS += [(group, name) for group, found in GROUPS.items() for name in found.commands]
+WORLDS = ("eviction", "hierarchy", "serving", "stability", "paged")
+COMMANDS = [path for path, _ in commands()]
 
 
 def command_of(path: tuple[str, ...]):
@@ -24,8 +25,12 @@ def command_of(path: tuple[str, ...]):
     return found
 
 
+def names_in(*path: str) -> set[str]:
+    return set(command_of(path).commands)
+
+
 def test_the_commands_are_those_that_were_promised():
-    expected = [
+    eviction = {
         "eval",
         "baselines",
         "report",
@@ -35,14 +40,16 @@ def test_the_commands_are_those_that_were_promised():
         "export-sft",
         "serve-policy",
         "bench",
-    ]
-    assert {path[0] for path in COMMANDS if len(path) == 1} == set(expected)
-    assert set(GROUPS["scenarios"].commands) == {"generate", "verify", "from-trace", "show"}
+        "scenarios",
+    }
+    assert set(ROOT.commands) == {*WORLDS, *eviction}
+    assert names_in("eviction") == eviction
+    assert names_in("scenarios") == {"generate", "verify", "from-trace", "show"}
     hierarchy = {"replay", "sweep", "ablation", "heldout", "mrc", "reproduce", "plot", "bench", "workload"}
-    assert set(GROUPS["hierarchy"].commands) == hierarchy
-    assert set(GROUPS["serving"].commands) == {"simulate", "evaluate", "bench", "train"}
-    assert set(GROUPS["stability"].commands) == {"plan", "validate", "compare"}
-    assert set(GROUPS["paged"].commands) == {"demo", "bench", "generate", "calibrate"}
+    assert names_in("hierarchy") == hierarchy
+    assert names_in("serving") == {"simulate", "evaluate", "bench", "train"}
+    assert names_in("stability") == {"plan", "validate", "compare"}
+    assert names_in("paged") == {"demo", "bench", "generate", "calibrate"}
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -51,10 +58,20 @@ def test_help_has_an_example_whose_words_and_options_exist(kv, path):
     assert said.code == 0
     example = re.search(r"^\s*Example: (kv-cache-rl .+)$", command_of(path).help, re.MULTILINE).group(1)
     words = shlex.split(example)
-    assert words[: 1 + len(path)] == ["kv-cache-rl", *path]
+    short = path[1:] if path[0] == "eviction" else path
+    assert words[: 1 + len(short)] == ["kv-cache-rl", *short]
     options = {option for parameter in command_of(path).params for option in parameter.opts}
     assert {word for word in words if word.startswith("-")} <= options
     assert "Example" in said.out
+
+
+@pytest.mark.parametrize("name", sorted(names_in("eviction")))
+def test_a_short_form_is_the_eviction_command_itself(name):
+    long, short = command_of(("eviction", name)), command_of((name,))
+    if hasattr(long, "commands"):
+        assert names_in("eviction", name) == names_in(name)
+    else:
+        assert inspect.unwrap(long.callback) is inspect.unwrap(short.callback)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -174,7 +191,7 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (["hierarchy", "plot", "nothing"], "nothing is no finished sweep"),
         (["hierarchy", "bench", "--part", "lruu"], "did you mean lru?"),
-        (["hierarchy", "bench", "--claude-code", "nothing.gz"], "nothing.gz: there is no such file"),
+        (["hierarchy", "bench", "--trace", "nothing.gz"], "nothing.gz: there is no such file"),
         (["hierarchy", "workload", "rag", "--out", "x.jsonl"], "there is no workload 'rag'"),
         (["hierarchy", "workload", "rag_burst", "--out", "."], ". is a folder"),
         (

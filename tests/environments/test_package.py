@@ -31,7 +31,7 @@ def first_column(after: str) -> list[str]:
 
 def test_verifiers_is_pinned_to_the_version_the_hub_reads_as_v1():
     assert "verifiers>=0.4.0,<0.5" in PYPROJECT["project"]["dependencies"]
-    assert "kv-cache-rl" in PYPROJECT["project"]["dependencies"]
+    assert "kv-cache-rl[eval]" in PYPROJECT["project"]["dependencies"]
     assert {"eval", "train", "tool-use"} <= set(PYPROJECT["project"]["tags"])
     assert set(PYPROJECT["tool"]["verifiers"]["eval"]) == {"num_examples", "rollouts_per_example"}
 

@@ -7,6 +7,7 @@ import torch
 from decoders import decoder, dense_greedy, prompt
 from safetensors.torch import load_file, save_file
 
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.checkpoint import SHIPPED, CheckpointError, read_geometry, write_checkpoint
 from kv_cache_rl.paged.decoding import greedy
 from kv_cache_rl.paged.model import Decoder
@@ -277,11 +278,11 @@ def test_a_field_of_another_kind_is_named(folder, change, message):
         ("model.safetensors.index.json", b"{}", "index.json: 'weight_map' is missing"),
         ("model.safetensors.index.json", b'{"weight_map": [1]}', r"weight_map is \[1\], not an object"),
         ("model.safetensors.index.json", b'{"weight_map": {"a": 1}}', "a is 1, not a text"),
-        ("tokenizer.json", b"{", "tokenizer.json: .*(download the tokenizer again|pip install tokenizers)"),
+        ("tokenizer.json", b"{", r"tokenizer\.json.*(download the tokenizer again|pip install)"),
     ],
     ids=str,
 )
 def test_a_broken_file_of_the_checkpoint_is_named(folder, name, content, message):
     (folder / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(Refused, match=message):
         Decoder.load(folder)

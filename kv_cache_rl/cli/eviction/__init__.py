@@ -1,1 +1,29 @@
-"""``eviction``: the eviction environment's commands."""
+"""``eviction``: a policy or a chat model manages the cache of a server for 15 windows, and is scored."""
+
+from kv_cache_rl.cli.eviction import (
+    baselines,
+    bench,
+    evaluate,
+    export,
+    landscape,
+    oracle,
+    replay,
+    report,
+    scenarios,
+    serve,
+)
+from kv_cache_rl.cli.tree import group
+
+COMMANDS = {
+    "eval": evaluate.run_eval,
+    "baselines": baselines.run_baselines,
+    "report": report.run_report,
+    "replay": replay.run_replay,
+    "oracle": oracle.run_oracle,
+    "landscape": landscape.run_landscape,
+    "export-sft": export.run_export,
+    "serve-policy": serve.run_serve,
+    "bench": bench.run_bench,
+    "scenarios": scenarios.app,
+}
+app = group("The eviction environment: policies and chat models on one server's cache, scored.", COMMANDS)

@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kv_cache_rl.cli.failures import choose_policies
-from kv_cache_rl.cli.options import (
-    AsJson,
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
     Policies,
     Seed,
     Split,
     Trace,
-    console,
+    choose_policies,
     how_many,
-    print_json,
     select_scenarios,
-    track,
 )
+from kv_cache_rl.cli.options import AsJson, Markdown
+from kv_cache_rl.cli.terminal import console, print_json, track
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
@@ -52,9 +51,9 @@ def run_baselines(
     num_examples: NumExamples = None,
     seed: Seed = 42,
     trace: Trace = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    markdown: Markdown = False,
     out: Annotated[
-        Path | None, typer.Option(help="Also write a run folder with results and HTML report here.")
+        Path | None, options.out("Also write a run folder with results and HTML report here.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.eviction.options import select_scenarios
 from kv_cache_rl.cli.failures import FAILED
 from kv_cache_rl.cli.measured import Measured, machine_facts, show
-from kv_cache_rl.cli.options import AsJson, print_json, select_scenarios
+from kv_cache_rl.cli.options import AsJson, Check, Seconds
+from kv_cache_rl.cli.terminal import print_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.eviction import Scenario
@@ -87,13 +90,12 @@ def measure_all(scenarios: Sequence["Scenario"], seconds: float, episodes: int) 
 
 
 def run_bench(
-    seconds: Annotated[float, typer.Option(help="Time per measured rate.", min=0.05)] = 1.0,
-    episodes: Annotated[int, typer.Option(help="Episodes of the evaluation measurement.", min=1)] = 30,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
+    seconds: Seconds = 1.0,
+    episodes: Annotated[int, options.episodes("Episodes of the evaluation that is measured.")] = 30,
+    check: Check = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the simulator, the oracle, imports and the evaluation, beside named peers, with the machine's
-    facts.
+    """Measure how fast simulator, oracle, imports and evaluation are, beside named peers.
 
     The `null` harness is measured where `uv` is on the PATH (it starts its programs with it).
 

@@ -13,25 +13,27 @@ from urllib.parse import urlsplit
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
-from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted, choose_policies
-from kv_cache_rl.cli.options import (
-    AsJson,
+from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
     Policies,
     Seed,
     Split,
     Trace,
-    console,
+    choose_policies,
     how_many,
-    print_json,
 )
+from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted
+from kv_cache_rl.cli.options import POLICIES, RUNNING, AsJson
+from kv_cache_rl.cli.terminal import console, print_json
+from kv_cache_rl.files import slug, write_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
 
-DEFAULT_POLICIES = ("value_aware", "lru")
+DEFAULT_POLICIES = ["value_aware", "lru"]
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 ENVIRONMENT = "kv_cache_eviction"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -43,8 +45,9 @@ def environment_evaluate() -> Callable[..., list[dict]]:
         return importlib.import_module(ENVIRONMENT).evaluate
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"the environment package is not installed ({error}); in a checkout run: pip install -e environments/{ENVIRONMENT}; "
-            "elsewhere install the wheel that `make hub` builds, or the package from the Hub"
+            f"the environment package is not installed ({error}); in a checkout run: pip install -e "
+            f"environments/{ENVIRONMENT}; elsewhere install the wheel that `make hub` builds, or the "
+            "package from the Hub"
         ) from error
 
 
@@ -132,7 +135,7 @@ def evaluate_targets(
                         key: config[key]
                         for key in ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
                     },
-                    output_dir=folder / runs.slug(target["model"]),
+                    output_dir=folder / slug(target["model"]),
                     resume=resume,
                     on_rollout=recorder,
                     quiet=True,
@@ -177,7 +180,8 @@ def finish(
             typer.echo(f"every rollout of {name} failed; {hint}", err=True)
     if failed:
         typer.echo(
-            f"{len(failed)} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume {folder}",
+            f"{len(failed)} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume "
+            f"{folder}",
             err=True,
         )
         raise typer.Exit(FAILED)
@@ -185,25 +189,31 @@ def finish(
 
 def run_eval(
     policy: Policies = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A model on an OpenAI-compatible server.")
-    ] = None,
+    model: Annotated[str | None, options.model("A model on an OpenAI-compatible server.")] = None,
     base_url: Annotated[
-        str | None, typer.Option(help=f"Its server; default $OPENAI_BASE_URL or {DEFAULT_BASE_URL}.")
+        str | None,
+        options.option(
+            POLICIES, "--base-url", help=f"Its server; default $OPENAI_BASE_URL or {DEFAULT_BASE_URL}."
+        ),
     ] = None,
     api_key_var: Annotated[
-        str, typer.Option(help="Environment variable that holds its API key.")
+        str, options.option(POLICIES, "--api-key-var", help="Environment variable that holds its API key.")
     ] = "OPENAI_API_KEY",
     difficulty: Difficulty = "all",
     split: Split = "eval",
     num_examples: NumExamples = None,
     seed: Seed = 42,
     trace: Trace = None,
-    max_concurrent: Annotated[int, typer.Option(help="Episodes in flight.", min=1)] = 32,
-    output_dir: Annotated[Path, typer.Option(help="Where the run folder is made.")] = Path("runs"),
+    max_concurrent: Annotated[
+        int, options.option(RUNNING, "--max-concurrent", help="Episodes in flight.", min=1)
+    ] = 32,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run folder; other options are read from it.")
+        Path | None,
+        options.option(
+            RUNNING, "--resume", help="Go on with this run folder; other options are read from it."
+        ),
     ] = None,
+    out: Annotated[Path, options.out("Where the run folder is made.")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Evaluate policies and models with verifiers: table, run folder, HTML report.
@@ -222,13 +232,14 @@ def run_eval(
             raise BadInput("--model is empty; name the model to evaluate, or leave it out")
         if base_url and not model:
             raise BadInput("--base-url is given without --model; name the model to evaluate there")
-        policies = choose_policies(policy, () if model else DEFAULT_POLICIES)
+        policies = choose_policies(policy, [] if model else DEFAULT_POLICIES)
         targets = embedded_targets(policies)
         targets += [hosted_target(model, base_url, api_key_var)] if model else []
-        names = [runs.slug(target["model"]) for target in targets]
+        names = [slug(target["model"]) for target in targets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadInput(
-                f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in a run of its own"
+                f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in "
+                "a run of its own"
             )
         total = how_many(num_examples, difficulty)
         config = runs.new_config(
@@ -243,7 +254,7 @@ def run_eval(
             err=True,
         )
     if folder is None:
-        folder = runs.new_folder(output_dir, config["targets"])
-        runs.write_json(folder / runs.CONFIG, config)
+        folder = runs.new_folder(out, config["targets"])
+        write_json(folder / runs.CONFIG, config)
     outcomes = evaluate_targets(folder, config, len(scenarios), resume is not None, quiet=as_json)
     finish(folder, config, outcomes, scenarios, as_json)

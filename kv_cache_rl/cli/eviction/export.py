@@ -5,38 +5,41 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import (
-    AsJson,
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
     Seed,
+    Split,
     Trace,
     how_many,
-    print_json,
     select_scenarios,
-    track,
 )
+from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.cli.options import OUTPUT, AsJson
+from kv_cache_rl.cli.terminal import print_json, track
+from kv_cache_rl.extras import need
 from kv_cache_rl.sim.eviction import ORACLE
 
 
 def run_export(
-    out: Annotated[Path, typer.Option(help="The parquet file to write.")],
-    policy: Annotated[
-        str, typer.Option("--policy", "-p", help="The expert: oracle, or a policy by name.")
-    ] = ORACLE,
+    out: Annotated[Path, options.out("The parquet file to write.")],
+    policy: Annotated[str, options.policy("The expert: oracle, or a policy by name.")] = ORACLE,
     difficulty: Difficulty = "all",
-    split: Annotated[str, typer.Option(help="Committed scenario set: train, eval or test.")] = "train",
+    split: Split = "train",
     num_examples: NumExamples = None,
     seed: Seed = 42,
     trace: Trace = None,
-    min_normalized: Annotated[float, typer.Option(help="Leave out dialogues that score below this.")] = -1.0,
+    min_normalized: Annotated[
+        float, options.option(OUTPUT, "--min-normalized", help="Leave out dialogues that score below this.")
+    ] = -1.0,
     as_json: AsJson = False,
 ) -> None:
     """Write expert dialogues as a parquet file with the columns messages and tools, ready for SFT trainers.
 
     Example: kv-cache-rl export-sft --out expert.parquet --policy oracle --num-examples 600
     """
+    need("export-sft", "datasets")
     from datasets import Dataset, disable_progress_bars
 
     from kv_cache_rl.adapters.expert import expert_row

@@ -5,30 +5,34 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.eviction.options import Seed
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
+from kv_cache_rl.cli.terminal import console, print_json
+from kv_cache_rl.files import write_json
 
 START, END = "<!-- measured: make landscape -->", "<!-- end of measured -->"
 
 
 def run_landscape(
-    per_tier: Annotated[int, typer.Option(help="Scenarios per tier.", min=2)] = 30,
-    seed: Annotated[int, typer.Option(help="Seed of the scenarios.")] = 4_000_037,
+    per_tier: Annotated[int, options.option(WORKLOAD, "--per-tier", help="Scenarios per tier.", min=2)] = 30,
+    seed: Seed = 4_000_037,
     page: Annotated[
-        Path | None, typer.Option(help="Rewrite the measured part of this Markdown page.")
+        Path | None, options.option(OUTPUT, "--page", help="Rewrite the measured part of this Markdown page.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the raw numbers to this JSON file.")] = None,
+    out: Annotated[Path | None, options.out("Also write the raw numbers to this JSON file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure whether looking pays: floor, deciders, oracle, acceptance rate, ablations; exit 1 if a claim
-    fails.
+    """Measure on fresh scenarios whether looking at the cache pays.
+
+    Floor, deciders, oracle, acceptance rate and ablations; exit 1 if a claim fails.
 
     Example: kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md
     """
     from rich.markdown import Markdown
     from rich.progress import Progress
 
-    from kv_cache_rl.cli.eviction.runs import write_json
     from kv_cache_rl.experiments.eviction.landscape import run
     from kv_cache_rl.reports.eviction.landscape import claims, markdown
 
@@ -57,7 +61,7 @@ def run_landscape(
 
 
 def _around(page: Path) -> tuple[str, str]:
-    """What stands before and after the measured part of `page`, which may be a new file and can be written."""
+    """What stands before and after the measured part of `page`, which may be a new file."""
     try:
         with page.open("a+", encoding="utf-8") as file:
             file.seek(0)

@@ -97,7 +97,7 @@ def single_steps(scenario: "Scenario", seconds: float) -> float:
 
 
 def text_steps(scenario: "Scenario", seconds: float) -> float:
-    """Steps per second of one episode with the observation written as text and the calls' results in words."""
+    """Steps per second of one episode, with observations and the calls' results written as text."""
     from kv_cache_rl.sim.eviction import Call, Episode
 
     calls = [Call("compress", scenario.sessions[0].seq_id)]
@@ -196,17 +196,16 @@ def evaluation_cpu_seconds(num_examples: int, harness: str | None = None, beside
     With `besides` only those beyond so many are counted: what a run of that many takes, its start-up
     included, is taken off. None where the environment package is not installed, or where `harness` starts
     programs with uv and there is no uv."""
-    from kv_cache_rl.adapters.endpoint import serving
-
     try:
         evaluate = import_module("kv_cache_eviction").evaluate
     except (ModuleNotFoundError, AttributeError):
         return None
     if harness and shutil.which("uv") is None:
         return None
+    from kv_cache_rl.adapters.endpoint import serving
 
     def cpu() -> float:
-        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        used = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         return sum(part.ru_utime + part.ru_stime for part in used)
 
     def run(base_url: str, count: int) -> float:

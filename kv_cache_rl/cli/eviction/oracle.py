@@ -5,20 +5,20 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.options import (
-    AsJson,
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
     Seed,
     Split,
     Trace,
-    console,
     find_scenario,
     how_many,
-    print_json,
     select_scenarios,
-    track,
 )
+from kv_cache_rl.cli.options import OUTPUT, RUNNING, AsJson
+from kv_cache_rl.cli.terminal import console, print_json, track
+from kv_cache_rl.reports.tables import plain_table
 
 
 def run_oracle(
@@ -30,8 +30,12 @@ def run_oracle(
     num_examples: NumExamples = None,
     seed: Seed = 42,
     trace: Trace = None,
-    width: Annotated[int | None, typer.Option(help="Search width; more is better and slower.", min=1)] = None,
-    log: Annotated[bool, typer.Option("--log", help="With --json, also give the action logs.")] = False,
+    width: Annotated[
+        int | None, options.option(RUNNING, "--width", help="Search width; more is better and slower.", min=1)
+    ] = None,
+    action_log: Annotated[
+        bool, options.option(OUTPUT, "--action-log", help="With --json, also give the action logs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Search for the best return of scenarios and compare it with the stored one.
@@ -44,11 +48,11 @@ def run_oracle(
         scenarios = [find_scenario(name) for name in scenario]
     else:
         scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
-    options = {} if width is None else {"width": width}
+    wide = {} if width is None else {"width": width}
     found = []
     for item in track(scenarios, "oracle", as_json):
         started = perf_counter()
-        actions, best = solve(item, **options)
+        actions, best = solve(item, **wide)
         seconds = round(perf_counter() - started, 3)
         row = {
             "scenario_id": item.id,
@@ -57,15 +61,12 @@ def run_oracle(
             "found": best,
             "seconds": seconds,
         }
-        found.append({**row, "log": actions} if log else row)
+        found.append({**row, "log": actions} if action_log else row)
     if as_json:
         print_json({"scenarios": found})
         return
-    from rich.table import Table
-
-    table = Table(title="best known returns", title_justify="left")
-    for heading in ("scenario", "floor", "stored", "found", "seconds"):
-        table.add_column(heading, justify="left" if heading == "scenario" else "right")
+    numbers = dict.fromkeys(("floor", "stored", "found", "seconds"), "right")
+    table = plain_table("best known returns", {"scenario": "left"} | numbers)
     for row in found:
         table.add_row(
             str(row["scenario_id"]),

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
-from kv_cache_rl.cli.failures import BadInput, choose, choose_policies
-from kv_cache_rl.cli.options import AsJson, console, find_scenario, print_json
+from kv_cache_rl.cli.eviction.options import find_scenario
+from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
+from kv_cache_rl.cli.terminal import console, print_json
 from kv_cache_rl.sim.eviction import ORACLE
 
 if TYPE_CHECKING:
@@ -86,18 +89,22 @@ def run_replay(
     scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl, or FILE.jsonl:ID.")],
     policy: Annotated[
         str | None,
-        typer.Option(
-            "--policy", "-p", help="Who plays: a policy, or oracle for the best known; default value_aware."
-        ),
+        options.policy("What decides: a policy, or oracle for the best known; default value_aware."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Replay what this run folder recorded, instead of playing it now.")
+        Path | None,
+        options.option(
+            WORKLOAD, "--run", help="Replay what this run folder recorded, instead of playing it now."
+        ),
     ] = None,
-    delay: Annotated[float, typer.Option(help="Seconds to wait after each window.", min=0)] = 0.0,
+    delay: Annotated[
+        float, options.option(OUTPUT, "--delay", help="Seconds to wait after each window.", min=0)
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Watch an episode window by window: memory, calls and what they were told, arrivals, completions,
-    failures.
+    """Watch an episode window by window.
+
+    Memory, calls and their results, arrivals, completions, failures.
 
     Example: kv-cache-rl replay eviction-eval-hard-0007-v1 --policy lru
     """
@@ -105,8 +112,6 @@ def run_replay(
         found, report, player = recorded_in(run, scenario, policy)
     else:
         player = policy or "value_aware"
-        if player != ORACLE:
-            choose_policies([player], ())
         found, report = played_by(scenario, player)
     if as_json:
         print_json(report_json(found, report, player))

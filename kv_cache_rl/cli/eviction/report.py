@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
-from kv_cache_rl.cli.options import AsJson, print_json
+from kv_cache_rl.cli.options import AsJson
+from kv_cache_rl.cli.terminal import print_json
 
 
 def run_report(
     folder: Annotated[Path, typer.Argument(help="A run folder that eval or baselines --out made.")],
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the page; default: report.html in the folder.")
+        Path | None, options.out("Where to write the page; default: report.html in the folder.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

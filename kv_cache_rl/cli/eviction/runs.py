@@ -1,26 +1,21 @@
-"""The run folder: config, results, summary and report, and a folder per model with the evaluator's own files."""
+"""The run folder: config, results, summary, report, and a folder per model with the evaluator's files."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
+from kv_cache_rl.cli.eviction.options import select_scenarios
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import select_scenarios
+from kv_cache_rl.files import slug, write_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
     from kv_cache_rl.sim.eviction import Scenario
 
 CONFIG, RESULTS, SUMMARY, REPORT = "config.json", "results.jsonl", "summary.json", "report.html"
-
-
-def slug(name: str) -> str:
-    """A model's name as a folder name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "model"
 
 
 def new_config(
@@ -62,11 +57,7 @@ def new_folder(parent: Path, targets: Sequence[Mapping]) -> Path:
                 raise
             continue
         return folder
-    raise BadInput(f"{parent / name} and 999 more exist; give another --output-dir")
-
-
-def write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    raise BadInput(f"{parent / name} and 999 more exist; give another --out")
 
 
 def read_config(folder: Path) -> dict:
@@ -91,7 +82,8 @@ def read_config(folder: Path) -> dict:
     if version != ENVIRONMENT_VERSION:
         raise BadInput(
             f"{folder} was played by environment version {version}, this is version {ENVIRONMENT_VERSION}; "
-            "scores compare only within one version, so start a new run, or install the release that made this one"
+            "scores compare only within one version, so start a new run, or install the release that made "
+            "this one"
         )
     return config
 
@@ -103,14 +95,11 @@ def scenarios_of(config: Mapping) -> dict[str, "Scenario"]:
 
 
 def results_of(folder: Path) -> list["Outcome"]:
-    """The rollouts of a run folder. Raises BadInput where none has finished or a line is damaged."""
-    from kv_cache_rl.reports.eviction.outcome import ResultsError, read_results
+    """The rollouts of a run folder. Raises Refused where none has finished or a line is damaged."""
+    from kv_cache_rl.reports.eviction.outcome import read_results
 
     path = folder / RESULTS
-    try:
-        outcomes = read_results(path) if path.is_file() else []
-    except ResultsError as error:
-        raise BadInput(str(error)) from error
+    outcomes = read_results(path) if path.is_file() else []
     if not outcomes:
         raise BadInput(
             f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}"
@@ -120,14 +109,14 @@ def results_of(folder: Path) -> list["Outcome"]:
 
 def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> dict:
     """The run in numbers: rows of the table, paired differences, what the models read and wrote."""
+    from kv_cache_rl.intervals import T_INTERVAL
     from kv_cache_rl.reports.eviction.tables import differences, results_rows
-    from kv_cache_rl.reports.statistics import INTERVAL_NAME
 
     return {
         "environment_version": config["environment_version"],
         "package_version": config["package_version"],
         "config": dict(config),
-        "interval": INTERVAL_NAME,
+        "interval": f"{T_INTERVAL} over scenarios",
         "rows": [row.to_json() for row in results_rows(outcomes, scenarios)],
         "differences": differences(outcomes),
         "rollouts": len(outcomes),

@@ -6,26 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kv_cache_rl.cli.failures import FAILED, BadInput, choose
-from kv_cache_rl.cli.options import (
-    AsJson,
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
     Seed,
-    console,
     find_scenario,
     how_many,
-    print_json,
     select_scenarios,
-    track,
 )
+from kv_cache_rl.cli.failures import FAILED, BadInput, choose
+from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
+from kv_cache_rl.cli.terminal import console, print_json, track
+from kv_cache_rl.cli.tree import group
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.eviction import Scenario
 
-app = typer.Typer(no_args_is_help=True, help="Make, check, cut and look at scenario files.")
-
-Out = Annotated[Path, typer.Option(help="The .jsonl file to write, one scenario per line.")]
+Out = Annotated[Path, options.out("The .jsonl file to write, one scenario per line.")]
 
 TARGETS = {
     "return_gap": (2.0, 8.0),
@@ -81,14 +80,14 @@ def tell_written(facts: dict, as_json: bool) -> None:
                 typer.echo(f"  {name.replace('_', ' ')} {value:g} (target {low:g} to {high:g}{mark})")
         if missed:
             typer.echo(
-                "  another problem than the generated scenarios: scores on these do not compare with scores on those"
+                "  another problem than the generated scenarios: scores on these do not compare with "
+                "scores on those"
             )
         if "acceptance" in facts:
             typer.echo(f"  kept {facts['acceptance']:.0%} of {facts['tried']} tried (20 % or more)")
 
 
-@app.command("from-trace")
-def from_trace(
+def cut_from_trace(
     trace: Annotated[Path, typer.Argument(help="A trace file: Claude Code sessions or Mooncake, also .gz.")],
     out: Out,
     difficulty: Difficulty = "all",
@@ -104,8 +103,7 @@ def from_trace(
     tell_written(write_scenarios(out, select_scenarios(difficulty, "eval", total, seed, trace)), as_json)
 
 
-@app.command("verify")
-def verify(
+def verify_files(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Scenario files; default: the committed sets.")
     ] = None,
@@ -141,11 +139,11 @@ def verify(
         raise typer.Exit(FAILED)
 
 
-@app.command("show")
-def show(
+def show_scenario(
     scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl, or FILE.jsonl:ID.")],
     observation: Annotated[
-        bool, typer.Option("--observation", help="Print the first observation as the model reads it.")
+        bool,
+        options.option(OUTPUT, "--observation", help="Print the first observation as the model reads it."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -167,8 +165,6 @@ def show(
 
 def print_scenario(scenario: "Scenario") -> None:
     """The scenario's facts, and its sessions as a table."""
-    from rich.table import Table
-
     out = console()
     share = scenario.budget_pages / scenario.gpu_pages
     out.print(f"[bold]{scenario.id}[/]  {scenario.difficulty}, {scenario.source}, seed {scenario.seed}")
@@ -178,9 +174,9 @@ def print_scenario(scenario: "Scenario") -> None:
     out.print(f"budget {scenario.budget_pages:,} of {scenario.gpu_pages:,} pages ({share:.0%})")
     out.print(f"CPU pool {scenario.cpu_pages:,} pages")
     out.print(f"floor {scenario.floor:+.4f} by {scenario.floor_by or '-'}, best known {scenario.best:+.4f}")
-    table = Table(title=f"{len(scenario.sessions)} sessions", title_justify="left")
-    for heading in ("seq_id", "kind", "class", "priority", "place", "tokens", "turns (arrive: new + out)"):
-        table.add_column(heading, justify="right" if heading in ("priority", "tokens") else "left")
+    columns = {"seq_id": "left", "kind": "left", "class": "left", "priority": "right", "place": "left"}
+    columns |= {"tokens": "right", "turns (arrive: new + out)": "left"}
+    table = plain_table(f"{len(scenario.sessions)} sessions", columns)
     for session in scenario.sessions:
         turns = "  ".join(f"{turn.arrive}: {turn.new:,}+{turn.out:,}" for turn in session.turns[:5])
         more = f"  … {len(session.turns) - 5} more" if len(session.turns) > 5 else ""
@@ -189,19 +185,19 @@ def print_scenario(scenario: "Scenario") -> None:
     out.print(table)
 
 
-@app.command("generate")
 def generate_file(
     out: Out,
     difficulty: Difficulty = "all",
     num_examples: NumExamples = None,
     seed: Seed = 42,
     committed: Annotated[
-        bool, typer.Option("--committed", help="The sets of the release, into the folder --out.")
+        bool, options.option(WORKLOAD, "--committed", help="The sets of the release, into the folder --out.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Generate new scenarios with floor and best known, kept where looking pays; the same file for the same
-    arguments.
+    """Generate new scenarios, with floor and best known return.
+
+    A scenario is kept where looking pays; the same arguments give the same file.
 
     Example: kv-cache-rl scenarios generate --out more.jsonl --difficulty hard --num-examples 100 --seed 7
     """
@@ -233,3 +229,14 @@ def generate_file(
         scenarios, tried = scenarios + more, tried + tries
     facts = write_scenarios(out, scenarios)
     tell_written({**facts, "tried": tried, "acceptance": round(total / tried, 4)}, as_json)
+
+
+app = group(
+    "Make, check, cut and look at scenario files.",
+    {
+        "from-trace": cut_from_trace,
+        "verify": verify_files,
+        "show": show_scenario,
+        "generate": generate_file,
+    },
+)

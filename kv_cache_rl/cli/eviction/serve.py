@@ -4,32 +4,30 @@ import socket
 from contextlib import suppress
 from typing import Annotated
 
-import typer
-
-from kv_cache_rl.cli.failures import BadInput, choose_policies
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.eviction.options import choose_policies
+from kv_cache_rl.cli.options import RUNNING, AsJson
+from kv_cache_rl.cli.terminal import console, print_json
 
 
 def run_serve(
-    policy: Annotated[
-        str | None, typer.Option("--policy", "-p", help="Serve this policy only; default: all of them.")
-    ] = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8000,
+    policy: Annotated[str | None, options.policy("Serve this policy only; default: all of them.")] = None,
+    port: Annotated[
+        int, options.option(RUNNING, "--port", help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 8000,
     as_json: AsJson = False,
 ) -> None:
-    """Serve policies as chat models: an OpenAI-compatible server on loopback; the model's name is the
-    policy's.
+    """Serve policies as chat models, from an OpenAI-compatible server on loopback.
+
+    The model's name is the policy's.
 
     Example: kv-cache-rl serve-policy --policy value_aware --port 8000
     """
-    from kv_cache_rl.adapters.endpoint import EndpointError, base_url_of, listen, server_for
+    from kv_cache_rl.adapters.endpoint import base_url_of, listen, server_for
     from kv_cache_rl.sim.eviction import DECIDERS
 
     models = choose_policies([policy] if policy else None, list(DECIDERS))
-    try:
-        listener: socket.socket = listen(port)
-    except EndpointError as error:
-        raise BadInput(str(error)) from error
+    listener: socket.socket = listen(port)
     base_url = base_url_of(listener)
     if as_json:
         print_json({"base_url": base_url, "models": models})

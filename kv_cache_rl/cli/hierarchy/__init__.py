@@ -2,13 +2,8 @@
 possible.
 """
 
-import typer
-
 from kv_cache_rl.cli.hierarchy import bench, curves, heldout, plot, replay, reproduce, sweeps, workload
-
-app = typer.Typer(
-    no_args_is_help=True, help="Replay traces through memory tiers: policies, bounds, curves, sweeps."
-)
+from kv_cache_rl.cli.tree import group
 
 COMMANDS = {
     "replay": replay.run_replay,
@@ -21,7 +16,4 @@ COMMANDS = {
     "bench": bench.run_bench,
     "workload": workload.run_workload,
 }
-"""Command → function; the docstring is its help, the last line of it an example."""
-
-for command_name, function in COMMANDS.items():
-    app.command(command_name)(function)
+app = group("Replay traces through memory tiers: policies, bounds, curves, sweeps.", COMMANDS)

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import FAILED, choose
 from kv_cache_rl.cli.measured import Measured, show
-from kv_cache_rl.cli.options import AsJson, print_json
-from kv_cache_rl.cli.terminal import Bar, names_of
+from kv_cache_rl.cli.options import WORKLOAD, AsJson, Check, names_of
+from kv_cache_rl.cli.terminal import Bar, print_json
 
 PEER = "Python OrderedDict loop, LRU"
 RATE = "accesses/s"
@@ -96,20 +97,18 @@ def session_measurements(path: Path) -> list[Measured]:
 
 
 def run_bench(
-    part: Annotated[
-        list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}, by comma or repeated.")
-    ] = None,
+    part: Annotated[list[str] | None, options.part(PARTS)] = None,
     accesses: Annotated[
-        int, typer.Option(help="Accesses of the Zipf trace of the rates.", min=100_000)
+        int,
+        options.option(WORKLOAD, "--accesses", help="Accesses of the Zipf trace of the rates.", min=100_000),
     ] = 4_000_000,
-    claude_code: Annotated[
-        Path | None, typer.Option(help="Also replay this session trace over its runs.")
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
+    trace: Annotated[Path | None, options.trace("Also replay this Claude Code trace over its runs.")] = None,
+    check: Check = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the replays at 50,000 resident pages beside an OrderedDict loop, and how their time grows;
-    compilation left out.
+    """Measure how fast the replays are, beside an OrderedDict loop, and how their time grows.
+
+    At 50,000 resident pages, compilation left out.
 
     Example: kv-cache-rl hierarchy bench --part lru,policies --check
     """
@@ -117,10 +116,10 @@ def run_bench(
     from kv_cache_rl.experiments.hierarchy.sweep import warm_up
 
     parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
-    if claude_code is not None:
-        claude_code.open().close()
+    if trace is not None:
+        trace.open().close()
     warm_up()
-    work = list(measurements(parts, accesses, claude_code))
+    work = list(measurements(parts, accesses, trace))
     found: list[Measured] = []
     with Bar("bench", as_json) as bar:
         for done, (_, measured) in enumerate(work, 1):

@@ -2,12 +2,20 @@
 
 from typing import Annotated
 
-import typer
-
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.hierarchy.options import Format, JitterSeed, Selection, TraceFile, read_trace, source_at
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import names_of, percent, plain_table, waiting
+from kv_cache_rl.cli.hierarchy.options import (
+    Capacity,
+    Format,
+    JitterSeed,
+    Selection,
+    TraceFile,
+    read_trace,
+    source_at,
+)
+from kv_cache_rl.cli.options import POLICIES, AsJson, names_of
+from kv_cache_rl.cli.terminal import console, percent, print_json, waiting
+from kv_cache_rl.reports.tables import plain_table
 
 STEPS = (1, 2, 3, 5)
 """Where the default capacities lie in each decade."""
@@ -21,21 +29,26 @@ def default_capacities(blocks: int) -> list[int]:
 
 def run_mrc(
     trace: TraceFile,
-    capacities: Annotated[
-        list[str] | None, typer.Option(help="Blocks, by comma: 1000,3000; or shares: 25%.")
-    ] = None,
+    capacity: Capacity = None,
     sampled: Annotated[
-        float | None, typer.Option(help="Also estimate the curve from this share of the blocks (SHARDS).")
+        float | None,
+        options.option(
+            POLICIES, "--sampled", help="Also estimate the curve from this share of the blocks (SHARDS)."
+        ),
     ] = None,
-    bound: Annotated[bool, typer.Option(help="Also give MIN, which knows the future.")] = True,
+    bound: Annotated[
+        bool,
+        options.option(POLICIES, "--bound/--no-bound", help="Also give MIN, which knows the future."),
+    ] = True,
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
-    seed: Annotated[int, typer.Option(help="Draws the blocks of the sampled curve.", min=0)] = 0,
+    seed: Annotated[int, options.seed("Draws the blocks of the sampled curve.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print the exact hit rate of LRU by capacity, from one pass over the trace, a sampled one with its
-    error, and the bound.
+    """Print the hit rate of LRU by capacity, from one pass over the trace, and the bound.
+
+    Also estimated from a sample of the blocks, with its error, where --sampled is given.
 
     Example: kv-cache-rl hierarchy mrc workload:zipf,pages=5000,accesses=200000 --sampled 0.1
     """
@@ -47,9 +60,7 @@ def run_mrc(
     if sampled is not None and not 0 < sampled <= 1:
         raise BadInput(f"--sampled is {sampled}; give a share above 0, at most 1")
     loaded = in_blocks(read_trace(source_at(trace, format, selection, jitter_seed), None, as_json))
-    wanted = [capacity_of(value, loaded) for value in names_of(capacities)] or default_capacities(
-        loaded.blocks
-    )
+    wanted = [capacity_of(value, loaded) for value in names_of(capacity)] or default_capacities(loaded.blocks)
     with waiting("stack distances", as_json):
         cut = pieces(loaded)
         exact = lru_curve(loaded, cut)
@@ -95,7 +106,8 @@ def _show(found: dict) -> None:
         series.append(sample["hit_rate"])
         expected, error = (f"{100 * sample[key]:.3f}" for key in ("expected_error", "error"))
         notes.append(
-            f"sampled: mean absolute error {error} points of hit rate, {expected} expected from the sample alone"
+            f"sampled: mean absolute error {error} points of hit rate, {expected} expected from the sample "
+            "alone"
         )
     if "bound" in found:
         columns["bound"] = "right"

@@ -2,8 +2,7 @@
 
 from typing import Annotated
 
-import typer
-
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.hierarchy.options import (
     Format,
     JitterSeed,
@@ -13,26 +12,31 @@ from kv_cache_rl.cli.hierarchy.options import (
     read_trace,
     source_at,
 )
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, percent, plain_table
+from kv_cache_rl.cli.options import RUNNING, AsJson
+from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
+from kv_cache_rl.reports.tables import plain_table
 
 
 def run_heldout(
     trace: TraceFile,
     policy: Annotated[
-        list[str] | None, typer.Option("--policy", "-p", help="Compared with lru; by comma or repeated.")
+        list[str] | None, options.policy("Compared with lru; by comma or repeated; default: s3fifo.")
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="Each halves the sessions anew. Default: 0, 1, 2.", min=0)
+        list[int] | None,
+        options.seed("Halves the sessions; repeat for several halvings. Default: 0, 1, 2."),
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", min=100)] = 2000,
+    resamples: Annotated[
+        int, options.option(RUNNING, "--resamples", help="Bootstrap resamples.", min=100)
+    ] = 2000,
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tune on one half of the sessions and compare on the other, where the LRU curve is steep, with paired
-    intervals.
+    """Tune policies on one half of the sessions and compare them on the other.
+
+    At capacities where the LRU curve is steep, with paired intervals.
 
     Near-duplicate sessions stay in one half: they are clustered by shared blocks and by the lengths of their
     first requests.
@@ -58,7 +62,10 @@ def run_heldout(
         "minus lru": "right",
     }
     columns |= {"regret": "right", "tuned to": "left"}
-    title = f"{loaded.name}: {found['sequences']:,} sessions in {found['clusters']:,} clusters, seeds {found['seeds']}"
+    title = (
+        f"{loaded.name}: {found['sequences']:,} sessions in {found['clusters']:,} clusters, seeds "
+        f"{found['seeds']}"
+    )
     caption = f"in brackets: {found['interval']}; regret: to {found['rows'][0].bound}"
     table = plain_table(title, columns, caption)
     for index, row in enumerate(found["rows"]):
@@ -74,5 +81,5 @@ def run_heldout(
 
 def interval(value, signed: bool = False) -> str:
     form = "+.2f" if signed else ".2f"
-    text = f"{100 * value.value:{form}}"
+    text = f"{100 * value.mean:{form}}"
     return text if value.low is None else f"{text} [{100 * value.low:{form}}, {100 * value.high:{form}}]"

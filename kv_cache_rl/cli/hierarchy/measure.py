@@ -125,8 +125,9 @@ replayed = time.perf_counter()
 curve = lru_curve(trace)
 done = time.perf_counter()
 gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-print(json.dumps({"load_s": loaded - began, "replay_s": replayed - loaded, "curve_s": done - replayed, "gib": gib,
-                  "accesses": trace.accesses, "hit_rate": hits / trace.accesses, "curve_hit_rate": curve.at(int(sys.argv[2]))}))
+print(json.dumps({"load_s": loaded - began, "replay_s": replayed - loaded, "curve_s": done - replayed,
+                  "gib": gib, "accesses": trace.accesses, "hit_rate": hits / trace.accesses,
+                  "curve_hit_rate": curve.at(int(sys.argv[2]))}))
 """
 
 

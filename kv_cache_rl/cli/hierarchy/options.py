@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.terminal import names_of, waiting
+from kv_cache_rl.cli.options import RUNNING, SERVICE, TIERS, WORKLOAD, names_of, option
+from kv_cache_rl.cli.terminal import waiting
+from kv_cache_rl.core.errors import Refused
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.sources import Source
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 BELADY = "belady"
 ENDED = "lru_ended"
-"""LRU that is told when a session has ended, whose blocks leave first."""
+"""LRU that knows which sessions have ended; their blocks leave first."""
 
 TraceFile = Annotated[
     str,
@@ -23,35 +25,59 @@ TraceFile = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option(help="claude-code, mooncake, bailian or lab; default: told from the file's first line."),
+    option(
+        WORKLOAD,
+        "--format",
+        help="claude-code, mooncake, bailian or lab; default: seen from the file's first line.",
+    ),
 ]
 Selection = Annotated[
     str | None,
-    typer.Option(
-        help="Claude Code sessions: all (over 8 hours, the default) or headroom (60 within an hour)."
+    option(
+        WORKLOAD,
+        "--selection",
+        help="Claude Code sessions: all (over 8 hours, the default) or headroom (60 within an hour).",
     ),
 ]
 JitterSeed = Annotated[
     int | None,
-    typer.Option(help="Spread requests on a coarse clock over their tick, drawn with this seed.", min=0),
+    option(
+        WORKLOAD,
+        "--jitter-seed",
+        help="Spread requests on a coarse clock over their tick, drawn with this seed.",
+        min=0,
+    ),
 ]
-
-
+Capacity = Annotated[
+    list[str] | None,
+    option(
+        TIERS,
+        "--capacity",
+        help="Of a single tier: blocks (5000) or a share (25%); bytes (2MB) where pages have some, or with "
+        "--model. By comma or repeated.",
+    ),
+]
 Ray = Annotated[
     str | None,
-    typer.Option(help="Run on the Ray cluster at this address (HOST:PORT, ray://HOST:PORT, auto), or local."),
+    option(
+        RUNNING,
+        "--ray",
+        help="Run on the Ray cluster at this address (HOST:PORT, ray://HOST:PORT, auto), or local.",
+    ),
 ]
 Calibration = Annotated[
     str,
-    typer.Option(
-        help="Bytes, seconds and divergences of a precision: literature, measured-cpu, or a calibration file."
+    option(
+        SERVICE,
+        "--calibration",
+        help="Bytes, seconds and divergences of precisions: literature, measured-cpu, or a file.",
     ),
 ]
 
 
 def calibration_at(text: str) -> str:
     """The name of a calibration, that of a file once it is read. Raises BadInput for neither."""
-    from kv_cache_rl.core.calibration import Calibration, CalibrationError
+    from kv_cache_rl.core.calibration import Calibration
     from kv_cache_rl.core.calibrations import CALIBRATIONS, register
 
     path = Path(text)
@@ -63,8 +89,6 @@ def calibration_at(text: str) -> str:
         raise BadInput(
             f"{text}: is not JSON ({broken}); make one with kv-cache-rl paged calibrate --out {text}"
         ) from None
-    except CalibrationError as wrong:
-        raise BadInput(str(wrong)) from None
 
 
 def policies_of(values: list[str] | None, default: str = "lru", bound: bool = True) -> list[str]:
@@ -100,13 +124,10 @@ def read_trace(source: "Source", seed: int | None = None, quiet: bool = True) ->
 
     Raises BadInput for options of another format.
     """
-    from kv_cache_rl.sim.hierarchy.spec import HierarchyError
-    from kv_cache_rl.traces import TraceError
-
     with waiting(f"reading {source.name}", quiet):
         try:
             trace = source.trace(seed)
-        except (TraceError, HierarchyError):
+        except Refused:
             raise
         except ValueError as wrong:  # an option that the format's loader does not take
             raise BadInput(str(wrong)) from None

@@ -5,16 +5,15 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import AsJson, print_json
-from kv_cache_rl.cli.terminal import waiting
+from kv_cache_rl.cli.options import AsJson
+from kv_cache_rl.cli.terminal import print_json, waiting
 
 
 def run_plot(
     folder: Annotated[Path, typer.Argument(help="The folder of a finished sweep or ablation.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Where the plots go; default: plots in that folder.")
-    ] = None,
+    out: Annotated[Path | None, options.out("Where the plots go; default: plots in that folder.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw hit rates, latencies, bytes, prefetches and miss-ratio curves of a sweep, with the bound drawn in.
@@ -25,14 +24,11 @@ def run_plot(
 
     if not (folder / RESULTS).is_file():
         raise BadInput(
-            f"{folder} is no finished sweep (it has no {RESULTS}); make one with kv-cache-rl hierarchy sweep --out {folder}"
+            f"{folder} is no finished sweep (it has no {RESULTS}); make one with kv-cache-rl hierarchy "
+            f"sweep --out {folder}"
         )
-    try:
-        from kv_cache_rl.reports.hierarchy import plots
-    except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.startswith("kv_cache_rl"):
-            raise
-        raise BadInput(f"plots need {missing.name}; pip install {missing.name}") from None
+    from kv_cache_rl.reports.hierarchy import plots
+
     with waiting("drawing", as_json):
         files = plots(folder, out or folder / "plots")
     if as_json:

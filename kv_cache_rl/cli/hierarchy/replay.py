@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
     BELADY,
     ENDED,
     Calibration,
+    Capacity,
     Format,
     JitterSeed,
     Selection,
@@ -19,8 +19,9 @@ from kv_cache_rl.cli.hierarchy.options import (
     read_trace,
     source_at,
 )
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, names_of, percent, plain_table
+from kv_cache_rl.cli.options import OUTPUT, RULES, TIERS, AsJson, Hardware, names_of
+from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.curves.runs import Pieces
@@ -39,7 +40,8 @@ def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules:
 
     if bool(capacities) == bool(tiers):
         raise BadInput(
-            "give either --capacity BLOCKS[,BLOCKS...] for a single tier, or --tiers gpu=80GB,host=1TB for several"
+            "give either --capacity BLOCKS[,BLOCKS...] for a single tier, or --tiers gpu=80GB,host=1TB "
+            "for several"
         )
     if capacities:
         return [tiers_of({"gpu": capacity_of(value, trace)}, **rules) for value in capacities]
@@ -81,7 +83,8 @@ def replay_rows(
                 fast = lean and counts_blocks(trace, scenario)
                 if policy == ENDED and not (fast and trace.chained):
                     raise BadInput(
-                        f"{ENDED} counts hits of a prefix-tree trace in one tier of blocks, and nothing else; use lru"
+                        f"{ENDED} counts hits of a prefix-tree trace in one tier of blocks, and nothing "
+                        "else; use lru"
                     )
                 row = (
                     run_length_row(trace, scenario, policy, cut)
@@ -213,67 +216,92 @@ def run_replay(
     trace: TraceFile,
     policy: Annotated[
         list[str] | None,
-        typer.Option(
-            "--policy",
-            "-p",
-            help="By comma or repeated; belady: the bound; lru_ended: LRU told when sessions end.",
+        options.policy(
+            "By comma or repeated; belady: the bound; lru_ended: LRU that knows when a session has ended."
         ),
     ] = None,
-    capacity: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Of a single tier: blocks (5000), a share (25%); bytes (2MB) where pages have some, or with --model."
-        ),
-    ] = None,
-    tiers: Annotated[
-        list[str] | None,
-        typer.Option(help="Several tiers, of gpu, peer_gpu, host, nvme: gpu=80GB,host=1TB or in blocks."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Gives blocks the bytes of this model's cache: llama-3.1-8b.")
-    ] = None,
-    footprint: Annotated[
-        str, typer.Option(help="Precision that pages are stored in: fp16, fp8, int8, int4, int2.")
-    ] = "fp16",
-    squeeze: Annotated[
-        str, typer.Option(help="Compress victims down to this before they leave: fp16, int8, int4.")
-    ] = "fp16",
-    prefetch: Annotated[
-        bool, typer.Option("--prefetch", help="Let a policy that predicts fetch pages ahead.")
-    ] = False,
-    overlap: Annotated[
-        bool, typer.Option("--overlap", help="Demotions and prefetches cross while the GPU computes.")
-    ] = False,
-    compute_s: Annotated[float, typer.Option(help="Seconds of compute after each request.", min=0)] = 0.0,
-    recompute: Annotated[
-        bool, typer.Option("--recompute", help="Compute anew what takes longer to load.")
-    ] = False,
-    promotion: Annotated[
-        str, typer.Option(help="Where a page found below goes: top, or one step up (page traces).")
-    ] = "top",
-    reserve: Annotated[
-        str, typer.Option(help="Keep free on top ahead of demand: none, 5%, 10%, 20%, or stability.")
-    ] = "none",
-    hardware: Annotated[
-        str | None, typer.Option(help="Profile that says how long computing anew takes.")
-    ] = None,
-    calibration: Calibration = "literature",
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
     seed: Annotated[
-        int | None, typer.Option(help="Draws workload:NAME (default: its own seed) and `random` (0).", min=0)
+        int | None, options.seed("Draws workload:NAME (default: its own seed) and `random` (0).")
     ] = None,
+    capacity: Capacity = None,
+    tiers: Annotated[
+        list[str] | None,
+        options.option(
+            TIERS,
+            "--tiers",
+            help="Several tiers, of gpu, peer_gpu, host, nvme: gpu=80GB,host=1TB or in blocks.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        options.model("Gives blocks the bytes of this model's cache: llama-3.1-8b.", TIERS),
+    ] = None,
+    footprint: Annotated[
+        str,
+        options.option(
+            RULES,
+            "--footprint",
+            help="Precision that pages are stored in: fp16, fp8, int8, int4, int2.",
+        ),
+    ] = "fp16",
+    squeeze: Annotated[
+        str,
+        options.option(
+            RULES, "--squeeze", help="Compress victims down to this before they leave: fp16, int8, int4."
+        ),
+    ] = "fp16",
+    prefetch: Annotated[
+        bool,
+        options.option(RULES, "--prefetch", help="Let a policy that predicts fetch pages ahead."),
+    ] = False,
+    overlap: Annotated[
+        bool,
+        options.option(RULES, "--overlap", help="Demotions and prefetches cross while the GPU computes."),
+    ] = False,
+    compute_s: Annotated[
+        float,
+        options.option(RULES, "--compute-s", help="Seconds of compute after each request.", min=0),
+    ] = 0.0,
+    recompute: Annotated[
+        bool, options.option(RULES, "--recompute", help="Compute anew what takes longer to load.")
+    ] = False,
+    promotion: Annotated[
+        str,
+        options.option(
+            RULES,
+            "--promotion",
+            help="Where a page found below goes: top, or one step up (page traces).",
+        ),
+    ] = "top",
+    reserve: Annotated[
+        str,
+        options.option(
+            RULES,
+            "--reserve",
+            help="Keep free on top ahead of demand: none, 5%, 10%, 20%, or stability.",
+        ),
+    ] = "none",
+    hardware: Hardware = None,
+    calibration: Calibration = "literature",
     time_line: Annotated[
-        int, typer.Option(help="Also hit rate and latency in so many parts of the run (--json).", min=0)
+        int,
+        options.option(
+            OUTPUT,
+            "--time-line",
+            help="Also hit rate and latency in so many parts of the run (--json).",
+            min=0,
+        ),
     ] = 0,
     by_sequence: Annotated[
-        bool, typer.Option("--by-sequence", help="Also give the hits of every session (--json).")
+        bool,
+        options.option(OUTPUT, "--by-sequence", help="Also give the hits of every session (--json)."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replay a trace under policies; hit rates, misses, latencies, bytes, and the regret to the bound that
-    applies.
+    """Replay a trace under policies: hit rates, latencies, bytes, and the regret to the bound.
 
     One policy at one capacity gives one JSON object, several give {"rows": [...]}.
 

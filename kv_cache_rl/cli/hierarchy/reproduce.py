@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import FAILED
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, Workers, plain_table
+from kv_cache_rl.cli.options import WORKLOAD, AsJson, Workers
+from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.reports.tables import plain_table
 
 SHOWN = 20
 """Differences that are printed; --json has all."""
@@ -68,11 +70,13 @@ def show(found: dict) -> None:
     out.print(table)
     equal = found["rows_equal"]
     out.print(
-        f"rows equal to the bit: {equal if equal is not None else 'not all'} of {found['rows']} (against {found['against']})"
+        f"rows equal to the bit: {equal if equal is not None else 'not all'} of {found['rows']} (against "
+        f"{found['against']})"
     )
     for one in found["differences"][:SHOWN]:
         out.print(
-            f"  [red]differs[/] {', '.join(one['cell'])}: {one['metric']} golden {one['golden']}, ours {one['ours']}"
+            f"  [red]differs[/] {', '.join(one['cell'])}: {one['metric']} golden {one['golden']}, ours "
+            f"{one['ours']}"
         )
     verdicts = found["ablation"]["statements"]
     table = plain_table(
@@ -88,14 +92,15 @@ def show(found: dict) -> None:
     )
     void = found["void"]
     out.print(
-        f"void comparisons of its sweep: {len(void['policies']['void'])} of {void['policies']['of']} cells tie; "
-        f"{len(void['prefetch']['void'])} of {void['prefetch']['of']} rows that ignore the prefetch switch"
+        f"void comparisons of its sweep: {len(void['policies']['void'])} of {void['policies']['of']} cells "
+        f"tie; {len(void['prefetch']['void'])} of {void['prefetch']['of']} rows that ignore the prefetch "
+        "switch"
     )
     jitter = {row["policy"]: row for row in found["size_jitter"]}
     mine, base = jitter["cost_aware"], jitter["lru"]
     out.print(
-        f"periodic_reuse, quarter capacity: cost_aware misses {mine['misses']}, lru {base['misses']}; with pages of equal size "
-        f"{mine['equal_misses']} and {base['equal_misses']}"
+        f"periodic_reuse, quarter capacity: cost_aware misses {mine['misses']}, lru {base['misses']}; with "
+        f"pages of equal size {mine['equal_misses']} and {base['equal_misses']}"
     )
     against = ", ".join(
         f"{name} {value:+.1f} %" for name, value in found["hidden_prefetch"]["against_cost_aware"].items()
@@ -106,13 +111,18 @@ def show(found: dict) -> None:
 def run_reproduce(
     golden: Annotated[
         Path | None,
-        typer.Option(help="Golden rows (default_sweep_metrics.json); default: their digest."),
+        options.option(
+            WORKLOAD,
+            "--golden",
+            help="Golden rows (default_sweep_metrics.json); default: their digest.",
+        ),
     ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run kv-hierarchy-lab's sweep (210 rows) and ablation (198 runs) again, bit for bit; exit 1 if a row
-    differs.
+    """Run kv-hierarchy-lab's sweep and ablation again, bit for bit.
+
+    210 rows and 198 runs; exit 1 if a row differs.
 
     Example: kv-cache-rl hierarchy reproduce --json
     """

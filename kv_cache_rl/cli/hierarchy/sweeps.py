@@ -2,8 +2,6 @@
 stopped.
 """
 
-import shlex
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import FAILED, Interrupted, choose
 from kv_cache_rl.cli.hierarchy.options import Ray
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, Workers, percent, plain_table
+from kv_cache_rl.cli.options import RULES, AsJson, Workers, command_line
+from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.definition import Sweep
 
 Out = Annotated[
-    Path, typer.Option(help="Folder for the rows and the artifacts; a sweep interrupted there goes on.")
+    Path, options.out("Folder for the rows and the artifacts; a sweep interrupted there goes on.")
 ]
 Seeds = Annotated[
     list[int] | None,
-    typer.Option("--seed", help="Seeds instead of those of the definition; repeat for several.", min=0),
+    options.seed("Seeds instead of those of the definition; repeat for several."),
 ]
 
 
@@ -41,17 +41,6 @@ def swept(sweep: "Sweep", out: Path, workers: int | None, ray: str | None, quiet
             raise Interrupted(
                 f"{bar.done:,} of {bar.total:,} rows are saved in {out}; the same command goes on from there"
             ) from None
-
-
-def command_line() -> str:
-    """The command as it was given, without what does not change the results."""
-    words, kept = iter(sys.argv[1:]), []
-    for word in words:
-        if word in ("--workers", "--ray"):
-            next(words, None)
-        elif not word.startswith(("--workers=", "--ray=")) and word != "--json":
-            kept.append(word)
-    return shlex.join(["kv-cache-rl", *kept])
 
 
 def facts(sweep: "Sweep", rows: Sequence[dict], out: Path) -> dict:
@@ -74,8 +63,9 @@ def tell(found: dict, rows: Sequence[dict]) -> None:
     out.print(best_table(rows))
     void = found["void"]
     out.print(
-        f"void comparisons: {void['policies']['void']} of {void['policies']['of']} cells in which all policies tie, "
-        f"{void['prefetch']['void']} of {void['prefetch']['of']} rows that ignore the prefetch switch"
+        f"void comparisons: {void['policies']['void']} of {void['policies']['of']} cells in which all "
+        f"policies tie, {void['prefetch']['void']} of {void['prefetch']['of']} rows that ignore the "
+        "prefetch switch"
     )
     out.print(f"{found['rows']:,} rows in {found['folder']}: {', '.join(found['files'])}", soft_wrap=True)
     for error in sorted({row["error"] for row in rows if row["error"]}):
@@ -139,8 +129,9 @@ def run_sweep_command(
     ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay workloads x scenarios x policies x seeds; the same rows from one core, all cores or Ray; exit 1
-    if a row failed.
+    """Replay workloads x scenarios x policies x seeds, and go on where it stopped.
+
+    One core, all cores and Ray give the same rows; exit 1 if a row failed.
 
     Example: kv-cache-rl hierarchy sweep --out runs/hierarchy/default --seed 7
     """
@@ -163,7 +154,10 @@ def finish(sweep: "Sweep", out: Path, workers: int | None, ray: str | None, as_j
 
 def run_ablation(
     semantics: Annotated[
-        str, typer.Option(help="default, or kv-hierarchy-lab: the seed project's own 198 runs.")
+        str,
+        options.option(
+            RULES, "--semantics", help="default, or kv-hierarchy-lab: the seed project's own 198 runs."
+        ),
     ] = "default",
     out: Out = Path("runs/hierarchy/ablation"),
     seed: Seeds = None,
@@ -171,8 +165,9 @@ def run_ablation(
     ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the regret ablation: weight x horizon on three workloads and two scenarios, mean ± std over three
-    seeds.
+    """Run the regret ablation: weight x horizon, mean ± std over three seeds.
+
+    On three workloads and two scenarios.
 
     Example: kv-cache-rl hierarchy ablation --semantics kv-hierarchy-lab --out runs/hierarchy/ablation
     """

@@ -5,18 +5,17 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import AsJson, print_json
+from kv_cache_rl.cli.options import AsJson
+from kv_cache_rl.cli.terminal import print_json
 
 
 def run_workload(
     name: Annotated[str, typer.Argument(help="chat_continuation, rag_burst, ..., or zipf.")],
-    out: Annotated[Path, typer.Option(help="The .jsonl file to write; gzip if it ends in .gz.")],
-    seed: Annotated[int | None, typer.Option(help="Draws the workload; default: its own.", min=0)] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A parameter, such as length=1000 or pages=200; repeat for several."),
-    ] = None,
+    out: Annotated[Path, options.out("The .jsonl file to write; gzip if it ends in .gz.")],
+    seed: Annotated[int | None, options.seed("Draws the workload; default: its own.")] = None,
+    set_: Annotated[list[str] | None, options.pairs("A parameter, such as length=1000 or pages=200")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a synthetic workload to a file in the lab's own format, which every hierarchy command reads.
@@ -45,5 +44,6 @@ def run_workload(
         print_json(facts)
     else:
         typer.echo(
-            f"{trace.accesses:,} accesses to {trace.blocks:,} pages ({facts['page_bytes']:,} bytes at fp16) in {out}"
+            f"{trace.accesses:,} accesses to {trace.blocks:,} pages ({facts['page_bytes']:,} bytes at "
+            f"fp16) in {out}"
         )

@@ -1,17 +1,20 @@
 """``paged bench``: every promised figure beside its target, two plots and a JSON."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import FAILED, BadInput, choose
 from kv_cache_rl.cli.measured import number
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.options import OUTPUT, AsJson, Check, Fast, names_of
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens, probe
-from kv_cache_rl.cli.terminal import Bar, names_of, plain_table
+from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.extras import need
+from kv_cache_rl.files import write_json
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.measure.figures import Figure
@@ -64,34 +67,35 @@ def drawn(data: dict, outdir: Path, headless: bool) -> list[Path]:
 
 
 def run_bench(
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Shorter sequences, fewer requests and repeats.")
+    fast: Fast = False,
+    headless: Annotated[
+        bool, options.option(OUTPUT, "--headless", help="Write the plots, open none.")
     ] = False,
-    headless: Annotated[bool, typer.Option("--headless", help="Write the plots, open none.")] = False,
-    outdir: Annotated[Path, typer.Option(help="Folder for the plots and bench.json.")] = Path("paged_bench"),
-    part: Annotated[
-        list[str] | None, typer.Option(help="Only these, by comma or repeated; default: all.")
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
+    out: Annotated[Path, options.out("Folder for the plots and bench.json.")] = Path("paged_bench"),
+    outdir: Annotated[Path | None, typer.Option("--outdir", hidden=True, help="The same as --out.")] = None,
+    part: Annotated[list[str] | None, options.part()] = None,
+    check: Check = False,
     model: Model = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure memory, throughput by block size and batch, fragmentation, sharing, preemption, attention and
-    quality.
+    """Measure memory, throughput, fragmentation, sharing, preemption, attention and quality.
 
     One thread, CPU seconds; each figure stands beside its target.
 
-    Example: kv-cache-rl paged bench --fast --headless --outdir paged_bench
+    Example: kv-cache-rl paged bench --fast --headless --out paged_bench
     """
-    if outdir.exists() and not outdir.is_dir():
-        raise BadInput(f"{outdir} is a file; give a folder")
+    folder = outdir or out
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file; give a folder")
     decoder = load_model(model)
     from kv_cache_rl.cli.measured import machine_facts
     from kv_cache_rl.paged.measure.figures import PARTS, Setup, run_parts
 
     parts = [choose("part", name, PARTS) for name in names_of(part) or PARTS]
-    probe(outdir / RESULTS)
+    if not PLOTS.keys().isdisjoint(parts):
+        need(f"drawing {' and '.join(PLOTS)}", "matplotlib")
+    probe(folder / RESULTS)
     setup = Setup(decoder, load_tokens(decoder, None, TEXT_TOKENS), seed, fast)
     figures: list[Figure] = []
     data: dict[str, dict] = {}
@@ -102,11 +106,11 @@ def run_bench(
             data[name] = behind
             bar(len(data), len(parts))
     machine = machine_facts()
-    files = [str(path) for path in drawn(data, outdir, headless)]
+    files = [str(path) for path in drawn(data, folder, headless)]
     head = {"model": decoder.geometry.name, "seed": seed, "fast": fast, "machine": machine}
     report = {**head, "figures": [figure.to_json() for figure in figures], "data": data}
-    (outdir / RESULTS).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    files.append(str(outdir / RESULTS))
+    write_json(folder / RESULTS, report)
+    files.append(str(folder / RESULTS))
     if as_json:
         print_json({**report, "files": files})
     else:

@@ -2,18 +2,18 @@
 simulators.
 """
 
-import json
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.options import OUTPUT, AsJson, Fast, command_line
 from kv_cache_rl.cli.paged.options import Model, Seed, Text, load_model, load_tokens, probe
-from kv_cache_rl.cli.terminal import Bar, plain_table
+from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.files import write_json
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.core.calibration import Calibration
@@ -30,7 +30,8 @@ def show(found: "Calibration") -> None:
     law = found.notes["law"]
     caption = (
         f"bytes: of fp16, scales counted; seconds: per fp16 byte. KL = c e^2 with c = {law['factor']:.3g} "
-        f"for small e (R2 {law['r_squared']:.3f}, {law['points']} schemes; free exponent {law['exponent']:.2f})"
+        f"for small e (R2 {law['r_squared']:.3f}, {law['points']} schemes; free exponent "
+        f"{law['exponent']:.2f})"
     )
     table = plain_table(f"{found.name}: {found.source}", columns, caption)
     for name, scheme in found.schemes.items():
@@ -50,24 +51,26 @@ def show(found: "Calibration") -> None:
     if found.link and found.hardware:
         out.print(
             f"host copy {found.link.one_way / 1e9:.3g} GB/s + {1e6 * found.link.latency_s:.0f} us; prefill "
-            f"{1e3 * found.hardware.prefill_c0_s:.3g} ms + {1e6 * found.hardware.prefill_c1_s:.3g} us a token + "
-            f"{1e9 * found.hardware.prefill_c2_s:.3g} ns a pair of tokens"
+            f"{1e3 * found.hardware.prefill_c0_s:.3g} ms + {1e6 * found.hardware.prefill_c1_s:.3g} us a "
+            f"token + {1e9 * found.hardware.prefill_c2_s:.3g} ns a pair of tokens"
         )
 
 
 def run_calibrate(
-    out: Annotated[Path | None, typer.Option(help="Write the calibration to this JSON file.")] = None,
+    out: Annotated[Path | None, options.out("Write the calibration to this JSON file.")] = None,
     name: Annotated[
-        str, typer.Option(help="Its name; --calibration takes the name or the file.")
+        str,
+        options.option(OUTPUT, "--name", help="Its name; --calibration takes the name or the file."),
     ] = "measured-here",
-    fast: Annotated[bool, typer.Option("--fast", help="Fewer windows and repeats.")] = False,
+    fast: Fast = False,
     text: Text = None,
     model: Model = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure bytes, attention error, KL and seconds of each precision, and swap and recompute seconds per
-    token.
+    """Measure what each precision, swapping and recomputing cost on this machine.
+
+    Bytes, attention error, KL and seconds of each precision; swap and recompute seconds per token.
 
     The file is a named profile beside the literature's: kv-cache-rl hierarchy replay ... --calibration FILE
 
@@ -86,8 +89,7 @@ def run_calibrate(
     tokens, machine = load_tokens(decoder, text, rows * length), machine_facts()
     from kv_cache_rl.paged.measure.calibrate import calibrate, memory_gb
 
-    command = shlex.join(["kv-cache-rl", *(word for word in sys.argv[1:] if word != "--json")])
-    source = f"measured on {machine['processor']}, one thread, CPU seconds, by {command}"
+    source = f"measured on {machine['processor']}, one thread, CPU seconds, by {command_line()}"
     with Bar("calibrate", as_json) as bar:
 
         def started(what: str):
@@ -100,7 +102,7 @@ def run_calibrate(
     data = found.to_json()
     data["notes"] |= {"machine": machine}
     if out is not None:
-        out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        write_json(out, data)
     if as_json:
         print_json(data)
     else:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from kv_cache_rl.cli.failures import FAILED
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.options import AsJson
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens
-from kv_cache_rl.cli.terminal import Bar, plain_table
+from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.measure.checks import Check
@@ -48,8 +49,9 @@ def show(name: str, checks: list["Check"]) -> None:
 
 
 def run_demo(model: Model = None, seed: Seed = 0, as_json: AsJson = False) -> None:
-    """Check paging on the real model: correctness, memory, copy-on-write beams, swap and recompute, quantised
-    blocks.
+    """Check on the real model what paging promises.
+
+    Correctness, memory, copy-on-write beams, swap and recompute, quantised blocks.
 
     Exit 1 where a check fails. With --model all of it runs on that checkpoint.
 

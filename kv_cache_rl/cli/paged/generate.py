@@ -4,20 +4,34 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.options import DECODING, AsJson
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model
+from kv_cache_rl.cli.terminal import console, print_json
 
 
 def run_generate(
     prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
-    tokens: Annotated[int, typer.Option("--tokens", "-n", help="Tokens to generate.", min=1)] = 80,
+    tokens: Annotated[
+        int, options.option(DECODING, "--tokens", "-n", help="Tokens to generate.", min=1)
+    ] = 80,
     samples: Annotated[
-        int, typer.Option(help="Draw so many continuations instead of the likeliest tokens.", min=0)
+        int,
+        options.option(
+            DECODING,
+            "--samples",
+            help="Draw so many continuations instead of the likeliest tokens.",
+            min=0,
+        ),
     ] = 0,
-    beams: Annotated[int, typer.Option(help="Search with so many beams.", min=0)] = 0,
-    temperature: Annotated[float, typer.Option(help="Of the samples.", min=0.01)] = 1.0,
-    block_tokens: Annotated[int, typer.Option(help="Tokens per block.", min=1)] = 16,
+    beams: Annotated[int, options.option(DECODING, "--beams", help="Search with so many beams.", min=0)] = 0,
+    temperature: Annotated[
+        float, options.option(DECODING, "--temperature", help="Of the samples.", min=0.01)
+    ] = 1.0,
+    block_tokens: Annotated[
+        int, options.option(DECODING, "--block-tokens", help="Tokens per block.", min=1)
+    ] = 16,
     model: Model = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -78,5 +92,6 @@ def run_generate(
     for text, score in zip(texts, scores, strict=True):
         typer.echo(prompt + text if score is None else f"{score:9.3f}  {prompt}{text}")
     console(stderr=True).print(
-        f"{most} blocks of {block_tokens} tokens at most, {alone} without sharing, {cache.copies} copied on write"
+        f"{most} blocks of {block_tokens} tokens at most, {alone} without sharing, {cache.copies} copied "
+        "on write"
     )

@@ -4,19 +4,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.options import WORKLOAD, model, option, seed
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
 
 Model = Annotated[
-    Path | None, typer.Option(help="Folder with a Llama-family checkpoint; default: the small model shipped.")
+    Path | None, model("Folder with a Llama-family checkpoint; default: the small model shipped.")
 ]
-Seed = Annotated[int, typer.Option(help="Draws lengths, random tensors and samples.", min=0, max=2**63 - 1)]
+Seed = Annotated[int, seed("Draws lengths, random tensors and samples.", high=2**63 - 1)]
 Text = Annotated[
-    Path | None, typer.Option(help="Text file the model was not trained on; default: the held-out tales.")
+    Path | None,
+    option(WORKLOAD, "--text", help="Text file the model was not trained on; default: the held-out tales."),
 ]
 
 BYTES = 256
@@ -36,16 +36,12 @@ def probe(path: Path) -> None:
 def load_model(folder: Path | None) -> "Decoder":
     """The decoder, torch set to one thread so that numbers compare.
 
-    Raises BadInput where torch or its tokenizer is missing.
+    Raises BadInput where its tokenizer is missing, MissingExtra where torch is.
     """
-    try:
-        from kv_cache_rl.paged.measure.calibrate import one_thread
-        from kv_cache_rl.paged.model import Decoder
-        from kv_cache_rl.paged.tokenizer import ByteTokenizer
-    except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.startswith("kv_cache_rl"):
-            raise
-        raise BadInput(f"paged attention needs {missing.name}; pip install 'kv-cache-rl[torch]'") from None
+    from kv_cache_rl.paged.measure.calibrate import one_thread
+    from kv_cache_rl.paged.model import Decoder
+    from kv_cache_rl.paged.tokenizer import ByteTokenizer
+
     one_thread()
     model = Decoder.load(folder)
     if isinstance(model.tokenizer, ByteTokenizer) and model.geometry.vocab != BYTES:

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.failures import FAILED, BadInput, choose
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.failures import FAILED, choose
 from kv_cache_rl.cli.measured import Measured, show
-from kv_cache_rl.cli.options import AsJson, print_json
-from kv_cache_rl.cli.terminal import Bar, names_of
+from kv_cache_rl.cli.options import AsJson, Check, Seconds, names_of
+from kv_cache_rl.cli.terminal import Bar, print_json
+from kv_cache_rl.extras import need
 
 PARTS = ("episode", "gym", "vector")
 SERVERS, THREADS = 256, 2
@@ -58,14 +59,12 @@ def measurements(parts: list[str], seconds: float) -> Iterator[Callable[[], Meas
 
 
 def run_bench(
-    part: Annotated[
-        list[str] | None, typer.Option(help=f"Only these of {', '.join(PARTS)}, by comma or repeated.")
-    ] = None,
-    seconds: Annotated[float, typer.Option(help="Time per measured rate.", min=0.05)] = 2.0,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 where a target is missed.")] = False,
+    part: Annotated[list[str] | None, options.part(PARTS)] = None,
+    seconds: Seconds = 2.0,
+    check: Check = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure ticks, Gymnasium steps and vectorised decisions per second, beside named peers in the same run.
+    """Measure ticks, Gymnasium steps and vectorised decisions per second, beside named peers.
 
     All in the middle of medium's episodes, where lru left them at 30 to 70 % of their time; the median of
     several runs.
@@ -76,10 +75,8 @@ def run_bench(
 
     parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
     needy = [name for name in parts if name != "episode"]
-    if needy and find_spec("gymnasium") is None:
-        raise BadInput(
-            f"{' and '.join(needy)} need gymnasium; pip install 'kv-cache-rl[serving]', or measure --part episode alone"
-        )
+    if needy:
+        need(f"--part {','.join(needy)}", "gymnasium", instead="or measure --part episode alone")
     work, found = list(measurements(parts, seconds)), []
     with Bar("bench", as_json) as bar:
         for done, measured in enumerate(work, 1):

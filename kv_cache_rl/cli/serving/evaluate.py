@@ -5,38 +5,35 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted, choose
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, scenario_of
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted
+from kv_cache_rl.cli.options import AsJson, Markdown, Workers, names_of
+from kv_cache_rl.cli.serving.options import Rho, Settings, Tasks, Ticks, Trace, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, play
-from kv_cache_rl.cli.terminal import Bar, Workers, names_of
+from kv_cache_rl.cli.terminal import Bar, console, print_json
 
-Tasks = Annotated[list[str] | None, typer.Option(help="By comma or repeated; default: easy, medium, hard.")]
-Out = Annotated[
-    Path, typer.Option(help="Folder for finished episodes; an evaluation interrupted there goes on.")
-]
+Out = Annotated[Path, options.out("Folder for finished episodes; an evaluation interrupted there goes on.")]
 
 
 def run_evaluate(
-    agents: Agents = None,
-    tasks: Tasks = None,
-    seeds: Annotated[int, typer.Option(help="How many of the held-out test seeds, at most 100.")] = 20,
+    policy: Agents = None,
+    task: Tasks = None,
+    seeds: Annotated[int, options.seeds("How many of the held-out test seeds, at most 100.")] = 20,
     trace: Trace = None,
     rho: Rho = None,
     ticks: Ticks = None,
     set_: Settings = None,
     out: Out = Path("runs/serving/evaluate"),
     workers: Workers = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the scores (.png, .svg or .pdf).")] = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table as Markdown instead.")
-    ] = False,
+    plot: Annotated[Path | None, options.plot("Draw the scores")] = None,
+    markdown: Markdown = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare agents on the same held-out seeds: scores with 95 % t intervals, paired differences to lru, the
-    fluid bound.
+    """Compare agents on the same held-out seeds, beside the fluid bound.
 
-    Example: kv-cache-rl serving evaluate --agents lru,stability,oracle --tasks medium --seeds 20
+    Scores with 95 % t intervals and paired differences to lru.
+
+    Example: kv-cache-rl serving evaluate --policy lru,stability,oracle --task medium --seeds 20
     """
     from kv_cache_rl.experiments.serving.evaluate import LEAST_SEEDS, evaluate, held_out
     from kv_cache_rl.experiments.workers import cores
@@ -46,10 +43,9 @@ def run_evaluate(
 
     if as_json and markdown:
         raise BadInput("--json and --markdown are two forms of one table; give one")
-    names, chosen = agents_of(agents), held_out(seeds)
-    scenarios = [scenario_of(name, trace, rho, ticks, set_) for name in names_of(tasks) or TASKS]
-    if plot is not None:
-        choose("kind of picture", plot.suffix, (".png", ".svg", ".pdf"))
+    names, chosen = agents_of(policy), held_out(seeds)
+    scenarios = [scenario_of(name, trace, rho, ticks, set_) for name in names_of(task) or TASKS]
+    options.picture(plot)
     with Bar("episodes", as_json) as bar:
         try:
             rows = evaluate(names, scenarios, chosen, play, out, workers or cores(), bar)
@@ -80,6 +76,6 @@ def run_evaluate(
 
 def draw(found: list, path: Path) -> None:
     from kv_cache_rl.reports.canvas import save
-    from kv_cache_rl.reports.serving.tables import score_figure
+    from kv_cache_rl.reports.serving.scores import score_figure
 
     save(score_figure(found, BASE), path)

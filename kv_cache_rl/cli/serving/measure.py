@@ -25,7 +25,7 @@ SEED = 30_000
 SINGLE = 9
 """Servers of the measurements that take one after the other."""
 WINDOW = 300
-"""Ticks or decisions of each server in a run: few, so that the load stays what it was, whoever decides."""
+"""Ticks or decisions of each server in a run: few, so that the load stays what it was, whatever decides."""
 LEAST_RUNS = 5
 ID = "KVServing-medium-v0"
 

@@ -3,26 +3,34 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.cli.options import WORKLOAD, option, pairs, policy, task, trace
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.spec import Scenario
 
+
+def agent(help: str) -> Any:
+    """``--policy``, which serving commands also take as ``--agent``: here what decides is an agent."""
+    return policy(help, "--agent", "-a")
+
+
 Trace = Annotated[
     Path | None,
-    typer.Option(help="Replay this trace file as the task's users: Claude Code, Mooncake or Azure."),
+    trace("Replay this trace file as the task's users: Claude Code, Mooncake or Azure, also .gz."),
 ]
 Rho = Annotated[
-    float | None, typer.Option(help="Mean load over what the server can serve; default: the task's.")
+    float | None,
+    option(WORKLOAD, "--rho", help="Mean load over what the server can serve; default: the task's."),
 ]
 Ticks = Annotated[
-    int | None, typer.Option(help="Length of an episode in nominal ticks; default: the task's.")
+    int | None,
+    option(WORKLOAD, "--ticks", help="Length of an episode in nominal ticks; default: the task's."),
 ]
-Settings = Annotated[
+Settings = Annotated[list[str] | None, pairs("Any setting, such as gpu_blocks=5000 or strict=true")]
+Tasks = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any setting, such as gpu_blocks=5000 or strict=true; repeat for several."),
+    task("easy, medium or hard; by comma or repeated; default: all three."),
 ]
 NOT_SETTINGS = ("task",)
 WORDS = {"true": True, "yes": True, "false": False, "no": False}

@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from kv_cache_rl.cli.failures import choose
-from kv_cache_rl.cli.terminal import names_of
+from kv_cache_rl.cli.options import names_of
+from kv_cache_rl.cli.serving.options import agent
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.serving.log import Decide
@@ -17,9 +16,7 @@ BASE, ORACLE, ALL = "lru", "oracle", "all"
 
 Agents = Annotated[
     list[str] | None,
-    typer.Option(
-        help="By comma or repeated; default: those that mean to serve, and the oracle; all: the canaries too."
-    ),
+    agent("By comma or repeated; all: every one; default: all but the canaries."),
 ]
 
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import choose
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, scenario_of
+from kv_cache_rl.cli.options import OUTPUT, AsJson
+from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, ORACLE, decider, known_agents, play
-from kv_cache_rl.cli.terminal import Bar, plain_table, waiting
+from kv_cache_rl.cli.terminal import Bar, console, print_json, waiting
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.demand import Traffic
@@ -25,32 +27,30 @@ BEAT = 256
 
 
 def run_simulate(
-    agent: Annotated[str, typer.Option("--agent", "-a", help="Who decides.")] = BASE,
-    task: Annotated[str, typer.Option("--task", "-t", help="easy, medium or hard.")] = "medium",
+    policy: Annotated[str, agent("What decides.")] = BASE,
+    task: Annotated[str, options.task("easy, medium or hard.")] = "medium",
     trace: Trace = None,
     rho: Rho = None,
-    seed: Annotated[int, typer.Option(help="Draws the traffic: 0 to 2**64 - 1.")] = 0,
+    seed: Annotated[int, options.seed("Draws the traffic: 0 to 2**64 - 1.", low=None)] = 0,
     ticks: Ticks = None,
     set_: Settings = None,
     log: Annotated[
-        Path | None, typer.Option(help="Write every tick to this file, one JSON object a line.")
+        Path | None,
+        options.option(OUTPUT, "--log", help="Write every tick to this file, one JSON object a line."),
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the episode over time (.png, .svg or .pdf).")
-    ] = None,
+    plot: Annotated[Path | None, options.plot("Draw the episode over time")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play one episode: what was asked of the server, what it could do, and what became of it.
 
-    Example: kv-cache-rl serving simulate --agent lru --task hard --json
+    Example: kv-cache-rl serving simulate --policy lru --task hard --json
     """
     from kv_cache_rl.sim.serving.score import report
     from kv_cache_rl.sim.serving.state import new_state
 
-    choose("agent", agent, known_agents())
+    agent = choose("agent", policy, known_agents())
     scenario = scenario_of(task, trace, rho, ticks, set_)
-    if plot is not None:
-        choose("kind of picture", plot.suffix, (".png", ".svg", ".pdf"))
+    options.picture(plot)
     if log is None and plot is None:
         with waiting(f"{agent} plays {task}", as_json):
             state = play(agent, scenario, seed)
@@ -59,7 +59,7 @@ def run_simulate(
         with waiting("the oracle plans", as_json or agent != ORACLE):
             decide = decider(agent, state)
         with opened(log) as file:
-            records = told(state, decide, file, as_json, plot is not None)
+            records = recorded(state, decide, file, as_json, plot is not None)
         if plot is not None:
             draw(records, plot, f"{agent} on {task}, seed {seed}")
     found = report(state)
@@ -85,7 +85,7 @@ def opened(path: Path | None) -> Iterator[TextIO | None]:
         yield file
 
 
-def told(state: "State", decide, file: TextIO | None, quiet: bool, keep: bool) -> list[dict[str, Any]]:
+def recorded(state: "State", decide, file: TextIO | None, quiet: bool, keep: bool) -> list[dict[str, Any]]:
     """Plays the episode and writes its ticks down; those that are to be drawn are returned."""
     from kv_cache_rl.experiments.serving.log import ticks
 
@@ -180,7 +180,7 @@ def lines(found: "Report") -> list[tuple[str, str, str]]:
         ("dropped", f"{found.dropped:,}", "their queue was full"),
         ("rejected", f"{found.rejected:,}", ""),
         ("unfinished", f"{found.unfinished:,}", "at the end"),
-        ("within the SLA", both(found.sla_attainment, "{:.1%}"), "Free / VIP, of all who arrived"),
+        ("within the SLA", both(found.sla_attainment, "{:.1%}"), "Free / VIP, of all that arrived"),
         ("wait", both(found.wait, "{:,.1f}"), "p50 / p95 / p99 of admitted, nominal ticks"),
         ("first token", both(found.first_token, "{:,.1f}"), "p50 / p95 / p99 since arrival, nominal ticks"),
         ("fairness", f"{found.fairness:.3f}", "Jain's index over users"),

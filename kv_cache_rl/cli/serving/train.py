@@ -1,16 +1,19 @@
-"""``serving train``: an agent made on the training seeds, and chosen by what it does on the selection seeds."""
+"""``serving train``: an agent made on the training seeds and chosen by its scores on the selection seeds."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.hierarchy.sweeps import command_line
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, names_of, plain_table
+from kv_cache_rl.cli.options import AsJson, names_of
+from kv_cache_rl.cli.serving.options import Tasks, agent
+from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.files import write_json
+from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,33 +24,28 @@ MOST_SEED = 1 << 53
 
 
 def run_train(
-    agent: Annotated[str, typer.Option("--agent", "-a", help="Who learns: qlearning.")] = "qlearning",
-    tasks: Annotated[
-        list[str] | None, typer.Option(help="Take turns in training; default: all three.")
-    ] = None,
+    policy: Annotated[str, agent("What learns: qlearning.")] = "qlearning",
+    task: Tasks = None,
     episodes: Annotated[
-        int | None, typer.Option(help="Episodes in all; default: as many as the shipped table.", min=1)
+        int | None, options.episodes("Episodes in all; default: as many as the shipped table.")
     ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Which of the training seeds, and what exploration draws.", min=0)
-    ] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the table and its record.")] = Path(
-        "runs/serving/train"
-    ),
+    seed: Annotated[int, options.seed("Which of the training seeds, and what exploration draws.")] = 0,
+    out: Annotated[Path, options.out("Folder for the table and its record.")] = Path("runs/serving/train"),
     as_json: AsJson = False,
 ) -> None:
-    """Train an agent; writes its table (.npz), and how it was made: command, settings, seeds and curve
-    (.json).
+    """Train an agent, and write its table and how it was made.
 
-    Example: kv-cache-rl serving train --agent qlearning --out runs/serving/train
+    The table is .npz; command, settings, seeds and curve are .json.
+
+    Example: kv-cache-rl serving train --policy qlearning --out runs/serving/train
     """
     from kv_cache_rl.agents.qlearning import Training, seeds_of, train
     from kv_cache_rl.sim.serving.spec import TASKS
 
-    choose("agent to train", agent, TRAINABLE)
+    agent = choose("agent to train", policy, TRAINABLE)
     if seed >= MOST_SEED:
         raise BadInput(f"--seed is {seed}; give a whole number below 2**53 = {MOST_SEED}")
-    names = tuple(choose("task", name, TASKS) for name in names_of(tasks))
+    names = tuple(choose("task", name, TASKS) for name in names_of(task))
     usual = Training()
     plan = Training(tasks=names or usual.tasks, episodes=episodes or usual.episodes, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -79,5 +77,5 @@ def written(folder: Path, agent: str, table: "np.ndarray", record: dict) -> tupl
 
     weights, story = folder / f"{agent}.npz", folder / f"{agent}.json"
     np.savez_compressed(weights, table=table.astype(np.float32))
-    story.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(story, record)
     return weights, story

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import choose
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, Workers
+from kv_cache_rl.cli.options import AsJson, Workers
+from kv_cache_rl.cli.terminal import Bar, console, print_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.stability.comparison import Episode
@@ -22,9 +21,9 @@ SHOWN = {
 
 
 def run_compare(
-    task: Annotated[str, typer.Option(help="easy, medium or hard.")] = "hard",
-    seeds: Annotated[int, typer.Option(help="Episodes of each agent, the same for all.", min=2, max=50)] = 20,
-    seed: Annotated[int, typer.Option(help="First of the 100 test seeds that is played.", min=0, max=50)] = 0,
+    task: Annotated[str, options.task("easy, medium or hard.")] = "hard",
+    seeds: Annotated[int, options.seeds("Episodes of each agent, the same for all.", low=2, high=50)] = 20,
+    seed: Annotated[int, options.seed("First of the 100 test seeds that is played.", high=50)] = 0,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,8 +46,8 @@ def run_compare(
 
 
 def compared(episodes: "dict[str, list[Episode]]") -> list[dict]:
-    """Per agent: means with intervals, and the controller's paired difference to it (controller minus agent)."""
-    from kv_cache_rl.reports.statistics import mean_interval, paired_difference
+    """Per agent: means with intervals, and the paired difference controller minus agent."""
+    from kv_cache_rl.intervals import mean_interval, paired_difference
 
     columns = {
         agent: {metric: {str(one.seed): float(getattr(one, metric)) for one in mine} for metric in SHOWN}
@@ -73,13 +72,14 @@ def compared(episodes: "dict[str, list[Episode]]") -> list[dict]:
 
 def show(rows: list[dict], task: str, seeds: int) -> None:
     """Means with half-widths, and the paired differences below them."""
-    from kv_cache_rl.cli.terminal import plain_table
+    from kv_cache_rl.reports.tables import plain_table
 
     out = console()
     columns = {"agent": "left"} | {heading: "right" for heading, _, _ in SHOWN.values()}
     caption = (
-        "mean over episodes ± 95 % · SLA misses: completed late or never, of all that arrived · failures: dropped, rejected or "
-        "unfinished · tokens lost: history not found by those who came back for it, and KV of forced preemptions"
+        "mean over episodes ± 95 % · SLA misses: completed late or never, of all that arrived · failures: "
+        "dropped, rejected or unfinished · tokens lost: history not found by those who came back for it, "
+        "and KV of forced preemptions"
     )
     table = plain_table(f"{task}, {seeds} seeds", columns, caption)
     for row in rows:

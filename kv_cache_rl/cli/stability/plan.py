@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import AsJson, console, print_json
+from kv_cache_rl.cli.options import SERVICE, WORKLOAD, AsJson, Hardware
+from kv_cache_rl.cli.terminal import console, print_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.core.geometry import ModelGeometry
@@ -15,45 +15,68 @@ if TYPE_CHECKING:
     from kv_cache_rl.traces.demand import Demand
 
 PEAK_S = 60.0
+PROFILE = "a100-llama-3.1-8b"
 
 
 def run_plan(
     trace: Annotated[
-        Path, typer.Option(help="A trace file: Claude Code, Mooncake, Bailian, Azure or BurstGPT.")
+        Path,
+        options.trace(
+            "Plan for this trace file: Claude Code, Mooncake, Bailian, Azure or BurstGPT, also .gz."
+        ),
     ],
-    gpus: Annotated[int | None, typer.Option(help="GPUs at hand: are they enough?", min=1)] = None,
-    hardware: Annotated[
-        str, typer.Option(help="Profile of GPUs and model, with its measured seconds.")
-    ] = "a100-llama-3.1-8b",
+    rate: Annotated[
+        float | None,
+        options.option(WORKLOAD, "--rate", help="Requests per second, instead of the trace's."),
+    ] = None,
+    users: Annotated[
+        int | None,
+        options.option(WORKLOAD, "--users", help="Sessions at a time, where each has its own clock.", min=1),
+    ] = None,
+    scale: Annotated[
+        float,
+        options.option(WORKLOAD, "--scale", help="Multiply the trace's rate, busiest minute included."),
+    ] = 1.0,
+    gpus: Annotated[
+        int | None, options.option(SERVICE, "--gpus", help="GPUs at hand: are they enough?", min=1)
+    ] = None,
+    hardware: Hardware = None,
     model: Annotated[
-        str | None, typer.Option(help="Count this model's weights and KV bytes; the profile's seconds stay.")
+        str | None,
+        options.model("Count this model's weights and KV bytes; the profile's seconds stay.", SERVICE),
     ] = None,
     target_utilisation: Annotated[
-        float, typer.Option(help="Share of the service rate to plan for, 0 to 1.")
+        float,
+        options.option(
+            SERVICE, "--target-utilisation", help="Share of the service rate to plan for, 0 to 1."
+        ),
     ] = 0.8,
-    rate: Annotated[float | None, typer.Option(help="Requests per second, instead of the trace's.")] = None,
-    users: Annotated[
-        int | None, typer.Option(help="Sessions at a time, where each has its own clock.", min=1)
-    ] = None,
-    scale: Annotated[float, typer.Option(help="Multiply the trace's rate, busiest minute included.")] = 1.0,
-    token_budget: Annotated[int, typer.Option(help="Prompt tokens per iteration.", min=1)] = 2048,
-    chunk: Annotated[int, typer.Option(help="Tokens of a request's prefill per iteration.", min=1)] = 512,
+    token_budget: Annotated[
+        int, options.option(SERVICE, "--token-budget", help="Prompt tokens per iteration.", min=1)
+    ] = 2048,
+    chunk: Annotated[
+        int,
+        options.option(SERVICE, "--chunk", help="Tokens of a request's prefill per iteration.", min=1),
+    ] = 512,
     memory_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of KV per service, instead of the profile's.", min=1)
+        int | None,
+        options.option(
+            SERVICE, "--memory-tokens", help="Tokens of KV per service, instead of the profile's.", min=1
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """How many GPUs this traffic needs, and which resource binds: memory or the token budget.
 
-    Example: kv-cache-rl stability plan --trace AzureLLMInferenceTrace_conv.csv --gpus 4 --target-utilisation
-    0.8"""
+    Example: kv-cache-rl stability plan --trace AzureLLMInferenceTrace_conv.csv --gpus 4
+    """
     from kv_cache_rl.core.geometry import MODELS
     from kv_cache_rl.core.hardware import HARDWARE
     from kv_cache_rl.theory.plan import as_json as plan_json
     from kv_cache_rl.theory.plan import plan
     from kv_cache_rl.traces.demand import demand_of
 
-    profile = HARDWARE[choose("hardware", hardware, HARDWARE)]
+    profile = HARDWARE[choose("hardware", hardware or PROFILE, HARDWARE)]
     served = MODELS[choose("model", model, MODELS)] if model else model_of(profile)
     if not 0 < scale < float("inf"):
         raise BadInput(f"--scale is {scale}; give a finite number above 0")
@@ -99,7 +122,8 @@ def capacity(profile: "HardwareProfile", model: "ModelGeometry") -> int:
     if tokens < 1:
         size = profile.gpus * profile.memory_gb
         raise BadInput(
-            f"{model.name} has {model.weight_gb:g} GB of weights and {profile.name} {size:g} GB; choose larger hardware"
+            f"{model.name} has {model.weight_gb:g} GB of weights and {profile.name} {size:g} GB; choose "
+            "larger hardware"
         )
     return tokens
 
@@ -118,12 +142,14 @@ def rates(
     if demand.session_s > 0:
         if users is None:
             raise BadInput(
-                "the sessions of this trace have a clock each, and so no common rate; give --users N, or --rate R"
+                "the sessions of this trace have a clock each, and so no common rate; give --users N, or "
+                "--rate R"
             )
         return demand.requests / demand.session_s * users * scale, None
     if users is not None:
         raise BadInput(
-            f"--users is for traces whose sessions have a clock each; {demand.format} has arrival times, leave it out"
+            f"--users is for traces whose sessions have a clock each; {demand.format} has arrival times, "
+            "leave it out"
         )
     if demand.rate is None:
         raise BadInput("all requests of this trace arrive at one moment, which is no rate; give --rate R")
@@ -140,17 +166,21 @@ def show(
     target: float,
 ) -> None:
     """Prints the plan as a table, with what was read and what it assumes."""
-    from kv_cache_rl.cli.terminal import plain_table
+    from kv_cache_rl.reports.tables import plain_table
 
     out = console()
     peak = "" if found.peak_rate is None else f", {found.peak_rate:.3g}/s in the busiest minute"
     out.print(f"{found.requests:,} requests ({demand.format}), {found.arrival_rate:.3g}/s{peak}")
     lengths = found.lengths
-    means = f"mean prompt {lengths.prompt:,.0f}, mean output {lengths.output:,.0f}, mean footprint {lengths.footprint:,.0f}"
+    means = (
+        f"mean prompt {lengths.prompt:,.0f}, mean output {lengths.output:,.0f}, mean footprint "
+        f"{lengths.footprint:,.0f}"
+    )
     out.print(f"{means}; the longest request has {lengths.longest:,} tokens")
     if found.too_long:
         out.print(
-            f"{found.too_long:,} requests hold more than {found.memory_tokens:,} tokens: no service of this kind can, left out"
+            f"{found.too_long:,} requests hold more than {found.memory_tokens:,} tokens: no service of "
+            "this kind can, left out"
         )
     columns = {
         "": "left",
@@ -165,7 +195,10 @@ def show(
     title = (
         f"{profile.name}, {model.name}: {found.memory_tokens:,} tokens of KV, {profile.gpus} GPU a service"
     )
-    caption = f"GPUs at utilisation {target:g}; delta {found.delta:.3f}: stable below (1 - delta) of the service rate"
+    caption = (
+        f"GPUs at utilisation {target:g}; delta {found.delta:.3f}: stable below (1 - delta) of the service "
+        "rate"
+    )
     table = plain_table(title, columns, caption)
     table.add_row("no prefix hits", *_cells(found.plain, given))
     if found.cached is not None:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from kv_cache_rl.cli.options import AsJson, console, print_json
-from kv_cache_rl.cli.terminal import Bar, Workers
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.options import WORKLOAD, AsJson, Fast, Workers, names_of
+from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.extras import need
+from kv_cache_rl.files import write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,61 +18,67 @@ RESULTS = "validation.json"
 def run_validate(
     workload: Annotated[
         list[str] | None,
-        typer.Option("--workload", "-w", help="A workload by name; repeat for several. Default: all five."),
+        options.option(
+            WORKLOAD,
+            "--workload",
+            "-w",
+            help="A workload by name; by comma or repeated. Default: all five.",
+        ),
     ] = None,
     trace: Annotated[
         list[Path] | None,
-        typer.Option(help="A trace file, instead of the workload fitted to its kind; repeat for several."),
+        options.trace(
+            "Measure on this trace file, instead of the workload fitted to its kind; repeat for several."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws arrivals and lengths.", min=0, max=2**31 - 1)] = 0,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Shorter runs: a minute instead of several, wider intervals.")
-    ] = False,
+    seed: Annotated[int, options.seed("Draws arrivals and lengths.", high=2**31 - 1)] = 0,
+    fast: Fast = False,
     workers: Workers = None,
-    outdir: Annotated[
-        Path | None, typer.Option(help=f"Write {RESULTS}, boundary.png and hysteresis.png there.")
+    out: Annotated[
+        Path | None, options.out(f"Folder for {RESULTS}, boundary.png and hysteresis.png.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict the service rate of five workloads, measure in the simulator where their queues turn, and
-    explain the gap.
+    """Predict the service rate of five workloads, and measure it in the simulator.
 
-    Example: kv-cache-rl stability validate --quick --outdir runs/stability
+    Measured is the rate at which the queue turns; the gap is explained.
+
+    Example: kv-cache-rl stability validate --fast --out runs/stability
     """
     from kv_cache_rl.experiments.stability.hysteresis import FULL_LOOP, QUICK_LOOP, hysteresis
     from kv_cache_rl.experiments.stability.validation import FULL, QUICK, chosen_workloads, golden, validate
     from kv_cache_rl.experiments.workers import cores
 
+    if out is not None:
+        need("drawing figures into --out", "matplotlib")
     used = workers or cores()
-    workloads = chosen_workloads(workload or (), [str(path) for path in trace or ()])
+    workloads = chosen_workloads(names_of(workload), [str(path) for path in trace or ()])
     with Bar("boundaries", as_json) as bar:
-        rows = validate(workloads, seed, QUICK if quick else FULL, used, bar)
+        rows = validate(workloads, seed, QUICK if fast else FULL, used, bar)
     with Bar("hysteresis", as_json) as bar:
-        loop = hysteresis(seed, *(QUICK_LOOP if quick else FULL_LOOP), workers=used, progress=bar)
+        loop = hysteresis(seed, *(QUICK_LOOP if fast else FULL_LOOP), workers=used, progress=bar)
     found: dict[str, Any] = {
         "seed": seed,
-        "quick": quick,
+        "fast": fast,
         "rows": [row.to_json() for row in rows],
         "golden": golden(),
         "hysteresis": loop.to_json(),
     }
-    found["files"] = [str(path) for path in written(found, outdir)] if outdir else []
+    found["files"] = [str(path) for path in written(found, out)] if out else []
     if as_json:
         print_json(found)
     else:
         tell(found)
 
 
-def written(found: dict[str, Any], outdir: Path) -> list[Path]:
+def written(found: dict[str, Any], folder: Path) -> list[Path]:
     """The results and the figures, in a folder."""
-    import json
-
     from kv_cache_rl.reports.stability import plots
 
-    outdir.mkdir(parents=True, exist_ok=True)
-    path = outdir / RESULTS
-    path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-    return [path, *plots(found, outdir)]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RESULTS
+    write_json(path, found)
+    return [path, *plots(found, folder)]
 
 
 def tell(found: dict[str, Any]) -> None:
@@ -91,15 +98,15 @@ def tell(found: dict[str, Any]) -> None:
 
 def tell_boundaries(rows: list[dict], out: "Console") -> None:
     """Predicted and simulated, side by side."""
-    from kv_cache_rl.cli.terminal import plain_table
+    from kv_cache_rl.reports.tables import plain_table
 
     columns = {"workload": "left", "E\\[g]": "right", "δ": "right", "b, ms": "right", "μ predicted": "right"}
     columns |= {"simulated": "right", "95 %": "right", "gap": "right", "optimistic": "right", "gap ": "right"}
     columns |= {"median b": "right", "gap  ": "right"}
     caption = (
-        "requests per second · simulated: where the queue turns from draining to growing, admission by projected use · "
-        "optimistic: admission of whatever fits, recompute preemption · median b: μ by the median iteration instead of the mean, "
-        "which misses the prefill that other iterations carry"
+        "requests per second · simulated: where the queue turns from draining to growing, admission by "
+        "projected use · optimistic: admission of whatever fits, recompute preemption · median b: μ by "
+        "the median iteration instead of the mean, which misses the prefill that other iterations carry"
     )
     table = plain_table("Theory against simulation", columns, caption)
     for row in rows:
@@ -123,7 +130,7 @@ def tell_boundaries(rows: list[dict], out: "Console") -> None:
 
 def tell_causes(rows: list[dict], out: "Console") -> None:
     """What simulated / predicted is the product of, for all three admission rules."""
-    from kv_cache_rl.cli.terminal import plain_table
+    from kv_cache_rl.reports.tables import plain_table
 
     columns = {
         "workload": "left",
@@ -134,8 +141,9 @@ def tell_causes(rows: list[dict], out: "Console") -> None:
     }
     columns |= {"b / mean b": "right", "preemptions": "right", "growth from empty begins": "right"}
     caption = (
-        "1 + gap is memory filled x formula / held x b / mean b, which are measured on other seeds · held: token-iterations of a "
-        "request, whole blocks and preempted work included · footprint: literal reservation of everybody's final footprint"
+        "1 + gap is memory filled x formula / held x b / mean b, which are measured on other seeds · "
+        "held: token-iterations of a request, whole blocks and preempted work included · footprint: "
+        "literal reservation of every request's final footprint"
     )
     table = plain_table("Why", columns, caption)
     for row in rows:
@@ -156,7 +164,7 @@ def tell_causes(rows: list[dict], out: "Console") -> None:
 
 def tell_golden(rows: list[dict], out: "Console") -> None:
     """The paper's numbers, and ours for the same."""
-    from kv_cache_rl.cli.terminal import plain_table
+    from kv_cache_rl.reports.tables import plain_table
 
     columns = {
         "workload": "left",

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from kv_cache_rl.experiments.hierarchy.artifacts import write_csv, write_json
+from kv_cache_rl.experiments.hierarchy.artifacts import write_csv
 from kv_cache_rl.experiments.hierarchy.cells import Decider
 from kv_cache_rl.experiments.hierarchy.comparisons import AGGREGATED, summarised
 from kv_cache_rl.experiments.hierarchy.definition import Sweep
 from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting
 from kv_cache_rl.experiments.hierarchy.sources import from_workload
+from kv_cache_rl.files import write_json
 from kv_cache_rl.sim.hierarchy.peer.ablation import (
     ABLATION_SCENARIOS,
     ABLATION_WORKLOADS,

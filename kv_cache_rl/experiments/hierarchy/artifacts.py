@@ -9,14 +9,14 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kv_cache_rl import __version__
 from kv_cache_rl.experiments.hierarchy.cells import traced
 from kv_cache_rl.experiments.hierarchy.comparisons import summarised, void_counts
-from kv_cache_rl.experiments.journal import write_whole
+from kv_cache_rl.files import write_json, write_whole
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_curve
 from kv_cache_rl.sim.hierarchy.curves.runs import lru_curve, pieces
 
@@ -43,10 +43,6 @@ def write_artifacts(folder: Path, sweep: "Sweep", rows: Sequence[dict], command:
     write_json(folder / METADATA, metadata(sweep, rows, command))
     if sweep.definition:
         write_whole(folder / DEFINITION, sweep.definition.encode())
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def flat(row: dict) -> dict:

@@ -17,16 +17,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kv_cache_rl.experiments.bootstrap import (
-    INTERVAL_NAME,
+from kv_cache_rl.experiments.hierarchy.settings import in_blocks
+from kv_cache_rl.intervals import (
+    BOOTSTRAP_INTERVAL,
     RESAMPLES,
     Interval,
-    difference,
     draws,
-    rate,
+    resampled_difference,
+    resampled_rate,
     totals,
 )
-from kv_cache_rl.experiments.hierarchy.settings import in_blocks
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
 from kv_cache_rl.sim.hierarchy.curves.runs import Curve, lru_curve
@@ -212,7 +212,7 @@ def held_out(
                 progress(done, total)
         rows += [_compared(name, level, number, found, splits) for name in names]
     return {
-        "interval": INTERVAL_NAME,
+        "interval": BOOTSTRAP_INTERVAL,
         "sequences": len(cluster),
         "clusters": int(cluster.max()) + 1,
         "seeds": list(seeds),
@@ -256,7 +256,7 @@ class _Split:
 def _compared(name: str, level: float, number: int, found: dict, splits: Sequence[_Split]) -> Compared:
     weights, accesses = [split.weights for split in splits], [split.accesses for split in splits]
     ours, base = [hits for hits, _ in found[name]], [hits for hits, _ in found[BASE]]
-    measured = rate(weights, ours, accesses)
+    measured = resampled_rate(weights, ours, accesses)
     bound = float(np.mean([split.bound(number) for split in splits]))
     return Compared(
         policy=name,
@@ -264,8 +264,8 @@ def _compared(name: str, level: float, number: int, found: dict, splits: Sequenc
         level=level,
         tuning=tuple(tuning for _, tuning in found[name]),
         hit_rate=measured,
-        against_lru=difference(weights, ours, base, accesses),
+        against_lru=resampled_difference(weights, ours, base, accesses),
         bound=bound_name(splits[0].held),
         bound_hit_rate=bound,
-        regret_to_bound=bound - measured.value,
+        regret_to_bound=bound - measured.mean,
     )

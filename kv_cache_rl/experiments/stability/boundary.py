@@ -15,32 +15,13 @@ import numpy as np
 
 from kv_cache_rl.experiments.stability.runs import Run, watch
 from kv_cache_rl.experiments.stability.workloads import Workload, arrivals, server
+from kv_cache_rl.intervals import order_interval
 
-LEVEL = 0.95
 GROWS, DRAINS, LEVEL_QUEUE = "grows", "drains", "level"
 BACKLOG = 0.25
 """Backlog at the start, as a share of the requests that arrive in a run."""
 OFFSETS = (0.97, 1.0, 1.03)
 """Rates at which the slope is measured, relative to where the boundary is expected."""
-
-
-def order_interval(values: Sequence[float]) -> tuple[float, float]:
-    """A confidence interval of the median, two order statistics: exact at 95 % or more whatever the
-    distribution.
-
-    Below six values there is none so sure, and it is infinite.
-
-    >>> order_interval([1.0, 5.0, 2.0, 4.0, 3.0, 6.0])
-    (1.0, 6.0)
-    """
-    ordered, n = sorted(values), len(values)
-    cut, tail = -1, 0.0
-    while True:
-        tail += math.comb(n, cut + 1) / 2**n
-        if 2 * tail > 1 - LEVEL:
-            break
-        cut += 1
-    return (-math.inf, math.inf) if cut < 0 else (ordered[cut], ordered[n - 1 - cut])
 
 
 @dataclass(frozen=True, slots=True)

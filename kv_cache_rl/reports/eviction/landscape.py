@@ -1,10 +1,11 @@
-"""The landscape as a page: tables with intervals, and every claim about it with the numbers that decide it."""
+"""The landscape as a page: tables with intervals, and every claim with the numbers that decide it."""
 
 import math
 import statistics
 from collections.abc import Sequence
 
-from kv_cache_rl.reports.statistics import INTERVAL_NAME, mean_interval
+from kv_cache_rl.intervals import T_INTERVAL, mean_interval
+from kv_cache_rl.reports.tables import markdown_table
 from kv_cache_rl.sim.eviction import CANARIES, DIFFICULTIES, ORACLE, normalized_score
 from kv_cache_rl.sim.eviction.build import NORM
 from kv_cache_rl.sim.eviction.deciders import DECIDERS
@@ -78,9 +79,10 @@ def claims(raw: dict) -> list[dict]:
                 canary = max(CANARIES, key=lambda n: returns[n])
                 margin = returns[best] - returns[canary]
                 claim(
-                    f"{name}, {label}: the best canary is at least 0.15 below the best decider", margin >= 0.15,
+                    f"{name}, {label}: the best canary is at least 0.15 below the best decider",
+                    margin >= 0.15,
                     f"{margin:.3f} ({canary})",
-                )  # fmt: skip
+                )
         rows = {row["policy"]: row for row in table(tier, chosen)}
         worst = max(CANARIES, key=lambda n: rows[n]["normalized"].mean)
         top = rows[worst]["normalized"].mean
@@ -135,8 +137,8 @@ def _cell(value, digits: int = 3) -> str:
     return f"{value.mean:+.{digits}f} ± {value.half_width or 0:.{digits}f}"
 
 
-def _markdown_table(rows: list[dict]) -> list[str]:
-    lines = ["| decider | return | normalised | failures (median) | tokens |", "|---|---|---|---|---|"]
+def _tier_table(rows: list[dict]) -> str:
+    cells = []
     for row in rows:
         failures = row.get("failures")
         counted = (
@@ -145,36 +147,35 @@ def _markdown_table(rows: list[dict]) -> list[str]:
             else ""
         )
         tokens = f"{row['tokens']:,.0f}" if "tokens" in row else ""
-        lines.append(
-            f"| {row['policy']} | {_cell(row['return'])} | {_cell(row['normalized'], 2)} | {counted} | {tokens} |"
-        )
-    return lines
+        cells.append((row["policy"], _cell(row["return"]), _cell(row["normalized"], 2), counted, tokens))
+    headings = ("decider", "return", "normalised", "failures (median)", "tokens")
+    return markdown_table(dict.fromkeys(headings, "left"), cells)
+
+
+def _physics_table(tiers: dict) -> str:
+    headings = ("tier", "kept", "return gap", "swap-in", "cold prefill")
+    headings += ("sessions that return", "resident at start", "sessions")
+    rows = []
+    for name, tier in tiers.items():
+        p = {key: statistics.median(v for v in values if v == v) for key, values in tier["physics"].items()}
+        kept = f"{len(selected(tier)) / len(tier['floor']):.0%}"
+        times = (f"{p['return_gap']:.1f}", f"{p['swap_in']:.2f}", f"{p['cold_prefill']:.1f}")
+        share = f"{_mean(tier['physics']['return_share']):.0%}"
+        rows.append((name, kept, *times, share, f"{p['resident']:.0f}", f"{p['sessions']:.0f}"))
+    return markdown_table(dict.fromkeys(headings, "left"), rows)
 
 
 def markdown(raw: dict) -> str:
     """Tables per tier, physics, ablations, the exhaustive comparison and the claims."""
     out = [
         f"{raw['per_tier']} unselected scenarios per tier, seed {raw['seed']}, oracle width {raw['width']}; "
-        f"± is a {INTERVAL_NAME}.",
+        f"± is a {T_INTERVAL} over scenarios.",
         "",
     ]
-    out += ["| claim | holds | numbers |", "|---|---|---|"]
+    found = [(c["claim"], "yes" if c["holds"] else "**no**", c["numbers"]) for c in claims(raw)]
+    out += [markdown_table(dict.fromkeys(("claim", "holds", "numbers"), "left"), found)]
+    out += [_physics_table(raw["tiers"])]
     out += [
-        f"| {c['claim']} | {'yes' if c['holds'] else '**no**'} | {c['numbers']} |" for c in claims(raw)
-    ] + [""]
-    out += [
-        "| tier | kept | return gap | swap-in | cold prefill | sessions that return | resident at start | sessions |",
-        "|" + "---|" * 8,
-    ]
-    for name, tier in raw["tiers"].items():
-        p = {key: statistics.median(v for v in values if v == v) for key, values in tier["physics"].items()}
-        share = _mean(tier["physics"]["return_share"])
-        out.append(
-            f"| {name} | {len(selected(tier)) / len(tier['floor']):.0%} | {p['return_gap']:.1f} | {p['swap_in']:.2f} "
-            f"| {p['cold_prefill']:.1f} | {share:.0%} | {p['resident']:.0f} | {p['sessions']:.0f} |"
-        )
-    out += [
-        "",
         "Medians over scenarios, times in windows of two seconds; the share of returning sessions is a mean.",
         "",
     ]
@@ -184,16 +185,16 @@ def markdown(raw: dict) -> str:
         out += [
             f"### {name}, unselected ({len(tier['floor'])})",
             "",
-            *_markdown_table(table(tier, range(len(tier["floor"])))),
-            "",
+            _tier_table(table(tier, range(len(tier["floor"])))),
         ]
         out += [f"The oracle reaches the throughput cap on {capped:.0%} of them.", ""]
-        out += [f"### {name}, selected ({len(chosen)})", "", *_markdown_table(table(tier, chosen)), ""]
+        out += [f"### {name}, selected ({len(chosen)})", "", _tier_table(table(tier, chosen))]
     gaps = [s["optimum"] - s["beam"] for s in raw["small"]]
     out += [
         "### Small instances", "",
-        f"{len(gaps)} instances of three sessions and three windows: the beam search alone equals the exhaustive optimum on "
-        f"{sum(g <= 1e-6 for g in gaps)}, its mean gap is {_mean(gaps):.4f}, the largest {max(gaps):.4f}. "
+        f"{len(gaps)} instances of three sessions and three windows: the beam search alone equals the "
+        f"exhaustive optimum on {sum(g <= 1e-6 for g in gaps)}, its mean gap is {_mean(gaps):.4f}, the "
+        f"largest {max(gaps):.4f}. "
         "(`solve` answers instances of this size exactly.)", "",
     ]  # fmt: skip
     return "\n".join(out)

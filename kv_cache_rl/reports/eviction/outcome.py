@@ -1,4 +1,4 @@
-"""One finished rollout as it is stored: who decided, on which scenario, what it scored, and every action it
+"""One finished rollout as it is stored: what decided, on which scenario, what it scored, and every action it
 took.
 """
 
@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import Report, Scenario
 
 
-class ResultsError(ValueError):
+class ResultsError(Refused):
     """A results file that cannot be read; the text names the line and what to do."""
 
 

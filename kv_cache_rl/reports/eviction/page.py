@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import zip_longest
 
+from kv_cache_rl.intervals import T_INTERVAL
 from kv_cache_rl.reports.eviction import charts
 from kv_cache_rl.reports.eviction.outcome import Outcome
 from kv_cache_rl.reports.eviction.tables import (
@@ -16,7 +17,6 @@ from kv_cache_rl.reports.eviction.tables import (
     difference_sentences,
     results_rows,
 )
-from kv_cache_rl.reports.statistics import INTERVAL_NAME
 from kv_cache_rl.reports.stylesheet import SCRIPT, STYLE
 from kv_cache_rl.sim.eviction import DECIDERS, Report, Scenario, replay, rollout
 
@@ -58,7 +58,8 @@ def results_table(rows: Sequence[Row]) -> str:
         tier = row.tier
         body = "".join(f"<td{text_class(index)}>{escape(text)}</td>" for index, text in enumerate(cells(row)))
         lines.append(f'<tr class="{" ".join(kind)}">{body}</tr>')
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll"><table>{body}</table></div>'
 
 
 def text_class(index: int) -> str:
@@ -66,7 +67,7 @@ def text_class(index: int) -> str:
 
 
 def steps_table(report: Report) -> str:
-    """Every window in words: each call with what it was told, and who failed."""
+    """Every window in words: each call with its result, and which sequences failed."""
     lines = []
     for step, window in enumerate(report.timeline):
         calls = [
@@ -79,11 +80,13 @@ def steps_table(report: Report) -> str:
             left = f'<td class="text">{name}</td>' if row == 0 else "<td></td>"
             middle = "".join(f"<td>{value}</td>" for value in numbers) if row == 0 else "<td></td>" * 3
             bad = "" if ok else " bad"
-            told = f'<td class="text{bad}">{escape(what[:80])}</td><td class="text wrap{bad}">{escape(text[:240])}</td>'
-            lines.append(f"<tr>{left}{middle}{told}</tr>")
+            result = f'<td class="text{bad}">{escape(what[:80])}</td>'
+            result += f'<td class="text wrap{bad}">{escape(text[:240])}</td>'
+            lines.append(f"<tr>{left}{middle}{result}</tr>")
     heads = '<th class="text">window</th><th>peak</th><th>queue</th><th>tokens</th>'
     heads += '<th class="text">call</th><th class="text">result</th>'
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<div class="scroll"><table>{body}</table></div>'
 
 
 def figure(title: str, drawing: str) -> str:
@@ -208,11 +211,13 @@ def page(
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head><body><main>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head>'
+        "<body><main>"
         f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>{facts(about)}'
         f'<h2>Results</h2><div class="card">{results_table(rows)}'
-        f'<p class="note" style="margin-top:10px">± is the {INTERVAL_NAME}. Normalised: 0 is the best decider that '
-        f"never looks, 1 the best known. Failed rollouts are in no mean.</p>{compared}</div>"
+        f'<p class="note" style="margin-top:10px">± is the {T_INTERVAL} over scenarios. '
+        "Normalised: 0 is the best decider that never looks, 1 the best known. Failed rollouts are in no "
+        f"mean.</p>{compared}</div>"
         f'<div class="card">{charts.overview_chart(rows)}</div>{failed_list(outcomes)}'
         f'<h2>Episodes</h2><p class="note">Open a line to see the episode.{picked}</p>'
         f'<div class="filters">{filters}</div><div class="heads">{heads}</div>{shown}'

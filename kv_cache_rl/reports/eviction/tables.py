@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kv_cache_rl.intervals import T_INTERVAL, Interval, mean_interval, paired_difference
 from kv_cache_rl.reports.eviction.outcome import Outcome
-from kv_cache_rl.reports.statistics import INTERVAL_NAME, Mean, mean_interval, paired_difference
+from kv_cache_rl.reports.tables import markdown_table, plain_table
 from kv_cache_rl.sim.eviction import DIFFICULTIES, ORACLE, Scenario, replay
 
 FLOOR_ROW, ORACLE_ROW = "floor (best blind)", f"{ORACLE} (best known)"
@@ -18,11 +19,11 @@ class Row:
     policy: str
     scenarios: int
     failed_rollouts: int
-    reward: Mean | None
-    normalized: Mean | None
-    failures: Mean | None
-    tokens: Mean | None
-    calls_per_step: Mean | None
+    reward: Interval | None
+    normalized: Interval | None
+    failures: Interval | None
+    tokens: Interval | None
+    calls_per_step: Interval | None
 
     def to_json(self) -> dict:
         means = {name: value.to_json() if value else None for name, value in self.means().items()}
@@ -34,7 +35,7 @@ class Row:
             **means,
         }
 
-    def means(self) -> dict[str, Mean | None]:
+    def means(self) -> dict[str, Interval | None]:
         return {
             "reward": self.reward,
             "normalized": self.normalized,
@@ -59,7 +60,7 @@ def results_row(tier: str, policy: str, outcomes: Sequence[Outcome]) -> Row:
     """One row from the rollouts of one decider on one tier."""
     good = [outcome for outcome in outcomes if outcome.error is None and outcome.metrics is not None]
 
-    def metric(name: str) -> Mean | None:
+    def metric(name: str) -> Interval | None:
         return mean_interval([(outcome.metrics or {})[name] for outcome in good])
 
     return Row(
@@ -156,9 +157,9 @@ def difference_sentences(outcomes: Sequence[Outcome]) -> list[str]:
     found = differences(outcomes)
     widest = found[-1]["tier"] if found else ""
     return [
-        f"{entry['policy']} minus {entry['against']} on the same {entry['reward']['n']} scenarios ({widest}): "
-        f"{entry['reward']['mean']:+.3f} reward, "
-        f"95 % interval {entry['reward']['low']:+.3f} to {entry['reward']['high']:+.3f}"
+        f"{entry['policy']} minus {entry['against']} on the same {entry['reward']['n']} scenarios "
+        f"({widest}): {entry['reward']['mean']:+.3f} reward, 95 % interval {entry['reward']['low']:+.3f} "
+        f"to {entry['reward']['high']:+.3f}"
         for entry in found
         if entry["tier"] == widest and entry["reward"]["low"] is not None
     ]
@@ -173,20 +174,13 @@ COLUMNS: dict[str, Callable[[float], str]] = {
 }
 """How each mean is written."""
 
-HEADINGS = (
-    "tier",
-    "policy",
-    "n",
-    "failed",
-    "reward",
-    "normalised",
-    "failures",
-    "tokens served",
-    "calls/step",
+HEADINGS = {"tier": "left", "policy": "left"} | dict.fromkeys(
+    ("n", "failed", "reward", "normalised", "failures", "tokens served", "calls/step"), "right"
 )
+"""Heading → where its column stands."""
 
 
-def cell(mean: Mean | None, name: str) -> str:
+def cell(mean: Interval | None, name: str) -> str:
     """``+0.123 ± 0.045``, the mean alone below two values, a dash where there is none."""
     if mean is None:
         return "-"
@@ -202,15 +196,7 @@ def cells(row: Row) -> list[str]:
 
 def rich_table(rows: Sequence[Row], title: str):
     """The rows as a rich table, a rule between tiers."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(
-        title=title, caption=f"± is the {INTERVAL_NAME}", title_justify="left", caption_justify="left"
-    )
-    table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1)
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("tier", "policy") else "right", no_wrap=True)
+    table = plain_table(title, HEADINGS, f"± is the {T_INTERVAL} over scenarios")
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1].tier != row.tier
         style = "dim" if row.policy in (FLOOR_ROW, ORACLE_ROW) else "red" if row.failed_rollouts else None
@@ -220,6 +206,4 @@ def rich_table(rows: Sequence[Row], title: str):
 
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---|" + "---:|" * (len(HEADINGS) - 2)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return markdown_table(HEADINGS, map(cells, rows))

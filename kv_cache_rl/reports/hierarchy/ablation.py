@@ -144,8 +144,19 @@ def _lines(results: Results, known: Mapping, measure: Measure, title: str, by_ho
                     ticks.index(tick) + 0.09 * (k - (len(groups) - 1) / 2) for tick in ticks if tick in names
                 ]
                 label = f"{'weight' if by_horizon else 'horizon'} {group:g}"
-                axes.errorbar(x, [s.mean for s in y], [s.std for s in y], label=label, color=SERIES[k % 6], marker=MARKERS[k % 6],
-                              markersize=4, linewidth=1.2, elinewidth=0.9, capsize=2, zorder=3)  # fmt: skip
+                axes.errorbar(
+                    x,
+                    [s.mean for s in y],
+                    [s.std for s in y],
+                    label=label,
+                    color=SERIES[k % 6],
+                    marker=MARKERS[k % 6],
+                    markersize=4,
+                    linewidth=1.2,
+                    elinewidth=0.9,
+                    capsize=2,
+                    zorder=3,
+                )
             _references(axes, results, known, measure, scenario, workload)
             axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
             axes.margins(x=0.12, y=0.1)
@@ -220,8 +231,15 @@ def _bars(results: Results, known: Mapping, title: str) -> "Figure":
         for number, (axes, (scenario, workload)) in enumerate(zip(grid, _cells(results), strict=True)):
             found = [spread(results, LATENCY, scenario, workload, name) for name in order]
             colours = [SERIES[weights.index(known[name][0]) % 6] if name in known else GREY for name in order]
-            axes.barh(range(len(order)), [s.mean for s in found], xerr=[s.std for s in found], color=colours, height=0.72,
-                      error_kw={"elinewidth": 0.9, "ecolor": INK, "capsize": 1.5}, zorder=2)  # fmt: skip
+            axes.barh(
+                range(len(order)),
+                [s.mean for s in found],
+                xerr=[s.std for s in found],
+                color=colours,
+                height=0.72,
+                error_kw={"elinewidth": 0.9, "ecolor": INK, "capsize": 1.5},
+                zorder=2,
+            )
             axes.set_yticks(
                 range(len(order)), labels if number % len(results.workloads) == 0 else [""] * len(order)
             )

@@ -54,7 +54,7 @@ def _looks() -> list[dict]:
 
 
 def draw(axes: "Axes", exact: Curve, bound: Curve | None, sampled: Curve | None, bound_name: str) -> None:
-    """Draws the curves of a trace; capacity 0, where everything misses, is left out of the logarithmic axis."""
+    """Draws the curves of a trace; the logarithmic axis leaves out capacity 0, where everything misses."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
@@ -174,8 +174,8 @@ def _reading(known: Mapping[str, Mapping], points: Mapping[str, Points]) -> str:
         )
     ]
     text = (
-        f"The line is LRU, exact at every capacity; the dashed one is what no policy can beat. LRU leaves most on the table in "
-        f"{widest}: {100 * gaps[widest]:.0f} points at {where:,} blocks."
+        "The line is LRU, exact at every capacity; the dashed one is what no policy can beat. LRU leaves "
+        f"most on the table in {widest}: {100 * gaps[widest]:.0f} points at {where:,} blocks."
     )
     return text + (
         " Points are the other policies where the sweep has a single tier." if any(points.values()) else ""
@@ -221,8 +221,17 @@ def _scatter(axes: "Axes", points: Points) -> None:
             name = best[0] if len(best) == 1 else f"{best[0]} +{len(best) - 1}"
             text = name if 2 * len(best) <= len(rates) else f"{len(best)} of {len(rates)} tie"
             halo = [withStroke(linewidth=2, foreground="white")]
-            axes.annotate(text, (capacity, y), (-4, -7), textcoords="offset points", fontsize=6.5, color=BLUE, ha="right",
-                          path_effects=halo, zorder=6)  # fmt: skip
+            axes.annotate(
+                text,
+                (capacity, y),
+                (-4, -7),
+                textcoords="offset points",
+                fontsize=6.5,
+                color=BLUE,
+                ha="right",
+                path_effects=halo,
+                zorder=6,
+            )
 
 
 def _legend(bound: str, points: bool) -> list:

@@ -17,7 +17,8 @@ from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 INDEX = "index.html"
 OWN_STYLE = """
 img{display:block;max-width:100%;height:auto;margin:10px auto 0;background:#fff;border-radius:6px}
-details.scenario>summary{cursor:pointer;font-weight:600;font-size:15px}details.scenario code{font-weight:400;color:var(--soft)}
+details.scenario>summary{cursor:pointer;font-weight:600;font-size:15px}
+details.scenario code{font-weight:400;color:var(--soft)}
 figure h3{font-size:15px}figure p{max-width:none}
 """
 
@@ -45,7 +46,8 @@ def ablation_plots(folder: str | Path, out: str | Path) -> list[Path]:
     found = ablation_figures(results)
     if not found:
         raise HierarchyError(
-            f"{folder} has no policy named after a weight and a horizon (regret_aware_w6.0_h24): it is no ablation; use plots"
+            f"{folder} has no policy named after a weight and a horizon (regret_aware_w6.0_h24): it is no "
+            "ablation; use plots"
         )
     return _written(results, found, Path(out))
 
@@ -66,21 +68,24 @@ def page(results: Results, drawn: Sequence[Plot], files: Sequence[Path]) -> str:
     whole = "".join(f'<div class="card">{images[plot.name]}</div>' for plot in drawn if not plot.group)
     groups = dict.fromkeys(plot.group for plot in drawn if plot.group)
     parts = "".join(
-        f'<details class="card scenario"><summary>{escape(group)} <code>{escape(_rules(results.rules(group)))}</code></summary>'
+        f'<details class="card scenario"><summary>{escape(group)} '
+        f"<code>{escape(_rules(results.rules(group)))}</code></summary>"
         + "".join(images[plot.name] for plot in drawn if plot.group == group)
         + "</details>"
         for group in groups
     )
     title = f"Sweep: {results.name}"
     lead = (
-        f"{len(results.policies)} policies on {len(results.workloads)} workloads in {len(results.scenarios)} scenarios. "
-        "All policies of a cell replay the same trace, so a difference between two of them is surer than their intervals look."
+        f"{len(results.policies)} policies on {len(results.workloads)} workloads in "
+        f"{len(results.scenarios)} scenarios. All policies of a cell replay the same trace, so a "
+        "difference between two of them is surer than their intervals look."
     )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}{OWN_STYLE}</style></head><body><main>'
-        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>{facts(_about(results))}{_failed(results)}'
-        f"<h2>All scenarios</h2>{whole}"
+        f'<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{STYLE}{OWN_STYLE}</style>"
+        f'</head><body><main><h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>'
+        f"{facts(_about(results))}{_failed(results)}<h2>All scenarios</h2>{whole}"
         + (
             f'<h2>One scenario at a time</h2><p class="note">Open a line to see its workloads.</p>{parts}'
             if groups
@@ -130,4 +135,5 @@ def _failed(results: Results) -> str:
         f"<p>{escape(str(reason))}</p>"
         for reason in sorted({str(row.get("error")) for row in results.failed})
     )
-    return f'<div class="card"><p class="bad">{len(results.failed)} rows failed and are in no figure.</p>{reasons}</div>'
+    count = len(results.failed)
+    return f'<div class="card"><p class="bad">{count} rows failed and are in no figure.</p>{reasons}</div>'

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from kv_cache_rl.intervals import Interval, mean_interval
 from kv_cache_rl.reports.hierarchy.rows import BASE, HIT_RATE, Measure, Results, best_of
-from kv_cache_rl.reports.statistics import Mean, mean_interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Panel:
     ratios: bool = False
     """Whether the values are ratios, whose mean is geometric."""
 
-    def means(self) -> dict[str, Mean]:
+    def means(self) -> dict[str, Interval]:
         """Means with intervals."""
         if not self.ratios:
             return {name: mean for name, values in self.values.items() if (mean := mean_interval(values))}
@@ -37,9 +37,9 @@ class Panel:
         return [] if self.tied else best_of({name: mean.mean for name, mean in self.means().items()}, measure)
 
 
-def _exponential(mean: Mean) -> Mean:
+def _exponential(mean: Interval) -> Interval:
     low, high = (None if end is None else math.exp(end) for end in (mean.low, mean.high))
-    return Mean(mean.n, math.exp(mean.mean), low, high)
+    return Interval(mean.n, math.exp(mean.mean), low, high)
 
 
 def workload_panel(

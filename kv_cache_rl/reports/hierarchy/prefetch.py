@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from kv_cache_rl.intervals import Interval, mean_interval
 from kv_cache_rl.reports import canvas
 from kv_cache_rl.reports.canvas import INK, Plot, Sheet
 from kv_cache_rl.reports.hierarchy.rows import Results
-from kv_cache_rl.reports.statistics import Mean, mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,9 +137,9 @@ def _legend(scenarios: Sequence[str]) -> list:
 
 def _series(
     axes: "Axes", found: dict, rows: Sequence[tuple[str, str]], scenario: str, k: int, of: int, key: str
-) -> list[Mean]:
+) -> list[Interval]:
     """Draws a scenario's dots, a little above or below the middle of their lines; returns their means."""
-    means: list[tuple[float, Mean]] = []
+    means: list[tuple[float, Interval]] = []
     for y, (policy, workload) in enumerate(rows):
         mean = mean_interval(found.get((scenario, policy, workload), {}).get(key, []))
         if mean:

@@ -127,7 +127,8 @@ def read(folder: str | Path) -> Results:
     folder = Path(folder)
     if not (folder / RESULTS).is_file():
         raise HierarchyError(
-            f"{folder} has no {RESULTS}, so it is no finished sweep; make one with kv-cache-rl hierarchy sweep"
+            f"{folder} has no {RESULTS}, so it is no finished sweep; make one with kv-cache-rl hierarchy "
+            "sweep"
         )
     found = _json(folder / RESULTS)
     if not isinstance(found, list) or not found:
@@ -136,7 +137,8 @@ def read(folder: str | Path) -> Results:
         missing = [key for key in NEEDED if not isinstance(row, dict) or key not in row]
         if missing:
             raise HierarchyError(
-                f"{folder / RESULTS}, row {number} has no {missing[0]!r}: it is not a row of a hierarchy sweep; give its folder"
+                f"{folder / RESULTS}, row {number} has no {missing[0]!r}: it is not a row of a hierarchy "
+                "sweep; give its folder"
             )
         absent = [m.key for m in MEASURES if row["metrics"] is not None and m.key not in row["metrics"]]
         if absent:
@@ -148,7 +150,8 @@ def read(folder: str | Path) -> Results:
     )
     if not good:
         raise HierarchyError(
-            f"all {len(failed)} rows of {folder / RESULTS} failed: {failed[0].get('error')}; correct the sweep"
+            f"all {len(failed)} rows of {folder / RESULTS} failed: {failed[0].get('error')}; correct the "
+            "sweep"
         )
     extra = [_json(folder / name) if (folder / name).is_file() else {} for name in (CURVES, METADATA)]
     if not all(isinstance(part, dict) for part in extra):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from kv_cache_rl.files import slug
 from kv_cache_rl.reports import canvas
 from kv_cache_rl.reports.canvas import BLUE, GREY, INK, VERMILION, Plot, Sheet
 from kv_cache_rl.reports.hierarchy.curves import curve_figures
@@ -79,10 +80,8 @@ def _overview_reading(panels: Sequence[Panel], measure: Measure, relative: bool)
         (panel.means()[panel.best(measure)[0]].mean, panel.bound) for panel in panels if panel.best(measure)
     ]
     if measure is not HIT_RATE:
-        return (
-            text
-            + f" The best is {100 * (1 - fmean(mean for mean, _ in best)):.1f} % below {BASE}, averaged over scenarios."
-        )
+        below = 100 * (1 - fmean(mean for mean, _ in best))
+        return f"{text} The best is {below:.1f} % below {BASE}, averaged over scenarios."
     gaps = [fmean(bound) - mean for mean, bound in best if bound]
     text += f" The best is {fmean(mean for mean, _ in best):.1f} points above {BASE}, averaged over scenarios"
     return text + (f"; to the bound it lacks {fmean(gaps):.1f}." if gaps else ".")
@@ -96,7 +95,7 @@ def by_workload(results: Results, measure: Measure, scenario: str, number: int) 
         return None
     title = f"{measure.title} in {scenario}, {seeds_of(results, 'mean over ')}"
     about = f"{measure.axis} · bars: {interval_name(panels, 'seeds')}"
-    name = f"{measure.key}-{number:02d}-{canvas.slug(scenario)}"
+    name = f"{measure.key}-{number:02d}-{slug(scenario)}"
     reading = _workload_reading(panels, measure)
     return Plot(name, title, reading, lambda: _figure(panels, measure, title, about, False), scenario)
 

@@ -44,8 +44,8 @@ def trade_off(results: Results) -> Plot | None:
         f"{' and '.join(always)} {'are' if len(always) > 1 else 'is'} on it everywhere. " if always else ""
     )
     reading = (
-        f"Down and left is better; the line joins the policies that no other beats in both. {never}The policy that moves the "
-        f"fewest bytes is not the fastest in {slow} of {len(panels)} scenarios."
+        f"Down and left is better; the line joins the policies that no other beats in both. {never}The "
+        f"policy that moves the fewest bytes is not the fastest in {slow} of {len(panels)} scenarios."
     )
     about = f"across: {across} · up: {up} · the blue line joins what no policy beats in both"
     return Plot("latency_against_bytes", title, reading, lambda: _figure(panels, title, about, relative))

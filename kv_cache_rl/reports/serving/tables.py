@@ -3,16 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from kv_cache_rl.reports.statistics import Mean, mean_interval, paired_difference
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from kv_cache_rl.intervals import Interval, mean_interval, paired_difference
+from kv_cache_rl.reports.tables import markdown_table, plain_table
 
 BOUND, REFERENCE = "fluid bound", "oracle"
 """The lines that are no agent's; the second looks ahead."""
-INTERVAL = "95 % t interval over seeds"
 
 MEASURES: dict[str, Callable[[dict], float | None]] = {
     "score": lambda row: row["report"]["score"],
@@ -29,7 +25,7 @@ MEASURES: dict[str, Callable[[dict], float | None]] = {
 }
 """Name → value of a row: score · completed work over the fluid bound's · over all that arrived · latency
 efficiency · history found in a cache · share of chatters' and power users' requests completed · share
-completed within the SLA by tier · wait in nominal ticks · forced preemptions. None where there was nobody,
+completed within the SLA by tier · wait in nominal ticks · forced preemptions. None where there was none,
 which is left out of the mean."""
 HEADINGS: dict[str, tuple[str, ...]] = {
     "bound": ("of_bound",),
@@ -43,8 +39,9 @@ HEADINGS: dict[str, tuple[str, ...]] = {
 }
 """Of the columns behind score and difference, and what stands in them."""
 CAPTION = (
-    "In %: completed work over the fluid bound's and over what arrived, latency efficiency, history found, requests of "
-    "chatters/power users done, Free/VIP done within the SLA. Waits in nominal ticks. ± is the 95 % t interval over seeds."
+    "In %: completed work over the fluid bound's and over what arrived, latency efficiency, history "
+    "found, requests of chatters/power users done, Free/VIP done within the SLA. Waits in nominal ticks. "
+    "± is the 95 % t interval over seeds."
 )
 
 
@@ -57,8 +54,8 @@ class Result:
     episodes: int
     failed: int
     crashed: int
-    means: dict[str, Mean | None]
-    against: Mean | None
+    means: dict[str, Interval | None]
+    against: Interval | None
     """Score minus the base agent's on the same seeds; None for the base itself."""
 
     def to_json(self) -> dict:
@@ -97,28 +94,28 @@ def scores(rows: Iterable[dict]) -> dict[str, float]:
     return {str(row["seed"]): row["report"]["score"] for row in rows if row["error"] is None}
 
 
-def mean_of(values: Iterable[float | None]) -> Mean | None:
-    """Mean of what is known."""
+def mean_of(values: Iterable[float | None]) -> Interval | None:
+    """Interval of what is known."""
     return mean_interval([value for value in values if value is not None and math.isfinite(value)])
 
 
 def bound(task: str, rows: Sequence[dict]) -> Result:
-    """What nobody can surpass: all work of the clairvoyant fluid bound, nobody ever waiting, all history
+    """What no agent can surpass: all work of the clairvoyant fluid bound, no request waiting, all history
     found.
     """
     work = mean_of([min(row["report"]["work_bound"] / max(row["work_arrived"], 1), 1.0) for row in rows])
-    ones = {name: Mean(len(rows), 1.0, None, None) for name in ("score", "of_bound")}
+    ones = {name: Interval(len(rows), 1.0, None, None) for name in ("score", "of_bound")}
     return Result(task, BOUND, len(rows), 0, 0, dict.fromkeys(MEASURES) | ones | {"of_work": work}, None)
 
 
-def score_text(mean: Mean | None) -> str:
+def score_text(mean: Interval | None) -> str:
     """``0.812 ± 0.010``, a dash where there is none."""
     if mean is None:
         return "-"
     return f"{mean.mean:.3f}" + ("" if mean.half_width is None else f" ± {mean.half_width:.3f}")
 
 
-def text(name: str, mean: Mean | None) -> str:
+def text(name: str, mean: Interval | None) -> str:
     """A mean as text without its interval, shares in per cent."""
     if mean is None:
         return "-"
@@ -137,14 +134,9 @@ def difference(result: Result) -> str:
 
 def rich_table(found: Sequence[Result], base: str, title: str):
     """The results as a rich table, a rule between tasks."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(title=title, caption=CAPTION, title_justify="left", caption_justify="left")
-    table.box, table.pad_edge, table.padding = SIMPLE_HEAD, False, (0, 1)
     troubles = [trouble for trouble in ("crashed", "failed") if any(getattr(one, trouble) for one in found)]
-    for heading in ("task", "agent", "score", f"minus {base}", *HEADINGS, *troubles):
-        table.add_column(heading, justify="left" if heading in ("task", "agent") else "right", no_wrap=True)
+    numbers = ("score", f"minus {base}", *HEADINGS, *troubles)
+    table = plain_table(title, {"task": "left", "agent": "left"} | dict.fromkeys(numbers, "right"), CAPTION)
     for index, one in enumerate(found):
         last = index + 1 == len(found) or found[index + 1].task != one.task
         style = "dim" if one.agent == BOUND else "red" if one.failed else None
@@ -172,14 +164,10 @@ def markdown(found: Sequence[Result], base: str) -> str:
     """Agents x tasks as a Markdown table: score · difference · completed work over the bound's."""
     tasks = list(dict.fromkeys(one.task for one in found))
     by_cell = {(one.task, one.agent): one for one in found}
-    lines = [
-        "| agent | " + " | ".join(f"{task}: score · minus {base} · of the bound" for task in tasks) + " |"
-    ]
-    lines.append("|---|" + "---|" * len(tasks))
-    for agent in dict.fromkeys(one.agent for one in found):
-        cells = [_cell(by_cell.get((task, agent))) for task in tasks]
-        lines.append(f"| {agent} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    headings = ["agent", *(f"{task}: score · minus {base} · of the bound" for task in tasks)]
+    agents = dict.fromkeys(one.agent for one in found)
+    rows = [[agent, *(_cell(by_cell.get((task, agent))) for task in tasks)] for agent in agents]
+    return markdown_table(dict.fromkeys(headings, "left"), rows)
 
 
 def _cell(one: Result | None) -> str:
@@ -190,45 +178,3 @@ def _cell(one: Result | None) -> str:
     return " · ".join(
         (score_text(one.means["score"]), difference(one), f"{text('of_bound', one.means['of_bound'])} %")
     )
-
-
-def score_figure(found: Sequence[Result], base: str) -> "Figure":
-    """A panel per task, a bar per agent with its interval, best first; the base is dark, the best agent of a
-    task blue.
-    """
-    from matplotlib.lines import Line2D
-
-    from kv_cache_rl.reports import canvas
-
-    scored = [(one, mean) for one in found if one.agent != BOUND and (mean := one.means["score"]) is not None]
-    tasks = list(dict.fromkeys(one.task for one, _ in scored))
-    total = {
-        name: sum(mean.mean for one, mean in scored if one.agent == name)
-        for name in {one.agent for one, _ in scored}
-    }
-    order = sorted(total, key=lambda name: (-total[name], name))
-    roles = (
-        ("D", canvas.BLUE, 4.6, "best agent"),
-        ("s", canvas.INK, 4.2, base),
-        ("o", canvas.GREY, 3.6, "others"),
-    )
-    legend = [
-        Line2D([], [], marker=m, color=c, linestyle="", markersize=size, label=text)
-        for m, c, size, text in roles
-    ]
-    episodes = max((one.episodes for one, _ in scored), default=0)
-    about = f"score, 1 is the fluid bound with nobody ever waiting; whiskers: {INTERVAL}, n = {episodes}; by mean over tasks"
-    sheet = canvas.Sheet("Agents on the serving tasks", about, legend, left=0.25 + canvas.width_of(order))
-    with canvas.style():
-        figure, places = canvas.laid_out(len(tasks), 1.9, 0.2 * len(order) + 0.15, sheet)
-        for index, (axes, task) in enumerate(zip(places, tasks, strict=True)):
-            means = {one.agent: mean for one, mean in scored if one.task == task}
-            ranked = sorted((name for name in means if name != REFERENCE), key=lambda name: -means[name].mean)
-            canvas.dots(axes, order, means, ranked[:1], base, names=index == 0)
-            for y, name in enumerate(order):
-                axes.barh(
-                    y, means[name].mean if name in means else 0.0, height=0.62, color=canvas.PALE, zorder=1
-                )
-            axes.set_xlim(0, 1.02)
-            canvas.panel_title(axes, task)
-    return figure

@@ -1,4 +1,4 @@
-"""An episode over time: memory in use, who waits and who is served, who has come and who was completed."""
+"""An episode over time: memory in use, requests waiting, in service, arrived and completed."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.hardware import prefill_microseconds, transfer_microseconds
 from kv_cache_rl.core.precision import LADDER, WORK_CLASSES
 
@@ -37,7 +38,7 @@ ActionLog = list[list[list[str]]]
 """
 
 
-class ScenarioError(ValueError):
+class ScenarioError(Refused):
     """A scenario, or a name that selects scenarios, is not usable; the message names what, where and the
     remedy.
     """

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from kv_cache_rl.core.calibration import Calibration, CalibrationError
 from kv_cache_rl.core.calibrations import CALIBRATIONS, calibration_named, geometry_named, host_link
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.geometry import MODELS, bytes_per_token
 from kv_cache_rl.core.hardware import HARDWARE, LINKS, HardwareProfile, Link, prefill_seconds
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
@@ -13,7 +14,7 @@ RESERVES = {"none": 0.0, "5%": 0.05, "10%": 0.10, "20%": 0.20, "stability": -1.0
 """Share of the fastest tier kept free ahead of demand; `stability` decides by itself how much."""
 
 
-class HierarchyError(ValueError):
+class HierarchyError(Refused):
     """Settings or a trace that cannot be replayed: says what is wrong, where, and what to do."""
 
 

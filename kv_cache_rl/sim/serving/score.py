@@ -1,11 +1,10 @@
 """Rewards by name, and what an episode comes to, over all requests that arrived."""
 
-import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.files import finite
 from kv_cache_rl.sim.serving.bound import fluid_bound
 from kv_cache_rl.sim.serving.state import (
     ARRIVAL,
@@ -107,13 +106,6 @@ class Report:
     def to_json(self) -> dict:
         """The report as JSON-able values, None for what is NaN."""
         return finite(asdict(self) | {"total_reward": self.total_reward})
-
-
-def finite(value: Any) -> Any:
-    """The same with None for numbers that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: finite(one) for key, one in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def report(state: State) -> Report:

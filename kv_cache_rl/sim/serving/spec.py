@@ -5,6 +5,7 @@ import operator
 import os
 from dataclasses import dataclass, replace
 
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.geometry import MODELS, bytes_per_token
 from kv_cache_rl.core.hardware import HARDWARE, LINKS
 
@@ -15,7 +16,7 @@ MOST_TICKS = 10_000_000
 MOST_RHO = 100.0
 
 
-class ServingError(ValueError):
+class ServingError(Refused):
     """Settings, a seed or an action that cannot be used: says what is wrong, where, and what to do."""
 
 

@@ -169,7 +169,7 @@ def test_export_writes_messages_and_tools_that_datasets_reads(kv, tmp_path):
 
 
 def test_oracle_is_at_least_as_good_as_what_is_stored(kv, three):
-    said = kv("oracle", three[0].id, "--log", "--json").json["scenarios"]
+    said = kv("oracle", three[0].id, "--action-log", "--json").json["scenarios"]
     assert said[0]["scenario_id"] == three[0].id
     assert said[0]["found"] >= said[0]["floor"]
     assert len(said[0]["log"]) == 15

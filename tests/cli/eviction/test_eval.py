@@ -1,4 +1,4 @@
-"""The evaluation: two policies by default, any model by flag, failures never scored, interruptions resumed."""
+"""The evaluation: two policies by default, any model by flag, failures unscored, interruptions resumed."""
 
 import json
 import os
@@ -131,8 +131,8 @@ def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finish
         said = kv(*command)
         assert (said.code, said.out) == (2, "")
         assert (
-            said.err
-            == f"error: no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}\n"
+            said.err == f"error: no rollout of {folder} has finished yet; "
+            f"go on with: kv-cache-rl eval --resume {folder}\n"
         )
     environment.trouble.clear()
     assert kv("eval", "--resume", folder, "--json").json["rollouts"] == 3

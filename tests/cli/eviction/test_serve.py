@@ -1,4 +1,4 @@
-"""The server that anyone can start: it says where it is, answers any client, and stops when told."""
+"""The server that anyone can start: it says where it is, answers any client, and stops on request."""
 
 import json
 import signal

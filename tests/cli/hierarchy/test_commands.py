@@ -29,7 +29,7 @@ prefetch = true
 
 @pytest.fixture
 def tree(tmp_path):
-    """A prefix-tree trace of 24 sessions that take turns, each going on where it stopped, some starting over."""
+    """A prefix-tree trace of 24 sessions in turns: each goes on where it stopped, some start over."""
     path, grown, lines = tmp_path / "tree.jsonl", {}, [TREE]
     for turn in range(240):
         session = turn * 7 % 24
@@ -99,7 +99,7 @@ def test_lru_over_runs_is_lru_block_by_block(kv, tree):
 
 
 def test_the_curve_is_what_replays_give(kv, tree):
-    curve = kv("hierarchy", "mrc", tree, "--capacities", "20,60,120", "--sampled", "1", "--json").json
+    curve = kv("hierarchy", "mrc", tree, "--capacity", "20,60,120", "--sampled", "1", "--json").json
     rows = kv(
         "hierarchy", "replay", tree, "--policy", "lru,belady", "--capacity", "20,60,120", "--json"
     ).json["rows"]
@@ -254,7 +254,7 @@ def test_held_out_comparison_has_intervals(kv, tree):
     ).json
     assert {row["policy"] for row in found["rows"]} == {"lru", "lfu"}
     for row in found["rows"]:
-        assert row["hit_rate"]["low"] <= row["hit_rate"]["value"] <= row["hit_rate"]["high"]
+        assert row["hit_rate"]["low"] <= row["hit_rate"]["mean"] <= row["hit_rate"]["high"]
     shown = kv("hierarchy", "heldout", tree, "--policy", "lfu", "--seed", "1", "--resamples", "100")
     assert "minus lru" in shown.out
 

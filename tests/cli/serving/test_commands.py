@@ -187,9 +187,9 @@ def test_evaluate_prints_intervals_differences_and_the_bound(kv):
     command = (
         "serving",
         "evaluate",
-        "--agents",
+        "--policy",
         "lru,stability,do_nothing",
-        "--tasks",
+        "--task",
         "easy,hard",
         "--seeds",
         "3",
@@ -222,9 +222,9 @@ def test_evaluate_goes_on_in_its_folder(kv, tmp_path):
     command = (
         "serving",
         "evaluate",
-        "--agents",
+        "--policy",
         "lru",
-        "--tasks",
+        "--task",
         "easy",
         *FEW,
         "--workers",
@@ -256,9 +256,9 @@ def test_evaluate_ends_with_one_where_an_agent_failed(kv, monkeypatch):
     said = kv(
         "serving",
         "evaluate",
-        "--agents",
+        "--policy",
         "lru,careless",
-        "--tasks",
+        "--task",
         "easy",
         "--seeds",
         "2",
@@ -277,7 +277,7 @@ def test_train_writes_the_table_and_how_it_was_made(kv, tmp_path):
         "train",
         "--agent",
         "qlearning",
-        "--tasks",
+        "--task",
         "easy",
         "--episodes",
         "2",
@@ -310,7 +310,7 @@ def test_bench_measures_beside_peers_and_says_what_it_measured_on(kv):
 
 
 def test_bench_asks_for_the_extra_that_has_gymnasium(kv, monkeypatch):
-    monkeypatch.setattr("kv_cache_rl.cli.serving.bench.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
     said = kv("serving", "bench", "--part", "gym")
     assert said.code == 2
     assert "pip install 'kv-cache-rl[serving]'" in said.err
@@ -413,13 +413,13 @@ def test_a_rate_is_the_median_of_several_runs(monkeypatch):
             "length_scale is 2.0, but it is for the lengths of a trace",
         ),
         (["simulate", "--ticks", "9", "--plot", "x.gif"], "choose one of .png, .svg, .pdf"),
-        (["evaluate", "--agents", "lruu"], "did you mean lru?"),
-        (["evaluate", "--tasks", "brutal"], "choose one of easy, medium, hard"),
+        (["evaluate", "--policy", "lruu"], "did you mean lru?"),
+        (["evaluate", "--task", "brutal"], "choose one of easy, medium, hard"),
         (["evaluate", "--seeds", "0"], "give a number from 1 to 100"),
         (["evaluate", "--seeds", "101"], "give a number from 1 to 100"),
         (["evaluate", "--json", "--markdown"], "give one"),
         (["train", "--agent", "lru"], "there is no agent to train 'lru'; choose one of qlearning"),
-        (["train", "--tasks", "brutal"], "choose one of easy, medium, hard"),
+        (["train", "--task", "brutal"], "choose one of easy, medium, hard"),
         (["train", "--seed", str(2**53)], "give a whole number below 2**53"),
         (["bench", "--part", "gymm"], "did you mean gym?"),
     ],

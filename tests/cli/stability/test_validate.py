@@ -11,7 +11,7 @@ from kv_cache_rl.experiments.stability.validation import Effort
 
 @pytest.fixture
 def short(monkeypatch):
-    """--quick is over in seconds, and says little."""
+    """--fast is over in seconds, and says little."""
     monkeypatch.setattr(validation, "QUICK", Effort(2_500, 1, 6, 6))
     monkeypatch.setattr(hysteresis, "QUICK_LOOP", (1, 20.0))
 
@@ -20,7 +20,7 @@ def test_validate_prints_rows_with_predicted_simulated_and_gap(kv, short):
     said = kv(
         "stability",
         "validate",
-        "--quick",
+        "--fast",
         "-w",
         "long-prompt",
         "-w",
@@ -46,7 +46,7 @@ def test_validate_prints_rows_with_predicted_simulated_and_gap(kv, short):
 
 
 def test_validate_shows_a_table_and_leaves_the_figures_where_it_was_told(kv, short, tmp_path):
-    said = kv("stability", "validate", "--quick", "-w", "mooncake", "--workers", "1", "--outdir", "out")
+    said = kv("stability", "validate", "--fast", "-w", "mooncake", "--workers", "1", "--out", "out")
     assert said.code == 0, said.err
     for words in (
         "Theory against simulation",

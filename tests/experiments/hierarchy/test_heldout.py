@@ -5,9 +5,9 @@ other half.
 import numpy as np
 import pytest
 
-from kv_cache_rl.experiments.bootstrap import difference, draws, rate, totals
 from kv_cache_rl.experiments.hierarchy import heldout
 from kv_cache_rl.experiments.hierarchy.heldout import clusters, halves, held_out, steep_capacities
+from kv_cache_rl.intervals import draws, resampled_difference, resampled_rate, totals
 from kv_cache_rl.sim.hierarchy.curves.runs import Curve, lru_curve
 from kv_cache_rl.sim.hierarchy.generate import zipf
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
@@ -99,8 +99,8 @@ def test_one_cluster_cannot_be_halved():
 
 def test_a_policy_against_itself_differs_by_nothing_in_every_resample():
     hits, accesses = np.array([3.0, 8.0, 1.0]), np.array([9.0, 10.0, 2.0])
-    found = difference([draws(3)], [hits], [hits], [accesses])
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    found = resampled_difference([draws(3)], [hits], [hits], [accesses])
+    assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)
 
 
 def test_the_interval_covers_the_true_rate_about_as_often_as_it_says():
@@ -109,7 +109,7 @@ def test_the_interval_covers_the_true_rate_about_as_often_as_it_says():
     for trial in range(200):
         accesses = rng.integers(50, 150, 60)
         hits = rng.binomial(accesses, np.clip(rng.normal(0.6, 0.1, 60), 0, 1))
-        found = rate([draws(60, 500, trial)], [hits], [accesses])
+        found = resampled_rate([draws(60, 500, trial)], [hits], [accesses])
         covered += found.low <= 0.6 <= found.high
     assert 0.88 <= covered / 200 <= 0.99
 
@@ -118,15 +118,15 @@ def test_pairing_makes_the_interval_of_a_difference_narrower():
     rng = np.random.default_rng(6)
     accesses = np.full(50, 100)
     ours = rng.integers(10, 90, 50)
-    paired = difference([draws(50)], [ours + 2], [ours], [accesses])
-    alone = rate([draws(50)], [ours], [accesses])
+    paired = resampled_difference([draws(50)], [ours + 2], [ours], [accesses])
+    alone = resampled_rate([draws(50)], [ours], [accesses])
     assert paired.high - paired.low < 0.01 < alone.high - alone.low
-    assert paired.value == pytest.approx(0.02)
+    assert paired.mean == pytest.approx(0.02)
 
 
 def test_a_single_cluster_has_no_interval():
-    found = rate([draws(1)], [np.array([1.0])], [np.array([2.0])])
-    assert (found.value, found.low, found.high) == (0.5, None, None)
+    found = resampled_rate([draws(1)], [np.array([1.0])], [np.array([2.0])])
+    assert (found.mean, found.low, found.high) == (0.5, None, None)
 
 
 def test_totals_go_by_cluster():
@@ -139,7 +139,7 @@ def test_held_out_rows_are_repeatable_and_within_the_bound():
     assert [row.to_json() for row in found["rows"]] == [row.to_json() for row in again["rows"]]
     assert found["clusters"] == found["sequences"] == 40
     for row in found["rows"]:
-        assert row.hit_rate.low <= row.hit_rate.value <= row.hit_rate.high
+        assert row.hit_rate.low <= row.hit_rate.mean <= row.hit_rate.high
         assert row.regret_to_bound >= 0
         assert row.bound == "prefix-closed MIN with bypass"
         if row.policy == "lru":

@@ -24,6 +24,7 @@ from kv_cache_rl.experiments.hierarchy.sources import from_file, from_workload
 from kv_cache_rl.experiments.hierarchy.sweep import run_sweep
 from kv_cache_rl.experiments.journal import JOURNAL, Journal, JournalError
 from kv_cache_rl.experiments.workers import WorkerError, spread
+from kv_cache_rl.extras import MissingExtra
 from kv_cache_rl.sim.hierarchy.peer.ablation import aggregate
 from kv_cache_rl.sim.hierarchy.peer.reproduce import sweep_cells, sweep_row
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
@@ -365,8 +366,10 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
 
 
 def test_without_ray_the_remedy_is_named(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WorkerError, match=r"Ray is not installed; pip install 'kv-cache-rl\[ray\]'"):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(
+        MissingExtra, match=r"--ray needs ray; pip install 'kv-cache-rl\[ray\]', or leave it out"
+    ):
         list(spread(str, [1, 2], 2, ray="local"))
 
 
@@ -392,7 +395,7 @@ def test_something_that_accepts_and_says_nothing_is_no_cluster():
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray is not installed; pip install 'kv-cache-rl[ray]' to run this test")
     code = (
-        "import sys\nfrom kv_cache_rl.search import workers\nworkers.START_S = 2.0\n"
+        "import sys\nfrom kv_cache_rl.experiments import workers\nworkers.START_S = 2.0\n"
         "try:\n    workers.connect(sys.argv[1], 1)\nexcept workers.WorkerError as wrong:\n    print(wrong)"
     )
     with socket.create_server(("127.0.0.1", 0)) as mute:

@@ -17,7 +17,6 @@ from kv_cache_rl.experiments.stability.boundary import (
     Slope,
     boundary_of,
     bracket,
-    order_interval,
 )
 from kv_cache_rl.experiments.stability.comparison import CONTROLLER, compare
 from kv_cache_rl.experiments.stability.hysteresis import hysteresis, swept_traffic, theory
@@ -35,7 +34,7 @@ from kv_cache_rl.experiments.stability.runs import (
 )
 from kv_cache_rl.experiments.stability.validation import Effort, chosen_workloads, golden, validate
 from kv_cache_rl.experiments.stability.workloads import Workload, arrivals, fitted, published, server, traced
-from kv_cache_rl.reports.statistics import paired_difference
+from kv_cache_rl.intervals import order_interval, paired_difference
 from kv_cache_rl.theory.errors import StabilityError
 from kv_cache_rl.theory.lengths import PUBLISHED, uniform_lengths
 from kv_cache_rl.theory.reuse import service_rate_at

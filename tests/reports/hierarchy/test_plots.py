@@ -1,4 +1,4 @@
-"""A sweep's figures show its rows, come out the same to the byte, and a folder that is no sweep is told so."""
+"""A sweep's figures show its rows, the same to the byte; a folder that is no sweep is refused."""
 
 import json
 import math
@@ -149,7 +149,7 @@ def test_svg_and_pdf_carry_no_date(results, tmp_path):
 
 @pytest.mark.parametrize(("metric", "factor"), [("overall_hit_rate", 100.0), ("avg_latency_ms", 1.0)])
 def test_a_scenarios_dots_are_means_of_its_rows(results, figures, metric, factor):
-    figure = figures[f"{metric}-01-tiers_b"]
+    figure = figures[f"{metric}-01-tiers-b"]
     for workload in results.workloads:
         shown = drawn(panel(figure, workload))
         assert set(shown) == set(results.policies)
@@ -328,7 +328,8 @@ def test_a_sweep_that_is_no_ablation_is_told_so(folder, tmp_path):
         ),
         (
             "results.json",
-            '[{"scenario": "a", "workload": "b", "policy": "c", "metrics": null, "error": "page 3 is too large"}]',
+            '[{"scenario": "a", "workload": "b", "policy": "c", "metrics": null, "error": '
+            '"page 3 is too large"}]',
             "all 1 rows .* failed: page 3 is too large",
         ),
     ],

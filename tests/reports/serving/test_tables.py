@@ -6,6 +6,7 @@ from statistics import fmean
 import pytest
 
 from kv_cache_rl.reports.canvas import save
+from kv_cache_rl.reports.serving.scores import score_figure
 from kv_cache_rl.reports.serving.tables import (
     BOUND,
     HEADINGS,
@@ -13,7 +14,6 @@ from kv_cache_rl.reports.serving.tables import (
     markdown,
     results,
     rich_table,
-    score_figure,
 )
 from kv_cache_rl.reports.serving.timeline import PANELS, timeline
 

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from kv_cache_rl.reports.statistics import Mean, mean_interval, paired_difference, t_quantile
+from kv_cache_rl.intervals import Interval, mean_interval, paired_difference, t_quantile
 
 
 def t_probability_below(x: float, degrees: int) -> float:
@@ -31,7 +31,7 @@ def test_quantiles_fall_towards_the_normal_one():
 def test_an_interval_worked_out_by_hand():
     found = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0])
     half = 2.7764 * math.sqrt(2.5 / 5)
-    assert found == Mean(5, 3.0, pytest.approx(3.0 - half), pytest.approx(3.0 + half))
+    assert found == Interval(5, 3.0, pytest.approx(3.0 - half), pytest.approx(3.0 + half))
 
 
 @pytest.mark.parametrize("n", [3, 5, 15, 60])
@@ -45,7 +45,7 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_true_mean(n):
 
 
 def test_one_value_has_no_interval_and_none_has_no_mean():
-    assert mean_interval([0.25]) == Mean(1, 0.25, None, None)
+    assert mean_interval([0.25]) == Interval(1, 0.25, None, None)
     assert mean_interval([0.25]).half_width is None
     assert mean_interval([]) is None
 

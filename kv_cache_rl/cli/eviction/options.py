@@ -1,0 +1,97 @@
+"""Options that several eviction commands share, and the scenarios they select."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.cli.options import WORKLOAD, names_of, option, policy, seed, trace
+
+if TYPE_CHECKING:
+    from kv_cache_rl.sim.eviction import Scenario
+
+PER_TIER = 5
+
+Difficulty = Annotated[str, option(WORKLOAD, "--difficulty", "-d", help="easy, medium, hard or all.")]
+Split = Annotated[str, option(WORKLOAD, "--split", help="Committed scenario set: train, eval or test.")]
+NumExamples = Annotated[
+    int | None,
+    option(
+        WORKLOAD,
+        "--num-examples",
+        "-n",
+        help=f"Scenarios in all, -1 = every one; default {PER_TIER} per tier.",
+    ),
+]
+Seed = Annotated[int, seed("Which scenarios are drawn from the set, cut from the trace, or generated.")]
+Trace = Annotated[
+    Path | None, trace("Cut the scenarios from this trace file: Claude Code or Mooncake, also .gz.")
+]
+Policies = Annotated[list[str] | None, policy("A policy by name; by comma or repeated.")]
+
+
+def choose_policies(names: list[str] | None, default: list[str]) -> list[str]:
+    """The named policies without repetition, or the default. Raises BadInput for one that does not exist."""
+    from kv_cache_rl.sim.eviction import DECIDERS
+
+    return [choose("policy", name, DECIDERS) for name in names_of(names) or default]
+
+
+def how_many(num_examples: int | None, difficulty: str, per_tier: int = PER_TIER) -> int:
+    """The total number of scenarios; the default is a few per tier. Raises BadInput below -1 and for 0."""
+    if num_examples is None:
+        return 3 * per_tier if difficulty == "all" else per_tier
+    if num_examples == 0 or num_examples < -1:
+        raise BadInput(f"--num-examples is {num_examples}; give a positive number, or -1 for every scenario")
+    return num_examples
+
+
+def select_scenarios(
+    difficulty: str, split: str, num_examples: int, seed: int, trace: Path | str | None
+) -> tuple["Scenario", ...]:
+    """The scenarios of a committed set, or the windows cut from a trace.
+
+    Raises BadInput where there are none.
+    """
+    if trace is not None:
+        from kv_cache_rl.experiments.eviction.sets import scenarios_from_trace
+
+        scenarios = scenarios_from_trace(
+            Path(trace), difficulty=difficulty, num_examples=num_examples, seed=seed
+        )
+    else:
+        from kv_cache_rl.sim.eviction import load_scenarios
+
+        scenarios = load_scenarios(difficulty=difficulty, split=split, num_examples=num_examples, seed=seed)
+    if not scenarios:
+        where = f"{trace}" if trace is not None else f"the {split} set"
+        raise BadInput(
+            f"{where} gives no scenario for difficulty {difficulty}; choose another difficulty or source"
+        )
+    return scenarios
+
+
+def find_scenario(name: str) -> "Scenario":
+    """The scenario of a stable id, of ``FILE.jsonl`` or of ``FILE.jsonl:ID``.
+
+    Raises BadInput where there is none.
+    """
+    from kv_cache_rl.sim.eviction import DIFFICULTIES, SPLITS, load_file, load_scenarios
+
+    path, _, wanted = name.partition(".jsonl:")
+    if wanted or name.endswith(".jsonl"):
+        found = load_file(Path(f"{path}.jsonl" if wanted else name))
+        by_id = {scenario.id: scenario for scenario in found}
+        if not by_id:
+            raise BadInput(
+                f"{name}: the file holds no scenario; make one with kv-cache-rl scenarios generate"
+            )
+        return by_id[choose("scenario", wanted, by_id)] if wanted else found[0]
+    match = re.fullmatch(r"eviction-(\w+)-(\w+)-\d+-v.+", name)
+    if not match or match[1] not in SPLITS or match[2] not in DIFFICULTIES:
+        raise BadInput(
+            f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v1, FILE.jsonl or "
+            "FILE.jsonl:ID"
+        )
+    by_id = {scenario.id: scenario for scenario in load_scenarios(difficulty=match[2], split=match[1])}
+    return by_id[choose("scenario", name, by_id)]

@@ -1,0 +1,41 @@
+"""Packages that only some commands need, the extra that installs each, and the error where one is missing."""
+
+from importlib.util import find_spec
+
+from kv_cache_rl.core.errors import Refused
+
+EXTRAS = {
+    "openai": "eval",
+    "fastapi": "eval",
+    "uvicorn": "eval",
+    "datasets": "eval",
+    "matplotlib": "plots",
+    "torch": "torch",
+    "safetensors": "torch",
+    "tokenizers": "torch",
+    "gymnasium": "serving",
+    "stable_baselines3": "serving",
+    "sb3_contrib": "serving",
+    "ray": "ray",
+}
+"""Package as it is imported → extra of kv-cache-rl that installs it."""
+
+
+class MissingExtra(ImportError, Refused):
+    """A package that is not installed: says what needs it, and the pip command."""
+
+
+def need(what: str, *packages: str, instead: str = "") -> None:
+    """Returns where all packages are installed; none of them is imported.
+
+    `what` needs them, and `instead` says how to do without.
+
+    Raises:
+        MissingExtra: one is not installed.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            remedy = f"pip install 'kv-cache-rl[{EXTRAS[package]}]'"
+            raise MissingExtra(
+                f"{what} needs {package}; {remedy}{f', {instead}' if instead else ''}", name=package
+            )
