@@ -1,10 +1,10 @@
 """How long a model call waits for its server, and what a server's refusal means.
 
-    busy      429, 503, 529: the server asks to come back; waited for within the patience
-    broken    5xx, a lost connection, a timeout, a reply that is none: tried again a few times
-    overflow  the dialogue no longer fits the model's context: the episode ends there, with a score
-    garbled   the server could not read what its own model wrote: tried again, then a reply without calls
-    final     anything else (a wrong key, name or address): said at once
+busy      429, 503, 529: the server asks to come back; waited for within the patience
+broken    5xx, a lost connection, a timeout, a reply that is none: tried again a few times
+overflow  the dialogue no longer fits the model's context: the episode ends there, with a score
+garbled   the server could not read what its own model wrote: tried again, then a reply without calls
+final     anything else (a wrong key, name or address): said at once
 """
 
 import random

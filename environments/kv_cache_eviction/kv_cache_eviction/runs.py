@@ -70,9 +70,7 @@ def evaluate(
     if not quiet:
         setup_logging("INFO")
     with rarely_collected():
-        return asyncio.run(
-            played(config, folder, resume, on_rollout or (lambda row: None), watch or Watch())
-        )
+        return asyncio.run(played(config, folder, resume, on_rollout or (lambda row: None), watch or Watch()))
 
 
 @contextmanager
@@ -153,7 +151,8 @@ def row_of(task: EvictionTask, episode: vf.Episode, model: str) -> dict:
         }
     report = task.report(trace)
     outcome |= {"reward": report.total, "normalized": report.normalized}
-    return outcome | {"rewards": report.rewards, "metrics": task.metrics(trace)}
+    told = {name: value for name, value in task.metrics(trace).items() if value or name in report.metrics}
+    return outcome | {"rewards": report.rewards, "metrics": told}
 
 
 def first_reply(trace: vf.Trace) -> str:
