@@ -5,6 +5,7 @@ that of the decider. Sampling parameters are accepted and ignored: a decider is 
 OpenAI's shape, so that any client shows them; their text says what to send instead."""
 
 import argparse
+import asyncio
 import json
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from openai.types import Model
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kv_cache_rl.adapters.dialogue import DialogueError, answer, observation_texts
 from kv_cache_rl.adapters.replies import Reply, chunks, completion, offered_names
@@ -31,7 +34,12 @@ from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import DECIDERS
 
 HOST = "127.0.0.1"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""The names under which a request may ask a server on loopback: a web page that has another name point here
+(DNS rebinding) is refused."""
 MAX_BODY_BYTES = 32 * 1024 * 1024
+BODY_SECONDS = 30.0
+"""How long a client may take to send its request."""
 
 
 class EndpointError(Refused):
@@ -63,13 +71,24 @@ def known_policy(name: str) -> str:
 
 
 async def read_body(request: Request) -> bytes:
-    """The body, of which no more is read than the limit allows. Raises BadRequest for a longer one."""
-    announced, body = int(request.headers.get("content-length", 0)), bytearray()
+    """The body, of which no more is read than the limit allows. Raises BadRequest for more or less."""
+    try:
+        announced = int(request.headers.get("content-length", 0))
+    except ValueError:
+        raise BadRequest(400, "content-length is no number; send the length of the body in bytes") from None
+    body = bytearray()
     if announced <= MAX_BODY_BYTES:
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                break
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > MAX_BODY_BYTES:
+                        break
+        except TimeoutError:
+            what = f"{len(body):,} bytes of the body came in {BODY_SECONDS:g} s"
+            raise BadRequest(408, f"{what}, and it is not whole; send it again at once") from None
+        except ClientDisconnect:  # nobody reads this answer
+            raise BadRequest(400, "the client hung up before its request was whole") from None
     size = max(announced, len(body))
     if size > MAX_BODY_BYTES:
         raise BadRequest(
@@ -117,11 +136,15 @@ def make_reply(request: dict, prompt_bytes: int) -> Reply:
     """
     model, plays = request["model"], request.get("tool_choice") != "none"
     try:
+        texts = observation_texts(request["messages"])
+    except DialogueError as error:
+        raise BadRequest(400, str(error), "messages") from error
+    try:
         names = offered_names(request.get("tools") or []) if plays else {}
     except DialogueError as error:
         raise BadRequest(400, str(error), "tools") from error
     try:
-        key, calls = answer(model, observation_texts(request["messages"]))
+        key, calls = answer(model, texts)
     except DialogueError as error:
         raise BadRequest(400, str(error), "messages") from error
     if request.get("parallel_tool_calls") is False:
@@ -129,10 +152,39 @@ def make_reply(request: dict, prompt_bytes: int) -> Reply:
     return Reply(key, model, int(time.time()), calls if plays else (), names, prompt_bytes)
 
 
-def create_app(policy: str | None = None) -> FastAPI:
-    """The server as an ASGI app; with a policy it serves that one only."""
+def host_name(header: str) -> str:
+    """The name in a Host header, without the port.
+
+    >>> host_name("[::1]:8000"), host_name("localhost:8000"), host_name("127.0.0.1")
+    ('::1', 'localhost', '127.0.0.1')
+    """
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0].lower()
+
+
+class LocalOnly:
+    """Refuses requests that ask for another host than loopback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = next((value for name, value in scope.get("headers", ()) if name == b"host"), b"")
+        name = host_name(asked.decode("latin-1"))
+        if scope["type"] == "http" and name and name not in LOOPBACK:
+            text = f"this server answers on this machine only, not as {name[:80]!r}; ask for 127.0.0.1"
+            await BadRequest(403, text).response()(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def create_app(policy: str | None = None, local: bool = False) -> FastAPI:
+    """The server as an ASGI app. With a policy it serves that one only; `local` asks for a loopback name."""
     models = [known_policy(policy)] if policy else list(DECIDERS)
     app = FastAPI(title="kv-cache-rl policies as chat models", openapi_url=None)
+    if local:
+        app.add_middleware(LocalOnly)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
@@ -204,15 +256,15 @@ def base_url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}/v1"
 
 
-def server_for(policy: str | None) -> uvicorn.Server:
+def server_for(policy: str | None, local: bool = True) -> uvicorn.Server:
     return uvicorn.Server(
-        uvicorn.Config(create_app(policy), log_level="warning", access_log=False, lifespan="off")
+        uvicorn.Config(create_app(policy, local), log_level="warning", access_log=False, lifespan="off")
     )
 
 
 def serve(policy: str | None = None, port: int = 8000, host: str = HOST) -> None:
     """Serves until interrupted. Raises EndpointError for an unknown policy or a taken port."""
-    server = server_for(policy)
+    server = server_for(policy, local=host in LOOPBACK)
     server.run(sockets=[listen(port, host)])
 
 

@@ -6,22 +6,20 @@ from collections.abc import Iterable, Sequence
 from kv_cache_rl.sim.eviction import SYSTEM_PROMPT, TOOLS, Call, Episode, Scenario, tool_messages
 
 
-def tool_calls(calls: Sequence[Call], step: int) -> list[dict]:
-    """The calls of one assistant message in OpenAI's form."""
-    return [
-        {
-            "id": f"call_{step}_{index}",
-            "type": "function",
-            "function": {
-                "name": call.verb,
-                "arguments": json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}",
-            },
-        }
-        for index, call in enumerate(calls)
-    ]
+def tool_calls(calls: Sequence[Call], step: int, as_text: bool = False) -> list[dict]:
+    """The calls of one assistant message. Arguments are objects, as chat templates take them, or with
+    `as_text` JSON text, as a server takes them."""
+    made = []
+    for index, call in enumerate(calls):
+        given = {"seq_id": call.seq_id} if call.seq_id else {}
+        function = {"name": call.verb, "arguments": json.dumps(given) if as_text else given}
+        made.append({"id": f"call_{step}_{index}", "type": "function", "function": function})
+    return made
 
 
-def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) -> list[dict]:
+def expert_dialogue(
+    scenario: Scenario, log: Iterable[Iterable[Sequence[str]]], as_text: bool = False
+) -> list[dict]:
     """The messages of the episode as a chat model sees and writes them, from the system prompt to its last
     message.
 
@@ -32,7 +30,7 @@ def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) 
     for step, logged in enumerate(log):
         calls = [Call.from_log(words) for words in logged]
         calls = [call for call in calls if not call.error] or [Call("keep")]
-        asked = tool_calls(calls, step)
+        asked = tool_calls(calls, step, as_text)
         messages.append({"role": "assistant", "content": "", "tool_calls": asked})
         texts = episode.step(calls)
         if episode.done:
@@ -42,7 +40,14 @@ def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) 
     return messages
 
 
-def expert_row(scenario: Scenario, expert: str, log: Sequence, reward: float, normalized: float) -> dict:
+def expert_row(
+    scenario: Scenario,
+    expert: str,
+    log: Sequence,
+    reward: float,
+    normalized: float,
+    as_text: bool = False,
+) -> dict:
     """One training example. `tools` is JSON text: the four schemas differ, and a column has one type."""
     return {
         "scenario_id": scenario.id,
@@ -50,6 +55,6 @@ def expert_row(scenario: Scenario, expert: str, log: Sequence, reward: float, no
         "expert": expert,
         "reward": reward,
         "normalized": normalized,
-        "messages": expert_dialogue(scenario, log),
+        "messages": expert_dialogue(scenario, log, as_text),
         "tools": json.dumps(TOOLS),
     }

@@ -15,6 +15,9 @@ from kv_cache_rl.sim.eviction import (
     tool_messages,
 )
 
+REST = f"only the first {MAX_CALLS_PER_STEP} calls of a message count;"
+"""How the reason begins of the one call that stands for all that were left out."""
+
 
 def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> list[Call]:
     """The calls of one message, one step; those past the first `most` are unreadable, which the episode
@@ -35,8 +38,7 @@ def read_call(name: str, arguments: str) -> Call:
     if left_out is None:
         return parse_call(name, arguments)
     if left_out.endswith(" calls"):
-        why = f"only the first {MAX_CALLS_PER_STEP} calls of a message count; {left_out} after them were not read"
-        return Call("?", error=why)
+        return Call("?", error=f"{REST} {left_out} after them were not read")
     why = f'{name[:40]}: arguments of {left_out} were not read; send {{"seq_id": "..."}}'
     return Call("?", error=why)
 
@@ -52,6 +54,8 @@ def answers(episode: Episode, calls: list[Call]) -> list[str]:
     """Plays one step. One text per call, the next observation at the end of the last; without calls the one
     text of the user message that carries the next observation, or nothing once the episode is over."""
     texts = episode.step(calls)
+    if calls and calls[-1].error.startswith(f"{REST} ") and calls[-1].error.endswith("not read"):
+        texts[-1] = f"refused: {calls[-1].error}"
     prompt = None if episode.done else episode.prompt()
     if calls:
         return tool_messages(texts, prompt)

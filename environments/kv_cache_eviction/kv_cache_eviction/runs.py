@@ -47,9 +47,9 @@ def evaluate(
 
     `output_dir` becomes a run folder like those of `vf-eval`, which `vf-replay` reads. With `resume` the
     rollouts that ended well there are kept and the others repeated; an interrupted run keeps what was done.
-    `harness` names another than the package's own, such as "null"; `sampling` holds what is asked of the model
-    (max_tokens, temperature), `patience` the knobs of the package's own harness (request_timeout, max_retries,
-    patience). The rest are arguments of the taskset."""
+    `harness` names another than the package's own, such as "null". `sampling` holds what is asked of the
+    model (max_tokens, temperature), `patience` the knobs of the package's own harness (request_timeout,
+    max_retries, patience). The rest are arguments of the taskset."""
     folder = Path(output_dir).resolve()
     seat = {"id": harness} if harness else patience
     config = EvalConfig.model_validate(

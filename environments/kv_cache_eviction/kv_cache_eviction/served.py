@@ -98,7 +98,7 @@ class ServedClient(Client):
         session_id: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> RelayReply:
-        """Asks for the whole reply and streams it from here: only a whole reply can be bounded and repeated."""
+        """Asks for the whole reply and streams it from here; only a whole one can be bounded and repeated."""
         if not isinstance(dialect, ChatDialect):
             return await self.patiently(lambda: self.inner.relay(dialect, body, session_id, headers))
         whole = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
@@ -159,8 +159,8 @@ class ServedClient(Client):
             raise vf.ProviderError(where, status_code=error.status_code) from error.__cause__
 
     def end_where_full(self, error: vf.ProviderError) -> None:
-        """Ends the episode where the dialogue has outgrown the context; a first prompt that does not fit stays a
-        failure, for nothing was played."""
+        """Ends the episode where the dialogue has outgrown the context. A first prompt that does not fit
+        stays a failure, for nothing was played."""
         if meaning(error) == "overflow" and self.trace.num_turns:
             self.trace.info["server_said"] = str(error)[:500]
             self.trace.stop(CONTEXT_OVERFLOW)

@@ -16,7 +16,7 @@ from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Report, Scenar
 OWN_LIMITS = ("max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens")
 TRUNCATING = (None, CONTEXT_OVERFLOW, *OWN_LIMITS)
 """Stop conditions under which the steps that were not played count as `keep`: limits that the user set, the
-model's context, and none at all (an untouched task). Under any other one an unfinished episode is a failure."""
+model's context, and none at all (an untouched task). Any other one makes an unfinished episode a failure."""
 
 
 class EpisodeCutShort(RuntimeError):
@@ -117,8 +117,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         steps = self.scenario.steps
         if trace.num_turns < steps and trace.stop_condition not in TRUNCATING:
             raise EpisodeCutShort(
-                f"the episode stopped ({trace.stop_condition}) after {trace.num_turns} of {steps} model calls, so it "
-                "has no score; raise the time limit or repair the server, then repeat it with --resume"
+                f"the episode stopped ({trace.stop_condition}) after {trace.num_turns} of {steps} model calls, "
+                "so it has no score; raise the time limit or repair the server, then repeat it with --resume"
             )
         trace.info["environment_version"] = ENVIRONMENT_VERSION
         trace.info["actions"] = played(
@@ -138,8 +138,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             kept = f"after {played_steps} of {steps} model calls; the rest counts as keep"
             if trace.stop_condition == CONTEXT_OVERFLOW:
                 found.append(
-                    f"the dialogue outgrew the model's context {kept}. Serve it with more context, an episode "
-                    f"fills about 32,000 tokens. The server said: {said}"
+                    f"the dialogue outgrew the model's context {kept}. Serve it with more context, an "
+                    f"episode fills about 32,000 tokens. The server said: {said}"
                 )
             elif trace.stop_condition is not None:
                 found.append(f"the limit {trace.stop_condition} ended the episode {kept}")
@@ -177,7 +177,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
 
 class NormalizedTask(EvictionTask):
-    """The same, with one reward: 0 is the best that a blind policy reaches on the scenario, 1 the best known."""
+    """The same with one reward: 0 is the best that a blind policy reaches on the scenario, 1 the best known."""
 
     @vf.reward(weight=1.0)
     async def normalized_score(self, trace: vf.Trace) -> float:

@@ -1,5 +1,5 @@
-"""What crosses the wire to and from a chat server: past turns in the form that every OpenAI-compatible server
-takes, and replies bounded before anything works on them.
+"""What crosses the wire to and from a chat server: past turns in the form that every OpenAI-compatible
+server takes, and replies bounded before anything works on them.
 
 Both directions are pure functions of JSON values. What a server or a model did well passes unchanged."""
 
@@ -13,8 +13,8 @@ from pydantic_core import from_json, to_json
 from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP
 
 MOST_CALLS = 64
-"""Up to so many calls of one message are answered one by one. Of a longer message only the calls that can
-count are kept, and one more that stands for the rest."""
+"""Up to so many calls of one message are answered one by one. Of a longer message only those that can count
+are kept, and one more that stands for the rest."""
 MAX_ARGUMENTS, MAX_BRACKETS = 4_096, 200
 """Characters and opening brackets of one call's arguments that are still read; a call needs about 20 and 1."""
 MAX_NAME, MAX_ID = 64, 64
@@ -111,8 +111,8 @@ def counted(usage: Any) -> dict | None:
 def bounded(calls: Any) -> list[dict]:
     """The calls of one message in OpenAI's form, each with an id of its own.
 
-    Arguments that are too long or too deep become a note of what was not read. Of more than `MOST_CALLS` calls
-    those that count are kept, and one that says how many more there were."""
+    Arguments that are too long or too deep become a note of what was not read. Of more than `MOST_CALLS`
+    calls those that count are kept, and one that says how many more there were."""
     calls = calls if isinstance(calls, list) else []
     if len(calls) <= MOST_CALLS:
         kept = [one_call(call) for call in calls]
@@ -178,9 +178,9 @@ def unused(name: Any, seen: set[str]) -> str:
 def history(messages: Iterable[Any]) -> list[Any]:
     """The messages in the one form that every OpenAI-compatible server takes.
 
-    Assistant turns have `content`, null beside calls and text otherwise; no empty `tool_calls`; calls with names
-    of the allowed characters, ids that are unique in the dialogue, and arguments that are the text of a JSON
-    object. Tool results follow the ids of their calls. What was in that form already stays as it is."""
+    Assistant turns have `content`, null beside calls and text otherwise, and no empty `tool_calls`. Calls have
+    names of the allowed characters, ids that are unique in the dialogue, and arguments that are the text of a
+    JSON object. Tool results follow the ids of their calls. What is in that form already stays as it is."""
     seen: set[str] = set()
     waiting: list[tuple[Any, str]] = []
     sent = []

@@ -148,7 +148,8 @@ def finish(
         typer.echo(sentence, err=True)
     if failed := summary["failed_rollouts"]:
         typer.echo(
-            f"{failed} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume {folder}",
+            f"{failed} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume "
+            f"{folder}",
             err=True,
         )
         raise typer.Exit(FAILED)

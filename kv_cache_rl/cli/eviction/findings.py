@@ -1,4 +1,4 @@
-"""What a table of scores does not say: models that never acted, episodes cut short, and why rollouts failed."""
+"""What a table of scores does not say: models that never acted, episodes cut short, reasons of failures."""
 
 import re
 from collections import Counter
