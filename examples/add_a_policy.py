@@ -1,9 +1,8 @@
-"""Tries a rank policy without editing the package: the engine runs in plain Python, so print and breakpoints
-work in it.
+"""Tries a rank without editing the package, in plain Python: print and breakpoints work inside the engine.
 
     python examples/add_a_policy.py [workload]
 
-How to add the policy for good: docs/adding_a_policy.md.
+How to add the policy for good: docs/extending/adding_a_policy.md.
 """
 
 import os
@@ -11,7 +10,7 @@ import sys
 
 os.environ["NUMBA_DISABLE_JIT"] = "1"  # before numba is imported: nothing is compiled, nothing is cached
 
-from kv_cache_rl.core.candidates import SIZE, USES
+from kv_cache_rl.core.candidates import Column
 from kv_cache_rl.policies import rank as ranks
 
 built_in = ranks.rank
@@ -19,7 +18,7 @@ built_in = ranks.rank
 
 def uses_per_byte(c):
     """Least used for the memory it takes."""
-    return c[USES] / max(c[SIZE], 1.0)
+    return c[Column.USES] / max(c[Column.SIZE], 1.0)
 
 
 def rank(policy, c):
@@ -28,7 +27,7 @@ def rank(policy, c):
 
 
 # Before the engine is imported, which takes both from here.
-ranks.RANKS["uses_per_byte"] = uses_per_byte
+ranks.RANKS["uses_per_byte"] = ranks.Rank(uses_per_byte)
 ranks.RANK_IDS["uses_per_byte"] = len(ranks.RANK_IDS)
 ranks.rank = rank
 

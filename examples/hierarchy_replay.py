@@ -3,7 +3,8 @@
     python examples/hierarchy_replay.py [TRACE]
 
 TRACE is a trace file of any format (Claude Code, Mooncake, Qwen-Bailian, the lab's own); without one a
-synthetic workload is used. The first run compiles the engine, which takes about a minute."""
+synthetic workload is used. The first run compiles the engine, which takes about a minute.
+"""
 
 import sys
 from dataclasses import replace
@@ -19,7 +20,8 @@ def one_tier_table(trace) -> None:
     alike = replace(trace, page_bytes=0)
     curve = lru_curve(alike)
     print(
-        f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses, {trace.blocks:,} blocks"
+        f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses, "
+        f"{trace.blocks:,} blocks"
     )
     print(f"bound: {bound_name(alike)}")
     print(f"{'blocks':>10}" + "".join(f"{policy:>10}" for policy in POLICIES) + f"{'bound':>10}")

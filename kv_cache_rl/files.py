@@ -45,10 +45,10 @@ def write_whole(path: Path, data: bytes) -> None:
     os.replace(part, path)
 
 
-def slug(text: str) -> str:
-    """A text as the name of a file or folder.
+def slug(text: str, empty: str = "unnamed") -> str:
+    """A text as the name of a file or folder; `empty` where nothing of it can be in one.
 
     >>> slug("Mooncake: 5 %/h")
     'Mooncake-5-h'
     """
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "unnamed"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or empty

@@ -1,8 +1,9 @@
 """Numba's `njit` with a disk cache that notices every change of this package.
 
-Numba keys its cache on the file of the outer function only, so that a change in a module it calls would go
-unnoticed; here the cache folder is named after a digest of the layers that hold compiled code.
-`KV_CACHE_RL_CACHE` moves it."""
+Numba keys its cache on the file of the outer function only. A change in a module that this file
+calls would go unnoticed. Here the cache folder is named after a digest of the layers that hold
+compiled code. `KV_CACHE_RL_CACHE` sets where the folder lies.
+"""
 
 import errno
 import functools
@@ -38,10 +39,10 @@ def _cache_folder() -> Path:
 
 
 def _private(folder: Path) -> Path:
-    """The folder, made for this user alone: whoever can write into it decides what code runs here.
+    """The folder, made for this user alone: a user with write access to it decides what code runs.
 
     Raises:
-        FileExistsError: it stands already and belongs to somebody else.
+        FileExistsError: the folder exists already and belongs to another user.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.getuid():
@@ -53,42 +54,32 @@ def _private(folder: Path) -> Path:
 
 # Numba fills this module from the environment at import, so that no checker sees the name.
 numba.config.CACHE_DIR = str(_cache_folder())  # pyrefly: ignore[missing-attribute]
-# Said aloud, since a function otherwise takes this from whoever calls it first.
+# `_nrt` is set explicitly: otherwise Numba takes the flag from the first caller.
 njit = functools.partial(numba.njit, cache=True, _nrt=True)
 
 uncounted = functools.partial(numba.njit, cache=True, _nrt=False)
-"""`njit` for functions that neither allocate nor return an array: nobody counts references, which in a window
-takes longer than all the rest (every count is an atomic operation, which two threads with the same array wait
-for in turn)."""
+"""`njit` without reference counts, for functions that neither allocate nor return an array.
+
+In a simulated window, counting takes longer than all the rest. Every count is an atomic operation,
+and two threads with the same array wait for each other.
+"""
 
 
 def folded(functions):
-    """One compiled function ``(k, *arguments)`` that calls ``functions[k](*arguments)``: what a registry's dict is
-    inside compiled code, which cannot look a function up.
+    """One compiled function ``(k, *arguments)`` that calls ``functions[k](*arguments)``.
 
-    It compiles to the comparisons that one would write by hand. Give it a name of its own (`def rank(policy, c): return
-    _rank(policy, c)` under `uncounted`): the named function is what the disk cache keeps.
+    Compiled code cannot look a function up in a registry's dict. This function takes the dict's
+    place, and compiles to the comparisons that one would write by hand. Give it a name of its own
+    (`def rank(policy, c): return _rank(policy, c)` under `uncounted`): the disk cache keeps the
+    named function.
     """
-    *others, last = functions
-
-    @_passing
-    def chosen(which, *arguments):
-        return last(*arguments)
-
-    for k in reversed(range(len(others))):
-        chosen = _either(k, others[k], chosen)
-    return chosen
-
-
-def _either(k, this, rest):
-    @_passing
-    def choose(which, *arguments):
-        if which == k:
-            return this(*arguments)
-        return rest(which, *arguments)
-
-    return choose
+    lines = [f"    if which == {k}: return _{k}(*arguments)" for k in range(len(functions) - 1)]
+    lines += [f"    return _{len(functions) - 1}(*arguments)"]
+    names = {f"_{k}": function for k, function in enumerate(functions)}
+    # Written out as text, since nested closures would each be compiled, a quarter of a second apiece.
+    exec("def chosen(which, *arguments):\n" + "\n".join(lines), names)
+    return _passing(names["chosen"])
 
 
 _passing = functools.partial(numba.njit, _nrt=False)
-"""Without a cache of its own: a closure's key differs in every process."""
+"""`njit` without a disk cache: a function that stands in no file has no key."""

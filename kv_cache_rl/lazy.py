@@ -1,4 +1,4 @@
-"""The face of a package: public names, each imported from its module when it is first asked for."""
+"""The face of a package: public names, each imported from its module when it is first used."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -6,9 +6,10 @@ from typing import Any
 
 
 def lazy(package: str, home: Mapping[str, Sequence[str]]) -> tuple[list[str], Callable[[str], Any]]:
-    """`__all__` and `__getattr__` of a package whose names live in its modules: {module: names}.
+    """`__all__` and `__getattr__` of a package; `home` says which module defines which names.
 
-    ``__all__, __getattr__ = lazy(__name__, {"spec": ("Scenario",)})`` at the end of an ``__init__.py``.
+    ``__all__, __getattr__ = lazy(__name__, {"spec": ("Scenario",)})`` at the end of an
+    ``__init__.py``.
     """
     module_of = {name: module for module, names in home.items() for name in names}
 

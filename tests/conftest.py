@@ -20,6 +20,36 @@ NO_TRACE, NO_GOLDEN = "the published trace", "the golden results"
 sys.path[:0] = [str(HERE / folder) for folder in (".", "sim/hierarchy", "sim/serving", "paged", "cli")]
 
 
+SLOW = (
+    "tests/agents/test_orderings.py",
+    "tests/agents/test_speed.py",
+    "tests/cli/eviction/test_bench.py",
+    "tests/cli/hierarchy/test_real_traces.py",
+    "tests/cli/paged/test_calibration.py",
+    "tests/cli/stability/test_validate.py",
+    "tests/environments/test_commands.py",
+    "tests/environments/test_two_ways.py",
+    "tests/experiments/eviction/test_landscape.py",
+    "tests/experiments/hierarchy/test_heldout.py",
+    "tests/experiments/stability/",
+    "tests/gym/test_trainers.py",
+    "tests/paged/training/",
+    "tests/search/",
+    "tests/sim/hierarchy/test_published_rates.py",
+    "tests/test_docs.py",
+    "tests/test_notebook.py",
+    "tests/test_readme.py",
+    "tests/traces/test_published_traces.py",
+)
+"""Where the slowest tests are, by `--durations`; they are marked `slow`, and `make quick` leaves them out."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker("slow")
+
+
 def left_out(reasons: list[str]) -> str:
     """One line that says how many tests were skipped for want of a file, empty where none was.
 

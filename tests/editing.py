@@ -1,4 +1,7 @@
-"""A copy of the package with a few lines added, and scripts that run in it: how "one function and one line" is tried."""
+"""A copy of the package with a few lines added, and programs that run in it.
+
+Tests of "one function and one line" add their function here.
+"""
 
 import os
 import shutil
@@ -10,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def edited(folder: Path, file: str, *edits: tuple[str, str]) -> Path:
-    """Copies the package into `folder` (unless it is there) and adds code to one of its files; gives the folder.
+    """The folder, with a copy of the package in it and code added to one of the copy's files.
 
     An edit is (line, code): the code goes before the line, which occurs once.
     """
@@ -41,7 +44,7 @@ def execute(folder: Path, *arguments: object, **environment: str) -> str:
 
 
 def command(folder: Path, line: str, **environment: str) -> str:
-    """What ``kv-cache-rl LINE`` prints with the package in `folder`, interpreted, so that nothing is compiled anew."""
+    """What ``kv-cache-rl LINE`` prints with the package in `folder`; interpreted, so nothing is compiled."""
     program = (
         f"from kv_cache_rl.cli import main; import sys; sys.argv = ['kv-cache-rl', *{line!r}.split()]; main()"
     )

@@ -35,18 +35,37 @@ def test_importing_the_package_pulls_in_nothing_heavy_and_takes_less_than_a_thir
 
 ONCE = {
     "bytes_per_token": ("core/geometry.py", r"def bytes_per_token\b"),
+    "block_bytes": ("core/geometry.py", r"def block_bytes\(model"),
+    "Refused": ("core/errors.py", r"class Refused\b"),
+    "need": ("extras.py", r"def need\(what: str"),
+    "Interval": ("intervals.py", r"class Interval\b"),
+    "mean_interval": ("intervals.py", r"def mean_interval\b"),
+    "finite": ("files.py", r"def finite\(value: Any"),
+    "write_json": ("files.py", r"def write_json\b"),
+    "write_whole": ("files.py", r"def write_whole\b"),
+    "slug": ("files.py", r"def slug\b"),
+    "print_json": ("cli/terminal.py", r"def print_json\b"),
+    "plain_table": ("reports/tables.py", r"def plain_table\b"),
+    "markdown_table": ("reports/tables.py", r"def _?markdown_table\b"),
+    "the tables' box": ("reports/tables.py", r"from rich\.box import"),
+    "names_of": ("cli/options.py", r"def names_of\b"),
+    "command_line": ("cli/options.py", r"def command_line\b"),
+    "registering commands": ("cli/tree.py", r"app\.command\("),
+    "lazy": ("lazy.py", r"def lazy\b"),
+    "folded": ("jit.py", r"def folded\(functions"),
+    "mixed": ("core/draws.py", r"def mixed\b"),
     "PRECISIONS": ("core/precision.py", r"PRECISIONS\s*[:=]"),
     "LADDER": ("core/precision.py", r"LADDER\s*[:=]"),
-    "transfer_seconds": ("core/hardware.py", r"def transfer_seconds\b"),
     "prefill_seconds": ("core/hardware.py", r"def prefill_seconds\b"),
     "blocks_for": ("core/blocks.py", r"def blocks_for\b"),
     "chained_hash": ("core/blocks.py", r"def chained_hash\b"),
     "the pool's check": ("core/pool.py", r"def check\(ledger"),
     "taking from a pool": ("core/pool.py", r"def take\(ledger"),
     "RANKS": ("policies/rank.py", r"RANKS\s*[:=]"),
+    "QUEUES": ("sim/hierarchy/queues/__init__.py", r"QUEUES: dict"),
     "REWARDS": ("sim/eviction/score.py", r"REWARDS\s*[:=]"),
     "DECIDERS": ("sim/eviction/deciders.py", r"DECIDERS\s*[:=]"),
-    "the step": ("sim/eviction/dynamics.py", r"def step\(scn, state"),
+    "the step": ("sim/eviction/dynamics.py", r"def step\(scn, "),
     "play": ("sim/eviction/episode.py", r"def play\(episode"),
     "rollout": ("sim/eviction/episode.py", r"def rollout\b"),
     "replay": ("sim/eviction/episode.py", r"def replay\(scenario"),
@@ -56,6 +75,15 @@ ONCE = {
     "NORM": ("sim/eviction/build.py", r"NORM\s*="),
     "SYSTEM_PROMPT": ("sim/eviction/prompt.py", r"SYSTEM_PROMPT\s*[:=]"),
 }
+
+CALLED = {
+    "the tables' box": "plain_table",
+    "registering commands": "register",
+    "the pool's check": "check",
+    "taking from a pool": "take",
+    "the step": "step",
+}
+"""The names in code of what `ONCE` describes in words."""
 
 
 @pytest.mark.parametrize("name", ONCE)
@@ -69,13 +97,26 @@ def test_it_is_defined_in_exactly_one_module(name):
     assert [hit for hit in found if hit[1]] == [(f"kv_cache_rl/{home}", 1)]
 
 
+@pytest.mark.parametrize("name", ONCE)
+def test_what_is_defined_once_is_used_outside_its_module(name):
+    home = PACKAGE / ONCE[name][0]
+    module = ".".join(("kv_cache_rl", *home.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+    package = module.rpartition(".")[0]
+    imported = re.compile(rf"from (?:{re.escape(module)}|{re.escape(package)}) import|import_module")
+    used = re.compile(rf"^(?!\s*(?:#|from |import )).*\b{CALLED.get(name, name)}\b", re.MULTILINE)
+    others = [path.read_text() for path in SOURCES if path != home]
+    assert any(imported.search(text) and used.search(text) for text in others)
+
+
 def test_metrics_are_named_once_in_each_simulator_where_they_are_scored():
     named = [
         path.relative_to(PACKAGE).as_posix()
         for path in SOURCES
         if re.search(r"^METRICS\s*[:=]", path.read_text(), re.M)
     ]
-    assert sorted(named) == ["sim/eviction/score.py", "sim/hierarchy/score.py"]
+    assert sorted(named) == ["sim/eviction/score.py", "sim/hierarchy/score.py", "sim/serving/score.py"]
 
 
 def test_one_thing_has_one_name():

@@ -65,8 +65,10 @@ def test_a_folded_registry_calls_the_function_of_the_index_and_the_last_one_beyo
 
 def test_a_function_that_calls_a_folded_registry_is_loaded_from_the_disk_cache_by_the_next_process(tmp_path):
     program = (
-        "import numpy as np; from kv_cache_rl.policies.rank import rank; from kv_cache_rl.core.candidates import CANDIDATE_COLS;"
-        "rank(3, np.ones(CANDIDATE_COLS)); print(sum(rank.stats.cache_hits.values()), sum(rank.stats.cache_misses.values()))"
+        "import numpy as np; from kv_cache_rl.core.candidates import CANDIDATE_COLS;"
+        "from kv_cache_rl.policies.rank import rank;"
+        "rank(3, np.ones(CANDIDATE_COLS)); found = rank.stats;"
+        "print(sum(found.cache_hits.values()), sum(found.cache_misses.values()))"
     )
     environment = {**os.environ, "KV_CACHE_RL_CACHE": str(tmp_path)}
     runs = [

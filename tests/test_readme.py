@@ -1,49 +1,46 @@
-"""The README's commands and examples do what it says."""
+"""The README: short, in its order, and true. Its code is run by test_docs.py, as that of every page."""
 
-import doctest
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
+from pages import OUTPUT, ROOT, blocks, prose
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.split("  #")[0].strip()
-    for block in re.findall(r"<!-- tested -->\n```bash\n(.*?)```", README, re.S)
-    for line in block.splitlines()
-    if line.strip()
-]
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
 
 
-def test_the_readme_has_commands_to_test():
-    assert len(COMMANDS) >= 4
+def test_the_readme_is_read_in_four_minutes():
+    assert len(TEXT.splitlines()) <= 165
+    assert [line for _, line in prose(README) if len(line) > 100] == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_readme_command_succeeds_and_says_something(command):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        cwd=ROOT,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-    )
-    # `head` closes the pipe early; the command before it may then end by a broken pipe.
-    assert done.returncode in ((0, 141, 1) if "| head" in command else (0,)), done.stderr
-    assert done.stdout or "> /dev/null" in command
+def test_its_first_screen_says_what_it_is_shows_an_episode_and_a_result_and_runs():
+    places = [
+        TEXT.index(mark)
+        for mark in (
+            "A laboratory",
+            "--observe-->",
+            f"<!-- {OUTPUT}",
+            "table: eviction-line",
+            "make eval   ",
+            "make test   ",
+        )
+    ]
+    assert places == sorted(places)
+    assert TEXT[: places[-1]].count("\n") < 45
 
 
-def test_the_readme_python_examples_hold():
-    found = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
-    assert found.attempted >= 4
-    assert found.failed == 0
+def test_it_has_every_world_with_a_result_and_one_table():
+    for world in ("eviction", "hierarchy", "serving", "stability", "paged"):
+        (section,) = re.findall(rf"\*\*\[[\w ]+\]\(docs/worlds/{world}\.md\)\.\*\*.*?\n\n", TEXT, re.S)
+        assert re.search(r"<!-- table: [\w-]+-line -->[^<]+<!-- end -->", section), world
+    assert TEXT.count("table: eviction-hard") == 1
 
 
-def test_every_folder_the_readme_names_exists():
-    for name in re.findall(r"`((?:kv_cache_rl|environments|scenarios)/[\w/]*)`", README):
-        assert (ROOT / name).exists(), name
+def test_it_has_no_badges():
+    assert "![" not in TEXT
+
+
+def test_the_only_code_it_does_not_run_installs_or_needs_a_network():
+    kept = [block.mark for block in blocks(README) if block.mark.startswith("not run")]
+    assert len(kept) == 2
+    assert all("install" in mark or "network" in mark for mark in kept)

@@ -176,3 +176,12 @@ def test_every_world_has_the_same_rooms(world, room, names):
     assert missing == []
     defined = [getattr(module, thing) for thing in names if thing != "METRICS"]
     assert [thing.__module__ for thing in defined] == [name] * len(defined), "defined there, not passed on"
+
+
+def test_what_is_named_slow_is_there(pytestconfig):
+    [conftest] = [
+        plugin
+        for plugin in pytestconfig.pluginmanager.get_plugins()
+        if getattr(plugin, "__file__", None) == str(TESTS / "conftest.py")
+    ]
+    assert [place for place in conftest.SLOW if not (TESTS.parent / place).exists()] == []

@@ -1,11 +1,11 @@
-"""Stages the environment as the Hub needs it, one package with the simulator inside, and proves that it works
-alone.
+"""Stages the environment for the Hub as one package with the simulator inside; proves that it works alone.
 
     python environments/kv_cache_eviction/hub.py            # stage, build, install alone, evaluate there
     python environments/kv_cache_eviction/hub.py --stage-only && prime env push --path dist/hub
 
-The proof installs the staged wheel and nothing else into a new virtual environment (its dependencies come
-from pip's index), serves a policy of the project as a chat model there, and evaluates it with `vf-eval`."""
+The proof installs the staged wheel and nothing else into a new virtual environment (its
+dependencies come from pip's index), serves a policy of the project as a chat model there, and
+evaluates it with `vf-eval`."""
 
 import argparse
 import json
@@ -51,9 +51,7 @@ def wheel_of(project: Path, where: Path) -> Path:
 
 
 def standalone(pyproject: str, core_dependencies: list[str]) -> str:
-    """The package's pyproject with the core's dependencies in place of the core, and the core's folder with
-    its own.
-    """
+    """The package's pyproject with the core's dependencies in place of the core, and its folder too."""
     changes = {
         '"kv-cache-rl[eval]"': ", ".join(json.dumps(requirement) for requirement in core_dependencies),
         'packages = ["kv_cache_eviction"]': 'packages = ["kv_cache_eviction", "kv_cache_rl"]',
@@ -64,8 +62,7 @@ def standalone(pyproject: str, core_dependencies: list[str]) -> str:
                 f"pyproject.toml has {old} {pyproject.count(old)} times, not once; adapt hub.py to it"
             )
         pyproject = pyproject.replace(old, new)
-    # The staged folder usually lies under one that git ignores, which hatchling would take for a wish to
-    # leave it out.
+    # The staged folder usually lies under one that git ignores; hatchling would leave it out.
     return pyproject + "\n[tool.hatch.build]\nignore-vcs = true\n"
 
 
@@ -127,7 +124,7 @@ def main() -> None:
         "--out", type=Path, default=ROOT / "dist" / "hub", help="the staged folder (is overwritten)"
     )
     parser.add_argument("--stage-only", action="store_true", help="do not build, install and evaluate")
-    parser.add_argument("--policy", default="value_aware", help="what decides in the proof")
+    parser.add_argument("--policy", default="value_aware", help="the policy that plays in the proof")
     parser.add_argument("--examples", type=int, default=6, help="how many scenarios it plays")
     options = parser.parse_args()
     folder = stage(options.out)

@@ -1,7 +1,8 @@
 """Reads a chat dialogue back into the observations it holds, and answers the last of them.
 
-A chat request carries the whole dialogue, the server keeps no sessions. A decider is a pure function of what
-it sees, so the last observation decides, and any number of episodes may run through one server at once."""
+A chat request carries the whole dialogue, the server keeps no sessions. A decider is a pure
+function of what it sees, so the last observation decides, and any number of episodes may run
+through one server at once."""
 
 import hashlib
 import json
@@ -19,6 +20,12 @@ class DialogueError(Refused):
     """A dialogue that cannot be answered; the text says what to send instead."""
 
 
+def tool_call(call_id: str, name: str, call: Call) -> dict:
+    """A call as an assistant message of OpenAI's form holds it; `name` is what the client calls the verb."""
+    arguments = json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}"
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
 def message_text(message: Mapping[str, Any]) -> str:
     """The text of a message whose content is a string, a list of text parts, or absent."""
     content = message.get("content")
@@ -32,9 +39,7 @@ def message_text(message: Mapping[str, Any]) -> str:
 
 
 def observation_text(text: str) -> str | None:
-    """The observation's JSON text at the end of a message: all of it, or from the last line that opens an
-    object.
-    """
+    """The observation's JSON text at the end of a message: all of it, or from the last line with ``{``."""
     text = text.rstrip()
     if not text.endswith("}") or MARK not in text:
         return None
@@ -60,8 +65,8 @@ def observation_texts(messages: Sequence[Any]) -> list[str]:
                 texts.append(text)
     if not texts:
         raise DialogueError(
-            f"none of the {len(messages)} messages holds an observation; send the environment's JSON as a user message "
-            "or as the last line of a tool message"
+            f"none of the {len(messages)} messages holds an observation; send the environment's JSON "
+            "as a user message or as the last line of a tool message"
         )
     return texts
 
@@ -80,7 +85,7 @@ def read_observation(text: str) -> dict:
 
 
 def answer(name: str, texts: Sequence[str]) -> tuple[str, tuple[Call, ...]]:
-    """A key of the dialogue, and the calls with which decider `name` answers the last of its observations.
+    """A key of the dialogue, and the calls with which decider `name` answers its last observation.
 
     Raises:
         DialogueError: the observation lacks what the decider reads.

@@ -1,8 +1,9 @@
 """An OpenAI-compatible chat server on loopback whose models are the deciders.
 
-``POST /v1/chat/completions`` (with and without streaming) and ``GET /v1/models``. The name of the model is
-that of the decider. Sampling parameters are accepted and ignored: a decider is deterministic. Errors have
-OpenAI's shape, so that any client shows them; their text says what to send instead."""
+``POST /v1/chat/completions`` (with and without streaming) and ``GET /v1/models``. The name of the
+model is that of the decider. Sampling parameters are accepted and ignored: a decider is
+deterministic. Errors have OpenAI's shape, so that any client shows them; their text says what to
+send instead."""
 
 import argparse
 import asyncio
@@ -93,7 +94,8 @@ async def read_body(request: Request) -> bytes:
     if size > MAX_BODY_BYTES:
         raise BadRequest(
             413,
-            f"the request has {size:,} bytes or more, the limit is {MAX_BODY_BYTES:,}; send a shorter dialogue",
+            f"the request has {size:,} bytes or more, the limit is {MAX_BODY_BYTES:,}; "
+            "send a shorter dialogue",
         )
     return bytes(body)
 
@@ -234,10 +236,10 @@ def create_app(policy: str | None = None, local: bool = False) -> FastAPI:
 
 
 def listen(port: int, host: str = HOST) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises EndpointError where the port cannot be had.
+    """A listening socket; port 0 takes a free one. Raises EndpointError where the port is not free.
 
-    The protocol is spelled out: asyncio turns off Nagle's algorithm (40 ms per reply) only on sockets that
-    name it."""
+    The protocol is spelled out: asyncio turns off Nagle's algorithm (40 ms per reply) only on
+    sockets that name it."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -270,7 +272,7 @@ def serve(policy: str | None = None, port: int = 8000, host: str = HOST) -> None
 
 @contextmanager
 def serving(policy: str | None = None, port: int = 0, process: bool = False) -> Iterator[str]:
-    """The base URL of a server that lives as long as the block, in a thread, or in a process of its own."""
+    """The base URL of a server that lives as long as the block, in a thread or in its own process."""
     if policy is not None:
         known_policy(policy)
     listener = listen(port)
@@ -295,9 +297,7 @@ def served_by_thread(policy: str | None, listener: socket.socket) -> Iterator[No
 
 @contextmanager
 def served_by_process(policy: str | None, listener: socket.socket) -> Iterator[None]:
-    """The child inherits the listening socket, so requests wait there until it is ready; it ends with its
-    stdin.
-    """
+    """The child inherits the socket, so that requests wait until it is ready. It ends with its stdin."""
     listener.set_inheritable(True)
     command = [sys.executable, "-m", __spec__.name, "--socket", str(listener.fileno())]
     command += ["--policy", policy] if policy else []
@@ -312,7 +312,7 @@ def served_by_process(policy: str | None, listener: socket.socket) -> Iterator[N
 
 
 def main() -> None:
-    """Serves on an inherited socket until stdin closes: how `serving(process=True)` starts its child."""
+    """Serves on an inherited socket until stdin closes: the child of `serving(process=True)`."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--policy")

@@ -1,27 +1,25 @@
-"""Expert dialogues for fine-tuning: an action log written as the chat messages of the episode it plays."""
+"""Expert dialogues for fine-tuning: an action log as the chat messages of the episode it plays."""
 
 import json
 from collections.abc import Iterable, Sequence
 
+from kv_cache_rl.adapters.dialogue import tool_call
 from kv_cache_rl.sim.eviction import SYSTEM_PROMPT, TOOLS, Call, Episode, Scenario, tool_messages
 
 
 def tool_calls(calls: Sequence[Call], step: int, as_text: bool = False) -> list[dict]:
     """The calls of one assistant message. Arguments are objects, as chat templates take them, or with
     `as_text` JSON text, as a server takes them."""
-    made = []
-    for index, call in enumerate(calls):
-        given = {"seq_id": call.seq_id} if call.seq_id else {}
-        function = {"name": call.verb, "arguments": json.dumps(given) if as_text else given}
-        made.append({"id": f"call_{step}_{index}", "type": "function", "function": function})
+    made = [tool_call(f"call_{step}_{index}", call.verb, call) for index, call in enumerate(calls)]
+    for call in made if not as_text else ():
+        call["function"]["arguments"] = json.loads(call["function"]["arguments"])
     return made
 
 
 def expert_dialogue(
     scenario: Scenario, log: Iterable[Iterable[Sequence[str]]], as_text: bool = False
 ) -> list[dict]:
-    """The messages of the episode as a chat model sees and writes them, from the system prompt to its last
-    message.
+    """The messages of the episode as a chat model sees and writes them, from the system prompt on.
 
     Calls that could not be read are left out, and a step without calls becomes an explicit keep.
     """
@@ -48,7 +46,7 @@ def expert_row(
     normalized: float,
     as_text: bool = False,
 ) -> dict:
-    """One training example. `tools` is JSON text: the four schemas differ, and a column has one type."""
+    """One training example; `tools` is JSON text, as trainers read it too."""
     return {
         "scenario_id": scenario.id,
         "difficulty": scenario.difficulty,

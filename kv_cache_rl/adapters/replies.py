@@ -1,6 +1,4 @@
-"""Writes a decider's calls as OpenAI chat completions, whole or in chunks, with the `openai` package's own
-types.
-"""
+"""A decider's calls as OpenAI chat completions, whole or in chunks, in the `openai` package's types."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +12,7 @@ need("writing chat completions", "openai")
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from kv_cache_rl.adapters.dialogue import DialogueError
+from kv_cache_rl.adapters.dialogue import DialogueError, tool_call
 from kv_cache_rl.sim.eviction import TOOLS, Call
 
 VERBS: tuple[str, ...] = tuple(tool["function"]["name"] for tool in TOOLS)
@@ -44,22 +42,15 @@ class Reply:
 
     def tool_calls(self) -> list[dict]:
         return [
-            {
-                "id": f"call_{self.id[:16]}_{index}",
-                "type": "function",
-                "function": {
-                    "name": self.names.get(call.verb, call.verb),
-                    "arguments": json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}",
-                },
-            }
+            tool_call(f"call_{self.id[:16]}_{index}", self.names.get(call.verb, call.verb), call)
             for index, call in enumerate(self.calls)
         ]
 
     def usage(self) -> CompletionUsage:
-        said = json.dumps(self.tool_calls()) if self.calls else self.text or ""
+        reply = json.dumps(self.tool_calls()) if self.calls else self.text or ""
         prompt, completion = (
             -(-self.prompt_bytes // BYTES_PER_TOKEN),
-            -(-len(said.encode()) // BYTES_PER_TOKEN),
+            -(-len(reply.encode()) // BYTES_PER_TOKEN),
         )
         return CompletionUsage(
             prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion
@@ -105,9 +96,7 @@ def completion(reply: Reply) -> str:
 
 
 def chunks(reply: Reply, include_usage: bool) -> Iterator[str]:
-    """The server-sent events of a streamed completion: role, then each call's name and arguments, then the
-    end.
-    """
+    """The server-sent events of a streamed completion: role, each call's name and arguments, the end."""
 
     def event(
         delta: dict | None, finish_reason: str | None = None, usage: CompletionUsage | None = None

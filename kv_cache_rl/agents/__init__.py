@@ -1,9 +1,10 @@
 """Decision makers for the serving world, behind one interface: ``act(observation, mask) -> int`` and
 ``reset(seed)``.
 
-Adding one is a factory and a line in `AGENTS`. Those in compiled form (all so far) also say which function
-and memory the compiled loop (`search.serving.rollout.play`) takes. The oracle needs copies of the server:
-`search.serving.oracle`."""
+Every heuristic (`sim.serving.heuristics.HEURISTICS`) is an agent. Adding another is a factory and a line in
+`AGENTS`. Those in compiled form (all so far) also say which function and memory the compiled loop
+(`search.serving.rollout.play`) takes. The oracle needs copies of the server: `search.serving.oracle`.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,18 +13,19 @@ from typing import Protocol
 import numpy as np
 
 from kv_cache_rl.agents.compiled import CompiledAgent, heuristic, qlearning
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS
 from kv_cache_rl.sim.serving.spec import ServingError
 
 __all__ = ["AGENTS", "CANARIES", "Agent", "CompiledAgent", "agent"]
 
 
 class Agent(Protocol):
-    """Whoever is in charge of a server."""
+    """What is in charge of a server."""
 
     name: str
 
     def reset(self, seed: int = 0) -> None:
-        """Begins an episode; whatever the agent draws comes from this seed (`sim.serving.seeds.agent_seed` of
+        """Begins an episode; all that the agent draws comes from this seed (`sim.serving.seeds.agent_seed` of
         the episode's).
         """
 
@@ -34,31 +36,10 @@ class Agent(Protocol):
 
 
 AGENTS: dict[str, Callable[[], Agent]] = {
-    "random": partial(heuristic, "random"),
-    "fifo": partial(heuristic, "fifo"),
-    "lru": partial(heuristic, "lru"),
-    "size_weighted": partial(heuristic, "size_weighted"),
-    "stability": partial(heuristic, "stability"),
-    "watermark_80": partial(heuristic, "watermark_80"),
-    "watermark_90": partial(heuristic, "watermark_90"),
-    "watermark_95": partial(heuristic, "watermark_95"),
+    **{name: partial(heuristic, name) for name in HEURISTICS},
     "qlearning": qlearning,
-    "do_nothing": partial(heuristic, "do_nothing"),
-    "admit_once": partial(heuristic, "admit_once"),
-    "reject_all": partial(heuristic, "reject_all"),
-    "shed_power_users": partial(heuristic, "shed_power_users"),
-    "preempt_cycling": partial(heuristic, "preempt_cycling"),
-    "early_crash": partial(heuristic, "early_crash"),
 }
-CANARIES = (
-    "random",
-    "do_nothing",
-    "admit_once",
-    "reject_all",
-    "shed_power_users",
-    "preempt_cycling",
-    "early_crash",
-)
+CANARIES = tuple(name for name, one in HEURISTICS.items() if one.canary)
 """Agents that a sound score places below `lru` on every task."""
 
 

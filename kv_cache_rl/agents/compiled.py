@@ -6,7 +6,7 @@ from importlib import resources
 
 import numpy as np
 
-from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS, choose, new_memory
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS, TABULAR, choose, new_memory
 from kv_cache_rl.sim.serving.observe import OBSERVATION, RICH
 from kv_cache_rl.sim.serving.spec import ServingError
 
@@ -16,10 +16,7 @@ TABLE = "qlearning"
 
 @dataclass(slots=True)
 class CompiledAgent:
-    """An agent that plays compiled code:
-
-    `which` and `memory` are what `search.serving.rollout.play` takes.
-    """
+    """An agent that plays compiled code; `search.serving.rollout.play` takes its `which` and `memory`."""
 
     name: str
     which: int
@@ -33,7 +30,7 @@ class CompiledAgent:
         self.memory = self.start.copy()
 
     def reset(self, seed: int = 0) -> None:
-        """Forgets everything; whoever draws at random draws from this seed."""
+        """Forgets everything; random draws come from this seed."""
         self.memory = new_memory(self.name, seed) if self.name in HEURISTICS else self.start.copy()
 
     def act(self, observation: np.ndarray, mask: np.ndarray) -> int:
@@ -46,7 +43,8 @@ class CompiledAgent:
         if shown not in (len(OBSERVATION), len(RICH)) or (self.rich and shown < len(RICH)):
             needed = len(RICH) if self.rich else f"{len(OBSERVATION)} or {len(RICH)}"
             raise ServingError(
-                f"{self.name} needs an observation of {needed} numbers, got {shown}; make the environment with observation='rich'"
+                f"{self.name} needs an observation of {needed} numbers, got {shown}; "
+                "make the environment with observation='rich'"
             )
         view = np.zeros(len(RICH), np.float32)
         view[:shown] = observation
@@ -56,16 +54,16 @@ class CompiledAgent:
 def heuristic(name: str) -> CompiledAgent:
     """A heuristic by its name in `sim.serving.heuristics.HEURISTICS`."""
     one = HEURISTICS[name]
-    return CompiledAgent(name, FUNCTIONS.index(one.function_name), new_memory(name), one.rich)
+    return CompiledAgent(name, one.which, new_memory(name), one.rich)
 
 
 def qlearning() -> CompiledAgent:
     """The table that `kv-cache-rl serving train --agent qlearning` made."""
-    return CompiledAgent("qlearning", FUNCTIONS.index("tabular"), shipped_table())
+    return CompiledAgent("qlearning", TABULAR, shipped_table())
 
 
 def shipped_table() -> np.ndarray:
-    """The committed table, float64 ``[STATES * N_DEEDS]``."""
+    """The committed table, float64 ``[STATES * N_CHOICES]``."""
     with (
         resources.files("kv_cache_rl.agents").joinpath(f"weights/{TABLE}.npz").open("rb") as file,
         np.load(file) as stored,

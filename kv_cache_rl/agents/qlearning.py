@@ -2,7 +2,8 @@
 
 After each episode, from its last decision to its first:
 
-    G <- r + F + gamma^(ticks passed) * ((1 - lambda) * max over d of Q(s', d) + lambda * G);   Q(s, d) += alpha * (G - Q(s, d))
+    G <- r + F + gamma^(ticks passed) * ((1 - lambda) * max over d of Q(s', d) + lambda * G)
+    Q(s, d) += alpha * (G - Q(s, d))
     F = gamma^(ticks passed) * phi(s') - phi(s),   phi = -`queued` * requests that wait
 
 The features hide much, so one-step backups would lose what a decision brings hundreds of ticks later (a cache
@@ -20,91 +21,104 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.search.serving.rollout import episode
-from kv_cache_rl.sim.serving.actions import ACTIONS
+from kv_cache_rl.search.serving.rollout import episode_of
 from kv_cache_rl.sim.serving.canaries import MEMORY, SEED, draw
-from kv_cache_rl.sim.serving.dynamics import act
-from kv_cache_rl.sim.serving.face import FREE_QUEUE, VIP_QUEUE
-from kv_cache_rl.sim.serving.observe import RICH, look
+from kv_cache_rl.sim.serving.columns import WORD, columns_of, record, words
+from kv_cache_rl.sim.serving.dynamics import new_state, step
+from kv_cache_rl.sim.serving.heuristics import TABULAR
+from kv_cache_rl.sim.serving.observe import VIEW, new_view, write_view
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS
 from kv_cache_rl.sim.serving.spec import task
-from kv_cache_rl.sim.serving.state import ALIVE, TICK, new_state
-from kv_cache_rl.sim.serving.tabular import N_DEEDS, STATES, action_of, best, situation
+from kv_cache_rl.sim.serving.tabular import N_CHOICES, STATES, action_of, best, situation
 
-EPSILON, GAMMA, TRACE, FLOOR, POWER, SCALE, QUEUED = range(7)
-"""Of the rates: chance of any deed · discount of a tick · lambda · least step size · power of the visits that
-it falls with · factor on rewards · what a waiting request takes from the potential."""
+RATES = record(
+    ("epsilon", np.float64),  # chance of any choice
+    ("gamma", np.float64),  # discount of a tick
+    ("trace", np.float64),  # lambda
+    ("floor", np.float64),  # least step size
+    ("power", np.float64),  # power of the visits by which the step size falls
+    ("scale", np.float64),  # factor on rewards
+    ("queued", np.float64),  # what a waiting request takes from the potential
+)
+
+STEP = record(
+    ("situation", WORD),
+    ("choice", WORD),
+    ("ticks", WORD),  # that passed with it
+    ("best_next", WORD),  # the best choice after it
+)
 
 
 @uncounted(nogil=True)
-def experience(
-    traffic, settings, book, rows, running, flow, table, rates, memory, seen, mask, steps, rewards
-):
-    """Plays one episode epsilon-greedily, and writes down what happened; how many decisions, and the return.
+def experience(fixed, live, table, rates, memory, seen, mask, steps, rewards):
+    """Plays one episode epsilon-greedily and records it; how many decisions, and the return.
 
-    `steps` int64 ``[most, 4]``: situation, deed, ticks passed, best deed after it; `rewards` float64
-    ``[most]``. Stops where they are full."""
-    look(traffic, settings, book, rows, running, flow, seen, mask)
-    row, total, k = situation(seen, mask), 0.0, 0
-    while book[ALIVE, 0] and k < len(steps):
-        deed = best(seen, mask, table, row * N_DEEDS)
-        if draw(memory) < rates[EPSILON]:
-            deed = any_deed(seen, mask, memory)
-        before = book[TICK, 0]
-        held = potential(seen, rates)
-        rewards[k] = act(
-            traffic, settings, book, rows, running, flow, seen, mask, action_of(deed, seen, mask)
-        )
+    A loop of its own beside `search.serving.rollout.play`, since a record holds the views on both sides of a
+    decision. `rates` float64 ``[RATES]``, `steps` int64 ``[most, STEP]``, `rewards` float64 ``[most]``. Stops
+    where they are full.
+    """
+    c, rate, view = columns_of(fixed, live), rates.view(RATES)[0], seen.view(VIEW)[0]
+    write_view(c, seen, mask)
+    row, total, k = situation(view, mask), 0.0, 0
+    while c.book.alive and k < len(steps):
+        choice = best(view, mask, table, row * N_CHOICES)
+        if draw(memory) < rate.epsilon:
+            choice = any_choice(view, mask, memory)
+        before = c.book.ticks
+        held = potential(view, rate)
+        rewards[k] = step(c, seen, mask, action_of(choice, view, mask))
         total += rewards[k]
-        rewards[k] += (rates[GAMMA] if book[TICK, 0] > before else 1.0) * potential(seen, rates) - held
-        steps[k, 0], steps[k, 1], steps[k, 2] = row, deed, book[TICK, 0] - before
+        rewards[k] += (rate.gamma if c.book.ticks > before else 1.0) * potential(view, rate) - held
+        taken = steps[k].view(STEP)[0]
+        taken.situation, taken.choice, taken.ticks = row, choice, c.book.ticks - before
         # What can be done next is part of what happened.
-        steps[k, 3] = best(seen, mask, table, situation(seen, mask) * N_DEEDS)
-        row = situation(seen, mask)
+        row = situation(view, mask)
+        taken.best_next = best(view, mask, table, row * N_CHOICES)
         k += 1
     return k, total
 
 
 @uncounted
-def potential(seen, rates):
-    """What a view is taken to be worth before anything is learned: the fewer wait, the better."""
-    return -rates[QUEUED] * (100.0 * seen[FREE_QUEUE] + 50.0 * seen[VIP_QUEUE])
+def potential(view, rate):
+    """The value of a view before anything is learned: the fewer requests wait, the higher."""
+    return -rate.queued * (100.0 * view.free_queue_pressure + 50.0 * view.vip_queue_pressure)
 
 
 @uncounted(nogil=True)
 def improve(table, visits, rates, steps, rewards, count):
     """Moves the table towards the lambda-returns of an episode, last decision first."""
-    after = 0.0
+    after, rate = 0.0, rates.view(RATES)[0]
     for k in range(count - 1, -1, -1):
-        target = rewards[k] * rates[SCALE]
+        one = steps[k].view(STEP)[0]
+        target = rewards[k] * rate.scale
         if k + 1 < count:
-            patience = rates[GAMMA] if steps[k, 2] > 0 else 1.0
-            ahead = table[steps[k + 1, 0] * N_DEEDS + steps[k, 3]]
-            target += patience * ((1.0 - rates[TRACE]) * ahead + rates[TRACE] * after)
-        entry = steps[k, 0] * N_DEEDS + steps[k, 1]
+            patience = rate.gamma if one.ticks > 0 else 1.0
+            ahead = table[steps[k + 1].view(STEP)[0].situation * N_CHOICES + one.best_next]
+            target += patience * ((1.0 - rate.trace) * ahead + rate.trace * after)
+        entry = one.situation * N_CHOICES + one.choice
         visits[entry] += 1.0
-        table[entry] += max(rates[FLOOR], visits[entry] ** -rates[POWER]) * (target - table[entry])
+        table[entry] += max(rate.floor, visits[entry] ** -rate.power) * (target - table[entry])
         after = target
 
 
 @uncounted
-def any_deed(seen, mask, memory):
-    """A deed that can be done, each as likely."""
+def any_choice(view, mask, memory):
+    """A choice that is possible, each as likely."""
     count = 0
-    for deed in range(N_DEEDS):
-        count += 1 if action_of(deed, seen, mask) >= 0 else 0
+    for choice in range(N_CHOICES):
+        count += 1 if action_of(choice, view, mask) >= 0 else 0
     left = int(draw(memory) * count)
-    for deed in range(N_DEEDS):
-        if action_of(deed, seen, mask) >= 0:
+    for choice in range(N_CHOICES):
+        if action_of(choice, view, mask) >= 0:
             if left == 0:
-                return deed
+                return choice
             left -= 1
     return 1
 
 
 MOST_DECISIONS = 200_000
-"""Of an episode, that are learned from."""
+"""How many of an episode are learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +135,14 @@ class Training:
     seed: int = 0
     gamma: float = 0.998
     epsilon: float = 0.1
-    """Chance of any deed at the beginning; falls evenly to a twentieth."""
+    """Chance of any choice at the beginning; falls evenly to a twentieth."""
     floor: float = 0.001
     power: float = 0.8
     trace: float = 0.9
     """lambda: how much of a return is what came, rather than what the table expected."""
     scale: float = 1.0
     queued: float = 0.5
-    """Potential-based shaping, which changes no optimal policy: what each waiting request takes from the
-    potential.
-    """
+    """What each waiting request takes from the potential (shaping by it changes no optimal policy)."""
     look_every: int = 16
     """Episodes between looks at the selection seeds. Looked at is the mean of the tables since the last look,
     steadier than the latest; the one that did best is kept."""
@@ -164,10 +176,10 @@ def train(
         tell: called with each point of the curve: episode, mean return since the last, mean selection score
             by task.
     """
-    table, visits = np.zeros(STATES * N_DEEDS), np.zeros(STATES * N_DEEDS)
-    memory, seen, mask = np.zeros(MEMORY), np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
+    table, visits = np.zeros(STATES * N_CHOICES), np.zeros(STATES * N_CHOICES)
+    memory, (seen, mask) = np.zeros(MEMORY), new_view()
     memory[SEED] = plan.seed
-    steps, rewards = np.zeros((MOST_DECISIONS, 4), np.int64), np.zeros(MOST_DECISIONS)
+    steps, rewards = np.zeros((MOST_DECISIONS, words(STEP)), np.int64), np.zeros(MOST_DECISIONS)
     scenarios = [
         task(name, **changes) for changes in ({}, {"cpu_blocks": plan.small_cpu}) for name in plan.tasks
     ]
@@ -176,7 +188,7 @@ def train(
         epsilon = plan.epsilon * (1 - 0.95 * k / max(plan.episodes - 1, 1))
         rates = np.array([epsilon, plan.gamma, plan.trace, plan.floor, plan.power, plan.scale, plan.queued])
         state = new_state(scenarios[k % len(scenarios)], training_seed(plan, k))
-        count, total = experience(*state.columns, table, rates, memory, seen, mask, steps, rewards)
+        count, total = experience(*state.buffers, table, rates, memory, seen, mask, steps, rewards)
         improve(table, visits, rates, steps, rewards, count)
         returns.append(total)
         mean += table
@@ -203,4 +215,4 @@ def train(
 
 def scores_of(table: np.ndarray, name: str, seeds: Sequence[int]) -> list[float]:
     """Scores of a table on a task's seeds."""
-    return [report(episode(task(name), seed, "tabular", table)).score for seed in seeds]
+    return [report(episode_of(task(name), seed, TABULAR, table)).score for seed in seeds]

@@ -56,6 +56,8 @@ class CommandGroup(TyperGroup):
         except (Interrupted, KeyboardInterrupt) as stop:
             typer.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:  # the reader, such as head, has seen enough: click ends quietly
+            raise
         except (Refused, OSError) as error:
             typer.echo(f"error: {as_sentence(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 def blocks_for(tokens: int, block_tokens: int) -> int:
-    """Blocks that hold `tokens`, the last one possibly partial.
+    """How many blocks hold `tokens` tokens; the last one may be partly full.
 
     >>> blocks_for(0, 16), blocks_for(1, 16), blocks_for(32, 16), blocks_for(33, 16)
     (0, 1, 2, 3)
@@ -14,9 +14,9 @@ def blocks_for(tokens: int, block_tokens: int) -> int:
 
 
 def chained_hash(parent: int, tokens: Sequence[int]) -> int:
-    """64-bit id of a block given its parent's id, so that equal ids mean equal prefixes, not equal blocks.
+    """64-bit id of a block from its parent's id and its own tokens: equal ids mean equal prefixes.
 
-    Source: vLLM, automatic prefix caching (a block is keyed by its own tokens and everything before them).
+    Source: vLLM, automatic prefix caching (the key covers a block's tokens and all tokens before).
 
     >>> chained_hash(0, [1, 2]) == chained_hash(0, [1, 2]) != chained_hash(1, [1, 2])
     True

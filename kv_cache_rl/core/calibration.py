@@ -1,8 +1,8 @@
-"""Calibrations: bytes, seconds and divergence of cached keys and values under a name; the literature's, and
-measured ones.
+"""Calibrations: named profiles of bytes, seconds and divergence of cached keys and values.
 
-A simulator takes the literature's unless a scenario names another. Task losses stay with the literature
-(`core.precision`): a small model cannot measure reasoning."""
+A simulator takes the literature's unless a scenario names another. Task losses always come from the
+literature (`core.precision`): a small model cannot measure reasoning.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ class CalibrationError(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """What storing keys and values at one precision comes to."""
+    """What storing keys and values at one precision costs."""
 
     multiplier: float
     """Bytes relative to fp16; scales counted where they were measured."""
     kl: float | None = None
-    """Divergence of the next token's distribution from that over an fp16 cache, nats per token;
+    """Divergence of the next token's distribution from that over an fp16 cache, nats per token.
 
     None: not measured.
     """
@@ -36,9 +36,9 @@ class Scheme:
     delta_nll: float | None = None
     """Nats per token that a text becomes less likely."""
     encode_s_per_byte: float | None = None
-    """Seconds per fp16 byte to quantise; None: what it takes to read and write the bytes where they lie."""
+    """Seconds per fp16 byte to quantise. None: the time to read and write the bytes in place."""
     decode_s_per_byte: float = 0.0
-    """Seconds per fp16 byte to restore, whenever it is read."""
+    """Seconds per fp16 byte to restore it at each read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,20 @@ class Calibration:
     source: str
     schemes: Mapping[str, Scheme]
     link: Link | None = None
-    """Between the device that computes and the host's memory; None: as the tiers say."""
+    """Between the device that computes and the host's memory. None: as the tiers say."""
     hardware: HardwareProfile | None = None
-    """What computing anew takes; None: as the scenario says."""
+    """What computing again takes. None: as the scenario says."""
     model: ModelGeometry | None = None
-    """Whose cache was measured."""
+    """The model with the cache that was measured."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Everything else that was measured, for people to read."""
 
     def scheme(self, precision: str) -> Scheme:
-        """The scheme of that name. Raises CalibrationError for one that was not measured."""
+        """The scheme of that precision.
+
+        Raises:
+            CalibrationError: the precision was not measured.
+        """
         if precision not in self.schemes:
             raise CalibrationError(
                 f"calibration {self.name!r} has no {precision!r}; use one of {', '.join(self.schemes)}"
@@ -85,9 +89,11 @@ class Calibration:
 
     @staticmethod
     def from_json(data: Any, where: str = "calibration") -> "Calibration":
-        """Reads and checks a calibration.
+        """The calibration in parsed JSON.
 
-        Raises CalibrationError naming `where`, the field and the remedy.
+        Raises:
+            CalibrationError: something is missing or out of range; the text names `where`, the
+                field and the remedy.
         """
         if not isinstance(data, dict) or (data.get("format"), data.get("version")) != (FORMAT, VERSION):
             raise CalibrationError(f"{where}: is not a calibration of version {VERSION}; {_REMEDY}")
@@ -112,9 +118,8 @@ class Calibration:
         found = Calibration(data["name"], data["source"], notes=notes, **parts)
         for name, scheme in found.schemes.items():
             if not 0 < scheme.multiplier <= 1:
-                raise CalibrationError(
-                    f"{where}.schemes.{name}: multiplier {scheme.multiplier} must be above 0, at most 1; {_REMEDY}"
-                )
+                problem = f"multiplier {scheme.multiplier} must be above 0, at most 1"
+                raise CalibrationError(f"{where}.schemes.{name}: {problem}; {_REMEDY}")
         if found.schemes["fp16"].multiplier != 1:
             raise CalibrationError(
                 f"{where}.schemes.fp16: multiplier must be 1, bytes are relative to fp16; {_REMEDY}"
@@ -139,7 +144,7 @@ def _built(cls: type, value: Any, where: str) -> Any:
 
 
 def _wanted(name: str, kind: str, value: Any) -> str:
-    """What a field of that type should hold instead; nothing where the value is fine."""
+    """What a field of that type should hold instead, in words; empty where the value is fine."""
     if kind == "str":
         return "" if isinstance(value, str) and value else "a name"
     if value is None and "None" in kind:
@@ -154,4 +159,4 @@ def _wanted(name: str, kind: str, value: Any) -> str:
 
 _SIGNED, _ABOVE_ZERO = ("delta_nll",), ("one_way", "both_ways", "memory_gb")
 _LARGEST = 1e18
-"""Beyond it nothing is a measurement, and a simulator's whole numbers would overflow."""
+"""No measurement is larger, and a simulator's whole numbers would overflow beyond it."""

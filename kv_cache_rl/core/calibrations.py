@@ -1,4 +1,4 @@
-"""The calibrations that are known by name: the literature's, and one measured with `kv_cache_rl.paged`."""
+"""The calibrations known by name: the literature's, and one measured with `kv_cache_rl.paged`."""
 
 from types import MappingProxyType
 
@@ -12,9 +12,9 @@ LITERATURE = Calibration(
     "the tables of core.precision and core.hardware, each with its source",
     MappingProxyType({name: Scheme(precision.multiplier) for name, precision in PRECISIONS.items()}),
 )
-# The numbers of results/paged/calibration.json to four digits: bytes of fp16, KL in nats per token over
-# held-out tales, relative
-# attention error, nats a token becomes less likely, seconds per fp16 byte to quantise and to restore.
+# The numbers of results/paged/calibration.json to four digits: bytes relative to fp16, KL in nats
+# per token over held-out tales, relative attention error, nats by which a token becomes less
+# likely, seconds per fp16 byte to quantise and to restore.
 MEASURED_CPU = Calibration(
     "measured-cpu",
     "kv-cache-rl paged calibrate, one thread of an AMD EPYC, CPU seconds, 2026-11-23",
@@ -41,16 +41,21 @@ CALIBRATIONS: dict[str, Calibration] = {found.name: found for found in (LITERATU
 
 
 def calibration_named(name: str) -> Calibration:
-    """The calibration of that name. Raises CalibrationError with the known ones."""
+    """The calibration of that name.
+
+    Raises:
+        CalibrationError: the name is unknown; the text lists the known ones.
+    """
     if name not in CALIBRATIONS:
         raise CalibrationError(f"unknown calibration {name!r}; use one of {', '.join(CALIBRATIONS)}")
     return CALIBRATIONS[name]
 
 
 def register(calibration: Calibration) -> str:
-    """Makes a calibration known under its name, which is returned.
+    """Adds a calibration to `CALIBRATIONS` and returns its name.
 
-    Raises CalibrationError if another one has it.
+    Raises:
+        CalibrationError: another calibration has that name.
     """
     if CALIBRATIONS.setdefault(calibration.name, calibration) != calibration:
         raise CalibrationError(
@@ -60,11 +65,11 @@ def register(calibration: Calibration) -> str:
 
 
 def geometry_named(name: str) -> ModelGeometry | None:
-    """The geometry of a published or calibrated model, None if there is none of that name."""
+    """The geometry of a published or calibrated model; None if no model has that name."""
     measured = {c.model.name: c.model for c in CALIBRATIONS.values() if c.model}
     return (MODELS | measured).get(name)
 
 
 def host_link(calibration: str) -> Link:
-    """The link between GPU and host that a calibration says, or the conservative one."""
+    """The link between GPU and host in a calibration; the conservative one where it has none."""
     return CALIBRATIONS.get(calibration, LITERATURE).link or LINKS["pcie4-conservative"]

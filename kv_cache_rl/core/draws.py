@@ -1,4 +1,4 @@
-"""Pseudo-random words: SplitMix64, for numpy arrays and for compiled code alike.
+"""Pseudo-random words: SplitMix64, for numpy arrays and for compiled code.
 
 Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 """
@@ -11,7 +11,7 @@ _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def mixed(word):
-    """64 well-mixed bits of a counter: uint64, an array of any shape, or a scalar in compiled code."""
+    """64 well-mixed bits of a counter: a uint64 array of any shape, or a scalar in compiled code."""
     word = (word ^ (word >> np.uint64(30))) * _FIRST
     word = (word ^ (word >> np.uint64(27))) * _SECOND
     return word ^ (word >> np.uint64(31))

@@ -8,23 +8,33 @@ class ModelGeometry:
     """The shape of a model's KV cache.
 
     Source: the models' published configurations (``num_hidden_layers``, ``num_key_value_heads``,
-    ``head_dim``)."""
+    ``head_dim``).
+    """
 
     name: str
     layers: int
     kv_heads: int
     head_dim: int
     weight_gb: float
-    """Weights at 16 bits, in 10^9 bytes; they share the GPU's memory with the cache."""
+    """Weights at 16 bits, in 10^9 bytes. They share the GPU's memory with the cache."""
 
 
 def bytes_per_token(model: ModelGeometry, bytes_per_element: float = 2.0) -> float:
-    """Bytes of K and V one cached token takes over all layers.
+    """Bytes of K and V that one cached token takes over all layers.
 
     >>> bytes_per_token(MODELS["llama-3.1-8b"])
     131072.0
     """
     return 2 * model.layers * model.kv_heads * model.head_dim * bytes_per_element
+
+
+def block_bytes(model: ModelGeometry, block_tokens: int) -> int:
+    """Bytes of one block of a model's cache at fp16, whose two bytes per element leave nothing to round.
+
+    >>> block_bytes(MODELS["llama-3.1-8b"], 64)
+    8388608
+    """
+    return round(bytes_per_token(model) * block_tokens)
 
 
 MODELS: dict[str, ModelGeometry] = {

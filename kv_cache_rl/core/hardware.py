@@ -20,40 +20,35 @@ class Link:
 
 
 def transfer_microseconds(units, ns_per_unit, fixed_us):
-    """Whole microseconds for `units` over a link; plain Python on purpose, simulators compile it into their
-    loops.
+    """Whole microseconds for `units` over a link.
+
+    Plain Python on purpose: simulators compile it into their loops.
     """
     return fixed_us + units * ns_per_unit // 1000
 
 
 def prefill_microseconds(tokens, past, c1_ns, c2_ps):
-    """Whole microseconds to compute the KV of `tokens` behind `past`: c1 per token, c2 per pair of tokens;
-    plain Python on purpose, simulators compile it into their loops."""
-    return (tokens * c1_ns + tokens * (past + tokens // 2) // 1000 * c2_ps) // 1000
+    """Whole microseconds to compute the KV of `tokens` new tokens behind `past` cached ones.
 
-
-def transfer_seconds(num_bytes: float, link: Link, contended: bool = False) -> float:
-    """Seconds for `num_bytes` to cross `link`; `contended` when the other direction is busy at the same time.
-
-    >>> round(transfer_seconds(28e9, LINKS["pcie4-conservative"]), 3)
-    2.0
+    `c1_ns` nanoseconds per token and `c2_ps` picoseconds per pair of tokens. Plain Python on
+    purpose: simulators compile it into their loops.
     """
-    return link.latency_s + num_bytes / (link.both_ways if contended else link.one_way)
+    return (tokens * c1_ns + tokens * (past + tokens // 2) // 1000 * c2_ps) // 1000
 
 
 LINKS: dict[str, Link] = {
     link.name: link
     for link in (
-        # nvbandwidth on an A100 box, NVIDIA forum 352186: 24.8 GB/s one way, the inbound direction drops to
-        # 11.
+        # nvbandwidth on an A100 box, NVIDIA forum 352186: 24.8 GB/s one way; while both directions
+        # are busy, the inbound one drops to 11.
         Link("pcie4", 24.8e9, 11e9),
         # vLLM blog (DMA, 2 MB blocks): about 50 GB/s one way, 83.4 both ways together.
         Link("pcie5", 50e9, 41.7e9),
         # The default between GPU and host of NVIDIA Dynamo's simulator (config.rs).
         Link("pcie4-conservative", 14e9, 7e9),
-        # NVIDIA data sheets: HBM2e of an A100 80 GB (2.0 TB/s, reads and writes share it); NVLink 4 of an
-        # H100 (900 GB/s, half
-        # of it each way). Latency 0: a kernel that reads its own memory waits for bytes only.
+        # NVIDIA data sheets: HBM2e of an A100 80 GB (2.0 TB/s, shared by reads and writes), NVLink
+        # 4 of an H100 (900 GB/s, half of it each way). HBM has latency 0: a kernel that reads its
+        # own memory waits for bytes only.
         Link("hbm2e", 2.0e12, 1.0e12, 0.0),
         Link("nvlink4", 450e9, 450e9, 5e-6),
         # BLIS defaults.yaml.
@@ -67,7 +62,10 @@ LINKS: dict[str, Link] = {
 
 @dataclass(frozen=True, slots=True)
 class HardwareProfile:
-    """GPUs that serve one model together. Prefill seconds of n tokens after k: c0 + c1 n + c2 n (k + n/2)."""
+    """GPUs that serve one model together.
+
+    Prefill seconds of n tokens behind k cached ones: c0 + c1 n + c2 n (k + n / 2).
+    """
 
     name: str
     gpus: int
@@ -85,20 +83,21 @@ class HardwareProfile:
 
 
 def prefill_seconds(profile: HardwareProfile, tokens: int, past: int = 0) -> float:
-    """Seconds to compute the KV of `tokens` new tokens behind `past` cached ones; recompute costs the same."""
+    """Seconds to compute the KV of `tokens` new tokens behind `past` cached ones.
+
+    Computing them again costs the same.
+    """
     if tokens <= 0:
         return 0.0
     c1_ns, c2_ps = round(profile.prefill_c1_s * 1e9), round(profile.prefill_c2_s * 1e12)
     return profile.prefill_c0_s + prefill_microseconds(tokens, past, c1_ns, c2_ps) / 1e6
 
 
-def decode_tokens_per_second(profile: HardwareProfile, running_kv_tokens: int) -> float:
-    """Tokens per second of each running sequence when their caches hold `running_kv_tokens` together."""
-    return 1.0 / (profile.decode_fixed_s + profile.decode_per_kv_token_s * running_kv_tokens)
-
-
 def kv_capacity_tokens(profile: HardwareProfile, model: ModelGeometry, share: float = 0.9) -> int:
-    """Tokens that fit at fp16 when `share` of the memory goes to weights and cache (vLLM's default share)."""
+    """Tokens that fit at fp16 when `share` of the memory goes to weights and cache.
+
+    Source: vLLM's default share, 0.9.
+    """
     free = profile.gpus * profile.memory_gb * 1e9 * share - model.weight_gb * 1e9
     return int(free / bytes_per_token(model))
 
@@ -106,12 +105,11 @@ def kv_capacity_tokens(profile: HardwareProfile, model: ModelGeometry, share: fl
 HARDWARE: dict[str, HardwareProfile] = {
     profile.name: profile
     for profile in (
-        # Prefill: 2,048-token chunks take 148 ms at no context and 152 ms behind 2,048 (4 H100,
-        # Llama-3.1-70B, measured
-        # profile files); halved for twice the GPUs (derived). Decode: 141 GB of weights and the KV bytes at
-        # 70 % of
-        # 8 x 3.35 TB/s plus 14 ms for 80 layers of launches and all-reduces (derived). One
-        # host link per GPU, at the conservative rate of Dynamo's simulator.
+        # Prefill: chunks of 2,048 tokens take 148 ms without context and 152 ms behind 2,048 tokens
+        # (4 H100, Llama-3.1-70B, measured profile files); halved for twice the GPUs (derived).
+        # Decode: 141 GB of weights and the KV bytes at 70 % of 8 x 3.35 TB/s, plus 14 ms for 80
+        # layers of launches and all-reduces (derived). One host link per GPU, at the conservative
+        # rate of Dynamo's simulator.
         HardwareProfile(
             "8xh100-llama-3.1-70b", 8, 80.0, "pcie4-conservative", 8, 0.0, 36.1e-6, 0.48e-9, 20e-3, 1.75e-8
         ),

@@ -8,11 +8,11 @@ import gymnasium
 import numpy as np
 
 from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.dynamics import act
-from kv_cache_rl.sim.serving.observe import MARGIN, OBSERVATION, RICH, TREND, look
+from kv_cache_rl.sim.serving.dynamics import act, new_state
+from kv_cache_rl.sim.serving.observe import OBSERVATION, RICH, SIGNED, look, new_view
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError, task
-from kv_cache_rl.sim.serving.state import ALIVE, ARRIVED, State, new_state
+from kv_cache_rl.sim.serving.state import State
 
 FACES = {"plain": len(OBSERVATION), "rich": len(RICH)}
 """How many of the observed numbers each face shows."""
@@ -55,9 +55,7 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.action_space = gymnasium.spaces.Discrete(len(ACTIONS))
         self.state: State | None = None
         self._shown = FACES[observation]
-        self._observed = np.zeros(len(RICH), np.float32)
-        self._mask = np.zeros(len(ACTIONS), np.int8)
-        self._columns: tuple[np.ndarray, ...] = ()
+        self._observed, self._mask = new_view()
         self._last: tuple[int, float] | None = None
 
     def reset(
@@ -87,7 +85,7 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
     def episode_seed(self) -> int | None:
         """Seed of the traffic of this episode, None before the first.
 
-        Not in any info: whoever knows it knows what will come.
+        Not in any info: it determines all that will arrive.
         """
         return None if self.state is None else self.state.seed
 
@@ -103,22 +101,21 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
             number = -1
         if not 0 <= number < len(ACTIONS):
             raise ServingError(f"action is {action!r}; give a whole number from 0 to 17")
-        if self.state is None or not self._columns[2][ALIVE, 0]:
+        if self.state is None or self.state.done:
             raise ServingError("no episode is under way; call reset() first")
-        reward = act(*self._columns, self._observed, self._mask, number)
+        reward = act(*self.state.buffers, self._observed, self._mask, number)
         info: dict[str, Any] = {"action_mask": self._mask.copy()}
         self._last = number, reward
         terminated = truncated = False
-        if not self._columns[2][ALIVE, 0]:
-            terminated = bool(self._columns[2][ARRIVED, 1])
+        if self.state.done:
+            terminated = bool(self.state.crashed)
             truncated = not terminated
-            info |= last_words(self.state)
+            info |= final_info(self.state)
         return self._observed[: self._shown].copy(), reward, terminated, truncated, info
 
     def _begun(self) -> tuple[np.ndarray, dict[str, Any]]:
         assert self.state is not None
-        self._columns = tuple(self.state.columns)
-        look(*self._columns, self._observed, self._mask)
+        look(*self.state.buffers, self._observed, self._mask)
         return self._observed[: self._shown].copy(), {"action_mask": self._mask.copy()}
 
     def action_masks(self) -> np.ndarray:
@@ -126,7 +123,7 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
         return self._mask.astype(bool)
 
     def render(self) -> str | None:
-        """What an operator would look at, as text (mode ``ansi``)."""
+        """The state of the server as text (mode ``ansi``)."""
         return picture(self.state, self._observed, self._last) if self.render_mode == "ansi" else None
 
 
@@ -162,7 +159,7 @@ def observation_space(face: str) -> gymnasium.spaces.Box:
         raise ServingError(f"unknown observation {face!r}; use 'plain' (20 numbers) or 'rich' (24)")
     shown = FACES[face]
     lowest = np.zeros(len(RICH), np.float32)
-    lowest[TREND] = lowest[MARGIN] = -1.0
+    lowest[[RICH.index(name) for name in SIGNED]] = -1.0
     return gymnasium.spaces.Box(lowest[:shown], np.ones(shown, np.float32), dtype=np.float32)
 
 
@@ -186,13 +183,11 @@ def next_seed(stream: np.random.Generator) -> int:
     return int(stream.integers(0, 1 << 63))
 
 
-def last_words(state: State) -> dict[str, Any]:
-    """What the info of an episode's last step says beyond the mask; the seed is no part of it, and fits no
-    int64 of a batch.
-    """
+def final_info(state: State) -> dict[str, Any]:
+    """What the info of an episode's last step says beyond the mask, without the seed (it fits no int64)."""
     result = report(state)
-    told = {name: value for name, value in result.to_json().items() if name != "seed"}
-    return {"score": result.score, "crashed": state.crashed, "report": told}
+    shown = {name: value for name, value in result.to_json().items() if name != "seed"}
+    return {"score": result.score, "crashed": state.crashed, "report": shown}
 
 
 def picture(state: State | None, observed: np.ndarray, last: tuple[int, float] | None) -> str:

@@ -1,4 +1,4 @@
-"""Many servers as one Gymnasium vector environment: their columns stacked, stepped by compiled code on
+"""Many servers as one Gymnasium vector environment: their buffers stacked, stepped by compiled code on
 several threads.
 """
 
@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from kv_cache_rl.gym.single import (
     FACES,
     checked_seed,
-    last_words,
+    final_info,
     next_seed,
     observation_space,
     scenario_of,
@@ -23,10 +23,11 @@ from kv_cache_rl.gym.single import (
 )
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.dynamics import act
+from kv_cache_rl.sim.serving.columns import BOOK, BOOK_WORDS, columns_of, fixed_size, live_size
+from kv_cache_rl.sim.serving.dynamics import new_state, step
 from kv_cache_rl.sim.serving.observe import RICH, look
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError, whole
-from kv_cache_rl.sim.serving.state import ALIVE, ARRIVED, Columns, State, new_state
+from kv_cache_rl.sim.serving.state import State
 
 MOST = 1 << 20
 WORTH_A_THREAD = 128
@@ -75,8 +76,9 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         self._over = np.zeros(num_envs, bool)
         self._states: list[State | None] = [None] * num_envs
         self._streams: list[np.random.Generator | None] = [None] * num_envs
-        self._packed: Columns | None = None
-        self._requests = np.zeros(num_envs, np.int64)
+        # Requests that a row of the stacks has room for.
+        self._room = 0
+        self._fixed = self._live = np.zeros((num_envs, 0), np.int64)
         self._pool: ThreadPoolExecutor | None = None
 
     def reset(
@@ -116,12 +118,10 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
     @property
     def episode_seeds(self) -> np.ndarray | None:
         """Seed of the traffic of each server's episode, uint64 ``[num_envs]``; None before the first. Not in
-        any info: whoever knows it knows what will come."""
-        return (
-            None
-            if self._packed is None
-            else np.array([state.seed for state in self._states if state], np.uint64)
-        )
+        any info: it determines all that will arrive.
+        """
+        seeds = [state.seed for state in self._states if state is not None]
+        return np.array(seeds, np.uint64) if seeds else None
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One decision of every server.
@@ -131,19 +131,19 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
                 server.
         """
         numbers = self._checked(actions)
-        if self._packed is None:
+        if not self._room:
             raise ServingError("no episode is under way; call reset() first")
         again = np.flatnonzero(self._over)
         skip = self._over.copy()
-        self._each(self._packed, numbers, skip)
+        self._each(numbers, skip)
         for k in again:
             self._begin(int(k), self.scenario, None)
-        books = self._packed.book
-        self._over = books[:, ALIVE, 0] == 0
-        crashed = self._over & (books[:, ARRIVED, 1] != 0)
+        books = self._live[:, :BOOK_WORDS].view(BOOK)[:, 0]
+        self._over = books["alive"] == 0
+        crashed = self._over & (books["crash"] != 0)
         info: dict[str, Any] = {"action_mask": self._masks.copy()}
         for k in np.flatnonzero(self._over):
-            info = self._add_info(info, last_words(self.state(int(k))), int(k))
+            info = self._add_info(info, final_info(self.state(int(k))), int(k))
         return self._shown_now(), self._rewards.copy(), crashed, self._over & ~crashed, info
 
     def action_masks(self) -> np.ndarray:
@@ -158,12 +158,10 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
             ServingError: before the first `reset`.
         """
         state = self._states[index]
-        if state is None or self._packed is None:
+        if state is None:
             raise ServingError("no episode is under way; call reset() first")
-        n = self._requests[index]
-        traffic, settings, book, rows, running, flow = (column[index] for column in self._packed)
-        columns = Columns(traffic[:n], settings, book, rows[:n], running, flow)
-        return State(state.scenario, state.seed, state.load, columns)
+        fixed, live = self._fixed[index, : len(state.fixed)], self._live[index, : len(state.live)]
+        return State(state.scenario, state.seed, state.load, fixed, live)
 
     def close_extras(self, **kwargs: Any) -> None:
         if self._pool is not None:
@@ -190,7 +188,8 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         numbers = np.asarray(actions)
         if numbers.shape != (self.num_envs,) or numbers.dtype.kind not in "iu":
             raise ServingError(
-                f"actions have shape {numbers.shape} and type {numbers.dtype}; give {self.num_envs} whole numbers from 0 to 17"
+                f"actions have shape {numbers.shape} and type {numbers.dtype}; "
+                f"give {self.num_envs} whole numbers from 0 to 17"
             )
         if numbers.min() < 0 or numbers.max() >= len(ACTIONS):
             worst = numbers[(numbers < 0) | (numbers >= len(ACTIONS))][0]
@@ -207,40 +206,30 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
 
     def _put(self, index: int, state: State) -> None:
         """Puts a copy of a server in place of server `index`."""
-        stack = self._stack_for(state)
-        n = len(state.load.table)
-        self._requests[index] = n
-        for packed, column in zip(stack, state.columns, strict=True):
-            if packed.ndim == 3 and packed.shape[1] == 2:
-                packed[index, :, : column.shape[1]] = column
-            else:
-                packed[index, : len(column)] = column
-        # What the stacked columns hold now is the truth; this one keeps what never changes.
-        self._states[index] = State(state.scenario, state.seed, state.load, state.columns)
-        look(*self.state(index).columns, self._observed[index], self._masks[index])
+        self._make_room(len(state.load.table))
+        self._fixed[index, : len(state.fixed)] = state.fixed
+        self._live[index, : len(state.live)] = state.live
+        # What the stacks hold now is the truth; this one keeps what never changes.
+        self._states[index] = state
+        look(*self.state(index).buffers, self._observed[index], self._masks[index])
         self._rewards[index] = 0.0
 
-    def _stack_for(self, state: State) -> Columns:
-        """The stacked columns, grown where an episode has more requests than all before."""
-        need = max(len(state.load.table), 1)
-        if self._packed is not None and need <= self._packed.rows.shape[1]:
-            return self._packed
-        # A quarter more, so that episodes of about the same length do not all grow it.
-        room = need + need // 4
-        e, old = self.num_envs, self._packed
-        shapes = [column.shape for column in state.columns]
-        shapes[0], shapes[3], shapes[4] = (room, shapes[0][1]), (room, shapes[3][1]), (2, room)
-        packed = Columns(*(np.zeros((e, *s), c.dtype) for s, c in zip(shapes, state.columns, strict=True)))
-        if old is not None:
-            for new, before in zip(packed, old, strict=True):
-                new[tuple(slice(0, size) for size in before.shape)] = before
-        self._packed = packed
-        return packed
+    def _make_room(self, requests: int) -> None:
+        """Widens the stacks where an episode has more requests than all before."""
+        if requests < self._room:
+            return
+        # A quarter more, so that episodes of about the same length do not all widen it.
+        self._room = requests + requests // 4 + 1
+        for name, size in (("_fixed", fixed_size(self._room)), ("_live", live_size(self._room))):
+            old, new = getattr(self, name), np.zeros((self.num_envs, size), np.int64)
+            new[:, : old.shape[1]] = old
+            setattr(self, name, new)
 
-    def _each(self, stack: Columns, actions: np.ndarray, skip: np.ndarray) -> None:
+    def _each(self, actions: np.ndarray, skip: np.ndarray) -> None:
         workers = max(1, min(self.threads, self.num_envs // WORTH_A_THREAD))
         bounds = [self.num_envs * k // workers for k in range(workers + 1)]
-        arguments = (*stack, self._requests, self._observed, self._masks, self._rewards, actions, skip)
+        views = self._observed, self._masks
+        arguments = self._fixed, self._live, *views, self._rewards, actions, skip
         if workers == 1:
             step_some(*arguments, 0, self.num_envs)
             return
@@ -258,20 +247,11 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
 
 
 @uncounted(nogil=True)
-def step_some(
-    traffic, settings, book, rows, running, flow, requests, observed, masks, rewards, actions, skip, first, last
-):  # fmt: skip
-    """One decision of servers `first` to `last` - 1 that are not to be skipped; the spare room of the stack
-    is left out.
-    """
+def step_some(fixed, live, observed, masks, rewards, actions, skip, first, last):
+    """One decision of servers `first` to `last` - 1 that are not to be skipped."""
     for e in range(first, last):
-        n = requests[e]
         if skip[e]:
             rewards[e] = 0.0
         else:
-            rewards[e] = act(
-                *(traffic[e, :n], settings[e], book[e], rows[e, :n], running[e], flow[e]),
-                observed[e],
-                masks[e],
-                actions[e],
-            )
+            c = columns_of(fixed[e], live[e])
+            rewards[e] = step(c, observed[e], masks[e], actions[e])

@@ -1,9 +1,16 @@
-"""Paged attention on real tensors: block pool, paged cache, exact attention, a real decoder over it, and what
-all that costs.
+"""Paged attention on real tensors: a block pool, a paged cache, exact attention, a real decoder.
 
-Reading order: `block_pool`, `block_table`, `kv_cache`, `gather`, `attention`, `triton_decode`, `quant`;
-`checkpoint`, `model`, `decoding`, `swap`, `residency`, `requests`, `scheduler`; then `measure`, `training`.
-Needs the torch extra."""
+Reading order, each module after those that it imports:
+
+    storage    errors, block_table, block_pool, kv_cache
+    attention  kernels, gather, plan, triton_decode, attention, seed
+    few bits   quant, quantised_blocks
+    decoder    checkpoint, tokenizer, model, decoding
+    batching   swap, residency, requests, scheduler
+    folders    measure (what all this costs), training (the small model)
+
+Needs the torch extra.
+"""
 
 from kv_cache_rl.extras import need
 from kv_cache_rl.lazy import lazy
@@ -18,17 +25,11 @@ __all__, __getattr__ = lazy(
         "block_table": ("Sequence", "block_table", "slot_mapping"),
         "decoding": ("beam", "greedy", "sample"),
         "kv_cache": ("CacheError", "KVCache"),
+        "measure.calibrate": ("measure_costs",),
         "model": ("Decoder",),
-        "quant": (
-            "BITS",
-            "QuantError",
-            "QuantisedBlocks",
-            "dequantise",
-            "quantise",
-            "quantise_blocks",
-            "quantise_filled",
-        ),
+        "quant": ("BITS", "QuantError", "dequantise", "quantise"),
+        "quantised_blocks": ("QuantisedBlocks", "quantise_blocks", "quantise_filled"),
         "scheduler": ("Scheduler",),
-        "swap": ("HostPool", "SwapError", "recompute", "swap_in", "swap_out"),
+        "swap": ("HostPool", "PreemptionCosts", "SwapError", "recompute", "swap_in", "swap_out"),
     },
 )

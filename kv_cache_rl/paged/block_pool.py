@@ -1,13 +1,13 @@
-"""The pool: one tensor of keys and one of values per layer, cut into blocks that are handed out by number and
-counted.
+"""The pool: the keys and values of each layer, cut into numbered blocks with reference counts.
 
     free --take--> held (references >= 1) --share / drop--> held --last drop--> free
-     ^                                                                           |
-     +---- a published block keeps its contents and its hash until `take` hands it to somebody else; `share`
-     revives it
 
-Block numbers from `blocks` on belong to an attached store (quantised blocks): same numbering, same reference
-counts, other bytes."""
+A published block keeps its contents and its hash while it is free, until `take` hands it out again.
+Until then `share` revives it.
+
+Block numbers from `blocks` on belong to an attached store (quantised blocks): the same numbering
+and reference counts, another format.
+"""
 
 import os
 from collections import Counter
@@ -32,31 +32,30 @@ class PoolError(Refused):
 
 
 class Store(Protocol):
-    """Blocks held in another format than the pool's: rows 0..blocks-1 are the block numbers pool.blocks,
-    pool.blocks + 1, ...
-    """
+    """Blocks in another format than the pool's: row r is the block number pool.blocks + r."""
 
     blocks: int
     nbytes: int
 
     def gather(self, layer: int, rows: Tensor, out_k: Tensor, out_v: Tensor) -> None:
-        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k`, `out_v` [r, block_tokens, kv_heads,
-        head_dim].
+        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k` and `out_v`.
+
+        Both are [r, block_tokens, kv_heads, head_dim].
         """
 
 
 @contextmanager
 def _allocating(blocks: int, block_nbytes: int, device: torch.device) -> Iterator[None]:
-    """Raises PoolError where memory does not suffice; on the CPU before any is touched, since Linux promises
-    more than it has.
+    """Raises PoolError where memory does not suffice.
+
+    On the CPU before any is touched, because Linux grants more memory than it has.
     """
     refusal = PoolError(
         f"a pool of {blocks:,} blocks takes {blocks * block_nbytes:,} bytes, more than {device} has; "
         "give fewer or smaller blocks, that is fewer tokens or sequences"
     )
-    if device.type == "cpu" and blocks * block_nbytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf(
-        "SC_PHYS_PAGES"
-    ):
+    machine_nbytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if device.type == "cpu" and blocks * block_nbytes > machine_nbytes:
         raise refusal
     try:
         yield
@@ -65,7 +64,7 @@ def _allocating(blocks: int, block_nbytes: int, device: torch.device) -> Iterato
 
 
 class BlockPool:
-    """Storage for `blocks` blocks of `block_tokens` tokens, and the books on who holds them."""
+    """Storage for `blocks` blocks of `block_tokens` tokens, with the reference count of each."""
 
     def __init__(
         self,
@@ -89,7 +88,8 @@ class BlockPool:
                 raise PoolError(f"a pool of {name} = {size}: every size is at least 1")
         if not dtype.is_floating_point:
             raise PoolError(
-                f"a pool of {dtype}: keys and values are floating point (quantised blocks live in an attached store)"
+                f"a pool of {dtype}: keys and values are floating point "
+                "(quantised blocks live in an attached store)"
             )
         self.layers, self.blocks, self.block_tokens = layers, blocks, block_tokens
         self.kv_heads, self.head_dim, self.dtype = kv_heads, head_dim, dtype
@@ -100,11 +100,11 @@ class BlockPool:
         self.device = self.keys[0].device
         self.store: Store | None = None
         self.evictions = 0
-        """Published blocks whose contents were given up for somebody else's, so far."""
+        """Published blocks that were taken for other contents, so far."""
         self._ledger = np.array([[blocks, 0], [0, 0]])
         self._references = [0] * blocks
-        # Oldest first, so that what was freed last stays reusable longest; a dict, since a revived block
-        # leaves from the middle.
+        # Oldest first, so that what was freed last stays reusable longest. A dict, because a
+        # revived block leaves from the middle.
         self._free: list[dict[int, None]] = [dict.fromkeys(range(blocks)), {}]
         self._block_of: dict[int, int] = {}
         self._hash_of: dict[int, int] = {}
@@ -126,7 +126,7 @@ class BlockPool:
 
     @property
     def numbers(self) -> int:
-        """Block numbers run from 0 to this, the store's included."""
+        """How many block numbers there are, the store's included; they start at 0."""
         return len(self._references)
 
     @property
@@ -141,7 +141,11 @@ class BlockPool:
         return 2 * self.layers * self.block_tokens * self.kv_heads * self.head_dim * self.dtype.itemsize
 
     def attach(self, store: Store) -> None:
-        """Numbers the store's blocks behind the pool's own."""
+        """Numbers the store's blocks behind the pool's own.
+
+        Raises:
+            PoolError: the pool has a store already.
+        """
         if self.store is not None:
             raise PoolError(
                 f"the pool has a store of {self.store.blocks} blocks already; one pool takes one store"
@@ -152,8 +156,9 @@ class BlockPool:
         self._free[STORE] = dict.fromkeys(range(self.blocks, self.blocks + store.blocks))
 
     def take(self, count: int = 1, form: int = EXACT) -> list[int]:
-        """`count` blocks with one reference each, oldest free ones first; their contents are whatever was
-        there.
+        """`count` blocks with one reference each, the oldest free ones first.
+
+        They keep their old contents until they are written.
 
         Raises:
             PoolError: fewer than `count` are free; none is taken.
@@ -171,7 +176,11 @@ class BlockPool:
         return taken
 
     def share(self, block: int) -> None:
-        """One more reference; a free block that is still published comes back to life."""
+        """Adds a reference; a free block that is still published is held again.
+
+        Raises:
+            PoolError: the block is free and not published, or does not exist.
+        """
         if self.references(block):
             self._references[block] += 1
         elif block in self._hash_of:
@@ -180,7 +189,11 @@ class BlockPool:
             raise PoolError(f"block {block} is free and not published: there is nothing to share")
 
     def drop(self, block: int) -> None:
-        """One reference less; at none the block is free again."""
+        """Takes one reference away; without references the block is free again.
+
+        Raises:
+            PoolError: the block is free already, or does not exist.
+        """
         if not self.references(block):
             raise PoolError(f"block {block} is free already: dropped once too often (double free)")
         self._references[block] -= 1
@@ -189,19 +202,27 @@ class BlockPool:
             ledger.give(self._ledger, form, 1)
             self._free[form][block] = None
             if form == STORE:
-                # A stored block shares its scales with others and is not whole without them: it does not
-                # outlive its holders.
+                # A stored block shares its scales with others and is incomplete without them, so
+                # that it is not kept for later prompts.
                 self.forget(block)
 
     def references(self, block: int) -> int:
-        """How many table entries hold `block`."""
+        """How many table entries hold `block`.
+
+        Raises:
+            PoolError: there is no such block.
+        """
         if not 0 <= block < self.numbers:
             raise PoolError(f"block {block} does not exist: the pool has blocks 0 to {self.numbers - 1}")
         return self._references[block]
 
     def publish(self, block: int, chained_hash: int) -> None:
-        """Makes a full block findable by the chained hash of its tokens; the first block of a hash keeps the
-        name.
+        """Makes a full block findable by the chained hash of its tokens.
+
+        The first block published under a hash keeps it.
+
+        Raises:
+            PoolError: the block is free, or does not exist.
         """
         if not self.references(block):
             raise PoolError(f"block {block} is free: publish it while it is held")
@@ -209,25 +230,29 @@ class BlockPool:
             self._block_of[chained_hash], self._hash_of[block] = block, chained_hash
 
     def lookup(self, chained_hash: int) -> int | None:
-        """The block that holds this prefix, held or free; `share` it before anything else is taken."""
+        """The block, held or free, with this prefix; `share` it before any other block is taken."""
         return self._block_of.get(chained_hash)
 
     def forget(self, block: int) -> None:
-        """Takes a block's hash away, if it has one: its contents are about to change."""
+        """Removes a block's hash, if it has one, before its contents change."""
         chained_hash = self._hash_of.pop(block, None)
         if chained_hash is not None:
             del self._block_of[chained_hash]
 
     def relabel(self, old: int, new: int) -> None:
-        """Moves references and hash from `old` to `new` (just taken, one reference), and frees `old`: the
-        block changed format.
+        """Moves references and hash from `old` to `new` (just taken, one reference); frees `old`.
 
-        Whoever calls rewrites every table entry of `old` (see `KVCache.relabel`, which refuses when it does
-        not know them all)."""
+        A block changes its format so. The caller rewrites every table entry of `old`;
+        `KVCache.relabel` does, and refuses where it does not know them all.
+
+        Raises:
+            PoolError: `new` has not exactly one reference, or `old` has none.
+        """
         if self.references(new) != 1 or not self.references(old):
             counts = f"{self.references(old)} and {self.references(new)}"
             raise PoolError(
-                f"block {old} cannot become {new}: they have {counts} references; take the new one just before"
+                f"block {old} cannot become {new}: they have {counts} references; "
+                "take the new one just before"
             )
         chained_hash = self._hash_of.get(old)
         self.forget(old)
@@ -242,7 +267,10 @@ class BlockPool:
             tensor[target].copy_(tensor[source])
 
     def gather(self, layer: int, blocks: Tensor, out_k: Tensor, out_v: Tensor) -> None:
-        """Writes blocks (int64 [r], any format) into `out_k`, `out_v` [r, block_tokens, kv_heads, head_dim]."""
+        """Writes `blocks` (int64 [r], in any format) into `out_k` and `out_v`.
+
+        Both are [r, block_tokens, kv_heads, head_dim].
+        """
         if self.store is None or not self.stored or int(blocks.max()) < self.blocks:
             torch.index_select(self.keys[layer], 0, blocks, out=out_k)
             torch.index_select(self.values[layer], 0, blocks, out=out_v)
@@ -256,17 +284,20 @@ class BlockPool:
         out_k[other], out_v[other] = k, v
 
     def check(self, holders: Iterable[Sequence] | None = None) -> None:
-        """Recounts everything; with `holders`, also that the references are exactly their table entries.
+        """Recounts references, free lists, ledger and hashes.
+
+        With `holders`, the references must be exactly their table entries.
 
         Raises:
-            LedgerError: the books do not balance.
+            LedgerError: two of them differ.
         """
         used = [0, 0]
         for block, count in enumerate(self._references):
             used[self._form(block)] += count != 0
             if count < 0 or (count == 0) != (block in self._free[self._form(block)]):
+                listed = "on" if count else "not on"
                 raise ledger.LedgerError(
-                    f"block {block} has {count} references and is {'' if count else 'not '}on the free list"
+                    f"block {block} has {count} references and is {listed} the free list"
                 )
         ledger.check(self._ledger, np.array(used))
         for form in (EXACT, STORE):

@@ -1,6 +1,4 @@
-"""A Llama-family checkpoint in a local folder: its geometry (config.json) and its weights (safetensors,
-sharded or not).
-"""
+"""A Llama-family checkpoint in a folder: its geometry (config.json) and weights (safetensors)."""
 
 from __future__ import annotations
 
@@ -20,15 +18,16 @@ from torch import Tensor
 from kv_cache_rl.core.errors import Refused
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""`model_type`s that are this decoder: Qwen2 adds biases to q, k and v, Qwen3 norms of q and k."""
+"""The values of `model_type` that this decoder runs.
+
+Qwen2 adds biases to q, k and v. Qwen3 adds norms of q and k.
+"""
 SHIPPED = Path(__file__).parent / "weights"
 EMBEDDING, HEAD, LAST_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 
 
 class CheckpointError(Refused):
-    """A folder that holds no checkpoint this decoder can run: says which file or tensor is wrong, and what to
-    do.
-    """
+    """A checkpoint that cannot be run; the text names the file or tensor and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,9 @@ class DecoderGeometry:
     kv_heads: int
     head_dim: int
     width: int
-    """Of the residual stream."""
+    """Channels of the residual stream."""
     hidden: int
-    """Of the gated feed-forward."""
+    """Channels of the gated feed-forward."""
     vocab: int
     family: str = "llama"
     tied: bool = True
@@ -51,7 +50,7 @@ class DecoderGeometry:
     norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
     rope_llama3: tuple[float, float, float, float] | None = None
-    """factor, low and high frequency factors, original context: Llama 3's scaling of rotary frequencies."""
+    """Llama 3's rotary scaling: factor, low and high frequency factors, original context."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "kv_heads", "head_dim", "width", "hidden", "vocab"):
@@ -64,16 +63,18 @@ class DecoderGeometry:
                 )
         if self.heads % self.kv_heads:
             raise CheckpointError(
-                f"{self.name}: {self.heads} query heads cannot share {self.kv_heads} KV heads evenly; give a divisor of it"
+                f"{self.name}: {self.heads} query heads cannot share {self.kv_heads} KV heads evenly; "
+                "give a divisor of it"
             )
         if self.head_dim % 2:
             raise CheckpointError(
-                f"{self.name}: rotary embedding turns pairs, head_dim {self.head_dim} is odd; give an even one"
+                f"{self.name}: rotary embedding turns pairs, head_dim {self.head_dim} is odd; "
+                "give an even one"
             )
 
 
 def tensor_shapes(geometry: DecoderGeometry) -> dict[str, tuple[int, ...]]:
-    """Name → shape of every tensor the decoder needs, in the Hugging Face naming."""
+    """Name → shape of every tensor that the decoder needs, with the Hugging Face names."""
     g = geometry
     shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (g.vocab, g.width), LAST_NORM: (g.width,)}
     if not g.tied:
@@ -100,7 +101,8 @@ def tensor_shapes(geometry: DecoderGeometry) -> dict[str, tuple[int, ...]]:
 def read_geometry(folder: str | Path) -> DecoderGeometry:
     """The geometry in a folder's config.json.
 
-    Raises CheckpointError for what this decoder does not compute.
+    Raises:
+        CheckpointError: the file is missing or bad, or says what this decoder does not compute.
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -133,7 +135,7 @@ def read_geometry(folder: str | Path) -> DecoderGeometry:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises CheckpointError for anything else."""
+    """The JSON object in a file, else CheckpointError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as wrong:
@@ -158,7 +160,8 @@ _REQUIRED: Any = object()
 def _field(path: Path, config: Mapping[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
     """The value of a field, or the default where it is absent or null.
 
-    Raises CheckpointError for one of another kind.
+    Raises:
+        CheckpointError: the value is of another kind, or is missing and has no default.
     """
     value, (kinds, words) = config.get(name), _KINDS[kind]
     if value is None:
@@ -204,22 +207,25 @@ def _refuse_other_arithmetic(path: Path, config: dict[str, Any], rope: dict[str,
     ):
         if wrong:
             raise CheckpointError(
-                f"{path}: {name} is {(config | rope).get(name)!r}, which this decoder does not compute; use another checkpoint"
+                f"{path}: {name} is {(config | rope).get(name)!r}, which this decoder does not compute; "
+                "use another checkpoint"
             )
 
 
 def read_weights(
     folder: str | Path, geometry: DecoderGeometry, dtype: torch.dtype, device: str
 ) -> dict[str, Tensor]:
-    """Every tensor the geometry needs, from all *.safetensors of the folder, as `dtype`.
+    """Every tensor that the geometry needs, by name, from the folder's *.safetensors, as `dtype`.
 
-    Raises CheckpointError that names missing tensors, wrong shapes, mixed dtypes, or values that are not
-    finite."""
+    Raises:
+        CheckpointError: a tensor is missing, has a wrong shape, another dtype than the rest, or
+            values that are not finite.
+    """
     found: dict[str, Tensor] = {}
     for path in _shards(Path(folder)):
         try:
-            with safe_open(path, "pt") as file:
-                found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            with safe_open(path, "pt") as shard:
+                found |= {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError) as wrong:
             raise CheckpointError(f"{path}: {wrong}; download the shard again") from wrong
     needed = tensor_shapes(geometry)
@@ -237,7 +243,8 @@ def read_weights(
     for name, shape in needed.items():
         if tuple(found[name].shape) != shape:
             raise CheckpointError(
-                f"{folder}: {name} is {list(found[name].shape)}, config.json says {list(shape)}; they are not of one model"
+                f"{folder}: {name} is {list(found[name].shape)}, config.json says {list(shape)}; "
+                "they are not of one model"
             )
         if not torch.isfinite(found[name]).all():
             raise CheckpointError(
@@ -247,7 +254,7 @@ def read_weights(
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The files that the index names, else all of the folder."""
+    """The files that the folder's index names; without an index all *.safetensors in it."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         shards = sorted(folder.glob("*.safetensors"))
@@ -267,7 +274,7 @@ def _shards(folder: Path) -> list[Path]:
 def write_checkpoint(
     folder: str | Path, geometry: DecoderGeometry, weights: Mapping[str, Tensor], dtype: torch.dtype
 ) -> None:
-    """Writes config.json and model.safetensors as `read_geometry`, `read_weights` and transformers read them."""
+    """Writes config.json and model.safetensors, readable by this module and by transformers."""
     g, folder = geometry, Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": g.rope_theta}

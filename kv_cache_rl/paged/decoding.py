@@ -1,10 +1,10 @@
-"""Greedy, parallel sampling and beam search over a paged cache: continuations share blocks and copy one when
-they write into it.
+"""Greedy decoding, parallel sampling and beam search over a paged cache.
 
-prompt --prefill once--> logits --fork per continuation--> [ choose a token each -> decode all in one batch ]
-* n --> release
+    prompt --prefill once--> logits --fork per continuation-->
+    [ choose a token each -> decode all in one batch ] x n --> release
 
-Whatever happens, an error included, every block that a search took is given back when it ends.
+Continuations share blocks and copy one when they write into it. When a search ends, with an error
+or without, all its blocks are freed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
 
 AfterStep = Callable[[list[Sequence]], None]
-"""Called with the sequences that are held after the prompt and after every decode step, to see how many
-blocks they take.
-"""
+"""Called with the held sequences after the prompt and after every decode step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beam:
-    """A continuation and the sum of its tokens' log-probabilities."""
+    """A continuation, with the sum of its tokens' log-probabilities as score."""
 
     tokens: list[int]
     score: float
@@ -39,7 +37,11 @@ class Beam:
 def greedy(
     model: Decoder, cache: KVCache, prompt: Many[int], count: int, after_step: AfterStep | None = None
 ) -> list[int]:
-    """The `count` likeliest tokens one after the other behind `prompt`."""
+    """`count` tokens behind `prompt`, each the likeliest after those before.
+
+    Raises:
+        RequestError: an empty prompt, or nothing to generate.
+    """
     check_request(prompt, count)
     chosen: list[int] = []
     with _held(cache) as held:
@@ -61,8 +63,13 @@ def sample(
     temperature: float = 1.0,
     after_step: AfterStep | None = None,
 ) -> list[list[int]]:
-    """`samples` continuations of `count` tokens each, drawn from the model; sample i is that of its own run
-    with seed + i.
+    """`samples` continuations of `count` tokens each, drawn from the model.
+
+    Sample i equals the one sample of a run with seed + i.
+
+    Raises:
+        RequestError: an empty prompt, no samples, nothing to generate, or a temperature not above
+            0.
     """
     check_request(prompt, count, temperature)
     if samples < 1:
@@ -88,9 +95,13 @@ def beam(
     count: int,
     after_step: AfterStep | None = None,
 ) -> list[Beam]:
-    """The `width` best continuations of `count` tokens that a search of that width finds, best first.
+    """The `width` best continuations of `count` tokens in a search of that width, best first.
 
-    A parent with several surviving children is forked, one with none is released before anybody writes.
+    A parent with several children is forked. One without children is released before any child
+    writes.
+
+    Raises:
+        RequestError: an empty prompt, nothing to generate, or a width outside 1 to the vocabulary.
     """
     check_request(prompt, count)
     vocab = model.geometry.vocab
@@ -108,7 +119,7 @@ def beam(
 
 
 def _best(beams: list[Beam], logits: Tensor, width: int) -> tuple[list[int], list[Beam]]:
-    """(parent of each, the best `width` beams one token longer), best first."""
+    """(parent of each beam, the `width` best beams, one token longer), best first."""
     gains = logits.double().log_softmax(-1)
     totals = gains + torch.tensor([b.score for b in beams], dtype=torch.float64, device=gains.device)[:, None]
     scores, at = totals.flatten().topk(width)
@@ -118,7 +129,7 @@ def _best(beams: list[Beam], logits: Tensor, width: int) -> tuple[list[int], lis
 
 
 def _inherit(cache: KVCache, held: list[Sequence], parents: list[int]) -> None:
-    """Makes `held` the sequences of the new beams: released, kept or forked, in place."""
+    """Turns `held` in place into the sequences of the new beams: released, kept or forked."""
     before, heirs = list(held), set(parents)
     for index, sequence in enumerate(before):
         if index not in heirs:
@@ -137,7 +148,7 @@ def _inherit(cache: KVCache, held: list[Sequence], parents: list[int]) -> None:
 
 @contextmanager
 def _held(cache: KVCache) -> Iterator[list[Sequence]]:
-    """Sequences of one search; released when it ends, however it ends."""
+    """The sequences of one search; they are released when it ends, with an error or without."""
     held: list[Sequence] = []
     try:
         yield held
@@ -173,8 +184,9 @@ def generator_of(seed: int) -> torch.Generator:
 def drawn(logits: Tensor, generator: torch.Generator, temperature: float = 1.0) -> int:
     """A token drawn from `logits` [vocab].
 
-    One uniform number a token, against the running sum of probabilities: two rows that differ by rounding
-    draw alike."""
+    It takes one uniform number and compares it with the running sum of probabilities, so that two
+    rows that differ by rounding give the same token.
+    """
     below = (logits.double().cpu() / temperature).softmax(-1).cumsum(-1)
     at = torch.searchsorted(
         below, torch.rand(1, generator=generator, dtype=torch.float64) * below[-1], right=True
@@ -183,7 +195,7 @@ def drawn(logits: Tensor, generator: torch.Generator, temperature: float = 1.0) 
 
 
 def check_request(prompt: Many[int], count: int, temperature: float = 1.0) -> None:
-    """Raises RequestError for an empty prompt, nothing to generate, or a temperature that is not above 0."""
+    """Raises RequestError for an empty prompt, nothing to generate, or a temperature not above 0."""
     if not len(prompt) or count < 1:
         raise RequestError(
             f"a prompt of {len(prompt)} tokens and {count} to generate; give at least one of each"

@@ -1,9 +1,7 @@
-"""What is asked of a model and cannot be done; importing it needs no torch."""
+"""The error of a request that the model cannot serve; importing it needs no torch."""
 
 from kv_cache_rl.core.errors import Refused
 
 
 class RequestError(Refused):
-    """A prompt, a text or a way to decode that the model or a measurement cannot take: says what, and what to
-    give instead.
-    """
+    """A prompt, text or way to decode that cannot be used; the text says what to give instead."""

@@ -1,7 +1,8 @@
 """Blocks scattered over the pool, as the contiguous keys and values that a library kernel takes.
 
-One workspace of 4 MiB is reused for every call: it stays in the processor's caches, so that gathering a block
-costs little more than reading it once, which attention has to do anyway."""
+One workspace of 4 MiB is reused for every call and stays in the processor's caches. So gathering a
+block costs little more than reading it once, which attention has to do anyway.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ from kv_cache_rl.paged.block_pool import BlockPool
 CHUNK_TOKENS = 512
 WORKSPACE_BYTES = 4 * 2**20
 STAGED_TOKENS = 128
-"""Tokens converted at a time where the pool's format is not the one computed in: few enough to stay in a
-core's own cache.
+"""Tokens converted at a time where the pool's format is not the one computed in.
+
+Few enough to stay in a core's own cache.
 """
 ALIASED_BYTES = 2048
-"""Rows that lie a multiple of this apart fall into the same few sets of a cache and evict each other."""
+"""Rows at a multiple of this distance share few sets of a processor cache and evict each other."""
 LINE_BYTES = 64
 
 _workspaces = threading.local()
@@ -28,22 +30,24 @@ _workspaces = threading.local()
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Tokens `first` to `first + tokens` of the sequences `begin` to `end`, longest first, that fit the
-    workspace together.
+    """Tokens of some sequences that fit the workspace together.
+
+    Tokens `first` to `first + tokens` of the sequences `begin` to `end`, counted longest first.
     """
 
     begin: int
     end: int
     first: int
     tokens: int
-    """Of the longest of them here."""
+    """Of the longest of these sequences, in this tile."""
     ragged: bool
-    """Some have fewer tokens here."""
+    """Whether some of them have fewer tokens in this tile."""
 
 
 class Workspace:
-    """Where the keys and values of one tile lie: views of one reused buffer, cut for a pool's shape and the
-    dtype computed in.
+    """The memory of one tile's keys and values: views of one reused buffer.
+
+    They are cut for a pool's shape and the dtype computed in.
     """
 
     def __init__(self, pool: BlockPool, dtype: torch.dtype):
@@ -66,11 +70,11 @@ class Workspace:
     def load(
         self, pool: BlockPool, layer: int, blocks: Tensor, rows: int, blank: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """K and V [rows, kv_heads, m * block_tokens, head_dim] of `blocks` (int64 [rows * m], at most
-        `self.blocks`).
+        """K and V [rows, kv_heads, m * block_tokens, head_dim] of `blocks` (int64 [rows * m]).
 
-        `blank` (int64) numbers tokens over all rows that become 0: weight 0 is not enough where a block's
-        tail is NaN."""
+        At most `self.blocks` blocks. The tokens `blank` (int64, numbered over all rows) become 0: a
+        weight of 0 is not enough where a block's tail is NaN.
+        """
         if self.staged:
             k, v = self._load_staged(pool, layer, blocks)
             shape = (self.kv_heads, rows, -1, self.head_dim)
@@ -89,8 +93,9 @@ class Workspace:
         return k.view(shape).transpose(1, 2), v.view(shape).transpose(1, 2)
 
     def _load_staged(self, pool: BlockPool, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V [kv_heads, tokens, head_dim], converted."""
-        # Converting costs a copy; made head by head, it leaves the kernel rows that lie side by side.
+        """K and V [kv_heads, tokens, head_dim], converted to the dtype computed in."""
+        # Converting costs a copy. Made head by head, it gives the kernel rows that lie side by
+        # side.
         step, shape = len(self._stage_k), (self.kv_heads, len(blocks), self.block_tokens, self.head_dim)
         used = len(blocks) * self.block_tokens * self._row
         k, v = self._k[:used].view(shape), self._v[:used].view(shape)
@@ -103,8 +108,9 @@ class Workspace:
         return k.flatten(1, 2), v.flatten(1, 2)
 
     def tiles(self, lens: list[int]) -> Iterator[Tile]:
-        """Tiles that cover every token of sequences of `lens` (longest first) once, each of as many sequences
-        as fit.
+        """Tiles that cover every token of sequences of `lens` (longest first) once.
+
+        Each tile has as many sequences as fit.
         """
         for first in range(0, lens[0] if lens else 0, self.chunk):
             begin, active = 0, sum(length > first for length in lens)
@@ -134,8 +140,9 @@ def workspace_for(pool: BlockPool, dtype: torch.dtype) -> Workspace:
 
 
 def _carve(device: torch.device, sizes: list[tuple[int, torch.dtype]]) -> list[Tensor]:
-    """Flat views, of so many numbers each, of the thread's buffer on a device; it grows where a single block
-    asks for more.
+    """Flat views of the thread's buffer on a device, one for each (count of numbers, dtype).
+
+    The buffer grows where a single block needs more.
     """
     buffers = _workspaces.__dict__.setdefault("buffers", {})
     size = max(WORKSPACE_BYTES, sum(count * dtype.itemsize for count, dtype in sizes))

@@ -1,4 +1,4 @@
-"""How the attention over one chunk of keys is computed, and how chunks are merged."""
+"""Attention over one chunk of keys, and the merge of chunks."""
 
 import importlib.util
 import math
@@ -11,8 +11,10 @@ from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import BlockPool
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], tuple[Tensor, Tensor]]
-"""(q [r, h, g, dim], k and v [r, h, t, dim], mask added to the scores, causal) → (output like q, log-sum-exp
-[r, h, g]).
+"""(q, k, v, mask, causal) → (output, log-sum-exp).
+
+q and the output are [r, h, g, dim], k and v [r, h, t, dim], the log-sum-exp [r, h, g]. The mask is
+added to the scores.
 """
 
 TRITON = importlib.util.find_spec("triton") is not None
@@ -23,10 +25,10 @@ class AttentionError(Refused):
 
 
 def merge_states(outputs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention over the union of chunks: outputs [c, ..., head_dim] and log-sum-exps [c, ...] of each →
-    (output, lse).
+    """(output, log-sum-exp) of attention over the union of c chunks.
 
-    A chunk without tokens has lse = -inf; its output counts for nothing, but must be finite.
+    `outputs` [c, ..., head_dim] and `lses` [c, ...] are those of each chunk. A chunk without tokens
+    has lse = -inf: its output has no weight, but must be finite.
     """
     lse = torch.logsumexp(lses, 0)
     weights = torch.exp(lses - lse.masked_fill(lse == -math.inf, 0.0))
@@ -34,12 +36,12 @@ def merge_states(outputs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
-    """Torch's flash kernel for CPUs, by the name under which it also answers the log-sum-exp."""
+    """Torch's flash kernel for CPUs, by the private name that also returns the log-sum-exp."""
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=mask)
 
 
 def public(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
-    """The same from public operations, for other devices and for a torch without that name."""
+    """The same from public operations, for other devices and for a torch without `flash`."""
     scores = torch.matmul(q, k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
     if mask is not None:
         scores += mask
@@ -52,25 +54,22 @@ def public(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -
 
 
 BACKENDS: dict[str, Kernel | None] = {"flash": flash, "public": public, "triton": None}
-"""Name → kernel for a chunk; triton has no chunks but one kernel over the whole table."""
+"""Name → kernel for a chunk; None for triton, with one kernel over the whole table."""
 
 
 def kernel_for(backend: str, pool: BlockPool) -> Kernel | None:
-    """The kernel of a backend, of the fastest usable one for "auto"; None where triton does it all.
+    """The kernel of a backend; "auto" is the fastest usable one. None for triton (`BACKENDS`).
 
     Raises:
         AttentionError: no such backend, or it cannot read this pool.
     """
     device = pool.device.type
     if backend == "auto":
-        has_flash = device == "cpu" and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
-        backend = (
-            "flash"
-            if has_flash
-            else "triton"
-            if device == "cuda" and TRITON and not pool.stored
-            else "public"
-        )
+        backend = "public"
+        if device == "cpu" and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
+            backend = "flash"
+        elif device == "cuda" and TRITON and not pool.stored:
+            backend = "triton"
     if backend not in BACKENDS:
         raise AttentionError(f"no backend {backend!r}; there are auto, {', '.join(BACKENDS)}")
     if backend == "flash" and device != "cpu":

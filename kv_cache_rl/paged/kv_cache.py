@@ -1,7 +1,6 @@
 """The cache: sequences over a pool, with copy on write."""
 
 from collections.abc import Mapping
-from copy import copy
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ class CacheError(Refused):
 
 
 class KVCache:
-    """Keys and values of many sequences in one pool; knows every sequence that holds blocks."""
+    """Keys and values of many sequences in one pool; it lists the sequences that hold blocks."""
 
     def __init__(self, pool: BlockPool):
         self.pool = pool
@@ -29,8 +28,8 @@ class KVCache:
     def extend(self, sequence: Sequence, count: int) -> Tensor:
         """Room for `count` more tokens: int64 [count] slots to write K/V to, in every layer.
 
-        A last block that others hold too is copied first, so that nobody sees the new tokens. `length` counts
-        them at once: write them before anything attends.
+        A last block that other sequences hold too is copied first, so that they do not see the new
+        tokens. `length` counts these at once: write them before anything attends.
 
         Raises:
             PoolError: not enough free blocks (a copy needs one as well); nothing has changed.
@@ -53,28 +52,30 @@ class KVCache:
     def check_extend(self, sequence: Sequence, count: int) -> bool:
         """Whether extending by `count` tokens copies a block first.
 
-        Raises CacheError where `extend` would.
+        Raises:
+            CacheError: `extend` would raise it.
         """
-        self.refuse_strangers(sequence)
+        self.check_sequence(sequence)
         if count < 0:
             raise CacheError(
                 f"sequence {sequence.id} extended by {count} tokens; tokens are added, never taken away"
             )
-        return count > 0 and sequence.length % self.pool.block_tokens > 0 and self._last_is_foreign(sequence)
+        return count > 0 and sequence.length % self.pool.block_tokens > 0 and self._last_is_shared(sequence)
 
-    def _last_is_foreign(self, sequence: Sequence) -> bool:
+    def _last_is_shared(self, sequence: Sequence) -> bool:
         block = sequence.blocks[sequence.length // self.pool.block_tokens]
         if block >= self.pool.blocks:
             raise CacheError(
-                f"sequence {sequence.id} would write into block {block}, which is quantised; only full blocks may be quantised"
+                f"sequence {sequence.id} would write into block {block}, which is quantised; "
+                "only full blocks may be quantised"
             )
         return self.pool.references(block) > 1
 
     def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Puts `k`, `v` [n, kv_heads, head_dim] into `slots` (int64 [n], from `extend`).
+        """Writes `k` and `v` [n, kv_heads, head_dim] into `slots` (int64 [n], from `extend`).
 
         Raises:
-            CacheError: slots, shapes, dtypes or values that do not belong into this cache; nothing is
+            CacheError: slots, shapes, dtypes or values that do not fit this cache; nothing is
                 written.
         """
         self._check_slots(slots)
@@ -91,7 +92,8 @@ class KVCache:
         lowest, highest = (int(x) for x in torch.aminmax(slots)) if len(slots) else (0, 0)
         if lowest < 0 or highest >= room:
             raise CacheError(
-                f"slots run from {lowest} to {highest}, the pool has 0 to {room - 1}; write to those of `extend`"
+                f"slots run from {lowest} to {highest}, the pool has 0 to {room - 1}; "
+                "write to those of `extend`"
             )
 
     def check_write(self, layer: int, count: int, k: Tensor, v: Tensor) -> None:
@@ -109,14 +111,16 @@ class KVCache:
                 )
             if not _finite(new):
                 raise CacheError(
-                    f"{name} of layer {layer} holds NaN or infinity; nothing is written, it would poison all that follows"
+                    f"{name} of layer {layer} holds NaN or infinity; nothing is written, "
+                    "it would poison all that follows"
                 )
 
     def fork(self, sequence: Sequence) -> Sequence:
-        """A sequence with the same past on the same blocks; whoever writes first into the shared last block
-        gets a copy.
+        """A sequence with the same past on the same blocks.
+
+        The first of the two that writes into the shared last block gets a copy of it.
         """
-        self.refuse_strangers(sequence)
+        self.check_sequence(sequence)
         for block in sequence.blocks:
             self.pool.share(block)
         child = Sequence(list(sequence.tokens), list(sequence.blocks), sequence.length)
@@ -124,16 +128,20 @@ class KVCache:
         return child
 
     def release(self, sequence: Sequence) -> None:
-        """Gives the sequence's blocks back; last block first, so that prefixes stay findable longest."""
-        self.refuse_strangers(sequence)
+        """Frees the sequence's blocks, the last one first: prefixes stay findable longest."""
+        self.check_sequence(sequence)
         for block in reversed(sequence.blocks):
             self.pool.drop(block)
         self.live.pop(sequence.id, None)
         sequence.blocks, sequence.length, sequence.released = [], 0, True
 
     def adopt(self, sequence: Sequence, blocks: list[int], length: int) -> None:
-        """Makes `blocks` (already referenced once for this purpose) the table of an empty or released
-        sequence: a swap-in.
+        """Makes `blocks` the table of an empty or released sequence, as at a swap-in.
+
+        The caller has taken one reference to each block.
+
+        Raises:
+            CacheError: the sequence has blocks already, or `length` tokens do not fit.
         """
         if sequence.blocks:
             raise CacheError(
@@ -145,12 +153,17 @@ class KVCache:
         self._note(sequence)
 
     def reuse(self, sequence: Sequence, tokens: list[int]) -> int:
-        """Tokens of the longest published prefix of `tokens`, now in the table of the empty `sequence`; 0 if
-        there is none.
+        """Puts the longest published prefix of `tokens` into the table of the empty `sequence`.
+
+        Returns its length in tokens, 0 if there is none.
+
+        Raises:
+            CacheError: the sequence has blocks already.
         """
         if sequence.blocks:
             raise CacheError(
-                f"sequence {sequence.id} has {len(sequence.blocks)} blocks already; only an empty one starts on a prefix"
+                f"sequence {sequence.id} has {len(sequence.blocks)} blocks already; "
+                "only an empty one starts on a prefix"
             )
         found: list[int] = []
         for chained in prefix_hashes(tokens, self.pool.block_tokens):
@@ -163,8 +176,8 @@ class KVCache:
         return sequence.length
 
     def publish(self, sequence: Sequence) -> None:
-        """Makes the sequence's full blocks findable by later prompts that begin alike."""
-        self.refuse_strangers(sequence)
+        """Makes the sequence's full blocks findable by later prompts with the same beginning."""
+        self.check_sequence(sequence)
         for block, chained in zip(
             sequence.blocks,
             prefix_hashes(sequence.tokens[: sequence.length], self.pool.block_tokens),
@@ -173,11 +186,12 @@ class KVCache:
             self.pool.publish(block, chained)
 
     def relabel(self, new_of: Mapping[int, int]) -> None:
-        """Replaces blocks by others (old → new, just taken) in every table: a block changed format for all
-        its holders at once.
+        """Replaces blocks by others (old → new, just taken) in every table.
+
+        A block changes its format so, for all its holders at once.
 
         Raises:
-            CacheError: somebody outside this cache holds one of them; nothing has changed.
+            CacheError: a table outside this cache holds one of the old blocks; nothing has changed.
         """
         seen = dict.fromkeys(new_of, 0)
         for sequence in self.live.values():
@@ -188,7 +202,8 @@ class KVCache:
             if count != self.pool.references(block):
                 total = self.pool.references(block)
                 raise CacheError(
-                    f"block {block} has {total} references, this cache's tables hold {count}: refused for all holders"
+                    f"block {block} has {total} references, this cache's tables hold {count}: "
+                    "refused for all holders"
                 )
         for sequence in self.live.values():
             sequence.blocks[:] = [new_of.get(block, block) for block in sequence.blocks]
@@ -196,7 +211,12 @@ class KVCache:
             self.pool.relabel(old, new)
 
     def check(self) -> None:
-        """`BlockPool.check` against the live sequences, each with room for its tokens."""
+        """`BlockPool.check` with the live sequences as holders; each has room for its tokens.
+
+        Raises:
+            LedgerError: the books of the pool do not balance.
+            CacheError: a sequence counts more tokens than its blocks hold.
+        """
         self.pool.check(self.live.values())
         for sequence in self.live.values():
             if sequence.length > len(sequence.blocks) * self.pool.block_tokens:
@@ -206,7 +226,7 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the blocks that sequences hold (shared ones once), in whatever format."""
+        """Bytes of the blocks that sequences hold, in any format; shared blocks count once."""
         stored = 0
         if self.pool.store is not None:
             stored = self.pool.store.nbytes * self.pool.stored // self.pool.store.blocks
@@ -216,24 +236,26 @@ class KVCache:
         if sequence.blocks:
             self.live[sequence.id] = sequence
 
-    def refuse_strangers(self, sequence: Sequence) -> None:
-        """Raises CacheError for a sequence that was released, or whose blocks are another cache's."""
+    def check_sequence(self, sequence: Sequence) -> None:
+        """Raises CacheError for a sequence that was released or has blocks of another cache."""
         if self.live.get(sequence.id, sequence) is not sequence:
             raise CacheError(
                 f"another live sequence of this cache has the id {sequence.id}; leave ids to `Sequence`"
             )
         if sequence.released:
             raise CacheError(
-                f"sequence {sequence.id} was released: it has no keys and values any more (swap it in, or recompute it)"
+                f"sequence {sequence.id} was released: it has no keys and values any more "
+                "(swap it in, or recompute it)"
             )
         if sequence.blocks and sequence.id not in self.live:
             raise CacheError(
-                f"sequence {sequence.id} holds {len(sequence.blocks)} blocks of another cache; use it with that one"
+                f"sequence {sequence.id} holds {len(sequence.blocks)} blocks of another cache; "
+                "use it with that one"
             )
 
 
 def _wide(rows: Tensor) -> Tensor:
-    """The rows [n, ...] as the widest numbers that fill them:
+    """The rows [n, ...] as the widest numbers that fill them.
 
     `index_copy_` moves one number at a time, whatever its size.
     """
@@ -247,80 +269,6 @@ def _wide(rows: Tensor) -> Tensor:
 
 
 def _finite(tensor: Tensor) -> bool:
-    # The extremes are NaN where an element is; `isfinite` on every element takes fifteen times as long.
+    # The extremes are NaN where an element is; `isfinite` on every element takes fifteen times as
+    # long.
     return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
-
-
-class BlockAllocator(BlockPool):
-    """A pool for one layer and plain vectors (the seed's interface); all caches on it share blocks by fork."""
-
-    def __init__(
-        self, total_blocks: int, block_size: int, hidden_dim: int, device: str | torch.device = "cpu"
-    ) -> None:
-        super().__init__(1, total_blocks, block_size, 1, hidden_dim, device=device)
-        self.cache = KVCache(self)
-
-    def allocate(self) -> int:
-        """One block, with one reference."""
-        return self.take(1)[0]
-
-    def with_heads(self, heads: int) -> BlockPool:
-        """The same blocks in the same memory, their vectors seen as `heads` heads."""
-        seen = copy(self)
-        seen.kv_heads, seen.head_dim = heads, self.head_dim // heads
-        shape = (self.blocks, self.block_tokens, heads, seen.head_dim)
-        seen.keys, seen.values = [x.view(shape) for x in self.keys], [x.view(shape) for x in self.values]
-        return seen
-
-
-class PagedKVCache:
-    """One sequence's keys and values on an allocator (the seed's interface), token by token, safe to fork."""
-
-    def __init__(
-        self, block_size: int, hidden_dim: int, allocator: BlockAllocator, seq_id: int | None = None
-    ) -> None:
-        if (block_size, hidden_dim) != (allocator.block_tokens, allocator.head_dim):
-            have = f"{allocator.block_tokens} tokens of {allocator.head_dim} numbers"
-            raise CacheError(
-                f"a cache of blocks of {block_size} tokens of {hidden_dim} numbers on an allocator of {have}"
-            )
-        self.block_size, self.hidden_dim, self.allocator = block_size, hidden_dim, allocator
-        self.seq_id, self.sequence = seq_id, Sequence()
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens cached."""
-        return self.sequence.length
-
-    @property
-    def block_table(self) -> list[int]:
-        """Blocks in the order of the tokens."""
-        return list(self.sequence.blocks)
-
-    def append_token_kv(self, key: Tensor, value: Tensor) -> None:
-        """Caches one token's projected key and value [hidden_dim]; a block that a fork holds too is copied
-        first.
-        """
-        self.append_token_kv_batch(key[None], value[None])
-
-    def append_token_kv_batch(self, keys: Tensor, values: Tensor) -> None:
-        """Caches the projected keys and values [t, hidden_dim] of several tokens."""
-        cache, k, v = self.allocator.cache, keys.detach()[:, None], values.detach()[:, None]
-        cache.check_write(0, len(keys), k, v)
-        cache.write(0, cache.extend(self.sequence, len(keys)), k, v)
-
-    def keys_values(self) -> tuple[Tensor, Tensor]:
-        """Copies of all keys and values [tokens, hidden_dim]."""
-        slots = slot_mapping(self.sequence, 0, self.num_tokens, self.block_size, self.allocator.device)
-        k, v = (x[0].view(-1, self.hidden_dim)[slots] for x in (self.allocator.keys, self.allocator.values))
-        return k, v
-
-    def fork(self) -> "PagedKVCache":
-        """A cache with the same past, on the same blocks."""
-        child = PagedKVCache(self.block_size, self.hidden_dim, self.allocator)
-        child.sequence = self.allocator.cache.fork(self.sequence)
-        return child
-
-    def free(self) -> None:
-        """Gives the blocks back."""
-        self.allocator.cache.release(self.sequence)

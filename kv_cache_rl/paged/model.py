@@ -1,13 +1,14 @@
-"""A decoder (grouped-query attention, rotary positions, RMS norms, gated feed-forward) over a paged KV cache
-or over none.
+"""A decoder over a paged KV cache, or without a cache.
 
-embed -> [ norm -> q, k, v -> rotate -> attend -> add | norm -> gated feed-forward -> add ] per layer -> norm
--> logits
+    embed -> per layer [ norm -> q, k, v -> rotate -> attend -> add
+                         norm -> gated feed-forward -> add ] -> norm -> logits
 
-`attend` is the only part that differs: dense over the tokens at hand, a prefill chunk or one decode step over
-the cache.
-Source: Touvron et al., "LLaMA" (2302.13971); Ainslie et al., "GQA" (2305.13245); Su et al., "RoFormer"
-(2104.09864)."""
+Only `attend` differs: dense over the given tokens, or over the cache for a prefill chunk or a
+decode step.
+
+Source: Touvron et al., "LLaMA" (2302.13971); Ainslie et al., "GQA" (2305.13245); Su et al.,
+"RoFormer" (2104.09864).
+"""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class Decoder:
-    """A decoder's weights and the ways to run it; holds no KV cache of its own."""
+    """A decoder's weights and the ways to run it; it holds no KV cache."""
 
     def __init__(
         self, geometry: DecoderGeometry, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None = None
@@ -58,31 +59,30 @@ class Decoder:
     def load(
         cls, folder: str | Path | None = None, dtype: torch.dtype = torch.float32, device: str = "cpu"
     ) -> Decoder:
-        """The decoder in a folder with a Llama-family checkpoint; without one, the small one that is shipped.
+        """The decoder in a folder with a Llama-family checkpoint; the shipped one without a folder.
 
-        Raises CheckpointError for a folder that cannot be run.
+        Raises:
+            CheckpointError: the folder holds no checkpoint that can be run.
         """
         folder = folder or SHIPPED
         geometry = read_geometry(folder)
         return cls(geometry, read_weights(folder, geometry, dtype, device), tokenizer_in(folder))
 
     @classmethod
-    def random(cls, geometry: DecoderGeometry, seed: int, dtype: torch.dtype = torch.float32) -> Decoder:
-        """A decoder before any training: normal weights, those that write to the residual stream smaller,
-        norms at 1.
+    def untrained(cls, geometry: DecoderGeometry, seed: int, dtype: torch.dtype = torch.float32) -> Decoder:
+        """A decoder before training: normal weights of 0.02, norms of 1.
 
-        Source: Radford et al., GPT-2 (0.02, residual layers scaled by 1 / sqrt(2 layers)).
+        The weights that write to the residual stream are smaller, by 1 / sqrt(2 layers).
+
+        Source: Radford et al., GPT-2.
         """
         generator, weights = torch.Generator().manual_seed(seed), {}
         for name, shape in tensor_shapes(geometry).items():
             if name.endswith("norm.weight"):
                 weights[name] = torch.ones(shape, dtype=dtype)
                 continue
-            std = (
-                0.02 / math.sqrt(2 * geometry.layers)
-                if name.endswith(("o_proj.weight", "down_proj.weight"))
-                else 0.02
-            )
+            residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+            std = 0.02 / math.sqrt(2 * geometry.layers) if residual else 0.02
             weights[name] = (torch.randn(shape, generator=generator) * std).to(dtype)
         return cls(geometry, weights)
 
@@ -99,18 +99,22 @@ class Decoder:
         return Decoder(self.geometry, {name: w.to(dtype) for name, w in self.weights.items()}, self.tokenizer)
 
     def dense_logits(self, tokens: Many[int] | Tensor) -> Tensor:
-        """Logits [..., t, vocab] after each of `tokens` [..., t], computed without a cache: what every cached
-        path must equal.
+        """Logits [..., t, vocab] after each of `tokens` [..., t], computed without a cache.
+
+        Every cached path must equal them.
         """
         ids = self.checked(tokens)
         return self.run(ids, torch.arange(ids.shape[-1], device=self.device), dense)
 
     def prefill(self, cache: KVCache, sequence: Sequence, tokens: Many[int]) -> Tensor:
-        """Computes `tokens` behind what `sequence` has in the cache; returns the logits [vocab] after the
-        last of them.
+        """Computes `tokens` behind those of `sequence` in the cache; returns the logits [vocab].
 
-        A prompt may come in chunks. Raises PoolError, and has changed nothing, when the pool has too few free
-        blocks."""
+        They are those after the last token. A prompt may come in chunks.
+
+        Raises:
+            PoolError: the pool has too few free blocks; nothing has changed.
+            RequestError, CacheError, ValueError: the tokens, the sequence or the cache do not fit.
+        """
         ids, start = self.checked(tokens), sequence.length
         self._check_fits(cache)
         _check_continues(sequence, ids.tolist())
@@ -128,16 +132,21 @@ class Decoder:
         return logits
 
     def decode(self, cache: KVCache, sequences: Many[Sequence], tokens: Many[int]) -> Tensor:
-        """Computes one token more of each sequence, all in one batch; returns the logits [n, vocab] after
-        them.
+        """Computes one more token of each sequence in one batch; returns the logits [n, vocab].
 
-        Raises PoolError when the pool has too few free blocks for all of them, CacheError where one of them
-        cannot grow in this cache; nothing has changed then."""
+        Nothing has changed after one of these errors.
+
+        Raises:
+            PoolError: the pool has too few free blocks for all sequences.
+            CacheError: a sequence cannot grow in this cache.
+            RequestError, ValueError: the tokens do not fit the model or the sequences.
+        """
         ids = self.checked(tokens)
         self._check_fits(cache)
         if ids.shape != (len(sequences),) or len({id(s) for s in sequences}) < len(sequences):
             raise ValueError(
-                f"{len(sequences)} sequences and {ids.numel()} tokens; give one token for each sequence, each once"
+                f"{len(sequences)} sequences and {ids.numel()} tokens; "
+                "give one token for each sequence, each once"
             )
         starts = [sequence.length for sequence in sequences]
         for sequence, token in zip(sequences, ids.tolist(), strict=True):
@@ -166,19 +175,21 @@ class Decoder:
             self.dtype,
         ):
             raise ValueError(
-                f"{g.name} has {g.layers} layers of {g.kv_heads} KV heads of {g.head_dim} in {self.dtype}, the cache "
-                f"{pool.layers} of {pool.kv_heads} of {pool.head_dim} in {pool.dtype}; build the pool for the model (`new_cache`)"
+                f"{g.name} has {g.layers} layers of {g.kv_heads} KV heads of {g.head_dim} in {self.dtype}, "
+                f"the cache {pool.layers} of {pool.kv_heads} of {pool.head_dim} in {pool.dtype}; "
+                "build the pool for the model (`new_cache`)"
             )
 
     def _check_room(self, cache: KVCache, sequences: Many[Sequence]) -> None:
-        """All or none: `extend` is atomic for one sequence, a batch of them is not."""
+        """Raises PoolError unless all sequences can grow; `extend` is atomic for one only."""
         size = cache.pool.block_tokens
         holders = Counter(s.blocks[s.length // size] for s in sequences if s.length % size)
         fresh = sum(s.length == len(s.blocks) * size for s in sequences)
         copied = sum(min(n, cache.pool.references(block) - 1) for block, n in holders.items())
         if fresh + copied > cache.pool.free:
             raise PoolError(
-                f"decoding {len(sequences)} sequences needs {fresh} blocks and {copied} copies, {cache.pool.free} are free; "
+                f"decoding {len(sequences)} sequences needs {fresh} blocks and {copied} copies, "
+                f"{cache.pool.free} are free; "
                 "release, preempt or swap out some, or build a larger pool"
             )
 
@@ -190,7 +201,11 @@ class Decoder:
         )
 
     def checked(self, tokens: Many[int] | Tensor) -> Tensor:
-        """The token ids as a tensor. Raises RequestError for none, or ids outside the vocabulary."""
+        """The token ids as an int64 tensor.
+
+        Raises:
+            RequestError: there are none, or some lie outside the vocabulary.
+        """
         ids = torch.as_tensor(tokens, device=self.device)
         if ids.numel() == 0:
             raise RequestError(f"{self.geometry.name}: no tokens given; a prompt has at least one")
@@ -202,7 +217,10 @@ class Decoder:
         return ids.long()
 
     def run(self, ids: Tensor, positions: Tensor, attend: Attend, last_only: bool = False) -> Tensor:
-        """Logits of `ids` [..., t] at `positions` [t], whatever `attend` makes of queries, keys and values."""
+        """Logits [..., t, vocab] of `ids` [..., t] at `positions` [t], with `attend` as attention.
+
+        With `last_only` those of the last token alone, of one sequence.
+        """
         x = F.embedding(ids, self.weights[EMBEDDING])
         turn = rotation(self._frequencies, positions, self.dtype)
         for layer in range(self.geometry.layers):
@@ -235,8 +253,9 @@ class Decoder:
 
 @contextmanager
 def _undone_on_error(sequences: Many[Sequence], count: int) -> Iterator[None]:
-    """If computing fails (K/V that are not finite), the last `count` tokens count as never added; their room
-    stays.
+    """If computing fails (K/V that are not finite), takes `count` tokens off each length.
+
+    The blocks taken for them stay with the sequences.
     """
     try:
         yield
@@ -247,23 +266,22 @@ def _undone_on_error(sequences: Many[Sequence], count: int) -> Iterator[None]:
 
 
 def _check_continues(sequence: Sequence, tokens: list[int]) -> None:
-    """A sequence still has its blocks, and tokens that it names but has no K/V of are those that are
-    computed.
-    """
+    """Raises unless the sequence has its blocks, and `tokens` are those it lists without K/V."""
     if sequence.released:
         raise CacheError(
-            f"sequence {sequence.id} was released: it has no keys and values any more; swap it in, or recompute it"
+            f"sequence {sequence.id} was released: it has no keys and values any more; "
+            "swap it in, or recompute it"
         )
     named = sequence.tokens[sequence.length :]
     if named[: len(tokens)] != tokens[: len(named)]:
         raise ValueError(
-            f"sequence {sequence.id} goes on with tokens {named[:4]}... after {sequence.length}, got {tokens[:4]}...; "
-            "feed its own tokens, or clear `tokens` behind `length`"
+            f"sequence {sequence.id} goes on with tokens {named[:4]}... after {sequence.length}, "
+            f"got {tokens[:4]}...; feed its own tokens, or clear `tokens` behind `length`"
         )
 
 
 def dense(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attends [..., t, heads, head_dim] causally over the tokens at hand, no cache."""
+    """Causal attention [..., t, heads, head_dim] over the given tokens alone, without a cache."""
     q, k, v = (x.transpose(-3, -2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(-3, -2)
 
@@ -271,8 +289,9 @@ def dense(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def rotary_frequencies(geometry: DecoderGeometry) -> Tensor:
     """Radians per position of each pair of a head, float64 [head_dim / 2].
 
-    Source: RoFormer, equation 15; Llama 3's scaling as published with its weights (long wavelengths divided
-    by `factor`, those between the two bounds blended)."""
+    Source: RoFormer, equation 15; Llama 3's scaling as published with its weights (long wavelengths
+    divided by `factor`, those between the two bounds blended).
+    """
     exponents = torch.arange(0, geometry.head_dim, 2, dtype=torch.float64) / geometry.head_dim
     frequencies = geometry.rope_theta**-exponents
     if geometry.rope_llama3 is None:
@@ -290,8 +309,9 @@ def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> tupl
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """`x` [..., t, heads, head_dim] turned by its positions; a pair is (i, i + head_dim / 2), as in the
-    Hugging Face weights.
+    """`x` [..., t, heads, head_dim] turned by its positions.
+
+    A pair is (i, i + head_dim / 2), as in the Hugging Face weights.
     """
     a, b = x.chunk(2, -1)
     return x * cosines + torch.cat((-b, a), -1) * sines

@@ -1,6 +1,4 @@
-"""What a decode step reads, worked out once for all layers: which blocks go into which tile, and what is
-hidden there.
-"""
+"""What a decode step reads, planned once for all layers: the blocks of each tile and its mask."""
 
 import math
 import threading
@@ -26,31 +24,33 @@ class Reading:
     blocks: Tensor
     """int64 [r * m], row after row."""
     mask: Tensor | None
-    """[r, 1, 1, t], -inf behind the end of a sequence; None where all end together."""
+    """[r, 1, 1, t], -inf behind the end of a sequence; None where all sequences end together."""
     blank: Tensor | None
-    """int64, tokens numbered over all rows, that no sequence owns though they lie in the tile."""
+    """int64, tokens in the tile that no sequence owns, numbered over all rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The tiles of a step over sequences longest first."""
+    """The tiles of a step over n sequences, longest first."""
 
     order: Tensor | None
-    """int64 [n], the sequences longest first; None where they came so."""
+    """int64 [n], the sequences longest first; None where they are given in that order."""
     chunks: int
     readings: list[Reading]
 
 
 def plan_for(tables: Tensor, lens: Tensor, pool: BlockPool, workspace: Workspace, dtype: torch.dtype) -> Plan:
-    """The plan of these tables; the last one again for the next layer of the same step (equal numbers,
-    wherever they lie).
+    """The plan of these tables (int [n, m]) and lengths (int [n]).
+
+    Tables and lengths equal to those of the last call, as in the next layer of the same step, get
+    the same plan again.
     """
     key, given = (workspace, pool.numbers, dtype), (tables, lens)
     known = _last.__dict__.get("plan")
     if known and known[0] == key and all(map(_same, given, known[1])):
         return known[2]
     plan = _plan(check_tables(tables, lens, len(lens), pool), lens, pool, workspace, dtype)
-    # Copies: memory that others share may change without any trace in the tensor.
+    # Copies, because shared memory may change without a trace in the tensor.
     _last.__dict__["plan"] = (key, tuple(tensor.clone() for tensor in given), plan)
     return plan
 
@@ -82,8 +82,8 @@ def _hidden(
     size, blank = pool.block_tokens, []
     left = [lens[row] - tile.first for row in range(tile.begin, tile.end)]
     for row, here in enumerate(left):
-        # Behind its own blocks a row repeats its first one, which holds nothing foreign unless it is the one
-        # that is not full.
+        # Behind its own blocks a row repeats its first one. That block holds other data only where
+        # it is not full.
         stop = count if lens[tile.begin + row] < size else min(count, blocks_for(here, size))
         blank += range(row * count * size + min(here, count * size), (row * count + stop) * size)
     beyond = torch.arange(tile.tokens, device=pool.device) >= torch.tensor(left, device=pool.device)[:, None]
@@ -92,11 +92,11 @@ def _hidden(
 
 
 def check_tables(tables: Tensor, lens: Tensor, queries: int, pool: BlockPool) -> Tensor:
-    """The tables (int64 [n, m]) with every entry behind a sequence's own blocks replaced by its first block.
+    """The tables, int64 [n, m]; entries behind a sequence's own blocks become its first block.
 
     Raises:
-        AttentionError: lengths beyond the table or below 1, block numbers that do not exist, shapes that do
-            not match.
+        AttentionError: lengths beyond the table or below 1, block numbers that do not exist, or
+            shapes that do not match.
     """
     if tables.dim() != 2 or len(tables) != queries or lens.shape != (queries,):
         shapes = f"tables of shape {list(tables.shape)}, lengths of shape {list(lens.shape)}"

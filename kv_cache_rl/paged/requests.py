@@ -1,4 +1,4 @@
-"""What a scheduler is asked, what it decides, and what it reports: values without behaviour of their own."""
+"""The values of a scheduler: requests, what it decides, and what it reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kv_cache_rl.paged.residency import Page
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A prompt and what has become of it."""
+    """A prompt, and its state in the scheduler."""
 
     number: int
     prompt: list[int]
@@ -24,7 +24,7 @@ class Request:
     sequence: Sequence
     pages: list[Page] = field(default_factory=list)
     computed: int = 0
-    """Tokens whose K/V its pages hold, while it does not run."""
+    """Tokens with their K/V in its pages, while it does not run."""
     preemptions: int = 0
     finished: bool = False
 
@@ -36,12 +36,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something the scheduler decided: a request was "admitted", "preempted", "resumed", "finished" or
-    "cancelled".
-    """
+    """Something that the scheduler did with a request."""
 
     step: int
     kind: str
+    """"admitted", "preempted", "resumed", "finished" or "cancelled"."""
     request: int
 
 
@@ -52,11 +51,11 @@ class Report:
     steps: int
     finished: int
     decoded: int
-    """Tokens generated; a token computed again counts no second time, a prompt's not at all."""
+    """Tokens generated, each counted once; a prompt's tokens do not count."""
     prefilled: int
     """Prompt tokens computed for the first time."""
     reused: int
-    """Prompt tokens found computed, by other requests."""
+    """Prompt tokens found in pages that other requests had computed."""
     recomputed: int
     """Tokens computed again because their pages were dropped."""
     preemptions: int

@@ -1,12 +1,16 @@
-"""Which pages lie in GPU memory, which in host memory, and who gives way: least recently used, page by page.
+"""Which pages lie in GPU memory, which in host memory; the least recently used is evicted.
 
             found in gpu: touch it
-    access  found in host: swap in  }  make room: oldest gpu page --swap out--> host; oldest host page --drop--> gone
-            found nowhere: compute  }  (without a host pool: oldest gpu page --drop--> gone)
+    access  found in host: swap in  }  make room
+            found nowhere: compute  }
 
-A page is a block's worth of one sequence's tokens and keeps its number wherever it lies. Pages outlive the
-sequence that computed them, until their room is needed: a later prompt that begins alike finds the full ones
-by chained hash."""
+    make room: oldest gpu page --swap out--> host; if that is full, oldest host page --drop--> gone
+    make room without a host pool: oldest gpu page --drop--> gone
+
+A page is a block's worth of one sequence's tokens. It keeps its number in either memory. Pages stay
+after the sequence that computed them has ended, until their room is needed. A later prompt with the
+same beginning finds the full ones by their chained hash.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +27,23 @@ from kv_cache_rl.paged.swap import HostPool, fill
 
 ABSENT, ROOT = -1, 0
 GPU, HOST, NOWHERE = 0, 1, 2
-"""Where an access found its page."""
+"""Places where an access finds its page."""
 
 
 @dataclass(slots=True, eq=False)
 class Page:
-    """A block's worth of tokens. `number` is -1 until it is accessed for the first time."""
+    """A block's worth of tokens."""
 
     number: int = -1
+    """-1 until its first access."""
     block: int = ABSENT
-    """In the pool; ABSENT while it lies elsewhere, or before its room is taken."""
+    """In the pool; ABSENT while the page lies elsewhere, or before its block is taken."""
     row: int = ABSENT
     """In the host pool."""
     key: int = ROOT
-    """Chained hash of its tokens, once they are all computed."""
+    """Chained hash of its tokens, once all of them are computed; ROOT before."""
     holders: int = 0
-    """Running sequences that have it in their tables."""
+    """Running sequences with the page in their tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +58,37 @@ class Access:
 
 @dataclass(slots=True)
 class Residency:
-    """The pages of a scheduler over its cache and, if it swaps, a host pool that nobody else uses."""
+    """The pages of a scheduler over its cache and, if it swaps, its host pool."""
 
     cache: KVCache
     host: HostPool | None
     accesses: list[Access] = field(default_factory=list)
     evictions: int = 0
-    """Pages that had to leave a tier for another."""
+    """Pages that left a tier because another page needed the room."""
     drops: int = 0
-    """Of them, those whose contents are gone."""
+    """The evicted pages that did not move to another tier: their contents are gone."""
     swapped_in: int = 0
     swapped_out: int = 0
     cleared: int | None = None
-    """How many accesses there had been when pages first left although nobody needed their room: no trace
-    tells of that.
+    """Accesses before pages first left although their room was not needed; None: they never did.
+
+    A trace does not show such a step.
     """
     _gpu: dict[Page, None] = field(default_factory=dict)  # oldest first
     _below: dict[Page, None] = field(default_factory=dict)
     _known: dict[int, Page] = field(default_factory=dict)
     _pages: int = 0
-    # Holds the one reference of every block whose page no running sequence has, so that the pool's books stay
-    # exact.
+    # Holds the one reference to the block of every page without a running sequence, so that the
+    # pool's books stay exact.
     _idle: Sequence = field(default_factory=Sequence)
 
     def __post_init__(self) -> None:
         self.cache.live[self._idle.id] = self._idle
 
     def find(self, tokens: Many[int]) -> list[Page]:
-        """The pages, in either memory, of the longest computed prefix of `tokens`, which leaves at least one
-        token to compute.
+        """The pages, in either memory, of the longest computed prefix of `tokens`.
+
+        At least one token is left to compute.
         """
         size, key, found = self.cache.pool.block_tokens, ROOT, []
         for start in range(0, len(tokens) - size, size):
@@ -92,21 +99,21 @@ class Residency:
         return found
 
     def present(self, pages: Many[Page]) -> list[Page]:
-        """The leading pages that are still in either memory: behind a gap, nothing can be computed upon."""
+        """The leading pages that are still in either memory; pages behind a gap are of no use."""
         return list(takewhile(lambda page: self._place(page) != NOWHERE, pages))
 
     def bring(self, step: int, tables: Many[tuple[int, list[Page]]]) -> None:
-        """Accesses every page of every running sequence (request, pages): all lie in GPU memory afterwards,
-        the new ones as room.
+        """Accesses every page of every running sequence, given as (request, pages).
 
-        What is there is touched before anything is brought in, so that no page of a running sequence ever
-        gives way; swapping in comes before new pages, since it leaves as many rows as it takes: no page on
-        its way up is dropped by another."""
+        All of them lie in GPU memory afterwards, the new ones as empty room. Pages that are there
+        are touched first, so that no page of a running sequence is ever evicted. Swapping in comes
+        before new pages: it frees as many rows as it takes, so that no page that is to come in is
+        dropped.
+        """
         by_place: tuple[list[tuple[int, Page]], ...] = ([], [], [])
         for request, pages in tables:
-            for page in reversed(
-                pages
-            ):  # the first page of a prompt ends most recent: others may begin alike
+            # The first page of a prompt becomes the most recent: other prompts may begin with it.
+            for page in reversed(pages):
                 by_place[self._place(page)].append((request, page))
         for request, page in (entry for entries in by_place for entry in entries):
             self._access(step, request, page)
@@ -141,13 +148,13 @@ class Residency:
         self.swapped_in += 1
 
     def _make_room(self) -> None:
-        """Room for one page more; the oldest gives way if there is none."""
+        """Makes room for one more page: evicts the oldest one if there is none."""
         if len(self._gpu) < self.cache.pool.blocks:
             return
         page = next(iter(self._gpu))
         if page.holders or page.block == ABSENT:
             raise LedgerError(
-                f"page {page.number} would give way while {page.holders} running sequences hold it"
+                f"page {page.number} would be evicted while {page.holders} running sequences hold it"
             )
         del self._gpu[page]
         self.evictions += 1
@@ -174,8 +181,9 @@ class Residency:
             del self._known[page.key]
 
     def attach(self, sequence: Sequence, pages: Many[Page], length: int) -> None:
-        """Makes `pages`, all brought and filled, the table of a sequence that starts to run with `length`
-        tokens.
+        """Makes `pages` the table of a sequence that starts to run with `length` tokens.
+
+        All of them lie in GPU memory, with their tokens computed.
         """
         for page in pages:
             self.cache.pool.share(page.block)
@@ -187,9 +195,7 @@ class Residency:
             page.holders += 1
 
     def settle(self, sequence: Sequence, pages: Many[Page]) -> None:
-        """Notes which blocks the cache took for the pages that were only room, and makes the full ones
-        findable.
-        """
+        """Notes the blocks that the cache took for new pages, and makes the full pages findable."""
         for page, block in zip(pages, sequence.blocks, strict=True):
             if page.block == ABSENT:
                 page.block, page.holders = block, 1
@@ -205,7 +211,7 @@ class Residency:
             key = pages[at].key
 
     def detach(self, sequence: Sequence, pages: Many[Page]) -> None:
-        """The sequence stops running; its pages stay where they are until their room is needed."""
+        """Releases a sequence that stops running; its pages stay until their room is needed."""
         for page in pages:
             page.holders -= 1
             if not page.holders:
@@ -214,14 +220,14 @@ class Residency:
         self.cache.release(sequence)
 
     def discard(self, pages: Many[Page]) -> None:
-        """Pages that were given room and never computed: they are nowhere again."""
+        """Forgets new pages that were given room but never computed."""
         for page in pages:
             if page.block == ABSENT and page in self._gpu:
                 del self._gpu[page]
                 self._note_clearing()
 
     def clear(self) -> None:
-        """Gives back every block and row that no running sequence holds."""
+        """Frees every block and row that no running sequence holds."""
         self._note_clearing()
         for page in [page for page in self._gpu if not page.holders]:
             self._idle.blocks.remove(page.block)
@@ -238,7 +244,7 @@ class Residency:
         self.cleared = len(self.accesses) if self.cleared is None else self.cleared
 
     def check(self) -> None:
-        """Raises LedgerError unless pages, pools and tables agree to the block."""
+        """Raises LedgerError unless pages, pools and tables agree."""
         self.cache.check()
         if self.cache.pool.used != len(self._gpu):
             raise LedgerError(
@@ -251,10 +257,8 @@ class Residency:
                     f"{len(self._below)} pages lie in host memory, its pool has {self.host.used} rows in use"
                 )
 
-    def refuse_occupied(self) -> None:
-        """Raises PoolError if somebody else uses the pools: whose pages give way would not be decided here
-        alone.
-        """
+    def check_empty(self) -> None:
+        """Raises PoolError if a pool is in use: evictions would not be decided here alone."""
         if self.cache.pool.used or (self.host is not None and self.host.used):
             raise PoolError(
                 "the scheduler needs pools of its own; release every sequence first, or build new ones"

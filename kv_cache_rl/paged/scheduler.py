@@ -4,12 +4,17 @@
        ^                                           |        (either may be cancelled)
        +---- preempt the newest when full ---------+
 
-One step: make the running sequences fit | admit while the watermark stays free | bring all their pages into
-GPU memory | compute a token more of each (in one batch; prompts, and what was lost, as prefill) | finish.
+One step:
 
-A preempted sequence's pages give way only when, and as far as, their room is needed (`residency`): to the
-host pool and back (swap), or dropped and computed anew (recompute), whichever is measured cheaper on this
-machine."""
+1. preempt until the running sequences fit;
+2. admit while the watermark stays free;
+3. bring all their pages into GPU memory;
+4. compute one more token of each, in one batch; prompts and lost tokens as prefill;
+5. finish.
+
+The pages of a preempted sequence are evicted only as far as their room is needed (`residency`).
+They move to the host pool and back (swap), or are dropped and computed again (recompute).
+"""
 
 from __future__ import annotations
 
@@ -29,16 +34,15 @@ from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.requests import Event, Report, Request
 from kv_cache_rl.paged.residency import Page, Residency
-from kv_cache_rl.paged.swap import HostPool, measure_costs
+from kv_cache_rl.paged.swap import HostPool, PreemptionCosts
 
 WATERMARK = 0.01
 """Share of the blocks that admission leaves free. Source: vLLM's BlockSpaceManager."""
 WAYS = ("swap", "recompute")
-MEASURED_TOKENS = 256
 
 
 class Scheduler:
-    """Requests over one model and one cache, which must be empty and nobody else's."""
+    """Requests over one model and one cache of its own."""
 
     def __init__(
         self,
@@ -49,10 +53,24 @@ class Scheduler:
         watermark: float = WATERMARK,
         most_running: int = 64,
         prefill_tokens: int = 2048,
+        costs: PreemptionCosts | None = None,
     ) -> None:
-        """`preempt`: "swap" or "recompute"; by default the one measured cheaper, without a host pool
-        recompute. `prefill_tokens`: no further request is admitted to a step that computes so many
-        already."""
+        """A scheduler without requests.
+
+        Args:
+            model, cache: the cache is empty and of the model's shape.
+            host: an empty host pool for the cache, to swap to.
+            preempt: "swap" or "recompute". None: the cheaper one by `costs`; without costs "swap"
+                where there is a host pool, else "recompute".
+            watermark: share of the blocks that admission leaves free.
+            most_running: requests that run at once, at most.
+            prefill_tokens: a step that computes so many tokens already admits no further request.
+            costs: of both ways on this machine.
+
+        Raises:
+            ValueError: an option is out of range.
+            SwapError, PoolError: the host pool is for another pool, or a pool is in use.
+        """
         if preempt not in (None, *WAYS) or (preempt == "swap" and host is None):
             raise ValueError(f"preempt {preempt!r}: use {' or '.join(WAYS)}, and give a host pool to swap to")
         if not 0 <= watermark < 1 or most_running < 1 or prefill_tokens < 1:
@@ -61,16 +79,14 @@ class Scheduler:
                 "give a share below 1, and numbers from 1 on"
             )
         if host is not None:
-            host.refuse_other(cache.pool)
-        self.costs = (
-            measure_costs(model, MEASURED_TOKENS, cache.pool.block_tokens)
-            if host is not None and preempt is None
-            else None
-        )
-        self.preempt = preempt or (self.costs.cheaper if self.costs else "recompute")
+            host.check_pool(cache.pool)
+        if host is None:
+            self.preempt = "recompute"
+        else:
+            self.preempt = preempt or (costs.cheaper if costs else "swap")
         self.model, self.cache = model, cache
         self.residency = Residency(cache, host if self.preempt == "swap" else None)
-        self.residency.refuse_occupied()
+        self.residency.check_empty()
         self.spare = int(watermark * cache.pool.blocks)
         self.most_running, self.prefill_tokens = most_running, prefill_tokens
         self.requests: list[Request] = []
@@ -88,9 +104,10 @@ class Scheduler:
         seed: int | None = None,
         temperature: float = 1.0,
     ) -> Request:
-        """Queues a request for `most` tokens, fewer if `stop` comes; greedy without a seed.
+        """Queues a request for `most` tokens, or up to the token `stop`; greedy without a seed.
 
-        Raises ValueError for a request that could not run even alone.
+        Raises:
+            ValueError: the request could not run even alone, or is none (RequestError).
         """
         if not isinstance(most, Integral):
             raise RequestError(f"{most} tokens to generate; give a whole number")
@@ -99,8 +116,8 @@ class Scheduler:
         needed = blocks_for(len(tokens) + most - 1, pool.block_tokens)
         if needed > pool.blocks:
             raise ValueError(
-                f"a prompt of {len(tokens)} and {most} new tokens need {needed} blocks, the pool has {pool.blocks}; "
-                "ask for fewer tokens, or build a larger pool"
+                f"a prompt of {len(tokens)} and {most} new tokens need {needed} blocks, "
+                f"the pool has {pool.blocks}; ask for fewer tokens, or build a larger pool"
             )
         generator = None if seed is None else generator_of(seed)
         request = Request(
@@ -111,9 +128,10 @@ class Scheduler:
         return request
 
     def cancel(self, request: Request) -> None:
-        """Ends a request before its time, wherever it is; what it has generated stays in `output`.
+        """Ends a waiting or running request; the tokens that it has generated stay in `output`.
 
-        Raises ValueError for one that neither waits nor runs here.
+        Raises:
+            ValueError: the request neither waits nor runs here.
         """
         if request in self.running:
             self._stop(request, "cancelled")
@@ -122,7 +140,8 @@ class Scheduler:
             self.events.append(Event(self._steps, "cancelled", request.number))
         else:
             raise ValueError(
-                f"request {request.number} neither waits nor runs here: it is finished, cancelled or another's"
+                f"request {request.number} neither waits nor runs here: "
+                "it is finished, cancelled or another scheduler's"
             )
 
     def run(self) -> Report:
@@ -132,12 +151,13 @@ class Scheduler:
         return self.report()
 
     def step(self) -> None:
-        """One token more of every running request, after those that no longer fit were preempted and those
-        that fit admitted.
+        """Preempts what no longer fits, admits what fits, computes a token of each running request.
 
-        Raises what the model does where a request cannot be computed (ValueError for NaN), noted with its
-        number. All others have their token by then, and the next step tries again: `cancel` one that fails
-        for good."""
+        Raises:
+            ValueError: the model cannot compute a request (NaN); a note names it. All other
+                requests have their token by then. The next step tries again: `cancel` a request
+                that keeps failing.
+        """
         if not self.waiting and not self.running:
             return
         started = time.perf_counter()
@@ -178,11 +198,11 @@ class Scheduler:
         self.residency.check()
 
     def clear(self) -> None:
-        """Gives up the pages kept for prompts to come: all blocks that no running request holds are free."""
+        """Drops the pages kept for later prompts; blocks without a running request are free."""
         self.residency.clear()
 
     def _fresh(self, request: Request) -> int:
-        """Pages it lacks for the tokens it has."""
+        """Pages that a request needs for its tokens beyond those it has."""
         return blocks_for(len(request.sequence.tokens), self.cache.pool.block_tokens) - len(request.pages)
 
     def _needed(self) -> int:
@@ -191,7 +211,7 @@ class Scheduler:
         return len(held) + sum(self._fresh(request) for request in self.running)
 
     def _preempt_the_newest(self) -> bool:
-        """Preempts until the others fit; returns whether anybody was."""
+        """Preempts until the others fit; returns whether a request was preempted."""
         before = len(self.running)
         while self._needed() > self.cache.pool.blocks:
             request = self.running[-1]
@@ -207,7 +227,7 @@ class Scheduler:
         self.events.append(Event(self._steps, kind, request.number))
 
     def _admit(self) -> None:
-        """Admits in order of arrival while pages and the watermark fit; nobody overtakes."""
+        """Admits in order of arrival, without overtaking, while pages and the watermark fit."""
         computing = 0
         while self.waiting and len(self.running) < self.most_running and computing < self.prefill_tokens:
             request = self.waiting[0]
@@ -229,7 +249,7 @@ class Scheduler:
             )
 
     def _account(self, request: Request) -> int:
-        """Books what a request that starts running need not compute; returns what it has to."""
+        """Counts the known tokens of a request that starts; returns how many it must compute."""
         full, total = len(request.pages) * self.cache.pool.block_tokens, len(request.sequence.tokens)
         if request.preemptions:
             known = min(full, request.computed)
@@ -242,7 +262,7 @@ class Scheduler:
         return total - known
 
     def _bring(self) -> None:
-        """Every page of the running requests into GPU memory, and tables for those that start."""
+        """Brings every page of the running requests into GPU memory; makes tables for new ones."""
         for request in self.running:
             request.pages += [Page() for _ in range(self._fresh(request))]
         self.residency.bring(self._steps, [(request.number, request.pages) for request in self.running])
@@ -252,8 +272,9 @@ class Scheduler:
                 self.residency.attach(request.sequence, request.pages[:known], request.computed)
 
     def _computed(self) -> Iterator[tuple[Request, Tensor]]:
-        """Every running request with the logits after its last token, as soon as these are known; raises
-        behind the last.
+        """Every running request with the logits [vocab] after its last token, as soon as known.
+
+        An error is raised after the last one.
         """
         alone = [r for r in self.running if len(r.sequence.tokens) != r.sequence.length + 1]
         ready, failed = [r for r in self.running if r not in alone], []
@@ -264,7 +285,7 @@ class Scheduler:
                     ready, self.model.decode(self.cache, [r.sequence for r in ready], last), strict=True
                 )
         except ValueError:
-            alone = list(self.running)  # a batch does not tell whose fault it was
+            alone = list(self.running)  # a batch does not show which request failed
         for request in alone:
             try:
                 missing = request.sequence.tokens[request.sequence.length :]

@@ -1,7 +1,7 @@
-"""What a preempted sequence does with its keys and values: out to host memory and back, or dropped and
-computed anew.
+"""Keys and values of a preempted sequence: moved to the host and back, or computed again.
 
-GPU pool --swap_out--> host pool --swap_in--> GPU pool          GPU pool --release--> nothing --recompute--> GPU pool
+GPU pool --swap_out--> host pool --swap_in---> GPU pool
+GPU pool --release---> nothing   --recompute-> GPU pool
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import KVCache
-from kv_cache_rl.paged.timing import median_seconds
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
@@ -33,19 +32,23 @@ class SwapError(Refused):
 
 
 class HostPool:
-    """Host memory for `blocks` blocks of a pool: rows of all layers' K and V, taken and given like the pool's
-    own.
-    """
+    """Host memory for `blocks` blocks of a pool: one row holds a block's K and V of all layers."""
 
     def __init__(self, pool: BlockPool, blocks: int) -> None:
+        """Zeroed rows, all free.
+
+        Raises:
+            SwapError: `blocks` is below 1.
+        """
         if blocks < 1:
             raise SwapError(f"a host pool of {blocks} blocks; give at least 1, or none at all")
         shape = (blocks, 2, pool.layers, pool.block_tokens, pool.kv_heads, pool.head_dim)
-        # Pinned memory is what a GPU copies from at full speed; it does not exist without one.
+        # A GPU copies from pinned memory at full speed. Without a GPU there is none.
         self.rows = torch.zeros(shape, dtype=pool.dtype, pin_memory=pool.device.type == "cuda")
+        """[blocks, 2, layers, block_tokens, kv_heads, head_dim]: K, then V."""
         self.blocks = blocks
         self.held: dict[int, tuple[list[int], int]] = {}
-        """Sequence id → (rows, tokens) of the sequences swapped out whole."""
+        """Sequence id → (rows, tokens) of the sequences that were swapped out whole."""
         self._ledger = np.array([[blocks, 0]])
         self._free = list(range(blocks))[::-1]
         self._taken: set[int] = set()
@@ -66,15 +69,17 @@ class HostPool:
         return self.rows.nbytes
 
     def store(self, pool: BlockPool, blocks: list[int]) -> list[int]:
-        """Copies blocks of the pool into rows of their own; the blocks stay as they are.
+        """Copies blocks of the pool into free rows, which it returns; the blocks stay as they are.
 
-        Raises SwapError if they do not fit.
+        Raises:
+            SwapError: too few rows are free, the pool is of another shape, or a block is quantised.
         """
         if len(blocks) > self.free:
             raise SwapError(
-                f"{len(blocks)} blocks for a host pool with {self.free} of {self.blocks} free; recompute instead, or enlarge it"
+                f"{len(blocks)} blocks for a host pool with {self.free} of {self.blocks} free; "
+                "recompute instead, or enlarge it"
             )
-        self.refuse_other(pool)
+        self.check_pool(pool)
         if any(block >= pool.blocks for block in blocks):
             raise SwapError(
                 "the sequence holds quantised blocks, the host pool takes exact ones; swap before quantising"
@@ -89,20 +94,25 @@ class HostPool:
                 self.rows[target, which, layer] = tensor[source].cpu()
         return rows
 
-    def refuse_other(self, pool: BlockPool) -> None:
-        """Raises SwapError for a pool whose blocks do not fit the rows."""
+    def check_pool(self, pool: BlockPool) -> None:
+        """Raises SwapError for a pool with blocks that do not fit the rows."""
         if self.rows.shape[2:] != (pool.layers, *pool.keys[0].shape[1:]) or self.rows.dtype != pool.dtype:
             raise SwapError(
-                f"the host pool holds {list(self.rows.shape[2:])} of {self.rows.dtype} (layers, tokens, KV heads, dim), the pool "
-                f"{[pool.layers, *pool.keys[0].shape[1:]]} of {pool.dtype}; build the host pool for this pool"
+                f"the host pool holds {list(self.rows.shape[2:])} of {self.rows.dtype} "
+                f"(layers, tokens, KV heads, dim), the pool {[pool.layers, *pool.keys[0].shape[1:]]} "
+                f"of {pool.dtype}; build the host pool for this pool"
             )
 
     def read(self, rows: list[int]) -> Tensor:
-        """A copy of rows, [n, 2, layers, block_tokens, kv_heads, head_dim]: K, then V."""
+        """A copy of `rows`, [n, 2, layers, block_tokens, kv_heads, head_dim]: K, then V."""
         return self.rows[torch.tensor(rows, dtype=torch.int64)]
 
     def give(self, rows: list[int]) -> None:
-        """Frees rows. Raises SwapError for one that is free."""
+        """Frees `rows`.
+
+        Raises:
+            SwapError: one of them is free already, or is named twice.
+        """
         if not self._taken.issuperset(rows) or len(set(rows)) < len(rows):
             raise SwapError(f"host rows {sorted(set(rows) - self._taken)} are free already: given back twice")
         self._taken.difference_update(rows)
@@ -110,13 +120,17 @@ class HostPool:
         ledger.give(self._ledger, HOST, len(rows))
 
     def check(self, others: Iterable[int] = ()) -> None:
-        """Raises LedgerError unless free + used == total and the rows taken are, once each, those of the
-        sequences swapped out whole and of `others`, who called `store` themselves."""
+        """Recounts the rows; `others` are those that a caller of `store` holds.
+
+        Raises:
+            LedgerError: free + used is not the total, or the rows in use are not, once each, those
+                of `held` and `others`.
+        """
         ledger.check(self._ledger, np.array([len(self._taken)]))
         listed = [*(row for rows, _ in self.held.values() for row in rows), *others]
         if len(self._free) + len(self._taken) != self.blocks or sorted(listed) != sorted(self._taken):
             held = f"{len(self._free)} rows free, {len(self._taken)} taken, {self.blocks} in all"
-            raise ledger.LedgerError(f"host pool: {held}; {len(listed)} are held by somebody")
+            raise ledger.LedgerError(f"host pool: {held}; their holders list {len(listed)}")
 
 
 def fill(pool: BlockPool, blocks: list[int], contents: Tensor) -> None:
@@ -130,17 +144,22 @@ def fill(pool: BlockPool, blocks: list[int], contents: Tensor) -> None:
 def swap_out(cache: KVCache, host: HostPool, sequence: Sequence) -> int:
     """Moves a sequence's keys and values to the host; returns how many blocks that freed.
 
-    Blocks that others hold too are copied as well and stay theirs: what comes back is the sequence's own.
-    Raises SwapError, and has changed nothing, when it holds nothing or the host is full; CacheError for a
-    sequence of another cache."""
+    Blocks that other sequences hold too are copied and stay with these: after `swap_in` the
+    sequence shares none. After an error nothing has changed.
+
+    Raises:
+        SwapError: the sequence holds no blocks, or the host is full.
+        CacheError: the sequence belongs to another cache.
+    """
     if not sequence.blocks or sequence.released:
         raise SwapError(
-            f"sequence {sequence.id} holds no blocks: it was released or swapped out before; there is nothing to swap"
+            f"sequence {sequence.id} holds no blocks: it was released or swapped out before; "
+            "there is nothing to swap"
         )
-    cache.refuse_strangers(sequence)
+    cache.check_sequence(sequence)
     before, needed = cache.pool.free, blocks_for(sequence.length, cache.pool.block_tokens)
     rows = host.store(cache.pool, sequence.blocks[:needed])
-    stale, _ = host.held.pop(sequence.id, ([], 0))  # of an earlier swap, after which it was computed anew
+    stale, _ = host.held.pop(sequence.id, ([], 0))  # of an earlier swap; it was computed again since
     host.give(stale)
     host.held[sequence.id] = (rows, sequence.length)
     cache.release(sequence)
@@ -148,17 +167,20 @@ def swap_out(cache: KVCache, host: HostPool, sequence: Sequence) -> int:
 
 
 def swap_in(cache: KVCache, host: HostPool, sequence: Sequence) -> None:
-    """Brings a swapped-out sequence back, into new blocks.
+    """Moves a swapped-out sequence back into new blocks. After an error nothing has changed.
 
-    Raises PoolError, having changed nothing, if they are too few.
+    Raises:
+        SwapError: the sequence is not in the host pool, or has blocks.
+        PoolError: too few blocks are free.
     """
     if sequence.id not in host.held:
         raise SwapError(f"sequence {sequence.id} is not in this host pool; swap it out first")
     if sequence.blocks:
         raise SwapError(
-            f"sequence {sequence.id} has {len(sequence.blocks)} blocks: it was computed anew; release it first"
+            f"sequence {sequence.id} has {len(sequence.blocks)} blocks: it was computed anew; "
+            "release it first"
         )
-    host.refuse_other(cache.pool)
+    host.check_pool(cache.pool)
     rows, length = host.held[sequence.id]
     blocks = cache.pool.take(len(rows))
     fill(cache.pool, blocks, host.read(rows))
@@ -168,65 +190,47 @@ def swap_in(cache: KVCache, host: HostPool, sequence: Sequence) -> None:
 
 
 def recompute(model: Decoder, cache: KVCache, sequence: Sequence) -> Tensor:
-    """Computes the K/V of a sequence's tokens that are not in the cache (all, if it was released); returns
-    the logits [vocab] after the last. Raises PoolError, and has changed nothing, if blocks are too few."""
+    """Computes the K/V of a sequence's tokens that are not in the cache; all, if it was released.
+
+    Returns the logits [vocab] after the last token. After an error nothing has changed.
+
+    Raises:
+        SwapError: no token's K/V is missing.
+        PoolError: too few blocks are free.
+    """
     missing = sequence.tokens[sequence.length :]
     if not missing:
         raise SwapError(
-            f"sequence {sequence.id} has the K/V of all its {sequence.length} tokens; there is nothing to recompute"
+            f"sequence {sequence.id} has the K/V of all its {sequence.length} tokens; "
+            "there is nothing to recompute"
         )
     if sequence.released:
         cache.adopt(sequence, [], 0)
         try:
             return model.prefill(cache, sequence, missing)
         except ValueError:
-            cache.release(sequence)  # blocks too, which `prefill` leaves as room where computing fails
+            cache.release(sequence)  # also frees the blocks that a failed `prefill` leaves as room
             raise
     return model.prefill(cache, sequence, missing)
 
 
 @dataclass(frozen=True, slots=True)
 class PreemptionCosts:
-    """Measured seconds per token of getting a preempted sequence back, either way."""
+    """Seconds that one sequence takes, by either way to get it back after a preemption.
+
+    `paged.measure.calibrate.measure_costs` measures them.
+
+    >>> PreemptionCosts(256, 1.0, 2.0).cheaper, PreemptionCosts(256, 2.0, 1.0).cheaper
+    ('swap', 'recompute')
+    """
 
     tokens: int
-    """Length of the sequence that was measured."""
+    """Length of the sequence."""
     swap_s: float
     """Out and in again."""
     recompute_s: float
 
     @property
     def cheaper(self) -> str:
-        """ "swap" or "recompute"."""
-        return cheaper(self.swap_s, self.recompute_s)
-
-
-def cheaper(swap_s: float, recompute_s: float) -> str:
-    """The way that takes less time: "swap" (out and in again) or "recompute".
-
-    >>> cheaper(1.0, 2.0), cheaper(2.0, 1.0)
-    ('swap', 'recompute')
-    """
-    return "swap" if swap_s <= recompute_s else "recompute"
-
-
-def measure_costs(model: Decoder, tokens: int, block_tokens: int, repeats: int = 5) -> PreemptionCosts:
-    """Times both ways on a sequence of `tokens` tokens in a pool of its own: medians of `repeats`, after one
-    unmeasured run.
-    """
-    cache = model.new_cache(blocks_for(tokens, block_tokens), block_tokens)
-    host, sequence = HostPool(cache.pool, cache.pool.blocks), Sequence()
-    model.prefill(cache, sequence, [at % model.geometry.vocab for at in range(tokens)])
-
-    def swap() -> None:
-        swap_out(cache, host, sequence)
-        swap_in(cache, host, sequence)
-
-    def compute() -> None:
-        cache.release(sequence)
-        recompute(model, cache, sequence)
-
-    swap_s, recompute_s = (
-        median_seconds(cache.pool.device, way, repeats) / tokens for way in (swap, compute)
-    )
-    return PreemptionCosts(tokens, swap_s, recompute_s)
+        """The way that takes less time: "swap" or "recompute"."""
+        return "swap" if self.swap_s <= self.recompute_s else "recompute"

@@ -1,6 +1,4 @@
-"""Text as token ids: bytes for the shipped model, the `tokenizers` library for a checkpoint that brings a
-tokenizer.json.
-"""
+"""Text as token ids: bytes for the shipped model, the `tokenizers` library for a tokenizer.json."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ class ByteTokenizer:
 
 
 class FileTokenizer:
-    """A checkpoint's own tokenizer, without special tokens around the text."""
+    """A checkpoint's own tokenizer; it adds no special tokens around the text."""
 
     def __init__(self, path: Path) -> None:
         need(f"reading {path}", "tokenizers")

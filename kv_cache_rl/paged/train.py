@@ -1,4 +1,4 @@
-"""`python -m kv_cache_rl.paged.train` trains the small model; the code is `paged.training.train`."""
+"""`python -m kv_cache_rl.paged.train` trains the small model (`paged.training.train`)."""
 
 from kv_cache_rl.paged.training.train import main
 

@@ -1,10 +1,11 @@
-"""Decode attention straight from the block table in one kernel, split over the keys so that few sequences
-still fill a GPU.
+"""Decode attention from the block table in one kernel, split over the keys to fill a GPU.
 
-    grid [n, kv_heads, splits]: a split's tokens, 64 at a time --> output and log-sum-exp of the split
-    grid [n, heads]:            the splits of a head           --> output
+    grid [n, kv_heads, splits]: a split's tokens, 64 at a time -> its output and log-sum-exp
+    grid [n, heads]:            the splits of a head           -> output
 
-Where there is no GPU the same kernels run in Triton's interpreter: slow, for tests. Not measured on a GPU.
+Without a GPU the same kernels run in Triton's interpreter, which is slow and meant for tests. Not
+measured on a GPU.
+
 Source: Dao et al., "Flash-Decoding" (2023); Kwon et al., PagedAttention (2309.06180).
 """
 
@@ -22,7 +23,7 @@ import triton.language as tl
 
 TILE_TOKENS = 64
 PROGRAMS = 1024
-"""Programs aimed at: several for each of a large GPU's 132 multiprocessors."""
+"""Programs to aim at: several for each of a large GPU's 132 multiprocessors."""
 
 
 @triton.jit
@@ -62,8 +63,8 @@ def _split_kernel(
         high = weights.to(query.dtype)
         acc = acc * shrink[:, None] + tl.dot(high, v, input_precision="ieee")
         if HALVES:
-            # What rounding the weights to 16 bits lost, as a second product: the kernel waits for memory, not
-            # for this.
+            # A second product adds what rounding the weights to 16 bits lost. It takes no time,
+            # because the kernel waits for memory.
             acc += tl.dot((weights - high.to(tl.float32)).to(query.dtype), v, input_precision="ieee")
         best = new
     row = ((sequence * kv_heads + head) * splits + split) * GROUPS + group
@@ -77,9 +78,7 @@ def _merge_kernel(
     partial, lses, out, splits,
     GROUPS: tl.constexpr, DIM: tl.constexpr, PADDED_DIM: tl.constexpr, PADDED_SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """One head's output from its splits, weighted by their log-sum-exp; a split without tokens weighs
-    nothing.
-    """
+    """One head's output from its splits, weighted by their log-sum-exp (0 for an empty split)."""
     sequence, head = tl.program_id(0), tl.program_id(1)
     kv_heads = tl.num_programs(1) // GROUPS
     split, dim = tl.arange(0, PADDED_SPLITS), tl.arange(0, PADDED_DIM)
@@ -96,15 +95,16 @@ def _merge_kernel(
 def paged_decode(
     q: Tensor, keys: Tensor, values: Tensor, tables: Tensor, lens: Tensor, splits: int | None = None
 ) -> Tensor:
-    """Attention outputs [n, heads, head_dim] of one query per sequence; the caller has checked shapes, tables
-    and lengths.
+    """Attention outputs [n, heads, head_dim] of one query per sequence.
+
+    The caller has checked shapes, tables and lengths.
 
     Args:
         q: [n, heads, head_dim]; float32 queries over 16-bit keys are computed with in float32.
         keys, values: [blocks, block_tokens, kv_heads, head_dim] of one layer.
         tables: int32 [n, m]; entries behind a sequence's own blocks are not read.
         lens: int64 [n], at least 1.
-        splits: parts a sequence's tokens are cut into; None: as many as fill the GPU.
+        splits: parts that a sequence's tokens are cut into. None: as many as fill the GPU.
     """
     sequences, heads, dim = q.shape
     _, block, kv_heads, _ = keys.shape
@@ -115,7 +115,7 @@ def paged_decode(
     )
     split_tokens = math.ceil(longest / wanted / TILE_TOKENS) * TILE_TOKENS
     splits = math.ceil(longest / split_tokens)
-    # Tensor cores have no float64, and the interpreter multiplies the bits of bfloat16 as if they were whole
+    # Tensor cores have no float64. The interpreter multiplies the bits of bfloat16 as whole
     # numbers.
     as_given = q.dtype == keys.dtype != torch.float64 and (q.is_cuda or q.dtype != torch.bfloat16)
     queries = q.contiguous() if as_given else q.float().contiguous()
@@ -128,9 +128,8 @@ def paged_decode(
         "PADDED_DIM": max(16, triton.next_power_of_2(dim)),
     }
     tiles: dict[str, Any] = {"BLOCK": block, "TILE": TILE_TOKENS, "HALVES": queries.dtype != torch.float32}
-    tiles["PADDED_GROUPS"] = max(
-        16, triton.next_power_of_2(groups)
-    )  # a tensor core multiplies 16 rows or more
+    # A tensor core multiplies 16 rows or more.
+    tiles["PADDED_GROUPS"] = max(16, triton.next_power_of_2(groups))
     _split_kernel[(sequences, kv_heads, splits)](
         queries, keys, values, tables.contiguous(), lens, partial, lses,
         1 / math.sqrt(dim), tables.shape[1], keys.stride(0), keys.stride(1), keys.stride(2), split_tokens,

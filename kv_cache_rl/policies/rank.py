@@ -1,68 +1,82 @@
 """Ranking policies: one key per candidate; the lowest is evicted first.
 
-Each is a pure function of one row of candidate columns. Adding a policy is one function here and one line in
-`RANKS`.
+A rank is a pure function of one candidate row, whose cells `kv_cache_rl.core.candidates.Column` names. Adding
+one takes a function here and a line in `RANKS`.
 
-Most orders do not change while no candidate is touched: a whole cache that ages by one keeps its order. Such
-keys are kept in a heap: the row is evaluated once per touch, at clock zero (idle = -last, age = -inserted).
-The others are in `DRIFTS`: their key is that of a row at rest plus `drift`, evaluated anew for every decision.
+Most orders stand still while no candidate is touched: if every idle time grows by one, their order stays. A
+simulator may keep such keys in a heap and evaluate a row once per touch, at rest: clock zero, idle = -last,
+age = -inserted. A rank whose order changes with time names its `drift` beside it: what the clock adds to the
+key of a row at rest.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from kv_cache_rl.core.candidates import (
-    AGE,
-    DRAW,
-    FREQUENCY,
-    IDLE,
-    INSERTED,
-    LAST,
-    NOW,
-    PRIORITY,
-    RECENT_USES,
-    REGRET,
-    RELOAD_S,
-    RETURNS,
-    SHARERS,
-    SIZE,
-    USES,
-    VALUE,
-)
+from kv_cache_rl.core.candidates import Column
 from kv_cache_rl.jit import folded, uncounted
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """A ranking policy: its key, and what a simulator that keeps the order has to know of it."""
+
+    key: Callable
+    """Candidate row → key; the lowest is evicted first."""
+    drift: Callable | None = None
+    """(last access, now) → what is added to the key of a row at rest whose last access is set to clock zero.
+
+    None where the order of untouched candidates stands still.
+    """
+    needs: tuple[Column, ...] = ()
+    """The columns that it reads among those that cost a simulator work: RECENT_USES, REGRET, RETURNS, DRAW.
+
+    Those not named may be 0. A key with RETURNS is proportional to it; one with DRAW depends on nothing else.
+    """
+    inflates: bool = False
+    """Whether the clock of IDLE may be the last evicted key instead of time (Greedy-Dual's inflation)."""
+    prefetches: bool = False
+    """Whether a simulator that counts successors prefetches under this policy."""
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the order of candidates changes only when one of them is touched."""
+        return self.drift is None and not {Column.RETURNS, Column.DRAW} & set(self.needs)
 
 
 @uncounted
 def lru(c):
     """Least recently used."""
-    return -c[IDLE]
+    return -c[Column.IDLE]
 
 
 @uncounted
 def fifo(c):
     """First in, first out."""
-    return -c[AGE]
+    return -c[Column.AGE]
 
 
 @uncounted
 def lfu(c):
     """Least frequently used; recency breaks ties."""
-    return c[USES] - c[IDLE] / 4294967296.0
+    return c[Column.USES] - c[Column.IDLE] / 4294967296.0
 
 
 @uncounted
 def largest_first(c):
     """The entry that frees most."""
-    return -c[SIZE]
+    return -c[Column.SIZE]
 
 
 @uncounted
 def gdsf(c):
-    """Greedy-Dual-Size-Frequency: uses x cost / size, ageing by idle time in place of the global inflation
-    value.
+    """Greedy-Dual-Size-Frequency: fewest uses x cost / size, aged by idle time.
 
     Source: Cherkasova, "Improving WWW proxies performance with Greedy-Dual-Size-Frequency caching policy",
-    HPL-98-69."""
-    return c[USES] * (c[RELOAD_S] + 0.01) / max(c[SIZE], 1.0) * 1000.0 - c[IDLE]
+    HPL-98-69.
+    """
+    return c[Column.USES] * (c[Column.RELOAD_S] + 0.01) / max(c[Column.SIZE], 1.0) * 1000.0 - c[Column.IDLE]
 
 
 @uncounted
@@ -72,104 +86,97 @@ def recency(last, now):
 
 
 @uncounted
-def staleness(idle):
+def staleness(last, now):
     """What idleness takes from the value of keeping, at most 0.2."""
-    return -0.01 * min(idle, 20.0)
+    return -0.01 * min(now - last, 20.0)
 
 
 @uncounted
 def value_aware(c):
-    """Safest first by eviction value (block type, hotness, priority, progress); shared prefixes and priority
-    protect.
-    """
+    """Safest to lose: by eviction value, staleness and priority; a prefix that others share is protected."""
     return (
-        -c[VALUE]
-        + 0.02 * min(c[SHARERS], 10.0) * (1.0 if c[SIZE] == 0 else 0.0)
-        + staleness(c[IDLE])
-        + 0.1 * c[PRIORITY]
+        -c[Column.VALUE]
+        + 0.02 * min(c[Column.SHARERS], 10.0) * (1.0 if c[Column.SIZE] == 0 else 0.0)
+        + staleness(0.0, c[Column.IDLE])
+        + 0.1 * c[Column.PRIORITY]
     )
 
 
 @uncounted
 def compute_aware(c):
     """Cheapest to get back: seconds of recomputation per unit of memory freed."""
-    return c[RELOAD_S] / max(c[SIZE], 1.0)
+    return c[Column.RELOAD_S] / max(c[Column.SIZE], 1.0)
 
 
 @uncounted
 def windowed_recency(c):
-    """Seldom used among the last few accesses; recency breaks ties.
+    """Fewest uses among the last few accesses; recency breaks ties.
 
     Source: kv-hierarchy-lab, as the next four.
     """
-    return 1_000_000.0 * c[RECENT_USES] + c[LAST]
+    return 1_000_000.0 * c[Column.RECENT_USES] + c[Column.LAST]
 
 
 @uncounted
 def heavy_hitter(c):
-    """Seldom used since ever; 10,000 accesses of recency outweigh one use."""
-    return 10_000.0 * c[FREQUENCY] + c[LAST]
+    """Fewest uses ever; 10,000 accesses of recency outweigh one use."""
+    return 10_000.0 * c[Column.FREQUENCY] + c[Column.LAST]
 
 
 @uncounted
 def predictive(c):
-    """Seldom used since ever; 100 accesses of recency outweigh one use.
-
-    Where successors are counted, it also prefetches.
-    """
-    return 100.0 * c[FREQUENCY] + c[LAST]
+    """Fewest uses ever; 100 accesses of recency outweigh one use."""
+    return 100.0 * c[Column.FREQUENCY] + c[Column.LAST]
 
 
 @uncounted
 def cost_aware(c, per_use=2.0, per_recency=1.0, per_1024=0.4):
-    """Seldom used, long ago, large (1,024 units of memory outweigh a fifth of a use)."""
-    return per_use * c[FREQUENCY] + recency(per_recency * c[LAST], c[NOW]) - per_1024 * (c[SIZE] / 1024.0)
+    """Few uses, long ago, large (1,024 units of memory outweigh a fifth of a use)."""
+    age = recency(per_recency * c[Column.LAST], c[Column.NOW])
+    return per_use * c[Column.FREQUENCY] + age - per_1024 * (c[Column.SIZE] / 1024.0)
 
 
 @uncounted
 def regret_aware(c, per_use=1.5, per_recency=1.0):
-    """Seldom used, long ago, and whose evictions were not regretted."""
-    return per_use * c[FREQUENCY] + recency(per_recency * c[LAST], c[NOW]) + c[REGRET]
+    """Few uses, long ago, and no regretted evictions."""
+    age = recency(per_recency * c[Column.LAST], c[Column.NOW])
+    return per_use * c[Column.FREQUENCY] + age + c[Column.REGRET]
 
 
 @uncounted
 def ttl(c):
-    """Least likely to be asked for again soon, by the return hazard of entries used as often and idle as
-    long.
+    """Least likely to be asked for again soon: the return hazard of entries used as often and idle as long.
 
     Source: Beckmann, Chen, Cidon, "LHD: Improving cache hit rate by maximizing hit density", NSDI 2018.
     """
-    return c[RETURNS]
+    return c[Column.RETURNS]
 
 
 @uncounted
 def random(c):
-    """Any; the draw is part of the row."""
-    return c[DRAW]
+    """Any entry; the draw is part of the row."""
+    return c[Column.DRAW]
 
 
-RANKS = {
-    "lru": lru,
-    "fifo": fifo,
-    "lfu": lfu,
-    "largest_first": largest_first,
-    "gdsf": gdsf,
-    "value_aware": value_aware,
-    "compute_aware": compute_aware,
-    "windowed_recency": windowed_recency,
-    "heavy_hitter": heavy_hitter,
-    "predictive": predictive,
-    "cost_aware": cost_aware,
-    "regret_aware": regret_aware,
-    "ttl": ttl,
-    "random": random,
+RANKS: dict[str, Rank] = {
+    "lru": Rank(lru),
+    "fifo": Rank(fifo),
+    "lfu": Rank(lfu),
+    "largest_first": Rank(largest_first),
+    "gdsf": Rank(gdsf, inflates=True),
+    "value_aware": Rank(value_aware, drift=staleness),
+    "compute_aware": Rank(compute_aware),
+    "windowed_recency": Rank(windowed_recency, needs=(Column.RECENT_USES,)),
+    "heavy_hitter": Rank(heavy_hitter),
+    "predictive": Rank(predictive, prefetches=True),
+    "cost_aware": Rank(cost_aware, drift=recency),
+    "regret_aware": Rank(regret_aware, drift=recency, needs=(Column.REGRET,)),
+    "ttl": Rank(ttl, needs=(Column.RETURNS,)),
+    "random": Rank(random, needs=(Column.DRAW,)),
 }
 RANK_IDS = {name: k for k, name in enumerate(RANKS)}
-DRIFTS = ("value_aware", "cost_aware", "regret_aware", "ttl")
-"""Ranks whose order changes while nobody touches the candidates."""
 
-
-_rank = folded(tuple(RANKS.values()))
+_rank = folded(tuple(policy.key for policy in RANKS.values()))
 
 
 @uncounted
@@ -178,9 +185,24 @@ def rank(policy, c):
     return _rank(policy, c)
 
 
+@uncounted
+def _none(last, now):
+    return 0.0
+
+
+_drift = folded(tuple(policy.drift or _none for policy in RANKS.values()))
+
+
+@uncounted
+def drift(policy, last, now):
+    """What the clock adds to the key of a row at rest, under the policy with index `policy` in `RANKS`."""
+    return _drift(policy, last, now)
+
+
 def order(name: str, candidates: np.ndarray) -> np.ndarray:
-    """Indices of `candidates` [n, columns], first to give way first; ties fall to the earlier inserted, then
-    the lower index.
+    """Indices of `candidates` [n, columns], the first to evict first.
+
+    Equal keys: the earlier inserted first, then the lower index.
     """
     keys = np.array([rank(RANK_IDS[name], row) for row in candidates])
-    return np.lexsort((candidates[:, INSERTED], keys))
+    return np.lexsort((candidates[:, Column.INSERTED], keys))

@@ -1,1 +1,1 @@
-"""Queueing theory of the KV cache: pure functions of rates and lengths, and a controller that estimates both."""
+"""Queueing theory of the KV cache: functions of rates and lengths, and a controller."""

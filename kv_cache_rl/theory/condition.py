@@ -1,12 +1,17 @@
 """Whether a service can hold its load at all: footprint, service rate, verdict, GPUs needed.
 
-    g(s, o)  tokens held, summed over a request's iterations      M  tokens of KV that fit
-    mu = M / (b E[g])                                             b  seconds of a representative iteration
-    lambda > mu: overloaded under any policy   ·   lambda < mu (1 - delta), delta = max(s + o) / M: stable if work-conserving
+    g(s, o)  tokens held, summed over a request's iterations
+    M        tokens of KV that fit
+    b        seconds of a representative iteration
+    mu       M / (b E[g]), requests per second
 
-Source: Nie, Si, Zhou, "A Queueing-Theoretic Framework for Stability Analysis of LLM Inference with KV Cache
-Memory Constraints", ICML 2026, arXiv:2605.04595. Beyond it: the engine's token budget may bind before memory
-does."""
+    lambda > mu                overloaded under any policy
+    lambda < mu (1 - delta)    stable if work-conserving; delta = max(s + o) / M
+
+Source: Nie, Si, Zhou, "A Queueing-Theoretic Framework for Stability Analysis of LLM Inference with
+KV Cache Memory Constraints", ICML 2026, arXiv:2605.04595. Beyond the paper: the engine's token
+budget may bind before memory does.
+"""
 
 import math
 from dataclasses import dataclass
@@ -20,18 +25,26 @@ from kv_cache_rl.theory.errors import StabilityError
 MEMORY, TOKEN_BUDGET = "memory", "token budget"
 STABLE, UNDECIDED, OVERLOADED = "stable", "undecided", "overloaded"
 HEAVY_TAIL = 1.5
-"""Iteration times whose mean is above this many medians are summarised by their trimmed mean."""
+"""Iteration times with a mean above this many medians are summarised by their trimmed mean."""
 
 
 def positive(name: str, value: float) -> float:
-    """The value as a float. Raises StabilityError unless it is finite and above 0."""
+    """The value as a float.
+
+    Raises:
+        StabilityError: it is not finite and above 0.
+    """
     if not (math.isfinite(value) and value > 0):
         raise StabilityError(f"{name} is {value}; give a finite number above 0")
     return float(value)
 
 
 def whole(name: str, values: ArrayLike, least: int) -> NDArray[np.int64]:
-    """The values as int64. Raises StabilityError for fractions and for what is below `least`."""
+    """The values as int64, in the shape given.
+
+    Raises:
+        StabilityError: a value is no whole number, below `least`, or above 2^31.
+    """
     given = np.asarray(values)
     if given.dtype.kind not in "iu" and not (given.dtype.kind == "f" and bool(np.all(np.mod(given, 1) == 0))):
         raise StabilityError(f"{name} must be whole numbers of tokens; round them first")
@@ -45,12 +58,11 @@ def whole(name: str, values: ArrayLike, least: int) -> NDArray[np.int64]:
 def footprint(
     prompt: ArrayLike, output: ArrayLike, chunk: int = 512, block: int = 1, up_front: bool = False
 ) -> NDArray[np.int64]:
-    """Tokens held by a request, summed over its iterations: exact int64, shaped as `prompt` and `output`
-    broadcast.
+    """Tokens held by a request, summed over its iterations: int64, shaped as the lengths broadcast.
 
-    Prefill in chunks: after chunk k it holds min(k chunk, s); then output token t holds s + t. With `block`,
-    what is held is rounded up to whole blocks; `up_front`, the prompt's blocks (and one token's) are taken at
-    admission, as engines do.
+    After prefill chunk k it holds min(k chunk, s) tokens, and with output token t it holds s + t.
+    These are rounded up to whole blocks of `block` tokens. With `up_front`, the blocks of the
+    prompt and of one more token are taken at admission, as engines do.
 
     >>> int(footprint(1000, 2, chunk=512))
     3515
@@ -71,14 +83,14 @@ def footprint(
 
 
 def _blocks_up_to(tokens: NDArray[np.int64], block: int) -> NDArray[np.int64]:
-    """Sum over k = 1..tokens of the blocks that k tokens take."""
+    """The blocks that k tokens take, summed over k = 1..tokens."""
     full, rest = tokens // block, tokens % block
     return block * full * (full + 1) // 2 + rest * (full + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRate:
-    """Requests per second a service completes at saturation, and what stops it there."""
+    """Requests per second that a service completes at saturation, and the resource that binds."""
 
     memory_rate: float
     budget_rate: float
@@ -103,8 +115,8 @@ def service_rate(
 ) -> ServiceRate:
     """mu = min(M / (b E[g]), token budget / (b E[s])).
 
-    `mean_prompt` are the tokens a request takes out of the budget: the prompt; where decoded tokens are taken
-    out of the same budget (vLLM, our engine), prompt + output.
+    `mean_prompt` is what a request takes out of the token budget: its prompt, or prompt + output
+    where decoded tokens count too (vLLM, our engine).
 
     >>> service_rate(131_000, 0.0373, 1_079_498).binding
     'memory'
@@ -113,9 +125,8 @@ def service_rate(
     positive("batch_s", batch_s)
     positive("mean_footprint", mean_footprint)
     if not token_budget > 0 or not mean_prompt >= 0:
-        raise StabilityError(
-            f"token_budget is {token_budget}, mean_prompt {mean_prompt}; give a budget above 0, tokens from 0 on"
-        )
+        given = f"token_budget is {token_budget}, mean_prompt {mean_prompt}"
+        raise StabilityError(f"{given}; give a budget above 0, tokens from 0 on")
     budget_rate = token_budget / (batch_s * mean_prompt) if mean_prompt > 0 else math.inf
     return ServiceRate(memory_tokens / (batch_s * mean_footprint), budget_rate)
 
@@ -126,7 +137,7 @@ def delta(longest_tokens: float, memory_tokens: float) -> float:
 
 
 def verdict(arrival_rate: float, rate: float, share: float) -> str:
-    """OVERLOADED above `rate`, STABLE below rate (1 - `share`), UNDECIDED between; `share` is `delta`.
+    """OVERLOADED above `rate`, STABLE below rate (1 - `share`), else UNDECIDED; `share` is `delta`.
 
     >>> verdict(3.4, 3.263, 0.024), verdict(3.0, 3.263, 0.024), verdict(3.2, 3.263, 0.024)
     ('overloaded', 'stable', 'undecided')
@@ -137,8 +148,9 @@ def verdict(arrival_rate: float, rate: float, share: float) -> str:
 
 
 def gpus_needed(arrival_rate: float, rate_per_gpu: float, target_utilisation: float = 1.0) -> int:
-    """Fewest GPUs that hold `arrival_rate` at the target utilisation or below it, each serving
-    `rate_per_gpu`; at least 1.
+    """Fewest GPUs, at least 1, that serve `arrival_rate` at or below the target utilisation.
+
+    Each serves `rate_per_gpu`; rates are per second.
 
     >>> gpus_needed(10.0, 3.0, 0.8)
     5
@@ -153,7 +165,10 @@ def gpus_needed(arrival_rate: float, rate_per_gpu: float, target_utilisation: fl
 
 
 def representative_batch_s(seconds: ArrayLike) -> float:
-    """The b of measured iteration times: their median, or their 10 % trimmed mean where the tail is heavy."""
+    """The b of iteration times [n]: their median, or a trimmed mean where the tail is heavy.
+
+    The trimmed mean leaves out 10 % at either end.
+    """
     times = np.sort(np.asarray(seconds, dtype=float).ravel())
     if not times.size or not np.all(np.isfinite(times)) or times[0] <= 0:
         raise StabilityError("iteration times must be finite and above 0, and there must be at least one")
@@ -174,21 +189,22 @@ def saturated_tick_s(
     mean_squared_prompt: float | None = None,
     mean_output: float = 0.0,
 ) -> float:
-    """Seconds of an iteration at saturation, as a fluid: fixed + prefill of what arrives in it + KV read of
-    what is held.
+    """Seconds of an iteration at saturation, as a fluid: fixed + prefill of arrivals + KV read.
 
-    At saturation x = min(M / E[g], budget / E[s]) requests begin (and end) per iteration: each brings its
-    prefill, and x E[g] tokens are held, all of M where memory binds. Without `mean_squared_prompt` all
-    prompts count as equally long, which makes attention too cheap; with `mean_output` decoded tokens come out
-    of the token budget too."""
+    At saturation x = min(M / E[g], budget / E[s]) requests begin, and as many end, per iteration.
+    Each brings its prefill, and x E[g] tokens are held: all of M where memory binds. Without
+    `mean_squared_prompt` all prompts count as equally long, which makes attention too cheap. With
+    `mean_output`, decoded tokens are taken out of the token budget too.
+    """
     begun = service_rate(memory_tokens, 1.0, mean_footprint, token_budget, mean_prompt + mean_output).per_s
     squared = mean_prompt**2 if mean_squared_prompt is None else mean_squared_prompt
     return tick_s(hardware, begun, mean_footprint, mean_prompt, squared)
 
 
 def prefill_work_s(hardware: HardwareProfile, tokens: float, pairs: float) -> float:
-    """Seconds to prefill `tokens` that attend to `pairs` (token, earlier token) in all; for a whole prompt s,
-    s squared / 2.
+    """Seconds to prefill `tokens` tokens with `pairs` pairs (token, earlier token).
+
+    A whole prompt of s tokens has s^2 / 2 pairs.
     """
     return hardware.prefill_c1_s * tokens + hardware.prefill_c2_s * pairs
 

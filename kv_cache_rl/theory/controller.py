@@ -1,12 +1,12 @@
-"""A controller that says how many blocks must be free, whether the load can last, and at which precision to
-store.
+"""A controller: blocks to keep free, whether the load can last, and the precision to store.
 
-Three modes, over the same estimates (flow.py), none of which reads a clock:
+Three modes over the same estimates (flow.py). None of them reads a clock.
 
-    seed     minimum = ceil(lambda E[S] E[B] margin), asked to be *free*: Little's law on blocks, which is what is *occupied*;
-             kept as its author wrote it, named for what it is, and not what to decide by
-    reserve  what the load will hold less what active requests hold already
-    paper    reserve's blocks; rho, lambda_critical and the verdict from mu = M / (b E[g]) and delta, measured from the stream
+    seed     minimum = ceil(lambda E[S] E[B] margin) blocks *free*; by Little's law this is the number
+             *occupied*. The mode is kept as its author wrote it; decide by one of the others.
+    reserve  blocks that the load will hold, less those that active requests hold already
+    paper    blocks as in reserve; rho, lambda_critical and the verdict from mu = M / (b E[g]) and
+             delta, measured from the stream
 
 Source: the seed's QueueingController; arXiv:2605.04595 for the paper mode.
 """
@@ -54,7 +54,7 @@ MODES = (SEED, RESERVE, PAPER)
 
 
 class QueueingController:
-    """The seed's interface over the estimates of flow.py; one object per service, constant memory."""
+    """The seed's interface over the estimates of flow.py; one object per service."""
 
     def __init__(
         self,
@@ -65,7 +65,11 @@ class QueueingController:
         service_s: float | None = None,
         blocks: float | None = None,
     ) -> None:
-        """`arrival_rate`, `service_s` and `blocks` declare the load where it is known (flow.new_flow)."""
+        """`arrival_rate`, `service_s` and `blocks` declare a known load (flow.new_flow).
+
+        Raises:
+            StabilityError: the config, the mode or a declared value is not usable.
+        """
         if config is not None and not isinstance(config, QueueingConfig):
             raise StabilityError(f"config is {config!r}; give a QueueingConfig, or None for the usual one")
         if mode not in MODES:
@@ -79,10 +83,14 @@ class QueueingController:
         self._memory: tuple[int, int] | None = None
 
     def record_request_arrival(self, timestamp: float, token_count: int = 0, agent_id: str = "") -> None:
-        """Books a request of `token_count` prompt tokens that arrived at `timestamp` seconds.
+        """Records a request of `token_count` prompt tokens that arrived at `timestamp` seconds.
 
-        A time before the last one counts as the last one. The agent is there for the interface: rates are the
-        service's."""
+        A time before the last one counts as the last one. `agent_id` belongs to the interface and
+        is not used: the rates are those of the service.
+
+        Raises:
+            StabilityError: the time is not finite, or `token_count` is not a number from 0 on.
+        """
         if not (is_finite(token_count) and token_count >= 0):
             raise StabilityError(f"token_count is {token_count!r}; give the prompt's tokens, from 0 on")
         self._see(timestamp)
@@ -94,8 +102,12 @@ class QueueingController:
     def record_request_completion(
         self, timestamp: float, service_time_ms: float, blocks_consumed: float, agent_id: str = ""
     ) -> None:
-        """Books a request that ended at `timestamp` after `service_time_ms` in service, holding
-        `blocks_consumed`.
+        """Records a request that ended at `timestamp` seconds, holding `blocks_consumed` blocks.
+
+        `service_time_ms` is its time in service.
+
+        Raises:
+            StabilityError: a value is not a finite number from 0 on.
         """
         if not (
             is_finite(service_time_ms)
@@ -118,11 +130,10 @@ class QueueingController:
             self._now = timestamp
 
     def compute_stability_state(self, free: int, total: int, now: float | None = None) -> StabilityState:
-        """The state with `free` of `total` blocks free; without `now`, at the last time recorded.
+        """The state with `free` of `total` blocks free, at `now` or at the last time recorded.
 
         Raises:
-            StabilityError: the blocks are not 0 <= free <= total with total above 0, or the time is not
-                finite.
+            StabilityError: not 0 <= free <= total with total above 0, or the time is not finite.
         """
         now = self._at(free, total, now)
         rate, blocks = float(arrival_rate(self.flow, now)), float(rates.blocks_per_request(self.flow))
@@ -163,7 +174,8 @@ class QueueingController:
     def _minimum(self, free: int, total: int, now: float, active: int | None) -> int:
         """Blocks wanted free.
 
-        In the modes that count active blocks and were not told, requests in flight hold a mean each.
+        Where a mode needs the active blocks and `active` is None, each request in flight counts as
+        a mean request.
         """
         if self.mode == SEED:
             return int(rates.minimum_blocks(self.flow, now))
@@ -192,14 +204,15 @@ class QueueingController:
         *,
         active: int | None = None,
     ) -> EvictionDecision:
-        """How many blocks to free, so that the minimum stays free after the caller took `requested`, and why.
+        """How many blocks to free, and why: the minimum stays free after taking `requested`.
 
-        An eviction starts the interval in which no second one happens; asking for nothing does not. More than
-        is in use is never asked for. `active` blocks are held by running requests (modes reserve and paper).
+        An eviction starts the interval in which no second one happens; a decision for 0 blocks does
+        not. It is never for more blocks than are in use. Running requests hold `active` blocks
+        (modes reserve and paper).
 
         Raises:
-            StabilityError: as `compute_stability_state`, or `requested` or `active` is not a number from 0
-                on.
+            StabilityError: as `compute_stability_state`, or `requested` or `active` is not a number
+                from 0 on.
         """
         for name, value in (("requested", requested), ("active", 0 if active is None else active)):
             if not (is_finite(value) and value >= 0):
@@ -226,9 +239,12 @@ class QueueingController:
         )
 
     def get_recommended_quantization_bits(self, total: int | None = None, now: float | None = None) -> int:
-        """Bits for the utilisation of the memory last told, or of `total` blocks; 16 while neither is known."""
+        """Bits to store KV at, for the utilisation of `total` blocks or of the memory last given.
+
+        fp16's while no size is known.
+        """
         state = self._last(total, now)
-        return 16 if state is None else int(rates.bits_for(state.utilization_rho))
+        return int(rates.bits_for(0.0 if state is None else state.utilization_rho))
 
     def _last(self, total: int | None, now: float | None) -> StabilityState | None:
         if total is None and self._memory is None:
@@ -239,10 +255,7 @@ class QueueingController:
         return self.compute_stability_state(min(free, total), total, now)
 
     def export_metrics(self, now: float | None = None) -> str:
-        """Seven ``queueing_*`` gauges in Prometheus' text form;
-
-        NaN while the size of the memory is not known.
-        """
+        """Seven ``queueing_*`` gauges in Prometheus' text form; NaN until a memory size is known."""
         state = self._last(None, now)
         lines = []
         for name, meaning in METRICS_OF_STATE.items():

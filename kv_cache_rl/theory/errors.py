@@ -4,4 +4,4 @@ from kv_cache_rl.core.errors import Refused
 
 
 class StabilityError(Refused):
-    """A rate, a length or a size that the theory cannot take; the text says which and what to give instead."""
+    """A rate, length or size that the theory cannot take; the text says which and what to give."""

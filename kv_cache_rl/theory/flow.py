@@ -1,22 +1,23 @@
-"""What a service has lately been asked for and has done: arrival rate, service time, blocks and footprint, in
-constant memory.
+"""Running estimates of a service: arrival rate, service time, blocks and footprint.
 
-One float64 vector ``flow [FLOW_SIZE]`` holds every estimate, so that a simulator carries it among its
-columns, copies it with them, and updates it from compiled code. Times are seconds of whatever clock the
-caller has; none is read here.
+One float64 vector ``flow [FLOW_SIZE]`` holds every estimate. A simulator carries it among its
+columns, copies it with them, and updates it from compiled code. Times are seconds of the caller's
+clock; no clock is read here.
 
-    arrive    rate <- rate * exp(-dt / window) + 1 / window              (also decayed whenever it is asked)
-    complete  mass <- mass * exp(-dt / window) + 1;  mean += (x - mean) / mass;  Welford's sum of squares likewise
+    arrive    rate <- rate * exp(-dt / window) + 1 / window     (a query decays it likewise)
+    complete  mass <- mass * exp(-dt / window) + 1
+              mean += (x - mean) / mass
+              Welford's sum of squares decays and grows likewise
 
-Source: Welford (1962) for mean and variance in one pass; the exponential window is the continuous-time limit
-of
-alpha = 1 - exp(-dt / window).
+Source: Welford (1962) for mean and variance in one pass. The exponential window is the limit of
+alpha = 1 - exp(-dt / window) in continuous time.
 """
 
 import math
 
 import numpy as np
 
+from kv_cache_rl.core.precision import LADDER, PRECISIONS
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.theory.errors import StabilityError
 from kv_cache_rl.theory.queueing import is_finite
@@ -26,17 +27,30 @@ from kv_cache_rl.theory.queueing import is_finite
 (PROMPTS_AT, PROMPTS_MASS, PROMPTS_PART, TOTALS_AT, TOTALS_MASS, TOTALS_PART) = range(14, 20)
 (LONGEST, LONGEST_BEFORE, BUCKET_AT) = range(20, 23)
 FLOW_SIZE = 23
-"""rate: weighted arrivals per second · unseen: weight of the window that lies before the first arrival ·
-mass: weighted completions · squares: weighted sums of squared deviations · primed: 1 when the rates were
-declared · parts: the two halves of the mean footprint, see `mean_footprint` · longest: most tokens (prompt +
-output) of a request that ended in this window, and in the one before."""
+"""Indices into ``flow``, and its length.
+
+- RATE: weighted arrivals per second.
+- UNSEEN: weight of the part of the window that lies before the first arrival.
+- MASS: weighted completions. SQUARES: weighted sums of squared deviations.
+- PRIMED: 1 when the rates were declared.
+- PARTs: the two halves of the mean footprint, see `mean_footprint`.
+- LONGEST: most tokens (prompt + output) of a request that ended in this window; also the one before.
+"""
 
 WARM_COMPLETIONS = 10
-"""Below it the estimates are the declared ones, or the seed's: 0.1 requests/s, 1 s, one block.
+"""Completions below which the estimates are the declared ones, or the COLD ones.
 
-Primed means weigh as many.
+Declared means weigh as much as so many completions.
 """
 COLD_RATE, COLD_SERVICE_S, COLD_BLOCKS = 0.1, 1.0, 1.0
+"""Requests per second, seconds in service and blocks per request. Source: the seed."""
+RHO_OF_BITS = (0.70, 0.85, 0.95)
+"""Utilisation below which KV is stored at each rung of `LADDER`; at int2 above the last.
+
+Source: the seed.
+"""
+_FULL, _HALF, _QUARTER = (PRECISIONS[name].bits for name in LADDER)
+_LEAST = PRECISIONS["int2"].bits
 
 
 def new_flow(
@@ -48,15 +62,16 @@ def new_flow(
     blocks: float | None = None,
     start_s: float = 0.0,
 ) -> np.ndarray:
-    """A fresh vector ``[FLOW_SIZE]``; with declared rates it starts as if it had watched them for a long
-    time.
+    """A new vector ``[FLOW_SIZE]``, empty or with declared rates.
 
-    `arrival_rate` per second, mean `service_s` in seconds and mean `blocks` per request are declared together
-    or not at all; the arrival rate fades as the window passes, the means weigh as much as ten completions.
+    `arrival_rate` per second, mean `service_s` in seconds and mean `blocks` per request are
+    declared together or not at all. The vector then starts as if it had observed them for a long
+    time: the arrival rate fades as the window passes, the means weigh as much as
+    `WARM_COMPLETIONS`.
 
     Raises:
-        StabilityError: a value is not finite and positive (a rate of 0 may be declared), or some are declared
-            and some not.
+        StabilityError: a value is not finite and positive (a rate of 0 may be declared), or only
+            some are declared.
     """
     _positive("window_s", window_s)
     _positive("margin", margin)
@@ -91,15 +106,16 @@ def _positive(name: str, value: float) -> None:
 
 @uncounted
 def faded(seconds, window_s):
-    """Weight left of what is `seconds` old; a time before the last one counts as the same moment."""
+    """Weight left of an event `seconds` ago; a negative time counts as 0."""
     return math.exp(-seconds / window_s) if seconds > 0.0 else 1.0
 
 
 @uncounted
 def arrive(flow, now_s):
-    """Books one arrival.
+    """Records one arrival.
 
-    The first of an unprimed flow only starts the clock: rates are gaps, and it ends none.
+    The first arrival of a flow without declared rates only starts the clock: a rate comes from the
+    gaps between arrivals, and the first one ends no gap.
     """
     if flow[ARRIVALS] > 0.0 or flow[PRIMED] > 0.0:
         weight = faded(now_s - flow[ARRIVED_AT], flow[WINDOW_S])
@@ -113,7 +129,7 @@ def arrive(flow, now_s):
 
 @uncounted
 def complete(flow, now_s, service_s, blocks):
-    """Books one completion: seconds in service (waiting not counted) and blocks held at its end."""
+    """Records one completion: seconds in service (without waiting) and blocks held at its end."""
     weight = faded(now_s - flow[COMPLETED_AT], flow[WINDOW_S])
     mass = flow[MASS] * weight + 1.0
     off = service_s - flow[SERVICE_MEAN]
@@ -129,7 +145,7 @@ def complete(flow, now_s, service_s, blocks):
 
 @uncounted
 def measure_prompt(flow, now_s, prompt, chunk):
-    """Books the prompt of a request that arrived, in tokens, prefilled in chunks of `chunk`."""
+    """Records the prompt of a request that arrived, in tokens, prefilled in chunks of `chunk`."""
     chunks = math.ceil(prompt / chunk)
     held = chunk * chunks * (chunks - 1.0) / 2.0 + prompt
     mass = flow[PROMPTS_MASS] * faded(now_s - flow[PROMPTS_AT], flow[WINDOW_S]) + 1.0
@@ -140,7 +156,10 @@ def measure_prompt(flow, now_s, prompt, chunk):
 
 @uncounted
 def measure_total(flow, now_s, blocks, block):
-    """Books a request that ended with `blocks` of `block` tokens: on average its last block is half full."""
+    """Records a request that ended with `blocks` blocks of `block` tokens.
+
+    On average the last block is half full.
+    """
     tokens, spare = blocks * block, block - 1.0
     part = (
         tokens * (tokens + 1.0) / 2.0
@@ -161,8 +180,9 @@ def measure_total(flow, now_s, blocks, block):
 def mean_footprint(flow):
     """E[g] of the stream, 0 while unknown.
 
-    With f = s + o, g = f (f + 1) / 2 - s (s + 1) / 2 + prefill(s): a part that completions tell and one that
-    arrivals tell, so that no request need be remembered from one to the other."""
+    With f = s + o, g = f (f + 1) / 2 - s (s + 1) / 2 + prefill(s). One part depends on completions
+    and the other on arrivals, so that no request need be remembered from arrival to completion.
+    """
     if flow[PROMPTS_MASS] == 0.0 or flow[TOTALS_MASS] == 0.0:
         return 0.0
     return max(flow[TOTALS_PART] + flow[PROMPTS_PART], 0.0)
@@ -170,18 +190,18 @@ def mean_footprint(flow):
 
 @uncounted
 def warm(flow):
-    """Whether the estimates are to be used: declared, or ten completions seen."""
+    """Whether the estimates are used: they were declared, or `WARM_COMPLETIONS` were recorded."""
     return flow[PRIMED] > 0.0 or flow[COMPLETIONS] >= WARM_COMPLETIONS
 
 
 @uncounted
 def arrival_rate(flow, now_s):
-    """Requests per second over the window that ends at `now_s`; silence lowers it."""
+    """Requests per second over the window that ends at `now_s`; time without arrivals lowers it."""
     if not warm(flow):
         return COLD_RATE
     weight = faded(now_s - flow[ARRIVED_AT], flow[WINDOW_S])
     seen = 1.0 - flow[UNSEEN] * weight
-    # Everything so far in one moment says nothing about a rate.
+    # Arrivals that all share one moment say nothing about a rate.
     return flow[RATE] * weight / seen if seen > 1e-12 else COLD_RATE
 
 
@@ -217,30 +237,36 @@ def blocks_in_use(flow, now_s):
 
 @uncounted
 def utilisation(flow, now_s, total_blocks):
-    """rho = arrival rate x service time / servers, a server being the memory of a mean request; above 1 it
-    cannot last.
+    """rho = arrival rate x service time / servers; above 1 the load cannot last.
+
+    A server is the memory of a mean request.
     """
     return blocks_in_use(flow, now_s) / total_blocks
 
 
 @uncounted
 def minimum_blocks(flow, now_s):
-    """Whole blocks for the load with its margin; a hair below an integer is that integer, not the next."""
+    """Whole blocks for the load with its margin.
+
+    A rounding error above an integer counts as that integer.
+    """
     return math.ceil(blocks_in_use(flow, now_s) * flow[MARGIN] - 1e-9)
 
 
 @uncounted
 def blocks_to_keep_free(flow, now_s, total_blocks, active_blocks):
-    """Reserve mode: what the load will hold, with its margin, less what active requests hold already; 0 to
-    `total_blocks`.
+    """Reserve mode: blocks the load will hold, with its margin, less those of active requests.
+
+    From 0 to `total_blocks`.
     """
     return int(min(max(minimum_blocks(flow, now_s) - active_blocks, 0), total_blocks))
 
 
 @uncounted
 def bits_for(rho):
-    """Bits at which KV is stored at this utilisation: 16 below 0.70, 8 below 0.85, 4 below 0.95, else 2.
-
-    Source: the seed.
-    """
-    return 16 if rho < 0.70 else 8 if rho < 0.85 else 4 if rho < 0.95 else 2
+    """Bits at which KV is stored at this utilisation, by `RHO_OF_BITS`."""
+    if rho < RHO_OF_BITS[0]:
+        return _FULL
+    if rho < RHO_OF_BITS[1]:
+        return _HALF
+    return _QUARTER if rho < RHO_OF_BITS[2] else _LEAST

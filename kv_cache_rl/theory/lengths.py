@@ -1,5 +1,6 @@
-"""Mean lengths and footprint of a workload: exact for uniform lengths, and of samples; and the paper's three
-workloads.
+"""Mean lengths and footprint of a workload, for uniform lengths and for samples.
+
+Also the three workloads of the paper.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from kv_cache_rl.theory.errors import StabilityError
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """What the condition needs to know of prompts s and outputs o, in tokens."""
+    """What the condition needs of prompts s and outputs o; means, in tokens."""
 
     footprint: float
     """E[g], token-iterations."""
@@ -21,16 +22,17 @@ class Lengths:
     output: float
     squared_prompt: float
     longest: int
-    """max(s + o)."""
+    """max(s + o), not a mean."""
 
 
 def uniform_lengths(
     prompt: tuple[int, int], output: tuple[int, int], chunk: int = 512, block: int = 1
 ) -> Lengths:
-    """Exact means for prompt and output uniform over whole numbers, both ends included, and independent.
+    """Exact means for prompts and outputs that are independent and uniform over whole numbers.
 
-    g is a sum of a part of s, the product s o, and a part of o, so that no pair need be enumerated; with
-    blocks the product is none, and every pair is.
+    Both ends belong to a range. g is a part of s, plus the product s o, plus a part of o, so that
+    no pair need be enumerated. With blocks the middle part is no product, and every pair is
+    enumerated.
 
     >>> round(uniform_lengths((10, 1600), (10, 1600)).footprint)
     1079498
@@ -49,10 +51,11 @@ def uniform_lengths(
 
 
 def sampled_lengths(prompts: ArrayLike, outputs: ArrayLike, chunk: int = 512, block: int = 1) -> Lengths:
-    """Means over requests, given as two columns of the same length.
+    """Means over requests, given as two columns [R] of tokens.
 
     Raises:
-        StabilityError: the columns differ in length, are empty, or hold what is no number of tokens.
+        StabilityError: the columns differ in length, are empty, or hold what is no number of
+            tokens.
     """
     s, o = whole("prompts", prompts, 0).ravel(), whole("outputs", outputs, 0).ravel()
     if s.size != o.size or not s.size:
@@ -63,13 +66,13 @@ def sampled_lengths(prompts: ArrayLike, outputs: ArrayLike, chunk: int = 512, bl
 
 
 def _mean(values: np.ndarray) -> float:
-    """Whole numbers are summed as such, so that the mean is rounded once."""
+    """The mean of whole numbers, rounded once: their sum is a whole number too."""
     return int(values.sum()) / values.size
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A workload of the paper and what it reports for it."""
+    """A workload of the paper, and the numbers that the paper reports for it."""
 
     prompt: tuple[int, int]
     output: tuple[int, int]

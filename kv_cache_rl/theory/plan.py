@@ -1,4 +1,4 @@
-"""How many GPUs a traffic needs, and which resource binds first."""
+"""How many GPUs some traffic needs, and which resource binds first."""
 
 import math
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ from kv_cache_rl.theory.reuse import Reuse, reuse_of, service_rate_at
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one reading of the traffic asks for.
+    """What the traffic needs, with prefix hits or without.
 
-    A service is one model on its profile's GPUs; rates are per second.
+    A service is one model on its profile's GPUs. Rates are per second.
     """
 
     rate: ServiceRate
@@ -34,15 +34,15 @@ class Need:
     gpus: int
     """Fewest, at the target utilisation."""
     peak_gpus: int | None
-    """The same for the busiest minute, where the trace tells."""
+    """The same for the busiest minute; None where the trace has no arrival times."""
     rho: float | None
-    """Utilisation with the GPUs that were given."""
+    """Utilisation with the GPUs that were given; None where none were."""
     verdict: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer: the traffic, one service, and what is needed without and with prefix hits."""
+    """The traffic, one service, and what is needed without prefix hits and with them."""
 
     requests: int
     too_long: int
@@ -53,13 +53,13 @@ class Plan:
     lengths: Lengths
     delta: float
     history_share: float | None
-    """Share of all prompt tokens that an endless prefix cache would spare;
+    """Share of all prompt tokens that an endless prefix cache would spare.
 
-    None where the trace does not tell.
+    None where the trace does not say.
     """
     plain: Need
     cached: Need | None
-    """As if all of it were spared: a bound, not a promise (reuse.py says when hits hold)."""
+    """As if that share were spared: a bound, not a promise (reuse.py says when hits last)."""
 
 
 def plan(
@@ -76,10 +76,11 @@ def plan(
     token_budget: float = 2048,
     chunk: int = 512,
 ) -> Plan:
-    """GPUs needed for requests of these lengths at this rate.
+    """GPUs needed for requests of these lengths (columns [R], tokens) at this rate per second.
 
     Raises:
-        StabilityError: no request fits into `memory_tokens`, or `gpus` are fewer than one service takes.
+        StabilityError: no request fits into `memory_tokens`, or `gpus` are fewer than one service
+            takes.
     """
     positive("arrival_rate", arrival_rate)
     if positive("memory_tokens", memory_tokens) and gpus is not None and gpus < hardware.gpus:
@@ -91,8 +92,8 @@ def plan(
     if not fits.any():
         shortest = int((s + o).min()) if s.size else 0
         raise StabilityError(
-            f"none of {s.size} requests fits: the shortest has {shortest} tokens, the memory holds {memory_tokens}; "
-            "give larger GPUs or a smaller model"
+            f"none of {s.size} requests fits: the shortest has {shortest} tokens, "
+            f"the memory holds {memory_tokens}; give larger GPUs or a smaller model"
         )
     lengths = sampled_lengths(s[fits], o[fits], chunk)
     share = delta(max(lengths.longest, 1), memory_tokens)
@@ -142,7 +143,7 @@ def _batch_s(reuse: Reuse, rate: ServiceRate) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is offered, and to what."""
+    """The load, and the GPUs that serve it."""
 
     hardware: HardwareProfile
     gpus: int | None
@@ -152,7 +153,7 @@ class Service:
     delta: float
 
     def need(self, rate: ServiceRate, batch_s: float) -> Need:
-        """GPUs for the mean and the busiest minute, and whether the given ones hold."""
+        """GPUs for the mean and for the busiest minute, and whether the given ones suffice."""
         each = self.hardware.gpus
         services = None if self.gpus is None else self.gpus // each
         return Need(

@@ -1,4 +1,4 @@
-"""What the controller is told and what it says: settings, states, decisions, and the names of its metrics."""
+"""The controller's values: its settings, states and decisions, and the names of its metrics."""
 
 import math
 import sys
@@ -36,7 +36,7 @@ class QueueingConfig:
     batch_seconds: float = 0.037
     """Seconds of a representative iteration, for the paper mode.
 
-    Source: arXiv:2605.04595, A100 with Llama-3-8B, implied.
+    Source: arXiv:2605.04595, implied for an A100 with Llama-3-8B.
     """
     chunk_tokens: int = 512
     """Prefill chunk, for the paper mode."""
@@ -72,10 +72,10 @@ class StabilityState:
 
     arrival_rate_lambda: float
     service_rate_mu: float
-    """Of the whole service: as many servers as mean requests fit into the memory."""
+    """Of the whole service, which has as many servers as mean requests fit into the memory."""
     mean_blocks_per_request: float
     utilization_rho: float
-    """Not clamped: 3 means three times what can be served."""
+    """Not clamped: 3 means three times the load that can be served."""
     is_stable: bool
     lambda_critical: float
     minimum_stable_blocks: int
@@ -85,7 +85,10 @@ class StabilityState:
 
 @dataclass(frozen=True, slots=True)
 class EvictionDecision:
-    """How many blocks to free now, why, and, where the last eviction was too recent, how long to wait."""
+    """How many blocks to free now, and why.
+
+    `wait_ms` is above 0 where the last eviction was too recent: milliseconds until the next one.
+    """
 
     blocks: int
     reason: str
@@ -93,7 +96,11 @@ class EvictionDecision:
 
 
 def finite(name: str, value: float, above: float = -math.inf) -> float:
-    """The value. Raises StabilityError unless it is a finite number (True is none) and above `above`."""
+    """The value.
+
+    Raises:
+        StabilityError: it is not a finite number above `above`; True and False are no numbers.
+    """
     if not (is_finite(value) and value > above):
         raise StabilityError(
             f"{name} is {value!r}; give a finite number{'' if above == -math.inf else f' above {above:g}'}"
@@ -102,8 +109,8 @@ def finite(name: str, value: float, above: float = -math.inf) -> float:
 
 
 def is_finite(value: object) -> bool:
-    """Whether it is a number that a float can hold, of Python or numpy, and neither infinite nor NaN."""
+    """Whether it is a number of Python or numpy that a float can hold, neither infinite nor NaN."""
     kind = type(value)
-    # Told apart by hand first: asking for a Real takes as long as booking an event.
+    # The common types are compared first: the check for Real takes as long as recording an event.
     number = kind is float or kind is int or (isinstance(value, Real) and kind is not bool)
     return number and -LARGEST <= value <= LARGEST  # pyrefly: ignore[unsupported-operation]

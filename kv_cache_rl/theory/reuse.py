@@ -1,22 +1,23 @@
-"""Prefix hits: how they raise the service rate, how the load takes the memory they live in, and where that
-has two answers.
+"""Prefix hits: they raise the service rate, the load takes their memory, two states may be stable.
 
-    hits p -> work per request falls -> iterations are shorter -> fewer tokens are held -> more memory is free
-    -> hits p'
+    hits p -> less work per request -> shorter iterations -> fewer tokens held -> more memory free
+           -> hits p'
 
     held(lambda, p)   A = lambda b g(p), at most M, with b = fixed + lambda b (work(p) + kv g(p))
-    found(lambda, A)  p' = 1 - exp(-T / think) where an LRU that holds idle caches for T fills what is left:
+    found(lambda, A)  p' = 1 - exp(-T / think) where an LRU that holds idle caches for T fills the rest:
                       M - A = lambda kept ((1 - q) T + q think (1 - exp(-T / think)))
 
-Every completed request leaves a cache of `kept` tokens; with probability q its user returns, after an
-exponential think time, and takes it over (Che's approximation of LRU; nothing else takes idle caches).
+Every completed request leaves a cache of `kept` tokens. With probability q its user returns after
+an exponential think time and takes the cache over. Nothing else takes idle caches (Che's
+approximation of LRU).
 
-A fixed point p = p' is stable where p' crosses p from above. Where memory is full nothing is found, and if
-that state is overloaded it stays: so a service that has collapsed recovers only below mu(0), although it
-would hold up to the fold.
+A fixed point p = p' is stable where p' crosses p from above. Where memory is full nothing is found,
+and if that state is overloaded it lasts. So a service that has collapsed recovers only below mu(0),
+although it would stay healthy up to the fold.
 
-Source: footprint and mu from condition.py; Che, Tung, Wang (2002) for T. The map and its region are this
-project's."""
+Source: footprint and mu from condition.py; Che, Tung, Wang (2002) for T. The map and its region are
+this project's.
+"""
 
 import math
 from dataclasses import dataclass
@@ -34,9 +35,9 @@ BISECTIONS = 60
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """A service and its workload, as the map sees them;
+    """A service and its workload, as the map needs them.
 
-    `found` is the share of returns' history still in memory.
+    `found` is the share of the returning users' history that is still in memory.
     """
 
     memory_tokens: float
@@ -75,12 +76,14 @@ class Reuse:
             )
         if not 0 <= self.returns <= 1:
             raise StabilityError(
-                f"returns is {self.returns}; give the share of requests whose user comes back, 0 to 1"
+                f"returns is {self.returns}; give the share of requests with a user who comes back, 0 to 1"
             )
 
     def blend(self, found):
-        """Mean footprint, prefill seconds and prompt tokens to compute at this share found; linear: each
-        return finds all or nothing of its history."""
+        """Mean footprint, prefill seconds and prompt tokens to compute, at this share found.
+
+        Linear in it: each return finds all of its history or nothing.
+        """
         return (
             self.footprint + found * (self.footprint_found - self.footprint),
             self.work_s + found * (self.work_found_s - self.work_s),
@@ -99,8 +102,12 @@ def reuse_of(
     chunk: int = 512,
     token_budget: float = math.inf,
 ) -> Reuse:
-    """The map's numbers from three columns of lengths (`histories`: leading tokens of the prompt that a cache
-    could spare).
+    """The map's numbers from three columns of lengths [R], in tokens.
+
+    `histories` are the leading tokens of each prompt that a cache could spare.
+
+    Raises:
+        StabilityError: the columns differ in length, are empty, or a history exceeds its prompt.
     """
     s, o, history = (
         whole(n, v, 0).ravel()
@@ -132,9 +139,9 @@ def reuse_of(
 
 
 def service_rate_at(reuse: Reuse, found: float) -> ServiceRate:
-    """mu where this share of the history is found, b being the saturated iteration of the same state.
+    """mu where this share of the history is found; b is the saturated iteration of the same state.
 
-    With h = found * history / prompt, the share of all prompt tokens found, this is mu(h).
+    This is mu(h) with h = found * history / prompt, the share of all prompt tokens found.
     """
     if not 0 <= found <= 1:
         raise StabilityError(f"found is {found}; give the share of the history that is found, 0 to 1")
@@ -145,9 +152,7 @@ def service_rate_at(reuse: Reuse, found: float) -> ServiceRate:
 
 
 def held_tokens(reuse: Reuse, arrival_rate: float, found: float) -> float:
-    """Tokens that running requests hold, at most the memory; all of it where the load exceeds what this state
-    can serve.
-    """
+    """Tokens that running requests hold; the whole memory if this state cannot serve the load."""
     return float(_held(reuse, arrival_rate, np.asarray([found]))[0])
 
 
@@ -171,7 +176,7 @@ def _needed(reuse: Reuse, arrival_rate: float, found: np.ndarray) -> np.ndarray:
 
 
 def found_share(reuse: Reuse, arrival_rate: float, held: float) -> float:
-    """Share of the history that is still there at the return, with `held` tokens taken by running requests."""
+    """Share of the history found at the return, while running requests hold `held` tokens."""
     spare = reuse.memory_tokens - held
     if spare <= 0:
         return 0.0
@@ -184,7 +189,7 @@ def found_share(reuse: Reuse, arrival_rate: float, held: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FixedPoint:
-    """A state that reproduces itself: share of history found, share of memory held by running requests."""
+    """A state that reproduces itself: shares of history found and of memory in use by requests."""
 
     found: float
     occupancy: float
@@ -192,8 +197,9 @@ class FixedPoint:
 
 
 def fixed_points(reuse: Reuse, arrival_rate: float) -> tuple[FixedPoint, ...]:
-    """All fixed points at this rate, the emptiest memory last; at least one, and stable and unstable ones
-    alternate.
+    """All fixed points at this rate, the emptiest memory last.
+
+    There is at least one, and stable and unstable ones alternate.
     """
     positive("arrival_rate", arrival_rate)
 
@@ -205,7 +211,7 @@ def fixed_points(reuse: Reuse, arrival_rate: float) -> tuple[FixedPoint, ...]:
 
     shares = np.linspace(0.0, 1.0, GRID)
     gaps = gaps_at(shares)
-    # Full memory finds nothing, and that reproduces itself; so does a memory in which nothing is ever lost.
+    # A full memory finds nothing, and that reproduces itself. So does a memory that loses nothing.
     roots: list[tuple[float, bool]] = [(0.0, True)] if gaps[0] <= 0 else []
     for at in np.flatnonzero((gaps[:-1] > 0) != (gaps[1:] > 0)):
         roots.append((_bisect(gap, float(shares[at]), float(shares[at + 1])), bool(gaps[at] > 0)))
@@ -217,7 +223,7 @@ def fixed_points(reuse: Reuse, arrival_rate: float) -> tuple[FixedPoint, ...]:
 
 
 def _bisect(function, low: float, high: float) -> float:
-    """Where the sign changes between `low` and `high`."""
+    """The place between `low` and `high` where the function's sign changes."""
     rising = function(high) > 0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
@@ -225,15 +231,15 @@ def _bisect(function, low: float, high: float) -> float:
             high = middle
         else:
             low = middle
-    # The side that holds the smaller memory: at a jump (service rate reached) only one side is a state.
+    # The side with less memory held: at a jump (service rate reached) only one side is a state.
     return high if not rising else low
 
 
 def bistable_region(reuse: Reuse, points: int = 200) -> tuple[float, float] | None:
-    """Arrival rates (per second) between which two stable points exist, or None: the hysteresis loop's two
-    ends.
+    """The ends of the hysteresis loop: rates per second between which two points are stable.
 
-    Below the first a collapsed service recovers by itself; above the second a healthy one collapses.
+    Below the first a collapsed service recovers by itself. Above the second a healthy one
+    collapses. None where there is no loop.
     """
     least, most = service_rate_at(reuse, 0.0).per_s, service_rate_at(reuse, 1.0).per_s
 

@@ -1,8 +1,9 @@
-"""Qwen-Bailian traces: one request a line, ids of 16-token blocks that name the block's content only.
+"""Qwen-Bailian traces: one request a line, with ids of 16-token blocks that name the content only.
 
-Equal content under different prefixes has equal ids, so counting equal ids as hits overstates them: a cached
-block is reusable only after the same blocks. `chain_ids` are the ids chained again, one per (parent chain,
-content)."""
+Equal content behind different prefixes has equal ids, so that counting equal ids as hits overstates
+them: a cached block is reusable only behind the same blocks. `chain_ids` are the ids chained again,
+one per (parent chain, content).
+"""
 
 from __future__ import annotations
 
@@ -14,9 +15,8 @@ from kv_cache_rl.traces.fields import Fields, json_fields
 from kv_cache_rl.traces.lines import Line, read_lines
 
 BLOCK_TOKENS = 16
-CONTENT_ID_LIMIT = (
-    2**64 - 1
-)  # unchained ids may be full 64-bit hashes; they are only compared, never stored in columns
+# Unchained ids may be full 64-bit hashes: they are compared and never stored in columns.
+CONTENT_ID_LIMIT = 2**64 - 1
 ROOT = -1
 
 
@@ -38,7 +38,8 @@ class BailianRequest:
 def read_bailian(path: str | Path) -> Iterator[BailianRequest]:
     """The requests of a file, in its order, which must be the order of time.
 
-    Raises TraceError at the first line that is not a request of this format.
+    Raises:
+        TraceError: at the first line that is not a request of this format.
     """
     return parse_bailian(read_lines(path))
 
@@ -77,7 +78,7 @@ def _request(fields: Fields, chains: dict[tuple[int, int], int]) -> BailianReque
 
 
 def chain(content_ids: tuple[int, ...], chains: dict[tuple[int, int], int]) -> tuple[int, ...]:
-    """Ids that name each block together with all before it; `chains` grows by the new ones."""
+    """Ids that name each block with all blocks before it; new ones are added to `chains`."""
     chained: list[int] = []
     parent = ROOT
     for content in content_ids:

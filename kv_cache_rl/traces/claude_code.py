@@ -1,8 +1,9 @@
-"""Claude Code sessions in run-length form: one session a line, 64-token block ids as runs.
+"""Claude Code sessions in run-length form: one session a line, with ids of 64-token blocks as runs.
 
-The published file is `cc_sessions_rle.jsonl.gz` of callanjfox/kv-cache-tester (Apache-2.0). Block ids mean
-something only inside their session; a run (first, length) stands for the ids first, first + 1, ..., first +
-length - 1."""
+The published file is `cc_sessions_rle.jsonl.gz` of callanjfox/kv-cache-tester (Apache-2.0). Block
+ids have a meaning only inside their session. A run (first, length) stands for the ids first, first
++ 1, ..., first + length - 1.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SubAgent:
-    """An agent that the session started; its block ids share the session's namespace."""
+    """An agent that the session started; its block ids are the session's."""
 
     t_s: float  # start, seconds since the session's start; its requests count from here
     agent_id: str
@@ -71,9 +72,10 @@ class Session:
 
 
 def read_sessions(path: str | Path, *, drop_duplicates: bool = False) -> Iterator[Session]:
-    """The sessions of a file, in its order, without those marked as exact duplicates if asked.
+    """The sessions of a file, in its order; `drop_duplicates` leaves out marked exact duplicates.
 
-    Raises TraceError at the first line that is not a session of this format.
+    Raises:
+        TraceError: at the first line that is not a session of this format.
     """
     return parse_sessions(read_lines(path), drop_duplicates=drop_duplicates)
 
@@ -95,7 +97,11 @@ def parse_sessions(lines: Iterable[Line], *, drop_duplicates: bool = False) -> I
 
 
 def parse_session(fields: Fields) -> Session:
-    """The session that a line's fields describe."""
+    """The session in the fields of a line.
+
+    Raises:
+        TraceError: a field is missing or bad.
+    """
     scope = fields.text("hash_id_scope")
     if scope != "local":
         raise fields.error(
@@ -188,7 +194,7 @@ def _runs(fields: Fields, blocks: int) -> tuple[Run, ...]:
 
 
 def shared_blocks(left: tuple[Run, ...], right: tuple[Run, ...]) -> int:
-    """How many leading blocks two requests of one session have in common, however the runs are cut."""
+    """How many leading blocks two requests of one session share, however their runs are cut."""
     shared = at_left = at_right = used_left = used_right = 0
     while at_left < len(left) and at_right < len(right):
         (first_left, length_left), (first_right, length_right) = left[at_left], right[at_right]

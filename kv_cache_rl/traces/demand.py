@@ -1,7 +1,4 @@
-"""What a trace asks of a server: arrivals, lengths, and how much of each prompt had been sent before.
-
-Any format.
-"""
+"""What a trace asks of a server, in any format: arrivals, lengths, repeated prompts."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ class Demand:
 
     format: str
     arrivals_s: list[float] = field(default_factory=list)
-    """Seconds on the clock of the trace; empty where every session has one of its own."""
+    """Seconds on the clock of the trace; empty where every session has a clock of its own."""
     prompts: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     histories: list[int] = field(default_factory=list)
-    """Leading tokens of the prompt that an earlier prompt began with; empty where the format does not say."""
+    """Leading tokens that an earlier prompt had too; empty where the format does not say."""
     session_s: float = 0.0
-    """Where every session has a clock of its own: their durations, added up."""
+    """Durations of all sessions, added up, where every session has a clock of its own."""
     failed: int = 0
-    """Calls that got no answer, left out."""
+    """Calls without an answer; they are left out."""
 
     @property
     def requests(self) -> int:
@@ -40,9 +37,9 @@ class Demand:
 
     @property
     def rate(self) -> float | None:
-        """Requests per second over the trace; of one session at a time where each has its own clock;
+        """Requests per second over the trace; None where all arrive in one instant.
 
-        None for an instant.
+        Where every session has a clock of its own: the rate of one session at a time.
         """
         if self.session_s > 0:
             return self.requests / self.session_s
@@ -50,8 +47,9 @@ class Demand:
         return (self.requests - 1) / span if span > 0 else None
 
     def peak_rate(self, window_s: float) -> float | None:
-        """Requests per second in the busiest `window_s` seconds, None where the trace is shorter or has no
-        common clock.
+        """Requests per second in the busiest `window_s` seconds.
+
+        None where the trace is shorter or has no common clock.
         """
         if not self.arrivals_s or self.arrivals_s[-1] - self.arrivals_s[0] < window_s:
             return None
@@ -64,7 +62,7 @@ class Demand:
 
 
 def demand_of(path: str | Path) -> Demand:
-    """The demand of a trace file of any known format.
+    """The demand of a trace file in any known format.
 
     Raises:
         TraceError: the file cannot be read, or holds no request with an answer.
@@ -142,4 +140,4 @@ COLLECT: dict[str, Callable[[Demand, Iterable[Any]], None]] = {
     "azure": _azure,
     "burstgpt": _burstgpt,
 }
-"""Format → how its records become a demand; the same keys as FORMATS."""
+"""Format → the function that adds its records to a demand; the same keys as FORMATS."""

@@ -19,7 +19,7 @@ class TraceError(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line of a file, so that whatever is read from it can say where it stood."""
+    """A line of a file, so that a record read from it can name it in an error."""
 
     path: str
     line: int = 0  # 1 is the first; 0 means the file as a whole

@@ -1,4 +1,4 @@
-"""Reading one record field by field: the checks every trace format shares."""
+"""One record, read field by field: the checks that all trace formats share."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any
 
 from kv_cache_rl.traces.errors import Place, TraceError
 
-LARGEST = 2**63 - 1  # block ids and counts must fit a signed 64-bit column; nothing is ever cut
-LONGEST_S = 1e10  # about 300 years: absolute times pass, times in the wrong unit do not
+LARGEST = 2**63 - 1  # block ids and counts must fit a signed 64-bit column; no value is ever cut
+LONGEST_S = 1e10  # about 300 years: absolute times pass, times in a wrong unit do not
 MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A JSON object, or a row of a table, whose values are checked as they are taken.
+    """A JSON object or a row of a table; each value is checked when it is taken.
 
-    Every method raises TraceError with the file, the line and the field (`requests[3].in`) of a bad value.
+    Raises:
+        TraceError: every method, for a bad value, with the file, the line and the field
+            (`requests[3].in`).
     """
 
     record: dict[str, Any]
@@ -29,7 +31,7 @@ class Fields:
         return self.place.error(problem, remedy, field=self.prefix + name)
 
     def take(self, name: str, default: Any = MISSING) -> Any:
-        """The value as it stands; without a default a missing field is an error."""
+        """The value, unchecked. Without a default, a missing field is an error."""
         value = self.record.get(name, default)
         if value is MISSING:
             known = ", ".join(sorted(map(str, self.record))[:12]) or "none"
@@ -39,7 +41,7 @@ class Fields:
         return value
 
     def whole(self, name: str, *, least: int = 0, most: int = LARGEST, default: Any = MISSING) -> Any:
-        """An integer in [least, most]; a boolean, a fraction or a digit string is not one."""
+        """An integer in [least, most]. A boolean, a fraction or a string of digits is none."""
         value = self.take(name, default)
         return value if value is default else check_whole(self, name, value, least, most)
 
@@ -71,7 +73,7 @@ class Fields:
         return value
 
     def items(self, name: str) -> list[Any]:
-        """A list, its items unchecked."""
+        """A list; its items are not checked."""
         value = self.take(name)
         if not isinstance(value, list):
             raise self.error(name, f"expected a list, got {shown(value)}", "write it as a JSON list")
@@ -94,7 +96,7 @@ class Fields:
         )
 
     def inner(self, name: str, at: int, value: Any) -> Fields:
-        """The record that is item `at` of the list `name`."""
+        """The record at item `at` of the list `name`."""
         if not isinstance(value, dict):
             raise self.error(
                 f"{name}[{at}]", f"expected an object, got {shown(value)}", "write it as a JSON object"
@@ -103,7 +105,7 @@ class Fields:
 
 
 def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) -> int:
-    """The value if it is an integer in [least, most]."""
+    """The value if it is an integer in [least, most], else TraceError."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise fields.error(name, f"expected an integer, got {shown(value)}", "write it as a JSON integer")
     if not least <= value <= most:
@@ -117,7 +119,8 @@ def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) ->
 def json_fields(place: Place, text: str) -> Fields:
     """The JSON object on a line.
 
-    Raises TraceError if the line is not JSON, is cut off, or is not an object.
+    Raises:
+        TraceError: the line is not JSON, is cut off, or holds no object.
     """
     try:
         value = json.loads(text)
@@ -127,7 +130,7 @@ def json_fields(place: Place, text: str) -> Fields:
         raise place.error(
             f"{problem} ({error.msg} at column {error.colno})", "restore or delete this line"
         ) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested too deep
+    except (ValueError, RecursionError) as error:  # thousands of digits, or too deep brackets
         raise place.error(f"the line cannot be read ({error})", "restore or delete this line") from None
     if not isinstance(value, dict):
         raise place.error(f"expected a JSON object, got {shown(value)}", "give one JSON object a line")

@@ -1,4 +1,4 @@
-"""Which format a trace file has, told from its first line, and the reader that goes with it."""
+"""The format of a trace file, found from its first line, and the reader of each format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from kv_cache_rl.traces.tables import AZURE_COLUMNS, BURSTGPT_COLUMNS, cells_of,
 def detect(path: str | Path) -> str:
     """The name of the file's format, a key of FORMATS.
 
-    Raises TraceError if the file cannot be read or its first line fits none.
+    Raises:
+        TraceError: the file cannot be read, or its first line fits no format.
     """
     first = next(read_lines(path), None)
     if first is None:
@@ -27,7 +28,11 @@ def detect(path: str | Path) -> str:
 
 
 def detect_line(place: Place, text: str) -> str:
-    """The format that a file's first line belongs to."""
+    """The format of a file with this first line.
+
+    Raises:
+        TraceError: it fits no format.
+    """
     if text.startswith("{"):
         keys = set(json_fields(place, text).record)
         for name, needed in JSON_KEYS.items():
@@ -45,7 +50,11 @@ def detect_line(place: Place, text: str) -> str:
 
 
 def read(path: str | Path) -> Iterator[Any]:
-    """The records of a file of any known format, as its own reader gives them."""
+    """The records of a file in any known format, as the reader of that format gives them.
+
+    Raises:
+        TraceError: as `detect` and the readers.
+    """
     return FORMATS[detect(path)](path)
 
 

@@ -1,4 +1,4 @@
-"""The lines of a trace file, one at a time, gzip or plain: the only module here that opens files."""
+"""The lines of a trace file, one at a time, gzip or plain. No other module here opens files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from kv_cache_rl.traces.errors import Place, TraceError, place_of
 GZIP_MAGIC = b"\x1f\x8b"
 LINE_LIMIT = 64 * 2**20  # bytes; the longest line of the published traces has 136 kB
 
-Line = tuple[Place, str]  # where it stood, what it says (without the line end)
+Line = tuple[Place, str]  # where it stands, its text without the line end
 
 
 def read_lines(path: str | Path) -> Iterator[Line]:
-    """The non-blank lines of the file, in order; whether it is compressed is told from its first bytes.
+    """The non-blank lines of the file, in order. Its first bytes say whether it is compressed.
 
-    Raises TraceError for a path that is no readable file, an empty file, damaged or cut-off gzip data,
-    a line over 64 MiB, and bytes that are not UTF-8.
+    Raises:
+        TraceError: no readable file, an empty one, damaged or cut-off gzip data, a line over 64
+            MiB, or bytes that are not UTF-8.
     """
     whole = place_of(path)
     found = False

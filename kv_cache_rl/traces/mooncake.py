@@ -1,7 +1,8 @@
-"""Mooncake traces (FAST'25, Apache-2.0): one request a line, ids of chained 512-token blocks.
+"""Mooncake traces (FAST'25, Apache-2.0): one request a line, with ids of chained 512-token blocks.
 
-An id names a block together with everything before it, so an id has one parent and equal ids mean equal
-prefixes."""
+An id names a block together with everything before it. So an id has one parent, and equal ids mean
+equal prefixes.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class MooncakeRequest:
 def read_mooncake(path: str | Path, *, block_size: int = BLOCK_TOKENS) -> Iterator[MooncakeRequest]:
     """The requests of a file, in its order, which must be the order of time.
 
-    Raises TraceError at the first line that is not a request of this format.
+    Raises:
+        TraceError: at the first line that is not a request of this format.
     """
     return parse_mooncake(read_lines(path), block_size=block_size)
 

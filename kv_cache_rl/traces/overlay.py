@@ -2,15 +2,15 @@
 
 A sequence is *live* while one of its calls runs and for `live_s` seconds after.
 
-* Claude Code sessions were not recorded on one server, so they are overlaid: every session gets a start drawn
-  uniformly from a horizon, and the horizon is folded (time modulo its length), which keeps the load steady.
-  Its length is the live seconds of all sequences over `live`, so that on average `live` sequences are live at
-  once (never more than there are in the file). A session longer than the horizon appears in several laps,
-  each a sequence of its own.
-* A Mooncake or Bailian trace is one service on its own clock. Its tracks (not its requests) are dealt at
-  random to as many servers as keep `live` of them live at once on average; the first `live_s` seconds, before
-  which nothing was recorded, are not cut. `speedup` compresses the clock: users of a chat service come back
-  after minutes.
+* Claude Code sessions were not recorded on one server, so they are overlaid. Every session gets a
+  start, drawn uniformly from a horizon. The horizon is folded (time modulo its length), which keeps
+  the load steady. Its length is the live seconds of all sequences over `live`, so that on average
+  `live` sequences are live at once (never more than there are in the file). A session longer than
+  the horizon appears in several laps, each a sequence of its own.
+* A Mooncake or Bailian trace is one service on its own clock. Its tracks (not its requests) are
+  dealt at random to several servers: as many as keep `live` tracks live at once on average. The
+  first `live_s` seconds are not cut, because nothing before them was recorded. `speedup` compresses
+  the clock: users of a chat service return after minutes.
 """
 
 from __future__ import annotations
@@ -30,24 +30,27 @@ from kv_cache_rl.traces.tracks import Track, bailian_tracks, mooncake_tracks, se
 MOST_WINDOWS = 10**7
 
 
+Placed = tuple[Track, float]  # a track, and the seconds that are added to its times
+
+
 @dataclass(frozen=True, slots=True)
 class Overlay:
     """Tracks placed on one clock."""
 
-    servers: tuple[
-        tuple[tuple[Track, float], ...], ...
-    ]  # server → its tracks and the seconds added to their times
+    servers: tuple[tuple[Placed, ...], ...]
     windows: int  # the length of the horizon
-    first: int  # the first window worth cutting
-    folded: bool  # times beyond the horizon come round again; else they are not cut
+    first: int  # the first window to cut
+    folded: bool  # times beyond the horizon start again at 0; if not folded, they are not cut
 
 
 def read_overlay(
     path: str | Path, rng: random.Random, *, window_s: float, live: float, live_s: float, speedup: float
 ) -> Overlay:
-    """The sequences of a trace file, placed.
+    """The sequences of a trace file, placed on one clock.
 
-    Raises TraceError for a file that cannot be read, names no blocks, or spans more than ten million windows.
+    Raises:
+        TraceError: the file cannot be read, names no blocks, or spans more than ten million
+            windows.
     """
     name = detect(path)
     if name == "claude-code":
@@ -79,7 +82,7 @@ def read_overlay(
 def overlaid(
     groups: list[list[Track]], rng: random.Random, window_s: float, live: float, live_s: float
 ) -> Overlay:
-    """Groups of tracks (a session and its sub-agents), each at a random start on a folded horizon."""
+    """Groups of tracks (a session with its sub-agents), each at a random start on the horizon."""
     tracks = [track for group in groups for track in group]
     seconds = sum(live_seconds(track, live_s) for track in tracks)
     windows = max(1, round(seconds / min(live, len(tracks)) / window_s))
@@ -89,12 +92,10 @@ def overlaid(
 
 
 def dealt(tracks: list[Track], rng: random.Random, window_s: float, live: float, live_s: float) -> Overlay:
-    """Tracks on the trace's own clock, dealt to so many servers that each has `live` of them live at once."""
+    """Tracks on the trace's own clock, dealt to servers so that each has `live` live at once."""
     windows = max(1, math.floor(max(track.turns[-1].start_s for track in tracks) / window_s))
     seconds = sum(live_seconds(track, live_s) for track in tracks)
-    servers: list[list[tuple[Track, float]]] = [
-        [] for _ in range(max(1, round(seconds / (windows * window_s) / live)))
-    ]
+    servers: list[list[Placed]] = [[] for _ in range(max(1, round(seconds / (windows * window_s) / live)))]
     for track in tracks:
         servers[rng.randrange(len(servers))].append((track, 0.0))
     first = math.ceil(live_s / window_s)
@@ -102,7 +103,7 @@ def dealt(tracks: list[Track], rng: random.Random, window_s: float, live: float,
 
 
 def hastened(track: Track, speedup: float) -> Track:
-    """The track with its starts brought together by `speedup`; calls last as long as before."""
+    """The track with the times of its starts divided by `speedup`; calls last as long as before."""
     if speedup == 1.0:
         return track
     turns = [
@@ -115,7 +116,7 @@ def hastened(track: Track, speedup: float) -> Track:
 
 
 def live_seconds(track: Track, live_s: float) -> float:
-    """How long the track is live in all, overlaps counted once."""
+    """Seconds that the track is live in all; overlaps count once."""
     total, until = 0.0, -math.inf
     for turn in track.turns:
         end = turn.end_s + live_s

@@ -1,4 +1,4 @@
-"""Traces that are tables of arrivals and lengths, without block ids: Azure LLM inference and BurstGPT."""
+"""Tables of arrivals and lengths, without block ids: the Azure LLM inference trace and BurstGPT."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class BurstGPTRequest:
 def read_azure(path: str | Path) -> Iterator[AzureRequest]:
     """The rows of a file, in its order, which must be the order of time.
 
-    Raises TraceError at the first bad row.
+    Raises:
+        TraceError: at the first bad row.
     """
     return parse_azure(read_lines(path))
 
@@ -53,7 +54,8 @@ def read_azure(path: str | Path) -> Iterator[AzureRequest]:
 def read_burstgpt(path: str | Path) -> Iterator[BurstGPTRequest]:
     """The rows of a file, in its order, which must be the order of time.
 
-    Raises TraceError at the first bad row.
+    Raises:
+        TraceError: at the first bad row.
     """
     return parse_burstgpt(read_lines(path))
 

@@ -1,8 +1,10 @@
-"""A track: what one sequence of a server does over time, whatever trace format it was read from.
+"""A track: what one sequence of a server does over time, the same for all trace formats.
 
-A Claude Code session is one track and each of its sub-agents another, since each holds a KV cache of its own.
-In traces of single requests (Mooncake, Bailian) sessions are not named: a request continues the track whose
-chain of full blocks it extends, the longest one if there are several; what extends no track starts one."""
+A Claude Code session is one track, and each of its sub-agents is another: each holds a KV cache of
+its own. Traces of single requests (Mooncake, Bailian) name no sessions. There a request continues
+the track with the longest chain of full blocks that it extends, and starts a new track if it
+extends none.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,14 @@ from kv_cache_rl.traces.claude_code import Request, Session, SubAgent, shared_bl
 from kv_cache_rl.traces.mooncake import BLOCK_TOKENS as MOONCAKE_BLOCK_TOKENS
 from kv_cache_rl.traces.mooncake import MooncakeRequest
 
-# Duration of a call whose end was not recorded. Source: least absolute log error over the 41,211 calls of the
-# Claude Code sessions that record it.
+# Duration of a call without a recorded end. Source: least absolute log error over the 41,211 calls
+# of the Claude Code sessions that record it.
 FIRST_TOKEN_S = 2.0
 DECODE_TOKENS_PER_S = 58.0
 
-SLACK_BLOCKS = 2  # the end of a prompt is rendered anew each turn: up to two lost blocks are no lost context
-PREFIX_SHARERS = 3  # a leading block that this many tracks start with belongs to a shared prefix
-COARSE_TICK_S = 1.0  # clocks that tick no finer than this are jittered inside the tick
+SLACK_BLOCKS = 2  # blocks at a prompt's end that may differ: it is rendered again at each turn
+PREFIX_SHARERS = 3  # a leading block that so many tracks start with belongs to a shared prefix
+COARSE_TICK_S = 1.0  # times on a clock with such ticks or longer ones are jittered inside the tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Turn:
     start_s: float
     end_s: float
     input_tokens: int
-    kept_tokens: int  # leading input tokens the sequence's previous turn left behind; 0 at the first
+    kept_tokens: int  # leading input tokens left in the cache by the turn before; 0 at the first
     output_tokens: int
     thinking: bool
     input_kind: str  # "user" | "tool_result" | "rewritten" (history sent anew in another form)
@@ -49,7 +51,7 @@ class Track:
 
     id: str
     is_sub_agent: bool
-    prefix_key: str  # tracks with equal keys may share their first prefix_tokens; "" is shared with nobody
+    prefix_key: str  # tracks with equal keys may share their first prefix_tokens; "" shares none
     prefix_tokens: int
     turns: tuple[Turn, ...]
 
@@ -57,8 +59,9 @@ class Track:
 def session_tracks(session: Session) -> Iterator[Track]:
     """The session's track and those of its sub-agents, on the session's clock.
 
-    Block ids are local to a session, so sharing between sessions cannot be seen: sessions whose tool and
-    system prompts have equal lengths get the same prefix key, which is an upper bound."""
+    Block ids are local to a session, so that sharing between sessions cannot be seen. Sessions with
+    tool and system prompts of equal lengths get the same prefix key: an upper bound.
+    """
     yield _agent_track(session.id, session, session.calls, session.block_size, 0.0, is_sub_agent=False)
     for agent in session.sub_agents:
         name = f"{session.id}/{agent.agent_id}"
@@ -108,8 +111,10 @@ def _agent_track(
 def kept_tokens(before_input: int, before_output: int, tokens: int, shared: int, extends: bool) -> int:
     """How many leading tokens of an input the previous turn left in the cache.
 
-    If the input extends the previous one, that is its input and output (its input alone where the output was
-    not carried over); if the context was cut or rewritten, the part that is still shared."""
+    If the input extends the previous one: the previous input and output, or the input alone where
+    the output was not carried over. If the context was cut or rewritten: the part that is still
+    shared.
+    """
     if not extends:
         return min(shared, tokens)
     whole = before_input + before_output
@@ -117,13 +122,13 @@ def kept_tokens(before_input: int, before_output: int, tokens: int, shared: int,
 
 
 def call_seconds(output_tokens: int) -> float:
-    """How long a call takes whose end the trace does not record."""
+    """Seconds of a call without a recorded end."""
     return FIRST_TOKEN_S + output_tokens / DECODE_TOKENS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
 class ChainedRequest:
-    """A request as any trace of single requests gives it."""
+    """A request of a trace of single requests, in any format."""
 
     start_s: float
     input_tokens: int
@@ -146,10 +151,11 @@ def bailian_tracks(requests: Iterable[BailianRequest], rng: random.Random) -> li
 
 
 def jittered(requests: Sequence[ChainedRequest], rng: random.Random) -> list[ChainedRequest]:
-    """The requests with equal times spread over the tick they stand for, their order unchanged.
+    """The requests; those with equal times are spread over their tick, in the same order.
 
-    Only where the clock is coarse (median distance of distinct times at least COARSE_TICK_S); else as they
-    are."""
+    Only where the clock is coarse, with a median distance of distinct times of at least
+    COARSE_TICK_S.
+    """
     ticks = [
         (start_s, list(group)) for start_s, group in groupby(requests, key=lambda request: request.start_s)
     ]
@@ -169,7 +175,7 @@ def jittered(requests: Sequence[ChainedRequest], rng: random.Random) -> list[Cha
 
 
 def chain_tracks(requests: Sequence[ChainedRequest], block: int) -> list[Track]:
-    """Requests gathered into tracks: each continues the longest open chain of full blocks that it extends."""
+    """Tracks of requests: each continues the longest open chain of full blocks that it extends."""
     chains = _gather(requests, block)
     sharers = Counter(unit for chain in chains for unit in _full(chain[0], block))
     return [_chain_track(f"chain-{at:05d}", chain, block, sharers) for at, chain in enumerate(chains)]
@@ -189,8 +195,9 @@ def _gather(requests: Sequence[ChainedRequest], block: int) -> list[list[Chained
 
 
 def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
-    """The chain, numbered from 0 as they appear, that each path of full blocks continues: the longest open
-    one it extends.
+    """For each path of full blocks, the number of the chain that it continues, or of a new one.
+
+    It continues the longest open chain that it extends. Chains are numbered from 0 as they appear.
     """
     chains = 0
     first_in: dict[int, int] = {}  # block id → the chain that wrote it first
@@ -203,9 +210,9 @@ def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
             at = tips.pop(tip)
         for unit in full:
             first_in.setdefault(unit, at)
-        if (
-            full and first_in[full[-1]] == at
-        ):  # else only a shared prefix fills whole blocks: nobody's to continue
+        # Otherwise only a shared prefix fills whole blocks, and no request could continue the
+        # chain.
+        if full and first_in[full[-1]] == at:
             tips[full[-1]] = at
         yield at
 

@@ -1,8 +1,7 @@
-"""Windows of half a minute cut from a trace: what a server's sequences hold at the start and what arrives
-after.
+"""Windows cut from a trace: what a server's sequences hold at the start, and what arrives after.
 
-Nothing here depends on a simulator; whoever plays a window turns seconds and tokens into its own units. Which
-sequences are together on a server is decided in `overlay`.
+Nothing here depends on a simulator: a simulator turns seconds and tokens into its own units.
+`overlay` decides which sequences are together on a server.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from kv_cache_rl.traces.overlay import Overlay, read_overlay
 from kv_cache_rl.traces.tracks import Track, Turn
 
 LIVE_SEQUENCES = 24.0
-LIVE_S = 60.0  # Source: of the Claude Code sequences idle for less than this, 48 % return within 30 s
+LIVE_S = 60.0  # Source: of the Claude Code sequences idle for less time, 48 % return within 30 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class WindowTurn:
     """A call that arrives inside the window; kept_tokens + new_tokens is its input."""
 
     arrive_s: float  # [0, window_s), whole milliseconds
-    kept_tokens: int  # of the sequence's context; less than it holds where history was cut or rewritten
+    kept_tokens: int  # of the sequence's context; not all of it where history was cut or rewritten
     new_tokens: int
     output_tokens: int
     thinking: bool
@@ -39,14 +38,12 @@ class WindowSession:
     """A sequence that is live at the window's start or has a turn in it."""
 
     id: str
-    prefix_key: str  # equal keys may share their first prefix_tokens; "" is shared with nobody
+    prefix_key: str  # sequences with equal keys may share their first prefix_tokens; "" shares none
     prefix_tokens: int
     context_tokens_at_start: int  # input and output so far; 0 if its first turn is in the window
-    running_output_tokens: int  # that the call in progress at the start has yet to generate; 0 if none is
+    running_output_tokens: int  # still to generate by the call running at the start, or 0
     running_thinking: bool
-    last_seen_s: (
-        float | None
-    )  # ≤ 0: when its last call ended, from the start; 0 if one runs, None before the first
+    last_seen_s: float | None  # end of its last call, from the start: ≤ 0, or None
     is_sub_agent: bool
     last_stop: str  # of the last call that began before the window
     turns: tuple[WindowTurn, ...]  # in order of arrival
@@ -75,10 +72,15 @@ def cut_windows(
     speedup: float = 1.0,
     limit: int | None = None,
 ) -> Iterator[Window]:
-    """The windows of a trace file in random order, at most `limit`; the same for the same file and arguments.
+    """The windows of a trace file in random order, at most `limit` of them.
 
-    Raises TraceError for a file that cannot be read or names no blocks, ValueError for arguments out of
-    range."""
+    The same file and arguments give the same windows. `window_s` and `live_s` are seconds, `live`
+    the mean number of sequences live at once.
+
+    Raises:
+        TraceError: the file cannot be read, or names no blocks.
+        ValueError: an argument is out of range.
+    """
     for name, value in (("window_s", window_s), ("live", live), ("live_s", live_s), ("speedup", speedup)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} is {value}; give a positive number")
@@ -104,7 +106,7 @@ def _cut(
 
 
 def _present(overlay: Overlay, window_s: float, live_s: float) -> dict[tuple[int, int], set[tuple[int, int]]]:
-    """(Server, window) → the (track, lap) pairs that are live at its start or have a turn in it."""
+    """(server, window) → the (track, lap) pairs that are live at its start or have a turn in it."""
     present: dict[tuple[int, int], set[tuple[int, int]]] = defaultdict(set)
     for server, placed in enumerate(overlay.servers):
         for at, (track, offset_s) in enumerate(placed):
@@ -119,7 +121,7 @@ def _present(overlay: Overlay, window_s: float, live_s: float) -> dict[tuple[int
 
 
 def _session(track: Track, offset_s: float, number: int, lap: int, window_s: float) -> WindowSession:
-    """The track as it looks from the window with this number (not folded)."""
+    """The track as seen from the window with this number, counted before folding."""
     before: Turn | None = None
     inside: list[WindowTurn] = []
     more = False

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from kv_cache_rl.agents import AGENTS, CANARIES, agent
 from kv_cache_rl.gym import ServingEnv
-from kv_cache_rl.search.serving.rollout import episode
+from kv_cache_rl.search.serving.rollout import episode, episode_of
 from kv_cache_rl.sim.serving.heuristics import HEURISTICS
 from kv_cache_rl.sim.serving.observe import RICH
 from kv_cache_rl.sim.serving.seeds import agent_seed
@@ -62,18 +62,18 @@ def test_python_and_the_compiled_loop_play_the_same_episode(name):
         while not over:
             seen, _, terminated, truncated, info = env.step(one.act(seen, info["action_mask"]))
             over = terminated or truncated
-        if name == "qlearning":
-            end = episode(env.scenario, seed, "tabular", one.start)
-        else:
+        if name in HEURISTICS:
             end = episode(env.scenario, seed, name)
-        assert all(np.array_equal(a, b) for a, b in zip(env.state.columns, end.columns, strict=True))
+        else:
+            end = episode_of(env.scenario, seed, one.which, one.start)
+        assert all(np.array_equal(a, b) for a, b in zip(env.state.buffers, end.buffers, strict=True))
 
 
 @pytest.mark.parametrize(
     "name", [name for name, one in HEURISTICS.items() if not one.rich and not one.remembers]
 )
 @given(seen=VIEWS, allowed=MASKS)
-def test_whoever_does_not_need_the_rich_view_decides_the_same_without_it(name, seen, allowed):
+def test_a_heuristic_decides_by_the_plain_view_alone_unless_it_is_rich(name, seen, allowed):
     assert act(name, seen, allowed) == act(name, seen[:20], allowed)
 
 
@@ -175,7 +175,7 @@ def test_canaries_are_agents_and_the_heuristics_say_the_same():
 
 def test_admit_once_admits_one_and_reject_all_none():
     admitted = {
-        name: int((episode(task("easy", ticks=200), 3, name).columns.rows[:, 12] >= 0).sum())
+        name: int((episode(task("easy", ticks=200), 3, name).columns.rows["found"] >= 0).sum())
         for name in HEURISTICS
     }
     assert admitted["admit_once"] == 1

@@ -13,11 +13,11 @@ from kv_cache_rl.agents import CANARIES, agent
 from kv_cache_rl.intervals import mean_interval
 from kv_cache_rl.search.serving.oracle import solve
 from kv_cache_rl.search.serving.rollout import finish
-from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS
+from kv_cache_rl.sim.serving.dynamics import new_state
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS, agent_seed
 from kv_cache_rl.sim.serving.spec import TASKS, task
-from kv_cache_rl.sim.serving.state import new_state
 
 HELD_OUT = SEEDS["test"][:20]
 CHOOSING = SEEDS["select"][:10]
@@ -29,7 +29,7 @@ LEARNED = "qlearning"
 def score(name, task_name, seed):
     state, one = new_state(task(task_name), seed), agent(name)
     one.reset(agent_seed(seed))
-    finish(state, FUNCTIONS[one.which], one.memory)
+    finish(state, one.which, one.memory)
     return report(state).score
 
 

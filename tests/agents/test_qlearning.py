@@ -12,10 +12,11 @@ from hypothesis.extra.numpy import arrays
 
 from kv_cache_rl.agents.compiled import shipped_table, training_record
 from kv_cache_rl.agents.qlearning import Training, seeds_of, train, training_seed
+from kv_cache_rl.sim.serving.observe import VIEW
 from kv_cache_rl.sim.serving.seeds import SEEDS
-from kv_cache_rl.sim.serving.tabular import CELLS, DEEDS, N_DEEDS, STATES, action_of, situation, tabular
+from kv_cache_rl.sim.serving.tabular import CELLS, CHOICES, N_CHOICES, STATES, action_of, situation, tabular
 
-VIEWS = arrays(np.float32, 24, elements=st.floats(0, 1, width=32))
+VIEWS = arrays(np.float32, 24, elements=st.floats(0, 1, width=32)).map(lambda seen: seen.view(VIEW)[0])
 MASKS = arrays(np.int8, 18, elements=st.integers(0, 1)).map(lambda mask: np.r_[mask[:17], np.int8(1)])
 TINY = Training(tasks=("easy",), episodes=4, look_every=2, select=1)
 
@@ -38,17 +39,17 @@ def test_every_cell_of_the_table_is_reached_by_some_view_or_is_impossible():
         seen[0] = rng.choice([0.995, 0.97, 0.93, 0.8, 0.3])
         seen[3:5] = rng.choice([0.0, 0.03, 0.2, 0.5, 0.9])
         seen[[14, 17]] = rng.choice([0.05, 0.3, 0.9])
-        reached.add(situation(seen, allowed))
+        reached.add(situation(seen.view(VIEW)[0], allowed))
     # Without an idle cache there is none that the CPU could lack room for; everything else occurs.
     assert len(reached) == STATES
     assert np.prod(CELLS) == STATES
 
 
 @given(seen=VIEWS, allowed=MASKS, seed=st.integers(0, 1000))
-def test_the_best_deed_that_can_be_done_is_done(seen, allowed, seed):
-    table = np.random.default_rng(seed).random(STATES * N_DEEDS)
-    values = table[situation(seen, allowed) * N_DEEDS :][:N_DEEDS]
-    possible = {deed: action_of(deed, seen, allowed) for deed in range(N_DEEDS)}
+def test_the_best_choice_that_can_be_done_is_done(seen, allowed, seed):
+    table = np.random.default_rng(seed).random(STATES * N_CHOICES)
+    values = table[situation(seen, allowed) * N_CHOICES :][:N_CHOICES]
+    possible = {choice: action_of(choice, seen, allowed) for choice in range(N_CHOICES)}
     chosen = tabular(seen, allowed, table)
     assert allowed[chosen]
     assert chosen == possible[max((d for d in possible if possible[d] >= 0), key=lambda d: values[d])]
@@ -66,7 +67,7 @@ def test_the_same_plan_makes_the_same_table_and_another_seed_another():
 
 def test_the_shipped_table_says_how_it_was_made():
     record = training_record()
-    assert shipped_table().shape == (STATES * len(DEEDS),)
+    assert shipped_table().shape == (STATES * len(CHOICES),)
     assert record["command"].startswith("kv-cache-rl serving train --agent qlearning")
     plan = record["training"]
     assert record["seeds"] == seeds_of(Training(**plan | {"tasks": tuple(plan["tasks"])}))
@@ -80,8 +81,9 @@ def test_the_shipped_table_says_how_it_was_made():
 @pytest.mark.parametrize("library", ["torch", "gymnasium", "stable_baselines3"])
 def test_it_plays_without(library):
     program = (
-        f"import sys; sys.modules[{library!r}] = None; import numpy as np; from kv_cache_rl.agents import agent;"
-        "mask = np.zeros(18, np.int8); mask[[8, 17]] = 1; print(agent('qlearning').act(np.zeros(24, np.float32), mask))"
+        f"import sys; sys.modules[{library!r}] = None; import numpy as np;"
+        "from kv_cache_rl.agents import agent; mask = np.zeros(18, np.int8); mask[[8, 17]] = 1;"
+        "print(agent('qlearning').act(np.zeros(24, np.float32), mask))"
     )
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

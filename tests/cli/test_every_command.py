@@ -75,6 +75,20 @@ def test_a_short_form_is_the_eviction_command_itself(name):
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_paragraph_of_a_help_is_one_line_that_the_terminal_wraps(path):
+    paragraphs = command_of(path).help.strip().split("\n\n")
+    assert [paragraph for paragraph in paragraphs if "\n" in paragraph.strip()] == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = (
+        f"{sys.executable} -c 'from kv_cache_rl.cli import app; app()' hierarchy replay --help | head -1"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_speaks_json_and_every_option_is_explained(path):
     parameters = {parameter.name: parameter for parameter in command_of(path).params}
     assert "--json" in parameters["as_json"].opts

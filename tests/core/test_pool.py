@@ -1,4 +1,4 @@
-"""The pool ledger against a dict that remembers who holds what."""
+"""The pool ledger against a dict that remembers the units of each holder."""
 
 import numpy as np
 import pytest
@@ -21,25 +21,25 @@ class PoolMachine(RuleBasedStateMachine):
         self.count = 0
 
     @rule(tier=st.sampled_from([0, 1]), units=st.integers(0, 30))
-    def someone_takes(self, tier, units):
+    def a_holder_takes(self, tier, units):
         pool.take(self.ledger, tier, units)
         self.held[self.count] = (tier, units)
         self.count += 1
 
     @rule(pick=st.integers(0, 1000))
-    def someone_leaves(self, pick):
+    def a_holder_leaves(self, pick):
         if self.held:
             tier, units = self.held.pop(sorted(self.held)[pick % len(self.held)])
             pool.give(self.ledger, tier, units)
 
     @rule(pick=st.integers(0, 1000))
-    def someone_moves(self, pick):
+    def a_holder_moves(self, pick):
         if self.held:
-            who = sorted(self.held)[pick % len(self.held)]
-            tier, units = self.held[who]
+            holder = sorted(self.held)[pick % len(self.held)]
+            tier, units = self.held[holder]
             pool.give(self.ledger, tier, units)
             pool.take(self.ledger, 1 - tier, units)
-            self.held[who] = (1 - tier, units)
+            self.held[holder] = (1 - tier, units)
 
     @invariant()
     def the_books_balance(self):

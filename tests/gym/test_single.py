@@ -11,9 +11,9 @@ from gymnasium.utils.env_checker import check_env
 
 import kv_cache_rl.gym
 from kv_cache_rl.gym import IDS, ServingEnv
+from kv_cache_rl.sim.serving.dynamics import new_state
 from kv_cache_rl.sim.serving.observe import OBSERVATION, RICH
 from kv_cache_rl.sim.serving.spec import ServingError, task
-from kv_cache_rl.sim.serving.state import new_state
 
 SHORT = {"ticks": 300}
 
@@ -115,11 +115,11 @@ def test_the_mask_is_exactly_what_is_not_refused():
         mask = env.action_masks()
         for action in np.flatnonzero(~mask):
             other = copy.deepcopy(env)
-            fixed = (other.state.columns.rows.copy(), other.state.columns.book[:2].copy())
-            if other.state.columns.book[3, 1] < env.scenario.actions_per_tick - 1:
+            rows, pools = other.state.columns.rows.copy(), other.state.columns.book["pools"].copy()
+            if other.state.columns.book["decisions"] < env.scenario.actions_per_tick - 1:
                 other.step(int(action))
-                assert np.array_equal(other.state.columns.rows, fixed[0])
-                assert np.array_equal(other.state.columns.book[:2], fixed[1])
+                assert np.array_equal(other.state.columns.rows, rows)
+                assert np.array_equal(other.state.columns.book["pools"], pools)
         _, _, terminated, truncated, info = env.step(int(rng.choice(np.flatnonzero(mask))))
         assert np.array_equal(info["action_mask"], env.action_masks())
         if terminated or truncated:
@@ -148,9 +148,9 @@ def test_a_copy_and_a_pickle_in_the_middle_go_on_alike_and_leave_the_original_al
     env.reset(seed=3)
     lawful(env, 150)
     copied, pickled = copy.deepcopy(env), pickle.loads(pickle.dumps(env))
-    before = [array.copy() for array in env.state.columns]
+    before = [array.copy() for array in env.state.buffers]
     actions, seen = lawful(copied, 200, seed=5)
-    assert all(np.array_equal(a, b) for a, b in zip(before, env.state.columns, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(before, env.state.buffers, strict=True))
     assert follow(pickled, actions) == seen
     assert follow(env, actions) == seen
 
@@ -171,7 +171,7 @@ def test_a_reset_in_the_middle_begins_from_nothing():
     lawful(env, 100)
     env.reset(seed=6)
     fresh = new_state(task("medium", **SHORT), 6)
-    assert all(np.array_equal(a, b) for a, b in zip(env.state.columns, fresh.columns, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(env.state.buffers, fresh.buffers, strict=True))
 
 
 def test_seeds_up_to_two_to_the_64_are_taken_and_others_refused():
@@ -188,10 +188,10 @@ def test_seeds_up_to_two_to_the_64_are_taken_and_others_refused():
 def test_an_action_that_is_none_of_the_eighteen_is_an_error_and_changes_nothing(action):
     env = ServingEnv("easy", ticks=20)
     env.reset(seed=0)
-    before = env.state.columns.book.copy()
+    before = env.state.live.copy()
     with pytest.raises(ServingError, match=r"action is .*; give a whole number from 0 to 17"):
         env.step(action)
-    assert np.array_equal(env.state.columns.book, before)
+    assert np.array_equal(env.state.live, before)
 
 
 def test_steps_outside_an_episode_say_what_to_do():
@@ -249,11 +249,11 @@ def test_it_goes_on_from_a_server_in_the_middle_of_its_episode_and_leaves_that_a
     first.reset(seed=3)
     lawful(first, 150)
     state = first.state.copy()
-    before = [array.copy() for array in state.columns]
+    before = [array.copy() for array in state.buffers]
     other.resume(state)
     actions, seen = lawful(other, 100, seed=5)
     assert follow(first, actions) == seen
-    assert all(np.array_equal(a, b) for a, b in zip(before, state.columns, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(before, state.buffers, strict=True))
     assert other.episode_seed == 3
 
 

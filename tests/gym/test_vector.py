@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import kv_cache_rl.gym  # noqa: F401
 from kv_cache_rl.gym import ServingEnv, ServingVectorEnv
+from kv_cache_rl.sim.serving.audit import check
 from kv_cache_rl.sim.serving.spec import ServingError
 
 
@@ -62,11 +63,11 @@ def test_episodes_of_very_different_lengths_share_a_batch():
     for _ in range(500):
         _, _, terminated, truncated, _ = env.step(np.full(3, 17))
         single = alone.step(17)
-        assert np.array_equal(env.state(2).columns.book, alone.state.columns.book)
+        assert np.array_equal(env.state(2).live, alone.state.live)
         assert (terminated[2], truncated[2]) == single[2:4]
         if single[2] or single[3]:
             break
-    env.state(2).check()
+    check(env.state(2))
 
 
 def test_it_is_made_by_gymnasium_and_says_how_it_resets():
@@ -92,9 +93,9 @@ def test_a_copy_goes_on_alike_and_leaves_the_original_alone():
     for _ in range(30):
         *_, info = env.step(chosen(np.random.default_rng(0), info["action_mask"]))
     copies = copy.deepcopy(env), pickle.loads(pickle.dumps(env))
-    before = env.state(39).columns.book.copy()
+    before = env.state(39).live.copy()
     results = [[one.step(np.full(40, 17))[0].tobytes() for _ in range(20)] for one in copies]
-    assert np.array_equal(env.state(39).columns.book, before)
+    assert np.array_equal(env.state(39).live, before)
     assert results[0] == results[1] == [env.step(np.full(40, 17))[0].tobytes() for _ in range(20)]
 
 
@@ -104,7 +105,7 @@ def test_two_thousand_servers_run_side_by_side():
     for _ in range(5):
         observation, *_ = env.step(np.full(2_000, 17))
     assert observation.shape == (2_000, 20)
-    assert len({env.state(k).columns.traffic.tobytes() for k in range(2_000)}) > 1_000
+    assert len({env.state(k).columns.requests.tobytes() for k in range(2_000)}) > 1_000
 
 
 @pytest.mark.parametrize(
@@ -196,4 +197,4 @@ def test_it_goes_on_from_servers_in_the_middle_of_their_episodes():
         assert np.array_equal(
             observation, [one.step(int(a))[0] for one, a in zip(singles, actions, strict=True)]
         )
-    env.state(39).check()
+    check(env.state(39))

@@ -7,9 +7,7 @@ from kv_cache_rl.paged.model import Decoder
 
 
 def decoder(seed=0, layers=2, heads=4, kv_heads=2, head_dim=8, vocab=40, scale=12.0, **geometry):
-    """A decoder whose random matrices are `scale` times the usual, so that attention and logits are far from
-    even.
-    """
+    """A decoder with random matrices of `scale` times the usual size: its logits are far from even."""
     shape = DecoderGeometry(
         "random",
         layers,
@@ -21,7 +19,7 @@ def decoder(seed=0, layers=2, heads=4, kv_heads=2, head_dim=8, vocab=40, scale=1
         vocab,
         **geometry,
     )
-    model = Decoder.random(shape, seed)
+    model = Decoder.untrained(shape, seed)
     for name, weight in model.weights.items():
         if weight.ndim == 2:
             weight.mul_(scale)

@@ -1,6 +1,4 @@
-"""Caches in which every number that no sequence owns is NaN: free blocks, block tails, and what table tails
-point to.
-"""
+"""Caches with NaN in every slot that no sequence owns: free blocks, block tails, ends of tables."""
 
 import torch
 
@@ -9,12 +7,13 @@ from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.kv_cache import KVCache
 
 POISON = 0
-"""The block that nobody holds and that table tails point to."""
+"""A block without an owner; table ends point to it."""
 
 
 class Poisoned:
-    """A one-layer cache of ragged sequences in shuffled blocks, some sharing a prefix, and the K/V that each
-    should see.
+    """A one-layer cache of ragged sequences in shuffled blocks, with the K/V that each should see.
+
+    Some sequences share a prefix.
     """
 
     def __init__(self, seed, lens, block=16, kv_heads=2, dim=8, dtype=torch.float32, shared=0, device="cpu"):
@@ -47,7 +46,7 @@ class Poisoned:
         return torch.randn(shape, generator=self.rng).to(self.device)
 
     def tables(self):
-        """Tables whose tails point to the poison; wider by one block than anybody needs."""
+        """Tables that end with the poison, one block wider than needed."""
         table = block_table(
             [*self.sequences, Sequence(blocks=[POISON] * (1 + max(len(s.blocks) for s in self.sequences)))]
         )[:-1]

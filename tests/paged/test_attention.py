@@ -1,6 +1,4 @@
-"""Paged attention is dense attention, whatever the blocks; what nobody owns is NaN, so that one stray read
-would show.
-"""
+"""Paged attention equals dense attention for all blocks; slots without an owner hold NaN."""
 
 import math
 from unittest import mock
@@ -305,7 +303,7 @@ def test_prefill_beyond_what_is_written_is_refused():
     case = Poisoned(9, [10])
     with pytest.raises(
         AttentionError,
-        match=r"queries at positions 8 to 11 of sequence \d+, whose keys end at 10; extend and write",
+        match=r"queries at positions 8 to 11 of sequence \d+: its keys end at 10; extend and write",
     ):
         paged_prefill(case.normal(3, 2, 8), case.cache, 0, case.sequences[0], 8)
     with pytest.raises(AttentionError, match="keys end at 0"):

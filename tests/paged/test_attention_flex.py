@@ -1,6 +1,4 @@
-"""Torch's own paged attention (experimental, over flex_attention) reads the same physical pages and finds the
-same.
-"""
+"""Torch's own paged attention (experimental) reads the same physical pages and finds the same."""
 
 import pytest
 import torch

@@ -1,13 +1,12 @@
-"""The seed's names do what the seed promised: what is cached is projected, a fork is safe, attention is dense
-attention.
-"""
+"""The seed's names keep its promises: cached vectors are projected, forks are safe, attention is dense."""
 
 import pytest
 import torch
 
-from kv_cache_rl.paged.attention import AttentionError, PagedAttention
+from kv_cache_rl.paged.attention import AttentionError
 from kv_cache_rl.paged.block_pool import PoolError
-from kv_cache_rl.paged.kv_cache import BlockAllocator, CacheError, PagedKVCache
+from kv_cache_rl.paged.kv_cache import CacheError
+from kv_cache_rl.paged.seed import BlockAllocator, PagedAttention, PagedKVCache
 
 
 def layer_and_cache(hidden=32, heads=4, block=4, blocks=20):

@@ -1,6 +1,4 @@
-"""Greedy, parallel sampling and beams against dense recomputation, and the blocks they take against closed
-forms.
-"""
+"""Greedy, parallel sampling and beams against dense recomputation; their blocks by closed forms."""
 
 import pytest
 import torch
@@ -112,9 +110,7 @@ def test_shared_blocks_and_copies_are_the_closed_forms(block_tokens, prompted, o
 @given(st.integers(1, 8), st.integers(1, 20), st.integers(2, 5), st.integers(0, 99))
 @some
 def test_beams_hold_exactly_one_block_for_each_different_path(block_tokens, length, width, seed):
-    """Beams with the same past share its blocks; where they part, each has its own: one block per path that
-    ends in it.
-    """
+    """Beams with the same past share its blocks; after they part, each has its own."""
     model, seen = decoder(seed % 5), []
     cache, start = model.new_cache(400, block_tokens), prompt(model, length, seed)
 

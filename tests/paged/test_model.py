@@ -1,6 +1,4 @@
-"""A decoder over the paged cache against the same decoder over no cache; its arithmetic by hand; and what it
-refuses.
-"""
+"""A decoder over the paged cache against the same decoder without one; its arithmetic; its refusals."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Llama-family checkpoints in a folder: computed as transformers computes them, and refused with the reason."""
+"""Llama-family checkpoints in a folder: the same results as transformers, and refusals with the reason."""
 
 import json
 
@@ -25,7 +25,8 @@ FAMILIES = {
     "qwen3": ("Qwen3ForCausalLM", {"head_dim": 16}),
 }
 SMALL = {
-    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.3, "bos_token_id": None,
     "eos_token_id": None, "pad_token_id": 63,
 }  # fmt: skip
@@ -80,7 +81,8 @@ def test_the_scheduler_gives_every_request_the_tokens_of_generate_and_of_generat
     """Theirs is continuous batching over a paged cache as well, written by others."""
     if not hasattr(transformers, "ContinuousBatchingConfig"):
         pytest.skip(
-            f"transformers {transformers.__version__} has no configurable generate_batch; install 5.23 or newer"
+            f"transformers {transformers.__version__} has no configurable generate_batch; "
+            "install 5.23 or newer"
         )
     model, ours = theirs(transformers, "llama", tmp_path), Decoder.load(tmp_path)
     scheduler = Scheduler(ours, ours.new_cache(16, 4))

@@ -1,6 +1,4 @@
-"""The pool and the cache over it: who holds which block, what a fork may see, and requests that cannot be
-served.
-"""
+"""The pool and the cache over it: references to blocks, what a fork sees, refused requests."""
 
 import math
 
@@ -23,7 +21,7 @@ def small_cache(blocks=12, block_tokens=BLOCK, layers=2, dtype=torch.float32):
 
 
 def rows(first, count, dtype=torch.float32):
-    """K or V [count, 2, 3] whose numbers say which token they are."""
+    """K or V [count, 2, 3]; the numbers say which token they are."""
     return (torch.arange(first, first + count, dtype=dtype)[:, None, None] + torch.zeros(2, 3)).to(dtype)
 
 
@@ -142,7 +140,7 @@ def test_a_table_is_padded_and_slots_follow_it():
     assert lengths([first, second]).tolist() == [7, 1]
     assert slot_mapping(first, 2, 7, BLOCK).tolist() == [22, 23, 8, 9, 10]
     with pytest.raises(
-        ValueError, match=r"positions 0 to 9 of sequence \d+, whose table has 2 blocks of 4; extend it first"
+        ValueError, match=r"positions 0 to 9 of sequence \d+: its table has 2 blocks of 4; extend it first"
     ):
         slot_mapping(first, 0, 9, BLOCK)
 

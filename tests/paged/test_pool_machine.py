@@ -1,6 +1,4 @@
-"""Sequences come, grow, fork and go at random, against a dict that remembers every token; the books balance
-after each step.
-"""
+"""Sequences start, grow, fork and end at random, against a dict of every token; the books balance."""
 
 import torch
 from hypothesis import settings

@@ -9,17 +9,8 @@ from hypothesis import strategies as st
 from kv_cache_rl.paged.block_pool import STORE, BlockPool, PoolError
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
-from kv_cache_rl.paged.quant import (
-    BITS,
-    QuantError,
-    QuantisedBlocks,
-    dequantise,
-    pack,
-    quantise,
-    quantise_blocks,
-    quantise_filled,
-    unpack,
-)
+from kv_cache_rl.paged.quant import BITS, QuantError, dequantise, pack, quantise, unpack
+from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks, quantise_blocks, quantise_filled
 
 LAYERS, HEADS, DIM = 2, 2, 64
 
@@ -52,7 +43,7 @@ def test_no_value_is_further_off_than_half_a_scale(seed, bits, axis, power, flat
         x[:, 0] = x[0, 0, 0]
     packed = quantise(x, bits, axis, 8)
     off = (x.double() - dequantise(packed, torch.float64)).abs()
-    # The code was chosen in 32 bits, whose own rounding is worth some 2^-22 of the range and of the value.
+    # The code was chosen in 32 bits: their rounding adds some 2^-22 of the range and of the value.
     room = scales_of(packed) * (0.5 + 2.0**bits * 2.0**-22) + x.double().abs() * 2.0**-22
     assert bool((off <= room).all())
 
@@ -107,9 +98,7 @@ def test_what_cannot_be_quantised_is_refused(x, bits, group, words):
 
 
 def filled(bits=4, tokens=200, block_tokens=16, rows=32, blocks=64, seed=0):
-    """A cache with one sequence of random keys and values, a store, and what was written: k, v [layers,
-    tokens, heads, dim].
-    """
+    """A cache with one sequence of random K/V, its store, and the K/V [layers, tokens, heads, dim]."""
     pool = BlockPool(LAYERS, blocks, block_tokens, HEADS, DIM)
     pool.attach(QuantisedBlocks(pool, rows, bits))
     cache, sequence = KVCache(pool), Sequence()

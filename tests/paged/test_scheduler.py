@@ -1,6 +1,6 @@
-"""Continuous batching under pressure: everyone gets the tokens of a run alone, in order, and every block is
-accounted for.
-"""
+"""Continuous batching under pressure: each request gets the tokens of a run alone, and no block is lost."""
+
+import time
 
 import pytest
 import torch
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from schedules import REQUESTS, filled, room_for, scheduled, stepped
 
 from kv_cache_rl.core.pool import LedgerError
-from kv_cache_rl.paged import scheduler as module
 from kv_cache_rl.paged.block_pool import PoolError
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.decoding import sample
@@ -27,7 +26,7 @@ from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, SwapError
     seed=st.integers(0, 4),
 )
 @settings(max_examples=15, deadline=None)
-def test_everyone_gets_the_tokens_of_dense_recomputation_and_all_blocks_come_back(
+def test_each_request_gets_the_tokens_of_dense_recomputation_and_all_blocks_come_back(
     way, asked, block_tokens, spare, host, seed
 ):
     model = decoder(seed)
@@ -93,9 +92,7 @@ def test_throughput_counts_every_token_that_was_decoded_and_none_else(asked, spa
 
 
 def test_the_tokens_computed_are_those_reported(monkeypatch):
-    """Every token that goes through the model is a prompt's, a generated one's or a recomputed one's; the
-    last are never fed.
-    """
+    """Every computed token is a prompt's, a generated one or a recomputed one; the last is never fed."""
     model, fed = decoder(0), []
     run = type(model).run
     monkeypatch.setattr(
@@ -159,14 +156,43 @@ def test_a_step_admits_no_more_once_it_computes_enough_prompt():
 
 
 @pytest.mark.parametrize(("swap_s", "recompute_s"), [(1e-6, 2e-6), (2e-6, 1e-6)])
-def test_the_way_that_was_measured_cheaper_is_taken(monkeypatch, swap_s, recompute_s):
-    monkeypatch.setattr(module, "measure_costs", lambda *_: PreemptionCosts(256, swap_s, recompute_s))
-    scheduler = stepped(filled(decoder(0), [(9, 14, False)] * 4, 12, 4, 40))
+def test_the_way_that_was_measured_cheaper_is_taken(swap_s, recompute_s):
+    costs = PreemptionCosts(256, swap_s, recompute_s)
+    scheduler = stepped(filled(decoder(0), [(9, 14, False)] * 4, 12, 4, 40, costs=costs))
     report = scheduler.report()
     assert scheduler.preempt == ("swap" if swap_s < recompute_s else "recompute")
     assert (report.swapped_out > 0) == (swap_s < recompute_s) and (report.recomputed > 0) == (
         swap_s > recompute_s
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "way"),
+    [
+        (40, {}, "swap"),
+        (None, {}, "recompute"),
+        (None, {"costs": PreemptionCosts(256, 1.0, 2.0)}, "recompute"),
+        (40, {"preempt": "recompute", "costs": PreemptionCosts(256, 1.0, 2.0)}, "recompute"),
+    ],
+)
+def test_a_scheduler_swaps_to_its_host_pool_unless_costs_or_the_caller_say_otherwise(host, options, way):
+    assert scheduled(decoder(0), 12, 4, host, **options).preempt == way
+
+
+def test_no_clock_is_read_and_nothing_computed_in_the_constructor(monkeypatch):
+    model = decoder(0)
+    cache = model.new_cache(12, 4)
+    host = HostPool(cache.pool, 40)
+
+    def forbidden(*_, **__):
+        raise AssertionError("the constructor measures")
+
+    for name in ("perf_counter", "process_time", "monotonic", "time"):
+        monkeypatch.setattr(time, name, forbidden)
+    monkeypatch.setattr(type(model), "run", forbidden)
+    scheduler = Scheduler(model, cache, host)
+    monkeypatch.undo()
+    assert scheduler.preempt == "swap"
 
 
 def test_requests_may_come_while_others_run():
@@ -213,7 +239,7 @@ def test_what_cannot_be_scheduled_is_refused(act, message):
     assert not scheduler.waiting and scheduler.cache.pool.free == 10
 
 
-def test_pools_that_somebody_else_uses_are_refused():
+def test_pools_in_use_are_refused():
     model = decoder(0)
     cache = model.new_cache(10, 4)
     model.prefill(cache, Sequence(), [1, 2])
@@ -239,9 +265,7 @@ def test_an_error_while_computing_leaves_the_books_balanced_and_the_requests_in_
 
 
 def with_a_poisoned_token(token=7):
-    """A decoder that computes NaN wherever it is fed that token (not tied: its logits are finite), and the
-    healthy one.
-    """
+    """A decoder that computes NaN for that token (not tied: its logits are finite), and the healthy one."""
     model, healthy = decoder(0, tied=False), decoder(0, tied=False)
     model.weights["model.embed_tokens.weight"][token] = torch.nan
     return model, healthy

@@ -1,6 +1,4 @@
-"""Sequences that come, grow, fork, swap and go at random: nobody ever reads what was written for somebody
-else.
-"""
+"""Sequences start, grow, fork, swap and end at random: none reads the K/V of another."""
 
 import torch
 from decoders import contents, decoder
@@ -15,7 +13,7 @@ from kv_cache_rl.paged.swap import HostPool, SwapError, swap_in, swap_out
 
 
 class SwapMachine(RuleBasedStateMachine):
-    """Sequences come, grow, fork, swap and go; each must always hold exactly the K/V that was written for it."""
+    """Sequences start, grow, fork, swap and end; each must hold exactly the K/V written for it."""
 
     @initialize(block_tokens=st.integers(1, 4))
     def build(self, block_tokens):
@@ -35,7 +33,7 @@ class SwapMachine(RuleBasedStateMachine):
         return torch.cat((self.here.get(sequence, k[:0]), k))
 
     @rule(count=st.integers(1, 6))
-    def someone_comes(self, count):
+    def a_sequence_comes(self, count):
         sequence = Sequence()
         try:
             self.here[sequence] = self.written(sequence, count)
@@ -43,7 +41,7 @@ class SwapMachine(RuleBasedStateMachine):
             assert sequence.blocks == []
 
     @rule(n=st.integers(0, 99), count=st.integers(1, 5))
-    def someone_grows(self, n, count):
+    def a_sequence_grows(self, n, count):
         sequence = self.pick(self.here, n)
         if sequence is not None:
             try:
@@ -52,13 +50,13 @@ class SwapMachine(RuleBasedStateMachine):
                 assert sequence.length == len(self.here[sequence])
 
     @rule(n=st.integers(0, 99))
-    def someone_forks(self, n):
+    def a_sequence_forks(self, n):
         sequence = self.pick(self.here, n)
         if sequence is not None:
             self.here[self.cache.fork(sequence)] = self.here[sequence]
 
     @rule(n=st.integers(0, 99))
-    def someone_is_swapped_out(self, n):
+    def a_sequence_is_swapped_out(self, n):
         sequence, before = self.pick(self.here, n), self.host.used
         if sequence is not None:
             needed = len(sequence.blocks)
@@ -70,7 +68,7 @@ class SwapMachine(RuleBasedStateMachine):
                 assert self.host.used == before and needed > self.host.free
 
     @rule(n=st.integers(0, 99))
-    def someone_is_swapped_in(self, n):
+    def a_sequence_is_swapped_in(self, n):
         sequence = self.pick(self.away, n)
         if sequence is not None:
             try:
@@ -80,7 +78,7 @@ class SwapMachine(RuleBasedStateMachine):
                 assert sequence.blocks == []
 
     @rule(n=st.integers(0, 99))
-    def someone_leaves(self, n):
+    def a_sequence_leaves(self, n):
         sequence = self.pick(self.here, n)
         if sequence is not None:
             self.cache.release(sequence)

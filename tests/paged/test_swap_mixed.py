@@ -1,6 +1,4 @@
-"""Swapping and recomputing one sequence by turns, and failing at either: nothing is lost, leaked or brought
-in twice.
-"""
+"""Swapping and recomputing one sequence by turns, with failures: nothing is lost or brought in twice."""
 
 import pytest
 import torch
@@ -56,7 +54,7 @@ def test_rows_that_nobody_holds_are_found():
     cache, host, sequence = begun(decoder(0))
     rows = host.store(cache.pool, sequence.blocks)
     host.check(rows)
-    with pytest.raises(LedgerError, match="17 rows free, 3 taken, 20 in all; 0 are held by somebody"):
+    with pytest.raises(LedgerError, match="17 rows free, 3 taken, 20 in all; their holders list 0"):
         host.check()
 
 

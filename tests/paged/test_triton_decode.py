@@ -1,6 +1,4 @@
-"""The GPU kernel, in Triton's interpreter where there is no GPU: the same answers as dense float64, poison
-and all.
-"""
+"""The GPU kernel, in Triton's interpreter without a GPU: the same answers as dense float64."""
 
 import os
 

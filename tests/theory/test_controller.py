@@ -48,8 +48,8 @@ def test_the_settings_and_the_state_are_the_seeds():
     expected |= {"bytes_per_element": 2.0, "min_eviction_interval_ms": 100}
     found = dataclasses.asdict(QueueingConfig())
     assert {name: found[name] for name in expected} == expected
-    fields = "arrival_rate_lambda service_rate_mu mean_blocks_per_request utilization_rho is_stable lambda_critical"
-    fields += " minimum_stable_blocks stability_margin_pct"
+    fields = "arrival_rate_lambda service_rate_mu mean_blocks_per_request utilization_rho is_stable"
+    fields += " lambda_critical minimum_stable_blocks stability_margin_pct"
     assert [field.name for field in dataclasses.fields(StabilityState)] == fields.split()
     assert QueueingConfig().block_bytes_per_layer == 16 * 2 * 8 * 128 * 2
 

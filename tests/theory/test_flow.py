@@ -25,7 +25,7 @@ def primed(**changes):
 
 
 def warmed(window_s=60.0, service_s=1.0, blocks=1.0):
-    """An unprimed flow whose ten completions lie at time 0."""
+    """A flow without declared rates, with ten completions at time 0."""
     flow = new_flow(window_s)
     for _ in range(10):
         complete(flow, 0.0, service_s, blocks)
@@ -125,9 +125,7 @@ def test_the_utilisation_of_declared_rates_is_load_over_servers_and_is_not_clamp
 
 
 def test_a_server_that_is_simulated_agrees_with_littles_law():
-    """Requests in service at a random time, from the very arrivals and departures, against lambda E[S] of the
-    estimates.
-    """
+    """Requests in service at a random time, by arrivals and departures, against lambda E[S] as estimated."""
     draw = np.random.default_rng(3)
     arrivals = np.cumsum(draw.exponential(0.1, 40_000))
     service = draw.gamma(2.0, 1.0, arrivals.size)

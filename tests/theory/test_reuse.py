@@ -1,4 +1,4 @@
-"""Prefix hits: the service rate they give, and a map whose fixed points form a hysteresis loop."""
+"""Prefix hits: the service rate they give, and a map with fixed points in a hysteresis loop."""
 
 import heapq
 import math
@@ -100,9 +100,7 @@ def test_held_memory_is_arrivals_times_iterations_times_footprint_and_full_where
 
 @pytest.mark.parametrize(("returns", "spare"), [(0.3, 6000), (0.3, 40_000), (0.9, 6000), (0.9, 12_000)])
 def test_the_share_found_is_that_of_an_lru_of_idle_caches(returns, spare):
-    """Che's approximation against an OrderedDict: caches of 10 tokens, 20 completions a second, thinks of 60
-    s.
-    """
+    """Che's approximation against an OrderedDict: caches of 10 tokens, 20 completions/s, thinks of 60 s."""
     draw = np.random.default_rng(1)
     rate, think_s, kept = 20.0, 60.0, 10
     caches: OrderedDict[int, None] = OrderedDict()

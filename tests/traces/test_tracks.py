@@ -104,7 +104,7 @@ def test_the_chains_of_a_hand_made_trace_are_rebuilt_exactly(write):
         mooncake(2, 600, 10, [0, 20]),  # C1: fills no block of its own
         mooncake(9, 1600, 200, [0, 1, 3, 4]),  # A2: extends A1
         mooncake(10, 1300, 10, [0, 1, 30]),  # D1: shares A1's blocks, but A has moved on
-        mooncake(11, 700, 10, [0, 21]),  # E1: extends nobody
+        mooncake(11, 700, 10, [0, 21]),  # E1: extends no chain
         mooncake(30, 1700, 10, [0, 1, 3, 5]),  # A3: A2's output was not carried over in full
         mooncake(31, 1500, 10, [0, 10, 12]),  # B2
     ]

@@ -1,4 +1,4 @@
-"""The KV-cache eviction environment for verifiers v1: a taskset, an env, and a harness that plays in process."""
+"""The KV-cache eviction environment for verifiers v1: taskset, env, and a harness in process."""
 
 from kv_cache_eviction.env import EvictionEnv
 from kv_cache_eviction.harness import EvictionHarness

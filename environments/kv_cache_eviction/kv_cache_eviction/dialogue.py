@@ -1,4 +1,4 @@
-"""How a dialogue is an episode: what an assistant message decides, and what the episode answers to it."""
+"""A dialogue as an episode: what an assistant message decides, and what the episode answers."""
 
 from collections.abc import Iterable
 
@@ -20,9 +20,7 @@ REST = f"only the first {MAX_CALLS_PER_STEP} calls of a message count;"
 
 
 def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> list[Call]:
-    """The calls of one message, one step; those past the first `most` are unreadable, which the episode
-    refuses.
-    """
+    """The calls of one message, one step. Those past the first `most` are refused."""
     calls = [read_call(call.name, call.arguments) for call in message.tool_calls or []]
     if most >= MAX_CALLS_PER_STEP:
         return calls
@@ -51,8 +49,9 @@ def left_out(messages: Iterable[vf.AssistantMessage]) -> int:
 
 
 def answers(episode: Episode, calls: list[Call]) -> list[str]:
-    """Plays one step. One text per call, the next observation at the end of the last; without calls the one
-    text of the user message that carries the next observation, or nothing once the episode is over."""
+    """Plays one step. One text per call, the next observation at the end of the last; without calls
+    the one text of the user message that carries the next observation, or nothing once the episode
+    is over."""
     texts = episode.step(calls)
     if calls and calls[-1].error.startswith(f"{REST} ") and calls[-1].error.endswith("not read"):
         texts[-1] = f"refused: {calls[-1].error}"

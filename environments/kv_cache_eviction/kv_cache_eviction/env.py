@@ -14,7 +14,8 @@ from kv_cache_eviction.task import EvictionTask
 
 
 class EvictionEnvConfig(vf.SingleAgentEnvConfig):
-    # Constructed unchecked, since the check would import this package, which is being imported right now.
+    # Constructed unchecked, since the check would import this package, which is being imported
+    # right now.
     agent: vf.AgentConfig = vf.AgentConfig.model_construct(
         harness=EvictionHarnessConfig(), runtime=vf.SubprocessConfig()
     )
@@ -53,7 +54,8 @@ class EvictionEnv(vf.SingleAgentEnv, vf.Env[EvictionEnvConfig]):
         if self.in_process:
             await agents.agent.run(task.played_in_process())
             return
-        # A harness ends its turn when the model calls no tool; the episode goes on until its last step.
+        # A harness ends its turn when the model calls no tool; the episode goes on until its last
+        # step.
         async with agents.agent.interaction(task) as exchange:
             segment = await exchange.turn()
             while not segment.terminated and (reply := task.reply_to_text(exchange.trace)) is not None:

@@ -1,8 +1,8 @@
 """The default harness: the loop of an episode, in the evaluating process.
 
-Nothing is launched and no tool server is asked: the simulator answers here. Every model call still goes
-through the interception of verifiers, so traces, limits, training tokens and errors are those of any other
-harness."""
+Nothing is launched and no tool server is asked: the simulator answers here. Every model call still
+goes through the interception of verifiers, so traces, limits, training tokens and errors are those
+of any other harness."""
 
 from typing import cast
 
@@ -71,13 +71,13 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
         """Plays the episode to its end; `messages` grows into the whole dialogue."""
         episode = Episode(Scenario.from_json(data.scenario))
         while not episode.done:
-            # Not `chat.completions.create`: the SDK would walk through every field of the whole dialogue each
-            # time, and that costs more than all the rest of an episode.
+            # Not `chat.completions.create`: the SDK would walk through every field of the whole
+            # dialogue each time, and that costs more than all the rest of an episode.
             body = {"model": model, "messages": messages, "tools": TOOLS}
             completion = await client.post("/chat/completions", cast_to=ChatCompletion, body=body)
             reply = completion.choices[0].message.model_dump(exclude_none=True)
-            said = cast(vf.AssistantMessage, parse_message(reply))
-            texts = answers(episode, decided(said, data.max_calls_per_step))
+            message = cast(vf.AssistantMessage, parse_message(reply))
+            texts = answers(episode, decided(message, data.max_calls_per_step))
             messages += [reply, *answered(reply, texts)]
 
     def client(self, endpoint: str, secret: str) -> AsyncOpenAI:

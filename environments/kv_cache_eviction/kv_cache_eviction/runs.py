@@ -1,6 +1,4 @@
-"""One evaluation as a function: what `vf-eval` does, with a callback per rollout and rows in place of a
-dashboard.
-"""
+"""One evaluation as a function: `vf-eval` with a callback per rollout, and rows for a dashboard."""
 
 import asyncio
 import gc
@@ -75,8 +73,9 @@ def evaluate(
 
 @contextmanager
 def rarely_collected() -> Iterator[None]:
-    """Lets Python's cycle collector look at what is new only, and seldom: dialogues are trees, and walking
-    over them and all loaded modules again and again takes an eighth of an evaluation's CPU seconds."""
+    """Lets Python's cycle collector look at what is new only, and seldom: dialogues are trees, and
+    walking over them and all loaded modules again and again takes an eighth of an evaluation's CPU
+    seconds."""
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
@@ -147,7 +146,7 @@ def row_of(task: EvictionTask, episode: vf.Episode, model: str) -> dict:
     if trace is None or not episode.ok:
         error = episode.last_error if trace is None else trace.last_error or episode.last_error
         return outcome | {
-            "error": f"{error.type}: {error.message}" if error else "the rollout failed without a word"
+            "error": f"{error.type}: {error.message}" if error else "the rollout failed without a message"
         }
     report = task.report(trace)
     outcome |= {"reward": report.total, "normalized": report.normalized}

@@ -1,4 +1,4 @@
-"""One scenario as a task: the hooks that run it through any harness, its rewards, metrics and checks."""
+"""One scenario as a task: hooks that run it through any harness, rewards, metrics and checks."""
 
 import copy
 import json
@@ -24,9 +24,7 @@ class EpisodeCutShort(RuntimeError):
 
 
 class EvictionData(vf.TaskData):
-    """The complete scenario travels with every trace, so that an old run can be scored again without any
-    file.
-    """
+    """Every trace holds its complete scenario, so that an old run can be scored without any file."""
 
     scenario: dict[str, Any]
     max_calls_per_step: int = MAX_CALLS_PER_STEP
@@ -37,7 +35,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
     """A scenario, scored with the original's rewards and weights."""
 
     def __new__(cls, data: EvictionData | None = None, config: vf.TaskConfig | None = None) -> Self:
-        """Replay knows only the taskset's declared type; the row says which profile the run was made with."""
+        """Replay knows only the taskset's declared type; the row names the profile of the run."""
         normalized = cls is EvictionTask and data is not None and data.reward_profile == "normalized"
         chosen: Any = NormalizedTask if normalized else cls
         return super().__new__(chosen)
@@ -50,14 +48,12 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
     def scenario(self) -> Scenario:
         return Scenario.from_json(self.data.scenario)
 
-    # What any harness but the package's own needs: its tools are stubs, the answers are put in at the model
-    # boundary.
+    # What any harness but the package's own needs: its tools are stubs, the answers are put in
+    # at the model boundary.
 
     @vf.intercept
     def put_in_answers(self, request: vf.Request, trace: vf.Trace) -> vf.Request | None:
-        """The request with its last message, a stub's result, replaced by what the episode answers to that
-        call.
-        """
+        """The request with its last message, a stub's result, replaced by the episode's answer."""
         call = pending_call(request)
         if call is None:
             return None
@@ -69,8 +65,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
     @vf.stop
     def episode_over(self, request: vf.Request, trace: vf.Trace) -> bool:
-        """Refuses the model call after the last one. It waits for the last of several results, and looks at
-        the request and not at the trace, so that what the last calls did is recorded."""
+        """Refuses the model call after the last one. It waits for the last of several results, and
+        looks at the request and not at the trace, so that what the last calls did is recorded."""
         call = pending_call(request)
         return (
             trace.num_turns >= self.scenario.steps
@@ -79,12 +75,12 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
     @vf.intercept
     def refuse_empty_reply(self, response: vf.Response) -> None:
-        """A reply with nothing in it is the server's failure, not a decision; harnesses retry it like any
-        other 502.
+        """A reply with nothing in it is the server's failure, not a decision; harnesses retry it
+        like any other 502.
 
         Raises:
-            ProviderError: raised as such, since verifiers would record any other exception as an error of the
-                task.
+            ProviderError: raised as such, since verifiers would record any other exception as an
+                error of the task.
         """
         refuse_empty(response)
 
@@ -97,8 +93,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         return clone
 
     def reply_to_text(self, trace: vf.Trace) -> str | None:
-        """The user message that follows a text-only reply. None after the last step, and where the latest
-        reply does hold calls, which its harness left unanswered."""
+        """The user message that follows a text-only reply. None after the last step, and where the
+        latest reply does hold calls, which its harness left unanswered."""
         *before, last = trace.assistant_messages
         episode = played(self.scenario, before, self.data.max_calls_per_step)
         if episode.done or last.tool_calls:
@@ -108,8 +104,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
     # What was decided, and how it is scored.
 
     async def finalize(self, trace: vf.Trace, runtime: vf.Runtime) -> None:
-        """Writes what was decided, and a diagnosis in words, into `trace.info`; the scores come from there
-        alone.
+        """Writes what was decided, and a diagnosis in words, into `trace.info`; the scores come
+        from there alone.
 
         Raises:
             EpisodeCutShort: the run stopped early, for a reason that is not a limit the user set.
@@ -117,8 +113,9 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         steps = self.scenario.steps
         if trace.num_turns < steps and trace.stop_condition not in TRUNCATING:
             raise EpisodeCutShort(
-                f"the episode stopped ({trace.stop_condition}) after {trace.num_turns} of {steps} model calls, "
-                "so it has no score; raise the time limit or repair the server, then repeat it with --resume"
+                f"the episode stopped ({trace.stop_condition}) after {trace.num_turns} of {steps} model "
+                "calls, so it has no score; raise the time limit or repair the server, "
+                "then repeat it with --resume"
             )
         trace.info["environment_version"] = ENVIRONMENT_VERSION
         trace.info["actions"] = played(
@@ -177,7 +174,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
 
 class NormalizedTask(EvictionTask):
-    """The same with one reward: 0 is the best that a blind policy reaches on the scenario, 1 the best known."""
+    """The same with one reward: 0 is the best blind policy on the scenario, 1 the best known."""
 
     @vf.reward(weight=1.0)
     async def normalized_score(self, trace: vf.Trace) -> float:
@@ -191,9 +188,7 @@ def cut_replies(trace: vf.Trace) -> int:
 
 @lru_cache(maxsize=8)
 def scored(scenario: Scenario, actions: str) -> Report:
-    """The report of a JSON action log; verifiers asks for every reward of a run on its own, one after the
-    other.
-    """
+    """The report of a JSON action log; cached, as verifiers asks for each reward of a run in turn."""
     return replay(scenario, json.loads(actions))
 
 
@@ -213,8 +208,7 @@ for _name, _weight in REWARDS.items():
 
 
 def pending_call(request: vf.Request) -> int | None:
-    """Which call of the latest assistant message the request ends with the result of; None if it ends
-    otherwise.
+    """The call of the latest assistant message with whose result the request ends; else None.
 
     Verifiers also asks about calls that have not run yet, with an empty result: those are None too.
     """

@@ -28,11 +28,11 @@ class EvictionTasksetConfig(vf.TasksetConfig):
     split: Literal["train", "eval", "test"] = "eval"
     """The committed set; their seeds are disjoint."""
     trace: str | None = None
-    """A trace file of your own (Claude Code sessions or Mooncake): scenarios are cut from it instead."""
+    """A trace file of your own (Claude Code sessions or Mooncake) to cut scenarios from instead."""
     max_calls_per_step: int = Field(MAX_CALLS_PER_STEP, ge=1, le=MAX_CALLS_PER_STEP)
     """How many tool calls of one assistant message count; the rest are refused."""
     reward_profile: Literal["original", "normalized"] = "original"
-    """`original`: seven rewards with the original's weights; `normalized`: one, the normalised score."""
+    """`original`: seven rewards with the original's weights; `normalized`: the normalised score."""
 
 
 class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
@@ -47,7 +47,7 @@ class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
         config = self.config
         if config.trace is not None:
             from kv_cache_rl.experiments.eviction.sets import (
-                scenarios_from_trace,  # the oracle, compiled: only for those who need it
+                scenarios_from_trace,  # it compiles the oracle
             )
 
             return scenarios_from_trace(config.trace, config.difficulty, config.num_examples, config.seed)

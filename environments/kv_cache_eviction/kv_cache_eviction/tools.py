@@ -1,8 +1,8 @@
 """The four tools over MCP, for harnesses that bring their own loop.
 
-One server is shared by all rollouts and knows nothing of any: a call has no effect and may be repeated. What
-it really did is put into the dialogue at the model boundary (`EvictionTask.put_in_answers`), from the record
-of what was decided."""
+One server is shared by all rollouts and knows nothing of any: a call has no effect and may be
+repeated. What it really did is put into the dialogue at the model boundary
+(`EvictionTask.put_in_answers`), from the record of what was decided."""
 
 import verifiers.v1 as vf
 from mcp.server.mcpserver import MCPServer

@@ -113,7 +113,7 @@ def evaluate_targets(
                 **{name: config[name] for name in names},
                 sampling=config.get("sampling") or {},
                 patience=config.get("patience") or {},
-                output_dir=folder / slug(target["model"]),
+                output_dir=folder / slug(target["model"], "model"),
                 resume=resume,
                 on_rollout=recorder,
                 watch=live,
@@ -196,7 +196,7 @@ def targets_of(
         raise BadInput("--base-url is given without --model; name the model to evaluate there")
     targets = embedded_targets(choose_policies(policy, [] if model else DEFAULT_POLICIES))
     targets += [hosted_target(model, base_url, api_key_var or DEFAULT_KEY_VAR)] if model else []
-    names = [slug(target["model"]) for target in targets]
+    names = [slug(target["model"], "model") for target in targets]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadInput(
             f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in "
@@ -279,8 +279,8 @@ def run_eval(
 ) -> None:
     """Evaluate policies and models with verifiers: table, run folder, HTML report.
 
-    Without a policy or model it serves value_aware and lru in turn as chat models; that needs no network and
-    no key. An episode fills about 32,000 tokens of a model's context: serve 40,960.
+    Without a policy or model it serves value_aware and lru as chat models, which needs no network.
+    An episode fills about 32,000 tokens of a model's context: serve 40,960.
 
     Example: kv-cache-rl eval --model gpt-5.4-mini --difficulty hard --num-examples 20
     """

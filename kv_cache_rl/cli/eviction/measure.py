@@ -35,12 +35,11 @@ def packed(scenarios: Sequence["Scenario"], copies: int) -> tuple["np.ndarray", 
     """Scenarios and starting states as rows of two arrays, every scenario `copies` times."""
     import numpy as np
 
-    from kv_cache_rl.sim.eviction.state import initial_state, pack
+    from kv_cache_rl.sim.eviction.dynamics import new_state
 
-    constants = [pack(scenario) for scenario in scenarios]
-    states = [initial_state(scenario, scn) for scenario, scn in zip(scenarios, constants, strict=True)]
+    constants, states = zip(*map(new_state, scenarios), strict=True)
 
-    def rows(buffers: list) -> "np.ndarray":
+    def rows(buffers: Sequence) -> "np.ndarray":
         table = np.zeros((len(buffers), max(map(len, buffers))), np.int64)
         for row, buffer in zip(table, buffers, strict=True):
             row[: len(buffer)] = buffer
@@ -79,11 +78,9 @@ def single_steps(scenario: "Scenario", seconds: float) -> float:
     """Steps per second of one episode driven from Python, one compiled call per step, without text."""
     import numpy as np
 
-    from kv_cache_rl.sim.eviction.dynamics import step
-    from kv_cache_rl.sim.eviction.state import initial_state, pack
+    from kv_cache_rl.sim.eviction.dynamics import new_state, step
 
-    scn = pack(scenario)
-    start, events, results = initial_state(scenario, scn), np.empty((0, 3), np.int64), np.zeros(1, np.int64)
+    (scn, start), events, results = new_state(scenario), np.empty((0, 3), np.int64), np.zeros(1, np.int64)
     calls = np.array([[2, 3]], np.int64)
 
     def work() -> int:

@@ -60,7 +60,7 @@ def new_config(
 def new_folder(parent: Path, targets: Sequence[Mapping]) -> Path:
     """A folder that did not exist before, named by time and models."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{'-'.join(slug(target['model']) for target in targets)}"[:100]
+    name = f"{stamp}-{'-'.join(slug(target['model'], 'model') for target in targets)}"[:100]
     for number in range(1, 1000):
         folder = parent / (name if number == 1 else f"{name}-{number}")
         try:

@@ -27,8 +27,8 @@ def measurements(
 ) -> Iterator[tuple[str, Callable[[], list[Measured]]]]:
     """(what is measured, how) of every wanted part."""
     from kv_cache_rl.cli.hierarchy import measure
-    from kv_cache_rl.policies.rank import DRIFTS
-    from kv_cache_rl.sim.hierarchy.state import POLICIES
+    from kv_cache_rl.sim.hierarchy.policies import POLICIES, order_of
+    from kv_cache_rl.sim.hierarchy.state import Order
 
     trace, one, four = (
         measure.zipf_pages(accesses),
@@ -63,7 +63,7 @@ def measurements(
     def drift(policy: str) -> list[Measured]:
         return [Measured(f"{policy}, one page per access", measure.drift_rate(policy), "evictions/s", 1e4)]
 
-    scanned = (*DRIFTS, "random")
+    scanned = [policy for policy in POLICIES if order_of(policy) == Order.SCANNED]
     if "lru" in parts:
         yield "lru, hits only", plain
         yield "lru, one tier", lambda: rate("lru, one tier, all metrics", "lru", one, None)

@@ -38,8 +38,7 @@ def run_heldout(
 
     At capacities where the LRU curve is steep, with paired intervals.
 
-    Near-duplicate sessions stay in one half: they are clustered by shared blocks and by the lengths of their
-    first requests.
+    Near-duplicate sessions (shared blocks, or first requests of equal lengths) stay in one half.
 
     Example: kv-cache-rl hierarchy heldout conversation_trace.jsonl --policy sieve,s3fifo --seed 0 --seed 1
     """

@@ -93,7 +93,7 @@ def calibration_at(text: str) -> str:
 
 def policies_of(values: list[str] | None, default: str = "lru", bound: bool = True) -> list[str]:
     """The named policies. Raises BadInput for one that does not exist."""
-    from kv_cache_rl.sim.hierarchy.state import POLICIES
+    from kv_cache_rl.sim.hierarchy.policies import POLICIES
 
     known = [*POLICIES, ENDED, BELADY] if bound else list(POLICIES)
     return [choose("policy", name, known) for name in names_of(values) or [default]]

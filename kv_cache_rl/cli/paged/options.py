@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import WORKLOAD, model, option, seed
+from kv_cache_rl.cli.options import SERVICE, WORKLOAD, model, option, seed
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
 
 Model = Annotated[
-    Path | None, model("Folder with a Llama-family checkpoint; default: the small model shipped.")
+    Path | None, model("Folder with a Llama-family checkpoint; default: the small model shipped.", SERVICE)
 ]
 Seed = Annotated[int, seed("Draws lengths, random tensors and samples.", high=2**63 - 1)]
 Text = Annotated[

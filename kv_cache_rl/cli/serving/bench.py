@@ -66,8 +66,7 @@ def run_bench(
 ) -> None:
     """Measure ticks, Gymnasium steps and vectorised decisions per second, beside named peers.
 
-    All in the middle of medium's episodes, where lru left them at 30 to 70 % of their time; the median of
-    several runs.
+    All in the middle of medium's episodes as lru left them; the median of several runs.
 
     Example: kv-cache-rl serving bench --json
     """

@@ -8,24 +8,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 
-from kv_cache_rl.search.serving.rollout import finish, play
-from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.dynamics import act, look
-from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS, choose, new_memory
-from kv_cache_rl.sim.serving.observe import RICH
+from kv_cache_rl.search.serving.rollout import finish, play, steps
+from kv_cache_rl.sim.serving.actions import NOTHING
+from kv_cache_rl.sim.serving.dynamics import new_state
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS, choose, new_memory
+from kv_cache_rl.sim.serving.observe import new_view
 from kv_cache_rl.sim.serving.spec import task
-from kv_cache_rl.sim.serving.state import CLOCK, TICK, State, new_state
+from kv_cache_rl.sim.serving.state import State
 
 SEED = 30_000
 SINGLE = 9
 """Servers of the measurements that take one after the other."""
 WINDOW = 300
-"""Ticks or decisions of each server in a run: few, so that the load stays what it was, whatever decides."""
+"""Ticks or decisions of each server in a run: few, so that the load stays what it was under any policy."""
 LEAST_RUNS = 5
 ID = "KVServing-medium-v0"
 
@@ -37,7 +39,8 @@ def in_mid_episode(count: int, **changes) -> list[State]:
     states = []
     for k, share in enumerate(np.linspace(0.3, 0.7, count)):
         state = new_state(task("medium", **changes), SEED + k)
-        finish(state, "lru", new_memory("lru"), int(share * state.columns.book[CLOCK, 1]))
+        until = int(share * state.columns.book["end_us"])
+        finish(state, HEURISTICS["lru"].which, new_memory("lru"), until)
         states.append(state)
     return states
 
@@ -66,20 +69,17 @@ def ticks_per_second(policy: str, seconds: float, window: int = WINDOW, **change
     every decision.
     """
     starts, copies = in_mid_episode(SINGLE, **changes), []
-    which, memory = FUNCTIONS.index(HEURISTICS[policy].function_name), new_memory(policy)
-    seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
-    until = [int(state.columns.book[CLOCK, 0]) + window * state.load.tick_us for state in starts]
+    which, memory, view = HEURISTICS[policy].which, new_memory(policy), new_view()
+    until = [int(state.columns.book["clock_us"]) + window * state.load.tick_us for state in starts]
 
     def prepare() -> None:
         copies[:] = [state.copy() for state in starts]
 
     def work() -> int:
         for state, end in zip(copies, until, strict=True):
-            play(*state.columns, which, memory.copy(), seen, mask, end)
-        return sum(
-            int(b.columns.book[TICK, 0] - a.columns.book[TICK, 0])
-            for a, b in zip(starts, copies, strict=True)
-        )
+            play(*state.buffers, which, memory.copy(), *view, end)
+        pairs = zip(starts, copies, strict=True)
+        return sum(int(b.columns.book["ticks"] - a.columns.book["ticks"]) for a, b in pairs)
 
     return median_rate(prepare, work, seconds)
 
@@ -104,18 +104,17 @@ def actions_of(policy: str, states: Sequence[State], count: int = WINDOW) -> np.
     """What a policy does next on each server, int64 ``[count, len(states)]``; nothing where an episode is
     over.
     """
-    taken = np.full((count, len(states)), len(ACTIONS) - 1)
-    which = FUNCTIONS.index(HEURISTICS[policy].function_name)
-    seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
+    taken, which = np.full((count, len(states)), NOTHING), HEURISTICS[policy].which
     for e, start in enumerate(states):
-        state, memory = start.copy(), new_memory(policy)
-        look(*state.columns, seen, mask)
-        for k in range(count):
-            if state.done:
-                break
-            taken[k, e] = choose(which, seen, mask, memory)
-            act(*state.columns, seen, mask, taken[k, e])
+        decide = partial(heuristic_action, which, new_memory(policy))
+        for k, (action, _) in enumerate(islice(steps(start.copy(), decide), count)):
+            taken[k, e] = action
     return taken
+
+
+def heuristic_action(which: int, memory: np.ndarray, seen: np.ndarray, mask: np.ndarray) -> int:
+    """`heuristics.choose`, its memory bound first."""
+    return choose(which, seen, mask, memory)
 
 
 def gym_steps(policy: str, seconds: float) -> float:

@@ -7,8 +7,8 @@ from kv_cache_rl.cli.options import names_of
 from kv_cache_rl.cli.serving.options import agent
 
 if TYPE_CHECKING:
-    from kv_cache_rl.experiments.serving.log import Decide
     from kv_cache_rl.search.serving.oracle import Base
+    from kv_cache_rl.search.serving.rollout import Decide
     from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
@@ -44,9 +44,8 @@ def play(name: str, scenario: "Scenario", seed: int) -> "State":
     from kv_cache_rl.agents import AGENTS, CompiledAgent
     from kv_cache_rl.experiments.serving.log import ticks
     from kv_cache_rl.search.serving.rollout import finish
-    from kv_cache_rl.sim.serving.heuristics import FUNCTIONS
+    from kv_cache_rl.sim.serving.dynamics import new_state
     from kv_cache_rl.sim.serving.seeds import agent_seed
-    from kv_cache_rl.sim.serving.state import new_state
 
     if name == ORACLE:
         from kv_cache_rl.search.serving.oracle import solve
@@ -55,7 +54,7 @@ def play(name: str, scenario: "Scenario", seed: int) -> "State":
     state, agent = new_state(scenario, seed), AGENTS[name]()
     agent.reset(agent_seed(seed))
     if isinstance(agent, CompiledAgent):
-        finish(state, FUNCTIONS[agent.which], agent.memory)
+        finish(state, agent.which, agent.memory)
     else:
         for _ in ticks(state, agent.act):
             pass
@@ -88,15 +87,14 @@ def planned(state: "State") -> "Decide":
 
     from kv_cache_rl.search.serving.oracle import bases, solve
     from kv_cache_rl.sim.serving.heuristics import choose as chosen
-    from kv_cache_rl.sim.serving.state import CLOCK
 
     also = learned()
     policies, policy_of = solve(state.scenario, state.seed, workers=1, learned=also).policies, bases(also)
     book = state.columns.book
-    instants = np.linspace(0, int(book[CLOCK, 1]), len(policies) + 1).astype(np.int64)[1:-1]
+    instants = np.linspace(0, int(book["end_us"]), len(policies) + 1).astype(np.int64)[1:-1]
 
     def decide(seen: "np.ndarray", mask: "np.ndarray") -> int:
-        which, memory = policy_of[policies[int(np.searchsorted(instants, book[CLOCK, 0], side="right"))]]
+        which, memory = policy_of[policies[int(np.searchsorted(instants, book["clock_us"], side="right"))]]
         return chosen(which, seen, mask, memory)
 
     return decide

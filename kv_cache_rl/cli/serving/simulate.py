@@ -45,8 +45,8 @@ def run_simulate(
 
     Example: kv-cache-rl serving simulate --policy lru --task hard --json
     """
+    from kv_cache_rl.sim.serving.dynamics import new_state
     from kv_cache_rl.sim.serving.score import report
-    from kv_cache_rl.sim.serving.state import new_state
 
     agent = choose("agent", policy, known_agents())
     scenario = scenario_of(task, trace, rho, ticks, set_)

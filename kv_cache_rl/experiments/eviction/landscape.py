@@ -1,6 +1,4 @@
-"""The landscape: what every decider and the oracle earn on unselected scenarios, the raw numbers behind the
-claims.
-"""
+"""The landscape: what every decider and the oracle earn on unselected scenarios."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,19 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.core.hardware import prefill_microseconds
 from kv_cache_rl.search.eviction.exhaustive import optimum, small_scenario
 from kv_cache_rl.search.eviction.oracle import ALL_VERBS, DEFAULT_WIDTH, beam, solve
 from kv_cache_rl.search.eviction.rollout import finish
-from kv_cache_rl.sim.eviction.deciders import DECIDERS, FLOOR, POLICY_IDS
-from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, SWAP
-from kv_cache_rl.sim.eviction.entries import prefill_us
+from kv_cache_rl.sim.eviction.actions import Verb
+from kv_cache_rl.sim.eviction.deciders import DECIDERS, FLOOR, policy_id
+from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, ORACLE, PAGE_TOKENS, Scenario
-from kv_cache_rl.sim.eviction.state import initial_state, pack
 
-ABLATIONS = {"evict": EVICT, "compress": COMPRESS, "swap_to_cpu": SWAP}
+ABLATIONS = {"evict": Verb.EVICT, "compress": Verb.COMPRESS, "swap_to_cpu": Verb.SWAP}
 ABLATED_TIER = "hard"
 
 
@@ -32,12 +30,12 @@ def run(
     small: int = 12,
     progress: Callable[[str, int], None] = lambda what, done: None,
 ) -> dict:
-    """Plays `per_tier` fresh, unselected scenarios of every tier with everyone.
+    """Plays `per_tier` fresh, unselected scenarios of every tier with every decider and the oracle.
 
     Returns:
-        ``tiers``: tier -> columns, one value per scenario: ``return``, ``failures``, ``tokens`` by decider
-        ("oracle" too), ``floor``, ``without`` (returns of oracles that lack one verb) and ``physics``.
-        ``small``: beam and exact optimum.
+        ``tiers``: tier -> columns, one value per scenario: ``return``, ``failures``, ``tokens`` by
+        decider ("oracle" too), ``floor``, ``without`` (returns of oracles that lack one verb) and
+        ``physics``. ``small``: beam and exact optimum.
     """  # fmt: skip
     tiers = {}
     with ThreadPoolExecutor(workers) as pool:
@@ -56,12 +54,11 @@ def run(
 
 
 def _measure(scenario: Scenario, width: int, ablate: bool) -> dict:
-    scn = pack(scenario)
     row: dict = {"return": {}, "failures": {}, "tokens": {}, "without": {}, "physics": physics(scenario)}
     for name in DECIDERS:
-        state = initial_state(scenario, scn)
-        finish(scn, state, POLICY_IDS[name])
-        _note(row, name, *rewards_and_metrics(scn, state, 0.0)[1:])
+        state = new_state(scenario)
+        finish(state, policy_id(name))
+        _note(row, name, *rewards_and_metrics(state, 0.0)[1:])
     log, _ = solve(scenario, width)
     report = replay(scenario, log)
     _note(row, ORACLE, report.total, report.metrics)
@@ -95,10 +92,7 @@ def _small(seed: int) -> dict:
 
 
 def physics(scenario: Scenario) -> dict[str, float]:
-    """Where a scenario stands: medians over its sessions, in windows, and the share of live sessions that
-    return in it.
-    """
-    scn = pack(scenario)
+    """Medians over a scenario's sessions, in windows, and the share of live sessions that return in it."""
     live = [s for s in scenario.sessions if s.place != "none" and s.kind != "ephemeral"]
     gaps = [
         later.arrive - earlier.arrive - earlier.out / s.rate
@@ -107,10 +101,11 @@ def physics(scenario: Scenario) -> dict[str, float]:
     ]
     pages = np.median([blocks_for(s.tokens, PAGE_TOKENS) for s in live])
     tokens = int(np.median([s.tokens for s in live]))
+    cold_us = prefill_microseconds(tokens, 0, scenario.prefill_c1_ns, scenario.prefill_c2_ps)
     return {
         "return_gap": round(float(np.median(gaps)), 6) if gaps else float("nan"),
         "swap_in": round(float(pages * scenario.link_ns_per_page / 1e3 / scenario.step_us), 6),
-        "cold_prefill": round(float(prefill_us(scn, tokens, 0) / scenario.step_us), 6),
+        "cold_prefill": round(cold_us / scenario.step_us, 6),
         "return_share": round(sum(any(t.arrive >= 0 for t in s.turns) for s in live) / len(live), 6),
         "resident": float(sum(s.place == "gpu" for s in scenario.sessions)),
         "sessions": float(len(scenario.sessions)),

@@ -1,6 +1,4 @@
-"""Scenario sets with their references: the floor of the blind deciders and the best-known log, and which are
-kept.
-"""
+"""Scenario sets with their references (floor and best-known log), and which scenarios are kept."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ from kv_cache_rl.sim.eviction.spec import MIN_GAP, Scenario, ScenarioError
 from kv_cache_rl.traces import TraceError
 
 SEEDS = {"train": 1_000_003, "eval": 2_000_003, "test": 3_000_017}
-"""Seed of each committed split; the generator also takes the split itself, so that streams never meet."""
+"""Seed of each committed split. The generator also takes the split, so that streams never meet."""
 SIZES = {"train": 200, "eval": 50, "test": 50}
 COMMITTED_WIDTH = DEFAULT_WIDTH
 
@@ -34,7 +32,7 @@ def with_references(scenario: Scenario, width: int = DEFAULT_WIDTH) -> Scenario:
 
 
 def _named(scenario: Scenario, split: str) -> Scenario:
-    """Sets of other seeds than the committed ones carry theirs in the id, so that no two scenarios share one."""
+    """Sets of other seeds than the committed ones have theirs in the id, so that ids stay unique."""
     if scenario.seed == SEEDS[split]:
         return scenario
     return dataclasses.replace(scenario, id=scenario.id.replace(f"-{split}-", f"-{split}{scenario.seed}-", 1))
@@ -74,7 +72,8 @@ def make_set(
                 tried = batch.stop
             if tried >= 500 and not scenarios:
                 raise ScenarioError(
-                    f"none of {tried} {difficulty} scenarios has a gap of {MIN_GAP}; change the tier's physics"
+                    f"none of {tried} {difficulty} scenarios has a gap of {MIN_GAP}; "
+                    "change the tier's physics"
                 )
     return scenarios, tried
 

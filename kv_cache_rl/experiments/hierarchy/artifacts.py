@@ -1,6 +1,4 @@
-"""What a sweep leaves in its folder, the same bytes whoever ran it: results, summary, curves, and what they
-were made from.
-"""
+"""What a sweep leaves in its folder, the same bytes on every machine: results, summary, curves, sources."""
 
 import csv
 import io
@@ -69,9 +67,7 @@ def write_csv(path: Path, rows: Sequence[dict]) -> None:
 
 
 def metadata(sweep: "Sweep", rows: Sequence[dict], command: str) -> dict:
-    """What the results were made from and with; no time and no host, so that the same run gives the same
-    file.
-    """
+    """What the results were made from and with; no time and no host, so that equal runs give equal files."""
     return {
         "command": command,
         "sweep": sweep.name,

@@ -1,4 +1,4 @@
-"""One cell of a sweep: a policy on a trace under a scenario, replayed into a row with the bound that applies."""
+"""One cell of a sweep: a policy on a trace under a scenario, replayed into a row with its bound."""
 
 import hashlib
 import json
@@ -19,8 +19,9 @@ from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.replay import replay_peer_trace
 from kv_cache_rl.sim.hierarchy.peer.spec import tiers_over
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.sizes import kept_bytes, kept_parts
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
-from kv_cache_rl.sim.hierarchy.state import POLICIES, kept_bytes, kept_parts
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 from kv_cache_rl.traces.errors import TraceError
 
@@ -86,7 +87,7 @@ def code_digest() -> str:
 
 
 def decider_of(entry: str | dict) -> Decider:
-    """The decider that an entry of a sweep's `policies` names: a policy, or {name, policy, and its tuning}."""
+    """The decider that an entry of a sweep's `policies` names: a policy, or {name, policy, tuning}."""
     if isinstance(entry, str):
         entry = {"policy": entry}
     rest = dict(entry)
@@ -146,7 +147,8 @@ def check_tuning(decider: Decider, semantics: str) -> None:
     for key, value in decider.tuning:
         if key not in known:
             raise HierarchyError(
-                f"policy {decider.name!r} takes no {key!r} under {semantics}; it takes {', '.join(known) or 'nothing'}"
+                f"policy {decider.name!r} takes no {key!r} under {semantics}; "
+                f"it takes {', '.join(known) or 'nothing'}"
             )
         if key == "regret" and not _is_regret(value):
             raise HierarchyError(

@@ -26,7 +26,7 @@ def compared(rows: Sequence[dict]) -> list[dict]:
 
 
 def tied(rows: Iterable[dict]) -> dict[tuple, int]:
-    """Cell -> number of policies, for the cells in which two or more policies all come to the same metrics."""
+    """Cell -> number of policies, for the cells in which all of two or more policies have equal metrics."""
     cells: dict[tuple, list] = defaultdict(list)
     for row in rows:
         cells[tuple(row[key] for key in CELL)].append(row["metrics"])

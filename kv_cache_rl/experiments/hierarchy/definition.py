@@ -43,7 +43,8 @@ class Sweep:
             mine = [decider for decider in self.deciders if plays(setting, decider)]
             if not mine:
                 raise HierarchyError(
-                    f"no policy of sweep {self.name!r} is replayed in scenario {setting.name!r}; add one, or drop it"
+                    f"no policy of sweep {self.name!r} is replayed in scenario {setting.name!r}; "
+                    "add one, or drop it"
                 )
             for decider in mine:
                 check_tuning(decider, setting.semantics)

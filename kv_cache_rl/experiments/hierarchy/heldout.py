@@ -1,12 +1,11 @@
-"""Held-out comparison: tuned on one half of the sessions, measured on the other, where a policy can make a
-difference.
+"""Held-out comparison: tuned on one half of the sessions, measured on the other, where policies can differ.
 
 * Capacities lie on the steep part of the exact LRU curve: where it has come 20 to 80 % of the way to that of
   an infinite cache.
 * Sessions that are near-duplicates stay together. Two sessions are in one cluster if they share a block that
-  few others use (the system prompt of everybody joins nobody), or if their first requests have the same
-  lengths to the token; ids that mean something only inside a session, as those of Claude Code, leave only the
-  lengths to tell by.
+  few others use (a system prompt that all sessions use joins none), or if their first requests have the same
+  lengths to the token. Ids that mean something only inside a session, as in Claude Code traces, leave only
+  the lengths to compare.
 * Clusters are dealt into two halves of about as many accesses. Every policy sees the same halves for the same
   seed.
 * Intervals come from a bootstrap over clusters, paired: the same resamples for both sides of a difference.
@@ -132,7 +131,8 @@ def _join_by_blocks(first_run, run_start, run_length, sequence, blocks, limit, r
                     before = latest[block]
                     if before == sequence[request]:
                         continue
-                    if counting:  # a block two sessions use by turns counts more often than twice, and joins them all the less
+                    # A block that two sessions use by turns counts more than twice, and joins them less.
+                    if counting:
                         users[block] += 1
                     elif before >= 0 and users[block] <= limit:
                         _join(root, before, sequence[request])

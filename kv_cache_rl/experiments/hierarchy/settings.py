@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.core.geometry import block_bytes
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.spec import laboratory
-from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, block_bytes, physical
-from kv_cache_rl.sim.hierarchy.state import POLICIES
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, model_named, physical
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 from kv_cache_rl.traces.fields import LARGEST
 
@@ -55,7 +56,8 @@ class Setting:
     def __post_init__(self) -> None:
         if self.semantics not in SEMANTICS:
             raise HierarchyError(
-                f"scenario {self.name!r}: unknown semantics {self.semantics!r}; use one of {', '.join(SEMANTICS)}"
+                f"scenario {self.name!r}: unknown semantics {self.semantics!r}; "
+                f"use one of {', '.join(SEMANTICS)}"
             )
         if self.semantics == LAB and (self.tiers or self.laboratory[0] != 1):
             raise HierarchyError(
@@ -122,7 +124,7 @@ def tiers_of(capacities: Mapping[str, int], **rules: Any) -> Scenario:
 
 def with_model(trace: Trace, model: str) -> Trace:
     """The trace with blocks as large as in a model's cache."""
-    return replace(trace, page_bytes=block_bytes(model, trace.block_tokens))
+    return replace(trace, page_bytes=block_bytes(model_named(model), trace.block_tokens))
 
 
 def in_blocks(trace: Trace) -> Trace:

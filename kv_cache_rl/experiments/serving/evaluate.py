@@ -17,7 +17,7 @@ from kv_cache_rl.experiments.workers import spread
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError
-from kv_cache_rl.sim.serving.state import OUTPUT, PROMPT, State
+from kv_cache_rl.sim.serving.state import State
 
 Play = Callable[[str, Scenario, int], State]
 """(name of an agent, scenario, seed) -> the end of its episode.
@@ -26,7 +26,7 @@ A function of a module, so that workers find it.
 """
 
 LEAST_SEEDS = 20
-"""Fewer than these tell little."""
+"""Fewer than these say little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Cell:
     @property
     def key(self) -> str:
         """Names the row: the same for the same agent, settings, seed, trace and code."""
-        said = json.dumps([self.agent, asdict(self.scenario), self.seed], sort_keys=True, default=str)
+        settings = json.dumps([self.agent, asdict(self.scenario), self.seed], sort_keys=True, default=str)
         trace = "" if self.scenario.trace is None else _digest_of(self.scenario.trace)
-        return hashlib.sha256(f"{said} {trace} {code_digest()}".encode()).hexdigest()[:24]
+        return hashlib.sha256(f"{settings} {trace} {code_digest()}".encode()).hexdigest()[:24]
 
 
 @functools.lru_cache(16)
@@ -53,9 +53,7 @@ def _digest_of(path: str) -> str:
 
 @functools.lru_cache(1)
 def code_digest() -> str:
-    """Digest of the package's version and of everything that decides what a row says, trained agents
-    included.
-    """
+    """Digest of the package's version and of all code and weights that decide what a row says."""
     root = Path(__file__).parents[2]
     digest = hashlib.sha256(__version__.encode())
     layers = ("core", "theory", "traces", "sim/serving", "search/serving", "experiments/serving", "agents")
@@ -72,7 +70,7 @@ def code_digest() -> str:
 
 
 def held_out(count: int) -> tuple[int, ...]:
-    """The first so many seeds that nobody learns from.
+    """The first so many seeds that no agent learns from.
 
     Raises:
         ServingError: there are fewer.
@@ -94,8 +92,8 @@ def run_cell(cell: Cell, play: Play) -> dict:
         state = play(cell.agent, cell.scenario, cell.seed)
     except Exception as wrong:
         return {**head, "error": f"{type(wrong).__name__}: {wrong}", "report": None, "work_arrived": None}
-    load = state.columns.traffic
-    arrived = int(load[:, PROMPT].sum() + load[:, OUTPUT].sum())
+    requests = state.columns.requests
+    arrived = int(requests["prompt"].sum() + requests["output"].sum())
     return {**head, "error": None, "report": report(state).to_json(), "work_arrived": arrived}
 
 

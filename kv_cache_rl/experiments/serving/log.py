@@ -1,35 +1,19 @@
-"""An episode of the serving world told tick by tick: what a log and a timeline are made of."""
+"""An episode of the serving world tick by tick: what a log and a timeline are made of."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from kv_cache_rl.core import pool
+from kv_cache_rl.search.serving.rollout import Decide, steps
 from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.dynamics import act, look
-from kv_cache_rl.sim.serving.lists import length
-from kv_cache_rl.sim.serving.observe import RICH
-from kv_cache_rl.sim.serving.state import (
-    ALIVE,
-    ARRIVED,
-    CPU_POOL,
-    FINISHED,
-    GPU_POOL,
-    QUEUES,
-    SERVICE,
-    STATUS,
-    TICK,
-    State,
-)
-
-Decide = Callable[[np.ndarray, np.ndarray], int]
-"""(what is seen float32 ``[24]``, mask int8 ``[18]``) -> one of the 18 actions."""
+from kv_cache_rl.sim.serving.columns import FINISHED, FREE, VIP
+from kv_cache_rl.sim.serving.state import State
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One iteration of the engine: the decisions before it, and how things stand after it."""
+    """One iteration of the engine: the decisions before it, and the server after it."""
 
     tick: int
     """How many iterations have run."""
@@ -54,35 +38,32 @@ class Tick:
 
 
 def ticks(state: State, decide: Decide) -> Iterator[Tick]:
-    """Plays `state` on to its end, in place, and tells every tick as soon as it has passed."""
-    columns, book = state.columns, state.columns.book
-    seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
-    look(*columns, seen, mask)
-    taken, reward = [], 0.0
-    while book[ALIVE, 0]:
-        before, action = book[TICK, 0], int(decide(seen, mask))
-        reward += act(*columns, seen, mask, action)
+    """Plays `state` on to its end, in place, and gives every tick as soon as it has passed."""
+    book = state.columns.book
+    before, taken, reward = int(book["ticks"]), [], 0.0
+    for action, earned in steps(state, decide):
         taken.append(ACTIONS[action])
-        # An episode that crashes ends in the middle of a tick, which is told all the same.
-        if book[TICK, 0] > before or not book[ALIVE, 0]:
-            yield told(state, tuple(taken), float(reward))
-            taken, reward = [], 0.0
+        reward += earned
+        # An episode that crashes ends in the middle of a tick, which is recorded all the same.
+        if book["ticks"] > before or state.done:
+            yield tick_of(state, tuple(taken), float(reward))
+            before, taken, reward = int(book["ticks"]), [], 0.0
 
 
-def told(state: State, actions: tuple[str, ...], reward: float) -> Tick:
-    """How things stand after these decisions."""
-    book, rows = state.columns.book, state.columns.rows
-    pages = book[CPU_POOL, pool.CAPACITY]
+def tick_of(state: State, actions: tuple[str, ...], reward: float) -> Tick:
+    """The server as it stands after these decisions."""
+    book, queues = state.columns.book, state.columns.book["queues"]
+    (gpu, gpu_used), (cpu, cpu_used) = book["pools"].tolist()
     return Tick(
-        tick=int(book[TICK, 0]),
+        tick=int(book["ticks"]),
         clock_s=state.seconds,
-        gpu_utilization=float(book[GPU_POOL, pool.USED] / book[GPU_POOL, pool.CAPACITY]),
-        cpu_utilization=float(book[CPU_POOL, pool.USED] / pages) if pages else 0.0,
-        free_queue=int(length(book, QUEUES)),
-        vip_queue=int(length(book, QUEUES + 1)),
-        active=int(book[SERVICE, 0]),
-        arrived=int(book[ARRIVED, 0]),
-        completed=int(np.count_nonzero(rows[:, STATUS] == FINISHED)),
+        gpu_utilization=gpu_used / gpu,
+        cpu_utilization=cpu_used / cpu if cpu else 0.0,
+        free_queue=int(queues[FREE]["count"]),
+        vip_queue=int(queues[VIP]["count"]),
+        active=int(book["serving"]),
+        arrived=int(book["arrived"]),
+        completed=int(np.count_nonzero(state.columns.rows["status"] == FINISHED)),
         actions=actions,
         reward=reward,
     )

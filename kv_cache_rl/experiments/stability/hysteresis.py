@@ -1,9 +1,9 @@
 """The hysteresis loop: a service with returning users, its load swept up and down again, against the fixed
 points of theory.
 
-Agents at work: each turn brings the whole history and a little that is new, and most turns are followed by
-another soon. As long as histories are found the work is small; a service that has lost them is overloaded by
-the same load.
+Coding agents as users: each turn brings the whole history and a little that is new, and most turns are
+followed by another soon. As long as histories are found the work is small; a service that has lost them is
+overloaded by the same load.
 
 Theory says which states hold themselves up, not how long they last: fluctuations tip a finite service over
 before the region's upper end, and below its lower end a full queue has yet to drain, which takes QUEUE /
@@ -16,14 +16,8 @@ import numpy as np
 
 from kv_cache_rl.core.hardware import HARDWARE
 from kv_cache_rl.experiments.stability.runs import (
-    AT,
-    BLOCKS_HELD,
-    BLOCKS_IDLE,
-    HIT,
     OPTIMISTIC,
     RESERVE,
-    SOUGHT,
-    WAITING,
     watch,
 )
 from kv_cache_rl.experiments.stability.workloads import (
@@ -60,8 +54,8 @@ GRID = 121
 MOST_TURNS = 60
 """No user takes more."""
 QUEUE = 100
-"""Most waiting requests: who comes when so many wait is dropped, so that an overloaded service has a state
-that it can leave.
+"""Most waiting requests: a request that arrives when so many wait is dropped, so that an overloaded service
+has a state that it can leave.
 """
 LEVELS = 13
 BELOW, ABOVE = 0.40, 0.10
@@ -75,7 +69,7 @@ MOST = 0.5
 GAP, ADDS, ANSWERS, STAYS, THINKS = range(5)
 REFERENCE_SEED = 1
 FIRST_TURN = 16
-"""Branches of a user from this one on are his turns."""
+"""Branches of a user from this one on are their turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +82,7 @@ class Level:
     rate: float
     """Requests per second, returns included."""
     found: float
-    """Share of the history found; NaN if nobody brought any."""
+    """Share of the history found; NaN if no request brought any."""
     occupancy: float
     """Share of the memory held by requests in service."""
     idle: float
@@ -164,25 +158,25 @@ class Turns:
 def turns_of(keys: np.ndarray) -> Turns:
     """The turns of the users with these keys; their number and their lengths depend on nothing else."""
     n = len(keys)
-    who, context, since_s, before = np.arange(n), np.full(n, FIRST_TOKENS), np.zeros(n), np.full(n, -1)
+    user, context, since_s, before = np.arange(n), np.full(n, FIRST_TOKENS), np.zeros(n), np.full(n, -1)
     parts, rows = [], 0
     for number in range(MOST_TURNS):
-        mine = branch(keys[who], FIRST_TURN + number)
+        mine = branch(keys[user], FIRST_TURN + number)
         prompt = context + 1 + (exponential(mine, ADDS) * NEW_TOKENS).astype(np.int64)
         output = 1 + (exponential(mine, ANSWERS) * ANSWER_TOKENS).astype(np.int64)
-        history = context if number else np.zeros(len(who), np.int64)
-        parts.append((who, prompt, output, history, since_s, before))
+        history = context if number else np.zeros(len(user), np.int64)
+        parts.append((user, prompt, output, history, since_s, before))
         stays = uniform(mine, STAYS) < RETURNS
-        position = rows + np.arange(len(who))
-        rows += len(who)
+        position = rows + np.arange(len(user))
+        rows += len(user)
         gap_s = output * NOMINAL_TICK_S + exponential(mine, THINKS) * THINK_S
-        who, context, since_s, before = (
-            who[stays],
+        user, context, since_s, before = (
+            user[stays],
             (prompt + output)[stays],
             (since_s + gap_s)[stays],
             position[stays],
         )
-        if not len(who):
+        if not len(user):
             break
     return Turns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
@@ -211,7 +205,7 @@ def swept_rates(reuse: Reuse, levels: int = LEVELS) -> np.ndarray:
 
 
 def swept_traffic(rates: np.ndarray, level_s: float, seed: int) -> Traffic:
-    """Users who come at a rate that changes from level to level, and their returns."""
+    """Users whose arrival rate changes from level to level, and their returns."""
     end_s = level_s * len(rates)
     per_user = sampled_turns()
     most = int(1.2 * rates.sum() * level_s / per_user) + 100
@@ -259,15 +253,15 @@ def swept(sweep: Sweep) -> np.ndarray:
     run = watch(
         scenario, swept_traffic(rates, sweep.level_s, sweep.seed), OPTIMISTIC, samples=per_level * len(rates)
     )
-    level = np.minimum((run.samples[:, AT] - 1) // round(sweep.level_s * 1e6), len(rates) - 1)
+    level = np.minimum((run.samples["clock_us"] - 1) // round(sweep.level_s * 1e6), len(rates) - 1)
     means = np.full((len(rates), 4), np.nan)
     for k in range(len(rates)):
         mine = run.samples[level == k]
         mine = mine[int(SETTLE * len(mine)) :]
         if len(mine) > 1:
-            sought, hit = (int(mine[-1, column] - mine[0, column]) for column in (SOUGHT, HIT))
-            held = mine[:, [BLOCKS_HELD, BLOCKS_IDLE]].mean(axis=0) / scenario.gpu_blocks
-            means[k] = hit / sought if sought else np.nan, *held, mine[:, WAITING].mean()
+            sought, hit = (int(mine[name][-1] - mine[name][0]) for name in ("history", "found"))
+            held = (mine[name].mean() / scenario.gpu_blocks for name in ("blocks_held", "blocks_idle"))
+            means[k] = hit / sought if sought else np.nan, *held, mine["waiting"].mean()
     return means
 
 

@@ -1,7 +1,9 @@
 """A workload's row: what theory predicts, what the simulator does under each admission rule, and why they
 differ.
 
-    simulated / predicted  =  share of memory filled  x  footprint by the formula / token-iterations really held  x  b / mean b
+    simulated / predicted  =  share of memory filled
+                              x  footprint by the formula / token-iterations really held
+                              x  b / mean b
 
 which is Little's law on memory, and so leaves nothing unexplained but noise.
 """
@@ -13,7 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from kv_cache_rl.experiments.stability.boundary import Boundary, Slope, Trial, bracket, run_of
-from kv_cache_rl.experiments.stability.runs import ADMITTED, BLOCK_TICKS, BUSY_US, PREEMPTED, RESERVE, TICKS
+from kv_cache_rl.experiments.stability.runs import RESERVE
 from kv_cache_rl.experiments.stability.workloads import (
     MEMORY_TOKENS,
     Workload,
@@ -46,16 +48,16 @@ class Saturated:
 def saturated(trial: Trial) -> Saturated:
     """What a trial shows; its rate is to be above what can be served."""
     run = run_of(trial, keep_durations=True)
-    ticks, admitted = run.gained(TICKS), max(run.gained(ADMITTED), 1)
-    tokens = run.gained(BLOCK_TICKS) * server(trial.workload.budget, trial.admission).block_tokens
+    ticks, admitted = run.gained("ticks"), max(run.gained("admitted"), 1)
+    tokens = run.gained("block_ticks") * server(trial.workload.budget, trial.admission).block_tokens
     return Saturated(
-        mean_s=run.gained(BUSY_US) / ticks / 1e6,
+        mean_s=run.gained("busy_us") / ticks / 1e6,
         median_s=float(np.median(run.durations_us)) / 1e6,
         paper_s=representative_batch_s(run.durations_us / 1e6),
         rate=admitted / run.seconds,
         fill=tokens / ticks / MEMORY_TOKENS,
         held=tokens / admitted,
-        preempted=run.gained(PREEMPTED) / admitted,
+        preempted=run.gained("preempted") / admitted,
     )
 
 

@@ -1,5 +1,7 @@
-"""A server that admits whoever fits, looked at in equal intervals: the compiled loop behind every
-measurement.
+"""A server that admits what fits, sampled at equal intervals: the compiled loop behind every measurement.
+
+It is a service model of its own, not an agent: it sees no view, admits from the Free queue only, by one of
+three rules, and counts inside the tick.
 """
 
 from dataclasses import dataclass
@@ -10,41 +12,26 @@ from kv_cache_rl.core import pool
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import blocks_for
 from kv_cache_rl.sim.serving.actions import ADMIT, EVICT_OLDEST, NOTHING
+from kv_cache_rl.sim.serving.columns import FREE, GPU_POOL, WORD, columns_of, record, words
 from kv_cache_rl.sim.serving.demand import Traffic
-from kv_cache_rl.sim.serving.dynamics import decide
-from kv_cache_rl.sim.serving.lists import length
+from kv_cache_rl.sim.serving.dynamics import decide, new_state
 from kv_cache_rl.sim.serving.spec import Scenario
-from kv_cache_rl.sim.serving.state import (
-    AFTER,
-    ALIVE,
-    ARRIVED,
-    BLOCK_TOKENS,
-    BLOCKS,
-    CLOCK,
-    FORCED,
-    FOUND,
-    GPU_POOL,
-    HISTORY,
-    IDLE,
-    LASTED,
-    OUTPUT,
-    PROMPT,
-    QUEUES,
-    SERVICE,
-    TERMS,
-    TICK,
-    new_state,
-)
 
-AT, WAITING, BLOCKS_HELD, BLOCKS_IDLE = range(4)
-"""First columns of a sample: clock in microseconds · queue · blocks held by requests in service · by idle
-caches.
-"""
-TICKS, BUSY_US, BLOCK_TICKS, COME, ADMITTED, PREEMPTED, SOUGHT, HIT = range(4, 12)
-"""Totals since the start: iterations that computed · their microseconds · blocks held, summed over them ·
-arrivals · first admissions · forced preemptions · history tokens that the admitted brought · of them found in
-a cache."""
-SAMPLE = 12
+SAMPLE = record(
+    ("clock_us", WORD),
+    ("waiting", WORD),  # requests in the queue
+    ("blocks_held", WORD),  # by requests in service
+    ("blocks_idle", WORD),  # by idle caches
+    # Totals since the start:
+    ("ticks", WORD),  # iterations that computed
+    ("busy_us", WORD),  # their microseconds
+    ("block_ticks", WORD),  # blocks held, summed over them
+    ("arrived", WORD),  # requests
+    ("admitted", WORD),  # first admissions
+    ("preempted", WORD),  # forced preemptions
+    ("history", WORD),  # history tokens that the admitted brought
+    ("found", WORD),  # of them found in a cache
+)
 
 RESERVE, OPTIMISTIC, FOOTPRINT = "reserve", "optimistic", "footprint"
 """Admit what can finish without a preemption (projected use) · what fits now · what leaves room for all final
@@ -57,81 +44,85 @@ SAMPLES = 96
 
 
 @uncounted
-def footprints_fit(traffic, settings, book, running):
+def footprints_fit(c):
     """Whether the final footprints of all in service, and of the queue's head, fit into memory together."""
-    head, size = book[QUEUES, 0], settings[BLOCK_TOKENS]
-    final = blocks_for(traffic[head, PROMPT] + traffic[head, OUTPUT], size)
-    for i in range(book[SERVICE, 0]):
-        final += blocks_for(traffic[running[0, i], PROMPT] + traffic[running[0, i], OUTPUT], size)
-    return final <= book[GPU_POOL, pool.CAPACITY]
+    head, size = c.requests[c.book.queues[FREE].first], c.settings.block_tokens
+    final = blocks_for(head.prompt + head.output, size)
+    for i in range(c.book.serving):
+        q = c.requests[c.running[i]]
+        final += blocks_for(q.prompt + q.output, size)
+    return final <= c.book.pools[GPU_POOL, pool.CAPACITY]
 
 
 @uncounted
-def admit_all(traffic, settings, book, rows, running, flow, literal, total):
-    """Admits the head of the Free queue until it does not fit; idle caches make room for it, the oldest
-    first.
-    """
-    tick = book[TICK, 0]
-    # The last decision of an iteration lets it pass: whoever is left comes in the next.
-    while book[QUEUES, 0] >= 0 and book[TICK, 0] == tick:
-        if literal and not footprints_fit(traffic, settings, book, running):
+def admit_all(c, literal, total):
+    """Admits the head of the Free queue until it does not fit; the oldest idle caches make room for it."""
+    tick, queue = c.book.ticks, c.book.queues[FREE]
+    # The last decision of an iteration lets it pass: what is left waits for the next.
+    while queue.first >= 0 and c.book.ticks == tick:
+        if literal and not footprints_fit(c):
             break
-        head, waiting = book[QUEUES, 0], length(book, QUEUES)
-        new = rows[head, FOUND] < 0
-        decide(traffic, settings, book, rows, running, flow, 2 * ADMIT)
-        if length(book, QUEUES) < waiting or book[TICK, 0] > tick:
-            if new and rows[head, FOUND] >= 0:
-                total[ADMITTED] += 1
-                total[SOUGHT] += traffic[head, HISTORY]
-                total[HIT] += rows[head, FOUND]
-        elif book[IDLE, 0] >= 0:
-            decide(traffic, settings, book, rows, running, flow, 2 * EVICT_OLDEST)
+        head, waiting = queue.first, queue.count
+        new = c.rows[head].found < 0
+        decide(c, ADMIT)
+        if queue.count < waiting or c.book.ticks > tick:
+            if new and c.rows[head].found >= 0:
+                total.admitted += 1
+                total.history += c.requests[head].history
+                total.found += c.rows[head].found
+        elif c.book.idle[FREE].first >= 0:
+            decide(c, EVICT_OLDEST)
         else:
             break
 
 
 @uncounted
-def blocks_idle(book, rows):
+def blocks_idle(c):
     """Blocks of idle caches; all others in use are of requests in service."""
-    row, total = book[IDLE, 0], 0
+    row, total = c.book.idle[FREE].first, 0
     while row >= 0:
-        total += rows[row, BLOCKS]
-        row = rows[row, AFTER]
+        total += c.rows[row].blocks
+        row = c.rows[row].after
     return total
 
 
 @uncounted
-def serve(traffic, settings, book, rows, running, flow, literal, until, every, samples, total, durations):
-    """Serves until `until` (µs) and writes a sample ``[SAMPLE]`` every `every` µs; how many samples and
-    durations there are.
+def sample(c, total):
+    """Writes what can be seen at this moment into the totals."""
+    total.clock_us, total.waiting = c.book.clock_us, c.book.queues[FREE].count
+    total.preempted, total.arrived = c.terms.forced_preemption, c.book.arrived
+    total.blocks_idle = blocks_idle(c)
+    total.blocks_held = c.book.pools[GPU_POOL, pool.USED] - total.blocks_idle
 
-    `durations` takes the microseconds of iterations that computed, as far as it goes.
+
+@uncounted
+def serve(fixed, live, literal, until, every, samples, durations):
+    """Serves until `until` (µs) and writes a SAMPLE every `every` µs; how many samples, how many durations.
+
+    `samples` int64 ``[n + 1, SAMPLE]``: the last row is where totals are kept. `durations` takes the
+    microseconds of iterations that computed, as far as it goes.
     """
+    c = columns_of(fixed, live)
+    most = samples.shape[0] - 1
+    total = samples[most].view(SAMPLE)[0]
     taken, noted, next_at = 0, 0, every
-    while book[ALIVE, 0] and book[CLOCK, 0] < until and taken < samples.shape[0]:
-        before = book[TICK, 0]
-        admit_all(traffic, settings, book, rows, running, flow, literal, total)
-        busy, held = book[SERVICE, 0] > 0, book[GPU_POOL, pool.USED]
-        if book[TICK, 0] == before:
-            decide(traffic, settings, book, rows, running, flow, NOTHING)
+    while c.book.alive and c.book.clock_us < until and taken < most:
+        before = c.book.ticks
+        admit_all(c, literal, total)
+        busy, held = c.book.serving > 0, c.book.pools[GPU_POOL, pool.USED]
+        if c.book.ticks == before:
+            decide(c, NOTHING)
         if busy:
-            total[TICKS] += 1
-            total[BUSY_US] += book[LASTED, 0]
-            total[BLOCK_TICKS] += held
+            total.ticks += 1
+            total.busy_us += c.book.last_tick_us
+            total.block_ticks += held
             if noted < durations.shape[0]:
-                durations[noted] = book[LASTED, 0]
+                durations[noted] = c.book.last_tick_us
                 noted += 1
-        while next_at <= book[CLOCK, 0] and taken < samples.shape[0]:
-            total[AT], total[WAITING], total[PREEMPTED] = (
-                book[CLOCK, 0],
-                length(book, QUEUES),
-                book[TERMS + FORCED, 0],
-            )
-            total[COME] = book[ARRIVED, 0]
-            total[BLOCKS_IDLE] = blocks_idle(book, rows)
-            total[BLOCKS_HELD] = book[GPU_POOL, pool.USED] - total[BLOCKS_IDLE]
-            for k in range(SAMPLE):
-                samples[taken, k] = total[k]
+        while next_at <= c.book.clock_us and taken < most:
+            sample(c, total)
+            for k in range(samples.shape[1]):
+                samples[taken, k] = samples[most, k]
             taken += 1
             next_at += every
     return taken, noted
@@ -142,13 +133,13 @@ class Run:
     """What a server did, at equal intervals."""
 
     samples: np.ndarray
-    """int64 ``[n, SAMPLE]``."""
+    """SAMPLE ``[n]``."""
     durations_us: np.ndarray
     """Of the iterations that computed, those after the warm-up."""
 
-    def gained(self, column: int) -> int:
+    def gained(self, total: str) -> int:
         """What a total gained after the warm-up."""
-        return int(self.samples[-1, column] - self.samples[self.settled, column])
+        return int(self.samples[total][-1] - self.samples[total][self.settled])
 
     @property
     def settled(self) -> int:
@@ -158,18 +149,19 @@ class Run:
     @property
     def seconds(self) -> float:
         """Measured, without the warm-up."""
-        return self.gained(AT) / 1e6
+        return self.gained("clock_us") / 1e6
 
     def queue_slope(self, rate: float | None = None) -> float:
         """Requests per second by which the queue grows, least squares after the warm-up.
 
-        With the arrivals' true `rate` their own noise is taken out (a control variate): right where the queue
-        is never empty, since then nobody is served sooner because somebody else came."""
+        With the arrivals' true `rate` their own noise is taken out (a control variate): right where the
+        queue is never empty, since then the service does not depend on when requests arrive.
+        """
         measured = self.samples[self.settled :]
-        at_s, waiting = measured[:, AT] / 1e6, measured[:, WAITING]
+        at_s, waiting = measured["clock_us"] / 1e6, measured["waiting"]
         if rate is None:
             return float(np.polyfit(at_s, waiting, 1)[0])
-        return rate + float(np.polyfit(at_s, waiting - measured[:, COME], 1)[0])
+        return rate + float(np.polyfit(at_s, waiting - measured["arrived"], 1)[0])
 
 
 def watch(
@@ -177,9 +169,8 @@ def watch(
 ) -> Run:
     """Serves a traffic from an empty server on, with `samples` samples until its end."""
     state = new_state(scenario, 0, load)
-    end, table = np.int64(load.end_us), np.zeros((samples, SAMPLE), np.int64)
+    end, table = np.int64(load.end_us), np.zeros((samples + 1, words(SAMPLE)), np.int64)
     durations = np.zeros(load.end_us // 5_000 if keep_durations else 0, np.int64)
-    total = np.zeros(SAMPLE, np.int64)
     literal, every = np.int64(admission == FOOTPRINT), np.int64(max(load.end_us // samples, 1))
-    taken, noted = serve(*state.columns, literal, end, every, table, total, durations)
-    return Run(table[:taken], durations[int(WARM_UP * noted) : noted])
+    taken, noted = serve(*state.buffers, literal, end, every, table, durations)
+    return Run(table[:taken].view(SAMPLE)[:, 0], durations[int(WARM_UP * noted) : noted])

@@ -140,12 +140,12 @@ def _plans(
     return points
 
 
-def _all(work: Callable, trials: Sequence[Trial], workers: int, told: Callable[[int], None]) -> list:
+def _all(work: Callable, trials: Sequence[Trial], workers: int, progress: Callable[[int], None]) -> list:
     """The results in the order of the trials."""
     results: list = [None] * len(trials)
     for done, (index, result) in enumerate(spread(work, trials, workers), start=1):
         results[index] = result
-        told(done)
+        progress(done)
     return results
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from kv_cache_rl.core.hardware import HARDWARE
 from kv_cache_rl.experiments.stability.runs import OPTIMISTIC, RESERVE
+from kv_cache_rl.sim.serving.columns import REQUEST, WORD, words
 from kv_cache_rl.sim.serving.demand import Lengths as Means
 from kv_cache_rl.sim.serving.demand import Traffic
 from kv_cache_rl.sim.serving.draws import USERS, branch, exponential, root, uniform
@@ -39,7 +40,8 @@ FITS: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
     "claude-code": (
         (6343, 15962, 30161, 41761, 64976, 100446, 134893, 209036, 307180, 434433, 505791, 583717, 894371),
         (1, 57, 88, 104, 138, 218, 426, 893, 1538, 2734, 3721, 5040, 18195),
-        "46,218 requests of Claude Code sessions (cc_sessions_rle.jsonl.gz of callanjfox/kv-cache-tester, Apache-2.0)",
+        "46,218 requests of Claude Code sessions "
+        "(cc_sessions_rle.jsonl.gz of callanjfox/kv-cache-tester, Apache-2.0)",
     ),
     "mooncake": (
         (891, 894, 901, 964, 2306, 6909, 15367, 27367, 39550, 66449, 85400, 100810, 126195),
@@ -139,7 +141,8 @@ def brought_down(
     notes = (
         f"prompts x {factor:.4g}, then {cut[0]:.1%} of them cut to {most_prompt:,} tokens",
         f"{cut[1]:.1%} of outputs cut to {most_output:,} tokens",
-        f"delta {lengths.longest / MEMORY_TOKENS:.3f}; prefill takes {share:.0%} of the {SERVER_BUDGET:,}-token budget",
+        f"delta {lengths.longest / MEMORY_TOKENS:.3f}; "
+        f"prefill takes {share:.0%} of the {SERVER_BUDGET:,}-token budget",
     )
     return Workload(name, held, kept, paired, SERVER_BUDGET, source, notes)
 
@@ -208,13 +211,10 @@ def arrivals(workload: Workload, rate: float, requests: int, seed: int, backlog:
     users = users[:come]
     at = (uniform(users, PROMPT_DRAW) * len(workload.prompts)).astype(np.int64)
     other = at if workload.paired else (uniform(users, OUTPUT_DRAW) * len(workload.outputs)).astype(np.int64)
-    table = np.zeros((come, 7), np.int64)
-    table[:, 0], table[:, 1], table[:, 2], table[:, 5] = (
-        at_us[:come],
-        workload.prompts[at],
-        workload.outputs[other],
-        -1,
-    )
+    turns = np.zeros(come, REQUEST)
+    turns["arrival"], turns["parent"] = at_us[:come], -1
+    turns["prompt"], turns["output"] = workload.prompts[at], workload.outputs[other]
+    table = turns.view(WORD).reshape(come, words(REQUEST))
     return as_traffic(workload.lengths, table, end_us, rate)
 
 

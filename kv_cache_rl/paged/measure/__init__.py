@@ -1,1 +1,1 @@
-"""What the real cache costs: figures, quality, memory, speeds, calibration."""
+"""Measurements of the real cache: figures, checks, quality, memory, speeds, calibration."""

@@ -1,7 +1,6 @@
-"""Measures on this machine what the simulators otherwise take from the literature: bytes, seconds and
-divergence per precision.
+"""A calibration measured on this machine: bytes, seconds and divergence of each precision.
 
-The result is a `core.calibration.Calibration`: one more named profile. The literature's stays what it is.
+The result is a `core.calibration.Calibration`, one more named profile beside the literature's.
 """
 
 import os
@@ -21,40 +20,48 @@ from kv_cache_rl.core.hardware import HardwareProfile, Link
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.measure.quality import SCHEMES, Bits, fit_law, qualities, windows
+from kv_cache_rl.paged.measure.timing import median_seconds, seconds_of
 from kv_cache_rl.paged.model import Decoder
-from kv_cache_rl.paged.quant import KEY_SPAN, QuantisedBlocks, quantise_filled
-from kv_cache_rl.paged.swap import HostPool, recompute, swap_in, swap_out
-from kv_cache_rl.paged.timing import median_seconds, seconds_of
+from kv_cache_rl.paged.quantised_blocks import KEY_SPAN, QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, recompute, swap_in, swap_out
 
 FP16_BYTES = 2.0
 PREFILLS = (64, 128, 256, 512, 1024, 2048)
-"""Tokens of the sequences whose swap and recompute seconds are fitted."""
+"""Lengths in tokens of the sequences that the fit of swap and recompute seconds uses."""
 Bar = Callable[[int, int], None]
+"""Called with (done, total) after each step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """What one scheme takes, per token of the model's cache."""
+    """Bytes and seconds of one scheme, per token of the model's cache."""
 
     bytes_ratio: float
-    """Of the store's tensors, to fp16."""
+    """Bytes of the store's tensors over those at fp16."""
     encode_s: float
     decode_s: float
-    """Gathering quantised blocks, beyond gathering exact ones."""
+    """Gathering quantised blocks, less gathering exact ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Seconds of getting a sequence's cache back, by its length in tokens."""
+    """Seconds to move sequences out and in, and to compute them again; one entry per sequence."""
 
     tokens: tuple[int, ...]
+    """Their lengths."""
     swap_out_s: tuple[float, ...]
     swap_in_s: tuple[float, ...]
     recompute_s: tuple[float, ...]
 
+    @property
+    def costs(self) -> list[PreemptionCosts]:
+        """The costs of a preemption of each sequence."""
+        columns = zip(self.tokens, self.swap_out_s, self.swap_in_s, self.recompute_s, strict=True)
+        return [PreemptionCosts(tokens, out + back, anew) for tokens, out, back, anew in columns]
+
 
 def one_thread() -> None:
-    """Keeps torch to one thread, so that CPU seconds are those of one core and runs compare."""
+    """Limits torch to one thread, so that CPU seconds are those of one core and runs compare."""
     torch.set_num_threads(1)
 
 
@@ -64,15 +71,13 @@ def memory_gb() -> float:
 
 
 def geometry_of(model: Decoder) -> ModelGeometry:
-    """The shape of the model's cache, as the simulators know models."""
+    """The shape of the model's cache, as the simulators describe models."""
     g, weights = model.geometry, sum(w.numel() for w in model.weights.values())
     return ModelGeometry(g.name, g.layers, g.kv_heads, g.head_dim, weights * FP16_BYTES / 1e9)
 
 
 def filled_cache(model: Decoder, tokens: int, block_tokens: int, seed: int) -> tuple[KVCache, Sequence]:
-    """A cache with one sequence of random keys and values: what a block costs does not depend on what is in
-    it.
-    """
+    """A cache with one sequence of random keys and values; contents do not change the cost."""
     cache, sequence = model.new_cache(blocks_for(tokens, block_tokens), block_tokens), Sequence()
     generator, g = torch.Generator().manual_seed(seed), model.geometry
     slots = cache.extend(sequence, tokens)
@@ -89,7 +94,10 @@ def filled_cache(model: Decoder, tokens: int, block_tokens: int, seed: int) -> t
 def scheme_seconds(
     model: Decoder, bits: Bits, block_tokens: int, tokens: int, repeats: int, seed: int
 ) -> Seconds:
-    """Bytes and seconds of one scheme on a cache of `tokens` tokens, rounded up to whole groups."""
+    """Bytes and seconds of one scheme (bits of keys and values) on a cache of `tokens` tokens.
+
+    The tokens are rounded up to whole groups.
+    """
     span = blocks_for(KEY_SPAN, block_tokens)
     tokens = blocks_for(tokens, span * block_tokens) * span * block_tokens
     encoding, (cache, sequence) = [], filled_cache(model, tokens, block_tokens, seed)
@@ -121,27 +129,35 @@ def _gather_seconds(cache: KVCache, sequence: Sequence, repeats: int) -> float:
 def move_seconds(
     model: Decoder, block_tokens: int, lengths: Many[int], repeats: int, seed: int, bar: Bar
 ) -> Moves:
-    """Swap and recompute seconds of sequences of these lengths, medians."""
+    """Median swap and recompute seconds of sequences of these lengths, after one unmeasured run."""
     rows = []
     for done, tokens in enumerate(lengths, 1):
         cache, sequence = filled_cache(model, tokens, block_tokens, seed)
         host = HostPool(cache.pool, cache.pool.blocks)
-        acts = (
+        works = (
             partial(swap_out, cache, host, sequence),
             partial(swap_in, cache, host, sequence),
             partial(cache.release, sequence),
             partial(recompute, model, cache, sequence),
         )
-        found = [seconds_of(model.device, *acts) for _ in range(repeats + 1)]
+        found = [seconds_of(model.device, *works) for _ in range(repeats + 1)]
         rows.append([statistics.median(column) for column in zip(*found[1:], strict=True)])
         bar(done, len(lengths))
     out, back, _, anew = zip(*rows, strict=True)
     return Moves(tuple(lengths), out, back, anew)
 
 
+def measure_costs(
+    model: Decoder, block_tokens: int = 16, tokens: int = 256, repeats: int = 5, seed: int = 0
+) -> PreemptionCosts:
+    """Seconds of both ways to get a preempted sequence back, for `scheduler.Scheduler`."""
+    return move_seconds(model, block_tokens, (tokens,), repeats, seed, lambda done, total: None).costs[0]
+
+
 def fitted(x: Many[Many[float]], y: Many[float]) -> list[float]:
-    """Non-negative coefficients of y ~ x by least squares of the relative error: terms that come out below 0
-    are dropped.
+    """Non-negative coefficients of y ~ x by least squares of the relative error.
+
+    A term with a negative coefficient is dropped.
     """
     a, b = np.array(x, float), np.array(y, float)
     a, kept, found = a / b[:, None], list(range(a.shape[1])), np.zeros(0)
@@ -159,7 +175,7 @@ def fitted(x: Many[Many[float]], y: Many[float]) -> list[float]:
 def host_link(moves: Moves, cache_bytes_per_token: float) -> Link:
     """Fixed seconds and rate of a copy, from the slower direction.
 
-    Both ways at once take turns on one memory: half the rate.
+    Two copies at once share one memory, so that each has half the rate.
     """
     slower = [max(pair) for pair in zip(moves.swap_out_s, moves.swap_in_s, strict=True)]
     fixed, per_byte = fitted([(1.0, tokens * cache_bytes_per_token) for tokens in moves.tokens], slower)
@@ -171,7 +187,7 @@ def host_link(moves: Moves, cache_bytes_per_token: float) -> Link:
 def hardware_profile(
     model: Decoder, moves: Moves, block_tokens: int, repeats: int, seed: int, memory_gb: float
 ) -> HardwareProfile:
-    """Prefill c0 + c1 n + c2 n^2 / 2 fitted to recomputing, decode seconds to batches of 1 to 8 sequences."""
+    """Fitted seconds: prefill c0 + c1 n + c2 n^2 / 2, and decoding in batches of 1 to 8."""
     c0, c1, c2 = fitted([(1.0, n, n * n / 2) for n in moves.tokens], moves.recompute_s)
     points = []
     for batch, tokens in ((1, 64), (4, 64), (1, 1024), (4, 512), (8, 512)):
@@ -207,11 +223,11 @@ def calibrate(
     memory_gb: float = 1.0,
     bar: Callable[[str], Bar] = lambda what: lambda done, total: None,
 ) -> Calibration:
-    """Everything measured, as a calibration.
+    """All measurements, as a calibration.
 
     Args:
-        tokens: a text the model has not been trained on, at least rows x length tokens.
-        bar: called with what is measured next, gives a function of (done, total).
+        tokens: at least rows x length tokens of a text that the model was not trained on.
+        bar: called with the name of the next measurement, returns its `Bar`.
     """
     qualities_, nll = qualities(model, windows(tokens, rows, length), SCHEMES, block_tokens, bar("quality"))
     tick, costs = bar("seconds"), {}

@@ -1,7 +1,9 @@
-"""What a scheduler did to pages, as a trace of the hierarchy lab, whose replay under LRU does the same again.
+"""A scheduler's page accesses as a trace of the hierarchy lab; LRU replays the same moves.
 
-A step of the scheduler is a step of the trace, a page accessed by a running sequence a line. The lab's
-fastest tier is the pool, the tier below it the host pool; where the scheduler recomputes, there is none."""
+A step of the scheduler is a step of the trace. A page accessed by a running sequence is a line. The
+lab's fastest tier is the pool, the tier below it the host pool. A scheduler that recomputes has one
+tier.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ import numpy as np
 from kv_cache_rl.core.hardware import LINKS
 from kv_cache_rl.paged.residency import GPU, NOWHERE
 from kv_cache_rl.paged.scheduler import Scheduler
-from kv_cache_rl.sim.hierarchy.engine import Run, run
+from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.score import Report
 from kv_cache_rl.sim.hierarchy.spec import Scenario, Tier
 from kv_cache_rl.sim.hierarchy.traces.lab_file import save
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, pages
@@ -23,7 +26,7 @@ POLICY = "lru"
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What happened to the pages of a run, or of its replay."""
+    """Counts of what happened to the pages of a run, or of its replay."""
 
     accesses: int
     hits: int
@@ -38,9 +41,10 @@ class Counts:
 
 
 def captured(scheduler: Scheduler, name: str = "scheduler") -> Trace:
-    """The run's page accesses.
+    """The run's page accesses as a trace.
 
-    Raises ValueError for a scheduler that has not run, or whose pages were cleared on the way.
+    Raises:
+        ValueError: the scheduler has not run, or its pages were cleared during the run.
     """
     accesses = scheduler.residency.accesses
     if not accesses:
@@ -49,8 +53,8 @@ def captured(scheduler: Scheduler, name: str = "scheduler") -> Trace:
         )
     if (scheduler.residency.cleared or len(accesses)) < len(accesses):
         raise ValueError(
-            f"pages were cleared after {scheduler.residency.cleared} of {len(accesses)} accesses, and a trace cannot say so; "
-            "capture before clearing, or run a new scheduler"
+            f"pages were cleared after {scheduler.residency.cleared} of {len(accesses)} accesses, "
+            "and a trace cannot say so; capture before clearing, or run a new scheduler"
         )
     pool = scheduler.cache.pool
     ids, steps, requests = (
@@ -67,8 +71,9 @@ def capture(scheduler: Scheduler, path: str | Path) -> Trace:
 
 
 def scenario_of(scheduler: Scheduler) -> Scenario:
-    """The lab's memory tiers with the capacities of the scheduler's pools; the links set seconds only, not
-    what moves.
+    """The lab's memory tiers, with the capacities of the scheduler's pools.
+
+    Their links set seconds only, not which pages move.
     """
     size, host = scheduler.cache.pool.block_nbytes, scheduler.residency.host
     tiers = [Tier("gpu", scheduler.cache.pool.blocks * size, LINKS["hbm2e"])]
@@ -78,7 +83,7 @@ def scenario_of(scheduler: Scheduler) -> Scenario:
 
 
 def counts_of(scheduler: Scheduler) -> Counts:
-    """What the scheduler counted while it moved real pages."""
+    """The scheduler's own counts while it moved real pages."""
     kept = scheduler.residency
     found = [access.found for access in kept.accesses]
     return Counts(
@@ -94,11 +99,11 @@ def counts_of(scheduler: Scheduler) -> Counts:
 
 
 def replayed(trace: Trace, scenario: Scenario) -> Counts:
-    """What the lab counts when it replays the trace."""
+    """The lab's counts when it replays the trace."""
     return counts_in(run(trace, scenario, POLICY))
 
 
-def counts_in(replay: Run) -> Counts:
+def counts_in(replay: Report) -> Counts:
     """The counts of a finished replay over one or two tiers of equal pages."""
     found, size = replay.metrics, int(np.asarray(replay.trace.page_bytes).flat[0])
     crossed = found["link_bytes"].get("host", {"up": 0, "down": 0})

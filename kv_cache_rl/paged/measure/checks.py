@@ -1,7 +1,9 @@
-"""What paging promises, checked on the real model and on random tensors: each check has a number and the
-limit it must keep.
+"""What paging promises, checked on the real model and on random tensors.
+
+Each check has a number, and the limits that it must keep.
 """
 
+import operator
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
@@ -15,11 +17,12 @@ from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.decoding import beam, greedy, sample
 from kv_cache_rl.paged.kv_cache import KVCache
-from kv_cache_rl.paged.measure.calibrate import seconds_of
 from kv_cache_rl.paged.measure.memory import requests_like, usage
+from kv_cache_rl.paged.measure.timing import seconds_of
 from kv_cache_rl.paged.model import Decoder
-from kv_cache_rl.paged.quant import BITS, QuantisedBlocks, quantise_filled
-from kv_cache_rl.paged.swap import HostPool, cheaper, recompute, swap_in, swap_out
+from kv_cache_rl.paged.quant import BITS
+from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, recompute, swap_in, swap_out
 
 Part = Callable[[Decoder, list[int], int], "list[Check]"]
 
@@ -37,7 +40,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the number is within its limits; NaN never is."""
+        """Whether the number is within its limits; NaN is not."""
         return self.low <= self.value <= self.high
 
 
@@ -52,9 +55,7 @@ def equals(name: str, value: float, wanted: float, unit: str = "", remark: str =
 
 
 def correctness(model: Decoder, text: list[int], seed: int) -> list[Check]:
-    """Paged attention against dense attention in float64, and the model's tokens and logits against dense
-    recomputation.
-    """
+    """Paged attention against dense float64, and the model's tokens and logits against no cache."""
     worst = max(_random_error(block, groups, seed + block) for block in (1, 3, 16, 32) for groups in (1, 4))
     prompt, count = text[:100], 24
     cache = model.new_cache(blocks_for(len(prompt) + count, 16))
@@ -77,7 +78,7 @@ def correctness(model: Decoder, text: list[int], seed: int) -> list[Check]:
 
 
 def _random_error(block_tokens: int, groups: int, seed: int) -> float:
-    """Largest difference from dense attention; every slot that belongs to nobody holds NaN."""
+    """Largest difference from dense attention; every slot without an owner holds NaN."""
     generator, heads, dim = torch.Generator().manual_seed(seed), 2, 32
     lens = [1, 7, 64, 150]
     pool = BlockPool(1, sum(blocks_for(n, block_tokens) for n in lens) + 5, block_tokens, heads, dim)
@@ -111,7 +112,7 @@ def _agreeing(left: Many[int], right: Many[int]) -> int:
 
 
 def memory(model: Decoder, text: list[int], seed: int) -> list[Check]:
-    """What requests as long as ShareGPT's waste in blocks, and save against reserving 2,048 tokens each."""
+    """Waste in blocks for lengths like ShareGPT's, and the saving against 2,048 reserved tokens."""
     found = {block: usage(requests_like("sharegpt", 256, seed), block) for block in (8, 16, 32)}
     wasted = ", ".join(f"{100 * u.waste:.1f} % at {block}" for block, u in found.items())
     return [
@@ -121,7 +122,7 @@ def memory(model: Decoder, text: list[int], seed: int) -> list[Check]:
 
 
 def copy_on_write(model: Decoder, text: list[int], seed: int) -> list[Check]:
-    """Forks, parallel samples and beams: shared blocks, copied when written, all given back."""
+    """Forks, parallel samples and beams: blocks are shared, copied when written, and all freed."""
     prompt, count, width = text[:90], 20, 4
     cache = model.new_cache(120)
     parent, before = Sequence(), cache.pool.free
@@ -144,7 +145,10 @@ def copy_on_write(model: Decoder, text: list[int], seed: int) -> list[Check]:
         ),
         equals("blocks copied by that append", copies, 1, "", "the prompt ends inside a block"),
         equals(
-            "parallel samples that equal independent runs", sum(map(_same, samples, independent)), 3, "of 3"
+            "parallel samples that equal independent runs",
+            sum(map(operator.eq, samples, independent)),
+            3,
+            "of 3",
         ),
         at_most(
             f"beam scores ({width} wide) - dense log-probabilities",
@@ -157,17 +161,13 @@ def copy_on_write(model: Decoder, text: list[int], seed: int) -> list[Check]:
     ]
 
 
-def _same(left: list[int], right: list[int]) -> bool:
-    return left == right
-
-
 def _log_probability(model: Decoder, prompt: list[int], tokens: list[int]) -> float:
     logs = model.to(torch.float64).dense_logits([*prompt, *tokens]).log_softmax(-1)
     return sum(float(logs[len(prompt) - 1 + i, token]) for i, token in enumerate(tokens))
 
 
 def preemption(model: Decoder, text: list[int], seed: int) -> list[Check]:
-    """A sequence swapped out and in again, and one computed anew, against one that was left alone."""
+    """A sequence swapped out and in, and one computed again, against one left in the pool."""
     prompt = text[:500]
     blocks = blocks_for(len(prompt) + 1, 16)
     cache, sequence = model.new_cache(blocks), Sequence()
@@ -192,7 +192,7 @@ def preemption(model: Decoder, text: list[int], seed: int) -> list[Check]:
         lambda: cache.release(sequence),
         lambda: recompute(model, cache, sequence),
     )
-    way = cheaper(out + back, anew)
+    way = PreemptionCosts(len(prompt), out + back, anew).cheaper
     remark = f"out and in {1e3 * (out + back):.2f} ms, recompute {1e3 * anew:.1f} ms: {way} is cheaper here"
     return [
         equals("blocks that swapping out frees", freed[0], blocks_for(len(prompt), 16)),
@@ -256,6 +256,6 @@ PARTS: dict[str, Part] = {
 
 @torch.no_grad()
 def run_checks(model: Decoder, text: list[int], seed: int) -> Iterator[tuple[str, list[Check]]]:
-    """Every part with its checks. `text`: at least 500 tokens the model can read."""
+    """(part, its checks) of every part. `text` has at least 500 tokens."""
     for name, part in PARTS.items():
         yield name, part(model, text, seed)

@@ -1,5 +1,6 @@
-"""Every figure that is promised, measured: memory, sharing, speed, preemption, quantisation; each beside its
-target.
+"""All promised figures, measured, each with its target.
+
+Memory, sharing, speed, preemption and quantisation.
 """
 
 import math
@@ -33,28 +34,27 @@ from kv_cache_rl.paged.measure.speeds import (
     tokens_per_second,
     write_ratio,
 )
+from kv_cache_rl.paged.measure.timing import median_seconds
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.quant import BITS
-from kv_cache_rl.paged.swap import cheaper
-from kv_cache_rl.paged.timing import median_seconds
 
 SIZES = (2, 4, 6)
 """Samples and beam widths. Source: the PagedAttention paper, figure 15."""
 PAPER = {"sharegpt": (16.2, 30.5), "alpaca": (6.1, 9.8)}
-"""Per cent of memory that parallel sampling saves there, over these sizes."""
+"""Per cent of memory that parallel sampling saves in that paper, over `SIZES`."""
 PAPER_BEAM = (37.6, 66.3)
 BLOCK_SIZES = (1, 4, 8, 16, 32, 64)
 MEMORY_TOKENS = 16_384
-"""Of the memory that requests wait for."""
+"""Size of the memory that requests wait for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured number and the range it should be in; without a range it is for information."""
+    """A measured number, with the range that it should be in; without a range it informs only."""
 
     name: str
     value: float | None
-    """None: not measured."""
+    """None where it was not measured."""
     unit: str = ""
     low: float | None = None
     high: float | None = None
@@ -74,16 +74,16 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is measured with."""
+    """The inputs of all measurements."""
 
     model: Decoder
     text: list[int]
-    """Tokens that the model was not trained on, 16,000 or more."""
+    """16,000 or more tokens that the model was not trained on."""
     seed: int
     fast: bool
 
     def choose(self, fast: Any, full: Any) -> Any:
-        """One of the two, by how long the bench may take."""
+        """`fast` where the bench must be short, else `full`."""
         return fast if self.fast else full
 
 
@@ -121,7 +121,8 @@ def fragmentation(setup: Setup) -> Found:
     mine, best = paged[16], max(reserved.values(), key=lambda found: found.tokens)
     figures = [
         Figure("fragmentation: memory that holds tokens, paged, block 16", 100 * mine.tokens, "%", low=96.0),
-        Figure("fragmentation: the same, best contiguous reservation", 100 * best.tokens, "%", remark=best.name),
+        Figure("fragmentation: the same, best contiguous reservation", 100 * best.tokens, "%",
+               remark=best.name),
         Figure("fragmentation: requests held at once, paged / longest reserved",
                mine.at_once / reserved["contiguous, longest"].at_once, "x"),
     ]  # fmt: skip
@@ -130,7 +131,7 @@ def fragmentation(setup: Setup) -> Found:
 
 
 def parallel(setup: Setup) -> Found:
-    """What parallel samples save by sharing their prompt."""
+    """How much memory parallel samples save when they share their prompt."""
     figures, data = [], {}
     for trace, (low, high) in PAPER.items():
         requests = requests_like(trace, setup.choose(40, 200), setup.seed)
@@ -152,7 +153,7 @@ def parallel(setup: Setup) -> Found:
 
 
 def beams(setup: Setup) -> Found:
-    """What beams of the model share, how often they copy, and what a copy takes."""
+    """How much memory the model's beams share, and how often they copy a block."""
     figures, data = [], {}
     for trace in setup.choose(("alpaca",), TRACES):
         requests = requests_like(trace, setup.choose(4, 6), setup.seed)
@@ -173,7 +174,7 @@ def beams(setup: Setup) -> Found:
 
 
 def copy_on_write(setup: Setup) -> Found:
-    """How often a block is copied on write, and what that costs beside decoding a token."""
+    """How often a block is copied on write, and how long that takes beside decoding a token."""
     requests = requests_like("alpaca", 4, setup.seed)
     rate = beam_sharing(setup.model, setup.text, requests, 4).copies_per_token
     g = setup.model.geometry
@@ -189,8 +190,9 @@ def copy_on_write(setup: Setup) -> Found:
 
 
 def best_block(rates: Mapping[int, Mapping[int, float]]) -> int:
-    """The block size with the highest rate, as geometric mean over the batches, of {block size: {batch:
-    rate}}.
+    """The block size with the highest rate in {block size: {batch: rate}}.
+
+    A block size counts with its geometric mean over the batches.
 
     >>> best_block({8: {1: 2.0, 16: 2.0}, 16: {1: 1.0, 16: 9.0}})
     16
@@ -230,7 +232,8 @@ def attention(setup: Setup) -> Found:
         for dtype in (torch.float32, torch.bfloat16):
             for ragged in (False, True):
                 plain, grouped = decode_ratios(tokens, ragged, dtype, repeats, setup.seed)
-                kind = f"{tokens:,} tokens{' ragged' if ragged else ''}, {'fp32' if dtype == torch.float32 else 'bf16'}"
+                name = "fp32" if dtype == torch.float32 else "bf16"
+                kind = f"{tokens:,} tokens{' ragged' if ragged else ''}, {name}"
                 remark = f"{1e3 * plain.ours_s:.0f} ms; x {grouped.times:.2f} of SDPA with grouped query rows"
                 figures.append(
                     Figure(
@@ -249,27 +252,26 @@ def attention(setup: Setup) -> Found:
 
 
 def preemption(setup: Setup) -> Found:
-    """Swapping a sequence out and in against computing it anew; swapping it quantised, estimated from bytes
-    and seconds.
+    """Swapping a sequence out and in, against computing it again.
+
+    Swapping it quantised is estimated from bytes and seconds.
     """
     repeats, lengths = setup.choose(3, 7), setup.choose((128, 512), (128, 512, 2048))
     moves = move_seconds(setup.model, 16, lengths, repeats, setup.seed, lambda done, total: None)
     figures = []
-    for tokens, out, back, anew in zip(
-        moves.tokens, moves.swap_out_s, moves.swap_in_s, moves.recompute_s, strict=True
-    ):
-        way = cheaper(out + back, anew)
-        remark = f"out and in {1e3 * (out + back):.2f} ms, recompute {1e3 * anew:.1f} ms: {way}"
-        figures.append(
-            Figure(f"recompute / swap, {tokens:,} tokens", anew / (out + back), "x", remark=remark)
-        )
+    for cost in moves.costs:
+        swap_ms, recompute_ms = 1e3 * cost.swap_s, 1e3 * cost.recompute_s
+        remark = f"out and in {swap_ms:.2f} ms, recompute {recompute_ms:.1f} ms: {cost.cheaper}"
+        name = f"recompute / swap, {cost.tokens:,} tokens"
+        figures.append(Figure(name, cost.recompute_s / cost.swap_s, "x", remark=remark))
     fp16 = bytes_per_token(geometry_of(setup.model))
     link = host_link(moves, fp16 / 2 * setup.model.dtype.itemsize)
     data: dict[str, Any] = {"moves": asdict(moves), "link": asdict(link), "quantised": {}}
     for name, bits in BITS.items():
         found = scheme_seconds(setup.model, (bits, bits), 16, setup.choose(512, 2048), repeats, setup.seed)
         data["quantised"][name] = asdict(found)
-        # Below this rate of the link, quantising and restoring take less time than the bytes saved would.
+        # At a slower link than this, quantising and restoring take less time than the saved bytes
+        # would.
         pays = 2 * (1 - found.bytes_ratio) * fp16 / (found.encode_s + found.decode_s)
         remark = f"pays below {pays / 1e6:,.0f} MB/s; the copy here does {link.one_way / 1e6:,.0f} MB/s"
         figures.append(
@@ -279,9 +281,7 @@ def preemption(setup: Setup) -> Found:
 
 
 def quality(setup: Setup) -> Found:
-    """What quantised blocks cost in likelihood and divergence, and the law between attention error and
-    divergence.
-    """
+    """Likelihood and divergence over quantised blocks, and the law between error and divergence."""
     rows, length = setup.choose((4, 256), (24, 512))
     found, nll = qualities(setup.model, windows(setup.text, rows, length), SCHEMES)
     law = fit_law(list(found.values()))
@@ -305,7 +305,8 @@ def quality(setup: Setup) -> Found:
         )
         for name in BITS
     ]
-    remark = f"R2 {law.r_squared:.3f}, {law.points} schemes with e up to {SMALL_ERROR}; a free exponent would be {law.exponent:.2f}"
+    remark = f"R2 {law.r_squared:.3f}, {law.points} schemes with e up to {SMALL_ERROR}; "
+    remark += f"a free exponent would be {law.exponent:.2f}"
     remark += f"; beyond that KL is {law.beyond:.0f} times the law" if law.beyond else ""
     figures.append(Figure("quality: c of KL = c e^2", law.factor, "nats", remark=remark))
     return figures, {
@@ -316,7 +317,7 @@ def quality(setup: Setup) -> Found:
 
 
 def gpu(setup: Setup) -> Found:
-    """The figures for a GPU, where one is at hand."""
+    """The figures for a GPU; they are not measured."""
     remark = "not measured on a GPU"
     where = f"batch {BATCH}, 4,096 tokens, bf16, {KV_HEADS} heads of {DIM}, block {BLOCK}"
     return [
@@ -342,7 +343,8 @@ PARTS: dict[str, Callable[[Setup], Found]] = {
 def run_parts(setup: Setup, parts: list[str]) -> Iterator[tuple[str, list[Figure], dict[str, Any]]]:
     """(part, figures, data behind them) of every named part.
 
-    Raises ValueError for a figure that is not a number.
+    Raises:
+        ValueError: a figure is not a finite number.
     """
     for name in parts:
         figures, data = PARTS[name](setup)

@@ -1,6 +1,4 @@
-"""How much memory paging saves: requests as long as those of real traces, held in a real pool and in
-contiguous reservations.
-"""
+"""How much memory paging saves: requests with real lengths, in a real pool and in reservations."""
 
 import bisect
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
 
 LONGEST = 2048
-"""What a system without paging reserves for every request.
+"""Tokens that a system without paging reserves for every request.
 
 Source: the maximum length of OPT in the PagedAttention paper.
 """
@@ -28,13 +26,17 @@ TICK_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Mean tokens of prompts and outputs. Source: Kwon et al., PagedAttention (2309.06180), figure 11."""
+    """Mean tokens of prompts and outputs.
+
+    Source: Kwon et al., PagedAttention (2309.06180), figure 11.
+    """
 
     prompt: float
     output: float
     shape: int
-    """Of the gamma distribution of prompts; chosen after the paper's histograms: 1 is geometric, 4 has a peak
-    near the mean.
+    """Of the gamma distribution of prompts, chosen after the paper's histograms.
+
+    1 is geometric, 4 has a peak near the mean.
     """
 
 
@@ -42,9 +44,10 @@ TRACES = {"sharegpt": Lengths(161.31, 337.99, 1), "alpaca": Lengths(19.31, 58.45
 
 
 def requests_like(trace: str, count: int, seed: int) -> list[tuple[int, int]]:
-    """(prompt, output) tokens of `count` requests with the trace's means, together at most `LONGEST`.
+    """(prompt, output) tokens of `count` requests with the trace's means.
 
-    Outputs are geometric: many short, few long.
+    A prompt and its output have at most `LONGEST` tokens together. Outputs are geometric: many are
+    short, few are long.
     """
     lengths, rng = TRACES[trace], np.random.default_rng(seed)
     prompts = (
@@ -57,23 +60,24 @@ def requests_like(trace: str, count: int, seed: int) -> list[tuple[int, int]]:
 
 
 def small_cache(tokens: int, block_tokens: int) -> KVCache:
-    """A cache with room for `tokens` of one layer, one head and one channel: blocks are counted, nothing is
-    computed.
+    """A cache with room for `tokens`, of one layer, head and channel.
+
+    It serves to count blocks. Nothing is computed over it.
     """
     return KVCache(BlockPool(1, max(blocks_for(tokens, block_tokens), 1), block_tokens, 1, 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Requests held whole in a pool, all at once."""
+    """The memory of requests that a pool holds all at once."""
 
     tokens: int
     pool_bytes: int
-    """Of the blocks they take."""
+    """Bytes of their blocks."""
     token_bytes: int
-    """Of their tokens alone."""
+    """Bytes of their tokens alone."""
     reserved_bytes: int
-    """Of `LONGEST` tokens for each."""
+    """Bytes of `LONGEST` tokens for each."""
 
     @property
     def waste(self) -> float:
@@ -87,7 +91,7 @@ class Usage:
 
 
 def usage(requests: Many[tuple[int, int]], block_tokens: int) -> Usage:
-    """What `requests` take in blocks of a real pool once all have been answered."""
+    """The memory that `requests` take in a real pool once all have been answered."""
     lengths = [prompt + output for prompt, output in requests]
     cache = small_cache(sum(blocks_for(n, block_tokens) for n in lengths) * block_tokens, block_tokens)
     for length in lengths:
@@ -99,20 +103,21 @@ def usage(requests: Many[tuple[int, int]], block_tokens: int) -> Usage:
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """Shares of a memory over a run, means over the looks: tokens held, what is reserved beyond, gaps nobody
-    can use.
-    """
+    """Shares of a memory, means over a run."""
 
     name: str
     tokens: float
+    """Holds tokens."""
     internal: float
+    """Reserved or in blocks, without a token."""
     external: float
+    """In gaps that no request can use."""
     at_once: float
-    """Requests held together."""
+    """Mean number of requests held together; not a share."""
 
 
 class _Blocks:
-    """Blocks of a pool, taken as a request grows; where none is left, the newest request gives way."""
+    """Blocks of a pool, taken as a request grows; without a free one the newest request stops."""
 
     def __init__(self, memory: int, block_tokens: int) -> None:
         self.cache, self.held = small_cache(memory, block_tokens), {}
@@ -181,9 +186,7 @@ class _Contiguous:
         return sum(length for _, length, _ in self.stretches)
 
     def unusable(self, need: int) -> int:
-        """Tokens in gaps too short for the request that waits; 0 while the gaps together could not hold it
-        either.
-        """
+        """Tokens in gaps too short for the waiting request; 0 where all gaps together are too short."""
         gaps = [length for _, length in self.gaps()]
         return sum(gaps) if sum(gaps) >= need > max(gaps, default=0) else 0
 
@@ -197,15 +200,20 @@ RESERVATIONS: dict[str, Callable[[int], int]] = {
     "contiguous, power of two": _next_power,
     "contiguous, length known": lambda total: total,
 }
-"""How long a stretch a request gets. Source: the three Orca variants of the PagedAttention paper."""
+"""Layout → tokens reserved for a request.
+
+Source: the three Orca variants of the PagedAttention paper.
+"""
 
 
 def occupancy(requests: Many[tuple[int, int]], memory: int, name: str, block_tokens: int = 16) -> Occupancy:
-    """How a memory of so many tokens is filled while requests wait in line, start as soon as they fit, grow
-    and leave.
+    """How a memory of `memory` tokens is used while requests wait, start, grow and leave.
 
-    `name`: "paged" or one of RESERVATIONS. Raises RequestError for another, and where a request never fits or
-    none ever waits."""
+    `name` is "paged" or one of RESERVATIONS.
+
+    Raises:
+        RequestError: another name, a request that never fits, or a memory so large that none waits.
+    """
     if name != "paged" and name not in RESERVATIONS:
         raise RequestError(f"there is no layout {name!r}; use one of paged, {', '.join(RESERVATIONS)}")
     store = _Contiguous(memory, RESERVATIONS[name]) if name in RESERVATIONS else _Blocks(memory, block_tokens)
@@ -222,7 +230,7 @@ def occupancy(requests: Many[tuple[int, int]], memory: int, name: str, block_tok
                 break
             running[number] = [prompt, prompt + output]
             waiting.pop()
-        if waiting:  # what happens while the line empties says nothing about a full memory
+        if waiting:  # without a waiting request, the memory need not be full
             held = sum(tokens for tokens, _ in running.values())
             need = store.reserve(sum(waiting[-1][1])) if isinstance(store, _Contiguous) else 0
             looks.append((held, store.taken() - held, store.unusable(need), len(running)))
@@ -241,7 +249,8 @@ def occupancy(requests: Many[tuple[int, int]], memory: int, name: str, block_tok
                 del running[number]
     if not looks:
         raise RequestError(
-            f"a memory of {memory} tokens holds all {len(requests)} requests at once; give more, or less memory"
+            f"a memory of {memory} tokens holds all {len(requests)} requests at once; "
+            "give more, or less memory"
         )
     tokens, internal, external, at_once = (float(mean) for mean in np.mean(looks, axis=0))
     return Occupancy(name, tokens / memory, internal / memory, external / memory, at_once)
@@ -249,18 +258,16 @@ def occupancy(requests: Many[tuple[int, int]], memory: int, name: str, block_tok
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """Blocks that samples of one prompt save by sharing it, as shares of what they would take each for
-    itself.
-    """
+    """Share of their blocks that samples of one prompt save because they share it."""
 
     at_end: float
-    """Once all are written: the closed form (n - 1) floor(P / b) of n ceil((P + O) / b)."""
+    """Once all are written: (n - 1) floor(P / b) of n ceil((P + O) / b) blocks."""
     on_average: float
-    """Over all looks at the memory while they are written."""
+    """Mean while they are written."""
 
 
 def parallel_saving(requests: Many[tuple[int, int]], samples: int, block_tokens: int = 16) -> Sharing:
-    """What `samples` continuations of each prompt save, all as long as the request's output."""
+    """Blocks saved by `samples` continuations of each prompt, as long as the request's output."""
     ends, looks, now = np.zeros(2), np.zeros(2), np.zeros(2)
     for prompt, output in requests:
         cache = small_cache(samples * (prompt + output + block_tokens), block_tokens)
@@ -281,7 +288,7 @@ class Beams:
     """Beam searches of the real model over a real cache, all steps counted."""
 
     saved: float
-    """Share of the table entries that need no block of their own."""
+    """Share of the table entries without a block of their own."""
     copies_per_token: float
     """Blocks copied on write per token decoded."""
 
@@ -289,9 +296,10 @@ class Beams:
 def beam_sharing(
     model: Decoder, text: Many[int], requests: Many[tuple[int, int]], width: int, block_tokens: int = 16
 ) -> Beams:
-    """What beams of `width` share, behind prompts taken from `text` one after the other.
+    """Blocks that beams of `width` share, behind prompts taken from `text` one after the other.
 
-    Raises RequestError where the text is shorter than all prompts together.
+    Raises:
+        RequestError: the text is shorter than all prompts together.
     """
     needed = sum(prompt for prompt, _ in requests)
     if len(text) < needed:

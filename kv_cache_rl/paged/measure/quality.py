@@ -1,6 +1,4 @@
-"""What quantised keys and values change: attention outputs, next-token distributions, likelihood; and the law
-between them.
-"""
+"""What quantised keys and values change: attention outputs, distributions, likelihood."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,17 +17,20 @@ from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder, dense
-from kv_cache_rl.paged.quant import KEY_SPAN, QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.quantised_blocks import KEY_SPAN, QuantisedBlocks, quantise_filled
 from kv_cache_rl.paged.training.corpus import text
 from kv_cache_rl.paged.training.train import HELD_OUT_SEED
 
 Bits = tuple[int, int]
-"""Of keys and of values."""
+"""Bits of keys and of values."""
 SCHEMES: dict[str, Bits] = {
-    "int8": (8, 8), "k8v4": (8, 4), "k4v8": (4, 8), "int4": (4, 4), "k8v2": (8, 2), "k4v2": (4, 2), "k2v8": (2, 8),
-    "k2v4": (2, 4), "int2": (2, 2),
+    "int8": (8, 8), "k8v4": (8, 4), "k4v8": (4, 8), "int4": (4, 4), "k8v2": (8, 2),
+    "k4v2": (4, 2), "k2v8": (2, 8), "k2v4": (2, 4), "int2": (2, 2),
 }  # fmt: skip
-"""Name → bits; the mixed ones say whether keys or values need them more, and give the law more points."""
+"""Name → bits.
+
+The mixed schemes show whether keys or values need bits more, and add points to the law.
+"""
 WINDOW_FLOOR = 2 * KEY_SPAN
 """Shortest window that has both a quantised past and a current group."""
 
@@ -39,19 +40,18 @@ class Quality:
     """One scheme against an exact cache, over the tokens that see a quantised past."""
 
     kl: float
-    """Divergence of the next token's distribution from the exact one's, mean, nats per token."""
+    """Mean divergence of the next token's distribution from the exact one, nats per token."""
     delta_nll: float
     """Nats per token that the text becomes less likely."""
     attention_error: float
-    """Relative error of attention outputs for the same queries, root mean square over tokens, layers and
-    heads.
+    """Relative error of attention outputs for the same queries.
+
+    Root mean square over tokens, layers and heads.
     """
 
 
 SMALL_ERROR = 0.1
-"""Largest relative error of attention outputs up to which the law is fitted: it is the first term of an
-expansion.
-"""
+"""Largest relative error of attention outputs in the fit of the law: it holds for small ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +61,16 @@ class Law:
     factor: float
     """Geometric mean of KL / e^2."""
     exponent: float
-    """What a free exponent would be, by least squares in the logarithms."""
+    """The exponent if it were free, by least squares in the logarithms."""
     r_squared: float
     """Share of the variance of log KL that the law with exponent 2 explains."""
     points: int
     beyond: float | None
-    """How many times what the law says the divergence is where the error is larger (geometric mean);
-
-    None: it never is.
-    """
+    """Divergence over the law's where the error is larger (geometric mean); None if it never is."""
 
 
 def held_out_tokens(model: Decoder, least: int) -> list[int]:
-    """At least so many tokens of tales that the shipped model was not trained on."""
+    """At least `least` tokens of tales that the shipped model was not trained on."""
     size = 4 * least
     while len(tokens := model.tokenizer.encode(text(HELD_OUT_SEED, size).decode())) < least:
         size *= 2
@@ -83,15 +80,18 @@ def held_out_tokens(model: Decoder, least: int) -> list[int]:
 def windows(tokens: Many[int], rows: int, length: int) -> Tensor:
     """The first `rows` windows of `length` tokens of a text, int64 [rows, length].
 
-    Raises RequestError where it is too short.
+    Raises:
+        RequestError: the text or the windows are too short.
     """
     if length < WINDOW_FLOOR or rows < 1:
         raise RequestError(
-            f"{rows} windows of {length} tokens; give at least 1 of {WINDOW_FLOOR}, so that a past can be quantised"
+            f"{rows} windows of {length} tokens; give at least 1 of {WINDOW_FLOOR}, "
+            "so that a past can be quantised"
         )
     if len(tokens) < rows * length:
         raise RequestError(
-            f"the text has {len(tokens)} tokens, {rows} windows of {length} need {rows * length}; give a longer one"
+            f"the text has {len(tokens)} tokens, {rows} windows of {length} need {rows * length}; "
+            "give a longer one"
         )
     return torch.tensor(tokens[: rows * length]).view(rows, length)
 
@@ -106,8 +106,9 @@ def qualities(
 ) -> tuple[dict[str, Quality], float]:
     """The quality of every scheme, and the exact cache's nats per token, on windows [n, t].
 
-    The caches advance together, group by group: a token sees its own group exact and all groups before it
-    quantised, as in decoding token by token. Counted are the tokens that have a quantised group behind them.
+    The caches advance together, group by group. A token sees its own group exact and all groups
+    before it quantised, as in decoding token by token. Tokens with a quantised group before them
+    are counted.
     """
     exact = _Rows(model, rows, None, block_tokens)
     others = {name: _Rows(model, rows, bits, block_tokens) for name, bits in schemes.items()}
@@ -134,7 +135,7 @@ def qualities(
 
 
 class _Rows:
-    """Windows in a cache of their own, exact or with a store that full groups go to."""
+    """Windows in a cache of their own, exact or with a store for the full groups."""
 
     def __init__(self, model: Decoder, rows: Tensor, bits: Bits | None, block_tokens: int) -> None:
         self.model, self.rows, self.quantised = model, rows, bits is not None
@@ -150,7 +151,7 @@ class _Rows:
         self.sequences = [Sequence() for _ in range(count)]
 
     def advance(self, stop: int) -> Tensor:
-        """Takes in the next tokens of every window up to `stop`; logits [n, tokens, vocab] after each."""
+        """Computes the tokens of every window up to `stop`; returns logits [n, tokens, vocab]."""
         start = self.sequences[0].length
         logits = torch.stack(
             [
@@ -173,7 +174,7 @@ class _Rows:
         return self.model.run(tokens.to(device), torch.arange(start, sequence.length, device=device), attend)
 
     def settle(self) -> None:
-        """Quantises the groups that have filled."""
+        """Quantises the groups that are full now."""
         if self.quantised and self.sequences[0].length % self.span == 0:
             for sequence in self.sequences:
                 quantise_filled(self.cache, sequence)
@@ -185,7 +186,8 @@ def attention_errors(
 ) -> dict[str, float]:
     """Relative error of the attention outputs of real queries over quantised pasts, by scheme.
 
-    Queries, keys and values are the exact model's, so that an error is not carried on from layer to layer.
+    Queries, keys and values are those of the exact model, so that no error passes from layer to
+    layer.
     """
     layers = _activations(model, rows)
     exact = _Rows(model, rows, None, block_tokens)
@@ -217,9 +219,7 @@ def _activations(model: Decoder, rows: Tensor) -> list[tuple[Tensor, Tensor, Ten
 
 
 def _append(cached: _Rows, layers: list[tuple[Tensor, Tensor, Tensor]], start: int, stop: int) -> None:
-    """Writes the keys and values of positions `start` to `stop`, group by group, each quantised once it is
-    full.
-    """
+    """Writes keys and values of positions `start` to `stop`; each group is quantised once full."""
     span = cached.span
     borders = range((start // span + 1) * span, stop, span)
     for low, high in pairwise([start, *borders, stop]):
@@ -238,7 +238,8 @@ def _attend(cached: _Rows, layer: int, q: Tensor) -> Tensor:
 def fit_law(points: Many[Quality]) -> Law:
     """The law KL = c e^2 through the points with an error up to `SMALL_ERROR`.
 
-    Raises RequestError for fewer than three.
+    Raises:
+        RequestError: there are fewer than three.
     """
     pairs = [
         (math.log(p.attention_error), math.log(p.kl)) for p in points if p.kl > 0 and p.attention_error > 0
@@ -246,8 +247,8 @@ def fit_law(points: Many[Quality]) -> Law:
     small = [pair for pair in pairs if pair[0] <= math.log(SMALL_ERROR)]
     if len(small) < 3:
         raise RequestError(
-            f"{len(small)} schemes with an error up to {SMALL_ERROR} and a divergence, the law needs at least 3; "
-            "give a longer text, or a model that attends to its past"
+            f"{len(small)} schemes with an error up to {SMALL_ERROR} and a divergence, "
+            "the law needs at least 3; give a longer text, or a model that attends to its past"
         )
     e, kl = np.array(small).T
     offset = float((kl - 2 * e).mean())

@@ -1,6 +1,6 @@
-"""Speed of paged attention beside contiguous attention, a loop over blocks and a plain copy:
+"""Speed of paged attention beside contiguous attention, a loop over blocks, and a plain copy.
 
-CPU seconds of one run.
+All in CPU seconds of the same run.
 """
 
 import math
@@ -18,8 +18,8 @@ from kv_cache_rl.paged.attention import paged_attention
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.kv_cache import KVCache
+from kv_cache_rl.paged.measure.timing import clock, median_seconds
 from kv_cache_rl.paged.model import Decoder
-from kv_cache_rl.paged.timing import clock, median_seconds
 
 BATCH, HEADS, KV_HEADS, DIM, BLOCK = 16, 32, 8, 128, 16
 """The attention of Llama-3.1-8B, a batch of 16, blocks of 16 tokens."""
@@ -41,21 +41,21 @@ class Batch:
         return paged_attention(self.q, self.cache, 0, block_table(self.sequences), lengths(self.sequences))
 
     def contiguous(self, grouped: bool = False) -> Tensor:
-        """The same over the padded, contiguous tensors; `grouped`: the query heads of a key head as rows of
-        one product, which reads the keys once and is not what the library does by itself."""
+        """The same over the padded, contiguous tensors.
+
+        `grouped`: the query heads of a key head are rows of one product. It reads the keys once.
+        The library does not do so by itself.
+        """
         mask = None
         if len(set(self.lens)) > 1:
             mask = (torch.arange(self.k.shape[2]) < torch.tensor(self.lens)[:, None])[:, None, None]
         heads = (KV_HEADS, HEADS // KV_HEADS) if grouped else (HEADS, 1)
         q = self.q.view(len(self.q), *heads, DIM)
-        return F.scaled_dot_product_attention(q, self.k, self.v, attn_mask=mask, enable_gqa=not grouped).view(
-            self.q.shape
-        )
+        out = F.scaled_dot_product_attention(q, self.k, self.v, attn_mask=mask, enable_gqa=not grouped)
+        return out.view(self.q.shape)
 
     def by_loop(self) -> Tensor:
-        """The same by a Python loop over sequences and blocks with a running softmax, as the seed project has
-        it.
-        """
+        """The same by a Python loop over blocks with a running softmax, as in the seed."""
         out = torch.empty_like(self.q)
         for row, (sequence, length) in enumerate(zip(self.sequences, self.lens, strict=True)):
             q = self.q[row].view(KV_HEADS, -1, DIM)
@@ -79,8 +79,9 @@ class Batch:
 
 
 def batch_of(tokens: int, ragged: bool, dtype: torch.dtype, seed: int) -> Batch:
-    """Sixteen sequences of up to `tokens` tokens (from half as many on if ragged), blocks scattered over the
-    pool.
+    """Sixteen sequences of `tokens` tokens, with their blocks scattered over the pool.
+
+    `ragged`: their lengths run from half of `tokens` to `tokens`.
     """
     generator = torch.Generator().manual_seed(seed)
     lens = torch.linspace(tokens / 2, tokens, BATCH).int().tolist() if ragged else [tokens] * BATCH
@@ -99,7 +100,7 @@ def batch_of(tokens: int, ragged: bool, dtype: torch.dtype, seed: int) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Seconds of ours and of the peer's, alternately measured."""
+    """Seconds of ours and of the peer's, measured in turns."""
 
     ours_s: float
     peer_s: float
@@ -111,7 +112,7 @@ class Ratio:
 
 
 def ratio(ours: Callable[[], object], peer: Callable[[], object], repeats: int) -> Ratio:
-    """Medians of both, taken in turns so that whatever else the machine does falls on both."""
+    """Medians of both, measured in turns, so that other load on the machine falls on both."""
     cpu, pairs = torch.device("cpu"), []
     for _ in range(repeats):
         pairs.append((median_seconds(cpu, ours, 1), median_seconds(cpu, peer, 1)))
@@ -123,9 +124,10 @@ def ratio(ours: Callable[[], object], peer: Callable[[], object], repeats: int) 
 def decode_ratios(
     tokens: int, ragged: bool, dtype: torch.dtype, repeats: int, seed: int
 ) -> tuple[Ratio, Ratio]:
-    """Decode attention, paged against the library's contiguous and against that grouped by hand.
+    """Decode attention: paged against the library's contiguous, and against that grouped by hand.
 
-    Raises ValueError where their outputs differ.
+    Raises:
+        ValueError: their outputs differ.
     """
     batch = batch_of(tokens, ragged, dtype, seed)
     _same(batch.paged(), batch.contiguous())
@@ -139,7 +141,8 @@ def decode_ratios(
 def loop_ratio(tokens: int, repeats: int, seed: int) -> Ratio:
     """The loop over blocks against ours: how many times slower it is.
 
-    Raises ValueError where their outputs differ.
+    Raises:
+        ValueError: their outputs differ.
     """
     batch = batch_of(tokens, False, torch.float32, seed)
     _same(batch.paged(), batch.by_loop())
@@ -147,10 +150,8 @@ def loop_ratio(tokens: int, repeats: int, seed: int) -> Ratio:
 
 
 def _same(left: Tensor, right: Tensor) -> None:
-    off, allowed = (
-        float((left.double() - right.double()).abs().max()),
-        1e-5 if left.dtype == torch.float32 else 2e-2,
-    )
+    off = float((left.double() - right.double()).abs().max())
+    allowed = 1e-5 if left.dtype == torch.float32 else 2e-2
     if not off <= allowed:
         raise ValueError(
             f"outputs differ by {off}, {allowed} is allowed; times of different results are not compared"
@@ -183,7 +184,7 @@ class Decoding:
     sequences: list[Sequence]
 
     def step(self) -> int:
-        """Decodes a token of each; how many tokens the cache holds more."""
+        """Decodes a token of each sequence; returns how many more tokens the cache holds."""
         before = sum(sequence.length for sequence in self.sequences)
         self.model.decode(self.cache, self.sequences, [0] * len(self.sequences))
         return sum(sequence.length for sequence in self.sequences) - before
@@ -192,7 +193,7 @@ class Decoding:
 def decoding(
     model: Decoder, text: list[int], batch: int, block_tokens: int, context: int, steps: int
 ) -> Decoding:
-    """A batch behind prompts of `context` tokens, with room for so many steps."""
+    """A batch behind prompts of `context` tokens, with room for `steps` steps."""
     cache = model.new_cache(batch * blocks_for(context + steps, block_tokens), block_tokens)
     sequences = [Sequence() for _ in range(batch)]
     for row, sequence in enumerate(sequences):
@@ -206,8 +207,9 @@ def tokens_per_second(
 ) -> dict[tuple[int, int], float]:
     """(block size, batch) → tokens decoded per CPU second, medians of `steps`.
 
-    The cells take turns, step by step, so that whatever else the machine does falls on all of them. Counted
-    is what the caches hold more, not what was asked for."""
+    The cells take turns step by step, so that other load on the machine falls on all of them. The
+    tokens that the caches gained are counted.
+    """
     running = {cell: decoding(model, text, cell[1], cell[0], context, steps + 1) for cell in cells}
     rates: dict[tuple[int, int], list[float]] = {cell: [] for cell in cells}
     for round_ in range(steps + 1):

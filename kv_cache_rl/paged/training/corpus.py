@@ -1,9 +1,9 @@
-"""Text that a seeded program writes: tales whose later sentences can only be told by who remembers the
-earlier ones.
+"""Text written by a seeded program: tales with sentences that depend on earlier ones.
 
-A tale moves a few people and things between places, hands out secret numbers, and asks about both at random
-distances, so that what stands in the KV cache decides what comes next. All of it is made here, none of it is
-copied from anywhere."""
+A tale moves a few people and things between places, gives out secret numbers, and asks about both
+at random distances. So the next token depends on what the KV cache holds. No text is copied from
+elsewhere.
+"""
 
 from random import Random
 
@@ -36,7 +36,7 @@ SKY = (
 
 
 class _Tale:
-    """Who is where, who has what, and the numbers; each method tells one sentence and keeps the books."""
+    """The places of people and things, and the secret numbers; each method writes one sentence."""
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
@@ -45,7 +45,7 @@ class _Tale:
         self.number: dict[str, str] = {}
 
     def opening(self) -> str:
-        """Where everyone and everything is."""
+        """The places of all people and things."""
         people = [f"{name} is at the {place}." for name, place in self.place.items()]
         return " ".join(people + [f"the {thing} lies in the {place}." for thing, place in self.lies.items()])
 
@@ -93,10 +93,10 @@ QUESTIONS = (_Tale.asks_number, _Tale.asks_number, _Tale.asks_person, _Tale.asks
 
 def tale(rng: Random) -> str:
     """One tale of 10 to 30 sentences on a line of its own, about 300 to 1,000 bytes."""
-    told = _Tale(rng)
-    sentences = [told.opening()]
+    state = _Tale(rng)
+    sentences = [state.opening()]
     for _ in range(rng.randint(10, 30)):
-        sentences.append(rng.choice(QUESTIONS if rng.random() < 0.5 else SENTENCES)(told))
+        sentences.append(rng.choice(QUESTIONS if rng.random() < 0.5 else SENTENCES)(state))
     return " ".join(sentences) + "\n"
 
 

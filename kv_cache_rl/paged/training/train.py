@@ -1,10 +1,11 @@
-"""Trains the shipped decoder: `python -m kv_cache_rl.paged.train` writes weights and the record of
-how they came about.
+"""Trains the shipped decoder: `python -m kv_cache_rl.paged.train`; writes weights and a record.
 
-Muon turns the layers' matrices, AdamW the embedding and the norms; a warm-up, then a straight line down to
-zero.
-Source: Jordan et al., Muon (github.com/KellerJordan/Muon); Loshchilov, Hutter, "Decoupled weight decay"
-(1711.05101)."""
+Muon updates the layers' matrices, AdamW the embedding and the norms. The learning rate warms up,
+then falls in a straight line to zero.
+
+Source: Jordan et al., Muon (github.com/KellerJordan/Muon); Loshchilov, Hutter, "Decoupled weight
+decay" (1711.05101).
+"""
 
 from __future__ import annotations
 
@@ -30,12 +31,12 @@ GEOMETRY = DecoderGeometry(
     "tales-1m", layers=4, heads=8, kv_heads=2, head_dim=32, width=128, hidden=384, vocab=256
 )
 TRAIN_SEED, TRAIN_BYTES, HELD_OUT_SEED, HELD_OUT_BYTES = 1, 20_000_000, 2, 64_000
-"""The held-out tales come from another seed than those trained on."""
+"""The held-out tales have another seed than those for training."""
 WARMUP = 30
 
 
 def batches(seed: int, rows: int, length: int, size: int) -> Iterator[Tensor]:
-    """Windows of the training text, int64 [rows, length + 1], drawn evenly and for ever."""
+    """Windows of the training text, int64 [rows, length + 1], drawn uniformly, without end."""
     stream = torch.frombuffer(bytearray(text(seed, size)), dtype=torch.uint8)
     generator = torch.Generator().manual_seed(seed)
     while True:
@@ -44,9 +45,7 @@ def batches(seed: int, rows: int, length: int, size: int) -> Iterator[Tensor]:
 
 
 def nll(model: Decoder, rows: Tensor) -> Tensor:
-    """Mean negative log-likelihood per token, in nats, of `rows` [n, t + 1] given what stands before in the
-    row.
-    """
+    """Mean negative log-likelihood of `rows` [n, t + 1], nats per token, given the tokens before."""
     logits = model.dense_logits(rows[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
 
@@ -66,9 +65,7 @@ def held_out_nll(model: Decoder, length: int) -> float:
 
 
 def unigram_nll(length: int) -> float:
-    """Nats per token of one who knows only how frequent every byte of the held-out tales is: the bar any
-    model must clear.
-    """
+    """Nats per token of the byte frequencies of the held-out tales: every model must do better."""
     counts = Counter(held_out(length)[:, 1:].flatten().tolist())
     total = sum(counts.values())
     return -sum(n / total * math.log(n / total) for n in counts.values())
@@ -77,8 +74,8 @@ def unigram_nll(length: int) -> float:
 def train(
     steps: int, rows: int, length: int, seed: int, log_every: int
 ) -> tuple[Decoder, list[dict[str, float]]]:
-    """A trained decoder and its loss curve."""
-    model = Decoder.random(GEOMETRY, seed)
+    """A trained decoder, and its loss curve with a point every `log_every` steps."""
+    model = Decoder.untrained(GEOMETRY, seed)
     for weight in model.weights.values():
         weight.requires_grad_()
     matrices = [w for name, w in model.weights.items() if w.ndim == 2 and name != EMBEDDING]

@@ -1,34 +1,34 @@
 """Beam search over copies of the simulator.
 
-Failures land up to five windows after their cause, so a node is worth what the best completion from it earns,
-not what it has earned so far. Every completion is a whole trajectory and may become the incumbent.
+Failures land up to five windows after their cause, so a node is worth what the best completion from
+it earns, not what it has earned so far. Every completion is a whole trajectory and may become the
+incumbent.
 
-Most of the time goes into completions, and many are known before they are played: a child made by the calls
-that a completion begins with ends where its parent's did, and equal states end equally."""
+Most of the time goes into completions, and many are known before they are played: a child made by
+the calls that a completion begins with ends where its parent's did, and equal states end
+equally."""
 
 import numpy as np
 
 from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.search.eviction.proposals import alike, complete, new_desk, propose, write
+from kv_cache_rl.sim.eviction.columns import CALL, COUNTERS, Counter, constants_of
 from kv_cache_rl.sim.eviction.deciders import MAX_OUT
 from kv_cache_rl.sim.eviction.dynamics import advance
 from kv_cache_rl.sim.eviction.observe import look
-from kv_cache_rl.sim.eviction.state import CALLS, COUNTERS, EVENTS, INVALID, RECOMPUTED, STEPS_, TEXT_ONLY
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 @uncounted
-def forget(state):
-    """Clears the counters that neither the return nor any later window depends on, so that equal futures are
-    equal states.
-    """
-    start = len(state) - COUNTERS
-    state[start + CALLS] = 0
-    state[start + INVALID] = 0
-    state[start + TEXT_ONLY] = 0
-    state[start + RECOMPUTED] = 0
-    state[start + EVENTS] = 0
+def forget(live):
+    """Clears the counters that no later window and no return depends on, so that equal futures are equal."""
+    start = len(live) - COUNTERS
+    live[start + Counter.CALLS] = 0
+    live[start + Counter.INVALID] = 0
+    live[start + Counter.TEXT_ONLY] = 0
+    live[start + Counter.RECOMPUTED] = 0
+    live[start + Counter.EVENTS] = 0
 
 
 @uncounted
@@ -50,9 +50,8 @@ def _key(state):
 
 @uncounted
 def _play_child(scn, states, keys, made, calls, desk):
-    """Plays one window of child `made`; returns an earlier child that is in the same state now, -1 if there
-    is none.
-    """
+    """Plays one window of child `made`; returns an earlier child that is in the same state now, -1
+    if there is none."""
     advance(scn, states[made], calls, desk.results, desk.events, desk.lists)
     forget(states[made])
     keys[made] = _key(states[made])
@@ -65,7 +64,7 @@ def _play_child(scn, states, keys, made, calls, desk):
 @uncounted
 def _offers(scn, state, desk, variants, shipped, allowed, calls, counts):
     """Writes the calls of every proposal in `state`."""
-    look(scn, state, desk.rows, desk.head, desk.slots, True)
+    look(scn, state, desk.rows, desk.head[0], desk.slots, True)
     for k in range(len(variants) + len(shipped)):
         counts[k] = propose(scn, state, desk, k, variants, shipped, allowed)
         write(desk.out, counts[k], calls[k])
@@ -91,12 +90,11 @@ def _extend(logs, log_counts, parents, t, calls, counts):
 
 @njit(nogil=True)
 def search(scn, start, width, variants, shipped, completions, allowed, best_calls, best_counts):
-    """Widens every node by every proposal, values the children by completing them, keeps the `width` best
-    distinct ones.
-    """
-    steps, proposals, desk = scn[STEPS_], len(variants) + len(shipped), new_desk(scn)
+    """Widens every node by every proposal, values the children by completing them, keeps the
+    `width` best distinct ones."""
+    steps, proposals, desk = constants_of(scn).steps, len(variants) + len(shipped), new_desk(scn)
     nodes, size = np.empty((width, len(start)), np.int64), 1
-    logs, log_counts = np.zeros((width, steps, MAX_OUT, 2), np.int64), np.zeros((width, steps), np.int64)
+    logs, log_counts = np.zeros((width, steps, MAX_OUT), CALL), np.zeros((width, steps), np.int64)
     known = np.empty((width, len(completions)))
     most = width * proposals
     children, keys, trial = (
@@ -104,10 +102,10 @@ def search(scn, start, width, variants, shipped, completions, allowed, best_call
         np.empty(most, np.uint64),
         np.empty(len(start), np.int64),
     )
-    child_calls, child_counts = np.empty((most, MAX_OUT, 2), np.int64), np.empty(most, np.int64)
+    child_calls, child_counts = np.empty((most, MAX_OUT), CALL), np.empty(most, np.int64)
     parents, values, worth = np.empty(most, np.int64), np.empty((most, len(completions))), np.empty(most)
-    offers, offer_counts = np.empty((proposals, MAX_OUT, 2), np.int64), np.empty(proposals, np.int64)
-    calls, counts = np.zeros((steps, MAX_OUT, 2), np.int64), np.zeros(steps, np.int64)
+    offers, offer_counts = np.empty((proposals, MAX_OUT), CALL), np.empty(proposals, np.int64)
+    calls, counts = np.zeros((steps, MAX_OUT), CALL), np.zeros(steps, np.int64)
     nodes[0], best = start, -np.inf
     for k in range(proposals):
         trial[:] = start

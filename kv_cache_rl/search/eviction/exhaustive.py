@@ -6,21 +6,22 @@ import numpy as np
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.jit import njit
+from kv_cache_rl.sim.eviction.actions import Verb
 from kv_cache_rl.sim.eviction.build import HARDWARE_NAME, MODEL_NAME
 from kv_cache_rl.sim.eviction.calls import named_calls
-from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, KEEP, SWAP, step
+from kv_cache_rl.sim.eviction.columns import Place, Slot, columns
+from kv_cache_rl.sim.eviction.dynamics import new_state, step
 from kv_cache_rl.sim.eviction.score import total_return
 from kv_cache_rl.sim.eviction.spec import ActionLog, Prefix, Scenario, Session, Turn
-from kv_cache_rl.sim.eviction.state import NOWHERE, ON_CPU, PLACE, dynamic_of, initial_state, pack
 
 _CHOICES = (
     (),
-    (EVICT,),
-    (COMPRESS,),
-    (SWAP,),
-    (COMPRESS, SWAP),
-    (COMPRESS, COMPRESS),
-    (COMPRESS, COMPRESS, SWAP),
+    (Verb.EVICT,),
+    (Verb.COMPRESS,),
+    (Verb.SWAP,),
+    (Verb.COMPRESS, Verb.SWAP),
+    (Verb.COMPRESS, Verb.COMPRESS),
+    (Verb.COMPRESS, Verb.COMPRESS, Verb.SWAP),
 )
 """What may be done with one entry in one window: nothing, or calls of which each changes something."""
 
@@ -32,8 +33,7 @@ def is_small(scenario: Scenario) -> bool:
 
 def optimum(scenario: Scenario) -> tuple[ActionLog, float]:
     """The best log over all sequences of joint actions, and its return."""
-    scn = pack(scenario)
-    start = initial_state(scenario, scn)
+    scn, start = new_state(scenario)
     level: dict[bytes, list] = {start.tobytes(): []}
     joint: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
     best, best_log = -np.inf, []
@@ -41,7 +41,7 @@ def optimum(scenario: Scenario) -> tuple[ActionLog, float]:
         following: dict[bytes, list] = {}
         for packed, log in level.items():
             state = np.frombuffer(packed, np.int64)
-            place = dynamic_of(scn, state)[PLACE]
+            place = columns(scn, state).dyn[Slot.PLACE]
             if place.tobytes() not in joint:
                 joint[place.tobytes()] = _joint_actions(place)
             calls, counts = joint[place.tobytes()]
@@ -58,16 +58,18 @@ def optimum(scenario: Scenario) -> tuple[ActionLog, float]:
 
 def _joint_actions(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every joint action on the entries in memory: calls [A, K, 2] and how many of them count [A]."""
-    entries = [int(i) for i in np.flatnonzero(place != NOWHERE)]
-    options = [_CHOICES[:2] if place[i] == ON_CPU else _CHOICES for i in entries]
+    entries = [int(i) for i in np.flatnonzero(place != Place.NOWHERE)]
+    options = [_CHOICES[:2] if place[i] == Place.CPU else _CHOICES for i in entries]
     actions = []
     for chosen in product(*options):
         # Only swaps get in each other's way (link, CPU room): they come last, in every order.
         calls = [
-            (verb, i) for i, verbs in zip(entries, chosen, strict=True) for verb in verbs if verb != SWAP
+            (verb, i) for i, verbs in zip(entries, chosen, strict=True) for verb in verbs if verb != Verb.SWAP
         ]
-        swapped = [i for i, verbs in zip(entries, chosen, strict=True) if SWAP in verbs]
-        actions += [[*calls, *((SWAP, i) for i in order)] or [(KEEP, -1)] for order in permutations(swapped)]
+        swapped = [i for i, verbs in zip(entries, chosen, strict=True) if Verb.SWAP in verbs]
+        actions += [
+            [*calls, *((Verb.SWAP, i) for i in order)] or [(Verb.KEEP, -1)] for order in permutations(swapped)
+        ]
     counts = np.array([len(calls) for calls in actions], np.int64)
     packed = np.zeros((len(actions), int(counts.max()), 2), np.int64)
     for k, calls in enumerate(actions):
@@ -133,8 +135,9 @@ def small_scenario(seed: int) -> Scenario:
     budget = sum(held) + 40
     prefixes: tuple[Prefix, ...] = ()
     return Scenario(
-        id=f"eviction-small-{seed:04d}-v{ENVIRONMENT_VERSION}", version=ENVIRONMENT_VERSION, difficulty="easy", split="test",
-        seed=seed, source="small", hardware=HARDWARE_NAME, model=MODEL_NAME, steps=3, step_ms=2000, gpu_pages=budget + 200,
-        budget_pages=budget, cpu_pages=-(-sessions[2].tokens // 128) + 500, link_ns_per_page=374_491, link_fixed_us=20,
+        id=f"eviction-small-{seed:04d}-v{ENVIRONMENT_VERSION}", version=ENVIRONMENT_VERSION,
+        difficulty="easy", split="test", seed=seed, source="small", hardware=HARDWARE_NAME, model=MODEL_NAME,
+        steps=3, step_ms=2000, gpu_pages=budget + 200, budget_pages=budget,
+        cpu_pages=-(-sessions[2].tokens // 128) + 500, link_ns_per_page=374_491, link_fixed_us=20,
         prefill_c1_ns=36_100, prefill_c2_ps=480, norm=600, prefixes=prefixes, sessions=tuple(sessions),
     )  # fmt: skip

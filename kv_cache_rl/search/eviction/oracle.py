@@ -5,13 +5,13 @@ import numpy as np
 from kv_cache_rl.search.eviction.beam import search
 from kv_cache_rl.search.eviction.exhaustive import is_small, optimum
 from kv_cache_rl.search.eviction.polish import anneal, prune
-from kv_cache_rl.search.eviction.proposals import ALL_VERBS, COMPLETIONS, SHIPPED, SILENT, VARIANTS
+from kv_cache_rl.search.eviction.proposals import ALL_VERBS, COMPLETIONS, SHIPPED, SILENT, VARIANTS, new_log
 from kv_cache_rl.search.eviction.rollout import play_policy
 from kv_cache_rl.sim.eviction.calls import named_calls
-from kv_cache_rl.sim.eviction.deciders import MAX_OUT, policy_id
+from kv_cache_rl.sim.eviction.deciders import policy_id
+from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.spec import ActionLog, Scenario
-from kv_cache_rl.sim.eviction.state import initial_state, pack
 
 DEFAULT_WIDTH = 6
 
@@ -19,10 +19,11 @@ DEFAULT_WIDTH = 6
 def solve(
     scenario: Scenario, width: int = DEFAULT_WIDTH, allowed: int = ALL_VERBS, windows: int = 30_000
 ) -> tuple[ActionLog, float]:
-    """The best action log known and its return, never below any shipped decider of the verbs allowed.
+    """The best action log known and its return, never below any shipped decider of the verbs
+    allowed.
 
-    Instances of at most three entries and windows are solved exactly, the rest by `beam`, whose arguments
-    these are."""
+    Instances of at most three entries and windows are solved exactly, the rest by `beam`, whose
+    arguments these are."""
     if allowed == ALL_VERBS and is_small(scenario):
         log = optimum(scenario)[0]
         return log, replay(scenario, log).total
@@ -37,11 +38,13 @@ def solve(
 
 
 def rollout_log(scenario: Scenario, name: str) -> ActionLog:
-    """The calls of a shipped decider over a whole episode."""
-    scn = pack(scenario)
-    calls = np.zeros((scenario.steps, MAX_OUT, 2), np.int64)
-    counts = np.zeros(scenario.steps, np.int64)
-    play_policy(scn, initial_state(scenario, scn), policy_id(name), calls, counts)
+    """The calls of a decider over a whole episode."""
+    calls, counts = new_log(scenario.steps)
+    play_policy(*new_state(scenario), policy_id(name), calls, counts)
+    return _named(scenario, calls, counts)
+
+
+def _named(scenario: Scenario, calls: np.ndarray, counts: np.ndarray) -> ActionLog:
     return [named_calls(scenario, calls[t, : counts[t]].tolist()) for t in range(scenario.steps)]
 
 
@@ -55,13 +58,11 @@ def beam(
         allowed: bit set of verbs, for the ablations.
         windows: simulated windows spent on annealing the incumbent at the end.
     """
-    scn = pack(scenario)
-    start = initial_state(scenario, scn)
-    calls = np.zeros((scenario.steps, MAX_OUT, 2), np.int64)
-    counts = np.zeros(scenario.steps, np.int64)
+    scn, start = new_state(scenario)
+    calls, counts = new_log(scenario.steps)
     best = search(scn, start, width, VARIANTS, SHIPPED, COMPLETIONS, allowed, calls, counts)
     best = anneal(scn, start, best, allowed, windows, scenario.seed % 2**31, calls, counts)
     prune(scn, start, best, calls, counts)
     # What a dropped call leaves may be refused now.
     prune(scn, start, best, calls, counts)
-    return [named_calls(scenario, calls[t, : counts[t]].tolist()) for t in range(scenario.steps)]
+    return _named(scenario, calls, counts)

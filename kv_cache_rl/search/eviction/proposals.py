@@ -1,42 +1,38 @@
 """What the oracle proposes in a window, and how an episode goes on when it always follows one proposal.
 
-Proposals are differently tuned clairvoyant weighings, which know who returns and which precision is borne,
-and the shipped deciders, which do not."""
+Proposals are the differently tuned clairvoyant weighings, which know what returns and which precision
+each entry bears, and the shipped deciders, which do not."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from kv_cache_rl.jit import njit, uncounted
-from kv_cache_rl.sim.eviction.deciders import MAX_OUT, POLICY_IDS, decide
-from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, KEEP, SWAP, advance, new_lists
-from kv_cache_rl.sim.eviction.observe import MAX_ROWS, N_ROWS, V_SLOT, VIEW_COLS, VIEW_HEAD, look
-from kv_cache_rl.sim.eviction.score import total_return
-from kv_cache_rl.sim.eviction.state import (
-    ARRIVE,
-    FIRST_TURN,
-    IDLE,
-    NUM_TURNS,
-    PHASE,
-    ROLE,
-    ROLE_ANCHOR,
-    ROLE_SESSION,
-    SLOTS,
-    STEPS_,
-    TOLERANCE,
-    TURN,
-    T,
+from kv_cache_rl.sim.eviction.actions import Verb
+from kv_cache_rl.sim.eviction.columns import (
+    CALL,
+    EVENT,
+    Counter,
+    Phase,
+    Role,
+    Slot,
+    Static,
     columns_of,
-    counters_of,
-)  # fmt: skip
-from kv_cache_rl.sim.eviction.weighing import choose, shortage
+    constants_of,
+)
+from kv_cache_rl.sim.eviction.deciders import MAX_OUT, REGISTRY, decide, policy_id
+from kv_cache_rl.sim.eviction.dynamics import advance, new_lists
+from kv_cache_rl.sim.eviction.observe import HEAD, MAX_ROWS, ROW, look
+from kv_cache_rl.sim.eviction.score import total_return
+from kv_cache_rl.sim.eviction.weighing import LEVELS, choose, shortage
 
-ALL_VERBS = (1 << EVICT) | (1 << COMPRESS) | (1 << SWAP)
-_NO_EVICT, _NO_SWAP = ALL_VERBS & ~(1 << EVICT), ALL_VERBS & ~(1 << SWAP)
+ALL_VERBS = (1 << Verb.EVICT) | (1 << Verb.COMPRESS) | (1 << Verb.SWAP)
+AS_MADE = -1
+"""In place of a set of verbs: every call as it was made, also `keep` and ids that do not exist."""
+_NO_EVICT, _NO_SWAP = ALL_VERBS & ~(1 << Verb.EVICT), ALL_VERBS & ~(1 << Verb.SWAP)
 
 # Clairvoyant variants: units to keep free for sure and where cheap (thousandths of the budget), weight of
-# distant returns
-# (hundredths), verbs used.
+# distant returns (hundredths), verbs used.
 VARIANTS = np.array(
     [
         [0, 0, 0, ALL_VERBS],
@@ -54,90 +50,95 @@ VARIANTS = np.array(
     ],
     np.int64,
 )
-SILENT = ("stability",)
-"""Deciders that bound the oracle from below without proposing: with them among the proposals every stored log
-would change.
-"""
-SHIPPED = np.array(
-    [POLICY_IDS[name] for name in POLICY_IDS if name not in ("spam_invalid", *SILENT)], np.int64
-)
+SHIPPED = np.array([policy_id(name) for name, one in REGISTRY.items() if one.proposes], np.int64)
+SILENT = tuple(name for name, one in REGISTRY.items() if one.shipped and not (one.canary or one.proposes))
+"""Deciders that bound the oracle from below. They do not propose, which would change stored logs."""
 COMPLETIONS = np.array([2, 5, 9], np.int64)
 """The variants that value a child by playing it to its end."""
 
 
 class Desk(NamedTuple):
-    """Scratch paper of one search: the view, one window's calls, and what the compiled functions write on."""
+    """Room to work in for one search."""
 
     rows: np.ndarray
+    """The view: `ROW` ``[MAX_ROWS]``"""
     head: np.ndarray
+    """`HEAD` ``[1]``"""
     out: np.ndarray
+    """Calls of one window: `CALL` ``[MAX_OUT]``"""
     results: np.ndarray
     events: np.ndarray
     lists: np.ndarray
+    """For `advance`"""
     slots: np.ndarray
+    """For `look`"""
     chance: np.ndarray
     loss: np.ndarray
     costs: np.ndarray
     notes: np.ndarray
+    """As `choose` takes them, like the three before"""
 
 
 @njit(inline="always")
 def new_desk(scn):
     return Desk(
-        np.empty((MAX_ROWS, VIEW_COLS), np.int64),
-        np.empty(VIEW_HEAD, np.int64),
-        np.empty((MAX_OUT, 2), np.int64),
+        np.empty(MAX_ROWS, ROW),
+        np.empty(1, HEAD),
+        np.empty(MAX_OUT, CALL),
         np.empty(MAX_OUT, np.int64),
-        np.empty((0, 3), np.int64),
+        np.empty(0, EVENT),
         new_lists(scn),
-        np.empty((2, scn[SLOTS] + 1), np.int64),
+        np.empty((2, constants_of(scn).slots + 1), np.int64),
         np.empty(MAX_ROWS),
-        np.empty((MAX_ROWS, 3)),
+        np.empty((MAX_ROWS, LEVELS)),
         np.empty(MAX_ROWS),
         np.empty((2, MAX_ROWS), np.int64),
     )
 
 
+def new_log(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Room for the calls of an episode: `CALL` ``[steps, MAX_OUT]``, and how many count per window."""
+    return np.zeros((steps, MAX_OUT), CALL), np.zeros(steps, np.int64)
+
+
 @uncounted
-def _foresee(scn, c, rows, n, distance, chance, loss):
-    """True need of each shown entry: 0 if nobody asks for it again, less the later they do; and its true
-    tolerance.
-    """
-    static, dyn, t = c.static, c.dyn, c.counters[T]
+def _foresee(c, rows, n, distance, chance, loss):
+    """Writes each shown entry's true need (0 without a reader, less the later) and true tolerance."""
+    static, dyn, t = c.static, c.dyn, c.counters[Counter.WINDOW]
     for k in range(n):
-        i = rows[k, V_SLOT]
-        chance[k] = 1.0 if static[ROLE, i] == ROLE_ANCHOR else 0.0
-        for level in range(3):
-            loss[k, level] = 1.0 if static[ROLE, i] == ROLE_SESSION and level > static[TOLERANCE, i] else 0.0
-        if static[ROLE, i] != ROLE_SESSION:
+        i = rows[k].slot
+        session = static[Static.ROLE, i] == Role.SESSION
+        chance[k] = 1.0 if static[Static.ROLE, i] == Role.ANCHOR else 0.0
+        for level in range(LEVELS):
+            loss[k, level] = 1.0 if session and level > static[Static.TOLERANCE, i] else 0.0
+        if not session:
             continue
-        if dyn[PHASE, i] != IDLE:
+        if dyn[Slot.PHASE, i] != Phase.IDLE:
             chance[k] = 1.0
-        elif dyn[TURN, i] < static[NUM_TURNS, i]:
-            ahead = c.turns[static[FIRST_TURN, i] + dyn[TURN, i], ARRIVE] - t
-            if t + ahead < scn[STEPS_]:
+        elif dyn[Slot.TURN, i] < static[Static.NUM_TURNS, i]:
+            ahead = c.turns[static[Static.FIRST_TURN, i] + dyn[Slot.TURN, i]].arrive - t
+            if t + ahead < c.constants.steps:
                 chance[k] = 1.0 / (1.0 + 0.01 * distance * max(ahead, 0))
 
 
 @uncounted
-def _clairvoyant(scn, state, variant, desk):
-    head, n = desk.head, desk.head[N_ROWS]
-    _foresee(scn, columns_of(scn, state), desk.rows, n, variant[2], desk.chance, desk.loss)
+def _clairvoyant(scn, live, variant, desk):
+    head = desk.head[0]
+    n = head.rows
+    _foresee(columns_of(scn, live), desk.rows, n, variant[2], desk.chance, desk.loss)
     must, wish = shortage(head, variant[0]), shortage(head, variant[1])
     return choose(desk.rows, n, head, desk.chance, desk.loss, must, wish, desk.out, desk.costs, desk.notes)
 
 
 @uncounted
 def _allowed_calls(desk, m, allowed):
-    """Leaves the first of `m` calls (verb and slot in place of the row) whose verbs are allowed; returns how
-    many.
-    """
+    """Leaves those of `m` calls whose verbs are allowed, with slots in place of rows; returns how many."""
     out, kept = desk.out, 0
-    for c in range(m):
-        verb = out[c, 0]
-        if verb == KEEP or (allowed >> verb) & 1 == 0 or out[c, 1] < 0:
+    for k in range(m):
+        verb, row = out[k].verb, out[k].entry
+        if (allowed >> verb) & 1 == 0 or (row < 0 and allowed != AS_MADE):
             continue
-        out[kept, 0], out[kept, 1] = verb, desk.rows[out[c, 1], V_SLOT]
+        out[kept].verb, out[kept].entry = verb, desk.rows[row].slot if row >= 0 else row
         kept += 1
     return kept
 
@@ -145,38 +146,42 @@ def _allowed_calls(desk, m, allowed):
 @uncounted
 def write(calls, n, target):
     """Copies the first `n` of a window's calls."""
-    for c in range(n):
-        target[c, 0], target[c, 1] = calls[c, 0], calls[c, 1]
+    for k in range(n):
+        target[k].verb, target[k].entry = calls[k].verb, calls[k].entry
 
 
 @uncounted
 def alike(calls, n, other_calls, other_n):
     """Whether two windows have the same calls, `n` and `other_n` of them, in the same order."""
-    c = 0
-    while c < n and calls[c, 0] == other_calls[c, 0] and calls[c, 1] == other_calls[c, 1]:
-        c += 1
-    return n == other_n and c == n
+    if n != other_n:
+        return False
+    for k in range(n):
+        if calls[k].verb != other_calls[k].verb or calls[k].entry != other_calls[k].entry:
+            return False
+    return True
 
 
 @uncounted
-def propose(scn, state, desk, k, variants, shipped, allowed):
-    """Writes the calls of proposal `k` for the state whose whole view is on the desk, without verbs that are
-    not allowed.
-    """
+def propose(scn, live, desk, k, variants, shipped, allowed):
+    """Writes the allowed calls of proposal `k` for the state whose view is on the desk; returns how many."""
     if k < len(variants):
-        return _allowed_calls(desk, _clairvoyant(scn, state, variants[k], desk), allowed & variants[k, 3])
-    return _allowed_calls(desk, decide(shipped[k - len(variants)], desk.rows, desk.head, desk.out), allowed)
+        return _allowed_calls(desk, _clairvoyant(scn, live, variants[k], desk), allowed & variants[k, 3])
+    m = decide(shipped[k - len(variants)], desk.rows, desk.head[0], desk.out)
+    return _allowed_calls(desk, m, allowed)
 
 
 @uncounted
-def complete(scn, state, desk, k, variants, shipped, allowed, calls, counts):
-    """Finishes the episode in `state` with proposal `k`, writing its calls; returns the return."""
-    counters, out = counters_of(scn, state), desk.out
-    while counters[T] < scn[STEPS_]:
-        t = counters[T]
-        look(scn, state, desk.rows, desk.head, desk.slots, k >= len(variants))
-        m = propose(scn, state, desk, k, variants, shipped, allowed)
+def complete(scn, live, desk, k, variants, shipped, allowed, calls, counts):
+    """Finishes the episode with proposal `k`, writing its calls; returns the return.
+
+    The one loop in which a compiled decider plays."""
+    c, out = columns_of(scn, live), desk.out
+    counters, steps = c.counters, c.constants.steps
+    while counters[Counter.WINDOW] < steps:
+        t = counters[Counter.WINDOW]
+        look(scn, live, desk.rows, desk.head[0], desk.slots, k >= len(variants))
+        m = propose(scn, live, desk, k, variants, shipped, allowed)
         write(out, m, calls[t])
         counts[t] = m
-        advance(scn, state, out[:m], desk.results, desk.events, desk.lists)
-    return total_return(scn, state)
+        advance(scn, live, out[:m], desk.results, desk.events, desk.lists)
+    return total_return(scn, live)

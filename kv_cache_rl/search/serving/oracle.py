@@ -3,11 +3,12 @@ of the server.
 
     plan <- the base policy that does best alone, in every segment
     for each segment, in order:
-        every base policy plays the segment on a copy, the plan plays on to the end;  plan[segment] <- the best of them
+        every base policy plays the segment on a copy, the plan plays on to the end
+        plan[segment] <- the best of them
 
 A plan is only ever replaced by a better one, so the oracle is at least as good as every base policy on every
-episode. It sees what no agent can: arrivals and lengths that are yet to come, through what its copies come
-to. Several passes go over it again.
+episode. It sees what no agent can: arrivals and lengths that are yet to come, through the results of its
+copies. Several passes go over it again.
 
 Source: rollout and rolling-horizon search, Bertsekas, "Rollout, policy iteration, and distributed
 reinforcement learning", 2020, chapter 2 (sequential improvement and the fortified variant)."""
@@ -18,28 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kv_cache_rl.jit import uncounted
-from kv_cache_rl.search.serving.rollout import play
-from kv_cache_rl.sim.serving.actions import ACTIONS
+from kv_cache_rl.search.serving.rollout import finish
 from kv_cache_rl.sim.serving.bound import fluid_bound
-from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS, MEMORY
-from kv_cache_rl.sim.serving.observe import RICH
-from kv_cache_rl.sim.serving.score import SCORE_WEIGHTS, Report, report
+from kv_cache_rl.sim.serving.dynamics import new_state
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS, memory_of
+from kv_cache_rl.sim.serving.score import Report, parts_of, report, weighed
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError
-from kv_cache_rl.sim.serving.state import (
-    ARRIVAL,
-    CLOCK,
-    ENDED,
-    FINISHED,
-    FOUND,
-    HISTORY,
-    OUTPUT,
-    PROMPT,
-    SERVED,
-    STATUS,
-    State,
-    new_state,
-)
+from kv_cache_rl.sim.serving.state import State
 
 SEGMENTS = 24
 
@@ -73,27 +59,20 @@ class Plan:
 
 
 def bases(learned: Mapping[str, Base] | None = None) -> dict[str, Base]:
-    """Name → every policy that a plan is made of: the heuristics that serve and remember nothing, variants,
-    and `learned`.
+    """Name → every policy that a plan is made of: heuristics without memory or canary, variants, `learned`.
 
-    What was learned is handed in, since it belongs to the agents, who stand above any search.
+    What was learned is handed in: it belongs to the agents, a layer above any search.
     """
     chosen: dict[str, Base] = {
-        name: (FUNCTIONS.index(one.function_name), memory_of(one.parameters))
+        name: (one.which, memory_of(one.parameters))
         for name, one in HEURISTICS.items()
         if not one.remembers and not one.canary
     }
     stability = HEURISTICS["stability"]
     for name, changes in VARIANTS.items():
         values = dict(zip(stability.names, stability.parameters, strict=True)) | changes
-        chosen[name] = FUNCTIONS.index("stability"), memory_of(tuple(values.values()))
+        chosen[name] = stability.which, memory_of(tuple(values.values()))
     return chosen | dict(learned or {})
-
-
-def memory_of(parameters: tuple[float, ...]) -> np.ndarray:
-    memory = np.zeros(MEMORY)
-    memory[: len(parameters)] = parameters
-    return memory
 
 
 def solve(
@@ -118,18 +97,16 @@ def solve(
     named = bases(learned)
     names, policies = tuple(named), tuple(named.values())
     start = new_state(scenario, seed)
-    instants = np.linspace(0, int(start.columns.book[CLOCK, 1]), segments + 1).astype(np.int64)
-    # The clock runs past the end in the last tick; whoever is in charge last plays that too.
+    instants = np.linspace(0, int(start.columns.book["end_us"]), segments + 1).astype(np.int64)
+    # The clock runs past the end in the last tick; the last segment's policy plays that too.
     instants[-1] = np.iinfo(np.int64).max
-    terms = np.array(
-        [*SCORE_WEIGHTS.get(scenario.task, SCORE_WEIGHTS["hard"]), max(fluid_bound(start.columns), 1.0)]
-    )
+    bound = fluid_bound(start.columns)
 
     def trial(state: State, plan: np.ndarray, first: int) -> float:
         copy = state.copy()
         for k in range(first, segments):
             advance(copy, policies[plan[k]], int(instants[k + 1]))
-        return worth(copy.columns.traffic, copy.columns.book, copy.columns.rows, terms)
+        return weighed(scenario.task, parts_of(copy.columns, bound))
 
     with ThreadPoolExecutor(workers) as pool:
         plans = [np.full(segments, k) for k in range(len(names))]
@@ -151,22 +128,5 @@ def solve(
 
 def advance(state: State, policy: Base, until: int) -> None:
     """One base policy plays `state` on until an instant, in place."""
-    seen, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
-    play(*state.columns, *policy, seen, mask, until)
-
-
-@uncounted
-def worth(traffic, book, rows, terms):
-    """`score.report(...).score` before its edges;
-
-    `terms`: the weights of its three parts, and the fluid bound.
-    """
-    work, advanced, found, asked = 0, 0.0, 0, 0
-    for row in range(len(rows)):
-        asked += traffic[row, HISTORY]
-        found += max(rows[row, FOUND], 0)
-        if rows[row, STATUS] == FINISHED and rows[row, ENDED] <= book[CLOCK, 1]:
-            work += traffic[row, PROMPT] + traffic[row, OUTPUT]
-            advanced += rows[row, SERVED] / max(rows[row, ENDED] - traffic[row, ARRIVAL], 1)
-    residency = found / asked if asked > 0 else 1.0
-    return terms[0] * work / terms[3] + terms[1] * advanced / max(len(rows), 1) + terms[2] * residency
+    which, memory = policy
+    finish(state, which, memory, until)

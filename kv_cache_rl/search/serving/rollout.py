@@ -1,48 +1,60 @@
-"""Compiled rollouts of the serving world: a heuristic plays until an instant, or whole episodes."""
+"""Rollouts of the serving world: compiled under a heuristic, or decision by decision under any decider."""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.dynamics import act
-from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, HEURISTICS, choose, new_memory
-from kv_cache_rl.sim.serving.observe import RICH, look
+from kv_cache_rl.sim.serving.columns import columns_of
+from kv_cache_rl.sim.serving.dynamics import act, new_state, step
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS, choose, new_memory
+from kv_cache_rl.sim.serving.observe import look, new_view, write_view
 from kv_cache_rl.sim.serving.seeds import agent_seed
 from kv_cache_rl.sim.serving.spec import Scenario
-from kv_cache_rl.sim.serving.state import ALIVE, CLOCK, State, new_state
+from kv_cache_rl.sim.serving.state import State
 
 FOREVER = 1 << 62
 
+Decide = Callable[[np.ndarray, np.ndarray], int]
+"""(view float32 ``[24]``, mask int8 ``[18]``) -> one of the 18 actions."""
+
 
 @uncounted(nogil=True)
-def play(traffic, settings, book, rows, running, flow, which, memory, observed, mask, until):
-    """Lets heuristic `which` decide until the clock reads `until` (µs) or the end; the reward, and how many
-    decisions.
+def play(fixed, live, which, memory, seen, mask, until):
+    """Lets function `which` decide until the clock reads `until` (µs) or the episode ends.
+
+    Gives the reward, and how many decisions.
     """
-    look(traffic, settings, book, rows, running, flow, observed, mask)
+    c = columns_of(fixed, live)
+    write_view(c, seen, mask)
     reward, decisions = 0.0, 0
-    while book[ALIVE, 0] and book[CLOCK, 0] < until:
-        action = choose(which, observed, mask, memory)
-        reward += act(traffic, settings, book, rows, running, flow, observed, mask, action)
+    while c.book.alive and c.book.clock_us < until:
+        reward += step(c, seen, mask, choose(which, seen, mask, memory))
         decisions += 1
     return reward, decisions
 
 
-def finish(state: State, function: str, memory: np.ndarray, until: int = FOREVER) -> tuple[float, int]:
-    """Plays `state` on with a function of `heuristics.FUNCTIONS`, in place; the reward, and how many
-    decisions.
-    """
-    observed, mask = np.zeros(len(RICH), np.float32), np.zeros(len(ACTIONS), np.int8)
-    return play(*state.columns, FUNCTIONS.index(function), memory, observed, mask, until)
+def steps(state: State, decide: Decide) -> Iterator[tuple[int, float]]:
+    """Plays `state` on to its end, in place: each action and its reward, as soon as it has been taken."""
+    seen, mask = new_view()
+    look(*state.buffers, seen, mask)
+    while not state.done:
+        action = int(decide(seen, mask))
+        yield action, act(*state.buffers, seen, mask, action)
 
 
-def episode(scenario: Scenario, seed: int, name: str, memory: np.ndarray | None = None) -> State:
-    """The end of an episode under a heuristic of `heuristics.HEURISTICS`, or under a function with a memory
-    of your own.
-    """
+def finish(state: State, which: int, memory: np.ndarray, until: int = FOREVER) -> tuple[float, int]:
+    """Plays `state` on with a function of `heuristics.FUNCTIONS`, in place, as `play`."""
+    return play(*state.buffers, which, memory, *new_view(), until)
+
+
+def episode(scenario: Scenario, seed: int, name: str) -> State:
+    """The end of an episode under a heuristic of `heuristics.HEURISTICS`."""
+    return episode_of(scenario, seed, HEURISTICS[name].which, new_memory(name, agent_seed(seed)))
+
+
+def episode_of(scenario: Scenario, seed: int, which: int, memory: np.ndarray) -> State:
+    """The end of an episode under a function of `heuristics.FUNCTIONS`, from a copy of `memory` on."""
     state = new_state(scenario, seed)
-    if memory is None:
-        finish(state, HEURISTICS[name].function_name, new_memory(name, agent_seed(seed)))
-    else:
-        finish(state, name, memory.copy())
+    finish(state, which, memory.copy())
     return state

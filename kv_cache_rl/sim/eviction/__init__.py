@@ -1,7 +1,8 @@
-"""The eviction environment: a 15-step episode in which someone decides what leaves a KV cache under pressure.
+"""The eviction environment: 15 windows in which tool calls decide what leaves a KV cache under pressure.
 
-Reading order: `spec`, `process`, `build`, `generate`, `cut`, `state`, `dynamics`, `observe`, `score`,
-`calls`, `deciders`, `episode`, `scenarios`."""
+Reading order: `spec`, `process`, `build`, `generate`, `cut`; `columns`, `state`, `entries`, `actions`,
+`admission`, `dynamics`; `observe`, `text`, `score`; `calls`, `deciders` (with `blind`, `ranked`,
+`weighing`, `returns`, `reserve`); `episode`, `scenarios`."""
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.lazy import lazy
@@ -21,10 +22,12 @@ _names, __getattr__ = lazy(
         ),
         "calls": ("TOOLS", "Call", "parse_call"),
         "deciders": ("CANARIES", "DECIDERS", "FLOOR", "decider"),
-        "episode": ("Episode", "Report", "play", "replay", "rollout", "text_only_reply", "tool_messages"),
+        "dynamics": ("new_state",),
+        "episode": ("Episode", "play", "replay", "rollout", "text_only_reply", "tool_messages"),
         "prompt": ("SYSTEM_PROMPT",),
         "scenarios": ("load_file", "load_scenarios", "write_file"),
-        "score": ("METRICS", "REWARDS", "normalized_score"),
+        "score": ("METRICS", "REWARDS", "Report", "normalized_score"),
+        "state": ("State",),
     },
 )
 __all__ = [*_names, "ENVIRONMENT_VERSION"]

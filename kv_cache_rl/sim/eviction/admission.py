@@ -1,118 +1,134 @@
-"""Who gets in: demand of the waiting, admission in order of arrival, the prefill lane, and how long everyone
-waits.
-"""
+"""Waiting and admission: demand of the queue, admission by arrival, the prefill lane, time waited."""
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.sim.compiled import free, take
-from kv_cache_rl.sim.eviction.entries import *
+from kv_cache_rl.sim.compiled import free, give, take
+from kv_cache_rl.sim.eviction.columns import (
+    UNITS_PER_PAGE,
+    Busy,
+    Counter,
+    Kind,
+    Phase,
+    Place,
+    Slot,
+    Static,
+    Tier,
+    columns_of,
+)
+from kv_cache_rl.sim.eviction.entries import (
+    Event,
+    count_failure,
+    fail,
+    link_us,
+    note,
+    pages_of,
+    prefill_us,
+    touch,
+    units_of,
+    wrong_answer,
+)
 from kv_cache_rl.sim.eviction.spec import WAIT_LIMIT_STEPS
-from kv_cache_rl.sim.eviction.state import *
-from kv_cache_rl.sim.eviction.state import columns_of
 
 
 @uncounted
 def demand(c, i):
-    """GPU units a waiting session still needs before it can run."""
-    static, dyn = c.static, c.dyn
-    k = static[FIRST_TURN, i] + dyn[TURN, i]
-    tokens = max(c.turns[k, CONTEXT] + c.turns[k, NEW] + dyn[GENERATED, i], dyn[TOKENS, i])
-    units = pages_of(tokens) * (UNITS_PER_PAGE >> dyn[LEVEL, i])
-    if dyn[PLACE, i] == ON_GPU:
+    """GPU units that a waiting session still needs before it can run."""
+    dyn = c.dyn
+    turn = c.turns[c.static[Static.FIRST_TURN, i] + dyn[Slot.TURN, i]]
+    tokens = max(turn.context + turn.new + dyn[Slot.GENERATED, i], dyn[Slot.TOKENS, i])
+    units = pages_of(tokens) * (UNITS_PER_PAGE >> dyn[Slot.LEVEL, i])
+    if dyn[Slot.PLACE, i] == Place.GPU:
         units -= units_of(dyn, i)
-    p = static[PREFIX, i]
-    if p >= 0 and not dyn[REF, i] and c.prefixes[p, P_REFS] == 0:
-        units += c.prefixes[p, P_PAGES] * UNITS_PER_PAGE
+    p = c.static[Static.PREFIX, i]
+    if p >= 0 and not dyn[Slot.REF, i] and c.prefixes[p].refs == 0:
+        units += c.prefixes[p].pages * UNITS_PER_PAGE
     return units
 
 
 @uncounted
-def demand_units(scn, state, i):
+def demand_units(scn, live, i):
     """`demand` of a session in packed buffers."""
-    return demand(columns_of(scn, state), i)
+    return demand(columns_of(scn, live), i)
 
 
 @uncounted
-def _fetch(scn, c, events, i):
-    """Brings a cache back over the link, behind whatever crosses it already."""
+def _fetch(c, events, i):
+    """Brings a cache back over the link, behind the transfers that it carries already."""
     units = units_of(c.dyn, i)
-    give(c.ledger, TIER_CPU, units)
-    c.counters[LINK_USED] += link_us(scn, units)
-    late = c.counters[LINK_USED]
-    c.counters[LATENCY_US] += late
-    c.dyn[WAIT_US, i] += late
-    if late > scn[STEP_US]:
-        c.dyn[BUSY, i] = PAUSED
-    note(events, c.counters, E_SWAPPED_IN, i, late)
+    give(c.ledger, Tier.CPU, units)
+    c.counters[Counter.LINK_USED] += link_us(c.constants, units)
+    late = c.counters[Counter.LINK_USED]
+    c.counters[Counter.LATENCY_US] += late
+    c.dyn[Slot.WAIT_US, i] += late
+    if late > c.constants.step_us:
+        c.dyn[Slot.BUSY, i] = Busy.PAUSED
+    note(events, c.counters, Event.SWAPPED_IN, i, late)
 
 
 @uncounted
-def _attach(scn, c, i, p):
-    """Gives a session its shared prefix, computed anew if nobody holds it."""
-    dyn, prefixes, counters = c.dyn, c.prefixes, c.counters
-    if not dyn[REF, i]:
-        if prefixes[p, P_REFS] == 0:
-            work = prefill_us(scn, prefixes[p, P_TOKENS], 0)
-            dyn[TODO_US, i] += work
-            if prefixes[p, P_EVER]:
-                dyn[LOST_US, i] += work
-                counters[RECOMPUTED] += prefixes[p, P_TOKENS]
-            prefixes[p, P_EVER] = 1
-        prefixes[p, P_REFS] += 1
-        dyn[REF, i] = 1
-    # The anchor sees its prefix used.
-    anchor = scn[SLOTS] - scn[PREFIXES] + p
-    if dyn[PLACE, anchor] == ON_GPU:
-        dyn[COUNT, anchor] += 1
-        touch(dyn, anchor, counters[T])
+def _attach(c, i, p):
+    """Gives a session its shared prefix, which is computed anew if no entry holds it."""
+    dyn, prefix, counters = c.dyn, c.prefixes[p], c.counters
+    if not dyn[Slot.REF, i]:
+        if prefix.refs == 0:
+            work = prefill_us(c.constants, prefix.tokens, 0)
+            dyn[Slot.TODO_US, i] += work
+            if prefix.ever:
+                dyn[Slot.LOST_US, i] += work
+                counters[Counter.RECOMPUTED] += prefix.tokens
+            prefix.ever = 1
+        prefix.refs += 1
+        dyn[Slot.REF, i] = 1
+    # The anchor counts as used with its prefix.
+    anchor = c.constants.slots - c.constants.prefixes + p
+    if dyn[Slot.PLACE, anchor] == Place.GPU:
+        dyn[Slot.COUNT, anchor] += 1
+        touch(dyn, anchor, counters[Counter.WINDOW])
 
 
 @uncounted
-def _start(scn, c, events, i, units):
-    """Gives a waiting session the `units` it lacks, brings its cache back and books the prefill it still
-    needs.
-    """
+def _start(c, events, i, units):
+    """Gives a waiting session the `units` it lacks, brings its cache back and books its prefill."""
     dyn, counters = c.dyn, c.counters
-    t, p, k = counters[T], c.static[PREFIX, i], c.static[FIRST_TURN, i] + dyn[TURN, i]
-    take(c.ledger, TIER_GPU, units)
-    if dyn[PLACE, i] == ON_CPU:
-        _fetch(scn, c, events, i)
+    t, p = counters[Counter.WINDOW], c.static[Static.PREFIX, i]
+    turn = c.turns[c.static[Static.FIRST_TURN, i] + dyn[Slot.TURN, i]]
+    take(c.ledger, Tier.GPU, units)
+    if dyn[Slot.PLACE, i] == Place.CPU:
+        _fetch(c, events, i)
     past = 0
     if p >= 0:
-        past = c.prefixes[p, P_TOKENS]
-        _attach(scn, c, i, p)
-    if dyn[GENERATED, i] == 0:
-        prompt = c.turns[k, CONTEXT] + c.turns[k, NEW]
-        have = dyn[TOKENS, i]
-        lost = max(min(dyn[EVER, i], prompt) - have, 0)
+        past = c.prefixes[p].tokens
+        _attach(c, i, p)
+    if dyn[Slot.GENERATED, i] == 0:
+        prompt = turn.context + turn.new
+        have = dyn[Slot.TOKENS, i]
+        lost = max(min(dyn[Slot.EVER, i], prompt) - have, 0)
         if prompt > have:
-            dyn[TODO_US, i] += prefill_us(scn, prompt - have, past + have)
-            dyn[LOST_US, i] += prefill_us(scn, lost, past + have)
-            counters[RECOMPUTED] += lost
-            dyn[TOKENS, i] = prompt
-        dyn[EVER, i] = max(dyn[EVER, i], dyn[TOKENS, i])
-    if dyn[PLACE, i] == NOWHERE:
-        dyn[BORN, i] = t
-        dyn[HOT, i] = 500
-        dyn[LAST, i] = t
-    dyn[PAGES, i] = pages_of(dyn[TOKENS, i])
-    dyn[PLACE, i] = ON_GPU
-    dyn[KIND, i] = GENERATION
-    dyn[PHASE, i] = PREFILL
+            dyn[Slot.TODO_US, i] += prefill_us(c.constants, prompt - have, past + have)
+            dyn[Slot.LOST_US, i] += prefill_us(c.constants, lost, past + have)
+            counters[Counter.RECOMPUTED] += lost
+            dyn[Slot.TOKENS, i] = prompt
+        dyn[Slot.EVER, i] = max(dyn[Slot.EVER, i], dyn[Slot.TOKENS, i])
+    if dyn[Slot.PLACE, i] == Place.NOWHERE:
+        dyn[Slot.BORN, i] = t
+        dyn[Slot.HOT, i] = 500
+        dyn[Slot.LAST, i] = t
+    dyn[Slot.PAGES, i] = pages_of(dyn[Slot.TOKENS, i])
+    dyn[Slot.PLACE, i] = Place.GPU
+    dyn[Slot.KIND, i] = Kind.GENERATION
+    dyn[Slot.PHASE, i] = Phase.PREFILL
     touch(dyn, i, t)
-    note(events, counters, E_ADMITTED, i, dyn[TODO_US, i])
+    note(events, counters, Event.ADMITTED, i, dyn[Slot.TODO_US, i])
 
 
 @uncounted
 def in_order(dyn, active, n, phase, chosen):
-    """Writes those of the `n` active sessions that are in `phase` into `chosen`, by order key; returns how
-    many.
-    """
+    """Writes the active sessions that are in `phase` into `chosen`, by order key; returns how many."""
     m = 0
     for k in range(n):
         i = active[k]
-        if dyn[PHASE, i] == phase:
+        if dyn[Slot.PHASE, i] == phase:
             place = m
-            while place > 0 and dyn[ORDER, chosen[place - 1]] > dyn[ORDER, i]:
+            while place > 0 and dyn[Slot.ORDER, chosen[place - 1]] > dyn[Slot.ORDER, i]:
                 chosen[place] = chosen[place - 1]
                 place -= 1
             chosen[place] = i
@@ -121,84 +137,72 @@ def in_order(dyn, active, n, phase, chosen):
 
 
 @uncounted
-def admit(scn, c, events, active, n, queue):
-    """First come, first served: the first that does not fit, or finds the link taken, holds back those behind
-    it.
-    """
-    for k in range(in_order(c.dyn, active, n, QUEUED, queue)):
+def admit(c, events, active, n, queue):
+    """First come, first served: one that does not fit, or finds the link taken, holds back the rest."""
+    for k in range(in_order(c.dyn, active, n, Phase.QUEUED, queue)):
         i = queue[k]
         units = demand(c, i)
-        if units > free(c.ledger, TIER_GPU):
+        if units > free(c.ledger, Tier.GPU):
             return
-        if c.dyn[PLACE, i] == ON_CPU and c.counters[LINK_USED] >= scn[STEP_US]:
+        if c.dyn[Slot.PLACE, i] == Place.CPU and c.counters[Counter.LINK_USED] >= c.constants.step_us:
             return
-        _start(scn, c, events, i, units)
+        _start(c, events, i, units)
 
 
 @uncounted
-def prefill(scn, c, active, n, lane):
-    """The lane works off cold prefill and recompute in order; waiting for what was lost counts, cold work
-    does not.
-    """
-    dyn, used, window = c.dyn, 0, scn[STEP_US]
-    for k in range(in_order(dyn, active, n, PREFILL, lane)):
+def prefill(c, active, n, lane):
+    """Works off the prefill in order. Waiting for work done before counts, for cold work it does not."""
+    dyn, used, window = c.dyn, 0, c.constants.step_us
+    for k in range(in_order(dyn, active, n, Phase.PREFILL, lane)):
         i = lane[k]
-        work = min(dyn[TODO_US, i], window - used)
-        if dyn[LOST_US, i] > 0:
-            done = min(dyn[LOST_US, i], work)
-            dyn[LOST_US, i] -= done
-            dyn[WAIT_US, i] += window if dyn[LOST_US, i] > 0 else used + done
+        work = min(dyn[Slot.TODO_US, i], window - used)
+        if dyn[Slot.LOST_US, i] > 0:
+            done = min(dyn[Slot.LOST_US, i], work)
+            dyn[Slot.LOST_US, i] -= done
+            dyn[Slot.WAIT_US, i] += window if dyn[Slot.LOST_US, i] > 0 else used + done
         used += work
-        dyn[TODO_US, i] -= work
-        if dyn[TODO_US, i] == 0:
-            dyn[PHASE, i] = DECODE
-    c.counters[PREFILL_BUSY_US] = used
+        dyn[Slot.TODO_US, i] -= work
+        if dyn[Slot.TODO_US, i] == 0:
+            dyn[Slot.PHASE, i] = Phase.DECODE
+    c.counters[Counter.PREFILL_BUSY_US] = used
 
 
 @uncounted
-def wait(scn, c, events, active, n):
-    """Adds a window to everyone who waits and fails whoever has waited too long; the last window settles the
-    rest.
-    """
-    dyn, counters, window = c.dyn, c.counters, scn[STEP_US]
+def wait(c, events, active, n):
+    """Adds a window to the time waited and fails what waited too long; the last window settles the rest."""
+    dyn, counters, window = c.dyn, c.counters, c.constants.step_us
     queue = 0
     for k in range(n):
         i = active[k]
-        phase, busy = dyn[PHASE, i], dyn[BUSY, i]
-        if phase == QUEUED or busy == INTERRUPTED:
-            dyn[WAIT_US, i] += window
-        if busy == INTERRUPTED:
-            dyn[BUSY, i] = 0
-        if dyn[WAIT_US, i] > WAIT_LIMIT_STEPS * window:
-            fail(c, events, i, E_WAITED, FAILED_WAIT)
-        elif phase == QUEUED:
+        phase, busy = dyn[Slot.PHASE, i], dyn[Slot.BUSY, i]
+        if phase == Phase.QUEUED or busy == Busy.INTERRUPTED:
+            dyn[Slot.WAIT_US, i] += window
+        if busy == Busy.INTERRUPTED:
+            dyn[Slot.BUSY, i] = Busy.NOTHING
+        if dyn[Slot.WAIT_US, i] > WAIT_LIMIT_STEPS * window:
+            fail(c, events, i, Event.WAITED, Counter.FAILED_WAIT)
+        elif phase == Phase.QUEUED:
             queue += 1
-    counters[QUEUE_BEFORE] = counters[QUEUE]
-    counters[QUEUE] = queue
-    if counters[T] == scn[STEPS_] - 1:
-        _settle(scn, c, events, active, n)
+    counters[Counter.QUEUE_BEFORE] = counters[Counter.QUEUE]
+    counters[Counter.QUEUE] = queue
+    if counters[Counter.WINDOW] == c.constants.steps - 1:
+        _settle(c, events, active, n)
 
 
 @uncounted
-def _settle(scn, c, events, active, n):
-    """Unfinished turns are not free at the end: whatever was decoded too coarsely has failed, and so has
-    whoever waited a full window and got nothing for it (whoever still stands in the lane with cold work has
-    not). The cache stays."""
-    dyn = c.dyn
+def _settle(c, events, active, n):
+    """Fails turns at the end: those decoded too coarsely, and those that waited a window for nothing.
+
+    A session that is still in the lane with cold work has not failed. The caches stay."""
+    dyn, counters = c.dyn, c.counters
     for k in range(n):
         i = active[k]
-        phase = dyn[PHASE, i]
-        if phase == IDLE:
+        phase = dyn[Slot.PHASE, i]
+        if phase == Phase.IDLE:
             continue
-        empty = phase == QUEUED or (dyn[GENERATED, i] == 0 and (phase == DECODE or dyn[LOST_US, i] > 0))
-        if dyn[SPOILED, i]:
-            _count(events, c.counters, i, E_WRONG, FAILED_INT8 if dyn[SPOILED, i] == 1 else FAILED_INT4)
-        elif empty and dyn[WAIT_US, i] > scn[STEP_US]:
-            _count(events, c.counters, i, E_UNSERVED, FAILED_END)
-
-
-@uncounted
-def _count(events, counters, i, why, counter):
-    counters[FAILURES] += 1
-    counters[counter] += 1
-    note(events, counters, why, i, 0)
+        without_token = dyn[Slot.GENERATED, i] == 0 and (phase == Phase.DECODE or dyn[Slot.LOST_US, i] > 0)
+        empty = phase == Phase.QUEUED or without_token
+        if dyn[Slot.SPOILED, i]:
+            count_failure(events, counters, i, Event.WRONG, wrong_answer(dyn[Slot.SPOILED, i]), 0)
+        elif empty and dyn[Slot.WAIT_US, i] > c.constants.step_us:
+            count_failure(events, counters, i, Event.UNSERVED, Counter.FAILED_END, 0)

@@ -1,4 +1,4 @@
-"""From drafts of sessions to a scenario: places in memory, windows instead of seconds, integers throughout."""
+"""From drafts of sessions to a scenario: places in memory, windows instead of seconds, integers only."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ NORM = 500 * STEP_MS // 100
 """Completed tokens that earn the full throughput reward: 500 per 100 ms of one window."""
 HARDWARE_NAME, MODEL_NAME = "8xh100-llama-3.1-70b", "llama-3.1-70b"
 MEMORY_SHARE = 0.8
-"""Of the GPU's memory for weights and cache; the rest holds activations and graphs of long prefills."""
+"""Of the GPU's memory for weights and cache; the rest is for activations of long prefills and for graphs."""
 FILLED = 0.95
 """Share of the budget in use when the episode begins."""
 
@@ -51,7 +51,7 @@ def _turns(draft: Draft, own: int, running: bool, cap: int) -> tuple[Turn, ...]:
 
 
 def _started(draft: Draft) -> int:
-    """Tokens the call in progress has generated before the window began; at least one is left to do."""
+    """Tokens that the call in progress has generated already; at least one is left to do."""
     call = draft.turns[0]
     return max(min(int(-call.at_s * draft.rate_s), call.out - 1), 0)
 
@@ -65,13 +65,14 @@ def _kind(draft: Draft, running: bool) -> str:
 
 
 def build(
-    drafts: Sequence[Draft], prefixes: tuple[Prefix, ...], *, name: str, difficulty: str, split: str, seed: int,
-    source: str, gpu_pages: int, budget_pages: int, cpu_slack: float,
+    drafts: Sequence[Draft], prefixes: tuple[Prefix, ...], *, name: str, difficulty: str, split: str,
+    seed: int, source: str, gpu_pages: int, budget_pages: int, cpu_slack: float,
 ) -> Scenario:  # fmt: skip
-    """Places sessions by recency (running ones first) on the GPU until it is full and the rest on the CPU.
+    """Places sessions by recency, running ones first: on the GPU until it is full, then on the CPU.
 
     Args:
-        cpu_slack: free room of the CPU pool beyond what it holds at the start, as a share of the budget.
+        cpu_slack: free room of the CPU pool beyond what it holds at the start, as a share of the
+            budget.
     """
     profile, model = HARDWARE[HARDWARE_NAME], MODELS[MODEL_NAME]
     link = LINKS[profile.link]
@@ -102,16 +103,17 @@ def build(
         sessions.append(
             Session(
                 f"s{len(sessions)}", _kind(draft, running), draft.work_class,
-                LADDER[tolerated_level(draft.work_class, draft.tolerance)], draft.priority, rate, draft.prefix, place,
-                tokens, last, draft.calls, turns,
+                LADDER[tolerated_level(draft.work_class, draft.tolerance)], draft.priority, rate,
+                draft.prefix, place, tokens, last, draft.calls, turns,
             )
         )  # fmt: skip
     page_bytes = bytes_per_token(model) * PAGE_TOKENS
     return Scenario(
         id=name, version=ENVIRONMENT_VERSION, difficulty=difficulty, split=split, seed=seed, source=source,
-        hardware=profile.name, model=model.name, steps=STEPS, step_ms=STEP_MS, gpu_pages=gpu_pages, budget_pages=budget_pages,
-        cpu_pages=cpu_used + round(budget_pages * cpu_slack),
-        link_ns_per_page=round(page_bytes / (link.one_way * profile.links) * 1e9), link_fixed_us=round(link.latency_s * 1e6),
+        hardware=profile.name, model=model.name, steps=STEPS, step_ms=STEP_MS,
+        gpu_pages=gpu_pages, budget_pages=budget_pages, cpu_pages=cpu_used + round(budget_pages * cpu_slack),
+        link_ns_per_page=round(page_bytes / (link.one_way * profile.links) * 1e9),
+        link_fixed_us=round(link.latency_s * 1e6),
         prefill_c1_ns=round(profile.prefill_c1_s * 1e9), prefill_c2_ps=round(profile.prefill_c2_s * 1e12),
         norm=NORM, prefixes=prefixes, sessions=tuple(sessions),
     )  # fmt: skip
@@ -121,8 +123,9 @@ def recalibrated(scenario: Scenario, calibration: str) -> Scenario:
     """The scenario with the seconds of a calibration: of the link to the host, and of computing the
     calibrated model's cache.
 
-    Under the literature's it is what it was. Bytes are the rules' (an int8 page is half a page) and task
-    losses the literature's; reference returns hold for the seconds they were found under, and are dropped.
+    Under the literature's it is what it was. Bytes are the rules' (an int8 page is half a page) and
+    task losses the literature's; reference returns hold for the seconds they were found under, and
+    are dropped.
 
     Raises:
         ScenarioError: no such calibration, or one that has measured no link, hardware and model.
@@ -141,6 +144,7 @@ def recalibrated(scenario: Scenario, calibration: str) -> Scenario:
     return replace(
         scenario, id=f"{scenario.id}-{calibration}", hardware=found.hardware.name, model=found.model.name,
         link_ns_per_page=max(round(page_s * 1e9), 1), link_fixed_us=round(found.link.latency_s * 1e6),
-        prefill_c1_ns=max(round(found.hardware.prefill_c1_s * 1e9), 1), prefill_c2_ps=round(found.hardware.prefill_c2_s * 1e12),
+        prefill_c1_ns=max(round(found.hardware.prefill_c1_s * 1e9), 1),
+        prefill_c2_ps=round(found.hardware.prefill_c2_s * 1e12),
         floor=0.0, floor_by="", best=0.0, best_log=(),
     )  # fmt: skip

@@ -3,11 +3,11 @@
 import json
 from dataclasses import dataclass
 
-from kv_cache_rl.sim.eviction import dynamics as d
+from kv_cache_rl.sim.eviction.actions import Outcome, Verb
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, Scenario
 from kv_cache_rl.sim.eviction.state import slot_names
 
-VERBS = {"keep": d.KEEP, "evict": d.EVICT, "compress": d.COMPRESS, "swap_to_cpu": d.SWAP}
+VERBS = {"keep": Verb.KEEP, "evict": Verb.EVICT, "compress": Verb.COMPRESS, "swap_to_cpu": Verb.SWAP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,31 +100,36 @@ def parse_call(name: str, arguments: str | dict | None) -> Call:
     return Call(name, seq_id)
 
 
+# One answer for ids that never were, are gone or are yet to come: the difference would tell the future.
+_NOWHERE = "no entry {name!r} in the cache now; choose from visible_seq_ids"
+_REASONS: dict[int, str] = {
+    Outcome.UNKNOWN: _NOWHERE,
+    Outcome.ABSENT: _NOWHERE,
+    Outcome.AT_LOWEST: "{name} is at 4 bits already, the lowest precision; evict or swap it instead",
+    Outcome.IS_ON_CPU: "{name} is on the CPU and takes no GPU pages; evict it to free CPU pages",
+    Outcome.CPU_FULL: "the CPU pool has {cpu_free:g} pages free, {name} needs {pages:g}; "
+    "compress it or evict something there",
+    Outcome.LINK_BUSY: "the link is taken for this window; swap {name} in the next one",
+    Outcome.SHARED_ONLY: "{name} holds only shared prefix pages, which are neither compressed nor moved; "
+    "evict it instead",
+    Outcome.TOO_MANY: f"only the first {MAX_CALLS_PER_STEP} calls of a window count",
+}
+
+
 def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str) -> str:
-    """What a tool message says: the effect, or the reason it was refused and the remedy."""
-    who = call.seq_id
-    if code == d.OK:
+    """What a tool message says: the effect, or the reason for the refusal and the remedy."""
+    if code == Outcome.OK:
         return done
-    # One answer for ids that never were, are gone or are yet to come: the difference would tell the future.
-    nowhere = f"no entry {who!r} in the cache now; choose from visible_seq_ids"
-    return (
-        "refused: "
-        + {
-            d.NOT_READ: call.error or f"unknown tool {str(call.verb)[:40]!r}; use one of {', '.join(VERBS)}",
-            d.UNKNOWN: nowhere,
-            d.ABSENT: nowhere,
-            d.AT_LOWEST: f"{who} is at 4 bits already, the lowest precision; evict or swap it instead",
-            d.IS_ON_CPU: f"{who} is on the CPU and takes no GPU pages; evict it to free CPU pages",
-            d.CPU_FULL: f"the CPU pool has {cpu_free:g} pages free, {who} needs {pages:g}; compress it or evict something there",
-            d.LINK_BUSY: f"the link is taken for this window; swap {who} in the next one",
-            d.SHARED_ONLY: f"{who} holds only shared prefix pages, which are neither compressed nor moved; evict it instead",
-            d.TOO_MANY: f"only the first {MAX_CALLS_PER_STEP} calls of a window count",
-        }[code]
-    )
+    if code == Outcome.NOT_READ:
+        unknown = f"unknown tool {str(call.verb)[:40]!r}; use one of {', '.join(VERBS)}"
+        return f"refused: {call.error or unknown}"
+    return "refused: " + _REASONS[code].format(name=call.seq_id, pages=pages, cpu_free=cpu_free)
 
 
 def named_calls(scenario: Scenario, calls) -> list[list[str]]:
-    """Packed calls (verb and slot) as one window of an action log; no call at all is an explicit keep."""
+    """Packed calls (verb and slot) as one window of an action log; no call at all is an explicit
+    keep.
+    """
     names, verbs = slot_names(scenario), {number: verb for verb, number in VERBS.items()}
-    log = [Call(verbs[verb], names[slot]).to_log() for verb, slot in calls if verb != d.KEEP]
+    log = [Call(verbs[verb], names[slot]).to_log() for verb, slot in calls if verb != Verb.KEEP]
     return log or [KEEP.to_log()]

@@ -1,9 +1,9 @@
-"""Scenarios from windows cut out of a real trace file: the demand is real, the server is scaled to it.
+"""Scenarios from windows cut out of a real trace file: real demand, and a server scaled to it.
 
-A trace says when calls come and how long they are, not on which server they met, how fast it decoded or what
-the work was. So the contexts live in a window are given the tier's demand by scaling the GPU's cache to them;
-links, prefill and decode stay those of the generated scenarios, and work class, tolerance and priority are
-drawn as there."""
+A trace says when calls come and how long they are, not on which server they met, how fast it
+decoded or what the work was. So the contexts live in a window are given the tier's demand by
+scaling the GPU's cache to them; links, prefill and decode stay those of the generated scenarios,
+and work class, tolerance and priority are drawn as there."""
 
 from collections import Counter
 from itertools import islice
@@ -21,9 +21,8 @@ from kv_cache_rl.traces import Window, WindowSession, cut_windows, detect
 LIVE = {"easy": 24.0, "medium": 28.0, "hard": 34.0}
 """Sequences live at a time, as many as the generated tiers have."""
 SPEEDUP = {"claude-code": 1.0}
-"""How much faster than recorded a format is played; other formats' users come back after minutes, so eight
-times.
-"""
+"""How much faster than recorded a format is played. In other formats users come back after
+minutes, so those are played eight times as fast."""
 MAX_PREFIXES = 8
 
 
@@ -41,8 +40,7 @@ def windows_of(path: str | Path, difficulty: str, seed: int, limit: int | None) 
         live_s=p.LIVE_S,
         speedup=SPEEDUP.get(detect(path), 8.0),
     )
-    # Some windows are too empty to press on anything: they are skipped, and the rule does not look at any
-    # policy.
+    # Some windows are too empty to cause pressure. They are skipped, by a rule that reads no policy.
     return list(
         islice((s for k, w in enumerate(cut) if (s := _scenario(w, difficulty, seed, k)) is not None), limit)
     )
@@ -62,9 +60,9 @@ def _scenario(window: Window, difficulty: str, seed: int, index: int) -> Scenari
     if budget_pages < 64 or sum(len(d.turns) for d in drafts) < 4:
         return None
     return build(
-        drafts, prefixes, name=f"eviction-{_stem(window.source)}-{difficulty}-{index:04d}-v{ENVIRONMENT_VERSION}",
-        difficulty=difficulty, split="eval", seed=seed,
-        source=_plain(window.source),
+        drafts, prefixes,
+        name=f"eviction-{_stem(window.source)}-{difficulty}-{index:04d}-v{ENVIRONMENT_VERSION}",
+        difficulty=difficulty, split="eval", seed=seed, source=_plain(window.source),
         gpu_pages=round(budget_pages / budget_share), budget_pages=budget_pages, cpu_slack=tier.cpu_slack,
     )  # fmt: skip
 
@@ -103,6 +101,6 @@ def _draft(rng: np.random.Generator, s: WindowSession, keys: list[str]) -> p.Dra
     calls = 0 if s.last_seen_s is None else 1
     stopped = "gone" if over and not turns else "end" if s.last_stop == "end_turn" else "tool"
     return p.Draft(
-        prefix, s.is_sub_agent, work, float(rng.random()), priority, p.draw(rng, p.TOKENS_PER_SECOND), context,
-        s.last_seen_s or 0.0, calls, stopped, tuple(turns), over,
+        prefix, s.is_sub_agent, work, float(rng.random()), priority, p.draw(rng, p.TOKENS_PER_SECOND),
+        context, s.last_seen_s or 0.0, calls, stopped, tuple(turns), over,
     )  # fmt: skip

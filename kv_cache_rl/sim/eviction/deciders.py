@@ -1,298 +1,161 @@
 """Deciders: from the view to tool calls. All of them are pure functions of what a chat model sees.
 
-Blind ones never look (they make up the floor and the canaries). The ranking ones free just what the queue and
-a reserve need, in the order of a policy of `kv_cache_rl.policies`. `cost_aware` and `lookahead` weigh every
-(entry, action) pair. `stability` leaves to the queueing controller how much is freed and how coarse it may
-get, and to `value_aware` what."""
+A decider is a compiled function ``(rows, head, out) -> how many calls``. It reads the view
+(`observe.Row`, `observe.Head`) and writes its calls into `out`, `CALL` records ``[MAX_OUT]`` whose
+entries are rows of the view. Adding one is a function and one line in `REGISTRY`.
+
+`blind` deciders never look. `ranked` ones free just what the queue and a reserve need, in the order of
+a rank of `kv_cache_rl.policies`. The others weigh every (entry, action) pair. `value_aware` and
+`cost_aware` are among these, and differ in the belief with which they weigh: they are not the ranks of
+the same names. `stability` leaves to the queueing controller how much is freed and how coarse it may
+get."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from kv_cache_rl.core.candidates import (
-    AGE,
-    BITS,
-    CANDIDATE_COLS,
-    IDLE,
-    INSERTED,
-    KIND,
-    PRIORITY,
-    PROGRESS,
-    RELOAD_S,
-    SHARERS,
-    SIZE,
-    TOKENS,
-    USES,
-    VALUE,
-)  # fmt: skip
-from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
-from kv_cache_rl.jit import njit, uncounted
-from kv_cache_rl.policies.rank import RANK_IDS, rank
-from kv_cache_rl.sim.eviction.calls import Call
-from kv_cache_rl.sim.eviction.dynamics import COMPRESS, EVICT, KEEP, SWAP, UNREADABLE
-from kv_cache_rl.sim.eviction.observe import (
-    CPU_CAP,
-    CPU_USED,
-    LEFT,
-    N_ROWS,
-    S_IDLE,
-    S_WAIT,
-    V_AGE,
-    V_CLASS,
-    V_IDLE,
-    V_LEVEL,
-    V_PAGES,
-    V_PLACE,
-    V_PRIORITY,
-    V_PROGRESS,
-    V_RELOAD,
-    V_SHARERS,
-    V_STATE,
-    V_TYPE,
-    V_USES,
-    V_VALUE,
-    read_view,
-)  # fmt: skip
+from kv_cache_rl.jit import folded, njit, uncounted
+from kv_cache_rl.sim.eviction.actions import Verb
+from kv_cache_rl.sim.eviction.blind import keep, on_everything, random, spam_invalid
+from kv_cache_rl.sim.eviction.calls import VERBS, Call
+from kv_cache_rl.sim.eviction.columns import calls_of
+from kv_cache_rl.sim.eviction.observe import head_of, rows_of
+from kv_cache_rl.sim.eviction.ranked import ranked
 from kv_cache_rl.sim.eviction.reserve import reserve
-from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, PAGE_TOKENS
-from kv_cache_rl.sim.eviction.state import (
-    EPHEMERAL,
-    ON_GPU,
-    REASONING,
-    SYSTEM,
-    TOOL_RESULT,
-    UNITS_PER_PAGE,
-)  # fmt: skip
-from kv_cache_rl.sim.eviction.weighing import shortage, size_of, weigh
+from kv_cache_rl.sim.eviction.returns import return_chance
+from kv_cache_rl.sim.eviction.text import read_view
+from kv_cache_rl.sim.eviction.weighing import (
+    LEVELS,
+    believing,
+    certain,
+    expect_losses,
+    importance,
+    shortage,
+    weigh,
+)
 
 MAX_OUT = 20
-_LOSS = np.array([[PRECISIONS[name].loss[work] for name in LADDER] for work in WORK_CLASSES])
-
-# P(the next call comes within a step | idle for 0-1, 2-3, 4-7, 8-14, 15+ windows), after a tool call, and
-# after a turn's end.
-# Source: the 30-second return shares measured on the Claude Code sessions (tool 0.82 at age 0, 0.35 at 16-30
-# s; end 0.20).
-_RETURN_TOOL = np.array([0.77, 0.70, 0.55, 0.35, 0.20])
-_RETURN_END = np.array([0.20, 0.17, 0.14, 0.12, 0.10])
+"""Calls that a decider may make in a window; more than count, so that one may try."""
 
 
-@uncounted
-def _candidate(row, k, c):
-    c[SIZE] = size_of(row)
-    c[TOKENS] = row[V_PAGES] * PAGE_TOKENS
-    c[IDLE], c[AGE], c[USES], c[KIND] = row[V_IDLE], row[V_AGE], row[V_USES], row[V_TYPE]
-    c[PRIORITY], c[PROGRESS], c[BITS] = row[V_PRIORITY] / 100.0, row[V_PROGRESS] / 100.0, 16 >> row[V_LEVEL]
-    c[RELOAD_S], c[SHARERS], c[VALUE], c[INSERTED] = (
-        row[V_RELOAD] / 10.0,
-        row[V_SHARERS],
-        row[V_VALUE] / 100.0,
-        k,
-    )
+def weighing(belief):
+    """Weighs with a belief about returns; keeps 6 % of the budget free, 22 % where that is cheap."""
+    expect_returns = believing(belief)
+
+    @njit(cache=False)
+    def calls(rows, head, out):
+        n = head.rows
+        chance, loss = np.empty(n), np.empty((n, LEVELS))
+        expect_returns(rows, n, chance)
+        expect_losses(rows, n, loss)
+        return weigh(rows, n, head, chance, loss, shortage(head, 60), shortage(head, 220), out)
+
+    return calls
 
 
-@uncounted
-def _blind(rows, n, verb, lowest, out):
-    """The same call on everything it applies to."""
-    m = 0
-    for k in range(n):
-        row = rows[k]
-        if m == MAX_CALLS_PER_STEP:
-            break
-        if verb != EVICT and (row[V_PLACE] != ON_GPU or row[V_TYPE] == SYSTEM or row[V_PAGES] == 0):
-            continue
-        if verb == COMPRESS and row[V_LEVEL] >= lowest:
-            continue
-        out[m, 0], out[m, 1] = verb, k
-        m += 1
-    return m
-
-
-@uncounted
-def _random(rows, n, left, out):
-    """Three calls drawn by a hash of the window and the table: reproducible without a generator."""
-    seed = np.uint64(left * 7919 + n * 104729)
-    for k in range(n):
-        seed = seed * np.uint64(6364136223846793005) + np.uint64(rows[k, V_PAGES] * 31 + rows[k, V_IDLE] + 1)
-    for m in range(3):
-        seed = seed * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
-        draw = np.int64(seed >> np.uint64(33))
-        out[m, 0] = EVICT + draw % 3
-        out[m, 1] = (draw // 3) % max(n, 1)
-    return 3 if n > 0 else 0
+_expect_importance = believing(importance)
 
 
 @njit
-def _ranked(policy, rows, n, head, reserve, out):
-    """Textbook policy: the rank says who gives way, one ladder says how: to 8 bits, then the CPU pool, else
-    dropped.
-    """
-    need = shortage(head, reserve)
-    cpu_free = head[CPU_CAP] - head[CPU_USED]
-    c, keys = np.empty(CANDIDATE_COLS), np.full(n, np.inf)
-    level = rows[:n, V_LEVEL].copy()
-    for k in range(n):
-        row = rows[k]
-        if row[V_PLACE] == ON_GPU and row[V_STATE] <= S_WAIT and row[V_TYPE] != SYSTEM and row[V_PAGES] > 0:
-            _candidate(row, k, c)
-            keys[k] = rank(policy, c)
-    order = np.argsort(keys, kind="mergesort")
-    m = 0
-    for rung in range(2):
-        for k in order:
-            if need <= 0 or m >= MAX_CALLS_PER_STEP or keys[k] == np.inf:
-                break
-            size = rows[k, V_PAGES] * (UNITS_PER_PAGE >> level[k])
-            if rung == 0 and level[k] == 0:
-                out[m, 0], out[m, 1] = COMPRESS, k
-                level[k] = 1
-                need -= size // 2
-                m += 1
-            elif rung == 1 and rows[k, V_STATE] == S_IDLE:
-                out[m, 0], out[m, 1] = EVICT, k
-                if size <= cpu_free:
-                    out[m, 0] = SWAP
-                    cpu_free -= size
-                need -= size
-                m += 1
-    return m
+def stability(rows, head, out):
+    """Weighs like `value_aware`, but frees and compresses as the queueing controller's reserve says."""
+    n = head.rows
+    chance, loss = np.empty(n), np.empty((n, LEVELS))
+    _expect_importance(rows, n, chance)
+    expect_losses(rows, n, loss)
+    kept_free, lowest = reserve(rows, head)
+    loss[:, lowest + 1 :] = np.inf
+    short = shortage(head, 0) + kept_free
+    return weigh(rows, n, head, chance, loss, short, short, out)
 
 
-@uncounted
-def return_chance(row):
-    """Estimated probability that an idle entry is asked for again before the episode is over."""
-    kind = row[V_TYPE]
-    if kind == REASONING or kind == EPHEMERAL:
-        return 0.0
-    if row[V_STATE] != S_IDLE:
-        return 1.0
-    idle = row[V_IDLE]
-    bin_ = 0 if idle < 2 else 1 if idle < 4 else 2 if idle < 8 else 3 if idle < 15 else 4
-    return _RETURN_TOOL[bin_] if kind == TOOL_RESULT else _RETURN_END[bin_]
+def threshold(share):
+    """Weighs like `value_aware`, but frees what is above `share` thousandths of the budget."""
 
-
-# Policy numbers for the compiled dispatch: below 100 the ranking policies, then the rest.
-(
-    P_KEEP,
-    P_RANDOM,
-    P_EVICT_ALL,
-    P_INT8,
-    P_INT4,
-    P_SWAP_ALL,
-    P_SPAM,
-    P_VALUE,
-    P_COST,
-    P_LOOKAHEAD,
-    P_STABILITY,
-) = range(100, 111)
-P_THRESHOLD = 111
-"""From here on:
-
-`value_aware` that frees what is above a fixed share of the budget, the measure for `stability`.
-"""
-THRESHOLDS = np.array([800, 900, 950])
-
-
-@uncounted
-def _worth(row):
-    """How much losing an entry would hurt, 0 to 1: its block type, hotness, progress, priority and shared
-    prefix.
-    """
-    worth = 1.0 - row[V_VALUE] / 100.0
-    return min(worth * (0.7 + 0.6 * row[V_PRIORITY] / 100.0) * (1.0 + 0.02 * min(row[V_SHARERS], 10)), 1.0)
-
-
-@uncounted
-def _estimates(rows, n, policy, chance, loss):
-    """What each weighing policy believes: cost_aware that everything alive returns, value_aware the shown
-    value, lookahead the measured return shares."""
-    for k in range(n):
-        row = rows[k]
-        for level in range(3):
-            loss[k, level] = _LOSS[row[V_CLASS], level]
-        if row[V_TYPE] == REASONING or row[V_TYPE] == EPHEMERAL:
-            chance[k] = 0.0
-        elif policy == P_LOOKAHEAD:
-            chance[k] = return_chance(row)
-        elif policy == P_VALUE or policy >= P_STABILITY:
-            chance[k] = _worth(row)
-        else:
-            chance[k] = 1.0
-
-
-@njit
-def decide(policy, rows, head, out):
-    """Calls of a policy for one window:
-
-    `out` int64 ``[20, 2]`` receives (verb, row), -1 for an id that does not exist.
-    """
-    n = head[N_ROWS]
-    if policy == P_KEEP:
-        out[0, 0], out[0, 1] = KEEP, -1
-        return 1
-    if policy == P_RANDOM:
-        return _random(rows, n, head[LEFT], out)
-    if policy == P_EVICT_ALL:
-        return _blind(rows, n, EVICT, 0, out)
-    if policy == P_INT8:
-        return _blind(rows, n, COMPRESS, 1, out)
-    if policy == P_INT4:
-        return _blind(rows, n, COMPRESS, 2, out)
-    if policy == P_SWAP_ALL:
-        return _blind(rows, n, SWAP, 0, out)
-    if policy == P_SPAM:
-        for m in range(MAX_OUT):
-            out[m, 0], out[m, 1] = EVICT, -1
-        return MAX_OUT
-    if policy >= P_VALUE:
-        chance, loss = np.empty(n), np.empty((n, 3))
-        _estimates(rows, n, policy, chance, loss)
-        if policy < P_STABILITY:
-            return weigh(rows, n, head, chance, loss, shortage(head, 60), shortage(head, 220), out)
-        if policy == P_STABILITY:
-            kept_free, lowest = reserve(rows, head)
-            short = shortage(head, 0) + kept_free
-            loss[:, lowest + 1 :] = np.inf
-        else:
-            short = shortage(head, 1000 - THRESHOLDS[policy - P_THRESHOLD])
+    @njit(cache=False)
+    def calls(rows, head, out):
+        n = head.rows
+        chance, loss = np.empty(n), np.empty((n, LEVELS))
+        _expect_importance(rows, n, chance)
+        expect_losses(rows, n, loss)
+        short = shortage(head, 1000 - share)
         return weigh(rows, n, head, chance, loss, short, short, out)
-    return _ranked(policy, rows, n, head, 50, out)
+
+    return calls
 
 
-POLICY_IDS: dict[str, int] = {
-    "keep": P_KEEP,
-    "random": P_RANDOM,
-    "evict_all": P_EVICT_ALL,
-    "compress_int8": P_INT8,
-    "compress_int4": P_INT4,
-    "swap_all": P_SWAP_ALL,
-    "spam_invalid": P_SPAM,
-    "lru": RANK_IDS["lru"],
-    "fifo": RANK_IDS["fifo"],
-    "lfu": RANK_IDS["lfu"],
-    "largest_first": RANK_IDS["largest_first"],
-    "gdsf": RANK_IDS["gdsf"],
-    "value_aware": P_VALUE,
-    "cost_aware": P_COST,
-    "lookahead": P_LOOKAHEAD,
-    "stability": P_STABILITY,
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """One decider and what it is used for."""
+
+    calls: Callable
+    canary: bool = False
+    """It would win under a faulty score only."""
+    floor: bool = False
+    """A scenario's floor is the best return of these."""
+    proposes: bool = False
+    """The oracle considers its calls in every window. Stored logs were found with these; the others
+    bound the oracle from below."""
+    shipped: bool = True
+    """Offered by name everywhere; the rest are measures for `stability`."""
+
+
+REGISTRY: dict[str, Registered] = {
+    "keep": Registered(keep, canary=True, floor=True, proposes=True),
+    "random": Registered(random, canary=True, proposes=True),
+    "evict_all": Registered(on_everything(Verb.EVICT), canary=True, floor=True, proposes=True),
+    "compress_int8": Registered(on_everything(Verb.COMPRESS, 1), canary=True, floor=True, proposes=True),
+    "compress_int4": Registered(on_everything(Verb.COMPRESS, 2), canary=True, floor=True, proposes=True),
+    "swap_all": Registered(on_everything(Verb.SWAP), canary=True, floor=True, proposes=True),
+    "spam_invalid": Registered(spam_invalid, canary=True),
+    "lru": Registered(ranked("lru"), proposes=True),
+    "fifo": Registered(ranked("fifo"), proposes=True),
+    "lfu": Registered(ranked("lfu"), proposes=True),
+    "largest_first": Registered(ranked("largest_first"), proposes=True),
+    "gdsf": Registered(ranked("gdsf"), proposes=True),
+    "value_aware": Registered(weighing(importance), proposes=True),
+    "cost_aware": Registered(weighing(certain), proposes=True),
+    "lookahead": Registered(weighing(return_chance), proposes=True),
+    "stability": Registered(stability),
+    "threshold_0.80": Registered(threshold(800), shipped=False),
+    "threshold_0.90": Registered(threshold(900), shipped=False),
+    "threshold_0.95": Registered(threshold(950), shipped=False),
 }
-THRESHOLD_IDS: dict[str, int] = {
-    f"threshold_{share / 1000:.2f}": P_THRESHOLD + k for k, share in enumerate(THRESHOLDS)
-}
-"""Not shipped: what `stability` is compared with."""
-CANARIES = ("keep", "random", "evict_all", "compress_int8", "compress_int4", "swap_all", "spam_invalid")
-FLOOR = ("keep", "evict_all", "swap_all", "compress_int8", "compress_int4")
 
-_VERB_NAMES = {KEEP: "keep", EVICT: "evict", COMPRESS: "compress", SWAP: "swap_to_cpu", UNREADABLE: "?"}
+_IDS = {name: k for k, name in enumerate(REGISTRY)}
+_decide = folded(tuple(one.calls for one in REGISTRY.values()))
+
+
+@uncounted
+def decide(policy, rows, head, out):
+    """Calls of the decider with number `policy` for one window; returns how many."""
+    return _decide(policy, rows, head, out)
+
+
+@njit
+def decide_view(policy, rows, head, out):
+    """`decide` on packed buffers: those of `new_view`, and `out` int64 ``[MAX_OUT, 2]``."""
+    return decide(policy, rows_of(rows), head_of(head), calls_of(out))
+
+
+CANARIES = tuple(name for name, one in REGISTRY.items() if one.canary)
+FLOOR = tuple(name for name, one in REGISTRY.items() if one.floor)
+THRESHOLDS = tuple(name for name, one in REGISTRY.items() if not one.shipped)
+
 Decider = Callable[[dict], Sequence[Call]]
+_NAMES = {number: verb for verb, number in VERBS.items()}
 
 
 def policy_id(name: str) -> int:
-    """The number by which compiled code knows a decider; raises ValueError where no decider has that name."""
-    known = POLICY_IDS | THRESHOLD_IDS
-    if name not in known:
-        raise ValueError(f"there is no decider {name!r}; choose one of {', '.join(POLICY_IDS)}")
-    return known[name]
+    """The number by which compiled code knows a decider.
+
+    Raises:
+        ValueError: no decider has that name.
+    """
+    if name not in _IDS:
+        raise ValueError(f"there is no decider {name!r}; choose one of {', '.join(DECIDERS)}")
+    return _IDS[name]
 
 
 def decider(name: str) -> Decider:
@@ -306,14 +169,16 @@ def decider(name: str) -> Decider:
     def act(observation: dict) -> list[Call]:
         rows, head, ids = read_view(observation)
         out = np.zeros((MAX_OUT, 2), np.int64)
-        count = decide(policy, rows, head, out)
+        count = decide_view(policy, rows, head, out)
         return [
-            Call("keep") if verb == KEEP else Call(_VERB_NAMES[verb], ids[k] if k >= 0 else f"no-such-id-{m}")
+            Call("keep") if verb == Verb.KEEP else Call(_NAMES[verb], ids[k] if k >= 0 else f"no-such-id-{m}")
             for m, (verb, k) in enumerate(out[:count].tolist())
         ]
 
     return act
 
 
-DECIDERS: dict[str, Callable[[], Decider]] = {name: (lambda name=name: decider(name)) for name in POLICY_IDS}
+DECIDERS: dict[str, Callable[[], Decider]] = {
+    name: (lambda name=name: decider(name)) for name, one in REGISTRY.items() if one.shipped
+}
 """Name -> factory; calling the factory is the episode reset."""

@@ -1,40 +1,30 @@
-"""A live episode, its replay and the one rollout loop."""
+"""A live episode, its replay and the one loop in which a decider written in Python plays it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from kv_cache_rl.core import pool
-from kv_cache_rl.sim.eviction import dynamics as d
-from kv_cache_rl.sim.eviction import observe as o
-from kv_cache_rl.sim.eviction import state as s
+from kv_cache_rl.sim.eviction.actions import Outcome, Verb
 from kv_cache_rl.sim.eviction.admission import demand_units
 from kv_cache_rl.sim.eviction.calls import KEEP, VERBS, Call, result_text
-from kv_cache_rl.sim.eviction.entries import units_of
-from kv_cache_rl.sim.eviction.score import normalized_score, rewards_and_metrics
+from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Counter, Kind, Phase, Place, Slot, Static, Tier
+from kv_cache_rl.sim.eviction.dynamics import new_state, step
+from kv_cache_rl.sim.eviction.entries import Event
+from kv_cache_rl.sim.eviction.observe import BITS, new_view, view
+from kv_cache_rl.sim.eviction.score import Report, normalized_score, rewards_and_metrics
 from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, ActionLog, Scenario
+from kv_cache_rl.sim.eviction.state import check, slot_names
+from kv_cache_rl.sim.eviction.text import TOP, in_pages, observation, to_text
 
-_EVENT_NAMES = {
-    d.E_WAITED: "waited more than 5 windows",
-    d.E_WRONG: "decoded below its tolerance",
-    d.E_PREEMPTED: "preempted by overflow",
-    d.E_UNSERVED: "still waiting when the episode ended",
+_CALLED = np.array([Slot.PAGES, Slot.LEVEL, Slot.PLACE, Slot.REF])
+"""What the answer to a call depends on."""
+_WHY_FAILED: dict[int, str] = {
+    Event.WAITED: "waited more than 5 windows",
+    Event.WRONG: "decoded below its tolerance",
+    Event.PREEMPTED: "preempted by overflow",
+    Event.UNSERVED: "still waiting when the episode ended",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What an episode came to."""
-
-    scenario_id: str
-    rewards: dict[str, float]
-    """Unweighted, by name."""
-    total: float
-    normalized: float
-    metrics: dict[str, float]
-    timeline: list[dict] = field(repr=False)
-    notes: str = ""
 
 
 class Episode:
@@ -45,16 +35,15 @@ class Episode:
             what = f"an Episode plays a Scenario, not {type(scenario).__name__} {str(scenario)[:40]!r}"
             raise TypeError(f"{what}; read one with Scenario.from_json or load_scenarios")
         self.scenario = scenario
-        self.scn = s.pack(scenario)
-        self.state = s.initial_state(scenario, self.scn)
-        self.names = s.slot_names(scenario)
+        self.state = new_state(scenario)
+        self.names = slot_names(scenario)
         self.log: ActionLog = []
         self.timeline: list[dict] = []
+        self._columns = self.state.columns
         self._slots = {name: k for k, name in enumerate(self.names)}
         self._prefix_ids = [p.prefix_id for p in scenario.prefixes]
-        self._rows, self._head = o.new_view()
+        self._rows, self._head = new_view()
         self._events = np.zeros((8 * len(scenario.sessions), 3), np.int64)
-        self._text = ""
 
     @property
     def t(self) -> int:
@@ -66,22 +55,24 @@ class Episode:
 
     def observation(self) -> dict:
         """What the decider sees now, as JSON-able values."""
-        o.view(self.scn, self.state, self._rows, self._head)
-        return o.observation(self._rows, self._head, self.names, self._prefix_ids, self._pending())
+        view(*self.state, self._rows, self._head)
+        return observation(self._rows, self._head, self.names, self._prefix_ids, self._pending())
 
     def prompt(self) -> str:
         """The observation as compact JSON, at most 3,600 characters."""
-        return o.to_text(self.observation())
+        return to_text(self.observation())
 
     def _pending(self) -> list:
-        dyn = s.dynamic_of(self.scn, self.state)
-        waiting = np.flatnonzero(dyn[s.PHASE, : len(self.scenario.sessions)] == s.QUEUED)
-        waiting = waiting[np.argsort(dyn[s.ORDER, waiting])][: o.TOP]
+        dyn, step_us = self._columns.dyn, self.scenario.step_us
+        waiting = np.flatnonzero(dyn[Slot.PHASE, : len(self.scenario.sessions)] == Phase.QUEUED)
+        if not len(waiting):
+            return []
+        waiting = waiting[np.argsort(dyn[Slot.ORDER, waiting])][:TOP]
+        waited = (dyn[Slot.WAIT_US, waiting] * 10 // step_us).tolist()
         return [
-            [self.names[i], o.in_pages(demand_units(self.scn, self.state, i)),
-             int(dyn[s.WAIT_US, i] * 10 // self.scenario.step_us) / 10]
-            for i in waiting
-        ]  # fmt: skip
+            [self.names[i], in_pages(demand_units(*self.state, i)), tenths / 10]
+            for i, tenths in zip(waiting.tolist(), waited, strict=True)
+        ]
 
     def step(self, calls: Sequence[Call]) -> list[str]:
         """Plays one window and says what became of each call.
@@ -103,7 +94,7 @@ class Episode:
         packed = np.array([self._pack(call) for call in calls], np.int64).reshape(-1, 2)
         before = self._before(packed)
         results = np.zeros(len(calls), np.int64)
-        d.step(self.scn, self.state, packed, results, self._events)
+        step(*self.state, packed, results, self._events)
         texts = [
             result_text(call, int(code), pages, cpu_free, done)
             for call, code, (pages, cpu_free, done) in zip(
@@ -116,96 +107,97 @@ class Episode:
 
     def _pack(self, call: Call) -> tuple[int, int]:
         if call.error or call.verb not in VERBS:
-            return d.UNREADABLE, -1
+            return Verb.UNREADABLE, -1
         return VERBS[call.verb], self._slots.get(call.seq_id, -1)
 
     def _before(self, packed):
-        dyn = s.dynamic_of(self.scn, self.state)
-        cpu_free = int(pool.free(s.ledger_of(self.scn, self.state), s.TIER_CPU))
-        sharers = s.prefixes_of(self.scn, self.state)[:, s.P_REFS].tolist()
-        columns = [s.PAGES, s.LEVEL, s.PLACE, s.REF]
-        return cpu_free, sharers, {int(i): tuple(dyn[columns, i].tolist()) for i in packed[:, 1] if i >= 0}
+        c = self._columns
+        cpu_free, sharers = int(pool.free(c.ledger, Tier.CPU)), c.prefixes["refs"].tolist()
+        return cpu_free, sharers, {int(i): tuple(c.dyn[_CALLED, i].tolist()) for i in packed[:, 1] if i >= 0}
 
     def _after(self, packed, results, before):
-        """Per call: its pages, the CPU pages left then, and the words for success, in the order the calls
-        took effect.
-        """
+        """Per call: its pages, the CPU pages left then, and the words for success."""
         cpu_free, sharers, now = before
         out = []
         for (verb, slot), code in zip(packed.tolist(), results.tolist(), strict=True):
             pages, level, place, shares = now.get(slot, (0, 0, 0, 0))
-            size = o.in_pages(pages * (s.UNITS_PER_PAGE >> level))
-            done = "ok: nothing changed"
-            if code == d.OK and verb == d.EVICT:
-                done = f"ok: evicted, {size:g} {'GPU' if place == s.ON_GPU else 'CPU'} pages freed"
+            units = pages * (UNITS_PER_PAGE >> level)
+            size, done = in_pages(units), "ok: nothing changed"
+            if code == Outcome.OK and verb == Verb.EVICT:
+                done = f"ok: evicted, {size:g} {'GPU' if place == Place.GPU else 'CPU'} pages freed"
                 done += self._let_go(slot, sharers, alone=pages == 0) if shares else ""
-                now[slot] = (0, 0, s.NOWHERE, 0)
-                cpu_free += pages * (s.UNITS_PER_PAGE >> level) if place == s.ON_CPU else 0
-            elif code == d.OK and verb == d.COMPRESS:
-                done = f"ok: now {o.BITS[level + 1]} bits, {size / 2:g} pages freed, no decode in this window"
+                now[slot] = (0, 0, Place.NOWHERE, 0)
+                cpu_free += units if place == Place.CPU else 0
+            elif code == Outcome.OK and verb == Verb.COMPRESS:
+                done = f"ok: now {BITS[level + 1]} bits, {size / 2:g} pages freed, no decode in this window"
                 now[slot] = (pages, level + 1, place, shares)
-            elif code == d.OK and verb == d.SWAP:
+            elif code == Outcome.OK and verb == Verb.SWAP:
                 done = f"ok: {size:g} pages moved to the CPU pool"
-                now[slot] = (pages, level, s.ON_CPU, shares)
-                cpu_free -= pages * (s.UNITS_PER_PAGE >> level)
-            out.append((size, o.in_pages(cpu_free), done))
+                now[slot] = (pages, level, Place.CPU, shares)
+                cpu_free -= units
+            out.append((size, in_pages(cpu_free), done))
         return out
 
     def _let_go(self, slot: int, sharers: list[int], alone: bool) -> str:
-        """What an eviction does to the shared prefix: it goes with the last of its `sharers`, which are
-        counted down.
-        """
-        p = int(s.static_of(self.scn)[s.PREFIX, slot])
+        """What an eviction does to the shared prefix, which goes with the last of its `sharers`."""
+        c = self._columns
+        p = int(c.static[Static.PREFIX, slot])
         sharers[p] -= 1
-        name, pages = self._prefix_ids[p], s.prefixes_of(self.scn, self.state)[p, s.P_PAGES]
+        name, pages = self._prefix_ids[p], c.prefixes["pages"][p]
         if sharers[p] == 0:
             return f", and the {pages} GPU pages of prefix {name}, which nobody else shares"
         return f"; prefix {name} stays, {sharers[p]} more share it" if alone else ""
 
+    def _units_by_type(self) -> dict[str, int]:
+        """GPU units of each block type; shared prefixes count as system."""
+        c = self._columns
+        units = c.dyn[Slot.PAGES] * (UNITS_PER_PAGE >> c.dyn[Slot.LEVEL]) * (c.dyn[Slot.PLACE] == Place.GPU)
+        by_type = np.bincount(c.dyn[Slot.KIND], units, len(BLOCK_TYPES)).astype(np.int64)
+        by_type[Kind.SYSTEM] += (c.prefixes["pages"] * (c.prefixes["refs"] > 0)).sum() * UNITS_PER_PAGE
+        return dict(zip(BLOCK_TYPES, by_type.tolist(), strict=True))
+
     def _record(self, calls, results, texts):
-        c, dyn = s.counters_of(self.scn, self.state), s.dynamic_of(self.scn, self.state)
-        n, budget = int(c[s.EVENTS]), int(self.scn[s.BUDGET])
-        events = self._events[:n].tolist()
-        by_type = dict.fromkeys(BLOCK_TYPES, 0)
-        for i in np.flatnonzero(dyn[s.PLACE] == s.ON_GPU):
-            by_type[BLOCK_TYPES[dyn[s.KIND, i]]] += int(units_of(dyn, i))
-        prefixes = s.prefixes_of(self.scn, self.state)
-        by_type["system"] += (
-            int((prefixes[:, s.P_PAGES] * (prefixes[:, s.P_REFS] > 0)).sum()) * s.UNITS_PER_PAGE
-        )
+        counters, scenario = self._columns.counters.tolist(), self.scenario
+        events = self._events[: counters[Counter.EVENTS]].tolist()
+        budget, gpu = scenario.budget_pages * UNITS_PER_PAGE, scenario.gpu_pages * UNITS_PER_PAGE
+
+        of: dict[int, list] = {what: [] for what in Event}
+        for what, slot, value in events:
+            of[what].append((self.names[slot], value))
+
         return {
             "step": len(self.log) - 1,
-            "usage_peak": round(int(c[s.PEAK]) / budget, 6),
-            "memory_usage": round(int(s.ledger_of(self.scn, self.state)[0, 1]) / int(self.scn[s.GPU]), 6),
-            "budget": round(budget / int(self.scn[s.GPU]), 6),
-            "queue": int(c[s.QUEUE]),
-            "arrivals": [self.names[i] for what, i, _ in events if what == d.E_ARRIVED],
-            "admitted": [self.names[i] for what, i, _ in events if what == d.E_ADMITTED],
-            "completions": [self.names[i] for what, i, _ in events if what == d.E_COMPLETED],
+            "usage_peak": round(counters[Counter.PEAK] / budget, 6),
+            "memory_usage": round(int(self._columns.ledger[Tier.GPU, 1]) / gpu, 6),
+            "budget": round(budget / gpu, 6),
+            "queue": counters[Counter.QUEUE],
+            "arrivals": [name for name, _ in of[Event.ARRIVED]],
+            "admitted": [name for name, _ in of[Event.ADMITTED]],
+            "completions": [name for name, _ in of[Event.COMPLETED]],
             "failures": [
-                {"seq_id": self.names[i], "why": _EVENT_NAMES[w]} for w, i, _ in events if w in _EVENT_NAMES
+                {"seq_id": self.names[i], "why": _WHY_FAILED[w]} for w, i, _ in events if w in _WHY_FAILED
             ],
-            "tokens": sum(v for what, _, v in events if what == d.E_COMPLETED),
-            "latency_s": sum(v for what, _, v in events if what == d.E_SWAPPED_IN) / 1e6,
-            "link_busy": round(int(c[s.LINK_BUSY_US]) / self.scenario.step_us, 6),
-            "prefill_busy": round(int(c[s.PREFILL_BUSY_US]) / self.scenario.step_us, 6),
+            "tokens": sum(value for _, value in of[Event.COMPLETED]),
+            "latency_s": sum(value for _, value in of[Event.SWAPPED_IN]) / 1e6,
+            "link_busy": round(counters[Counter.LINK_BUSY_US] / scenario.step_us, 6),
+            "prefill_busy": round(counters[Counter.PREFILL_BUSY_US] / scenario.step_us, 6),
             "calls": [
-                {"verb": call.verb, "seq_id": call.seq_id, "ok": bool(code == d.OK), "text": text}
-                for call, code, text in zip(calls, results, texts, strict=True)
+                {"verb": call.verb, "seq_id": call.seq_id, "ok": ok, "text": text}
+                for call, ok, text in zip(calls, (results == Outcome.OK).tolist(), texts, strict=True)
             ],
-            "by_type": {kind: round(units / budget, 6) for kind, units in by_type.items()},
+            "by_type": {kind: round(units / budget, 6) for kind, units in self._units_by_type().items()},
         }
 
     def report(self) -> Report:
         """Rewards, metrics and the time line so far."""
-        rewards, total, metrics = rewards_and_metrics(self.scn, self.state, self.scenario.best)
+        rewards, total, metrics = rewards_and_metrics(self.state, self.scenario.best)
         normalized = normalized_score(total, self.scenario.floor, self.scenario.best)
         notes = diagnosis(self.timeline, metrics, total, self.scenario)
         return Report(self.scenario.id, rewards, total, normalized, metrics, self.timeline, notes)
 
     def check(self) -> None:
         """Raises `LedgerError` if the books do not balance."""
-        s.check(self.scn, self.state)
+        check(self.state)
 
 
 def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scenario) -> str:
@@ -214,7 +206,8 @@ def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scena
         f"{f['seq_id']} in window {w['step'] + 1} ({f['why']})" for w in timeline for f in w["failures"]
     ]
     parts = [
-        f"Return {total:.3f}; the best known is {scenario.best:.3f}, the best blind policy {scenario.floor:.3f}."
+        f"Return {total:.3f}; the best known is {scenario.best:.3f}, "
+        f"the best blind policy {scenario.floor:.3f}."
     ]
     if failures:
         more = f" and {len(failures) - 4} more" if len(failures) > 4 else ""
@@ -256,7 +249,8 @@ def play(episode: Episode, decide) -> Episode:
     """
     if not callable(decide):
         raise TypeError(
-            f"decide is {decide!r}, not a function from an observation to calls; make one with DECIDERS['lru']()"
+            f"decide is {decide!r}, not a function from an observation to calls; "
+            "make one with DECIDERS['lru']()"
         )
     while not episode.done:
         episode.step(decide(episode.observation()))

@@ -51,8 +51,8 @@ TIERS = {
 }
 
 MAIN_PREFIXES = 2
-"""Prefixes of main agents; sub-agents share one more. Two teams on one tool set each: a single-organisation
-setting, as random users of the traces share almost nothing."""
+"""Prefixes of main agents; sub-agents share one more. Two teams on one tool set each: a
+single-organisation setting, as random users of the traces share almost nothing."""
 
 
 def generate(difficulty: str, seed: int, split: str = "train", index: int = 0) -> Scenario:
@@ -80,8 +80,9 @@ def generate(difficulty: str, seed: int, split: str = "train", index: int = 0) -
         *_arriving(rng, tier, prefixes, cap),
     ]
     return build(
-        drafts, prefixes, name=f"eviction-{split}-{difficulty}-{index:04d}-v{ENVIRONMENT_VERSION}", difficulty=difficulty,
-        split=split, seed=seed, source="generated", gpu_pages=gpu_pages, budget_pages=budget_pages, cpu_slack=tier.cpu_slack,
+        drafts, prefixes, name=f"eviction-{split}-{difficulty}-{index:04d}-v{ENVIRONMENT_VERSION}",
+        difficulty=difficulty, split=split, seed=seed, source="generated", gpu_pages=gpu_pages,
+        budget_pages=budget_pages, cpu_slack=tier.cpu_slack,
     )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def _own(rng, mixture, prefix: Prefix, cap: int) -> int:
 
 
 def _live(rng, tier: Tier, prefixes, budget_tokens: int, cap: int) -> list[p.Draft]:
-    """Sessions that are live when the window begins, until their contexts make up the tier's demand."""
+    """Sessions live when the window begins, until their contexts make up the tier's demand."""
     drafts, total = [], 0
     while total < tier.demand * budget_tokens:
         sub = bool(rng.random() < tier.sub_agents)
@@ -115,7 +116,7 @@ def _live(rng, tier: Tier, prefixes, budget_tokens: int, cap: int) -> list[p.Dra
 
 
 def _gone(rng, tokens: float, cap: int) -> list[p.Draft]:
-    """Contexts of finished sub-agents that nobody has cleared away."""
+    """Contexts of finished sub-agents that are still cached."""
     drafts = []
     while tokens > 0:
         own = p.draw_tokens(rng, p.CONTEXT_SUB, 9_000, cap)

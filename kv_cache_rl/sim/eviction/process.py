@@ -1,9 +1,8 @@
-"""The fitted session process: a call runs, the agent is away, and so on, seen through a window of half a
-minute.
+"""The fitted session process: calls and pauses in turn, seen through a window of half a minute.
 
-Source of every fitted number: 692 Claude Code sessions of callanjfox/kv-cache-tester without exact duplicates
-(45,542 main and 676 sub-agent requests). A mixture is ((weight, mu, sigma), ...): log-normals in natural logs
-of tokens or seconds."""
+Source of every fitted number: 692 Claude Code sessions of callanjfox/kv-cache-tester without exact
+duplicates (45,542 main and 676 sub-agent requests). A mixture is ((weight, mu, sigma), ...):
+log-normals in natural logs of tokens or seconds."""
 
 from dataclasses import dataclass
 
@@ -30,13 +29,12 @@ HISTORY_REWRITTEN = 0.0185
 THINKS = 0.47
 
 CLASS_SHARES = {"chat": 0.13, "extraction": 0.10, "code": 0.30, "reasoning": THINKS}
-"""Reasoning is the measured share of sessions that think; how the rest splits is a choice, the traces do not
-say.
-"""
+"""Reasoning is the measured share of sessions that think. How the rest splits is a choice: the traces do not
+show it."""
 
 LIVE_S = 150.0
-"""A session counts as live for this long after its last call: half of those idle for less than a minute
-return within 30 s, one in six of those idle for one to two, one in twelve beyond."""
+"""A session counts as live for this long after its last call: half of those idle for less than a
+minute return within 30 s, one in six of those idle for one to two, one in twelve beyond."""
 
 
 def draw(rng: np.random.Generator, mixture) -> float:
@@ -60,18 +58,16 @@ class DraftTurn:
     """Prompt tokens it adds; -1 for a rewritten history as long as the one before."""
     out: int
     thought: int
-    """Tokens of `out` that nobody will read again."""
+    """Tokens of `out` that no later call reads."""
     ends: bool
     """The agent's turn is over: the user is next, not a tool."""
     kept: int = -1
-    """Tokens of the context it builds on; -1 for all. Less where the history was cut or rewritten."""
+    """Tokens of the context it builds on; -1 for all, fewer where the history was cut or rewritten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A session as its process left it: what it holds and what it will ask for, without a place in memory
-    yet.
-    """
+    """A session as its process left it: what it holds and will ask for, without a place in memory yet."""
 
     prefix: int
     sub_agent: bool
@@ -81,17 +77,15 @@ class Draft:
     priority: int
     rate_s: float
     context: int
-    """Own tokens at the start (of its first turn, if that runs or comes); 0 for a session that begins in the
-    window.
-    """
+    """Own tokens at the start (of its first turn, if that runs or comes); 0 if it begins in the window."""
     last_s: float
     """When its last call ended, at most 0; 0 while one runs."""
     calls: int
     stopped: str
-    """How its last call ended: "tool", "end", or "gone" if nobody will ask for it again."""
+    """How its last call ended: "tool", "end", or "gone" if no call follows."""
     turns: tuple[DraftTurn, ...]
     over: bool
-    """After the last turn nobody will ask for the context again, and it shows (a finished sub-agent)."""
+    """No call follows the last turn, and that can be seen (a finished sub-agent)."""
 
     @property
     def running(self) -> bool:
@@ -123,7 +117,7 @@ def _gap(rng, sub: bool, ended: bool) -> float | None:
 def run_session(
     rng: np.random.Generator, sub: bool, start_s: float, window_s: float, prefix: int, context
 ) -> Draft | None:
-    """One session whose calls begin at `start_s`; None if it is not live when the window begins or later.
+    """One session whose calls begin at `start_s`; None if it is never live in the window.
 
     Args:
         context: function of nothing that draws the own tokens at the start.
@@ -153,6 +147,7 @@ def run_session(
         return None
     priority = int(np.clip(round(rng.normal(500, 220)), 0, 1000))
     return Draft(
-        prefix, sub, work, float(rng.random()), priority, rate_s, context(), 0.0 if running or last_s is None else last_s,
+        prefix, sub, work, float(rng.random()), priority, rate_s, context(),
+        0.0 if running or last_s is None else last_s,
         calls, stopped, tuple(turns), over,
     )  # fmt: skip

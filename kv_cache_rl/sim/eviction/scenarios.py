@@ -36,7 +36,8 @@ def load_file(path: str | Path) -> tuple[Scenario, ...]:
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ScenarioError(
-            f"{path}: cannot be read ({reason}); check path and permissions, or make it with `kv-cache-rl scenarios generate`"
+            f"{path}: cannot be read ({reason}); check path and permissions, "
+            "or make it with `kv-cache-rl scenarios generate`"
         ) from None
     if not scenarios:
         raise ScenarioError(f"{path}: holds no scenario; make some with `kv-cache-rl scenarios generate`")
@@ -58,8 +59,8 @@ def load_scenarios(
 ) -> tuple[Scenario, ...]:
     """Scenarios of the committed sets, the same for the same arguments.
 
-    With ``difficulty="all"`` the tiers take turns. `num_examples` counts all scenarios returned, -1 takes
-    every one; `seed` orders the choice within a tier.
+    With ``difficulty="all"`` the tiers take turns. `num_examples` counts all scenarios returned, -1
+    takes every one; `seed` orders the choice within a tier.
 
     Raises:
         ScenarioError: unknown names, or a set that is not there.

@@ -1,5 +1,4 @@
-"""The eviction scenario: everything an episode needs, drawn before it starts, so that no decision can change
-the demand.
+"""The eviction scenario: all that an episode needs, drawn beforehand, so that no decision changes demand.
 
 A scenario is one JSON object on one line. Integers are tokens, pages, steps, parts per thousand or
 microseconds."""
@@ -24,9 +23,9 @@ MAX_ID = 4
 DIFFICULTIES = ("easy", "medium", "hard")
 SPLITS = ("train", "eval", "test")
 MIN_GAP = 0.05
-"""A generated scenario is kept if the best known return beats its floor by this much: looking must pay."""
+"""A generated scenario is kept if its best known return beats its floor by this much."""
 ORACLE = "oracle"
-"""Who plays the best-known log: no decider, for it knows the future."""
+"""The name under which the best-known log is played. It is no decider, as it knows the future."""
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
 PLACES = ("none", "gpu", "cpu")
 DEAD_KINDS = ("", "reasoning", "ephemeral")
@@ -39,9 +38,7 @@ ActionLog = list[list[list[str]]]
 
 
 class ScenarioError(Refused):
-    """A scenario, or a name that selects scenarios, is not usable; the message names what, where and the
-    remedy.
-    """
+    """A scenario, or a name that selects scenarios, is not usable; names what, where and the remedy."""
 
 
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
@@ -52,32 +49,28 @@ def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request of a session; it arrives whatever became of the one before."""
+    """One request of a session. It arrives even if the one before has failed."""
 
     arrive: int
-    """Step of arrival; negative when it is already decoding at the start (that many steps of tokens done)."""
+    """Step of arrival; negative if it decodes already at the start, for that many steps."""
     context: int
-    """Own tokens of history in front of it (the shared prefix not counted); less than the turn before left
-    where the history was cut or rewritten, and what no longer matches is freed when it arrives."""
+    """Own tokens of history in front of it, without the shared prefix. Where the history was cut or
+    rewritten they are fewer than the turn before left; the rest is freed when this one arrives."""
     new: int
     """Prompt tokens it adds."""
     out: int
     """Tokens to generate."""
     after: int
-    """Own tokens of context it leaves for the next turn; what is missing to context + new + out is dead."""
+    """Own tokens of context it leaves for the next turn; of context + new + out the rest is dead."""
     dead: str
     """What the dead part is: "" (none), "reasoning" or "ephemeral"."""
     leaves: str
-    """Block type of the context left behind: "context", "tool_result", or "ephemeral" if nobody will ask for
-    it.
-    """
+    """Block type of the context it leaves: "context", "tool_result", or "ephemeral" if no turn reads it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One sequence: a conversation of turns over one growing context, or (without turns) something left over
-    from one.
-    """
+    """One sequence: a conversation of turns over one growing context, or (without turns) its remains."""
 
     seq_id: str
     kind: str
@@ -101,7 +94,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A system prompt with tool definitions, stored once for all who use it and held by an anchor entry."""
+    """A system prompt with tool definitions, stored once for its users and held by an anchor entry."""
 
     prefix_id: str
     anchor_id: str
@@ -301,7 +294,7 @@ def _check(scenario: Scenario, where: str) -> None:
 
 
 def _check_times(scenario: Scenario, need) -> None:
-    """Times are summed in int64 over 512 sessions and 1000 windows, after products a thousand times as large."""
+    """Times are summed in int64 over 512 sessions and 1000 windows, after thousandfold products."""
     longest = max(max((s.tokens, *(t.context + t.new + t.out for t in s.turns))) for s in scenario.sessions)
     longest += max((p.tokens for p in scenario.prefixes), default=0)
     pages = blocks_for(longest, PAGE_TOKENS)

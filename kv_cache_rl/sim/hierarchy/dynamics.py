@@ -1,5 +1,4 @@
-"""What a request does: finds its blocks, loads or computes what is missing, touches them, and lets others
-give way.
+"""What a request does: finds its blocks, loads or computes what is missing, touches them, and evicts others.
 
 lookup --> hits in the fastest tier | below it: load over the links, or compute if faster | nowhere: compute
        --> touch and enter, last block first (the root ends most recent) --> room is made --> seconds
@@ -8,11 +7,20 @@ lookup --> hits in the fastest tier | below it: load over the links, or compute 
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.policies.rank import RANK_IDS
-from kv_cache_rl.sim.hierarchy import queues
+from kv_cache_rl.sim.hierarchy import order
+from kv_cache_rl.sim.hierarchy.build import (
+    arrays_of,
+    counters_of,
+    pages_of,
+    pages_that_fit,
+    rungs_of,
+    settings_of,
+    tiers_of,
+)
 from kv_cache_rl.sim.hierarchy.foresight import learn, predict
-from kv_cache_rl.sim.hierarchy.moves import book, enter, leave, make_room
-from kv_cache_rl.sim.hierarchy.order import age_bin, rekey, use_class
+from kv_cache_rl.sim.hierarchy.memory import record_access
+from kv_cache_rl.sim.hierarchy.moves import enter, leave, make_room, transfer
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.reserve import keep_free
 from kv_cache_rl.sim.hierarchy.seconds import (
     catch_up,
@@ -22,148 +30,76 @@ from kv_cache_rl.sim.hierarchy.seconds import (
     read_seconds,
     stall_seconds,
 )
-from kv_cache_rl.sim.hierarchy.sizes import bytes_of
-from kv_cache_rl.sim.hierarchy.state import (
-    AGES,
-    BEFORE,
-    BROUGHT,
-    CHAINED,
-    CLASSES,
-    CLOCK,
-    DEMAND,
-    DONE,
-    FREQUENCY,
-    HORIZON,
-    KIND,
-    LAST,
-    LEFT,
-    LEVEL,
-    LISTED,
-    MAX_PREFETCH,
-    NONE,
-    PEAK,
-    PENDING,
-    PLACE,
-    POLICY,
-    POLICY_IDS,
-    PREFETCH,
-    PREFETCHES,
-    PREFETCHING,
-    RECENT,
-    RECOMPUTE,
-    RECOMPUTED,
-    RESERVED,
-    RING,
-    SECONDS,
-    SQUEEZED,
-    STEPWISE,
-    SUCCESSORS,
-    TIER,
-    TOP,
-    USED,
-    USEFUL,
-    USES,
-    WINDOW,
-    WRITE,
-)
-
-_WINDOWED, _REGRET, _TTL = (RANK_IDS[name] for name in ("windowed_recency", "regret_aware", "ttl"))
-_TINYLFU = POLICY_IDS["tinylfu"]
-_RELEARN = 16_384
+from kv_cache_rl.sim.hierarchy.sizes import bytes_of, page_sizes
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, recompute_seconds
+from kv_cache_rl.sim.hierarchy.state import DEMAND, NONE, PREFETCH, SUCCESSORS, SUMS, TOP, State, record
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 
-@uncounted
-def _remember(s, p):
-    """What policies know of an access, before anything moves."""
-    s.counters[CLOCK] += 1
-    now, policy = s.counters[CLOCK], s.settings[POLICY]
-    if policy == _TTL and s.page[p, FREQUENCY] > 0:
-        s.density[1, use_class(s, p), age_bin(s, now - s.page[p, LAST])] += 1.0
-    if policy == _REGRET:
-        if s.regret[p] > 0.0:
-            s.regret[p] *= s.reals[1]
-        gap = now - s.page[p, LEFT]
-        if s.page[p, LEFT] != NONE and gap <= s.settings[HORIZON]:
-            s.regret[p] += (s.settings[HORIZON] - gap + 1.0) / s.settings[HORIZON]
-        s.page[p, LEFT] = NONE
-    s.page[p, FREQUENCY] += 1
-    s.page[p, USES] = 1 if s.page[p, TIER] == NONE else s.page[p, USES] + 1
-    s.page[p, LAST] = now
-    if policy == _TINYLFU:
-        queues.count(s, p)
-    if policy == _WINDOWED:
-        _slide(s, p)
-    elif policy == _TTL:
-        s.density[2, use_class(s, p), 0] += 1.0
-        if now % _RELEARN == 0:
-            _relearn(s)
+def new_state(
+    trace: Trace,
+    scenario: Scenario,
+    policy: str,
+    seed: int = 0,
+    window: int = 32,
+    regret: tuple = (6.0, 0.98, 0),
+) -> State:
+    """A replay before its first request.
 
+    Args:
+        window: accesses that `windowed_recency` looks back.
+        regret: weight, decay and horizon in accesses (0: the pages the fastest tier holds) of `regret_aware`.
 
-@uncounted
-def _slide(s, p):
-    at = s.counters[RING]
-    gone = s.ring[at]
-    s.ring[at] = p
-    s.counters[RING] = (at + 1) % s.settings[WINDOW]
-    s.page[p, RECENT] += 1
-    if gone != NONE:
-        s.page[gone, RECENT] -= 1
-        if gone != p and s.page[gone, TIER] != NONE and s.page[gone, PLACE] != NONE:
-            rekey(s, s.page[gone, TIER], gone)
-
-
-@uncounted
-def _relearn(s):
-    """Returns per unit of time yet to be idle, by class and age, from all returns so far, half of which is
-    then forgotten.
-
-    Returns count whether or not the page was still here, or what is evicted young would seem never to return.
+    Raises:
+        HierarchyError: unknown policy, a page larger than a tier, a setting that does not fit the trace.
     """
-    for k in range(CLASSES):
-        returns, idle = 0.0, 0.0
-        away = s.density[2, k, 0]
-        for age in range(AGES):
-            away -= s.density[1, k, age]
-        for age in range(AGES - 1, -1, -1):
-            returns += s.density[1, k, age]
-            away += s.density[1, k, age]
-            idle += max(away, 0.0)
-            s.density[0, k, age] = returns / idle if idle > 0.0 else 1.0 / (1.0 + age)
-            s.density[1, k, age] *= 0.5
-        s.density[2, k, 0] *= 0.5
-
-
-@uncounted
-def _touch(s, p):
-    """A page of the fastest tier is used."""
-    if s.settings[KIND] == LISTED:
-        queues.used(s, TOP, p)
-    elif s.page[p, PLACE] != NONE:
-        rekey(s, TOP, p)
+    if policy not in POLICIES:
+        raise HierarchyError(f"unknown policy {policy!r}; use one of {', '.join(POLICIES)}")
+    if scenario.promotion == "step" and trace.chained:
+        raise HierarchyError(
+            "promotion 'step' needs a plain page trace: a prefix is read as a whole; use promotion 'top'"
+        )
+    sizes = page_sizes(trace, scenario)
+    fit = pages_that_fit(scenario, sizes)
+    settings = settings_of(trace, scenario, policy, fit, seed, window, regret)
+    page, tiers = pages_of(trace, sizes), tiers_of(scenario)
+    depths = int(page["depth"].max()) + 1
+    return State(
+        settings=settings,
+        counters=counters_of(),
+        sums=record(SUMS),
+        page=page,
+        tiers=tiers,
+        ledger=tiers.view(np.ndarray).view(np.int64).reshape(len(tiers), -1),
+        rungs=rungs_of(scenario),
+        compute_s=np.array(recompute_seconds(scenario.profile, trace.block_tokens, depths)),
+        **arrays_of(trace, len(tiers), policy, settings, fit),
+    )
 
 
 @uncounted
 def _found(s, p, t):
     """Counts where an access was served."""
     s.served[t if t != NONE else len(s.tiers)] += 1
-    if s.page[p, PENDING]:
-        s.page[p, PENDING] = False
-        s.counters[USEFUL] += 1
+    if s.page[p].pending:
+        s.page[p].pending = False
+        s.counters.useful += 1
 
 
 @uncounted
 def _fetch(s, p, t, depth):
-    """Asks for a page that is not in the fastest tier: returns seconds of compute, and of waiting for the
-    first byte.
+    """Asks for a page that is not in the fastest tier.
+
+    Returns seconds of compute, and of waiting for the first byte.
     """
-    if t == NONE or (s.settings[RECOMPUTE] == 1 and faster_to_compute(s, p, t, depth)):
+    if t == NONE or (s.settings.recompute == 1 and faster_to_compute(s, p, t, depth)):
         if t != NONE:
-            s.counters[RECOMPUTED] += 1
-        if s.page[p, TIER] > 0:
+            s.counters.recomputed += 1
+        if s.page[p].tier > 0:
             leave(s, p)
-            s.page[p, LEVEL] = 0
-        return compute_seconds(s, p, depth), s.rates[0, WRITE]
-    book(s, t, TOP, p, DEMAND)
+            s.page[p].level = 0
+        return compute_seconds(s, p, depth), s.tiers[0].write
+    transfer(s, t, TOP, p, DEMAND)
     return 0.0, first_byte_seconds(s, t)
 
 
@@ -171,15 +107,15 @@ def _fetch(s, p, t, depth):
 def _prefetch(s, p):
     """Moves the likeliest successors of a page to the top; returns how many."""
     moved = 0
-    for k in range(min(s.settings[MAX_PREFETCH], SUCCESSORS)):
+    for k in range(min(s.settings.max_prefetch, SUCCESSORS)):
         q = predict(s, p, k)
-        if q == NONE or s.page[q, TIER] <= 0:
+        if q == NONE or s.page[q].tier <= 0:
             continue
-        book(s, s.page[q, TIER], TOP, q, PREFETCH)
+        transfer(s, s.page[q].tier, TOP, q, PREFETCH)
         leave(s, q)
         _bring(s, TOP, q, PREFETCH)
-        s.page[q, PENDING] = True
-        s.counters[PREFETCHES] += 1
+        s.page[q].pending = True
+        s.counters.prefetches += 1
         moved += 1
     return moved
 
@@ -187,8 +123,7 @@ def _prefetch(s, p):
 @uncounted
 def _bring(s, t, p, cause):
     """Puts a page that lies nowhere into a tier, in which room is made first: it is never its own victim."""
-    if s.settings[KIND] == LISTED:
-        queues.announced(s, t, p)
+    order.announced(s, t, p)
     make_room(s, t, bytes_of(s, p), cause)
     enter(s, t, p)
 
@@ -196,26 +131,26 @@ def _bring(s, t, p, cause):
 @uncounted
 def _access(s, p):
     """One access of a plain page trace; returns its seconds."""
-    t = s.page[p, TIER]
-    _remember(s, p)
+    t = s.page[p].tier
+    record_access(s, p)
     _found(s, p, t)
     compute, wait, quiet = 0.0, 0.0, t == 0
     if t == 0:
-        _touch(s, p)
+        order.touched(s, TOP, p)
     else:
         catch_up(s)
         compute, wait = _fetch(s, p, t, TOP)
     read = read_seconds(s, p)
     if t != 0:
-        target = t - 1 if s.settings[STEPWISE] == 1 and s.page[p, TIER] != NONE else TOP
-        if s.page[p, TIER] != NONE:
+        target = t - 1 if s.settings.stepwise == 1 and s.page[p].tier != NONE else TOP
+        if s.page[p].tier != NONE:
             leave(s, p)
         _bring(s, target, p, DEMAND)
-        s.reals[BROUGHT] += bytes_of(s, p)
-    if s.settings[PREFETCHING] == 1:
-        if s.counters[BEFORE] != NONE:
-            learn(s, s.counters[BEFORE], p)
-        s.counters[BEFORE] = p
+        s.sums.brought += bytes_of(s, p)
+    if s.settings.prefetching == 1:
+        if s.counters.previous != NONE:
+            learn(s, s.counters.previous, p)
+        s.counters.previous = p
         if quiet:
             catch_up(s)
         quiet &= _prefetch(s, p) == 0
@@ -224,12 +159,10 @@ def _access(s, p):
 
 @uncounted
 def lru_seconds(s, p, source, moved):
-    """Seconds of an access to a page found in `source` when `moved` pages of its size give way, one per tier
-    from the top.
-    """
+    """Seconds of an access to a page found in `source` that evicts a page of its size from `moved` tiers."""
     compute, wait = (0.0, 0.0) if source == 0 else _fetch(s, p, source, TOP)
     for t in range(min(moved, len(s.tiers) - 1)):
-        book(s, t, t + 1, p, DEMAND)
+        transfer(s, t, t + 1, p, DEMAND)
     return compute + wait + read_seconds(s, p) + (0.0 if source == 0 else stall_seconds(s))
 
 
@@ -238,31 +171,30 @@ def _request(s, blocks, r):
     """One request of a prefix-tree trace; returns its seconds."""
     n, found, compute, wait, read = len(blocks), 0, 0.0, 0.0, 0.0
     catch_up(s)
-    while found < n and s.page[blocks[found], TIER] != NONE:
+    while found < n and s.page[blocks[found]].tier != NONE:
         found += 1
     for i in range(n - 1, -1, -1):
         p = blocks[i]
-        t = s.page[p, TIER] if i < found else NONE  # behind a miss nothing can be used, wherever it lies
-        _remember(s, p)
+        t = s.page[p].tier if i < found else NONE  # behind a miss nothing can be used, wherever it lies
+        record_access(s, p)
         _found(s, p, t)
         if t == 0:
             s.hits[r] += 1
             read += read_seconds(s, p)
-            _touch(s, p)
+            order.touched(s, TOP, p)
             continue
         seconds, first_byte = _fetch(s, p, t, i)
         compute += seconds
         wait = max(wait, first_byte)
         read += read_seconds(s, p)
-        if s.page[p, TIER] == 0:
-            _touch(s, p)
+        if s.page[p].tier == 0:
+            order.touched(s, TOP, p)
             continue
-        if s.page[p, TIER] != NONE:
+        if s.page[p].tier != NONE:
             leave(s, p)
-        if s.settings[KIND] == LISTED:
-            queues.announced(s, TOP, p)
+        order.announced(s, TOP, p)
         enter(s, TOP, p)
-        s.reals[BROUGHT] += bytes_of(s, p)
+        s.sums.brought += bytes_of(s, p)
     make_room(s, TOP, np.int64(0), DEMAND)
     return compute + wait + read + stall_seconds(s)
 
@@ -271,19 +203,20 @@ def _request(s, blocks, r):
 def advance(s, first, blocks, start, stop):
     """Replays the requests from `start` up to `stop`, whose blocks are ``blocks[first[r]:first[r + 1]]``."""
     for r in range(start, stop):
-        if s.settings[RESERVED] != 0:
+        if s.settings.reserved != 0:
             catch_up(s)
-        if s.settings[CHAINED] == 1:
+        if s.settings.chained == 1:
             seconds = _request(s, blocks[first[r] : first[r + 1]], r)
         else:
-            s.hits[r] = s.page[blocks[r], TIER] == 0
+            s.hits[r] = s.page[blocks[r]].tier == 0
             seconds = _access(s, blocks[r])
-        if s.settings[RESERVED] != 0:
+        if s.settings.reserved != 0:
             seconds += keep_free(s, seconds)
-        seconds += s.clocks[SQUEEZED]
-        s.clocks[SQUEEZED] = 0.0
+        seconds += s.sums.squeezing
+        s.sums.squeezing = 0.0
         s.latency[r] = seconds
-        s.clocks[SECONDS] += seconds + s.reals[2]
-        s.counters[DONE] += 1
+        s.sums.seconds += seconds + s.settings.compute_s
+        s.counters.requests += 1
         for t in range(len(s.tiers)):
-            s.tiers[t, PEAK] = max(s.tiers[t, PEAK], s.tiers[t, USED])
+            tier = s.tiers[t]
+            tier.peak = max(tier.peak, tier.used)

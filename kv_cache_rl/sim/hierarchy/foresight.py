@@ -1,42 +1,40 @@
-"""Which page follows which: a few successors per page with counts (Misra and Gries), the source of
-prefetches.
+"""Which page follows which: a few successors per page with counts, the source of prefetches.
+
+Source: Misra, Gries, "Finding repeated elements", Science of Computer Programming 2, 1982.
 """
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.sim.hierarchy.state import (
-    NONE,
-    SUCCESSORS,
-)
+from kv_cache_rl.sim.hierarchy.state import NONE, SUCCESSORS
 
 MIN_CONFIDENCE = 2
+"""Times that a page must have followed before it is fetched ahead."""
 
 
 @uncounted
 def learn(s, before, p):
-    """Counts that `p` followed `before`; a newcomer takes the place of a successor that has run out of
-    counts.
-    """
-    weakest = 0
+    """Counts that `p` followed `before`; a newcomer replaces a successor that has run out of counts."""
+    follow, weakest = s.follow[before], 0
     for k in range(SUCCESSORS):
-        if s.follow[before, k] == p:
-            s.follow[before, SUCCESSORS + k] += 1
+        if follow.successor[k] == p:
+            follow.count[k] += 1
             return
-        if s.follow[before, SUCCESSORS + k] < s.follow[before, SUCCESSORS + weakest]:
+        if follow.count[k] < follow.count[weakest]:
             weakest = k
-    if s.follow[before, SUCCESSORS + weakest] > 0:
-        s.follow[before, SUCCESSORS + weakest] -= 1
-    if s.follow[before, SUCCESSORS + weakest] == 0:
-        s.follow[before, weakest], s.follow[before, SUCCESSORS + weakest] = p, 1
+    if follow.count[weakest] > 0:
+        follow.count[weakest] -= 1
+    if follow.count[weakest] == 0:
+        follow.successor[weakest], follow.count[weakest] = p, 1
 
 
 @uncounted
 def predict(s, p, rank):
-    """The successor of `p` with the `rank`-th highest count (0: the highest), NONE if it was not seen twice."""
+    """The successor of `p` with the `rank`-th highest count (from 0), NONE if it was not seen twice."""
+    follow = s.follow[p]
     for k in range(SUCCESSORS):
         ahead = 0
         for other in range(SUCCESSORS):
-            more = s.follow[p, SUCCESSORS + other] > s.follow[p, SUCCESSORS + k]
-            ahead += more or (s.follow[p, SUCCESSORS + other] == s.follow[p, SUCCESSORS + k] and other < k)
+            more = follow.count[other] > follow.count[k]
+            ahead += more or (follow.count[other] == follow.count[k] and other < k)
         if ahead == rank:
-            return s.follow[p, k] if s.follow[p, SUCCESSORS + k] >= MIN_CONFIDENCE else NONE
+            return follow.successor[k] if follow.count[k] >= MIN_CONFIDENCE else NONE
     return NONE

@@ -1,156 +1,112 @@
-"""How pages move between tiers: enter, leave, give way, come up; every byte is booked on the links it
-crosses.
-"""
+"""How pages move between tiers; every byte is counted on the links it crosses."""
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.sim.compiled import free, give, take
-from kv_cache_rl.sim.hierarchy import queues
-from kv_cache_rl.sim.hierarchy.order import adopt, blocked, disown, join, leaf_below, lowest, quit, rekey
+from kv_cache_rl.sim.hierarchy import order
 from kv_cache_rl.sim.hierarchy.sizes import bytes_of
-from kv_cache_rl.sim.hierarchy.state import (
-    ASKED,
-    CHAINED,
-    CLOCK,
-    COMPRESSIONS,
-    CROSSED,
-    DOWN,
-    DROPS,
-    ENCODE,
-    EVICTIONS,
-    HEAPED,
-    INFLATION,
-    INSERTED,
-    KIND,
-    LEFT,
-    LEVEL,
-    LISTED,
-    NONE,
-    ONE_WAY,
-    PARENT,
-    PENDING,
-    PLACE,
-    POLICY,
-    PREFETCH,
-    SIZE,
-    SQUEEZE,
-    SQUEEZED,
-    STRIDE,
-    TIER,
-    UP,
-    WASTED,
-    WEIGHT,
-    WHERE,
-)
-
-_REGRET = RANK_IDS["regret_aware"]
+from kv_cache_rl.sim.hierarchy.state import DOWN, NONE, PREFETCH, UP, Order
+from kv_cache_rl.sim.hierarchy.tree import adopt, disown
 
 
 @uncounted
 def enter(s, t, p):
-    """Puts a page into a tier; whoever calls has made room, or will."""
-    take(s.tiers, t, bytes_of(s, p))
-    s.page[p, TIER] = t
-    s.page[p, INSERTED] = s.counters[CLOCK]
-    if s.settings[CHAINED] == 1 and s.page[p, PARENT] >= 0:
-        above = s.page[p, PARENT]
+    """Puts a page into a tier; the caller has made room, or will."""
+    page = s.page[p]
+    take(s.ledger, t, bytes_of(s, p))
+    page.tier = t
+    page.inserted = s.counters.clock
+    if s.settings.chained == 1 and page.parent >= 0:
+        above = page.parent
         s.kids[above, t] += 1
         adopt(s, p)
-        if s.settings[KIND] != LISTED and s.page[above, TIER] == t and s.page[above, PLACE] != NONE:
-            quit(s, t, above)
-    if s.settings[KIND] == LISTED:
-        queues.entered(s, t, p)
-    elif not blocked(s, t, p):
-        join(s, t, p)
+        if s.page[above].tier == t:
+            order.covered(s, t, above)
+    order.entered(s, t, p)
 
 
 @uncounted
 def leave(s, p):
     """Takes a page out of its tier."""
-    t = s.page[p, TIER]
-    if s.settings[KIND] == LISTED:
-        queues.left(s, t, p)
-    elif s.page[p, PLACE] != NONE:
-        quit(s, t, p)
-    give(s.tiers, t, bytes_of(s, p))
-    s.page[p, TIER] = NONE
-    if s.settings[CHAINED] == 1 and s.page[p, PARENT] >= 0:
-        above = s.page[p, PARENT]
+    page = s.page[p]
+    t = page.tier
+    order.left(s, t, p)
+    give(s.ledger, t, bytes_of(s, p))
+    page.tier = NONE
+    if s.settings.chained == 1 and page.parent >= 0:
+        above = page.parent
         s.kids[above, t] -= 1
         disown(s, p)
-        if s.settings[KIND] != LISTED and s.kids[above, t] == 0 and s.page[above, TIER] == t:
-            join(s, t, above)
+        if s.kids[above, t] == 0 and s.page[above].tier == t:
+            order.uncovered(s, t, above)
 
 
 @uncounted
-def book(s, source, target, p, cause):
-    """Books a page's bytes on every link between two tiers."""
+def transfer(s, source, target, p, cause):
+    """Sends a page's bytes over every link between two tiers."""
     size, way = bytes_of(s, p), UP if source > target else DOWN
     for link in range(min(source, target) + 1, max(source, target) + 1):
-        s.tiers[link, CROSSED + 2 * way + cause] += size
+        tier = s.tiers[link]
+        tier.crossed[way, cause] += size
         if way == DOWN or cause == PREFETCH:
-            s.rates[link, way] += size
+            tier.under_way[way] += size
         else:
-            s.tiers[link, ASKED] += size
+            tier.asked += size
 
 
 @uncounted
 def _compress(s, t, p):
-    """Takes a page one rung down where it lies: as long as was measured, or as its bytes take to be read and
-    fewer written.
+    """Takes a page one rung down where it lies.
+
+    That takes as long as was measured, or as its bytes take to be read and fewer written.
     """
+    page = s.page[p]
     before = bytes_of(s, p)
-    s.page[p, LEVEL] += 1
+    page.level += 1
     after = bytes_of(s, p)
-    give(s.tiers, t, before - after)
-    if s.settings[KIND] == LISTED:
-        s.tiers[t, WEIGHT + s.node[t * s.settings[STRIDE] + p, WHERE]] -= before - after
-    else:
-        rekey(s, t, p)
-    s.counters[COMPRESSIONS] += 1
-    encode = s.table[ENCODE + s.page[p, LEVEL]]
-    s.clocks[SQUEEZED] += (before + after) / s.rates[t, ONE_WAY] if encode < 0.0 else s.page[p, SIZE] * encode
+    give(s.ledger, t, before - after)
+    order.shrunk(s, t, p, before - after)
+    s.counters.compressions += 1
+    encode = s.rungs[page.level].encode
+    s.sums.squeezing += (before + after) / s.tiers[t].one_way if encode < 0.0 else page.full_bytes * encode
 
 
 @uncounted
-def _part(s, t, p):
-    """A page leaves because somebody needs its room."""
-    now = s.counters[CLOCK]
-    s.counters[EVICTIONS] += 1
-    if t == 0:
-        if s.page[p, PENDING]:
-            s.page[p, PENDING] = False
-            s.counters[WASTED] += 1
-    if s.settings[POLICY] == _REGRET:
-        s.page[p, LEFT] = now
-    if s.settings[KIND] == HEAPED:
-        s.rates[t, INFLATION] = s.key[t, s.page[p, PLACE]]
+def _evict(s, t, p):
+    """Takes a page out of a tier to make room."""
+    page = s.page[p]
+    s.counters.evictions += 1
+    if t == 0 and page.pending:
+        page.pending = False
+        s.counters.wasted += 1
+    if s.settings.regrets == 1:
+        page.left_at = s.counters.clock
+    if s.settings.order == Order.HEAPED:
+        s.tiers[t].inflation = s.key[t, page.place]
     leave(s, p)
 
 
 @uncounted
 def make_room(s, t, need, cause):
-    """Lets pages of a tier give way until `need` more bytes fit, down the tiers, deepest first."""
+    """Evicts pages of a tier until `need` more bytes fit, down the tiers, the deepest first."""
     tiers, at, wanted = len(s.tiers), t, need
     while True:
-        if free(s.tiers, at) >= wanted:
+        if free(s.ledger, at) >= wanted:
             if at == t:
                 return
             enter(s, at, s.held[at])
             at -= 1
             wanted = need if at == t else bytes_of(s, s.held[at])
             continue
-        p = leaf_below(s, at, queues.victim(s, at)) if s.settings[KIND] == LISTED else lowest(s, at)
-        if s.page[p, LEVEL] < s.settings[SQUEEZE]:
+        p = order.victim(s, at)
+        if s.page[p].level < s.settings.squeeze_level:
             _compress(s, at, p)
             continue
-        _part(s, at, p)
+        _evict(s, at, p)
         if at + 1 < tiers:
-            book(s, at, at + 1, p, cause)
+            transfer(s, at, at + 1, p, cause)
             at += 1
             s.held[at], wanted = p, bytes_of(s, p)
-            if s.settings[KIND] == LISTED:
-                queues.announced(s, at, p)
+            order.announced(s, at, p)
         else:
-            s.counters[DROPS] += 1
-            s.page[p, LEVEL] = 0
+            s.counters.drops += 1
+            s.page[p].level = 0

@@ -1,40 +1,41 @@
-"""What a replay came to: the metrics of a run, its time line and its sequences."""
+"""The report of a finished replay: its metrics, its time line and its sequences."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from kv_cache_rl.core.precision import LADDER, PRECISIONS
 from kv_cache_rl.sim.hierarchy.spec import Scenario
-from kv_cache_rl.sim.hierarchy.state import (
-    COMPRESSIONS,
-    CROSSED,
-    DROPS,
-    EVICTIONS,
-    KL,
-    LOSS,
-    PEAK,
-    PENDING,
-    PREFETCHES,
-    RECOMPUTED,
-    USEFUL,
-    WASTED,
-    State,
-)
+from kv_cache_rl.sim.hierarchy.state import DOWN, UP, State
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 METRICS = (
-    "accesses", "hit_rate", "miss_count", "eviction_count", "drop_count", "avg_latency_ms", "latency_p50_ms", "latency_p90_ms",
-    "latency_p99_ms", "overall_hit_rate", "bytes_moved", "demand_bytes_moved", "prefetch_bytes_moved", "prefetch_requests",
-    "useful_prefetches", "wasted_prefetches", "prefetch_usefulness", "tier_hit_rate", "recompute_rate", "recomputed_from_below",
-    "compressions", "quality_loss", "peak_footprint_bytes", "link_bytes",
-)  # fmt: skip
-"""hit rate: accesses found in the fastest tier · miss: not in the fastest tier · eviction: from any tier to
-make room · drop: from the last tier · latency: seconds of a request, in ms · bytes moved: over all links,
-each link counted; a demotion is charged to what caused it · recompute rate: accesses found in no tier ·
-recomputed from below: found in a lower tier, computed anew because that was faster · quality loss: published
-probability, per access, that an answer is wrong because of the precision the page was read at · link bytes:
-by tier whose link they crossed, upwards and downwards."""
+    "accesses",
+    "hit_rate",  # accesses found in the fastest tier
+    "miss_count",  # accesses not found there
+    "eviction_count",  # pages that left any tier to make room
+    "drop_count",  # pages that left the last tier
+    "avg_latency_ms",  # of a request, as the next three
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "overall_hit_rate",  # the peer's name for the hit rate
+    "bytes_moved",  # over all links, each link counted
+    "demand_bytes_moved",  # of these, caused by demand, demotions included
+    "prefetch_bytes_moved",  # of these, caused by prefetches, demotions included
+    "prefetch_requests",
+    "useful_prefetches",  # pages fetched ahead and accessed later
+    "wasted_prefetches",  # pages fetched ahead and not accessed before they left, or at all
+    "prefetch_usefulness",  # useful ones of all
+    "tier_hit_rate",  # accesses by the tier the page was found in
+    "recompute_rate",  # accesses found in no tier
+    "recomputed_from_below",  # found in a lower tier, computed anew because that was faster
+    "compressions",
+    "quality_loss",  # published probability of a wrong answer because of the precision, per access
+    "peak_footprint_bytes",  # by tier
+    "link_bytes",  # by tier whose link they crossed, upwards and downwards
+)
 
 
 def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
@@ -42,18 +43,17 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
     also `kl`, nats per access: the mean over accesses of the divergence of the precision each was read at."""
     names = [tier.name for tier in scenario.tiers]
     accesses = int(state.served.sum())
-    hits, counters = int(state.served[0]), state.counters
+    hits, counters, tiers = int(state.served[0]), state.counters, state.tiers
     p50, p90, p99 = (float(v) * 1e3 for v in np.percentile(state.latency, (50, 90, 99)))
-    waiting = int(state.page[:, PENDING].sum())
-    crossed = state.tiers[:, CROSSED : CROSSED + 4].reshape(-1, 2, 2)  # link, way, cause
+    waiting, crossed = int(state.page["pending"].sum()), tiers["crossed"]  # [T, way, cause]
     demand, prefetch = (int(n) for n in crossed.sum(axis=(0, 1)))
-    requested = int(counters[PREFETCHES])
+    requested = int(counters.prefetches)
     values = {
         "accesses": accesses,
         "hit_rate": hits / accesses,
         "miss_count": accesses - hits,
-        "eviction_count": int(counters[EVICTIONS]),
-        "drop_count": int(counters[DROPS]),
+        "eviction_count": int(counters.evictions),
+        "drop_count": int(counters.drops),
         "avg_latency_ms": float(state.latency.mean()) * 1e3,
         "latency_p50_ms": p50,
         "latency_p90_ms": p90,
@@ -63,17 +63,17 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
         "demand_bytes_moved": demand,
         "prefetch_bytes_moved": prefetch,
         "prefetch_requests": requested,
-        "useful_prefetches": int(counters[USEFUL]),
-        "wasted_prefetches": int(counters[WASTED]) + waiting,
-        "prefetch_usefulness": int(counters[USEFUL]) / requested if requested else 0.0,
+        "useful_prefetches": int(counters.useful),
+        "wasted_prefetches": int(counters.wasted) + waiting,
+        "prefetch_usefulness": int(counters.useful) / requested if requested else 0.0,
         "tier_hit_rate": {name: int(n) / accesses for name, n in zip(names, state.served, strict=False)},
         "recompute_rate": int(state.served[-1]) / accesses,
-        "recomputed_from_below": int(counters[RECOMPUTED]),
-        "compressions": int(counters[COMPRESSIONS]),
+        "recomputed_from_below": int(counters.recomputed),
+        "compressions": int(counters.compressions),
         "quality_loss": _quality_loss(state, scenario, accesses),
-        "peak_footprint_bytes": {name: int(n) for name, n in zip(names, state.tiers[:, PEAK], strict=True)},
+        "peak_footprint_bytes": {name: int(n) for name, n in zip(names, tiers["peak"], strict=True)},
         "link_bytes": {
-            name: {"up": int(crossed[t, 0].sum()), "down": int(crossed[t, 1].sum())}
+            name: {"up": int(crossed[t, UP].sum()), "down": int(crossed[t, DOWN].sum())}
             for t, name in enumerate(names)
             if t
         },
@@ -89,7 +89,7 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
 def _divergence(state: State, scenario: Scenario, accesses: int) -> float | None:
     """Measured divergence per access; None where that of the footprint was not measured."""
     if scenario.footprint == LADDER[0]:
-        return float(state.clocks[KL]) / accesses
+        return float(state.sums.kl) / accesses
     kl = scenario.calibrated.scheme(scenario.footprint).kl
     return None if kl is None else kl * (accesses - int(state.served[-1])) / accesses
 
@@ -99,11 +99,11 @@ def _quality_loss(state: State, scenario: Scenario, accesses: int) -> float | No
     if scenario.footprint != LADDER[0]:
         loss = PRECISIONS[scenario.footprint].loss.get(scenario.work_class)
         return loss if loss is None else loss * (accesses - int(state.served[-1])) / accesses
-    return float(state.clocks[LOSS]) / accesses
+    return float(state.sums.loss) / accesses
 
 
 def time_line(state: State, trace: Trace, points: int = 60) -> dict:
-    """Hit rate and mean latency over the run, in `points` equal parts of its requests: lists of equal length."""
+    """Hit rate and mean latency in `points` equal parts of the requests, lists of equal length."""
     edges = np.linspace(0, trace.requests, min(points, trace.requests) + 1).astype(int)
     lengths = trace.lengths
     rows = [(slice(a, b), float(trace.time_s[a])) for a, b in pairwise(edges)]
@@ -115,7 +115,7 @@ def time_line(state: State, trace: Trace, points: int = 60) -> dict:
 
 
 def by_sequence(state: State, trace: Trace) -> dict:
-    """Requests, accesses, hits and summed seconds of every sequence, arrays over the sequences of the trace."""
+    """Requests, accesses, hits and summed seconds, arrays over the sequences of the trace."""
     count = int(trace.sequence.max()) + 1
     return {
         "requests": np.bincount(trace.sequence, minlength=count),
@@ -123,3 +123,22 @@ def by_sequence(state: State, trace: Trace) -> dict:
         "hits": np.bincount(trace.sequence, state.hits, count).astype(np.int64),
         "seconds": np.bincount(trace.sequence, state.latency, count),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished replay."""
+
+    policy: str
+    metrics: dict
+    """By the names in `METRICS`."""
+    state: State
+    trace: Trace
+
+    def time_line(self, points: int = 60) -> dict:
+        """Hit rate and mean latency over the replay, see `time_line`."""
+        return time_line(self.state, self.trace, points)
+
+    def by_sequence(self) -> dict:
+        """Accesses, hits and seconds of every sequence, see `by_sequence`."""
+        return by_sequence(self.state, self.trace)

@@ -1,85 +1,59 @@
-"""Seconds of a request: reading, computing, waiting for the first byte, and for bytes over links that others
-use too.
-"""
+"""Seconds of a request: reading, computing, the first byte, and bytes over links that others use too."""
 
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.crossing import cross, drain
 from kv_cache_rl.sim.hierarchy.sizes import bytes_of
-from kv_cache_rl.sim.hierarchy.state import (
-    ASKED,
-    COMPUTE,
-    DECODE,
-    DIVERGENCE,
-    DOWN,
-    DRAINED,
-    ENCODE,
-    KL,
-    LATENCY,
-    LEVEL,
-    LOSS,
-    ONE_WAY,
-    OVERLAP,
-    QUIET,
-    READ,
-    SECONDS,
-    SIZE,
-    UP,
-    WRITE,
-)
+from kv_cache_rl.sim.hierarchy.state import DOWN, UP
 
 _FOREVER = 1e300
 
 
 @uncounted
 def compute_seconds(s, p, depth):
-    """Seconds to compute a page and write its bytes where the GPU computes, at the precision it is stored in
-    at first.
-    """
-    encode = max(s.table[ENCODE], 0.0)
-    compute = s.table[COMPUTE + depth + 1] - s.table[COMPUTE + depth]
-    return compute + s.page[p, SIZE] / s.rates[0, ONE_WAY] + s.page[p, SIZE] * encode
+    """Seconds to compute a page and write its bytes where the GPU computes, in the footprint's precision."""
+    size, encode = s.page[p].full_bytes, max(s.rungs[0].encode, 0.0)
+    compute = s.compute_s[depth + 1] - s.compute_s[depth]
+    return compute + size / s.tiers[0].one_way + size * encode
 
 
 @uncounted
 def first_byte_seconds(s, t):
     """Seconds until the first byte of a page of a lower tier has come up to the fastest."""
-    wait = s.rates[t, READ] + s.rates[0, WRITE]
+    wait = s.tiers[t].read + s.tiers[0].write
     for link in range(1, t + 1):
-        wait += s.rates[link, LATENCY]
+        wait += s.tiers[link].latency
     return wait
 
 
 @uncounted
 def faster_to_compute(s, p, t, depth):
-    """Whether a page of a lower tier is computed anew: where that takes less time than loading it over links
-    at rest.
-    """
+    """Whether computing a page of a lower tier anew takes less time than loading it over links at rest."""
     slowest = np.inf
     for link in range(1, t + 1):
-        slowest = min(slowest, s.rates[link, ONE_WAY])
-    return (
-        s.rates[0, WRITE] + compute_seconds(s, p, depth) < first_byte_seconds(s, t) + bytes_of(s, p) / slowest
-    )
+        slowest = min(slowest, s.tiers[link].one_way)
+    loading = first_byte_seconds(s, t) + bytes_of(s, p) / slowest
+    return s.tiers[0].write + compute_seconds(s, p, depth) < loading
 
 
 @uncounted
 def read_seconds(s, p):
-    """Seconds to read a page where the GPU computes, and to restore a compressed one, which may cost answers."""
-    level = s.page[p, LEVEL]
-    s.clocks[LOSS] += s.table[level]
-    s.clocks[KL] += s.table[DIVERGENCE + level]
-    return s.rates[0, READ] + bytes_of(s, p) / s.rates[0, ONE_WAY] + s.page[p, SIZE] * s.table[DECODE + level]
+    """Seconds to read a page where the GPU computes and to restore it if compressed; adds what that loses."""
+    page = s.page[p]
+    rung = s.rungs[page.level]
+    s.sums.loss += rung.loss
+    s.sums.kl += rung.kl
+    return s.tiers[0].read + bytes_of(s, p) / s.tiers[0].one_way + page.full_bytes * rung.decode
 
 
 @uncounted
 def catch_up(s):
     """Lets what is under way proceed to the present."""
-    elapsed = s.clocks[SECONDS] - s.clocks[DRAINED]
+    elapsed = s.sums.seconds - s.sums.drained
     for link in range(1, len(s.tiers)):
-        drain(s.rates[link], elapsed)
-    s.clocks[DRAINED] = s.clocks[SECONDS]
+        drain(s.tiers[link], elapsed)
+    s.sums.drained = s.sums.seconds
 
 
 @uncounted
@@ -89,16 +63,18 @@ def stall_seconds(s):
     for link in range(1, len(s.tiers)):
         longest = max(longest, _link_seconds(s, link))
     for link in range(1, len(s.tiers)):
-        if s.rates[link, UP] > 0.0 or s.rates[link, DOWN] > 0.0:
-            drain(s.rates[link], longest - s.rates[link, QUIET])
-        s.tiers[link, ASKED] = 0
-    s.clocks[DRAINED] += longest
+        tier = s.tiers[link]
+        if tier.under_way[UP] > 0.0 or tier.under_way[DOWN] > 0.0:
+            drain(tier, longest - tier.quiet)
+        tier.asked = 0
+    s.sums.drained += longest
     return longest
 
 
 @uncounted
 def _link_seconds(s, link):
-    s.rates[link, QUIET] = cross(np.float64(s.tiers[link, ASKED]), s.rates[link])
-    if s.settings[OVERLAP] == 0:
-        s.rates[link, QUIET] += drain(s.rates[link], _FOREVER)
-    return s.rates[link, QUIET]
+    tier = s.tiers[link]
+    tier.quiet = cross(np.float64(tier.asked), tier)
+    if s.settings.overlap == 0:
+        tier.quiet += drain(tier, _FOREVER)
+    return tier.quiet

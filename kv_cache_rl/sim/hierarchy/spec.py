@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from kv_cache_rl.core.calibration import Calibration, CalibrationError
 from kv_cache_rl.core.calibrations import CALIBRATIONS, calibration_named, geometry_named, host_link
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.core.geometry import MODELS, bytes_per_token
+from kv_cache_rl.core.geometry import MODELS, ModelGeometry
 from kv_cache_rl.core.hardware import HARDWARE, LINKS, HardwareProfile, Link, prefill_seconds
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
 
@@ -47,7 +47,7 @@ class Scenario:
     max_prefetch: int = 2
     """Candidates per access."""
     overlap: bool = False
-    """Whether demotions and prefetches cross the links while the GPU computes, instead of being waited for."""
+    """Whether demotions and prefetches cross the links while the GPU computes; otherwise requests wait."""
     compute_s: float = 0.0
     """Seconds of compute after each request, in which overlapped transfers proceed."""
     recompute: bool = False
@@ -149,16 +149,16 @@ def physical(gpu: int, peer_gpu: int, host: int, nvme: int, **rules) -> Scenario
     return Scenario(tuple(tier for tier in tiers if tier.capacity), **rules)
 
 
-def block_bytes(model: str, block_tokens: int) -> int:
-    """Bytes of one block of a model's cache at fp16.
+def model_named(name: str) -> ModelGeometry:
+    """The model of that name, built in or calibrated.
 
-    >>> block_bytes("llama-3.1-8b", 64)
-    8388608
+    Raises:
+        HierarchyError: there is none.
     """
-    geometry = geometry_named(model)
+    geometry = geometry_named(name)
     if geometry is None:
-        raise HierarchyError(f"unknown model {model!r}; use one of {', '.join(MODELS)}")
-    return int(bytes_per_token(geometry) * block_tokens)
+        raise HierarchyError(f"unknown model {name!r}; use one of {', '.join(MODELS)}")
+    return geometry
 
 
 def recompute_seconds(hardware: str | HardwareProfile, block_tokens: int, depths: int) -> list[float]:

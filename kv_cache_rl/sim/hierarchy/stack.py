@@ -1,96 +1,64 @@
-"""LRU over tiers of equal pages: one stack, cut where the tiers are full. The same results as `dynamics`,
-several times sooner.
+"""LRU over tiers of equal pages: one stack, cut where the tiers are full.
 
-newest  p p p p | p p p p p p | p p p ...  oldest       a page asked for goes to the front; over every cut between
-        tier 0    tier 1        tier 2                  it and its old place one page moves down
+The same results as `dynamics`, several times sooner.
+
+newest  p p p p | p p p p p p | p p p ...  oldest     a page asked for goes to the front; over every cut
+        tier 0    tier 1        tier 2                between it and its old place one page moves down
 """
 
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.dynamics import lru_seconds
+from kv_cache_rl.sim.hierarchy.queues import QUEUE_IDS
 from kv_cache_rl.sim.hierarchy.spec import Scenario
-from kv_cache_rl.sim.hierarchy.state import (
-    CAPACITY,
-    CHAINED,
-    CLOCK,
-    CROSSED,
-    DONE,
-    DROPS,
-    EVICTIONS,
-    KIND,
-    NONE,
-    PEAK,
-    POLICY,
-    POLICY_IDS,
-    SECONDS,
-    SIZE,
-    TIER,
-    UNKEPT,
-    USED,
-    State,
-)
+from kv_cache_rl.sim.hierarchy.state import DEMAND, DOWN, NONE, UP, Order, State
 
 
 def applies(state: State, scenario: Scenario) -> bool:
-    """Whether a replay before its first request is plain LRU over equal pages, whose every step waits for its
-    transfers.
-    """
-    plain = not (
-        scenario.overlap or scenario.recompute or scenario.squeeze != "fp16" or scenario.promotion != "top"
-    )
-    plain = plain and scenario.reserve == "none"
-    sizes = state.page[:, SIZE]
+    """Whether a replay is plain LRU over equal pages, each step of which waits for its transfers."""
+    sizes = state.page["full_bytes"]
     return bool(
-        plain
-        and state.settings[POLICY] == POLICY_IDS["lru"]
-        and not state.settings[CHAINED]
+        not (scenario.overlap or scenario.recompute)
+        and (scenario.squeeze, scenario.promotion, scenario.reserve) == ("fp16", "top", "none")
+        and state.settings.queue == QUEUE_IDS["lru"]
+        and not state.settings.chained
         and (sizes == sizes[0]).all()
     )
 
 
 def advance_stack(state: State, blocks: np.ndarray) -> None:
-    """Replays all accesses; `state` ends with the counts, latencies and tiers of pages that
-    `dynamics.advance` would leave, without the order of its lists."""
-    tiers, pages, size = len(state.tiers), len(state.page), int(state.page[0, SIZE])
+    """Replays all accesses.
+
+    `state` ends with the counts, latencies and tiers of pages that `dynamics.advance` would leave, but with
+    empty lists.
+    """
+    tiers, pages, size = len(state.tiers), len(state.page), int(state.page[0].full_bytes)
     seconds = _seconds(state, tiers)
     down, counts, peaks = np.zeros(tiers, np.int64), np.zeros(tiers, np.int64), np.zeros(tiers, np.int64)
     older, newer = np.full(pages + 1, pages, np.int32), np.full(pages + 1, pages, np.int32)
     tier = np.full(pages, NONE, np.int8)
-    room = state.tiers[:, CAPACITY] // size
+    room = state.tiers["capacity"] // size
     oldest = np.full(tiers, NONE, np.int64)
-    _walk(
-        blocks,
-        room,
-        seconds,
-        older,
-        newer,
-        tier,
-        counts,
-        peaks,
-        down,
-        oldest,
-        state.served,
-        state.latency,
-        state.hits,
-    )
-    state.page[:, TIER] = tier
-    state.tiers[:, USED], state.tiers[:, PEAK] = counts * size, peaks * size
+    found = state.served, state.latency, state.hits
+    _walk(blocks, room, seconds, older, newer, tier, counts, peaks, down, oldest, *found)
+    state.page["tier"] = tier
+    state.tiers["used"], state.tiers["peak"] = counts * size, peaks * size
     for link in range(1, tiers):
-        state.tiers[link, CROSSED] = int(state.served[link:tiers].sum()) * size
-        state.tiers[link, CROSSED + 2] = int(down[link - 1]) * size
-    state.settings[KIND] = UNKEPT
-    state.counters[EVICTIONS], state.counters[DROPS] = down.sum(), down[-1]
-    state.counters[CLOCK] = state.counters[DONE] = len(blocks)
-    state.clocks[SECONDS] = state.latency.sum() + len(blocks) * state.reals[2]
+        state.tiers["crossed"][link, UP, DEMAND] = int(state.served[link:tiers].sum()) * size
+        state.tiers["crossed"][link, DOWN, DEMAND] = int(down[link - 1]) * size
+    state.settings.order = Order.UNKEPT
+    state.counters.evictions, state.counters.drops = down.sum(), down[-1]
+    state.counters.clock = state.counters.requests = len(blocks)
+    state.sums.seconds = state.latency.sum() + len(blocks) * state.settings.compute_s
 
 
 def _seconds(state: State, tiers: int) -> np.ndarray:
-    """Seconds of an access by the tier it was found in (the last row: none) and by how many pages moved down."""
+    """Seconds of an access by the tier it was found in (last row: none) and by how many pages moved down."""
     table = np.zeros((tiers + 1, tiers + 1))
     for source in range(tiers + 1):
         for moved in range(tiers + 1):
-            scratch = State(*(column.copy() if column.size < 4096 else column for column in state))
+            scratch = state._replace(tiers=state.tiers.copy(), sums=state.sums.copy())
             table[source, moved] = lru_seconds(scratch, 0, source if source < tiers else NONE, moved)
     return table
 

@@ -1,40 +1,21 @@
-"""The eighteen actions: whom each one means, and what it does."""
+"""The eighteen actions: which row each one is about, and what it does."""
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import free, give, take
 from kv_cache_rl.sim.serving.admission import admit, fits
-from kv_cache_rl.sim.serving.link import OUT, ship
-from kv_cache_rl.sim.serving.lists import push_front, remove
-from kv_cache_rl.sim.serving.state import (
-    ACTIVE_LARGEST,
-    AFTER,
-    BLOCKS,
-    CLOCK,
+from kv_cache_rl.sim.serving.columns import (
     CPU_POOL,
+    FREE,
     GPU,
     GPU_POOL,
-    HEADS,
-    IDLE,
     LEAVING,
-    MADE,
-    NOMINAL,
     NOWHERE,
-    PAGES,
-    PROMPT,
+    OUT,
     QUEUED,
-    QUEUES,
-    REFUSED,
     REJECTED,
-    SERVICE,
-    SINCE,
-    STATUS,
-    STORED,
-    SWAPPED,
-    TERMS,
-    TOKENS,
-    VIP,
-    WHERE,
 )
+from kv_cache_rl.sim.serving.link import send
+from kv_cache_rl.sim.serving.lists import push_front, remove
 
 ACTIONS = (
     "evict_largest_free",
@@ -56,158 +37,175 @@ ACTIONS = (
     "collect_garbage",
     "do_nothing",
 )
-(EVICT_LARGEST, EVICT_OLDEST, SWAP_LARGEST, SWAP_OLDEST, ADMIT, REJECT, SHRED, PREEMPT_SWAP, REST) = range(9)
-"""What an action does, whichever class it means: its number halved."""
+EVICT_LARGEST, EVICT_OLDEST, SWAP_LARGEST, SWAP_OLDEST, ADMIT, REJECT, PREEMPT, PREEMPT_SWAP = range(0, 16, 2)
+"""Actions on Free users; the next number is the same on VIPs."""
 COLLECT, NOTHING = 16, 17
 GARBAGE_TICKS = 200
 """Nominal ticks after which a Free cache on the CPU counts as garbage."""
 
 
 @uncounted
-def largest_idle(book, rows, vip):
+def largest_idle(c, vip):
     """The idle cache of a class that would free most (the longest idle of equals); -1 if there is none."""
-    if book[HEADS + vip, 1]:
-        best, row = -1, book[IDLE + vip, 0]
+    largest = c.book.largest[vip]
+    if largest.idle_unknown:
+        best, row = -1, c.book.idle[vip].first
         while row >= 0:
-            if best < 0 or rows[row, BLOCKS] > rows[best, BLOCKS]:
+            if best < 0 or c.rows[row].blocks > c.rows[best].blocks:
                 best = row
-            row = rows[row, AFTER]
-        book[HEADS + vip, 0], book[HEADS + vip, 1] = best, 0
-    return book[HEADS + vip, 0]
+            row = c.rows[row].after
+        largest.idle, largest.idle_unknown = best, 0
+    return largest.idle
 
 
 @uncounted
-def largest_active(traffic, book, rows, running, vip):
-    """The active request of a class, on the GPU, that holds most (the newest of equals); -1 if there is none."""
-    if book[ACTIVE_LARGEST + vip, 1]:
+def largest_active(c, vip):
+    """The active request of a class on the GPU that holds most (the newest of equals); -1 without one."""
+    largest = c.book.largest[vip]
+    if largest.active_unknown:
         best = -1
-        for i in range(book[SERVICE, 0]):
-            row = running[0, i]
+        for i in range(c.book.serving):
+            row = c.running[i]
+            r = c.rows[row]
             if (
-                rows[row, WHERE] == GPU
-                and traffic[row, VIP] == vip
-                and (best < 0 or rows[row, BLOCKS] >= rows[best, BLOCKS])
+                r.where == GPU
+                and c.requests[row].vip == vip
+                and (best < 0 or r.blocks >= c.rows[best].blocks)
             ):
                 best = row
-        book[ACTIVE_LARGEST + vip, 0], book[ACTIVE_LARGEST + vip, 1] = best, 0
-    return book[ACTIVE_LARGEST + vip, 0]
+        largest.active, largest.active_unknown = best, 0
+    return largest.active
 
 
 @uncounted
-def target(traffic, settings, book, rows, running, action):
-    """The row that an action would act on; -1 if it has none and is refused (18 stands in where no row is
-    meant).
-    """
+def is_garbage(c, row):
+    """Whether a cache on the CPU has been idle for too long."""
+    return c.book.clock_us - c.rows[row].since > GARBAGE_TICKS * c.settings.tick_us
+
+
+@uncounted
+def target(c, action):
+    """The row that an action would act on; -1 if it has none and is refused; 18 where no row is meant."""
     if action == NOTHING:
         return len(ACTIONS)
     if action == COLLECT:
-        oldest = book[STORED, 0]
-        garbage = oldest >= 0 and book[CLOCK, 0] - rows[oldest, SINCE] > GARBAGE_TICKS * settings[NOMINAL]
-        return len(ACTIONS) if garbage else -1
-    deed, vip = action >> 1, action & 1
-    if deed == EVICT_LARGEST or deed == SWAP_LARGEST:
-        row = largest_idle(book, rows, vip)
-    elif deed == EVICT_OLDEST or deed == SWAP_OLDEST:
-        row = book[IDLE + vip, 0]
-    elif deed == ADMIT or deed == REJECT:
-        row = book[QUEUES + vip, 0]
+        oldest = c.book.stored[FREE].first
+        return len(ACTIONS) if oldest >= 0 and is_garbage(c, oldest) else -1
+    vip = action & 1
+    kind = action - vip
+    if kind == EVICT_LARGEST or kind == SWAP_LARGEST:
+        row = largest_idle(c, vip)
+    elif kind == EVICT_OLDEST or kind == SWAP_OLDEST:
+        row = c.book.idle[vip].first
+    elif kind == ADMIT or kind == REJECT:
+        row = c.book.queues[vip].first
     else:
-        row = largest_active(traffic, book, rows, running, vip)
+        row = largest_active(c, vip)
     if row < 0:
         return -1
-    if deed == SWAP_LARGEST or deed == SWAP_OLDEST or deed == PREEMPT_SWAP:
-        return row if rows[row, BLOCKS] <= free(book, CPU_POOL) else -1
-    if deed == ADMIT:
-        return row if fits(traffic, settings, book, rows, running, row) else -1
-    if deed == REJECT:
-        return row if rows[row, WHERE] != LEAVING else -1
+    if kind == SWAP_LARGEST or kind == SWAP_OLDEST or kind == PREEMPT_SWAP:
+        return row if c.rows[row].blocks <= free(c.book.pools, CPU_POOL) else -1
+    if kind == ADMIT:
+        return row if fits(c, row) else -1
+    if kind == REJECT:
+        return row if c.rows[row].where != LEAVING else -1
     return row
 
 
 @uncounted
-def perform(traffic, settings, book, rows, running, action, row):
-    """Does what `action` means to the target it was found."""
-    deed, vip = action >> 1, action & 1
+def perform(c, action, row):
+    """Does what `action` means to its target."""
+    vip = action & 1
+    kind = action - vip
     if action == COLLECT:
-        collect(settings, book, rows)
-    elif deed == ADMIT:
-        before = rows[row, PAGES]
-        admit(traffic, settings, book, rows, running, row)
-        if rows[row, PAGES] > 0:
-            book[TERMS + SWAPPED, 0] += max(before, rows[row, PAGES])
-    elif deed == REJECT:
-        book[TERMS + REFUSED, 0] += 2 if fits(traffic, settings, book, rows, running, row) else 1
-        reject(traffic, book, rows, row)
-    elif deed == SHRED:
-        leave_service(traffic, book, rows, running, row)
-        shred(book, rows, row)
-    elif deed == PREEMPT_SWAP:
-        leave_service(traffic, book, rows, running, row)
-        swap_out(settings, book, rows, row)
+        collect(c)
+    elif kind == ADMIT:
+        before = c.rows[row].cpu_blocks
+        admit(c, row)
+        if c.rows[row].cpu_blocks > 0:
+            c.terms.swap_traffic += max(before, c.rows[row].cpu_blocks)
+    elif kind == REJECT:
+        c.terms.rejected += 2 if fits(c, row) else 1
+        reject(c, row)
+    elif kind == PREEMPT:
+        leave_service(c, row)
+        free_blocks(c, row)
+    elif kind == PREEMPT_SWAP:
+        leave_service(c, row)
+        swap_out(c, row)
     else:
-        remove(book, rows, IDLE + vip, row)
-        book[HEADS + vip, 1] = 1
-        if deed == EVICT_LARGEST or deed == EVICT_OLDEST:
-            shred(book, rows, row)
+        remove(c, c.book.idle[vip], row)
+        c.book.largest[vip].idle_unknown = 1
+        if kind == EVICT_LARGEST or kind == EVICT_OLDEST:
+            free_blocks(c, row)
         else:
-            swap_out(settings, book, rows, row)
+            swap_out(c, row)
 
 
 @uncounted
-def shred(book, rows, row):
+def free_blocks(c, row):
     """Frees the GPU blocks of a row; what was in them is lost."""
-    give(book, GPU_POOL, rows[row, BLOCKS])
-    rows[row, BLOCKS], rows[row, TOKENS], rows[row, WHERE] = 0, 0, NOWHERE
+    r = c.rows[row]
+    give(c.book.pools, GPU_POOL, r.blocks)
+    r.blocks, r.tokens, r.where = 0, 0, NOWHERE
 
 
 @uncounted
-def swap_out(settings, book, rows, row):
+def free_cpu_blocks(c, row):
+    """Frees the CPU blocks of a row; what was in them is lost."""
+    r = c.rows[row]
+    give(c.book.pools, CPU_POOL, r.cpu_blocks)
+    r.cpu_blocks, r.tokens, r.where = 0, 0, NOWHERE
+
+
+@uncounted
+def swap_out(c, row):
     """Sends the blocks of a row to the CPU; on the GPU they are free when they have crossed."""
-    take(book, CPU_POOL, rows[row, BLOCKS])
-    rows[row, PAGES] = rows[row, BLOCKS]
-    book[TERMS + SWAPPED, 0] += rows[row, PAGES]
-    ship(settings, book, rows, OUT, row)
+    r = c.rows[row]
+    take(c.book.pools, CPU_POOL, r.blocks)
+    r.cpu_blocks = r.blocks
+    c.terms.swap_traffic += r.cpu_blocks
+    send(c, OUT, row)
 
 
 @uncounted
-def to_queue(traffic, book, rows, row):
+def requeue(c, row):
     """Puts a preempted request before all others of its class."""
-    if rows[row, TOKENS] == traffic[row, PROMPT] + rows[row, MADE]:
-        book[SERVICE, 1] -= 1
-    rows[row, STATUS] = QUEUED
-    rows[row, SINCE] = book[CLOCK, 0]
-    push_front(book, rows, QUEUES + traffic[row, VIP], row)
-    book[ACTIVE_LARGEST + traffic[row, VIP], 1] = 1
+    r, q = c.rows[row], c.requests[row]
+    if r.tokens == q.prompt + r.made:
+        c.book.decoding -= 1
+    r.status = QUEUED
+    r.since = c.book.clock_us
+    push_front(c, c.book.queues[q.vip], row)
+    c.book.largest[q.vip].active_unknown = 1
 
 
 @uncounted
-def leave_service(traffic, book, rows, running, row):
+def leave_service(c, row):
     """Takes a request out of service, back into its queue."""
-    i, last = 0, book[SERVICE, 0] - 1
-    while running[0, i] != row:
+    i, last = 0, c.book.serving - 1
+    while c.running[i] != row:
         i += 1
     for k in range(i, last):
-        running[0, k] = running[0, k + 1]
-    book[SERVICE, 0] = last
-    to_queue(traffic, book, rows, row)
+        c.running[k] = c.running[k + 1]
+    c.book.serving = last
+    requeue(c, row)
 
 
 @uncounted
-def reject(traffic, book, rows, row):
-    """Sends a waiting request away; what it had on the CPU is free."""
-    remove(book, rows, QUEUES + traffic[row, VIP], row)
-    give(book, CPU_POOL, rows[row, PAGES])
-    rows[row, PAGES], rows[row, TOKENS], rows[row, WHERE] = 0, 0, NOWHERE
-    rows[row, STATUS] = REJECTED
+def reject(c, row):
+    """Rejects a waiting request; what it had on the CPU is free."""
+    remove(c, c.book.queues[c.requests[row].vip], row)
+    free_cpu_blocks(c, row)
+    c.rows[row].status = REJECTED
 
 
 @uncounted
-def collect(settings, book, rows):
-    """Frees the caches of Free users on the CPU that have been idle for too long."""
-    row = book[STORED, 0]
-    while row >= 0 and book[CLOCK, 0] - rows[row, SINCE] > GARBAGE_TICKS * settings[NOMINAL]:
-        following = rows[row, AFTER]
-        remove(book, rows, STORED, row)
-        give(book, CPU_POOL, rows[row, PAGES])
-        rows[row, PAGES], rows[row, TOKENS], rows[row, WHERE] = 0, 0, NOWHERE
+def collect(c):
+    """Frees the garbage on the CPU: caches of Free users that have been idle for too long."""
+    row = c.book.stored[FREE].first
+    while row >= 0 and is_garbage(c, row):
+        following = c.rows[row].after
+        remove(c, c.book.stored[FREE], row)
+        free_cpu_blocks(c, row)
         row = following

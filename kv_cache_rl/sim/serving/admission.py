@@ -1,99 +1,83 @@
-"""Who may come in: which cache a request finds, how many blocks it needs, and whether it fits."""
+"""Admission: which cache a request finds, how many blocks it needs, and whether it fits."""
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import blocks_for, free, give, take
-from kv_cache_rl.sim.serving.link import IN, ship
-from kv_cache_rl.sim.serving.lists import remove
-from kv_cache_rl.sim.serving.state import (
+from kv_cache_rl.sim.serving.columns import (
     ACTIVE,
-    ACTIVE_LARGEST,
-    BLOCK_TOKENS,
-    BLOCKS,
-    BUDGET,
-    CLOCK,
     CPU,
     CPU_POOL,
-    ENDED,
     FINISHED,
-    FOUND,
     GPU,
     GPU_POOL,
-    HEADS,
-    HISTORY,
-    IDLE,
+    IN,
     LEAVING,
-    MADE,
     NOWHERE,
-    OUTPUT,
-    PAGES,
-    PARENT,
-    PROMPT,
-    QUEUES,
-    RESERVE,
-    SERVICE,
-    SINCE,
-    STATUS,
-    STORED,
-    TOKENS,
-    VIP,
-    WAITED,
-    WHERE,
 )
+from kv_cache_rl.sim.serving.link import send
+from kv_cache_rl.sim.serving.lists import remove
 
 
 @uncounted
-def cache_of(traffic, rows, row):
-    """The finished turn whose cache a request would build on (-1: none), and how many of its tokens it can
-    use.
+def cache_of(c, row):
+    """The finished turn whose cache a request would build on (-1: none), and the tokens it can use of it.
 
-    Whoever was admitted took over what older turns of his had left, so only the nearest such turn can hold
-    anything."""
-    if rows[row, FOUND] >= 0:
+    A turn that was admitted took over what older turns of its user had left, so only the nearest such
+    turn can hold anything.
+    """
+    if c.rows[row].found >= 0:
         return -1, 0
-    ancestor, usable = traffic[row, PARENT], traffic[row, HISTORY]
-    while ancestor >= 0 and rows[ancestor, FOUND] < 0:
-        usable = min(usable, traffic[ancestor, HISTORY])
-        ancestor = traffic[ancestor, PARENT]
-    if ancestor < 0 or rows[ancestor, STATUS] != FINISHED or rows[ancestor, WHERE] == NOWHERE:
+    ancestor, usable = c.requests[row].parent, c.requests[row].history
+    while ancestor >= 0 and c.rows[ancestor].found < 0:
+        usable = min(usable, c.requests[ancestor].history)
+        ancestor = c.requests[ancestor].parent
+    if ancestor < 0:
         return -1, 0
-    return ancestor, min(usable, rows[ancestor, TOKENS], traffic[row, PROMPT] - 1)
+    cache = c.rows[ancestor]
+    if cache.status != FINISHED or cache.where == NOWHERE:
+        return -1, 0
+    return ancestor, min(usable, cache.tokens, c.requests[row].prompt - 1)
 
 
 @uncounted
-def fits(traffic, settings, book, rows, running, row):
+def blocks_needed(c, row):
+    """Blocks a request takes at admission: room for its next token too."""
+    return blocks_for(c.requests[row].prompt + c.rows[row].made + 1, c.settings.block_tokens)
+
+
+@uncounted
+def fits(c, row):
     """Whether a waiting request can be admitted now."""
-    need = blocks_for(traffic[row, PROMPT] + rows[row, MADE] + 1, settings[BLOCK_TOKENS])
-    room = free(book, GPU_POOL)
-    if rows[row, WHERE] == LEAVING:
+    need = blocks_needed(c, row)
+    room = free(c.book.pools, GPU_POOL)
+    if c.rows[row].where == LEAVING:
         return False
-    if rows[row, WHERE] == NOWHERE:
-        cache = cache_of(traffic, rows, row)[0]
+    if c.rows[row].where == NOWHERE:
+        cache = cache_of(c, row)[0]
         if cache >= 0:
-            if rows[cache, WHERE] == LEAVING:
+            if c.rows[cache].where == LEAVING:
                 return False
-            room += rows[cache, BLOCKS]
-    return need <= room and (
-        not settings[RESERVE] or finishes(traffic, settings, book, rows, running, row, room)
-    )
+            room += c.rows[cache].blocks
+    return need <= room and (not c.settings.reserve or all_can_finish(c, row, room))
 
 
 @uncounted
-def finishes(traffic, settings, book, rows, running, row, room):
-    """Whether everybody, and `row` with them, can finish without a forced preemption.
+def all_can_finish(c, row, room):
+    """Whether all requests in service, and `row` with them, can finish without a forced preemption.
 
-    Everyone in service takes one block for every so many tokens until done, and then gives all of them back;
-    the use of memory peaks when somebody is about to finish. Idle caches stay where they are. Each is rounded
-    up to a block, so the answer errs towards no."""
-    n, size = book[SERVICE, 0], settings[BLOCK_TOKENS]
-    plan, held, tokens = running[1], 0, 0
+    Each takes one block for every so many tokens until it is done, and then frees all of them; the use
+    of memory peaks just before a request finishes. Idle caches stay where they are. Each is rounded up
+    to a block, so the answer errs towards no.
+    """
+    n, size = c.book.serving, c.settings.block_tokens
+    plan, held, tokens = c.plan, 0, 0
     for i in range(n + 1):
-        r = row if i == n else running[0, i]
-        held += 0 if i == n else rows[r, BLOCKS]
-        has = traffic[r, PROMPT] + rows[r, MADE] + size
+        k = row if i == n else c.running[i]
+        held += 0 if i == n else c.rows[k].blocks
+        has = c.requests[k].prompt + c.rows[k].made + size
         tokens += has
-        # What is left to do and what it holds in one number, so that the sort looks nothing up; late comers
-        # mostly finish late.
-        key = remaining(traffic, settings, rows, r) << 32 | has
+        # What is left to do and what it holds in one number, so that sorting reads nothing else; late
+        # comers mostly finish late.
+        key = remaining(c, k) << 32 | has
         k = i
         while k > 0 and plan[k - 1] > key:
             plan[k] = plan[k - 1]
@@ -108,71 +92,74 @@ def finishes(traffic, settings, book, rows, running, row, room):
 
 
 @uncounted
-def remaining(traffic, settings, rows, row):
+def remaining(c, row):
     """Iterations a request has before it, prefill at the full budget."""
-    unread = traffic[row, PROMPT] + rows[row, MADE] - rows[row, TOKENS]
-    return traffic[row, OUTPUT] - rows[row, MADE] + blocks_for(unread, settings[BUDGET])
+    q, r = c.requests[row], c.rows[row]
+    unread = q.prompt + r.made - r.tokens
+    return q.output - r.made + blocks_for(unread, c.settings.token_budget)
 
 
 @uncounted
-def admit(traffic, settings, book, rows, running, row):
+def admit(c, row):
     """Brings a waiting request that fits into service."""
-    vip = traffic[row, VIP]
-    remove(book, rows, QUEUES + vip, row)
-    rows[row, WAITED] += book[CLOCK, 0] - rows[row, SINCE]
-    rows[row, SINCE] = book[CLOCK, 0]
-    rows[row, STATUS] = ACTIVE
-    running[0, book[SERVICE, 0]] = row
-    book[SERVICE, 0] += 1
-    need = blocks_for(traffic[row, PROMPT] + rows[row, MADE] + 1, settings[BLOCK_TOKENS])
-    if rows[row, WHERE] == CPU:
-        take(book, GPU_POOL, need)
-        rows[row, BLOCKS] = need
-        ship(settings, book, rows, IN, row)
+    r, vip = c.rows[row], c.requests[row].vip
+    remove(c, c.book.queues[vip], row)
+    r.waited += c.book.clock_us - r.since
+    r.since = c.book.clock_us
+    r.status = ACTIVE
+    c.running[c.book.serving] = row
+    c.book.serving += 1
+    need = blocks_needed(c, row)
+    if r.where == CPU:
+        take(c.book.pools, GPU_POOL, need)
+        r.blocks = need
+        send(c, IN, row)
         return
-    cache, usable = cache_of(traffic, rows, row)
-    supersede(traffic, rows, row)
+    cache, usable = cache_of(c, row)
+    supersede(c, row)
     if cache >= 0:
-        inherit(traffic, settings, book, rows, cache, row, usable)
-    take(book, GPU_POOL, need - rows[row, BLOCKS])
-    rows[row, BLOCKS] = need
-    if rows[row, FOUND] < 0:
-        rows[row, FOUND] = usable
-    if rows[row, PAGES] > 0:
-        ship(settings, book, rows, IN, row)
+        inherit(c, cache, row, usable)
+    take(c.book.pools, GPU_POOL, need - r.blocks)
+    r.blocks = need
+    if r.found < 0:
+        r.found = usable
+    if r.cpu_blocks > 0:
+        send(c, IN, row)
         return
-    rows[row, WHERE] = GPU
-    largest = book[ACTIVE_LARGEST + vip, 0]
-    if largest < 0 or need >= rows[largest, BLOCKS]:
-        book[ACTIVE_LARGEST + vip, 0] = row
+    r.where = GPU
+    largest = c.book.largest[vip].active
+    if largest < 0 or need >= c.rows[largest].blocks:
+        c.book.largest[vip].active = row
 
 
 @uncounted
-def inherit(traffic, settings, book, rows, cache, row, usable):
+def inherit(c, cache, row, usable):
     """Hands the usable part of a finished turn's cache to the next turn; the rest is free."""
-    keep = blocks_for(usable, settings[BLOCK_TOKENS])
-    if rows[cache, WHERE] == GPU:
-        remove(book, rows, IDLE + traffic[cache, VIP], cache)
-        book[HEADS + traffic[cache, VIP], 1] = 1
-        keep = min(keep, rows[cache, BLOCKS])
-        give(book, GPU_POOL, rows[cache, BLOCKS] - keep)
-        rows[row, BLOCKS] = keep
+    r, old, vip = c.rows[row], c.rows[cache], c.requests[cache].vip
+    keep = blocks_for(usable, c.settings.block_tokens)
+    if old.where == GPU:
+        remove(c, c.book.idle[vip], cache)
+        c.book.largest[vip].idle_unknown = 1
+        keep = min(keep, old.blocks)
+        give(c.book.pools, GPU_POOL, old.blocks - keep)
+        r.blocks = keep
     else:
-        remove(book, rows, STORED + traffic[cache, VIP], cache)
-        keep = min(keep, rows[cache, PAGES])
-        give(book, CPU_POOL, rows[cache, PAGES] - keep)
-        rows[row, PAGES] = keep
-    rows[cache, BLOCKS], rows[cache, PAGES], rows[cache, TOKENS], rows[cache, WHERE] = 0, 0, 0, NOWHERE
-    rows[row, TOKENS] = usable
+        remove(c, c.book.stored[vip], cache)
+        keep = min(keep, old.cpu_blocks)
+        give(c.book.pools, CPU_POOL, old.cpu_blocks - keep)
+        r.cpu_blocks = keep
+    old.blocks, old.cpu_blocks, old.tokens, old.where = 0, 0, 0, NOWHERE
+    r.tokens = usable
 
 
 @uncounted
-def supersede(traffic, rows, row):
-    """Marks the user's turns that are not finished yet: nobody will build on their caches any more."""
-    ancestor = traffic[row, PARENT]
+def supersede(c, row):
+    """Marks the user's earlier turns that are not finished yet: no later turn will use their caches."""
+    ancestor = c.requests[row].parent
     while ancestor >= 0:
-        if rows[ancestor, STATUS] != FINISHED:
-            rows[ancestor, ENDED] = -1
-        if rows[ancestor, FOUND] >= 0:
+        a = c.rows[ancestor]
+        if a.status != FINISHED:
+            a.ended = -1
+        if a.found >= 0:
             break
-        ancestor = traffic[ancestor, PARENT]
+        ancestor = c.requests[ancestor].parent

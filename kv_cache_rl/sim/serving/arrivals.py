@@ -48,7 +48,8 @@ def waves(rho: float, peak: float, world: np.ndarray) -> np.ndarray:
     """A day and night, and a faster wave on it, between `peak` and as far below the mean."""
     if peak > 2 * rho:
         raise ServingError(
-            f"waves of mean load {rho:g} cannot reach {peak:g}: at most twice the mean; lower rho_peak, or take pattern 'spikes'"
+            f"waves of mean load {rho:g} cannot reach {peak:g}: at most twice the mean; "
+            "lower rho_peak, or take pattern 'spikes'"
         )
     return rho + (peak - rho) * _wave(world)
 

@@ -4,50 +4,43 @@ import heapq
 
 import numpy as np
 
-from kv_cache_rl.sim.serving.state import (
-    ARRIVAL,
-    BLOCK_TOKENS,
-    C1,
-    CLOCK,
-    FIXED,
-    HISTORY,
-    OUTPUT,
-    PER_KV,
-    PROMPT,
-    Columns,
-)
+from kv_cache_rl.core import pool
+from kv_cache_rl.sim.serving.columns import GPU_POOL, Columns
 
 
-def engine_microseconds(columns: Columns) -> np.ndarray:
+def engine_microseconds(c: Columns) -> np.ndarray:
     """Least share of the engine's time that each request takes, float64 ``[R]``.
 
-    Every iteration costs `fixed`, and the tokens it decodes over fit into memory: completing a request of
-    prompt s and output o takes its footprint sum over t = 1..o of (s + t) out of M per iteration, and the
-    same footprint is read once, token by token. Its prompt is computed at least as far as no history covers
-    it (rates rounded down as the engine rounds them)."""
-    load, settings = columns.traffic.astype(np.float64), columns.settings
-    prompt, output = load[:, PROMPT], load[:, OUTPUT]
+    Every iteration costs `fixed_us`, and the tokens it decodes over fit into memory: completing a request
+    of prompt s and output o takes its footprint sum over t = 1..o of (s + t) out of M per iteration, and
+    the same footprint is read once, token by token. Its prompt is computed at least as far as no history
+    covers it (rates rounded down as the engine rounds them).
+    """
+    settings = c.settings
+    prompt, output = c.requests["prompt"].astype(np.float64), c.requests["output"].astype(np.float64)
     footprint = output * prompt + output * (output + 1) / 2
-    memory = columns.book[0, 0] * settings[BLOCK_TOKENS]
-    fresh = prompt - load[:, HISTORY]
-    return footprint * (settings[FIXED] / memory + settings[PER_KV] / 1e6) + fresh * (settings[C1] // 1000)
+    memory = c.book["pools"][GPU_POOL, pool.CAPACITY] * settings["block_tokens"]
+    fresh = prompt - c.requests["history"]
+    per_footprint = settings["fixed_us"] / memory + settings["kv_read_ps"] / 1e6
+    return footprint * per_footprint + fresh * (settings["prefill_ns"] // 1000)
 
 
-def fluid_bound(columns: Columns) -> float:
+def fluid_bound(c: Columns) -> float:
     """Most tokens (prompt + output) of requests that could be completed in time.
 
-    A relaxation: requests are divisible, the engine switches between them for nothing, all history is found.
-    Whatever arrives after t has to fit between t and the end, for every t; these sets are nested, so taking
-    requests by tokens per second of engine time, best first, is optimal. Going backwards in time, the worst
-    are dropped whenever the rest does not fit."""
-    load, end = columns.traffic, int(columns.book[CLOCK, 1])
-    cost = engine_microseconds(columns)
-    work = (load[:, PROMPT] + load[:, OUTPUT]).astype(np.float64)
-    alone = load[:, OUTPUT] * columns.settings[FIXED]
+    A relaxation: requests are divisible, the engine switches between them for nothing, all history is
+    found. What arrives after t has to fit between t and the end, for every t; these sets are nested, so
+    taking requests by tokens per second of engine time, best first, is optimal. Going backwards in time,
+    the worst are dropped whenever the rest does not fit.
+    """
+    arrival, end = c.requests["arrival"], int(c.book["end_us"])
+    cost = engine_microseconds(c)
+    work = (c.requests["prompt"] + c.requests["output"]).astype(np.float64)
+    alone = c.requests["output"] * c.settings["fixed_us"]
     kept: list[tuple[float, float, float]] = []
     taken = total = 0.0
-    for row in range(len(load) - 1, -1, -1):
-        room = end - int(load[row, ARRIVAL])
+    for row in range(len(arrival) - 1, -1, -1):
+        room = end - int(arrival[row])
         if alone[row] <= room:
             heapq.heappush(kept, (work[row] / cost[row], cost[row], work[row]))
             taken += cost[row]

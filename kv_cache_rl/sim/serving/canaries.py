@@ -1,5 +1,5 @@
-"""Heuristics that nobody should use: each does what some unsound score would reward, and a sound one places
-it below `lru`.
+"""Heuristics that should not win: each does what some unsound score would reward; a sound one places it
+below `lru`.
 """
 
 import numpy as np
@@ -7,21 +7,12 @@ import numpy as np
 from kv_cache_rl.core.draws import WEYL
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import mixed, unit
-from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.face import (
-    LARGEST_ACTIVE,
-    PREEMPT,
-    PREEMPT_SWAP,
-    TURN_AWAY,
-    WAIT,
-    admission,
-    oldest_gives_way,
-    or_wait,
-)
+from kv_cache_rl.sim.serving.actions import ACTIONS, NOTHING, PREEMPT, PREEMPT_SWAP, REJECT
+from kv_cache_rl.sim.serving.moves import admission, admit_or_evict, or_nothing
 
 MEMORY = 16
 SEED, DRAWN = MEMORY - 2, MEMORY - 1
-"""Where the memory keeps what a random heuristic draws from."""
+"""Where the memory keeps what a random heuristic draws from: the seed, and how many were drawn."""
 
 
 @uncounted
@@ -32,7 +23,7 @@ def draw(memory):
 
 
 @uncounted
-def random(obs, mask, memory):
+def random(view, mask, memory):
     """Any action that is allowed."""
     allowed = 0
     for a in range(len(ACTIONS)):
@@ -43,58 +34,58 @@ def random(obs, mask, memory):
             if left == 0:
                 return a
             left -= 1
-    return WAIT
+    return NOTHING
 
 
 @uncounted
-def do_nothing(obs, mask, memory):
+def do_nothing(view, mask, memory):
     """Lets every tick pass."""
-    return WAIT
+    return NOTHING
 
 
 @uncounted
-def admit_once(obs, mask, memory):
+def admit_once(view, mask, memory):
     """Admits one request, then does nothing."""
     if memory[0] == 0.0:
         action = admission(mask)
         if action >= 0:
             memory[0] = 1.0
             return action
-    return WAIT
+    return NOTHING
 
 
 @uncounted
-def reject_all(obs, mask, memory):
-    """Turns everybody away."""
-    if mask[TURN_AWAY + 1]:
-        return TURN_AWAY + 1
-    return TURN_AWAY if mask[TURN_AWAY] else WAIT
+def reject_all(view, mask, memory):
+    """Rejects every request."""
+    if mask[REJECT + 1]:
+        return REJECT + 1
+    return REJECT if mask[REJECT] else NOTHING
 
 
 @uncounted
-def shed_power_users(obs, mask, memory):
-    """`lru`, but whoever turns out to hold more than a share of the GPU is preempted and turned away.
+def shed_power_users(view, mask, memory):
+    """`lru`, but a request that holds more than a share of the GPU is preempted and rejected.
 
-    Parameters: share. Remembers the class it has preempted and not yet turned away.
+    Parameters: share. Remembers the class it has preempted and not yet rejected.
     """
     if memory[1] > 0.0:
-        action = TURN_AWAY + int(memory[1]) - 1
+        action = REJECT + int(memory[1]) - 1
         memory[1] = 0.0
         if mask[action]:
             return action
-    if obs[LARGEST_ACTIVE] > memory[0]:
+    if view.yield_preempt_active > memory[0]:
         for vip in range(2):
-            # The observation does not say whose the largest is: the classes take turns.
+            # The view does not say of which class the largest is: the classes take turns.
             which = (vip + int(memory[2])) % 2
             if mask[PREEMPT + which]:
                 memory[1], memory[2] = which + 1.0, 1.0 - which
                 return PREEMPT + which
-    return or_wait(oldest_gives_way(obs, mask))
+    return or_nothing(admit_or_evict(view, mask))
 
 
 @uncounted
-def preempt_cycling(obs, mask, memory):
-    """Admits, and takes whoever runs off the GPU again, by turns."""
+def preempt_cycling(view, mask, memory):
+    """Admits a request and preempts one, by turns."""
     memory[0] = 1.0 - memory[0]
     if memory[0] > 0.0:
         action = admission(mask)
@@ -103,10 +94,10 @@ def preempt_cycling(obs, mask, memory):
     for action in (PREEMPT_SWAP + 1, PREEMPT_SWAP, PREEMPT + 1, PREEMPT):
         if mask[action]:
             return action
-    return WAIT
+    return NOTHING
 
 
 @uncounted
-def early_crash(obs, mask, memory):
-    """Admits whoever fits and never frees anything, until caches that nobody needs fill the GPU."""
-    return or_wait(admission(mask))
+def early_crash(view, mask, memory):
+    """Admits what fits and never frees anything, until caches that are not needed fill the GPU."""
+    return or_nothing(admission(mask))

@@ -1,4 +1,4 @@
-"""What is asked of a server, and what it could serve: the traffic table, and the load theory derives from its
+"""What is asked of a server, and what it could serve: the traffic, and the load theory derives from its
 lengths.
 """
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kv_cache_rl.core.hardware import HARDWARE
+from kv_cache_rl.sim.serving.columns import REQUEST
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError
 from kv_cache_rl.theory.condition import footprint, saturated_tick_s, service_rate
 
@@ -29,7 +30,7 @@ class Lengths:
     def of(
         prompt: np.ndarray, output: np.ndarray, chunk: int, block: int, weight: np.ndarray | None = None
     ) -> "Lengths":
-        """The means of requests ``[n]``, weighted, prefilled in chunks and held in blocks of so many tokens."""
+        """The means of requests ``[n]``, weighted; `chunk` and `block` in tokens."""
         weights = np.ones(len(prompt)) if weight is None else weight
         squares = prompt.astype(np.float64) ** 2
         return Lengths(
@@ -84,12 +85,10 @@ class Traffic:
     """
 
     table: np.ndarray
-    """int64 ``[R, 7]`` in order of arrival; columns: arrival, prompt, output, vip, power, parent, history
-    (`state`).
-    """
+    """int64 ``[R, 7]`` in order of arrival; its columns are the fields of `columns.REQUEST`."""
     user: np.ndarray
-    """Whose request it is, int64 ``[R]``; a user's class, his return and his lengths follow from this number
-    and the seed.
+    """The user of each request, int64 ``[R]``; class, returns and lengths follow from this number and the
+    seed.
     """
     turn: np.ndarray
     """How many the user had made before, in this episode or earlier, int64 ``[R]``."""
@@ -111,6 +110,11 @@ class Traffic:
     """Means that mu was derived from."""
     notes: tuple[str, ...] = field(default=())
     """What was done to make this traffic, in sentences."""
+
+    @property
+    def requests(self) -> np.ndarray:
+        """The table by name: `columns.REQUEST` ``[R]``."""
+        return np.ascontiguousarray(self.table).view(REQUEST)[:, 0]
 
     def check(self) -> None:
         """Holds every row against the rules of the table.
@@ -147,8 +151,9 @@ class Traffic:
         for rule, holds in rules:
             if not holds.all():
                 row = int(np.argmin(holds))
+                values = self.table[row].tolist()
                 raise ServingError(
-                    f"row {row} of the traffic, {self.table[row].tolist()}: it is not true that it {rule}; correct it"
+                    f"row {row} of the traffic, {values}: it is not true that it {rule}; correct it"
                 )
 
     def __str__(self) -> str:
@@ -156,14 +161,14 @@ class Traffic:
         rates = (
             f"{self.arrival_rate:.3g}/s asked, {self.service_rate:.3g}/s can be served ({self.binding} binds)"
         )
-        head = f"{len(self.table):,} requests in {self.end_us / 1e6:,.1f} s, rho {self.rho:g}: {rates}; {means}; "
-        return "\n".join((head + f"nominal tick {self.tick_us / 1e3:.1f} ms", *self.notes))
+        head = f"{len(self.table):,} requests in {self.end_us / 1e6:,.1f} s, rho {self.rho:g}: {rates}; "
+        return "\n".join((f"{head}{means}; nominal tick {self.tick_us / 1e3:.1f} ms", *self.notes))
 
 
 def checked_size(scenario: Scenario, requests: float) -> None:
     """Raises ServingError if an episode would hold more requests than fit."""
     if requests > MOST_REQUESTS:
         raise ServingError(
-            f"{scenario.ticks:,} ticks at rho {scenario.rho:g} hold about {requests:,.0f} requests, at most {MOST_REQUESTS:,} "
-            "are supported; lower ticks, rho or gpu_blocks"
+            f"{scenario.ticks:,} ticks at rho {scenario.rho:g} hold about {requests:,.0f} requests, "
+            f"at most {MOST_REQUESTS:,} are supported; lower ticks, rho or gpu_blocks"
         )

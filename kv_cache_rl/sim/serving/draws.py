@@ -1,8 +1,7 @@
-"""Random numbers that belong to a user or to one of his turns, not to an order of drawing.
+"""Random numbers that belong to a user or to one of their turns, not to an order of drawing.
 
-A key is a hash of the seed and the path to whoever draws (user 7, his turn 2); a draw is a hash of the key
-and of what is drawn. So nobody's numbers depend on how many others there are, and none need to be drawn one
-after the other.
+A key is a hash of the seed and a path (user 7, turn 2 of it); a draw is a hash of the key and of what is
+drawn. So the numbers of a user do not depend on how many others there are, and need no order of drawing.
 """
 
 import functools
@@ -17,7 +16,7 @@ from kv_cache_rl.sim.serving.spec import ServingError
 SEEDS = 1 << 64
 
 WORLD, USERS, REFERENCE = 0, 1, 2
-"""Branches of a seed's root: what concerns everybody, the users, the sample that the theory is fed with."""
+"""Branches of a seed's root: what concerns all, the users, the sample that the theory is fed with."""
 GAP, IS_VIP, IS_POWER = 0, 1, 2
 """Draws of a user."""
 
@@ -65,5 +64,5 @@ def length_steps(mean: float, deviation: float) -> np.ndarray:
 
 
 def lengths(shares: np.ndarray, mean: float, deviation: float) -> np.ndarray:
-    """Whole tokens N(mean, deviation) clipped to at least 1, by inversion at `shares` (uniform draws); int64."""
+    """Whole tokens N(mean, deviation), at least 1, by inversion at `shares` (uniform draws); int64."""
     return np.searchsorted(length_steps(mean, deviation), shares, side="left") + 1

@@ -1,13 +1,14 @@
 """Traffic: users drawn from the seed (here) or replayed from a trace (`replay`).
 
-A user comes once by the pattern's rate and returns with a probability that is drawn in advance, at an instant
-that is too: his arrival + nominal service + think time, whatever becomes of the turn before. Each turn's
-prompt is the history (the prompt and output before) and something new; a conversation ends where the next
-turn would not fit the context limit.
+A user arrives once, by the pattern's rate, and returns with a fixed probability. Both the return and its
+instant (arrival + nominal service + think time) are drawn in advance, whatever becomes of the turn before.
+Each turn's prompt is the history (the prompt and output before) and something new; a conversation ends where
+the next turn would not fit the context limit.
 
-What would arrive after the episode's end is folded back to its beginning (time modulo its length) as somebody
-who talked to another server before: a long prompt whose history is nowhere here. So the load is steady from
-the first tick on, and exact: the requests of an episode are the turns of the users who first came in it."""
+What would arrive after the episode's end is folded back to its beginning (time modulo its length), as from a
+user of another server: a long prompt whose history is nowhere here. So the load is steady from the first tick
+on, and exact: the requests of an episode are the turns of the users that first arrived in it.
+"""
 
 import functools
 from collections.abc import Iterator
@@ -41,11 +42,11 @@ POWER_USER = (3_500.0, 1_200.0), (800.0, 300.0)
 THINK_TICKS = 200.0
 """Mean of the (exponential) think time before a return, in nominal ticks."""
 BURST_TICKS, BURST_WIDTH_TICKS, BURST_SHARE = 500, 4.0, 0.5
-"""Bursty returns: every so often, at an instant drawn inside each such stretch, this share of those who would
-have returned since the last one do so within so few ticks."""
+"""Bursty returns: one burst at a drawn instant of every stretch of BURST_TICKS. Of the returns since the last
+burst, BURST_SHARE wait for it and arrive within BURST_WIDTH_TICKS."""
 
 TURNS = 16
-"""The first branch of a user that is one of his turns; below it are his own draws."""
+"""The first branch of a user that is one of their turns; below it are draws of the user."""
 FRESH, ANSWER, RETURNS, THINKS, WAITS, SPREADS = range(6)
 """Draws of a turn; the last four are about the turn that follows it."""
 BURSTS = 1 << 20
@@ -68,9 +69,9 @@ def traffic(scenario: Scenario, seed: int) -> Traffic:
 
 
 class Depth(NamedTuple):
-    """The turns of one depth: whose they are (positions among the users), their keys and lengths ``[n]``."""
+    """The turns of one depth: position of the user, key and lengths, each ``[n]``."""
 
-    who: np.ndarray
+    user: np.ndarray
     keys: np.ndarray
     prompt: np.ndarray
     output: np.ndarray
@@ -78,13 +79,13 @@ class Depth(NamedTuple):
 
 
 def depths(users: np.ndarray, power: np.ndarray, longest: int, return_probability: float) -> Iterator[Depth]:
-    """The first turns of the users with these keys, their second ones, and so on, until nobody returns or
+    """The first turns of the users with these keys, their second ones, and so on, until no user returns or
     fits `longest`.
     """
-    who, history, turn = np.arange(len(users)), np.zeros(len(users), np.int64), 0
-    while len(who) or not turn:
-        keys = branch(users[who], TURNS + turn)
-        chatter = ~power[who]
+    user, history, turn = np.arange(len(users)), np.zeros(len(users), np.int64), 0
+    while len(user) or not turn:
+        keys = branch(users[user], TURNS + turn)
+        chatter = ~power[user]
         prompt, output = _either(CHATTER, POWER_USER, chatter, uniform(keys, FRESH), uniform(keys, ANSWER))
         if turn == 0:
             # A first turn has to happen: its output leaves room for a prompt, and the prompt takes what is
@@ -93,10 +94,10 @@ def depths(users: np.ndarray, power: np.ndarray, longest: int, return_probabilit
             prompt = np.minimum(prompt, longest - output)
         prompt += history
         fits = prompt + output <= longest
-        depth = Depth(who[fits], keys[fits], prompt[fits], output[fits], history[fits])
+        depth = Depth(user[fits], keys[fits], prompt[fits], output[fits], history[fits])
         yield depth
         stays = uniform(depth.keys, RETURNS) < return_probability
-        who, history, turn = depth.who[stays], (depth.prompt + depth.output)[stays], turn + 1
+        user, history, turn = depth.user[stays], (depth.prompt + depth.output)[stays], turn + 1
 
 
 def _either(chatter, power, is_chatter: np.ndarray, *shares: np.ndarray) -> list[np.ndarray]:
@@ -131,12 +132,11 @@ def _measured_mix(return_probability: float, power_share: float, longest: int, c
     power = np.arange(len(users)) < REFERENCE_USERS
     share = np.where(power, power_share, 1 - power_share) / REFERENCE_USERS
     prompts, outputs, weights, reached = [], [], [], 1.0
-    # Everybody returns, and his turns weigh by the probability that he would have come so far: less noise
-    # than drawing that.
+    # All users return; turns weigh by the probability of getting so far, which has less noise than drawing.
     for depth in depths(users, power, longest, 1.0):
         prompts.append(depth.prompt)
         outputs.append(depth.output)
-        weights.append(share[depth.who] * reached)
+        weights.append(share[depth.user] * reached)
         reached *= return_probability
         if reached < LEAST_WEIGHT:
             break
@@ -166,19 +166,21 @@ def _drawn(scenario: Scenario, key: np.ndarray) -> Traffic:
     vip = uniform(users, IS_VIP) < scenario.vip_share
     bursts = burst_instants(scenario, world, end) if scenario.bursty_returns else None
     before, rows, parts = np.full(len(users), -1), 0, []
-    for turn, (who, keys, prompt, output, history) in enumerate(
+    for turn, (user, keys, prompt, output, history) in enumerate(
         depths(users, power, scenario.longest, scenario.return_probability)
     ):
-        depth = np.full(len(who), turn)
-        parts.append((arrival[who], prompt, output, vip[who], power[who], before[who], history, who, depth))
-        before[who] = np.arange(rows, rows + len(who))
-        rows += len(who)
+        depth = np.full(len(user), turn)
+        parts.append(
+            (arrival[user], prompt, output, vip[user], power[user], before[user], history, user, depth)
+        )
+        before[user] = np.arange(rows, rows + len(user))
+        rows += len(user)
         service = (output - (-prompt // scenario.token_budget)) * capacity.tick_us
-        arrival[who] += (
+        arrival[user] += (
             service + 1 + (exponential(keys, THINKS) * THINK_TICKS * capacity.tick_us).astype(np.int64)
         )
         if bursts is not None:
-            arrival[who] = _gathered(arrival[who], keys, bursts, end, capacity.tick_us)
+            arrival[user] = _gathered(arrival[user], keys, bursts, end, capacity.tick_us)
     table, user, turns = folded(
         [np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)], end
     )
@@ -199,7 +201,7 @@ def _drawn(scenario: Scenario, key: np.ndarray) -> Traffic:
 def _newcomers(
     key: np.ndarray, expected: float, curve: np.ndarray, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and first arrivals of the users who come before the end."""
+    """Keys and first arrivals of the users that arrive before the end."""
     number = int(expected + 6 * expected**0.5) + 16
     while True:
         users = branch(key, np.arange(number))

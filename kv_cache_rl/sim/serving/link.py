@@ -2,113 +2,90 @@
 
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import give
-from kv_cache_rl.sim.serving.lists import file
-from kv_cache_rl.sim.serving.state import (
-    ACTIVE_LARGEST,
-    ALIVE,
-    BLOCK_BYTES,
-    BLOCKS,
-    BOTH_WAYS,
-    CPU,
-    CPU_POOL,
-    ENTERING,
-    FINISHED,
-    GPU,
-    GPU_POOL,
-    LANES,
-    LATENCY_BYTES,
-    LEAVING,
-    LEFT,
-    MADE,
-    NEXT,
-    ONE_WAY,
-    PAGES,
-    PROMPT,
-    SERVICE,
-    STATUS,
-    STORED,
-    TOKENS,
-    VIP,
-    WHERE,
-)
-
-OUT, IN = 0, 1
+from kv_cache_rl.sim.serving.columns import CPU, CPU_POOL, ENTERING, FINISHED, GPU, GPU_POOL, IN, LEAVING, OUT
+from kv_cache_rl.sim.serving.lists import insert_by_age
 
 
 @uncounted
-def ship(settings, book, rows, lane, row):
-    """Queues the pages of `row` on a lane."""
-    rows[row, WHERE] = LEAVING if lane == OUT else ENTERING
-    rows[row, NEXT] = -1
-    last = book[LANES + lane, 1]
-    book[LANES + lane, 1] = row
+def send(c, way, row):
+    """Puts the blocks of `row` at the end of a lane."""
+    r, lane = c.rows[row], c.book.lanes[way]
+    r.where = LEAVING if way == OUT else ENTERING
+    r.next = -1
+    last = lane.last
+    lane.last = row
     if last >= 0:
-        rows[last, NEXT] = row
+        c.rows[last].next = row
         return
-    book[LANES + lane, 0] = row
-    book[LEFT + lane, 0] = rows[row, PAGES] * settings[BLOCK_BYTES] + settings[LATENCY_BYTES]
+    lane.first = row
+    lane.left_bytes = transfer_bytes(c, row)
 
 
 @uncounted
-def land(traffic, settings, book, rows, lane):
-    """The head of a lane has crossed: its source is free, the next one starts."""
-    row = book[LANES + lane, 0]
-    following = rows[row, NEXT]
-    rows[row, NEXT] = -1
-    book[LANES + lane, 0] = following
-    book[LEFT + lane, 1] += 1
+def transfer_bytes(c, row):
+    """What a row has to send, latency included."""
+    return c.rows[row].cpu_blocks * c.settings.block_bytes + c.settings.latency_bytes
+
+
+@uncounted
+def land(c, way):
+    """Ends the transfer at the head of a lane: its source is free, the next one starts."""
+    lane = c.book.lanes[way]
+    row = lane.first
+    r, following = c.rows[row], c.rows[row].next
+    r.next = -1
+    lane.first = following
     if following < 0:
-        book[LANES + lane, 1] = -1
-        book[LEFT + lane, 0] = 0
+        lane.last = -1
+        lane.left_bytes = 0
     else:
-        book[LEFT + lane, 0] = rows[following, PAGES] * settings[BLOCK_BYTES] + settings[LATENCY_BYTES]
-    if lane == OUT:
-        give(book, GPU_POOL, rows[row, BLOCKS])
-        rows[row, BLOCKS] = 0
-        rows[row, WHERE] = CPU
-        if rows[row, STATUS] == FINISHED:
-            file(book, rows, STORED + traffic[row, VIP], row)
+        lane.left_bytes = transfer_bytes(c, following)
+    vip = c.requests[row].vip
+    if way == OUT:
+        give(c.book.pools, GPU_POOL, r.blocks)
+        r.blocks = 0
+        r.where = CPU
+        if r.status == FINISHED:
+            insert_by_age(c, c.book.stored[vip], row)
         return
-    give(book, CPU_POOL, rows[row, PAGES])
-    rows[row, PAGES] = 0
-    rows[row, WHERE] = GPU
-    book[ACTIVE_LARGEST + traffic[row, VIP], 1] = 1
-    if rows[row, TOKENS] == traffic[row, PROMPT] + rows[row, MADE]:
-        book[SERVICE, 1] += 1
+    give(c.book.pools, CPU_POOL, r.cpu_blocks)
+    r.cpu_blocks = 0
+    r.where = GPU
+    c.book.largest[vip].active_unknown = 1
+    if r.tokens == c.requests[row].prompt + r.made:
+        c.book.decoding += 1
 
 
 @uncounted
-def first_landing(settings, book):
-    """Microseconds until the head of the inbound lane has crossed if nothing else moves; -1 if the lane is
-    empty.
-    """
-    if book[LANES + IN, 0] < 0:
+def first_landing(c):
+    """Microseconds until the inbound head lands if nothing else moves; -1 if the lane is empty."""
+    if c.book.lanes[IN].first < 0:
         return -1
-    rate = settings[ONE_WAY] if book[LANES + OUT, 0] < 0 else settings[BOTH_WAYS]
-    return max((book[LEFT + IN, 0] + rate - 1) // rate, 1)
+    rate = c.settings.one_way if c.book.lanes[OUT].first < 0 else c.settings.both_ways
+    return max((c.book.lanes[IN].left_bytes + rate - 1) // rate, 1)
 
 
 @uncounted
-def carry(traffic, settings, book, rows, micros):
+def transfer(c, micros):
     """Lets the lanes work for so many microseconds."""
-    left = micros
+    out, into, left = c.book.lanes[OUT], c.book.lanes[IN], micros
     while left > 0:
-        outbound, inbound = book[LANES + OUT, 0] >= 0, book[LANES + IN, 0] >= 0
+        outbound, inbound = out.first >= 0, into.first >= 0
         if not outbound and not inbound:
             break
-        rate = settings[BOTH_WAYS] if outbound and inbound else settings[ONE_WAY]
+        rate = c.settings.both_ways if outbound and inbound else c.settings.one_way
         step = left
         if outbound:
-            step = min(step, (book[LEFT + OUT, 0] + rate - 1) // rate)
+            step = min(step, (out.left_bytes + rate - 1) // rate)
         if inbound:
-            step = min(step, (book[LEFT + IN, 0] + rate - 1) // rate)
+            step = min(step, (into.left_bytes + rate - 1) // rate)
         left -= step
         if outbound:
-            book[LEFT + OUT, 0] -= rate * step
+            out.left_bytes -= rate * step
         if inbound:
-            book[LEFT + IN, 0] -= rate * step
-        if outbound and book[LEFT + OUT, 0] <= 0:
-            land(traffic, settings, book, rows, OUT)
-        if inbound and book[LEFT + IN, 0] <= 0:
-            land(traffic, settings, book, rows, IN)
-    book[ALIVE, 1] = micros - left
+            into.left_bytes -= rate * step
+        if outbound and out.left_bytes <= 0:
+            land(c, OUT)
+        if inbound and into.left_bytes <= 0:
+            land(c, IN)
+    c.book.lane_busy_us = micros - left

@@ -1,62 +1,60 @@
-"""Lists of rows, linked through the rows themselves: queues, idle caches by age, caches on the CPU by age."""
+"""Lists of rows, linked through the rows themselves: queues, idle caches by age, caches on the CPU by age.
+
+`members` is one LIST of the book: ``c.book.queues[vip]``, ``c.book.idle[vip]``, ``c.book.stored[vip]``.
+"""
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.sim.serving.state import AFTER, BEFORE, COUNTS, QUEUES, SINCE
 
 
 @uncounted
-def length(book, which):
-    """How many rows the list holds."""
-    return book[COUNTS + which - QUEUES, 0]
-
-
-@uncounted
-def link(book, rows, which, row, before, after):
-    """Puts `row` between two neighbours of a list (-1: there is none)."""
-    rows[row, BEFORE], rows[row, AFTER] = before, after
+def insert(c, members, row, before, after):
+    """Puts `row` between two neighbours (-1: there is none)."""
+    r = c.rows[row]
+    r.before, r.after = before, after
     if before < 0:
-        book[which, 0] = row
+        members.first = row
     else:
-        rows[before, AFTER] = row
+        c.rows[before].after = row
     if after < 0:
-        book[which, 1] = row
+        members.last = row
     else:
-        rows[after, BEFORE] = row
-    book[COUNTS + which - QUEUES, 0] += 1
+        c.rows[after].before = row
+    members.count += 1
 
 
 @uncounted
-def push(book, rows, which, row):
+def push(c, members, row):
     """Puts `row` last."""
-    link(book, rows, which, row, book[which, 1], -1)
+    insert(c, members, row, members.last, -1)
 
 
 @uncounted
-def push_front(book, rows, which, row):
+def push_front(c, members, row):
     """Puts `row` first."""
-    link(book, rows, which, row, -1, book[which, 0])
+    insert(c, members, row, -1, members.first)
 
 
 @uncounted
-def file(book, rows, which, row):
-    """Puts `row` behind all that are as old as itself or older, by SINCE."""
-    before = book[which, 1]
-    while before >= 0 and rows[before, SINCE] > rows[row, SINCE]:
-        before = rows[before, BEFORE]
-    link(book, rows, which, row, before, book[which, 0] if before < 0 else rows[before, AFTER])
+def insert_by_age(c, members, row):
+    """Puts `row` behind all rows that are as old (``since``) or older."""
+    before = members.last
+    while before >= 0 and c.rows[before].since > c.rows[row].since:
+        before = c.rows[before].before
+    insert(c, members, row, before, members.first if before < 0 else c.rows[before].after)
 
 
 @uncounted
-def remove(book, rows, which, row):
+def remove(c, members, row):
     """Takes `row` out."""
-    before, after = rows[row, BEFORE], rows[row, AFTER]
+    r = c.rows[row]
+    before, after = r.before, r.after
     if before < 0:
-        book[which, 0] = after
+        members.first = after
     else:
-        rows[before, AFTER] = after
+        c.rows[before].after = after
     if after < 0:
-        book[which, 1] = before
+        members.last = before
     else:
-        rows[after, BEFORE] = before
-    rows[row, BEFORE], rows[row, AFTER] = -1, -1
-    book[COUNTS + which - QUEUES, 0] -= 1
+        c.rows[after].before = before
+    r.before, r.after = -1, -1
+    members.count -= 1

@@ -1,8 +1,9 @@
 """Trace files as columns of requests on a clock that goes round: what `replay` cuts episodes from.
 
 Claude Code sessions were not recorded on one server: each starts at an instant drawn once from eight hours,
-and what is later is folded back (as in the hierarchy lab). Other traces keep their own clock; where it is
-coarse it is jittered."""
+and what is later is folded back (as in the hierarchy lab). Other traces keep their own clock; a coarse one is
+jittered.
+"""
 
 import functools
 import os
@@ -45,7 +46,7 @@ class Recorded:
     kept: np.ndarray
     """Leading tokens of the prompt that the turn before left."""
     sequence: np.ndarray
-    """Whose KV cache it is; sub-agents have their own."""
+    """Number of the KV cache that it extends; sub-agents have their own."""
     owner: np.ndarray
     """The session that the sequence belongs to."""
     turn: np.ndarray
@@ -142,7 +143,8 @@ def _claude_code(path: str) -> tuple[Groups, list[str]]:
             "every session is an exact duplicate", "give a trace that holds the originals too"
         )
     return groups, [
-        f"{copies:,} sessions dropped as exact duplicates; the others start over {HORIZON_S / 3600:g} h, folded"
+        f"{copies:,} sessions dropped as exact duplicates; "
+        f"the others start over {HORIZON_S / 3600:g} h, folded"
     ]
 
 
@@ -150,7 +152,8 @@ def _chained(tracks: Callable, read: Callable) -> Callable[[str], tuple[Groups, 
     def chained(path: str) -> tuple[Groups, list[str]]:
         found = [[_calls(track)] for track in tracks(read(path), random.Random(0))]
         return found, [
-            "a request continues the sequence whose blocks it extends; a coarse clock is jittered inside its tick"
+            "a request continues the sequence whose blocks it extends; "
+            "a coarse clock is jittered inside its tick"
         ]
 
     return chained

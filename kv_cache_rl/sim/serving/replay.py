@@ -43,7 +43,8 @@ def traffic(scenario: Scenario, key: np.ndarray) -> Traffic:
     number = int(np.searchsorted(np.cumsum(work) - work / 2, fitted.asked))
     if number == 0:
         raise ServingError(
-            f"{scenario.ticks:,} ticks at rho {scenario.rho:g} are too short for a request of {scenario.trace}; "
+            f"{scenario.ticks:,} ticks at rho {scenario.rho:g} are too short for a request of "
+            f"{scenario.trace}; "
             "raise ticks or rho, or lower length_scale"
         )
     lap, at = np.divmod(start + np.arange(number + 1), n)
@@ -156,7 +157,8 @@ def length_factor(scenario: Scenario, trace: Recorded) -> tuple[float, str]:
     if long <= share:
         return (
             1.0,
-            f"the {PERCENTILE}th percentile, {long:,.0f} tokens, takes at most {SHARE_OF_GPU:.0%} of the GPU's",
+            f"the {PERCENTILE}th percentile, {long:,.0f} tokens, "
+            f"takes at most {SHARE_OF_GPU:.0%} of the GPU's",
         )
     return (
         share / long,

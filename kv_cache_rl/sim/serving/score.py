@@ -1,38 +1,13 @@
 """Rewards by name, and what an episode comes to, over all requests that arrived."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
 from kv_cache_rl.files import finite
 from kv_cache_rl.sim.serving.bound import fluid_bound
-from kv_cache_rl.sim.serving.state import (
-    ARRIVAL,
-    BLOCK_BYTES,
-    CLOCK,
-    DROPPED,
-    ENDED,
-    FINISHED,
-    FIRST,
-    FORCED,
-    FOUND,
-    HISTORY,
-    N_TERMS,
-    OUTPUT,
-    PARENT,
-    POWER,
-    PROMPT,
-    REJECTED,
-    SERVED,
-    SLA_FREE,
-    STATUS,
-    SWAPPED,
-    TERMS,
-    TICK,
-    VIP,
-    WAITED,
-    State,
-)
+from kv_cache_rl.sim.serving.columns import DROPPED, FINISHED, NOW, REJECTED, TERMS, Columns
+from kv_cache_rl.sim.serving.state import State
 
 TERM_WEIGHTS = {
     "completed_in_sla": 0.1,
@@ -44,11 +19,8 @@ TERM_WEIGHTS = {
     "swap_traffic": -0.0002,
     "memory_pressure": -0.02,
 }
-"""Term → weight of one unit: a completion within the SLA · a token computed for the first time, or history
-found in a cache · a completion after the SLA · a drop · a rejection (two units if the request would have fit)
-· a forced preemption · a block swapped, either way · a nominal tick during which a queue's head did not
-fit."""
-WEIGHTS = tuple(TERM_WEIGHTS.values())
+"""Term → weight of one unit (`columns.TERMS`); memory pressure counts by the nominal tick."""
+WEIGHTS = tuple(TERM_WEIGHTS[name] for name in TERMS.names or ())
 
 SCORE_WEIGHTS = {"easy": (0.80, 0.20, 0.00), "medium": (0.60, 0.35, 0.05), "hard": (0.60, 0.35, 0.05)}
 """Task → weights of throughput, latency efficiency and cache residency; tasks of your own score as `hard`
@@ -62,7 +34,7 @@ EDGE = 1e-4
 class Report:
     """What an episode came to.
 
-    Waits and times to first token in nominal ticks; NaN where nobody was served.
+    Waits and times to first token in nominal ticks; NaN where no request was served.
     """
 
     task: str
@@ -71,11 +43,11 @@ class Report:
     throughput: float
     """Completed prompt and output tokens over the fluid bound's."""
     latency_efficiency: float
-    """Mean over all who arrived of time in which the request advanced over time since arrival; 0 if it never
+    """Mean over all arrived requests: time in which it advanced over time since arrival; 0 if it never
     finished.
     """
     cache_residency: float
-    """History tokens of returning users found on GPU or CPU, over all they brought; 1 if nobody returned."""
+    """History tokens of returning users found on GPU or CPU, over all they brought; 1 if none returned."""
     arrived: int
     completed: int
     dropped: int
@@ -108,66 +80,87 @@ class Report:
         return finite(asdict(self) | {"total_reward": self.total_reward})
 
 
+METRICS = tuple(one.name for one in fields(Report) if one.name not in ("task", "seed"))
+"""Names of what a report holds."""
+
+
 def report(state: State) -> Report:
-    """What the episode has come to so far; requests that have yet to arrive when it crashed count as failed."""
-    load, rows, book = state.columns.traffic, state.columns.rows, state.columns.book
-    done = (rows[:, STATUS] == FINISHED) & (rows[:, ENDED] <= book[CLOCK, 1])
-    work = load[:, PROMPT] + load[:, OUTPUT]
-    completed, bound = int(work[done].sum()), fluid_bound(state.columns)
-    parts = (
-        completed / bound if bound else 1.0,
-        latency_efficiency(load, rows, done),
-        cache_residency(load, rows),
-    )
-    weights = SCORE_WEIGHTS.get(state.scenario.task, SCORE_WEIGHTS["hard"])
-    score = sum(weight * part for weight, part in zip(weights, parts, strict=True))
-    units = book[TERMS : TERMS + N_TERMS, 0].astype(float)
-    units[-1] /= state.load.tick_us
-    admitted, status = rows[:, FOUND] >= 0, rows[:, STATUS]
-    within = done & (rows[:, WAITED] <= state.columns.settings[SLA_FREE + load[:, VIP]])
+    """The episode's outcome so far; requests that had yet to arrive when it crashed count as failed."""
+    c, tick_us = state.columns, state.load.tick_us
+    requests, rows, book = c.requests, c.rows, c.book
+    done, work, bound = completed(c), requests["prompt"] + requests["output"], fluid_bound(c)
+    throughput, latency, residency = parts = parts_of(c, bound)
+    units = book["units"][NOW].astype(float)
+    units[-1] /= tick_us
+    rewards = {
+        name: TERM_WEIGHTS[name] * float(unit) for name, unit in zip(TERMS.names or (), units, strict=True)
+    }
+    status, first = rows["status"], rows["first"]
+    failed = (status == DROPPED) | (status == REJECTED)
+    waited = rows["waited"][rows["found"] >= 0]
     return Report(
         task=state.scenario.task,
         seed=state.seed,
-        score=float(EDGE + (1 - 2 * EDGE) * score),
-        throughput=float(parts[0]),
-        latency_efficiency=parts[1],
-        cache_residency=parts[2],
-        arrived=len(load),
+        score=float(EDGE + (1 - 2 * EDGE) * weighed(state.scenario.task, parts)),
+        throughput=throughput,
+        latency_efficiency=latency,
+        cache_residency=residency,
+        arrived=len(requests),
         completed=int(done.sum()),
         dropped=int((status == DROPPED).sum()),
         rejected=int((status == REJECTED).sum()),
-        unfinished=len(load) - int((done | (status == DROPPED) | (status == REJECTED)).sum()),
-        completed_by_class=shares(done, load[:, POWER], ("chatter", "power")),
-        sla_attainment=shares(within, load[:, VIP], ("free", "vip")),
-        wait=percentiles(rows[admitted, WAITED] / state.load.tick_us),
-        first_token=percentiles((rows[:, FIRST] - load[:, ARRIVAL])[rows[:, FIRST] > 0] / state.load.tick_us),
-        fairness=jain(per_user(load, work * done) / per_user(load, work)),
-        forced_preemptions=int(units[FORCED]),
-        bytes_swapped=int(units[SWAPPED]) * int(state.columns.settings[BLOCK_BYTES]),
-        work_completed=completed,
+        unfinished=len(requests) - int((done | failed).sum()),
+        completed_by_class=shares(done, requests["power"], ("chatter", "power")),
+        sla_attainment=shares(completed_in_sla(c), requests["vip"], ("free", "vip")),
+        wait=percentiles(waited / tick_us),
+        first_token=percentiles((first - requests["arrival"])[first > 0] / tick_us),
+        fairness=jain(per_user(requests["parent"], work * done) / per_user(requests["parent"], work)),
+        forced_preemptions=int(c.terms["forced_preemption"]),
+        bytes_swapped=int(c.terms["swap_traffic"]) * int(c.settings["block_bytes"]),
+        work_completed=int(work[done].sum()),
         work_bound=float(bound),
-        ticks=int(book[TICK, 0]),
+        ticks=int(book["ticks"]),
         seconds=state.seconds,
         crashed=state.crashed,
-        rewards={
-            name: weight * float(unit)
-            for (name, weight), unit in zip(TERM_WEIGHTS.items(), units, strict=True)
-        },
+        rewards=rewards,
     )
 
 
-def latency_efficiency(load: np.ndarray, rows: np.ndarray, done: np.ndarray) -> float:
-    """Mean over arrived of service over service, waits and stalls; 1 if nobody arrived."""
-    if not len(load):
+def completed(c: Columns) -> np.ndarray:
+    """Which requests were completed before the episode's end, bool ``[R]``."""
+    return (c.rows["status"] == FINISHED) & (c.rows["ended"] <= c.book["end_us"])
+
+
+def completed_in_sla(c: Columns) -> np.ndarray:
+    """Which of them had waited no longer than their class tolerates, bool ``[R]``."""
+    return completed(c) & (c.rows["waited"] <= c.settings["classes"]["sla_us"][c.requests["vip"]])
+
+
+def parts_of(c: Columns, bound: float) -> tuple[float, float, float]:
+    """Throughput, latency efficiency, cache residency: the parts of the score; `bound` is `fluid_bound`."""
+    done = completed(c)
+    work = int((c.requests["prompt"] + c.requests["output"])[done].sum())
+    return float(work / bound) if bound else 1.0, latency_efficiency(c, done), cache_residency(c)
+
+
+def weighed(task: str, parts: tuple[float, float, float]) -> float:
+    """The score before its edges."""
+    weights = SCORE_WEIGHTS.get(task, SCORE_WEIGHTS["hard"])
+    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
+
+
+def latency_efficiency(c: Columns, done: np.ndarray) -> float:
+    """Mean over arrived of service over service, waits and stalls; 1 if no request arrived."""
+    if not len(c.rows):
         return 1.0
-    stayed = np.maximum(rows[done, ENDED] - load[done, ARRIVAL], 1)
-    return float((rows[done, SERVED] / stayed).sum() / len(load))
+    stayed = np.maximum(c.rows["ended"][done] - c.requests["arrival"][done], 1)
+    return float((c.rows["served"][done] / stayed).sum() / len(c.rows))
 
 
-def cache_residency(load: np.ndarray, rows: np.ndarray) -> float:
+def cache_residency(c: Columns) -> float:
     """Share of returning users' history found in a cache when they were first admitted."""
-    asked = int(load[:, HISTORY].sum())
-    return float(np.maximum(rows[:, FOUND], 0).sum() / asked) if asked else 1.0
+    asked = int(c.requests["history"].sum())
+    return float(np.maximum(c.rows["found"], 0).sum() / asked) if asked else 1.0
 
 
 def shares(hit: np.ndarray, kind: np.ndarray, names: tuple[str, str]) -> dict[str, float]:
@@ -184,14 +177,14 @@ def percentiles(values: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in zip(("p50", "p95", "p99"), found, strict=True)}
 
 
-def per_user(load: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Sums of `tokens` over the turns of each user, by the row of his first turn."""
-    root = np.arange(len(load))
-    for row, parent in enumerate(load[:, PARENT]):
+def per_user(parents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Sums of `tokens` over the turns of each user, by the row of their first turn."""
+    root = np.arange(len(parents))
+    for row, parent in enumerate(parents):
         if parent >= 0:
             root[row] = root[parent]
-    sums = np.bincount(root, weights=tokens, minlength=len(load))
-    return sums[root == np.arange(len(load))]
+    sums = np.bincount(root, weights=tokens, minlength=len(parents))
+    return sums[root == np.arange(len(parents))]
 
 
 def jain(values: np.ndarray) -> float:

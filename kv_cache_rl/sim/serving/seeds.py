@@ -1,6 +1,4 @@
-"""Which seeds learn, which choose between what was learned, which are only ever reported, and which an agent
-gets to see.
-"""
+"""Which seeds are for training, for selection and for reports, and which seed an agent gets to see."""
 
 from hashlib import blake2b
 
@@ -13,6 +11,6 @@ more."""
 def agent_seed(seed: int) -> int:
     """What an agent is given to draw from in the episode of this seed, 0 to 2**64 - 1.
 
-    A hash, since whoever knew the episode's own seed could work out its traffic.
+    A hash, since the episode's own seed determines its traffic.
     """
     return int.from_bytes(blake2b(f"{seed} agent".encode(), digest_size=8).digest(), "little")

@@ -5,8 +5,9 @@ import operator
 import os
 from dataclasses import dataclass, replace
 
+from kv_cache_rl.core import geometry
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.core.geometry import MODELS, bytes_per_token
+from kv_cache_rl.core.geometry import MODELS
 from kv_cache_rl.core.hardware import HARDWARE, LINKS
 
 PATTERNS = ("constant", "waves", "spikes")
@@ -82,7 +83,8 @@ class Scenario:
             value = getattr(self, name)
             if value is not None and not (is_number(value) and 0 < value <= high):
                 raise ServingError(
-                    f"{name} is {shown(value)}; give a positive number up to {high:g}, or None for no such limit"
+                    f"{name} is {shown(value)}; give a positive number up to {high:g}, "
+                    "or None for no such limit"
                 )
         for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
@@ -109,7 +111,8 @@ class Scenario:
             )
         if self.trace is None and self.length_scale is not None:
             raise ServingError(
-                f"length_scale is {shown(self.length_scale)}, but it is for the lengths of a trace; give a trace, or leave it out"
+                f"length_scale is {shown(self.length_scale)}, but it is for the lengths of a trace; "
+                "give a trace, or leave it out"
             )
 
     @property
@@ -183,7 +186,7 @@ def shown(value: object) -> str:
 
 def block_bytes(scenario: Scenario) -> int:
     """Bytes of one block at fp16."""
-    return round(bytes_per_token(MODELS[scenario.model]) * scenario.block_tokens)
+    return geometry.block_bytes(MODELS[scenario.model], scenario.block_tokens)
 
 
 def link_rates(scenario: Scenario) -> tuple[int, int, int]:
@@ -212,7 +215,8 @@ def task(name: str, /, **changes) -> Scenario:
     idle = [key for key in OF_DRAWN_USERS if changes.get("trace") is not None and key in changes]
     if idle:
         raise ServingError(
-            f"{idle[0]} is {shown(changes[idle[0]])}, but a trace has its own; leave out {idle[0]}, or the trace"
+            f"{idle[0]} is {shown(changes[idle[0]])}, but a trace has its own; "
+            f"leave out {idle[0]}, or the trace"
         )
     rho = changes.get("rho", "")
     if is_number(rho) and 0 < rho <= MOST_RHO and "rho_peak" not in changes:

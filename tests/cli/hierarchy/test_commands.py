@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from kv_cache_rl.sim.hierarchy.state import POLICIES
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
 
 TREE = {"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "block_tokens": 64}
 SWEEP = """

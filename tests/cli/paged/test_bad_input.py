@@ -40,7 +40,7 @@ def test_a_checkpoint_without_a_tokenizer_is_refused_where_bytes_do_not_fit(kv, 
     from kv_cache_rl.paged.checkpoint import DecoderGeometry, write_checkpoint
     from kv_cache_rl.paged.model import Decoder
 
-    model = Decoder.random(DecoderGeometry("other", 1, 2, 2, 8, 16, 16, vocab), 0)
+    model = Decoder.untrained(DecoderGeometry("other", 1, 2, 2, 8, 16, 16, vocab), 0)
     write_checkpoint(tmp_path / "other", model.geometry, model.weights, torch.float32)
     for command in (("generate", "a"), ("demo",)):
         said = kv("paged", *command, "--model", "other")

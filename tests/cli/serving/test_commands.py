@@ -14,12 +14,13 @@ from kv_cache_rl.cli.serving.options import setting_of
 from kv_cache_rl.cli.serving.play import agents_of, decider, play
 from kv_cache_rl.experiments.serving.log import ticks
 from kv_cache_rl.search.serving.rollout import episode
-from kv_cache_rl.sim.serving.dynamics import act, look
-from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, choose, new_memory
+from kv_cache_rl.sim.serving.columns import GPU_POOL
+from kv_cache_rl.sim.serving.dynamics import act, new_state
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS, choose, new_memory
+from kv_cache_rl.sim.serving.observe import look
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import agent_seed
 from kv_cache_rl.sim.serving.spec import Scenario, task
-from kv_cache_rl.sim.serving.state import CLOCK, GPU_POOL, SERVICE, new_state
 
 FEW = ("--ticks", "600")
 
@@ -340,10 +341,10 @@ def test_vectorised_peers_play_the_same_actions():
     for k, state in enumerate(states):
         alone, memory = state.copy(), new_memory("lru")
         seen, mask = np.zeros(24, np.float32), np.zeros(18, np.int8)
-        look(*alone.columns, seen, mask)
+        look(*alone.buffers, seen, mask)
         for action in taken[:, k]:
-            assert action == choose(FUNCTIONS.index("lru"), seen, mask, memory)
-            act(*alone.columns, seen, mask, action)
+            assert action == choose(HEURISTICS["lru"].which, seen, mask, memory)
+            act(*alone.buffers, seen, mask, action)
         assert np.array_equal(env.state(k).columns.rows, alone.columns.rows)
 
 
@@ -351,11 +352,11 @@ def test_bench_measures_servers_under_load():
     from kv_cache_rl.cli.serving import measure
 
     for state in measure.in_mid_episode(4):
-        share = state.columns.book[CLOCK, 0] / state.columns.book[CLOCK, 1]
+        share = state.columns.book["clock_us"] / state.columns.book["end_us"]
         assert 0.3 <= share < 0.72
         assert (
-            state.columns.book[SERVICE, 0] > 5
-            and state.columns.book[GPU_POOL, 1] > 0.5 * state.scenario.gpu_blocks
+            state.columns.book["serving"] > 5
+            and state.columns.book["pools"][GPU_POOL, 1] > 0.5 * state.scenario.gpu_blocks
         )
 
 

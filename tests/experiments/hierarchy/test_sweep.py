@@ -1,6 +1,4 @@
-"""A sweep gives the same rows whoever replays them and however often it is interrupted, and says what it does
-not compare.
-"""
+"""A sweep gives the same rows on any worker and however often it is interrupted; it says what is void."""
 
 import csv
 import importlib.util
@@ -27,8 +25,8 @@ from kv_cache_rl.experiments.workers import WorkerError, spread
 from kv_cache_rl.extras import MissingExtra
 from kv_cache_rl.sim.hierarchy.peer.ablation import aggregate
 from kv_cache_rl.sim.hierarchy.peer.reproduce import sweep_cells, sweep_row
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
-from kv_cache_rl.sim.hierarchy.state import POLICIES
 
 ARTIFACTS = ("results.json", "results.csv", "summary.csv", "curves.json", "run_metadata.json", JOURNAL)
 SMALL = {

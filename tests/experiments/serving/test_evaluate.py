@@ -14,11 +14,12 @@ from kv_cache_rl.experiments.serving.evaluate import Cell, evaluate, held_out, r
 from kv_cache_rl.experiments.serving.log import ticks
 from kv_cache_rl.search.serving.rollout import episode
 from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.heuristics import FUNCTIONS, choose, new_memory
+from kv_cache_rl.sim.serving.columns import FINISHED
+from kv_cache_rl.sim.serving.dynamics import new_state
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS, choose, new_memory
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS, agent_seed
 from kv_cache_rl.sim.serving.spec import ServingError, task
-from kv_cache_rl.sim.serving.state import FINISHED, OUTPUT, PROMPT, STATUS, new_state
 from kv_cache_rl.traces import TraceError
 
 SHORT = [task("easy", ticks=150), task("hard", ticks=150)]
@@ -48,9 +49,9 @@ def test_rows_do_not_depend_on_the_number_of_workers(tmp_path):
 def test_a_row_is_the_report_of_that_episode_and_the_work_that_arrived():
     row = run_cell(Cell("lru", SHORT[0], 7), play)
     state = episode(SHORT[0], 7, "lru")
-    load = state.columns.traffic
+    requests = state.columns.requests
     assert repr(row["report"]) == repr(report(state).to_json())
-    assert row["work_arrived"] == int((load[:, PROMPT] + load[:, OUTPUT]).sum())
+    assert row["work_arrived"] == int((requests["prompt"] + requests["output"]).sum())
     assert 0 < row["report"]["work_completed"] <= row["report"]["work_bound"] <= row["work_arrived"]
 
 
@@ -118,19 +119,19 @@ def test_held_out_seeds_are_those_that_nobody_learns_from():
 @pytest.mark.parametrize("name", ["lru", "stability", "random", "do_nothing"])
 def test_a_log_tells_the_very_episode_that_the_compiled_loop_plays(name):
     state = new_state(SHORT[1], 5)
-    which, memory = FUNCTIONS.index(name), new_memory(name, agent_seed(5))
+    which, memory = HEURISTICS[name].which, new_memory(name, agent_seed(5))
     records = list(ticks(state, lambda seen, mask: choose(which, seen, mask, memory)))
     assert repr(report(state)) == repr(report(episode(SHORT[1], 5, name)))
     assert [one.tick for one in records] == list(range(1, len(records) + 1))
     assert sum(one.reward for one in records) == pytest.approx(report(state).total_reward)
-    assert records[-1].completed == np.count_nonzero(state.columns.rows[:, STATUS] == FINISHED)
+    assert records[-1].completed == np.count_nonzero(state.columns.rows["status"] == FINISHED)
     assert all(1 <= len(one.actions) <= SHORT[1].actions_per_tick for one in records)
     assert {action for one in records for action in one.actions} <= set(ACTIONS)
 
 
 def test_a_log_tells_the_tick_in_which_the_server_crashed():
     scenario = task("hard", ticks=3_000, strict=True, gpu_blocks=600)
-    which, state, memory = FUNCTIONS.index("early_crash"), new_state(scenario, 1), new_memory("early_crash")
+    which, state, memory = HEURISTICS["early_crash"].which, new_state(scenario, 1), new_memory("early_crash")
     records = list(ticks(state, lambda seen, mask: choose(which, seen, mask, memory)))
     assert state.crashed == "no block for decode growth"
     assert sum(one.reward for one in records) == pytest.approx(report(state).total_reward)

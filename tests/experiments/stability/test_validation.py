@@ -22,13 +22,10 @@ from kv_cache_rl.experiments.stability.comparison import CONTROLLER, compare
 from kv_cache_rl.experiments.stability.hysteresis import hysteresis, swept_traffic, theory
 from kv_cache_rl.experiments.stability.rows import Saturated, mean_of
 from kv_cache_rl.experiments.stability.runs import (
-    AT,
-    COME,
     FOOTPRINT,
     OPTIMISTIC,
     RESERVE,
     SAMPLE,
-    WAITING,
     Run,
     watch,
 )
@@ -69,10 +66,10 @@ def plain_queue(load, seed, served=8_000, rate=1.0, backlog=0):
         now = max(now, at) + rng.exponential(1 / rate)
         left.append(now)
     times = np.linspace(end / 96, end, 96)
-    samples = np.zeros((96, SAMPLE), np.int64)
-    samples[:, AT] = times * 1e6
-    samples[:, COME] = backlog + np.searchsorted(come, times)
-    samples[:, WAITING] = samples[:, COME] - np.searchsorted(left, times)
+    samples = np.zeros(96, SAMPLE)
+    samples["clock_us"] = times * 1e6
+    samples["arrived"] = backlog + np.searchsorted(come, times)
+    samples["waiting"] = samples["arrived"] - np.searchsorted(left, times)
     return Run(samples, np.zeros(0, np.int64))
 
 

@@ -1,6 +1,4 @@
-"""The calibration: fits that find what is there, bytes that are counted, and a profile that a simulator can
-take.
-"""
+"""The calibration: fits, bytes, seconds, and a profile that a simulator can take."""
 
 import json
 
@@ -19,11 +17,13 @@ from kv_cache_rl.paged.measure.calibrate import (
     fitted,
     geometry_of,
     host_link,
+    measure_costs,
     move_seconds,
     scheme_seconds,
     seconds_of,
 )
 from kv_cache_rl.paged.measure.quality import SCHEMES
+from kv_cache_rl.paged.swap import PreemptionCosts
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +122,7 @@ def test_seconds_are_those_of_each_act_in_turn():
 
 
 def test_every_measured_number_lands_where_it_belongs(model, monkeypatch):
-    """Seconds that are made up: encode apart from decode, and a link of so many bytes of the cache's own
-    dtype.
-    """
+    """Made-up seconds: encoding apart from decoding, and a link of so many bytes in the cache's dtype."""
     monkeypatch.setattr(calibrating, "scheme_seconds", lambda *_: Seconds(0.5, 3e-6, 7e-6))
     copied = 2e-3 + np.array([100, 1000, 2000]) * 1e-6
     moves = Moves((100, 1000, 2000), tuple(copied), tuple(copied / 2), (0.1, 1.0, 2.0))
@@ -139,3 +137,27 @@ def test_every_measured_number_lands_where_it_belongs(model, monkeypatch):
         assert scheme.decode_s_per_byte == pytest.approx(7e-6 / (2 * numbers))
     assert found.link.one_way == pytest.approx(4 * numbers / 1e-6), "float32: 4 bytes a number"
     assert found.link.latency_s == pytest.approx(2e-3)
+
+
+def test_costs_of_a_preemption_are_the_medians_of_moving_out_and_in_and_of_computing_again(
+    model, monkeypatch
+):
+    computed, runs = (
+        [],
+        iter([(9.0, 9.0, 0.0, 9.0), (1.0, 2.0, 0.0, 8.0), (2.0, 3.0, 0.0, 7.0), (1.0, 2.0, 0.0, 5.0)]),
+    )
+    run = type(model).run
+    monkeypatch.setattr(
+        type(model),
+        "run",
+        lambda self, ids, *rest, **more: computed.append(len(ids)) or run(self, ids, *rest, **more),
+    )
+
+    def measured(device, *works):
+        for work in works:
+            work()
+        return next(runs)
+
+    monkeypatch.setattr(calibrating, "seconds_of", measured)
+    assert measure_costs(model, 16, 128, repeats=3) == PreemptionCosts(128, 3.0, 7.0)
+    assert computed == [128] * 4, "swapping computes nothing, recomputing all 128 tokens once"

@@ -1,6 +1,4 @@
-"""A run captured in the hierarchy lab's own format, and the lab's replay of it: the same hits, swaps and
-evictions.
-"""
+"""A captured run in the hierarchy lab's format, and its replay: the same hits, swaps and evictions."""
 
 import json
 from dataclasses import replace

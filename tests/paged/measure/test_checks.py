@@ -25,7 +25,7 @@ def test_nothing_fails_as_it_is(shipped, text, part):
 
 
 def test_an_append_that_overwrites_the_siblings_token_is_noticed(shipped, text, monkeypatch):
-    monkeypatch.setattr(KVCache, "_last_is_foreign", lambda self, sequence: False)
+    monkeypatch.setattr(KVCache, "_last_is_shared", lambda self, sequence: False)
     assert "blocks copied by that append" in failed("copy on write", shipped, text)
 
 

@@ -1,6 +1,4 @@
-"""Memory by closed forms: waste and savings of blocks, fragmentation of reservations, what samples and beams
-share.
-"""
+"""Memory by closed forms: waste and savings of blocks, fragmentation of reservations, sharing."""
 
 import pytest
 from decoders import decoder, prompt

@@ -1,6 +1,4 @@
-"""What quantised caches change, measured on the shipped model, and the law between attention error and
-divergence.
-"""
+"""What quantised caches change on the shipped model, and the law between error and divergence."""
 
 import math
 
@@ -9,7 +7,7 @@ import torch
 
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.measure.quality import SCHEMES, Quality, fit_law, held_out_tokens, qualities, windows
-from kv_cache_rl.paged.quant import QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks, quantise_filled
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,4 @@
-"""Throughput counts what the caches hold more; errors of attention are those of dense attention over what was
-restored.
-"""
+"""Throughput counts the tokens that caches gained; attention errors equal those of dense attention."""
 
 import itertools
 import math

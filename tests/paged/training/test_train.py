@@ -1,6 +1,4 @@
-"""The shipped weights are what their record says, know more than letter frequencies, and remember what they
-read.
-"""
+"""The shipped weights are those of their record, beat letter frequencies, and use their past."""
 
 import json
 import re
@@ -46,9 +44,7 @@ def test_the_record_names_the_command_and_the_whole_loss_curve(record):
 
 @torch.no_grad()
 def test_what_stands_further_back_than_eight_bytes_helps_to_guess_the_next(shipped):
-    """Else its keys and values would not matter, and nothing measured on this model would say anything about
-    a cache.
-    """
+    """Otherwise its keys and values would not matter, and no measurement would tell about a cache."""
     rows = train.held_out(256)[:24]
     places = range(64, 256, 8)
     targets = torch.stack([rows[:, at + 1] for at in places], 1).flatten()
@@ -105,7 +101,7 @@ def test_training_lowers_the_loss_and_is_the_same_for_the_same_seed(capsys, monk
     monkeypatch.setattr(train, "WARMUP", 2)
     first, second = (train.train(steps=10, rows=2, length=48, seed=0, log_every=5) for _ in range(2))
     assert [p["train_nll"] for p in first[1]] == [p["train_nll"] for p in second[1]]
-    start = train.held_out_nll(Decoder.random(train.GEOMETRY, 0), 48)
+    start = train.held_out_nll(Decoder.untrained(train.GEOMETRY, 0), 48)
     assert first[1][-1]["held_out_nll"] < start - 0.5
     assert all(torch.equal(first[0].weights[name], weight) for name, weight in second[0].weights.items())
     assert len(capsys.readouterr().out.splitlines()) == 4

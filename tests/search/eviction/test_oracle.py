@@ -8,14 +8,16 @@ import pytest
 
 from kv_cache_rl.search.eviction.exhaustive import _joint_actions, is_small, optimum, small_scenario
 from kv_cache_rl.search.eviction.oracle import ALL_VERBS, beam, solve
+from kv_cache_rl.search.eviction.proposals import new_log
 from kv_cache_rl.search.eviction.rollout import play_policy, policy_return, step_batch
 from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES, Episode, replay
-from kv_cache_rl.sim.eviction import dynamics as d
-from kv_cache_rl.sim.eviction import state as s
-from kv_cache_rl.sim.eviction.deciders import POLICY_IDS
+from kv_cache_rl.sim.eviction.actions import Verb
+from kv_cache_rl.sim.eviction.columns import Counter, Slot
+from kv_cache_rl.sim.eviction.deciders import policy_id
+from kv_cache_rl.sim.eviction.dynamics import new_state, step
 
 QUICK = {"width": 2, "windows": 3_000}
-VERB = {"evict": d.EVICT, "compress": d.COMPRESS, "swap_to_cpu": d.SWAP}
+VERB = {"evict": Verb.EVICT, "compress": Verb.COMPRESS, "swap_to_cpu": Verb.SWAP}
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
@@ -46,16 +48,16 @@ def test_on_small_instances_nothing_beats_the_exhaustive_optimum_and_the_beam_co
     assert max(policy_return(scenario, name) for name in DECIDERS) <= value + 2e-6
 
 
-def windows_after(scn, start, actions):
+def windows_after(start, actions):
     """The distinct states after one window of each action, counters of calls left out."""
     seen = set()
     for calls in actions:
         state, results = start.copy(), np.zeros(len(calls), np.int64)
-        d.step(scn, state, np.array(calls, np.int64).reshape(-1, 2), results, np.zeros((0, 3), np.int64))
-        counters = s.counters_of(scn, state)
-        if not counters[s.INVALID]:
-            counters[s.CALLS] = counters[s.TEXT_ONLY] = 0
-            seen.add(state.tobytes())
+        step(*state, np.array(calls, np.int64).reshape(-1, 2), results, np.zeros((0, 3), np.int64))
+        counters = state.columns.counters
+        if not counters[Counter.INVALID]:
+            counters[Counter.CALLS] = counters[Counter.TEXT_ONLY] = 0
+            seen.add(state.live.tobytes())
     return seen
 
 
@@ -64,27 +66,28 @@ def windows_after(scn, start, actions):
 )
 def test_the_exhaustive_search_reaches_whatever_any_order_of_calls_reaches(cpu_room, slow):
     """Order matters: the pool may be full until its entry is evicted, or until what comes is compressed
-    twice, and on a slow link whoever is larger must go last."""
+    twice, and on a slow link the larger one must go last."""
     base = small_scenario(18)
     scenario = dataclasses.replace(base, cpu_pages=-(-base.sessions[2].tokens // 128) + cpu_room)
     if slow:
         mean = (base.sessions[0].tokens + base.sessions[1].tokens) // 256
         scenario = dataclasses.replace(scenario, link_ns_per_page=scenario.step_us * 1000 // mean)
-    scn = s.pack(scenario)
-    start = s.initial_state(scenario, scn)
-    joint, counts = _joint_actions(s.dynamic_of(scn, start)[s.PLACE])
-    reached = windows_after(scn, start, [calls[:n] for calls, n in zip(joint, counts, strict=True)])
+    start = new_state(scenario)
+    joint, counts = _joint_actions(start.columns.dyn[Slot.PLACE])
+    reached = windows_after(start, [calls[:n] for calls, n in zip(joint, counts, strict=True)])
     single = [(verb, k) for k in range(3) for verb in VERB.values()]
     orders = [
         calls
         for length in range(5)
         for calls in product(single, repeat=length)
-        # Nobody gains by working on what is evicted in the same window.
+        # Nothing is gained by work on what is evicted in the same window.
         if not any(
-            verb == d.EVICT and (other, who) in calls for verb, who in calls for other in (d.COMPRESS, d.SWAP)
+            verb == Verb.EVICT and (other, entry) in calls
+            for verb, entry in calls
+            for other in (Verb.COMPRESS, Verb.SWAP)
         )
     ]
-    assert windows_after(scn, start, orders) <= reached
+    assert windows_after(start, orders) <= reached
 
 
 @pytest.mark.parametrize("verb", VERB)
@@ -95,7 +98,8 @@ def test_an_oracle_deprived_of_a_verb_does_not_use_it_and_bounds_the_deciders_th
         assert (
             not any(call[0] == verb for step in log for call in step) and value == replay(scenario, log).total
         )
-        without = {"evict": ("keep", "compress_int4", "swap_all"), "compress": ("keep", "evict_all", "swap_all"),
+        without = {"evict": ("keep", "compress_int4", "swap_all"),
+                   "compress": ("keep", "evict_all", "swap_all"),
                    "swap_to_cpu": ("keep", "evict_all", "compress_int8")}[verb]  # fmt: skip
         assert value >= max(policy_return(scenario, name) for name in without)
 
@@ -112,7 +116,9 @@ def test_an_oracle_deprived_of_compressing_is_worse_on_hard(made):
         whole = solve(made("hard", index), width=2, windows=10_000)[1]
         gaps.append(
             whole
-            - solve(made("hard", index), width=2, allowed=ALL_VERBS & ~(1 << d.COMPRESS), windows=10_000)[1]
+            - solve(made("hard", index), width=2, allowed=ALL_VERBS & ~(1 << Verb.COMPRESS), windows=10_000)[
+                1
+            ]
         )
     assert np.mean(gaps) > 0.02
 
@@ -121,10 +127,12 @@ def test_a_batch_of_episodes_is_stepped_as_each_alone(made):
     scenarios = [made(difficulty, index) for difficulty in DIFFICULTIES for index in range(2)]
     scenarios.append(dataclasses.replace(scenarios[0], steps=4))
     singles = [Episode(scenario) for scenario in scenarios]
-    longest, deepest = max(len(e.scn) for e in singles), max(len(e.state) for e in singles)
+    longest = max(len(e.state.scn) for e in singles)
+    deepest = max(len(e.state.live) for e in singles)
     scns, states = np.zeros((len(singles), longest), np.int64), np.zeros((len(singles), deepest), np.int64)
     for k, episode in enumerate(singles):
-        scns[k, : len(episode.scn)], states[k, : len(episode.state)] = episode.scn, episode.state
+        scn, live = episode.state
+        scns[k, : len(scn)], states[k, : len(live)] = scn, live
     rng = np.random.default_rng(3)
     for _ in range(15):
         counts = rng.integers(0, 6, len(singles))
@@ -133,21 +141,21 @@ def test_a_batch_of_episodes_is_stepped_as_each_alone(made):
         )
         step_batch(scns, states, calls, counts)
         for k, e in enumerate(singles):
-            if s.counters_of(e.scn, e.state)[s.T] < e.scenario.steps:
-                d.step(
-                    e.scn, e.state, calls[k, : counts[k]], np.zeros(6, np.int64), np.zeros((0, 3), np.int64)
-                )
-            assert np.array_equal(states[k, : len(e.state)], e.state) and not states[k, len(e.state) :].any()
+            live = e.state.live
+            if e.state.columns.counters[Counter.WINDOW] < e.scenario.steps:
+                step(*e.state, calls[k, : counts[k]], np.zeros(6, np.int64), np.zeros((0, 3), np.int64))
+            assert np.array_equal(states[k, : len(live)], live) and not states[k, len(live) :].any()
 
 
 @pytest.mark.parametrize("name", DECIDERS)
 def test_the_calls_a_compiled_rollout_logs_earn_the_same_return_again(made, name):
     scenario = made("medium", 2)
-    scn = s.pack(scenario)
-    state = s.initial_state(scenario, scn)
-    calls, counts = np.zeros((15, 20, 2), np.int64), np.zeros(15, np.int64)
-    total = play_policy(scn, state, POLICY_IDS[name], calls, counts)
-    again = s.initial_state(scenario, scn)
+    state, again = new_state(scenario), new_state(scenario)
+    calls, counts = new_log(15)
+    total = play_policy(*state, policy_id(name), calls, counts)
     for t in range(15):
-        d.step(scn, again, calls[t, : counts[t]], np.zeros(20, np.int64), np.zeros((0, 3), np.int64))
-    assert np.array_equal(again, state) and total == pytest.approx(policy_return(scenario, name), abs=1e-5)
+        made_then = np.array(calls[t, : counts[t]].tolist(), np.int64).reshape(-1, 2)
+        step(*again, made_then, np.zeros(20, np.int64), np.zeros((0, 3), np.int64))
+    assert np.array_equal(again.live, state.live) and total == pytest.approx(
+        policy_return(scenario, name), abs=1e-5
+    )

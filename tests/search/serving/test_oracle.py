@@ -1,14 +1,14 @@
 """The clairvoyant reference: better than all it is made of, on every episode, and the same every time."""
 
-import numpy as np
 import pytest
 
 from kv_cache_rl.agents import agent
-from kv_cache_rl.search.serving.oracle import FUNCTIONS, VARIANTS, bases, solve, worth
-from kv_cache_rl.search.serving.rollout import episode
+from kv_cache_rl.search.serving.oracle import VARIANTS, bases, solve
+from kv_cache_rl.search.serving.rollout import episode, episode_of
+from kv_cache_rl.sim.serving.audit import check
 from kv_cache_rl.sim.serving.bound import fluid_bound
 from kv_cache_rl.sim.serving.heuristics import HEURISTICS
-from kv_cache_rl.sim.serving.score import EDGE, SCORE_WEIGHTS, report
+from kv_cache_rl.sim.serving.score import EDGE, parts_of, report, weighed
 from kv_cache_rl.sim.serving.spec import ServingError, task
 
 SHORT = task("hard", ticks=1_000)
@@ -20,7 +20,7 @@ LEARNED = {"qlearning": (TABLE.which, TABLE.start)}
 def test_it_is_at_least_as_good_as_everything_it_is_made_of(seed):
     plan, made_of = solve(SHORT, seed, segments=4, learned=LEARNED), bases(LEARNED)
     alone = {
-        name: report(episode(SHORT, seed, FUNCTIONS[which], memory)).score
+        name: report(episode_of(SHORT, seed, which, memory)).score
         for name, (which, memory) in made_of.items()
     }
     assert plan.report.score >= max(alone.values())
@@ -45,15 +45,14 @@ def test_the_plan_played_again_gives_the_same_end_whatever_the_number_of_workers
     assert TABLE.start.tobytes() == before
     assert one.policies == other.policies
     assert one.report == other.report
-    one.state.check()
+    check(one.state)
 
 
 def test_what_it_maximises_is_the_score():
     for name in ("lru", "do_nothing", "stability"):
         state = episode(SHORT, 2, name)
-        terms = np.array([*SCORE_WEIGHTS["hard"], fluid_bound(state.columns)])
-        value = worth(state.columns.traffic, state.columns.book, state.columns.rows, terms)
-        assert report(state).score == pytest.approx(EDGE + (1 - 2 * EDGE) * value, abs=1e-12)
+        value = weighed("hard", parts_of(state.columns, fluid_bound(state.columns)))
+        assert report(state).score == EDGE + (1 - 2 * EDGE) * value
 
 
 def test_it_is_made_of_every_heuristic_that_serves_of_variants_and_of_what_was_learned():

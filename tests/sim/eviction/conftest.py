@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from kv_cache_rl.sim.eviction import Call, Episode
-from kv_cache_rl.sim.eviction import state as s
 from kv_cache_rl.sim.eviction.calls import KEEP
+from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Counter, Slot
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.spec import PAGE_TOKENS, Prefix, Scenario, Session, Turn
 
@@ -22,8 +22,8 @@ def turn(arrive, context_pages=0, new=0, out=50, dead=0, kind="reasoning", leave
     return Turn(arrive, context, new, out, total - dead, kind if dead else "", leaves)
 
 
-def session(name, pages=0, *turns, place="gpu", kind="context", rate=50, priority=500, tolerance="int4", prefix=-1, last=0,
-            work="chat"):  # fmt: skip
+def session(name, pages=0, *turns, place="gpu", kind="context", rate=50, priority=500, tolerance="int4",
+            prefix=-1, last=0, work="chat"):  # fmt: skip
     """A sequence that holds `pages` of its own; running if its first turn arrived before the start."""
     tokens = pages * PAGE_TOKENS
     if turns and turns[0].arrive < 0:
@@ -56,10 +56,11 @@ def scenario(
 ):
     """A server with windows of one second, a link of `pages_per_window` and no fixed or quadratic costs."""
     return Scenario(
-        id="eviction-hand-made-v1", version="1", difficulty="easy", split="test", seed=0, source="hand", hardware="none",
-        model="none", steps=steps, step_ms=1000, gpu_pages=budget, budget_pages=budget, cpu_pages=cpu,
-        link_ns_per_page=1_000_000_000 // pages_per_window, link_fixed_us=0, prefill_c1_ns=1_000_000_000 // prefill_per_window,
-        prefill_c2_ps=0, norm=norm, prefixes=tuple(Prefix(f"p{k}", f"sys{k}", n * PAGE_TOKENS) for k, n in enumerate(prefixes)),
+        id="eviction-hand-made-v1", version="1", difficulty="easy", split="test", seed=0, source="hand",
+        hardware="none", model="none", steps=steps, step_ms=1000, gpu_pages=budget, budget_pages=budget,
+        cpu_pages=cpu, link_ns_per_page=1_000_000_000 // pages_per_window, link_fixed_us=0,
+        prefill_c1_ns=1_000_000_000 // prefill_per_window, prefill_c2_ps=0, norm=norm,
+        prefixes=tuple(Prefix(f"p{k}", f"sys{k}", n * PAGE_TOKENS) for k, n in enumerate(prefixes)),
         sessions=tuple(sessions),
     )  # fmt: skip
 
@@ -80,15 +81,15 @@ def play(made, steps=None, **calls):
 
 def used(episode, tier=0):
     """Pages in use."""
-    return s.ledger_of(episode.scn, episode.state)[tier, 1] / s.UNITS_PER_PAGE
+    return episode.state.columns.ledger[tier, 1] / UNITS_PER_PAGE
 
 
 def counter(episode, name):
-    return int(s.counters_of(episode.scn, episode.state)[getattr(s, name)])
+    return int(episode.state.columns.counters[Counter[name]])
 
 
 def column(episode, name, seq_id):
-    return int(s.dynamic_of(episode.scn, episode.state)[getattr(s, name), episode.names.index(seq_id)])
+    return int(episode.state.columns.dyn[Slot[name], episode.names.index(seq_id)])
 
 
 def random_calls(rng: random.Random, episode, most=18):
@@ -97,13 +98,13 @@ def random_calls(rng: random.Random, episode, most=18):
     made = []
     for _ in range(rng.choice([0, 1, 2, 4, 8, most])):
         verb = only or rng.choice([*VERBS, "keep", "?"])
-        who = rng.choice([*episode.names, "nobody"])
+        name = rng.choice([*episode.names, "nobody"])
         made.append(
             KEEP
             if verb == "keep"
             else Call("?", error="unknown tool 'x'")
             if verb == "?"
-            else Call(verb, who)
+            else Call(verb, name)
         )
     return made
 

@@ -16,7 +16,7 @@ from kv_cache_rl.sim.eviction import (
     play,
     write_file,
 )
-from kv_cache_rl.sim.eviction import state as s
+from kv_cache_rl.sim.eviction.columns import Counter, Slot
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.spec import dumps
 
@@ -192,8 +192,9 @@ def test_the_largest_constants_that_are_accepted_never_overflow(kit, field):
     for name in ("keep", "swap_all", "evict_all"):
         episode = play(Episode(made), DECIDERS[name]())
         episode.check()
-        times = s.dynamic_of(episode.scn, episode.state)[[s.TODO_US, s.LOST_US, s.WAIT_US]]
-        assert times.min() >= 0 and s.counters_of(episode.scn, episode.state)[s.LATENCY_US] >= 0
+        c = episode.state.columns
+        times = c.dyn[[Slot.TODO_US, Slot.LOST_US, Slot.WAIT_US]]
+        assert times.min() >= 0 and c.counters[Counter.LATENCY_US] >= 0
 
 
 def bad_files(good):

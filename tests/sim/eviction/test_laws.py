@@ -20,8 +20,10 @@ from kv_cache_rl.sim.eviction import (
     replay,
     rollout,
 )
-from kv_cache_rl.sim.eviction import dynamics as d
 from kv_cache_rl.sim.eviction import state as s
+from kv_cache_rl.sim.eviction.actions import Outcome, Verb
+from kv_cache_rl.sim.eviction.columns import COUNTERS, Counter, Phase, Slot
+from kv_cache_rl.sim.eviction.dynamics import step
 
 games = st.tuples(st.sampled_from(DIFFICULTIES), st.integers(0, 30), st.integers(0, 2**32))
 law = settings(max_examples=25, deadline=None)
@@ -60,7 +62,7 @@ def test_the_total_is_the_weighted_sum_of_the_rewards(kit, game):
 @law
 def test_the_frozen_buffer_with_the_whole_demand_is_never_written(kit, game):
     episode = random_game(kit, game)
-    assert np.array_equal(episode.scn, s.pack(episode.scenario))
+    assert np.array_equal(episode.state.scn, s.pack(episode.scenario))
 
 
 @given(game=games, cut=st.integers(0, 14))
@@ -70,10 +72,10 @@ def test_stepping_a_copy_leaves_the_original_alone(kit, game, cut):
     again = Episode(episode.scenario)
     for words in episode.log[:cut]:
         again.step([Call.from_log(call) for call in words])
-    before, copied = again.state.tobytes(), again.state.copy()
-    calls = np.array([[d.EVICT, k] for k in range(min(12, len(again.names)))], np.int64)
-    d.step(again.scn, copied, calls, np.zeros(len(calls), np.int64), EVENTS)
-    assert again.state.tobytes() == before != copied.tobytes()
+    before, copied = again.state.live.tobytes(), again.state.copy()
+    calls = np.array([[Verb.EVICT, k] for k in range(min(12, len(again.names)))], np.int64)
+    step(*copied, calls, np.zeros(len(calls), np.int64), EVENTS)
+    assert again.state.live.tobytes() == before != copied.live.tobytes()
 
 
 def renamed(scenario, log):
@@ -84,7 +86,7 @@ def renamed(scenario, log):
     )
     other = dataclasses.replace(scenario, sessions=sessions, prefixes=prefixes)
     names = dict(zip(s.slot_names(scenario), s.slot_names(other), strict=True))
-    return other, [[[call[0], *(names.get(who, who) for who in call[1:])] for call in step] for step in log]
+    return other, [[[call[0], *(names.get(x, x) for x in call[1:])] for call in step] for step in log]
 
 
 @given(game=games)
@@ -105,9 +107,6 @@ def test_a_decider_does_not_look_at_the_names(kit, name):
     assert rollout(renamed(made, [])[0], DECIDERS[name]()).total == rollout(made, DECIDERS[name]()).total
 
 
-COUNTED = ("CALLS", "INVALID")
-
-
 @given(game=games, cut=st.integers(0, 14))
 @law
 def test_a_refused_call_changes_nothing_but_the_counters_of_calls_however_often_it_is_repeated(
@@ -119,20 +118,20 @@ def test_a_refused_call_changes_nothing_but_the_counters_of_calls_however_often_
         base.step([Call.from_log(call) for call in words])
     rng = random.Random(cut)
     codes = {}
-    for verb in (d.EVICT, d.COMPRESS, d.SWAP, d.UNREADABLE):
+    for verb in (Verb.EVICT, Verb.COMPRESS, Verb.SWAP, Verb.UNREADABLE):
         for slot in (-1, len(base.names), *rng.sample(range(len(base.names)), min(6, len(base.names)))):
             state, results = base.state.copy(), np.zeros(4, np.int64)
-            d.step(base.scn, state, np.array([[verb, slot]] * 4, np.int64), results, EVENTS)
-            good = [k for k in range(4) if results[k] == d.OK]
+            step(*state, np.array([[verb, slot]] * 4, np.int64), results, EVENTS)
+            good = [k for k in range(4) if results[k] == Outcome.OK]
             plain, kept = base.state.copy(), np.zeros(max(len(good), 1), np.int64)
-            calls = np.array([[verb, slot]] * len(good) or [[d.KEEP, -1]], np.int64)
-            d.step(base.scn, plain, calls, kept, EVENTS)
-            one, other = s.counters_of(base.scn, state).copy(), s.counters_of(base.scn, plain).copy()
-            assert one[s.INVALID] - other[s.INVALID] == 4 - len(good)
-            for counter in (s.CALLS, s.INVALID):
+            calls = np.array([[verb, slot]] * len(good) or [[Verb.KEEP, -1]], np.int64)
+            step(*plain, calls, kept, EVENTS)
+            one, other = state.columns.counters.copy(), plain.columns.counters.copy()
+            assert one[Counter.INVALID] - other[Counter.INVALID] == 4 - len(good)
+            for counter in (Counter.CALLS, Counter.INVALID):
                 one[counter] = other[counter] = 0
-            size = s.COUNTERS
-            assert np.array_equal(state[:-size], plain[:-size]) and np.array_equal(one, other)
+            size = COUNTERS
+            assert np.array_equal(state.live[:-size], plain.live[:-size]) and np.array_equal(one, other)
             codes[verb] = codes.get(verb, 0) + 4 - len(good)
     assert all(codes.values())
 
@@ -165,7 +164,7 @@ def expected_arrivals(scenario, timeline):
             if at < scenario.steps:
                 steps.append(at)
         expected[x.seq_id] = steps
-    return {who: steps for who, steps in expected.items() if who not in unclear}
+    return {name: steps for name, steps in expected.items() if name not in unclear}
 
 
 @given(game=games)
@@ -177,7 +176,7 @@ def test_every_turn_arrives_in_its_window_or_as_soon_as_the_one_before_is_over(k
         for name in w["arrivals"]:
             seen[name].append(w["step"])
     expected = expected_arrivals(episode.scenario, episode.timeline)
-    assert {who: seen[who] for who in expected} == expected
+    assert {name: seen[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
@@ -192,9 +191,9 @@ def test_first_turns_arrive_in_the_same_windows_whoever_decides(kit, name, diffi
     timeline = play(Episode(made), DECIDERS[name]()).timeline
     seen = {}
     for w in timeline:
-        for who in w["arrivals"]:
-            seen.setdefault(who, w["step"])
-    assert {who: seen.get(who) for who in first} == first
+        for seq_id in w["arrivals"]:
+            seen.setdefault(seq_id, w["step"])
+    assert {seq_id: seen.get(seq_id) for seq_id in first} == first
 
 
 @given(game=games)
@@ -215,7 +214,7 @@ def test_no_memory_is_left_over_budget_while_someone_runs(kit, game):
     rng, episode = random.Random(luck), Episode(kit.generate(difficulty, seed))
     while not episode.done:
         episode.step(kit.random_calls(rng, episode))
-        phases = s.dynamic_of(episode.scn, episode.state)[s.PHASE]
-        ledger = s.ledger_of(episode.scn, episode.state)
-        assert ledger[0, 1] <= ledger[0, 0] or not (phases >= s.PREFILL).any()
+        c = episode.state.columns
+        phases, ledger = c.dyn[Slot.PHASE], c.ledger
+        assert ledger[0, 1] <= ledger[0, 0] or not (phases >= Phase.PREFILL).any()
         assert ledger[1, 1] <= ledger[1, 0]

@@ -10,6 +10,7 @@ import pytest
 from kv_cache_rl.search.eviction.rollout import policy_return
 from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES, SYSTEM_PROMPT, Episode, rollout
 from kv_cache_rl.sim.eviction import observe as o
+from kv_cache_rl.sim.eviction import text as written
 
 FIELDS = [
     "memory_usage", "memory_budget", "episode_remaining", "time_above_0_95", "pending_queue_growth", "pages",
@@ -33,7 +34,7 @@ def prompts(made, name):
 def test_every_prompt_is_short_has_its_fields_in_order_and_tells_no_secret(kit, name):
     for difficulty, seed in SCENARIOS:
         for _, text in prompts(kit.generate(difficulty, seed), name):
-            assert len(text) <= o.MAX_CHARACTERS == 3_600
+            assert len(text) <= written.MAX_CHARACTERS == 3_600
             values = json.loads(text)
             assert list(values) == FIELDS and not SECRET.search(text)
             assert len(values["rows"]) <= 32 and all(
@@ -55,7 +56,7 @@ def test_the_longest_ids_a_scenario_may_have_do_not_make_a_prompt_too_long(kit):
         )
         made = dataclasses.replace(made, sessions=sessions, prefixes=prefixes)
         for name in ("keep", "compress_int8", "swap_all"):
-            assert max(len(text) for _, text in prompts(made, name)) <= o.MAX_CHARACTERS
+            assert max(len(text) for _, text in prompts(made, name)) <= written.MAX_CHARACTERS
 
 
 @pytest.mark.parametrize("name", ["keep", "value_aware", "random", "compress_int4", "swap_all"])
@@ -63,24 +64,24 @@ def test_the_table_written_down_and_read_back_is_the_same_table(kit, name):
     for difficulty, seed in SCENARIOS[::3]:
         for episode, text in prompts(kit.generate(difficulty, seed), name):
             rows, head = o.new_view()
-            n = o.view(episode.scn, episode.state, rows, head)
-            read_rows, read_head, ids = o.read_view(json.loads(text))
-            assert ids == [episode.names[slot] for slot in rows[:n, o.V_SLOT]]
+            n = o.view(*episode.state, rows, head)
+            read_rows, read_head, ids = written.read_view(json.loads(text))
+            seen, read = (table.view(o.ROW)[:n, 0] for table in (rows, read_rows))
+            assert ids == [episode.names[slot] for slot in seen["slot"]]
             # Slots become row numbers and prefixes are numbered anew; which rows share one stays.
-            columns = [c for c in range(o.VIEW_COLS) if c not in (o.V_SLOT, o.V_PREFIX)]
-            assert np.array_equal(
-                read_rows[:, columns], np.where(np.arange(32)[:, None] < n, rows, 0)[:, columns]
-            )
-            same = rows[:n, o.V_PREFIX][:, None] == rows[:n, o.V_PREFIX]
-            assert np.array_equal(same, read_rows[:n, o.V_PREFIX][:, None] == read_rows[:n, o.V_PREFIX])
-            heads = [h for h in range(o.VIEW_HEAD) if h != o.STEP]
-            assert np.array_equal(read_head[heads], head[heads])
+            for field in set(o.Row._fields) - {"slot", "prefix"}:
+                assert np.array_equal(read[field], seen[field])
+            assert not read_rows[n:].any()
+            same = seen["prefix"][:, None] == seen["prefix"]
+            assert np.array_equal(same, read["prefix"][:, None] == read["prefix"])
+            then, now = (o.Head._make(values.tolist()) for values in (read_head, head))
+            assert then._replace(step=now.step) == now
 
 
 @pytest.mark.parametrize("name", DECIDERS)
 def test_a_decider_behind_the_text_plays_as_the_compiled_one(kit, name):
     def through_text(observation):
-        return decide(json.loads(o.to_text(observation)))
+        return decide(json.loads(written.to_text(observation)))
 
     for difficulty, seed in SCENARIOS[::2]:
         made, decide = kit.generate(difficulty, seed), DECIDERS[name]()
@@ -96,22 +97,23 @@ def test_calling_a_decider_twice_gives_the_same_calls(kit, name):
 
 def test_the_numbers_are_those_of_the_cache(kit):
     made = kit.scenario(
-        kit.session("a", 40, prefix=0), kit.session("b", 20, kind="ephemeral"), kit.session("c", 10, place="cpu"),
-        kit.session("w", 0, kit.turn(0, new=60 * 128)),
+        kit.session("a", 40, prefix=0), kit.session("b", 20, kind="ephemeral"),
+        kit.session("c", 10, place="cpu"), kit.session("w", 0, kit.turn(0, new=60 * 128)),
         budget=100, cpu=50, prefixes=(8,),
     )  # fmt: skip
     seen = kit.play(made, 2, t0=[("compress", "a")], t1=[("compress", "b")]).observation()
     assert seen["memory_usage"] == 0.98 and seen["pages"]["used"] == 98 and seen["pages"]["cpu_used"] == 10
     assert seen["cache_overview"] == {
-        "system": 1, "context": 2, "tool_result": 0, "generation": 1, "reasoning": 0, "ephemeral": 1, "compressed": 2,
-        "swapped": 1,
+        "system": 1, "context": 2, "tool_result": 0, "generation": 1, "reasoning": 0, "ephemeral": 1,
+        "compressed": 2, "swapped": 1,
     }  # fmt: skip
     assert seen["top_memory_entries"][:3] == ["w", "a", "b"]
     assert seen["top_eviction_candidates"][0] == "b" and seen["episode_remaining"] == 13
     row = dict(zip(seen["columns"], next(r for r in seen["rows"] if r[0] == "a"), strict=True))
     assert row | {"uses": 1, "age": 1, "value": 0} == {
-        "id": "a", "type": "context", "class": "chat", "state": "idle", "pages": 40, "bits": 8, "place": "gpu", "priority": 50,
-        "progress": 0, "value": 0, "idle": 2, "uses": 1, "age": 1, "prefix": "p0", "sharers": 2, "reload_s": 0,
+        "id": "a", "type": "context", "class": "chat", "state": "idle", "pages": 40, "bits": 8,
+        "place": "gpu", "priority": 50, "progress": 0, "value": 0, "idle": 2, "uses": 1, "age": 1,
+        "prefix": "p0", "sharers": 2, "reload_s": 0,
     }  # fmt: skip
 
 
@@ -142,7 +144,7 @@ def test_the_queue_is_summed_up(kit):
 )
 def test_what_is_no_observation_is_named_so(junk):
     with pytest.raises(ValueError, match="not an observation of the eviction environment"):
-        o.read_view(junk)
+        written.read_view(junk)
 
 
 def test_the_system_prompt_is_short_names_every_tool_and_every_rule_number():

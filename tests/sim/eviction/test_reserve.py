@@ -11,11 +11,11 @@ import pytest
 from kv_cache_rl.search.eviction.oracle import rollout_log, solve
 from kv_cache_rl.search.eviction.proposals import SHIPPED
 from kv_cache_rl.search.eviction.rollout import policy_return
-from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES, Episode, load_scenarios, replay, rollout
+from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES, Episode, load_scenarios, replay, returns, rollout
 from kv_cache_rl.sim.eviction import process as fitted
 from kv_cache_rl.sim.eviction import reserve as r
-from kv_cache_rl.sim.eviction.deciders import POLICY_IDS, THRESHOLD_IDS, decider
-from kv_cache_rl.sim.eviction.observe import read_view
+from kv_cache_rl.sim.eviction.deciders import THRESHOLDS, decider, policy_id
+from kv_cache_rl.sim.eviction.text import read_view
 from kv_cache_rl.theory.controller import QueueingConfig, QueueingController
 
 WINDOW_S = 2.0
@@ -64,7 +64,7 @@ def test_the_reserve_is_the_controllers_over_rates_read_from_one_observation(kit
             declared = {"arrival_rate": calls, "service_s": 5.25, "blocks": max(mean, 1e-9)}
             controller = QueueingController(QueueingConfig(), "reserve", **declared)
             rows, head, _ = read_view(seen)
-            kept_free, lowest = r.reserve(rows, head)
+            kept_free, lowest = r.reserve_of_view(rows, head)
             assert kept_free == controller.eviction_decision(0, budget, 0, active=min(running, budget)).blocks
             rho = whole / budget
             assert lowest == (0 if rho < 0.70 else 1 if rho < 0.85 else 2)
@@ -97,8 +97,12 @@ def test_the_declared_rates_are_those_of_the_fitted_process():
         r.SERVICE_WINDOWS, rel=0.005
     )
     # The youngest age is left to measurement: a call's end lies somewhere within its window.
-    assert r.CALLS_TOOL[1:] == pytest.approx(hazards(fitted.GAP_TOOL, fitted.ANOTHER_AFTER_TOOL), abs=0.03)
-    assert r.CALLS_END[1:] == pytest.approx(hazards(fitted.GAP_END, fitted.ANOTHER_AFTER_END), abs=0.015)
+    assert returns.WINDOW_TOOL[1:] == pytest.approx(
+        hazards(fitted.GAP_TOOL, fitted.ANOTHER_AFTER_TOOL), abs=0.03
+    )
+    assert returns.WINDOW_END[1:] == pytest.approx(
+        hazards(fitted.GAP_END, fitted.ANOTHER_AFTER_END), abs=0.015
+    )
 
 
 def test_where_memory_is_ample_it_does_nothing(kit):
@@ -113,7 +117,7 @@ def test_where_memory_is_ample_it_does_nothing(kit):
 
 @pytest.mark.parametrize(("pages", "compresses"), [(6, False), (9, True)])
 def test_the_load_decides_whether_precision_may_be_touched(kit, pages, compresses):
-    """Ten caches and a queue that needs room: at 0.60 of the budget nobody is made coarser, at 0.90 somebody
+    """Ten caches and a queue that needs room: at 0.60 of the budget no cache is made coarser, at 0.90 one
     is.
     """
     idle = [kit.session(f"s{k}", pages, priority=900) for k in range(10)]
@@ -129,7 +133,7 @@ def test_the_load_decides_whether_precision_may_be_touched(kit, pages, compresse
 def test_it_bounds_the_oracle_from_below_but_proposes_nothing_to_it(kit):
     proposed = ["keep", "random", "evict_all", "compress_int8", "compress_int4", "swap_all"]
     proposed += ["lru", "fifo", "lfu", "largest_first", "gdsf", "value_aware", "cost_aware", "lookahead"]
-    assert SHIPPED.tolist() == [POLICY_IDS[name] for name in proposed]
+    assert SHIPPED.tolist() == [policy_id(name) for name in proposed]
     made = kit.generate("hard", 2)
     assert replay(made, rollout_log(made, "stability")).total == policy_return(made, "stability")
     assert solve(made, width=1, windows=10)[1] >= policy_return(made, "stability")
@@ -142,8 +146,8 @@ def test_no_stored_best_return_is_below_what_it_earns():
 
 
 def test_thresholds_are_measures_and_not_shipped():
-    assert set(THRESHOLD_IDS) == {"threshold_0.80", "threshold_0.90", "threshold_0.95"}
-    assert not set(THRESHOLD_IDS) & set(DECIDERS)
+    assert set(THRESHOLDS) == {"threshold_0.80", "threshold_0.90", "threshold_0.95"}
+    assert not set(THRESHOLDS) & set(DECIDERS)
     with pytest.raises(ValueError, match=r"there is no decider 'threshold_0\.85'; choose one of keep"):
         decider("threshold_0.85")
 
@@ -163,13 +167,13 @@ def test_on_held_out_hard_traffic_it_fails_and_loses_less_than_every_fixed_thres
         for split in ("eval", "test")
         for scenario in load_scenarios(difficulty="hard", split=split, num_examples=50, seed=0)
     ]
-    names = ("stability", *THRESHOLD_IDS)
+    names = ("stability", *THRESHOLDS)
     reports = {name: [rollout(scenario, decider(name)).metrics for scenario in scenarios] for name in names}
     failures = {
         name: np.array([m["total_failures_metric"] for m in found]) for name, found in reports.items()
     }
     lost = {name: np.mean([m["recomputed_tokens"] for m in found]) for name, found in reports.items()}
-    for name in THRESHOLD_IDS:
+    for name in THRESHOLDS:
         difference = failures["stability"] - failures[name]
         assert difference.mean() < -0.5
         assert lost["stability"] < 0.9 * lost[name]

@@ -68,7 +68,7 @@ def test_compress_halves_the_pages_twice_and_is_then_refused(kit):
 
 
 def test_compress_works_past_the_first_call_also_in_a_later_window(kit):
-    """A bug of the original environment: an entry once compressed was taken for compressed as far as it goes."""
+    """A bug of the original environment: an entry once compressed could not be compressed again."""
     made = kit.scenario(kit.session("a", 40))
     episode = kit.play(made, 3, t0=[("compress", "a")], t2=[("compress", "a")])
     assert kit.used(episode) == 10 and kit.counter(episode, "INVALID") == 0
@@ -259,8 +259,8 @@ def test_throwing_everything_out_again_and_again_does_fail(kit, verb):
 
 
 def test_waiting_that_ends_within_each_window_adds_up_to_a_failure_too(kit):
-    """Each recompute takes 0.96 of a window; the sixth is one too many, though nobody waits when a window
-    ends.
+    """Each recompute takes 0.96 of a window; the sixth is one too many, though the queue is empty when a
+    window ends.
     """
     made = kit.scenario(kit.session("a", 30, kit.turn(-1, 30, out=2_000)), prefill_per_window=4_000)
     assert why(kit.play(made, **{f"t{t}": [("evict", "a")] for t in range(15)})) == [

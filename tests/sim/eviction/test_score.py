@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kv_cache_rl.sim.eviction import METRICS, REWARDS, normalized_score
-from kv_cache_rl.sim.eviction import state as s
+from kv_cache_rl.sim.eviction.columns import Counter
+from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics
 
 KEPT = {
@@ -18,11 +19,10 @@ KEPT = {
 
 
 def rewards_of(made, **counters):
-    scn = s.pack(made)
-    state = s.initial_state(made, scn)
+    state = new_state(made)
     for name, value in counters.items():
-        s.counters_of(scn, state)[getattr(s, name)] = value
-    return rewards_and_metrics(scn, state, 0.0)[0]
+        state.columns.counters[Counter[name]] = value
+    return rewards_and_metrics(state, 0.0)[0]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_latency_penalty(kit, windows, penalty):
 @pytest.mark.parametrize(
     ("kind", "priority", "penalty"),
     [
-        ("context", 500, -0.15), ("context", 499, 0), ("tool_result", 1000, 0), ("ephemeral", 1000, 0), ("reasoning", 1000, 0),
-        ("generation", 1000, 0),
+        ("context", 500, -0.15), ("context", 499, 0), ("tool_result", 1000, 0), ("ephemeral", 1000, 0),
+        ("reasoning", 1000, 0), ("generation", 1000, 0),
     ],
 )  # fmt: skip
 def test_risky_eviction_by_block_type_and_priority(kit, kind, priority, penalty):

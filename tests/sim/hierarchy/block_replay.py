@@ -93,7 +93,7 @@ def heap_replay(paths, capacity, policy):
 
 
 def next_users(paths):
-    """For every block of every path, the next request that uses it; None: nobody."""
+    """For every block of every path, the next request that uses it; None: no request."""
     seen, users = {}, []
     for request in range(len(paths) - 1, -1, -1):
         users.append([seen.get(block) for block in paths[request]])
@@ -102,7 +102,7 @@ def next_users(paths):
 
 
 def best_of_all(paths, capacity):
-    """Hits of the best possible choices: every prefix-closed set that fits may be kept after every request."""
+    """Hits of the best possible choices: after a request every prefix-closed set that fits may be kept."""
     worth = {frozenset(): 0}  # kept set → most hits so far
     for path in paths:
         after = {}

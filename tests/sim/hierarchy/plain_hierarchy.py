@@ -201,7 +201,7 @@ class Hierarchy:
             yield copy
 
     def foresee(self, page):
-        """Learns who follows whom (four successors each) and brings the likeliest to the top."""
+        """Learns which page follows which (four successors each) and brings the likeliest to the top."""
         if self.before is not None:
             known = self.follow[self.before]
             mine = next((entry for entry in known if entry[0] == page), None)

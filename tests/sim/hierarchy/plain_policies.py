@@ -81,7 +81,7 @@ def s3fifo(ids, size, room):
 
 
 def sieve(ids, size, room):
-    """Algorithm 1 of the paper: a hand walks from old to new, spares what was visited and stays where it was."""
+    """Algorithm 1 of the paper: a hand walks from old to new, spares what was visited and stays there."""
     queue, visited, hand = [], set(), None
     for page in ids:
         if page in queue:
@@ -99,9 +99,7 @@ def sieve(ids, size, room):
 
 
 def tinylfu(ids, size, room):
-    """A window of a hundredth before an SLRU, which its oldest page enters if it was seen more often than who
-    would leave.
-    """
+    """A window of a hundredth before an SLRU; its oldest page enters that if seen more than the victim."""
     window, probation, protected, seen = OrderedDict(), OrderedDict(), OrderedDict(), Counter()
     for page in ids:
         seen[page] = min(seen[page] + 1, 15)

@@ -7,9 +7,8 @@ from block_replay import trace_of
 from hypothesis import strategies as st
 
 from kv_cache_rl.core.hardware import Link
-from kv_cache_rl.sim.hierarchy.dynamics import advance
+from kv_cache_rl.sim.hierarchy.dynamics import advance, new_state
 from kv_cache_rl.sim.hierarchy.spec import Scenario, Tier
-from kv_cache_rl.sim.hierarchy.state import TIER, new_state
 from kv_cache_rl.sim.hierarchy.traces.trace import expand, pages
 
 SEEDS = st.integers(0, 2**32)
@@ -33,7 +32,7 @@ def whole(trace, scenario, policy, **tuning):
 
 def resident(state, tier=0):
     """The pages in a tier."""
-    return set(np.flatnonzero(state.page[:, TIER] == tier).tolist())
+    return set(np.flatnonzero(state.page["tier"] == tier).tolist())
 
 
 def page_trace(rng, accesses=150, count=24, largest=1):

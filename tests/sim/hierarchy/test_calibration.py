@@ -14,8 +14,8 @@ from kv_cache_rl.core.hardware import HardwareProfile, Link
 from kv_cache_rl.experiments.hierarchy.cells import bound_capacity
 from kv_cache_rl.experiments.hierarchy.settings import setting_of
 from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.sizes import kept_bytes, kept_parts
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, one_tier, physical
-from kv_cache_rl.sim.hierarchy.state import LEVEL, kept_bytes, kept_parts
 from kv_cache_rl.sim.hierarchy.traces.trace import pages
 
 ENCODE, DECODE, PER_TOKEN, KL8, KL4 = 2e-3, 5e-4, 0.01, 1e-4, 3e-2
@@ -60,7 +60,7 @@ def test_bytes_kept_are_the_part_rounded_down(size, part):
 
 def test_a_victim_keeps_the_measured_bytes_and_takes_the_measured_seconds():
     state = whole(trace_of_pages(0, 1), two_tiers(squeeze="int4", calibration="lab"), "lru")
-    assert state.page[0, LEVEL] == 2
+    assert state.page[0].level == 2
     computing = 16 * PER_TOKEN + 64 / 1000
     crossing = 24 / 1000
     assert state.latency[1] == pytest.approx(computing + 64 / 1000 + 64 * 3 * ENCODE + crossing)
@@ -68,7 +68,7 @@ def test_a_victim_keeps_the_measured_bytes_and_takes_the_measured_seconds():
 
 def test_a_compressed_page_is_restored_whenever_it_is_read_and_its_divergence_counted():
     found = run(trace_of_pages(0, 1, 0), two_tiers(fast=104, squeeze="int8", calibration="lab"), "lru")
-    assert found.state.page[0, LEVEL] == 1
+    assert found.state.page[0].level == 1
     assert found.metrics["hit_rate"] == pytest.approx(1 / 3)
     assert found.state.latency[2] == pytest.approx(40 / 1000 + 64 * DECODE)
     assert found.metrics["kl"] == pytest.approx(KL8 / 3)

@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from stepping import SEEDS, page_trace, rng_of, tiers_for, tree_trace, whole
 
 from kv_cache_rl.core.hardware import Link
+from kv_cache_rl.sim.hierarchy.audit import check
+from kv_cache_rl.sim.hierarchy.dynamics import new_state
 from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.score import METRICS, metrics
-from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, block_bytes, one_tier, physical
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, model_named, one_tier, physical
 from kv_cache_rl.sim.hierarchy.stack import applies
-from kv_cache_rl.sim.hierarchy.state import CLOCKS, POLICIES, SECONDS, TIER, check, new_state
 from kv_cache_rl.sim.hierarchy.traces.trace import pages
 from kv_cache_rl.traces.errors import TraceError
 
@@ -30,9 +32,8 @@ def test_the_lru_stack_is_the_engine_bit_for_bit(seed):
     assert short.metrics == metrics(long, trace, scenario)
     for name in ("latency", "hits", "served", "counters"):
         assert getattr(short.state, name).tobytes() == getattr(long, name).tobytes()
-    assert short.state.page[:, TIER].tolist() == long.page[:, TIER].tolist()
-    assert short.state.clocks[SECONDS] == pytest.approx(long.clocks[SECONDS])
-    assert len(short.state.clocks) == CLOCKS
+    assert short.state.page["tier"].tolist() == long.page["tier"].tolist()
+    assert short.state.sums.seconds == pytest.approx(long.sums.seconds)
     check(short.state)
 
 
@@ -104,7 +105,7 @@ NAN = float("nan")
         ),
         (lambda: one_tier(8).scaled(1, 100), "tier 'gpu' has capacity 0"),
         (lambda: physical(0, 0, 0, 0), "the scenario has no tier"),
-        (lambda: block_bytes("gpt", 16), "unknown model 'gpt'; use one of"),
+        (lambda: model_named("gpt"), "unknown model 'gpt'; use one of"),
         (
             lambda: run(pages("p", np.array([0])), one_tier(8), "clock"),
             "unknown policy 'clock'; use one of lru, fifo",

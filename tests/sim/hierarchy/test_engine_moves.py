@@ -1,4 +1,4 @@
-"""Moves, bytes and seconds of the default engine against the same rules written plainly, request by request."""
+"""Moves, bytes and seconds of the default engine against the same rules written plainly, by request."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from plain_hierarchy import KEYS, Hierarchy
 from stepping import SEEDS, page_trace, resident, rng_of, stepped, tiers_for, tree_trace, whole
 
+from kv_cache_rl.sim.hierarchy.audit import check
 from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.score import metrics
 from kv_cache_rl.sim.hierarchy.spec import recompute_seconds
-from kv_cache_rl.sim.hierarchy.state import CAPACITY, CROSSED, LOSS, PEAK, POLICIES, SIZE, TIER, USED, check
+from kv_cache_rl.sim.hierarchy.state import DEMAND, DOWN, UP
 from kv_cache_rl.sim.hierarchy.traces.trace import expand, parents
 
 some = settings(max_examples=40, deadline=None)
@@ -135,8 +137,8 @@ def test_under_every_policy_the_books_balance_after_every_request(policy, chaine
         check(state)
         accesses += int(trace.lengths[request])
         assert state.served.sum() == accesses
-        assert (state.tiers[:, PEAK] <= state.tiers[:, CAPACITY]).all() and (
-            state.tiers[:, USED] <= state.tiers[:, PEAK]
+        assert (state.tiers["peak"] <= state.tiers["capacity"]).all() and (
+            state.tiers["used"] <= state.tiers["peak"]
         ).all()
         assert np.isfinite(state.latency).all() and state.latency[request] > 0
     assert state.hits.sum() == state.served[0]
@@ -157,7 +159,7 @@ def test_under_every_policy_what_crossed_a_link_is_what_changed_sides(policy, ch
     tiers, size = len(scenario.tiers), None
     up, down, before = np.zeros(tiers, int), np.zeros(tiers, int), np.full(trace.blocks, -1)
     for request, state in enumerate(stepped(trace, scenario, policy)):
-        size, after = state.page[:, SIZE], state.page[:, TIER].copy()
+        size, after = state.page["full_bytes"], state.page["tier"].copy()
         path = blocks[first[request] : first[request + 1]].tolist()
         found = next((i for i, page in enumerate(path) if before[page] < 0), len(path))
         for page in path[:found]:
@@ -168,8 +170,8 @@ def test_under_every_policy_what_crossed_a_link_is_what_changed_sides(policy, ch
             end = after[page] if after[page] >= 0 else tiers - 1
             down[start[page] + 1 : end + 1] += size[page]
         before = after
-    assert state.tiers[1:, CROSSED].tolist() == up[1:].tolist()
-    assert state.tiers[1:, CROSSED + 2].tolist() == down[1:].tolist()
+    assert state.tiers["crossed"][1:, UP, DEMAND].tolist() == up[1:].tolist()
+    assert state.tiers["crossed"][1:, DOWN, DEMAND].tolist() == down[1:].tolist()
     for tier in range(
         1, tiers
     ):  # of a tier and all below it: what came down is there, went up again, or was dropped
@@ -193,7 +195,7 @@ def test_overlap_makes_no_request_end_later(seed):
     )
     assert (hidden.page == waited.page).all()
     assert (np.cumsum(hidden.latency) <= np.cumsum(waited.latency) * (1 + 1e-9)).all()
-    assert hidden.clocks[LOSS] == waited.clocks[LOSS]
+    assert hidden.sums.loss == waited.sums.loss
 
 
 def test_a_cold_page_is_computed_written_and_read():
@@ -208,7 +210,7 @@ def test_the_page_asked_for_ends_at_the_top_however_small_it_is(policy):
     rng = rng_of(7)
     trace, scenario = page_trace(rng, largest=2), tiers_for(rng, 3, 16, 16)
     for page, state in zip(trace.run_start, stepped(trace, scenario, policy), strict=True):
-        assert state.page[page, TIER] == 0
+        assert state.page[page].tier == 0
 
 
 @given(seed=SEEDS)
@@ -218,8 +220,8 @@ def test_step_promotion_lands_one_tier_up(seed):
     trace, scenario = page_trace(rng), tiers_for(rng, 4, 16, 48, promotion="step")
     before = np.full(trace.blocks, -1)
     for page, state in zip(trace.run_start, stepped(trace, scenario, "lru"), strict=True):
-        assert state.page[page, TIER] == max(before[page] - 1, 0)
-        before = state.page[:, TIER].copy()
+        assert state.page[page].tier == max(before[page] - 1, 0)
+        before = state.page["tier"].copy()
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -6,39 +6,21 @@ import pytest
 from hypothesis import given, settings
 from stepping import SEEDS, page_trace, resident, rng_of, stepped, tiers_for, whole
 
-from kv_cache_rl.core import candidates
+from kv_cache_rl.core.candidates import CANDIDATE_COLS, Column
 from kv_cache_rl.policies.rank import RANK_IDS, RANKS, rank
-from kv_cache_rl.sim.hierarchy.dynamics import advance
+from kv_cache_rl.sim.hierarchy.audit import check
+from kv_cache_rl.sim.hierarchy.dynamics import advance, new_state
 from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.generate import zipf
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.spec import one_tier, recompute_seconds
-from kv_cache_rl.sim.hierarchy.state import (
-    AGE_SHIFT,
-    AGES,
-    CLASSES,
-    FREQUENCY,
-    GHOST_A,
-    GHOST_B,
-    LAST,
-    LEVEL,
-    LISTS,
-    NODES,
-    POLICIES,
-    SIZE,
-    TARGET,
-    TIER,
-    WEIGHT,
-    WHERE,
-    A,
-    check,
-    new_state,
-)
+from kv_cache_rl.sim.hierarchy.state import AGES, CLASSES, GHOST_A, GHOST_B, LISTS, A
 from kv_cache_rl.sim.hierarchy.traces.trace import expand, pages
 
 few = settings(max_examples=25, deadline=None)
 PLAIN = (
-    "lru", "fifo", "slru", "s3fifo", "sieve", "lfu", "largest_first", "compute_aware", "heavy_hitter", "predictive",
-    "windowed_recency",
+    "lru", "fifo", "slru", "s3fifo", "sieve", "lfu", "largest_first", "compute_aware", "heavy_hitter",
+    "predictive", "windowed_recency",
 )  # fmt: skip
 
 
@@ -87,16 +69,16 @@ def test_lists_weigh_what_is_in_them_and_ghosts_no_more_than_the_tier(policy, sq
     trace, scenario = page_trace(rng, largest=4), tiers_for(rng, rng.randint(1, 3), 32, 90, squeeze=squeeze)
     for state in stepped(trace, scenario, policy):
         check(state)
-        nodes = state.node[: state.settings[NODES], WHERE].reshape(len(scenario.tiers), -1)
-        now = state.page[:, SIZE] >> state.page[:, LEVEL]
+        nodes = state.node["list"][: state.settings.nodes].reshape(len(scenario.tiers), -1)
+        now = state.page["full_bytes"] >> state.page["level"]
         for tier, where in enumerate(nodes):
-            room, weights = scenario.tiers[tier].capacity, state.tiers[tier, WEIGHT : WEIGHT + LISTS]
+            room, weights = scenario.tiers[tier].capacity, state.tiers[tier].list_bytes
             each = [
-                (state.page[:, SIZE] if which >= GHOST_A else now)[where == which].sum()
+                (state.page["full_bytes"] if which >= GHOST_A else now)[where == which].sum()
                 for which in range(LISTS)
             ]
             assert each == weights.tolist()
-            assert 0 <= state.rates[tier, TARGET] <= room
+            assert 0 <= state.tiers[tier].target <= room
             assert policy == "arc" or weights[GHOST_A] <= room
 
 
@@ -108,7 +90,7 @@ def test_arc_remembers_ghosts_for_no_more_bytes_than_the_tier_has(seed):
     for state in stepped(
         trace, one_tier(room), "arc"
     ):  # that of the last page may be too much until the next comes in
-        weights = state.tiers[0, WEIGHT : WEIGHT + LISTS]
+        weights = state.tiers[0].list_bytes
         assert weights[A] + weights[GHOST_A] <= room + 32
         assert weights[GHOST_A] + weights[GHOST_B] <= room + 64
 
@@ -116,7 +98,7 @@ def test_arc_remembers_ghosts_for_no_more_bytes_than_the_tier_has(seed):
 @given(seed=SEEDS)
 @few
 def test_tinylfu_is_a_window_and_slru_with_a_contest_between(seed):
-    """With a sketch so wide that it counts exactly, in rooms with and without space for a page in the window."""
+    """With a sketch so wide that it counts exactly, in rooms with and without space for a window."""
     rng = rng_of(seed)
     trace = page_trace(rng, accesses=400, count=240, largest=rng.choice((1, 3)))
     room = 8 * rng.choice((rng.randint(3, 40), rng.randint(100, 220)))
@@ -177,18 +159,18 @@ class Facts:
 
         GDSF's idle time is the inflation of its tier when it was last touched there.
         """
-        c = np.zeros(candidates.CANDIDATE_COLS)
-        c[candidates.SIZE], c[candidates.TOKENS], c[candidates.RELOAD_S] = self.size[page], 1.0, self.reload
-        c[candidates.IDLE] = -self.base[page] if policy == "gdsf" else self.now - self.last[page]
-        c[candidates.AGE], c[candidates.INSERTED] = self.now - self.inserted[page], self.inserted[page]
-        c[candidates.USES], c[candidates.FREQUENCY] = self.uses[page], self.ever[page]
-        c[candidates.LAST], c[candidates.NOW] = self.last[page], self.now
-        c[candidates.RECENT_USES], c[candidates.REGRET] = self.lately.count(page), 6.0 * self.regret[page]
-        c[candidates.VALUE] = 1.0 / (1.0 + self.uses[page])
+        c = np.zeros(CANDIDATE_COLS)
+        c[Column.SIZE], c[Column.TOKENS], c[Column.RELOAD_S] = self.size[page], 1.0, self.reload
+        c[Column.IDLE] = -self.base[page] if RANKS[policy].inflates else self.now - self.last[page]
+        c[Column.AGE], c[Column.INSERTED] = self.now - self.inserted[page], self.inserted[page]
+        c[Column.USES], c[Column.FREQUENCY] = self.uses[page], self.ever[page]
+        c[Column.LAST], c[Column.NOW] = self.last[page], self.now
+        c[Column.RECENT_USES], c[Column.REGRET] = self.lately.count(page), 6.0 * self.regret[page]
+        c[Column.VALUE] = 1.0 / (1.0 + self.uses[page])
         return c
 
 
-RANKED = [name for name in RANKS if name not in ("random", "ttl")]
+RANKED = [name for name, rank in RANKS.items() if rank.stands_still or rank.drift]
 
 
 @pytest.mark.parametrize("policy", RANKED)
@@ -204,7 +186,7 @@ def test_who_leaves_is_lowest_of_all_full_rows_at_that_moment(policy, seed):
     facts = Facts(trace, len(scenario.tiers), max(scenario.tiers[0].capacity // 8, 1))
     before = np.full(trace.blocks, -1)
     for page, state in zip(trace.run_start.tolist(), stepped(trace, scenario, policy), strict=True):
-        after = state.page[:, TIER].copy()
+        after = state.page["tier"].copy()
         facts.access(page, before[page])
         gone = [other for other in range(trace.blocks) if before[other] != after[other] and other != page]
         for victim in gone:
@@ -216,8 +198,7 @@ def test_who_leaves_is_lowest_of_all_full_rows_at_that_moment(policy, seed):
             lowest = min(keys.values())
             assert keys[victim] <= lowest + 1e-9 * max(abs(lowest), 1.0)
             ties = [facts.inserted[other] for other, key in keys.items() if key == keys[victim]]
-            drifts = policy in ("value_aware", "cost_aware", "regret_aware")
-            assert drifts or policy == "lfu" or facts.inserted[victim] == min(ties)
+            assert RANKS[policy].drift or policy == "lfu" or facts.inserted[victim] == min(ties)
             facts.inflation[tier] = keys[victim]
             facts.left[victim] = facts.now
         for other in [*gone, page]:
@@ -229,16 +210,19 @@ def test_who_leaves_is_lowest_of_all_full_rows_at_that_moment(policy, seed):
 def test_ttl_evicts_what_is_least_likely_to_return_by_what_it_has_learnt():
     trace, room, learnt = zipf(120, 17_000, skew=0.7, seed=3), 40, 16_500
     state, (first, blocks) = new_state(trace, one_tier(room), "ttl"), expand(trace)
-    unlearnt = state.density[0].copy()
+    unlearnt = state.hazard.copy()
     advance(state, first, blocks, 0, learnt)
-    assert not np.allclose(state.density[0], unlearnt)
+    assert not np.allclose(state.hazard, unlearnt)
     for request in range(learnt, trace.requests):
-        before = {page: tuple(state.page[page, [FREQUENCY, LAST]].tolist()) for page in resident(state)}
+        before = {
+            page: (int(state.page[page].frequency), int(state.page[page].last_access))
+            for page in resident(state)
+        }
         advance(state, first, blocks, request, request + 1)
-        page, shift = int(blocks[request]), int(state.settings[AGE_SHIFT])
+        page, shift = int(blocks[request]), int(state.settings.age_shift)
         ages = {other: min((request + 1 - last) >> shift, AGES - 1) for other, (_, last) in before.items()}
         returns = {
-            other: state.density[0, min(before[other][0], CLASSES) - 1, age] for other, age in ages.items()
+            other: state.hazard[min(before[other][0], CLASSES) - 1, age] for other, age in ages.items()
         }
         for victim in before.keys() - resident(state) - {page}:
             assert returns[victim] == min(returns.values())
@@ -248,7 +232,7 @@ def test_ttl_evicts_what_is_least_likely_to_return_by_what_it_has_learnt():
 def test_one_seed_gives_the_same_bytes_and_only_random_asks_for_it(policy):
     trace, scenario = page_trace(rng_of(5), accesses=400, largest=3), tiers_for(rng_of(6), 3, 40, 80)
     runs = [run(trace, scenario, policy, seed=seed) for seed in (1, 1, 2)]
-    tiers = [each.state.page[:, TIER].tobytes() + each.state.latency.tobytes() for each in runs]
+    tiers = [each.state.page["tier"].tobytes() + each.state.latency.tobytes() for each in runs]
     assert tiers[0] == tiers[1] and runs[0].metrics == runs[1].metrics
     assert (tiers[0] == tiers[2]) == (policy != "random")
 

@@ -9,9 +9,10 @@ from stepping import SEEDS, page_trace, rng_of, tiers_for, tree_trace, whole
 
 from kv_cache_rl.core.hardware import Link
 from kv_cache_rl.core.precision import PRECISIONS
+from kv_cache_rl.sim.hierarchy.dynamics import new_state
 from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, one_tier, recompute_seconds
-from kv_cache_rl.sim.hierarchy.state import LEVEL, POLICIES, SIZE, TIER, WASTED, new_state
 from kv_cache_rl.sim.hierarchy.traces.trace import pages
 
 COMPUTE = recompute_seconds("a100-llama-3.1-8b", 16, 1)[1]
@@ -28,10 +29,15 @@ def trace_of_pages(*ids):
     return pages("by hand", np.array(ids), 64)
 
 
+def place(state, page):
+    """Tier of a page and the rungs it is compressed."""
+    return [state.page[page].tier, state.page[page].level]
+
+
 def test_a_victim_is_compressed_where_it_lies_before_it_leaves_and_its_bytes_are_read_and_written():
     state = whole(trace_of_pages(0, 1), two_tiers(squeeze="int4"), "lru")
-    assert state.page[0, [TIER, LEVEL]].tolist() == [1, 2]
-    assert state.page[1, [TIER, LEVEL]].tolist() == [0, 0]
+    assert place(state, 0) == [1, 2]
+    assert place(state, 1) == [0, 0]
     squeezing = (64 + 32 + 32 + 16) / 1000
     crossing = 16 / 1000  # a quarter of the page goes down
     assert state.latency[1] == pytest.approx(COMPUTE + 64 / 1000 + 64 / 1000 + squeezing + crossing)
@@ -45,27 +51,27 @@ def test_a_compressed_page_moves_and_is_read_at_its_size_and_costs_answers_where
     squeeze, level, up, down, compressions
 ):
     """0 goes down and comes back as small as it became; beside it 1 has room once it takes half as much."""
-    run_ = run(trace_of_pages(0, 1, 0), two_tiers(squeeze=squeeze), "lru")
-    assert run_.metrics["link_bytes"]["slow"] == {"up": up, "down": down}
-    assert run_.metrics["compressions"] == compressions
-    assert run_.metrics["quality_loss"] == pytest.approx(CODE.get(squeeze, 0.0) / 3)
-    assert run_.state.page[0, [TIER, LEVEL]].tolist() == [0, level]
+    found = run(trace_of_pages(0, 1, 0), two_tiers(squeeze=squeeze), "lru")
+    assert found.metrics["link_bytes"]["slow"] == {"up": up, "down": down}
+    assert found.metrics["compressions"] == compressions
+    assert found.metrics["quality_loss"] == pytest.approx(CODE.get(squeeze, 0.0) / 3)
+    assert place(found.state, 0) == [0, level]
 
 
 def test_a_page_that_is_dropped_comes_back_at_full_precision():
-    run_ = run(trace_of_pages(0, 1, 0, 0), one_tier(64, squeeze="int4"), "lru")
-    assert run_.metrics["quality_loss"] == 0
-    assert run_.state.page[:, LEVEL].tolist() == [0, 0]
+    found = run(trace_of_pages(0, 1, 0, 0), one_tier(64, squeeze="int4"), "lru")
+    assert found.metrics["quality_loss"] == 0
+    assert found.state.page["level"].tolist() == [0, 0]
 
 
 def test_a_page_computed_anew_is_whole_again_and_costs_no_answers():
     slow = two_tiers(rate=1.0, squeeze="int4", recompute=True)
-    run_ = run(trace_of_pages(0, 1, 0), slow, "lru")
-    assert run_.metrics["recomputed_from_below"] == 1
-    assert run_.metrics["link_bytes"]["slow"] == {"up": 0, "down": 32}
-    assert run_.metrics["quality_loss"] == 0
-    assert run_.state.page[0, [TIER, LEVEL]].tolist() == [0, 0]
-    assert run_.metrics["tier_hit_rate"]["slow"] == pytest.approx(1 / 3)
+    found = run(trace_of_pages(0, 1, 0), slow, "lru")
+    assert found.metrics["recomputed_from_below"] == 1
+    assert found.metrics["link_bytes"]["slow"] == {"up": 0, "down": 32}
+    assert found.metrics["quality_loss"] == 0
+    assert place(found.state, 0) == [0, 0]
+    assert found.metrics["tier_hit_rate"]["slow"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("rate", [1e3, 1e5, 3e5, 1e6, 1e9])
@@ -93,10 +99,10 @@ def test_the_faster_of_loading_and_computing_is_chosen(rate, levels):
 @pytest.mark.parametrize("footprint", ["fp16", "fp8", "int8", "int4", "int2"])
 def test_a_footprint_scales_every_page_and_costs_its_published_loss(footprint):
     trace, precision = trace_of_pages(0, 1, 0, 1), PRECISIONS[footprint]
-    run_ = run(trace, two_tiers(fast=128, footprint=footprint), "lru")
-    assert run_.metrics["peak_footprint_bytes"]["fast"] == 2 * 64 * precision.multiplier
+    found = run(trace, two_tiers(fast=128, footprint=footprint), "lru")
+    assert found.metrics["peak_footprint_bytes"]["fast"] == 2 * 64 * precision.multiplier
     loss = precision.loss.get("code")
-    assert run_.metrics["quality_loss"] == (None if loss is None else pytest.approx(loss / 2))
+    assert found.metrics["quality_loss"] == (None if loss is None else pytest.approx(loss / 2))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -107,19 +113,19 @@ def test_precision_falls_only_by_the_rungs_allowed_and_pages_nowhere_have_all_of
     trace = page_trace(rng, largest=3) if rng.random() < 0.5 else tree_trace(rng, largest=3)
     squeeze = rng.choice(("fp16", "int8", "int4"))
     state = whole(trace, tiers_for(rng, 3, 24, 80, squeeze=squeeze, recompute=rng.random() < 0.5), policy)
-    levels = state.page[:, LEVEL]
+    levels = state.page["level"]
     assert levels.max() <= ("fp16", "int8", "int4").index(squeeze)
-    assert (levels[state.page[:, TIER] < 0] == 0).all()
-    assert (levels[state.page[:, TIER] == 2] == ("fp16", "int8", "int4").index(squeeze)).all()
-    assert state.counters[WASTED] == 0
+    assert (levels[state.page["tier"] < 0] == 0).all()
+    assert (levels[state.page["tier"] == 2] == ("fp16", "int8", "int4").index(squeeze)).all()
+    assert state.counters.wasted == 0
 
 
 def test_a_policy_that_frees_the_largest_compresses_another_page_once_the_largest_is_not():
     trace = pages("two", np.array([0, 1, 2]), np.array([64, 48, 40]))
     state = whole(trace, one_tier(112, squeeze="int8"), "largest_first")
-    assert state.page[:, LEVEL].tolist() == [1, 1, 0]  # 64 to 32, then 48, the largest now, to 24
-    assert state.page[:, TIER].tolist() == [0, 0, 0]
-    assert (state.page[:, SIZE] == [64, 48, 40]).all()
+    assert state.page["level"].tolist() == [1, 1, 0]  # 64 to 32, then 48, the largest now, to 24
+    assert state.page["tier"].tolist() == [0, 0, 0]
+    assert (state.page["full_bytes"] == [64, 48, 40]).all()
 
 
 def test_pages_too_small_to_be_compressed_are_refused():

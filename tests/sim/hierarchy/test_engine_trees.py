@@ -1,4 +1,4 @@
-"""Prefix trees in the default engine: what counts as a hit, who may leave, what bounds it, and what is
+"""Prefix trees in the default engine: what counts as a hit, what may leave, what bounds it, and what is
 published.
 """
 
@@ -11,8 +11,9 @@ from stepping import SEEDS, page_trace, resident, rng_of, stepped, tiers_for, tr
 from kv_cache_rl.sim.hierarchy.curves.bound import min_hits
 from kv_cache_rl.sim.hierarchy.curves.runs import lru
 from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.queues import QUEUES
 from kv_cache_rl.sim.hierarchy.spec import one_tier
-from kv_cache_rl.sim.hierarchy.state import POLICIES, TIER, TREELESS
 from kv_cache_rl.sim.hierarchy.traces.trace import pages, parents
 
 some = settings(max_examples=40, deadline=None)
@@ -51,8 +52,8 @@ def test_only_leading_blocks_hit_and_children_leave_before_parents(policy, seed)
             served[tier if tier is not None and page in path[:found] else -1] += 1
         assert state.served.tolist() == served.tolist()
         assert state.hits.sum() == served[0]
-        if policy not in TREELESS:
-            tier = np.where(state.page[:, TIER] < 0, len(before), state.page[:, TIER])
+        if policy not in QUEUES or QUEUES[policy].closed:
+            tier = np.where(state.page["tier"] < 0, len(before), state.page["tier"])
             children = np.flatnonzero(parent >= 0)
             assert (tier[parent[children]] <= tier[children]).all()
         before = [resident(state, tier) for tier in range(len(before))]
@@ -119,7 +120,7 @@ def test_paths_of_one_block_are_pages(policy, seed):
     for page, root in zip(stepped(flat, scenario, policy), stepped(forest, scenario, policy), strict=True):
         assert page.served.tolist() == root.served.tolist()
     assert page.latency == pytest.approx(root.latency)
-    assert page.page[:, TIER].tolist() == root.page[:, TIER].tolist()
+    assert page.page["tier"].tolist() == root.page["tier"].tolist()
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -1,4 +1,4 @@
-"""The compatible engine against what kv-hierarchy-lab itself computed, to the bit; needs its golden results."""
+"""The compatible engine against what kv-hierarchy-lab itself computed, to the bit (golden results)."""
 
 import hashlib
 import json

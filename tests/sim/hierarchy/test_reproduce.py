@@ -1,4 +1,4 @@
-"""The peer's sweep and ablation again: claims, verdicts on its text, and which of its comparisons are void."""
+"""The peer's sweep and ablation again: claims, verdicts on its text, and its void comparisons."""
 
 import copy
 

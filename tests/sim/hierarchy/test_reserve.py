@@ -9,9 +9,10 @@ from plain_hierarchy import Hierarchy
 from stepping import SEEDS, page_trace, resident, rng_of, stepped, tiers_for, tree_trace
 
 from kv_cache_rl.core.hardware import Link
+from kv_cache_rl.sim.hierarchy.audit import check
 from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.spec import RESERVES, HierarchyError, Scenario, Tier
-from kv_cache_rl.sim.hierarchy.state import CAPACITY, FLOW, POLICIES, SECONDS, SIZE, TIER, USED, check
 from kv_cache_rl.sim.hierarchy.traces.trace import expand, pages, parents
 from kv_cache_rl.theory.controller import QueueingController
 from kv_cache_rl.theory.flow import new_flow
@@ -72,7 +73,7 @@ def test_under_every_policy_the_reserve_is_free_after_each_request_and_the_books
     scenario = tiers_for(rng, rng.randint(1, 3), 100, 300, **rules(rng, reserve))
     for state in stepped(trace, scenario, policy):
         check(state)
-        capacity, used = state.tiers[0, [CAPACITY, USED]]
+        capacity, used = state.tiers[0].capacity, state.tiers[0].used
         assert capacity - used >= max(int(RESERVES[reserve] * capacity), 1)
 
 
@@ -88,9 +89,9 @@ def test_stability_keeps_what_the_controller_says_and_no_page_more_than_that_tak
     before, now = set(), 0.0
     for request, state in enumerate(stepped(trace, scenario, "lru")):
         asked = set(blocks[first[request] : first[request + 1]].tolist())
-        spent = state.clocks[SECONDS] - now
+        spent = state.sums.seconds - now
         controller.record_request_arrival(now)
-        now = float(state.clocks[SECONDS])
+        now = float(state.sums.seconds)
         controller.record_request_completion(now, 1000 * spent, len(asked - before))
         decision = controller.eviction_decision(0, capacity, 0, now, active=0)
         wanted = controller.compute_stability_state(0, capacity, now).minimum_stable_blocks
@@ -105,8 +106,8 @@ def test_stability_keeps_what_the_controller_says_and_no_page_more_than_that_tak
 def test_without_a_reserve_nothing_is_estimated_and_nothing_moves_ahead():
     trace = page_trace(rng_of(1), accesses=200)
     state = run(trace, tiers_for(rng_of(1), 2, 60, 100), "lfu").state
-    assert np.array_equal(state.reals[FLOW:], new_flow())
-    assert state.tiers[0, CAPACITY] - state.tiers[0, USED] < state.page[:, SIZE].max()
+    assert np.array_equal(state.flow, new_flow())
+    assert state.tiers[0].capacity - state.tiers[0].used < state.page["full_bytes"].max()
 
 
 def test_lru_over_equal_pages_takes_no_shortcut_past_the_reserve():
@@ -115,9 +116,9 @@ def test_lru_over_equal_pages_takes_no_shortcut_past_the_reserve():
         state = run(
             trace, Scenario((Tier("gpu", 80, Link("l", 100.0, 100.0)),), reserve=reserve), "lru"
         ).state
-        assert (state.page[:, TIER] == 0).sum() < 10
+        assert (state.page["tier"] == 0).sum() < 10
     assert (
-        run(trace, Scenario((Tier("gpu", 80, Link("l", 100.0, 100.0)),)), "lru").state.page[:, TIER] == 0
+        run(trace, Scenario((Tier("gpu", 80, Link("l", 100.0, 100.0)),)), "lru").state.page["tier"] == 0
     ).all()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kv_cache_rl.cli.hierarchy.measure import ordered_dict_hits, ordered_dict_rate, run_length_rate
 from kv_cache_rl.sim.hierarchy.curves.bound import EQUAL_PAGES, PREFIX_CLOSED, bound_name, min_curve, min_hits
-from kv_cache_rl.sim.hierarchy.curves.runs import NOBODY, lru, lru_curve, lru_hits, pieces, stack_distances
+from kv_cache_rl.sim.hierarchy.curves.runs import UNTOUCHED, lru, lru_curve, lru_hits, pieces, stack_distances
 from kv_cache_rl.sim.hierarchy.curves.sampled import mean_error, sampled_curve
 from kv_cache_rl.sim.hierarchy.generate import zipf
 from kv_cache_rl.sim.hierarchy.traces.trace import expand, pages, parents
@@ -74,7 +74,7 @@ def test_pieces_cover_each_path_with_ever_older_owners(paths):
         begin, owners = 0, []
         for piece in range(cut.first[request], cut.first[request + 1]):
             owners.append(int(cut.owner[piece]))
-            assert {owner_of.get(block, NOBODY) for block in path[begin : cut.end[piece]]} == {owners[-1]}
+            assert {owner_of.get(block, UNTOUCHED) for block in path[begin : cut.end[piece]]} == {owners[-1]}
             begin = cut.end[piece]
         assert begin == len(path)
         assert owners == sorted(set(owners), reverse=True)
@@ -114,7 +114,7 @@ def test_a_hint_that_a_sequence_ended_frees_all_its_blocks_and_no_others():
     trace = trace_of([[0, 4], [0, 1], [2, 3], [0, 1], [2, 3]], sequence=[0, 0, 1, 0, 1])
     assert (
         lru(trace, 3) == 1 + 0 + 1 + 1
-    )  # at the last request 3 has made room for 0 and 1, which nobody wants again
+    )  # at the last request 3 has made room for 0 and 1, which no request wants again
     assert lru(trace, 3, end_hint=True) == 1 + 0 + 1 + 2
     assert lru(trace, 5, end_hint=True) == lru(trace, 5) == 1 + 0 + 2 + 2
 

@@ -1,16 +1,16 @@
 """Hand-made traffic, players, and a compiled server held to the plain one decision by decision."""
 
 import random
-from unittest import mock
 
 import numpy as np
 from plain_serving import Server
 from plain_view import inform, mask, observation, paid
 
-from kv_cache_rl.sim.serving import state as s
+from kv_cache_rl.sim.serving.audit import check, members
+from kv_cache_rl.sim.serving.columns import ROW
 from kv_cache_rl.sim.serving.demand import Lengths, Traffic
-from kv_cache_rl.sim.serving.dynamics import act
-from kv_cache_rl.sim.serving.observe import look
+from kv_cache_rl.sim.serving.dynamics import act, declared_flow, new_state
+from kv_cache_rl.sim.serving.observe import look, new_view
 from kv_cache_rl.sim.serving.spec import task
 
 STATUS = ("future", "queued", "active", "finished", "dropped", "rejected")
@@ -40,9 +40,7 @@ def users(*turns, tick_us=20_000, ticks=1_000, service_rate=10.0):
 
 def serve(load, ticks=1_000, **settings):
     """A server with this traffic instead of drawn users."""
-    scenario = task("easy", ticks=ticks, **settings)
-    with mock.patch.object(s, "traffic", lambda *_: load):
-        return s.new_state(scenario, 0)
+    return new_state(task("easy", ticks=ticks, **settings), 0, load)
 
 
 def crowd(rng, ticks=200, tick_us=20_000, longest=60, number=40):
@@ -80,26 +78,26 @@ class Face:
     """A state with its view: `act` returns the reward."""
 
     def __init__(self, state):
-        self.state, self.seen, self.mask = state, np.zeros(24, np.float32), np.zeros(18, np.int8)
-        look(*state.columns, self.seen, self.mask)
+        self.state, (self.seen, self.mask) = state, new_view()
+        look(*state.buffers, self.seen, self.mask)
 
     def act(self, action):
-        return act(*self.state.columns, self.seen, self.mask, action)
+        return act(*self.state.buffers, self.seen, self.mask, action)
 
     def row(self, index):
         """What became of one request, by name."""
-        return dict(zip(NAMES, self.state.columns.rows[index].tolist(), strict=False))
+        return dict(zip(ROW.names, self.state.columns.rows[index].tolist(), strict=True))
 
     @property
     def clock(self):
-        return int(self.state.columns.book[s.CLOCK, 0])
+        return int(self.state.columns.book["clock_us"])
 
     @property
     def ticks(self):
-        return int(self.state.columns.book[s.TICK, 0])
+        return int(self.state.columns.book["ticks"])
 
     def used(self, pool):
-        return int(self.state.columns.book[pool, 1])
+        return int(self.state.columns.book["pools"][pool, 1])
 
     def until(self, done, action=NOTHING, most=10_000):
         """Takes the same decision until `done(self)`."""
@@ -110,21 +108,8 @@ class Face:
         raise AssertionError(f"not so after {most} decisions")
 
 
-NAMES = (
-    "status",
-    "where",
-    "blocks",
-    "pages",
-    "tokens",
-    "made",
-    "high",
-    "since",
-    "waited",
-    "served",
-    "first",
-    "ended",
-    "found",
-)
+NAMES = ROW.names[: ROW.names.index("found") + 1]
+"""What the plain server keeps of a request; the rest links rows into lists."""
 
 
 class Pair:
@@ -132,7 +117,7 @@ class Pair:
 
     def __init__(self, state):
         self.face, self.plain = Face(state), Server(state.scenario, state.load)
-        self.flow, self.reward, self.paid = s.declared_flow(state.scenario, state.load), 0.0, 0.0
+        self.flow, self.reward, self.paid = declared_flow(state.scenario, state.load), 0.0, 0.0
         self.entered = set()  # rows seen on their way from the CPU
         self.compare()
 
@@ -149,24 +134,24 @@ class Pair:
         columns, plain = self.face.state.columns, self.plain
         book = columns.book
         if rows:
-            self.face.state.check()
+            check(self.face.state)
         before, self.paid = self.paid, paid(plain)
         inform(self.flow, plain)
         assert self.face.state.done == plain.done and self.face.state.crashed == plain.crashed
         assert (self.face.clock, self.face.ticks) == (plain.clock, plain.ticks)
-        free = [int(capacity - used) for capacity, used in book[:2]]
+        free = [int(capacity - used) for capacity, used in book["pools"]]
         assert free == [plain.gpu_free, plain.cpu_free]
         assert min(free) >= 0
         assert abs(self.reward - (self.paid - before)) < 1e-6 * max(1.0, self.paid)
-        queues = [members(columns, s.QUEUES + vip) for vip in range(2)]
+        queues = [members(columns, "queues", vip) for vip in range(2)]
         assert queues == [[r.row for r in queue] for queue in plain.queues]
-        idle = [members(columns, s.IDLE + vip) for vip in range(2)]
+        idle = [members(columns, "idle", vip) for vip in range(2)]
         assert idle == [[r.row for r in plain.caches("gpu", vip)] for vip in range(2)]
-        assert columns.running[0, : book[s.SERVICE, 0]].tolist() == [r.row for r in plain.running]
+        assert columns.running[: book["serving"]].tolist() == [r.row for r in plain.running]
         if rows:
-            rows = columns.rows[:, : len(NAMES)].copy()
-            rows[:, s.ENDED] = np.maximum(rows[:, s.ENDED], 0)  # -1 marks a turn nobody will build on
-            assert rows.tolist() == [account(r) for r in plain.requests]
+            rows = columns.rows.copy()
+            rows["ended"] = np.maximum(rows["ended"], 0)  # -1 marks a turn whose cache will not be used
+            assert rows[list(NAMES)].tolist() == [account(r) for r in plain.requests]
         assert self.face.mask.tolist() == mask(plain)
         seen, expected = self.face.seen.tolist(), observation(plain, self.flow)
         assert all(abs(a - b) < 2e-6 for a, b in zip(seen, expected, strict=True)), (seen, expected)
@@ -175,25 +160,16 @@ class Pair:
 def account(r):
     """A plain request as the columns write it."""
     counts = (r.blocks, r.pages, r.tokens, r.made, r.high, r.since, r.waited, r.served, r.first, r.ended)
-    return [STATUS.index(r.status), WHERE.index(r.where), *counts, -1 if r.found is None else r.found]
+    return (STATUS.index(r.status), WHERE.index(r.where), *counts, -1 if r.found is None else r.found)
 
 
-def members(columns, which):
-    """Rows of a list, first to last."""
-    row, found = int(columns.book[which, 0]), []
-    while row >= 0:
-        found.append(row)
-        row = int(columns.rows[row, s.AFTER])
-    return found
-
-
-def columns_of(state):
+def bytes_of(state):
     """Every byte of a state."""
-    return [column.tobytes() for column in state.columns]
+    return [buffer.tobytes() for buffer in state.buffers]
 
 
 def player(rng, wild=None):
-    """choose(mask): random decisions, some illegal; each player has his own tastes, and most let requests
+    """choose(mask): random decisions, some illegal; each player has its own tastes, and most let requests
     finish.
     """
     wild = rng.random() < 0.3 if wild is None else wild
@@ -219,7 +195,7 @@ def player(rng, wild=None):
 
 
 def serve_all(allowed):
-    """Admits whoever fits, VIP first; makes room with the oldest caches where somebody does not; else rests."""
+    """Admits what fits, VIP first; makes room with the oldest caches where a request does not; else rests."""
     waits = allowed[10] or allowed[11]
     wanted = (9, 8, 2, 3) if waits else ()
     return next((action for action in wanted if allowed[action]), NOTHING)

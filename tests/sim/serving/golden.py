@@ -9,9 +9,9 @@ from pathlib import Path
 
 from driving import Face, player, rng_of, serve_all
 
+from kv_cache_rl.sim.serving.dynamics import new_state
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.spec import Scenario, task
-from kv_cache_rl.sim.serving.state import new_state
 
 FILE = Path(__file__).parents[2] / "golden" / "serving" / "episodes.json"
 PLAYERS = {"serve_all": lambda seed: serve_all, "random": lambda seed: player(rng_of(seed), wild=False)}
@@ -22,7 +22,7 @@ GAMES = (
 
 
 def episode(who: str, seed: int, scenario: Scenario) -> dict:
-    """Settings, player and what came of them; clock, blocks in use and queue lengths after every 50th tick."""
+    """Settings, player, outcome; clock, blocks in use and queue lengths after every 50th tick."""
     state = new_state(scenario, seed)
     face, choose, course = Face(state), PLAYERS[who](seed), []
     while not state.done:

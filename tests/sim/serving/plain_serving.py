@@ -39,7 +39,8 @@ class Server:
         self.done, self.crashed = False, ""
         self.past = [0] * 6  # blocks in use at the ends of the last ticks
         self.terms = Counter()  # units of each reward term
-        self.heard = []  # what reached the rate estimates: ("arrive", seconds) or ("complete", seconds, service, blocks)
+        # What reached the rate estimates: ("arrive", seconds) or ("complete", seconds, service, blocks).
+        self.heard = []
         self.arrive()
 
     def sla(self, request):

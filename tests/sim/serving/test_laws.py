@@ -8,14 +8,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from driving import Face, columns_of, crowd, members, player, rng_of, serve, serve_all, users
+from driving import Face, bytes_of, crowd, player, rng_of, serve, serve_all, users
 
 from kv_cache_rl.core.pool import LedgerError
-from kv_cache_rl.sim.serving import state as s
+from kv_cache_rl.sim.serving import columns as s
+from kv_cache_rl.sim.serving.audit import check, members
+from kv_cache_rl.sim.serving.dynamics import new_state
 from kv_cache_rl.sim.serving.generate import traffic
 from kv_cache_rl.sim.serving.score import TERM_WEIGHTS, report
 from kv_cache_rl.sim.serving.spec import TASKS, task
-from kv_cache_rl.sim.serving.state import new_state
+from kv_cache_rl.sim.serving.state import State
 
 NOTHING = 17
 AGENTS = {
@@ -52,7 +54,7 @@ def test_every_block_is_in_one_place_at_every_tick_of_long_episodes(name, wild):
         face.act(choose(face.mask))
         if face.ticks > ticks:
             ticks = face.ticks
-            state.check()
+            check(state)
             assert (
                 0 <= face.used(s.GPU_POOL) <= 3_000
                 and 0 <= face.used(s.CPU_POOL) <= state.scenario.cpu_blocks
@@ -66,23 +68,24 @@ def test_every_block_is_in_one_place_at_every_tick_of_long_episodes(name, wild):
 
 
 def spoil_ledger(columns):
-    columns.book[s.GPU_POOL, 1] += 1
+    columns.book["pools"][s.GPU_POOL, 1] += 1
 
 
 def spoil_blocks(columns):
-    columns.rows[columns.running[0, 0], s.BLOCKS] -= 1
+    columns.rows["blocks"][columns.running[0]] -= 1
 
 
 def spoil_place(columns):
-    columns.rows[columns.running[0, 0], s.WHERE] = s.CPU
+    columns.rows["where"][columns.running[0]] = s.CPU
 
 
 def spoil_queue(columns):
-    columns.book[s.QUEUES, 0] = columns.rows[columns.book[s.QUEUES, 0], s.AFTER]
+    queue = columns.book["queues"][s.FREE]
+    queue["first"] = columns.rows["after"][queue["first"]]
 
 
 def spoil_service(columns):
-    columns.book[s.SERVICE, 0] -= 1
+    columns.book["serving"] -= 1
 
 
 @pytest.mark.parametrize("spoil", [spoil_ledger, spoil_blocks, spoil_place, spoil_queue, spoil_service])
@@ -90,10 +93,10 @@ def test_the_check_notices(spoil):
     face = Face(serve(users((0, 30, 9), (0, 40, 9), (0, 50, 9))))
     face.act(8)
     face.act(NOTHING)
-    face.state.check()
+    check(face.state)
     spoil(face.state.columns)
     with pytest.raises(LedgerError):
-        face.state.check()
+        check(face.state)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -105,24 +108,24 @@ def test_arrivals_are_the_same_whoever_decides(name):
         face, choose, come = Face(state), make(5), 0
         while not state.done:
             face.act(choose(face.mask))
-            arrivals, arrived = state.columns.traffic[:, s.ARRIVAL], int(state.columns.book[s.ARRIVED, 0])
+            arrivals, arrived = state.columns.requests["arrival"], int(state.columns.book["arrived"])
             assert arrived == np.searchsorted(arrivals, face.clock, side="right") >= come
-            assert (state.columns.rows[arrived:, s.STATUS] == s.FUTURE).all()
+            assert (state.columns.rows["status"][arrived:] == s.FUTURE).all()
             come = arrived
-        assert (state.columns.traffic.tobytes() == table and come == len(arrivals)) or state.crashed
+        assert (state.columns.requests.tobytes() == table and come == len(arrivals)) or state.crashed
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others():
     scenario = task("hard", ticks=300)
     first, second = (play(new_state(scenario, 3), player(rng_of(1)), 400).state for _ in range(2))
-    assert columns_of(first) == columns_of(second)
+    assert bytes_of(first) == bytes_of(second)
     assert repr(report(first)) == repr(report(second))
-    assert columns_of(new_state(scenario, 3)) != columns_of(new_state(scenario, 4))
+    assert bytes_of(new_state(scenario, 3)) != bytes_of(new_state(scenario, 4))
 
 
 @pytest.mark.parametrize(
     "again",
-    [copy.deepcopy, s.State.copy, lambda state: pickle.loads(pickle.dumps(state))],
+    [copy.deepcopy, State.copy, lambda state: pickle.loads(pickle.dumps(state))],
     ids=["deepcopy", "copy", "pickle"],
 )
 @pytest.mark.parametrize("decisions", [0, 150])
@@ -130,12 +133,12 @@ def test_a_copied_or_pickled_server_goes_on_alike(again, decisions):
     original = play(
         new_state(task("medium", ticks=300, gpu_blocks=1_500), 8), player(rng_of(2)), decisions
     ).state
-    twin, before = again(original), columns_of(original)
-    assert columns_of(twin) == before and twin.scenario == original.scenario and twin.seed == 8
+    twin, before = again(original), bytes_of(original)
+    assert bytes_of(twin) == before and twin.scenario == original.scenario and twin.seed == 8
     play(twin, player(rng_of(3)), 300)
-    assert columns_of(original) == before and columns_of(twin) != before
+    assert bytes_of(original) == before and bytes_of(twin) != before
     play(original, player(rng_of(3)), 300)
-    assert columns_of(twin) == columns_of(original)
+    assert bytes_of(twin) == bytes_of(original)
 
 
 def test_two_thousand_servers_side_by_side_are_two_thousand_alone():
@@ -158,7 +161,7 @@ def test_two_thousand_servers_side_by_side_are_two_thousand_alone():
         for _ in range(3):
             for action in (8, 9, 17, seed % 17):
                 alone.act(action)
-        assert columns_of(alone.state) == columns_of(faces[seed].state)
+        assert bytes_of(alone.state) == bytes_of(faces[seed].state)
 
 
 def test_settings_of_one_server_never_reach_another():
@@ -179,17 +182,17 @@ def test_settings_of_one_server_never_reach_another():
     for _ in range(100):
         play(other, serve_all, 1)
         play(beside, serve_all, 1)
-    assert columns_of(beside) == columns_of(plain) and before == TASKS
+    assert bytes_of(beside) == bytes_of(plain) and before == TASKS
     assert other.columns.settings.tolist() != beside.columns.settings.tolist()
 
 
 def test_a_reset_in_the_middle_starts_afresh_and_leaves_the_old_server_alone():
     scenario = task("hard", ticks=200)
-    fresh, old = columns_of(new_state(scenario, 6)), play(new_state(scenario, 6), serve_all, 60).state
-    middle = columns_of(old)
-    assert columns_of(new_state(scenario, 6)) == fresh != middle
+    fresh, old = bytes_of(new_state(scenario, 6)), play(new_state(scenario, 6), serve_all, 60).state
+    middle = bytes_of(old)
+    assert bytes_of(new_state(scenario, 6)) == fresh != middle
     play(new_state(scenario, 6), serve_all, 30)
-    assert columns_of(old) == middle
+    assert bytes_of(old) == middle
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -230,10 +233,10 @@ def test_the_area_under_the_queue_is_the_sum_of_waits():
     while not state.done:
         before = face.clock
         face.act(serve_all(face.mask))
-        waiting = [row for vip in (0, 1) for row in members(state.columns, s.QUEUES + vip)]
-        area += int((face.clock - np.maximum(rows[waiting, s.SINCE], before)).sum())
+        waiting = [row for vip in (0, 1) for row in members(state.columns, "queues", vip)]
+        area += int((face.clock - np.maximum(rows["since"][waiting], before)).sum())
     assert report(state).forced_preemptions > 0
-    assert area == rows[:, s.WAITED].sum() + (face.clock - rows[waiting, s.SINCE]).sum() > 0
+    assert area == rows["waited"].sum() + (face.clock - rows["since"][waiting]).sum() > 0
 
 
 def test_in_the_long_run_the_mean_number_is_the_rate_times_the_mean_time():
@@ -248,13 +251,13 @@ def test_in_the_long_run_the_mean_number_is_the_rate_times_the_mean_time():
             before = face.clock
             face.act(serve_all(face.mask))
             if low <= before and face.clock <= high:
-                status = state.columns.rows[:, s.STATUS]
+                status = state.columns.rows["status"]
                 area += int(((status == s.QUEUED) | (status == s.ACTIVE)).sum()) * (face.clock - before)
                 spent += face.clock - before
-        rows, arrival = state.columns.rows, state.columns.traffic[:, s.ARRIVAL]
+        rows, arrival = state.columns.rows, state.columns.requests["arrival"]
         within = (low <= arrival) & (arrival <= high)
-        assert (rows[within, s.STATUS] == s.FINISHED).all()
-        times.append(rows[within, s.ENDED] - arrival[within])
+        assert (rows["status"][within] == s.FINISHED).all()
+        times.append(rows["ended"][within] - arrival[within])
     assert area / spent == pytest.approx(
         state.load.arrival_rate * np.concatenate(times).mean() / 1e6, rel=0.05
     )
@@ -269,18 +272,16 @@ def test_what_is_swapped_out_can_finish():
         face, gone, since = Face(state), set(), 0
         while not state.done:
             face.act(serve_all(face.mask))
-            active = state.columns.running[0, : state.columns.book[s.SERVICE, 0]].tolist()
+            active = state.columns.running[: state.columns.book["serving"]].tolist()
             action = next((14 + vip for vip in (0, 1) if face.mask[14 + vip]), NOTHING)
             if face.ticks - since > 25 and action != NOTHING:
                 face.act(action)
-                gone |= set(active) - set(
-                    state.columns.running[0, : state.columns.book[s.SERVICE, 0]].tolist()
-                )
+                gone |= set(active) - set(state.columns.running[: state.columns.book["serving"]].tolist())
                 since = face.ticks
         rows = state.columns.rows
-        early = [row for row in gone if state.columns.traffic[row, s.ARRIVAL] < 0.7 * state.load.end_us]
-        swapped, finished = swapped + len(early), finished + int((rows[early, s.STATUS] == s.FINISHED).sum())
-        state.check()
+        early = [row for row in gone if state.columns.requests["arrival"][row] < 0.7 * state.load.end_us]
+        swapped, finished = swapped + len(early), finished + int((rows["status"][early] == s.FINISHED).sum())
+        check(state)
     assert swapped >= 30 and finished >= 0.9 * swapped
 
 

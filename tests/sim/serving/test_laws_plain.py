@@ -9,8 +9,8 @@ from driving import Pair, crowd, player, rng_of, serve, users
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kv_cache_rl.sim.serving.dynamics import new_state
 from kv_cache_rl.sim.serving.spec import TASKS, task
-from kv_cache_rl.sim.serving.state import new_state
 
 TICKS = 120
 

@@ -2,10 +2,9 @@
 µs per token of KV that is read; prefilled tokens attend at 2.6 ns a pair, in thousands of pairs."""
 
 import pytest
-from driving import Face, Pair, serve, users
+from driving import Face, Pair, bytes_of, serve, users
 
 from kv_cache_rl.sim.serving.score import TERM_WEIGHTS, report
-from kv_cache_rl.sim.serving.state import FORCED, TERMS
 
 ADMIT_FREE, ADMIT_VIP, REJECT_FREE, NOTHING = 8, 9, 10, 17
 QUEUED, ACTIVE, FINISHED, DROPPED, REJECTED = 1, 2, 3, 4, 5
@@ -131,9 +130,9 @@ def test_nothing_happens_after_the_end():
     play(face, ADMIT_FREE, NOTHING)
     face.until(lambda f: f.state.done)
     assert face.clock >= 40_000 and not face.state.crashed
-    before = [column.tobytes() for column in face.state.columns]
+    before = bytes_of(face.state)
     assert play(face, ADMIT_FREE, 0, 17, 12) == 0.0
-    assert before == [column.tobytes() for column in face.state.columns]
+    assert before == bytes_of(face.state)
 
 
 def test_what_ends_after_the_end_is_not_counted():
@@ -194,7 +193,7 @@ def test_reserve_admits_only_what_can_finish_where_optimism_preempts():
     play(hopeful, ADMIT_FREE)
     assert hopeful.mask[ADMIT_FREE]
     play(hopeful, ADMIT_FREE)
-    hopeful.until(lambda f: f.state.columns.book[TERMS + FORCED, 0] > 0)
+    hopeful.until(lambda f: f.state.columns.terms["forced_preemption"] > 0)
     for blocks, admitted in ((27, 0), (28, 1)):  # 2 x (100 + 16 + 101) tokens in whole blocks: 27.1
         careful = Face(serve(turns, gpu_blocks=blocks, reuse=False, admission="reserve"))
         play(careful, ADMIT_FREE)
@@ -221,9 +220,7 @@ def test_numbers_that_are_no_action_use_up_a_decision_and_change_nothing_else():
     for number in (18, -1, 10**12, -(10**12)):
         assert face.act(number) == 0.0
     rested.act(NOTHING)
-    assert [column.tobytes() for column in face.state.columns] == [
-        column.tobytes() for column in rested.state.columns
-    ]
+    assert bytes_of(face.state) == bytes_of(rested.state)
 
 
 def test_a_refused_decision_is_one_of_the_ticks_few():

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driving import Face, columns_of, serve, serve_all, users
+from driving import Face, bytes_of, serve, serve_all, users
 
+from kv_cache_rl.sim.serving.audit import check
+from kv_cache_rl.sim.serving.dynamics import new_state
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import agent_seed
 from kv_cache_rl.sim.serving.spec import INTEGER_RANGES, NUMBER_RANGES, Scenario, ServingError, task
-from kv_cache_rl.sim.serving.state import new_state
 
 NAN, INFINITE = math.nan, math.inf
 NO_NUMBERS = (NAN, INFINITE, -INFINITE, "7", None, True, [1])
@@ -37,7 +38,7 @@ def test_zero_cpu_blocks_and_the_least_of_everything_are_served():
     face = Face(new_state(task("hard", ticks=60, **least), 1))
     while not face.state.done:
         face.act(serve_all(face.mask))
-        face.state.check()
+        check(face.state)
     assert face.ticks >= 50 and 0 < report(face.state).score < 1
 
 
@@ -118,7 +119,7 @@ def test_every_seed_in_range_is_another_episode():
     seeds = (0, 1, 2**31, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**64 - 1)
     episodes = {new_state(scenario, seed).load.table.tobytes() for seed in seeds}
     assert len(episodes) == len(seeds)
-    assert columns_of(new_state(scenario, np.uint64(2**63))) == columns_of(new_state(scenario, 2**63))
+    assert bytes_of(new_state(scenario, np.uint64(2**63))) == bytes_of(new_state(scenario, 2**63))
 
 
 def test_settings_cannot_be_changed_behind_the_servers_back():

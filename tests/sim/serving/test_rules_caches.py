@@ -7,7 +7,6 @@ import pytest
 from driving import Face, serve, users
 
 from kv_cache_rl.sim.serving.score import TERM_WEIGHTS, report
-from kv_cache_rl.sim.serving.state import BLOCKS
 
 EVICT_LARGEST, EVICT_OLDEST, SWAP_LARGEST, SWAP_OLDEST, ADMIT, REJECT, SHRED, PREEMPT_SWAP = range(0, 16, 2)
 COLLECT, NOTHING = 16, 17
@@ -87,7 +86,7 @@ def test_only_the_blocks_a_return_can_use_cross_the_link():
     play(face, SWAP_LARGEST, NOTHING)
     start = here(face, 1).clock
     play(face, ADMIT)
-    assert (face.row(1)["pages"], face.used(1)) == (2, 2)
+    assert (face.row(1)["cpu_blocks"], face.used(1)) == (2, 2)
     face.act(NOTHING)
     assert face.clock - start == 190  # (2 x 2,097,152 + 496,000) / 24,800 = 189.1
 
@@ -153,7 +152,7 @@ def test_a_preempted_request_returns_from_the_cpu_and_finishes():
     play(face, ADMIT, ADMIT, NOTHING, NOTHING, NOTHING)
     assert play(face, PREEMPT_SWAP) == pytest.approx(4 * TERM_WEIGHTS["swap_traffic"])
     out = face.row(1)  # of equals, the newest
-    assert (out["status"], out["where"], out["made"], out["tokens"], out["blocks"], out["pages"]) == (
+    assert (out["status"], out["where"], out["made"], out["tokens"], out["blocks"], out["cpu_blocks"]) == (
         QUEUED,
         LEAVING,
         2,
@@ -229,7 +228,7 @@ def test_a_turn_that_ends_after_the_next_was_admitted_leaves_no_cache():
     assert face.row(1)["found"] == 0
     face.until(lambda f: f.row(0)["status"] == FINISHED)
     assert face.row(0)["where"] == NOWHERE
-    assert face.used(0) == face.state.columns.rows[1, BLOCKS]
+    assert face.used(0) == face.state.columns.rows["blocks"][1]
 
 
 def test_without_reuse_nothing_stays():

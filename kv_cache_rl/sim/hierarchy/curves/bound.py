@@ -1,18 +1,20 @@
 """What no policy of one tier can beat: MIN, which knows the future, with bypass.
 
-A block is kept by when it is next used; what is used last of all leaves first, of equals the deeper, and a
-block that is never used again is not kept at all (it bypasses the cache). A parent is used whenever its child
-is, so it never leaves before it: the cache is closed under prefixes without being made so, and the bound
-holds for prefix-tree traces. In a page trace this is Belady's MIN for equal pages.
+The block with the latest next use is evicted first, among equals the deeper one. A block that is
+never used again is not kept at all: it bypasses the cache. A parent is used whenever its child is,
+so that it is never evicted before the child. So the cache stays closed under prefixes without a
+rule for it, and the bound holds for prefix-tree traces. In a page trace this is Belady's MIN for
+equal pages.
 
-Blocks next used by the same request lie on its path in one range, so this too runs on the pieces of `runs`
-and not on blocks:
+The blocks that the same request uses next lie on its path in one range. So this too runs on the
+pieces of `runs` and not on blocks:
 
     path of n   0 ........ low[n] ======== high[n] ........
                 next used before n         did not stay, or not yet seen
 
-Source: Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems Journal 5(2),
-1966."""
+Source: Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems
+Journal 5(2), 1966.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,10 @@ PREFIX_CLOSED, EQUAL_PAGES = "prefix-closed MIN with bypass", "Belady's MIN with
 def bound_name(trace: Trace) -> str:
     """Which bound `min_hits` is for this trace; "" if it is none, because pages differ in size.
 
-    It bounds hits in a single tier counted in blocks. With pages of different sizes the best choice is
-    NP-hard (Chrobak et al., "Caching is hard", 2012), and keeping the next used is not it; over several tiers
-    hits do not decide the latency."""
+    It bounds hits in a single tier, counted in blocks. With pages of different sizes the best
+    choice is NP-hard (Chrobak et al., "Caching is hard", 2012), and keeping the next used ones is
+    not the best. Over several tiers hits do not decide the latency.
+    """
     if isinstance(trace.page_bytes, np.ndarray) and len(np.unique(trace.page_bytes)) > 1:
         return ""
     return PREFIX_CLOSED if trace.chained else EQUAL_PAGES
@@ -58,11 +61,11 @@ def min_curve(trace: Trace, capacities: Sequence[int], cut: Pieces | None = None
 
 @njit
 def _futures(first, end, owner):
-    """(first [R + 1], low, high, user): request r's path cut by who uses it next, from the root on; what
-    nobody does is left out.
+    """(first [R + 1], low, high, user): request r's path cut by the request that uses it next.
 
-    The pieces the other way round: what request n found last touched by q is what q leaves to be used next by
-    n."""
+    From the root on; parts that no request uses again are left out. These are the pieces reversed:
+    what request n found last touched by q is what q leaves to be used next by n.
+    """
     requests = len(first) - 1
     count = np.zeros(requests + 1, np.int64)
     for last in owner:
@@ -118,8 +121,9 @@ def _min(begins, piece_low, piece_high, user, capacity):
 
 @njit
 def _levels(size):
-    """Where each level of a set of integers below `size` begins: 64 to a word, a word to a bit of the level
-    above.
+    """Where each level of a set of integers below `size` begins.
+
+    A word holds 64 integers, and is a bit of the level above.
     """
     levels = np.zeros(8, np.int64)
     count = 1

@@ -1,20 +1,21 @@
 """Exact LRU on runs of blocks: replay at any capacity, and the whole miss-ratio curve in one pass.
 
-All blocks of a request are touched from the last to the first, so its root ends most recent. Two paths share
-a prefix and nothing else; a later request therefore takes a prefix away from the blocks that request q
-touched last, and eviction takes from the least recent, deepest end. What q touched last always is one range
-of positions on its path:
+All blocks of a request are touched from the last to the first, so that its root ends most recent.
+Two paths share a prefix and nothing else. So a later request takes a prefix away from the blocks
+that request q touched last, and eviction takes from the least recent, deepest end. The blocks that
+q touched last are always one range of positions on its path:
 
     path of q   0 ........ low[q] ======== high[q] ........ length
                 taken by later requests    evicted
 
-`pieces` cuts every path, once per trace, into ranges last touched by the same earlier request: 3 pieces where
-there are 1,848 blocks. Along a path pieces grow older, so what is resident is a prefix: hits are contiguous
-without being made so. The rank of a position among all blocks by recency is (blocks held by requests after q)
-+ (position - low[q]) + 1; a block hits at all capacities from its rank on, whence the curve. A page trace is
-the case of one block a request.
+`pieces` cuts every path, once per trace, into ranges last touched by the same earlier request: 3
+pieces where there are 1,848 blocks. Along a path pieces grow older, so that the resident part is a
+prefix and hits are contiguous without a rule for it. The rank of a position among all blocks by
+recency is (blocks held by requests after q) + (position - low[q]) + 1. A block hits at all
+capacities from its rank on, which gives the curve. A page trace is the case of one block a request.
 
-Source: Mattson et al., "Evaluation techniques for storage hierarchies", IBM Systems Journal 9(2), 1970.
+Source: Mattson et al., "Evaluation techniques for storage hierarchies", IBM Systems Journal 9(2),
+1970.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ import numpy as np
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
-NOBODY = -1  # the owner of blocks that no request has touched
+UNTOUCHED = -1  # the owner of blocks that no request has touched
 
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Every path cut by who touched it last.
+    """Every path, cut by the request that touched it last.
 
     Piece p of request r covers the positions from the end of piece p - 1 (or 0).
     """
 
     first: np.ndarray  # int64 [R + 1], request r owns pieces first[r]:first[r + 1]
     end: np.ndarray  # int32 [P], position at which the piece ends
-    owner: np.ndarray  # int32 [P], request that touched it last, NOBODY: none
+    owner: np.ndarray  # int32 [P], request that touched it last, or UNTOUCHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Curve:
 
 
 def pieces(trace: Trace) -> Pieces:
-    """The paths' pieces; costs one sequential pass over the accesses, which every replay then does without."""
+    """The paths' pieces, from one sequential pass over the accesses that every replay then spares."""
     first, end, owner = _pieces(trace.first_run, trace.run_start, trace.run_length, trace.blocks)
     return Pieces(first, end, owner)
 
@@ -66,8 +67,9 @@ def pieces(trace: Trace) -> Pieces:
 def lru(trace: Trace, capacity: int, cut: Pieces | None = None, end_hint: bool = False) -> int:
     """Block accesses that hit under LRU with room for `capacity` blocks.
 
-    `end_hint`: a sequence's blocks leave when its last request is done. Give `cut` to replay at many
-    capacities."""
+    `end_hint`: a sequence's blocks are freed when its last request is done. Give `cut` to replay at
+    many capacities.
+    """
     check_capacity(capacity)
     if not trace.chained and not end_hint:
         return lru_hits(trace.run_start, trace.blocks, capacity)
@@ -96,15 +98,16 @@ def lru_curve(trace: Trace, cut: Pieces | None = None) -> Curve:
 
 
 def stack_distances(trace: Trace, cut: Pieces | None = None) -> np.ndarray:
-    """How many block accesses found their block at each rank by recency, int64 [blocks + 1]; the newest has
-    rank 1.
+    """Block accesses that found their block at each rank by recency, int64 [blocks + 1].
+
+    The newest block has rank 1.
     """
     cut = cut or pieces(trace)
     return _ranks(cut.first, cut.end, cut.owner, trace.lengths, trace.blocks)
 
 
 def check_capacity(capacity: int) -> None:
-    """Raises ValueError for a capacity that holds nothing."""
+    """Raises ValueError for a capacity below one block."""
     if capacity < 1:
         raise ValueError(f"capacity is {capacity} blocks; give at least 1")
 
@@ -181,8 +184,9 @@ def _lru(first, end, owner, lengths, sequence, ends, capacity):
 
 @njit
 def _lru_pages(ids, last, capacity):
-    """LRU without lists: a page is resident if its last access is not older than `oldest`; stale entries are
-    stepped over.
+    """LRU without lists: a page is resident if its last access is not older than `oldest`.
+
+    Stale entries are stepped over.
     """
     hits = used = oldest = 0
     for now in range(len(ids)):
@@ -208,9 +212,7 @@ def _ranks(first, end, owner, lengths, blocks):
     request_in = np.zeros(slots + 1, np.int64)
     slot_of = np.zeros(requests, np.int32)
     low = np.zeros(requests, np.int64)
-    change = np.zeros(
-        blocks + 2, np.int64
-    )  # by how much the count at a rank differs from that at the rank before
+    change = np.zeros(blocks + 2, np.int64)  # the count at a rank less that at the rank before
     total = filled = 0
     for request in range(requests):
         if filled == slots:

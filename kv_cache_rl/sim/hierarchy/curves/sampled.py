@@ -1,14 +1,14 @@
 """The LRU miss-ratio curve from a sample of the blocks, with the error it is expected to have.
 
-SHARDS at a fixed rate: a block is in the sample if a hash of its id falls below the rate; all of its accesses
-are then, and a rank among sampled blocks stands for a rank 1 / rate times as large. The sample rarely holds
-exactly rate x accesses (a few hot blocks decide that), so the difference is booked at the smallest rank
-(SHARDS-adj).
+SHARDS at a fixed rate: a block is in the sample if a hash of its id falls below the rate. Then all
+its accesses are, and a rank among sampled blocks stands for a rank 1 / rate times as large. The
+sample rarely holds exactly rate x accesses, because a few hot blocks decide its size. So the
+difference is counted at the smallest rank (SHARDS-adj).
 
-Prefix-tree traces are sampled by block as well: under LRU a block hits if its own rank is within the
-capacity, what is resident is a prefix all the same (see `runs`), and a run thinned out is a run of the
-sample's ids. Sampling whole sequences would not do: a block competes above all with its own sequence, which
-would be in the sample always and be scaled as if it were not.
+Prefix-tree traces are sampled by block as well. Under LRU a block hits if its own rank is within
+the capacity, the resident part is still a prefix (see `runs`), and the sampled blocks of a run are
+a run of the sample's ids. Sampling whole sequences would be wrong: a block competes above all with
+its own sequence, which would always be in the sample and yet be scaled.
 
 Source: Waldspurger et al., "Efficient MRC construction with SHARDS", FAST 2015.
 """
@@ -24,8 +24,8 @@ from kv_cache_rl.core.draws import WEYL, mixed
 from kv_cache_rl.sim.hierarchy.curves.runs import Curve, stack_distances
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
-GROUPS = 4  # parts of the sample, itself a sample each, whose curves tell how far the whole one may be off
-GRID = 100  # capacities, evenly spaced up to all blocks, over which an error is the mean. Source: as SHARDS, section 5
+GROUPS = 4  # parts of the sample, each a sample too; their curves show how far the whole may be off
+GRID = 100  # capacities, evenly spaced up to all blocks, of a mean error. Source: SHARDS, section 5
 
 
 def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
@@ -51,13 +51,12 @@ def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
         part = _estimate(trace, inside, rate / GROUPS)
         parts.append([part.at(int(capacity)) for capacity in grid])
     spread = np.std(parts, axis=0, ddof=1) / math.sqrt(GROUPS)
-    return replace(
-        curve, error=float(spread.mean()) * math.sqrt(2 / math.pi)
-    )  # mean absolute value of a normal deviate
+    # Times the mean absolute value of a normal deviate.
+    return replace(curve, error=float(spread.mean()) * math.sqrt(2 / math.pi))
 
 
 def mean_error(curve: Curve, exact: Curve) -> float:
-    """Mean absolute difference of two curves' hit rates over GRID capacities up to the exact one's largest."""
+    """Mean absolute difference of two hit rates over GRID capacities up to the exact curve's largest."""
     grid = np.linspace(0, exact.capacities[-1], GRID + 1)[1:].astype(np.int64)
     return float(np.mean([abs(curve.at(int(capacity)) - exact.at(int(capacity))) for capacity in grid]))
 

@@ -1,6 +1,4 @@
-"""kv-hierarchy-lab's regret ablation run again: 198 runs, their 66 means, and where its text leaves its
-numbers.
-"""
+"""kv-hierarchy-lab's regret ablation run again: 198 runs, 66 means, and statements they do not bear out."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -57,7 +55,7 @@ def ablation_runs() -> list[AblationRun]:
 
 
 def ablation_row(run: AblationRun) -> dict:
-    """One run's row; unlike the peer's it says which seed it belongs to."""
+    """One run's row; unlike the peer's row it has the seed."""
     trace = workload(run.workload, seed=run.seed, **ABLATION_WORKLOADS[run.workload])
     policy = "regret_aware" if run.policy in VARIANTS else run.policy
     tiers, parameters = tiers_over(ABLATION_SCENARIOS[run.scenario]), VARIANTS.get(run.policy)
@@ -72,9 +70,7 @@ def ablation_rows(apply: Callable[..., Iterable[dict]] = map) -> list[dict]:
 
 
 def aggregate(rows: Iterable[dict]) -> list[dict]:
-    """Mean and sample standard deviation over seeds for each scenario, workload and policy, sorted by these
-    three.
-    """
+    """Mean and sample standard deviation over seeds, by scenario, workload and policy, in this order."""
     groups: dict[Group, list[dict]] = {}
     for row in rows:
         groups.setdefault((row["scenario"], row["workload"], row["policy"]), []).append(row["metrics"])
@@ -91,14 +87,15 @@ def aggregate(rows: Iterable[dict]) -> list[dict]:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence of the peer's text: the value it states and how that follows from the means."""
+    """A sentence of the peer's text: the value it states, and how the means give that value."""
 
     says: str
     stated: float | str
     digits: int
     values: Callable[[Means], dict[str, float]]
-    """Variant -> value, for every variant the sentence may mean; the one key is the answer where a variant is
-    stated.
+    """Variant -> value, for every variant that the sentence may mean.
+
+    Where the sentence states a variant, the one key is the answer.
     """
 
 
@@ -110,19 +107,20 @@ class Verdict:
     stated: float | str
     found: dict[str, float]
     agrees: bool
-    """True of everything the sentence may mean."""
+    """Whether all variants that the sentence may mean agree."""
     remark: str
 
 
 def check_statements(aggregated: Iterable[dict]) -> list[Verdict]:
-    """What the text says about the ablation, beside the means of the runs."""
+    """The statements of the peer's text about the ablation, beside the means of the runs."""
     means = {(row["scenario"], row["workload"], row["policy"]): row for row in aggregated}
     return [_verdict(statement, statement.values(means)) for statement in STATEMENTS]
 
 
 def slower_than_lru(aggregated: Iterable[dict], name: str = "chat_continuation") -> list[Group]:
-    """The regret variants that a workload is slower under than under lru, which the text leaves out (all 18
-    on its default).
+    """The regret variants under which a workload is slower than under lru: all 18 on its default.
+
+    The peer's text leaves them out.
     """
     means = {
         (row["scenario"], row["workload"], row["policy"]): row["avg_latency_ms_mean"] for row in aggregated

@@ -1,5 +1,4 @@
-"""What the six policies of kv-hierarchy-lab remember, as candidate columns for the ranks they share with
-everyone else.
+"""What the six policies of kv-hierarchy-lab remember, as candidate columns for the shared ranks.
 
 Source: kv-hierarchy-lab at commit 222356d. History is global, never forgotten and blind to tiers.
 """
@@ -8,7 +7,7 @@ from collections import Counter, defaultdict, deque
 
 import numpy as np
 
-from kv_cache_rl.core.candidates import CANDIDATE_COLS, FREQUENCY, IDLE, LAST, NOW, RECENT_USES, REGRET, SIZE
+from kv_cache_rl.core.candidates import CANDIDATE_COLS, Column
 from kv_cache_rl.jit import njit
 from kv_cache_rl.policies.rank import RANK_IDS, cost_aware, rank, regret_aware
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
@@ -30,6 +29,7 @@ PEER_POLICIES: dict[str, dict[str, float]] = {
 """Policy -> its parameters and their defaults, under the peer's names."""
 
 COST_AWARE, REGRET_AWARE = RANK_IDS["cost_aware"], RANK_IDS["regret_aware"]
+"""The two ranks that take the peer's weights as arguments; the others have none."""
 
 
 def peer_parameters(policy: str, changes: dict[str, float] | None = None) -> dict[str, float]:
@@ -59,8 +59,8 @@ def lowest(policy, table, candidates, weights, now):
     best, least = candidates[0], np.inf
     for page in candidates:
         row = table[page]
-        row[NOW] = now
-        row[IDLE] = now - row[LAST]
+        row[Column.NOW] = now
+        row[Column.IDLE] = now - row[Column.LAST]
         if policy == COST_AWARE:
             key = cost_aware(row, weights[0], weights[1], weights[2])
         elif policy == REGRET_AWARE:
@@ -79,8 +79,8 @@ class History:
         self.policy = policy
         self.parameters = parameters
         self.table = np.zeros((len(page_bytes), CANDIDATE_COLS))
-        self.table[:, SIZE] = page_bytes
-        self.table[:, LAST] = -1.0
+        self.table[:, Column.SIZE] = page_bytes
+        self.table[:, Column.LAST] = -1.0
         self.weights = np.array(
             [parameters.get(name, 0.0) for name in ("freq_weight", "recency_weight", "size_penalty")]
         )
@@ -91,9 +91,9 @@ class History:
         self.regret: dict[int, float] = {}
 
     def on_access(self, page: int, step: int) -> None:
-        """Counts a use; then whatever else this policy learns from one."""
-        self.table[page, LAST] = step
-        self.table[page, FREQUENCY] += 1.0
+        """Counts a use, and what else this policy learns from one."""
+        self.table[page, Column.LAST] = step
+        self.table[page, Column.FREQUENCY] += 1.0
         if self.policy == "windowed_recency":
             self._slide(page)
         elif self.policy == "predictive":
@@ -104,9 +104,9 @@ class History:
             self._regret_return(page, step)
 
     def on_insert(self, page: int, step: int) -> None:
-        """Cold inserts, promotions and prefetches: to this peer's lru they are uses, to the others nothing."""
+        """Cold inserts, promotions, prefetches: uses for the peer's lru, nothing for the other policies."""
         if self.policy == "lru":
-            self.table[page, LAST] = step
+            self.table[page, Column.LAST] = step
 
     def on_evict(self, page: int, step: int) -> None:
         """Leaving any tier; a deeper demotion overwrites the step of the first."""
@@ -114,7 +114,7 @@ class History:
             self.evicted[page] = step
 
     def victim(self, candidates: dict[int, int], step: int) -> int:
-        """Who leaves: the lowest rank, among equals the first that came into this tier."""
+        """The page that leaves: the lowest rank, among equals the first that came into this tier."""
         pages = np.fromiter(candidates, np.int64, len(candidates))
         return int(lowest(RANK_IDS[self.policy], self.table, pages, self.weights, step))
 
@@ -129,9 +129,9 @@ class History:
 
     def _slide(self, page: int) -> None:
         self.recent.append(page)
-        self.table[page, RECENT_USES] += 1.0
+        self.table[page, Column.RECENT_USES] += 1.0
         if len(self.recent) > self.parameters["window_size"]:
-            self.table[self.recent.popleft(), RECENT_USES] -= 1.0
+            self.table[self.recent.popleft(), Column.RECENT_USES] -= 1.0
 
     def _regret_return(self, page: int, step: int) -> None:
         horizon = self.parameters["regret_horizon"]
@@ -141,4 +141,4 @@ class History:
         if evicted is not None and (gap := step - evicted) <= horizon:
             self.regret[page] = self.regret.get(page, 0.0) + (horizon - gap + 1) / horizon
         if page in self.regret:
-            self.table[page, REGRET] = self.parameters["regret_weight"] * self.regret[page]
+            self.table[page, Column.REGRET] = self.parameters["regret_weight"] * self.regret[page]

@@ -1,15 +1,14 @@
-"""The engine under `semantics="kv-hierarchy-lab"`: the seed's simulator to the last bit, its mistakes
-included.
+"""The engine under `semantics="kv-hierarchy-lab"`: the seed's simulator, equal to the last bit.
 
     access -> find the page -> hit in the top tier, or miss: (cold insert into the last tier) -> promote to
     the top
            -> a pending prefetch was useful -> prefetch the usual successors
     promote: make room on top (a cascade of demotions), take from the source, add on top, charge the transfer
 
-The page being promoted still sits in its source while room is made, so a cascade that gets there may demote
-or drop it, and it ends up in two tiers. That, free cold writes, misses without a read and demotions of a
-prefetch charged to demand are the peer's rules, kept to reproduce its numbers; the default engine has none of
-them.
+Its mistakes are kept to reproduce its numbers. The page that is promoted still lies in its source
+while room is made, so that a cascade that reaches it may demote or drop it, and it ends in two
+tiers. Cold writes are free, misses read nothing, and demotions for a prefetch are charged to
+demand. The default engine does none of this.
 
 Source: kv-hierarchy-lab at commit 222356d.
 """
@@ -49,7 +48,7 @@ class OversizePageError(HierarchyError):
 
 @dataclass(frozen=True, slots=True)
 class PeerReport:
-    """What came of a run."""
+    """The results of a run."""
 
     metrics: dict
     """In the peer's order and under its names."""
@@ -64,7 +63,7 @@ class PeerReport:
 
 @dataclass(slots=True)
 class Level:
-    """A tier and what it holds: pages in order of insertion, which breaks every policy's ties."""
+    """A tier and its pages in order of insertion, which breaks every policy's ties."""
 
     tier: PeerTier
     pages: dict[int, int] = field(default_factory=dict)
@@ -72,20 +71,20 @@ class Level:
     peak: int = 0
 
     def add(self, page: int, size: int) -> None:
-        """Adding a page that is already here does nothing at all."""
+        """Adds a page, unless it is here already."""
         if page not in self.pages:
             self.pages[page] = size
             self.used += size
             self.peak = max(self.peak, self.used)
 
     def remove(self, page: int) -> None:
-        """Removing a page that is not here does nothing at all."""
+        """Removes a page, if it is here."""
         self.used -= self.pages.pop(page, 0)
 
 
 @dataclass(slots=True)
 class Run:
-    """Everything one replay changes."""
+    """The state of one replay."""
 
     levels: list[Level]
     sizes: list[int]
@@ -110,14 +109,17 @@ def replay_peer(
     steps: Sequence[int] | np.ndarray | None = None,
     parameters: dict[str, float] | None = None,
 ) -> PeerReport:
-    """The peer's metrics, events and outcomes for accesses to pages `ids`; page i takes `page_bytes[i]` in
-    `schemes[i]`.
+    """The peer's metrics, events and outcomes for accesses to pages `ids`.
 
-    `prefetch` permits prefetching; only the policy `predictive` ever does. `steps` defaults to 0, 1, 2, …
+    Page i takes `page_bytes[i]` bytes in `schemes[i]`.
+
+    `prefetch` permits prefetching; only the policy `predictive` ever does. `steps` defaults to 0,
+    1, 2, …
 
     Raises:
         OversizePageError: when room for a page cannot be made even by emptying a tier.
-        HierarchyError: for an unknown policy, parameter or scheme, no tier, or a page without a size.
+        HierarchyError: for an unknown policy, parameter or scheme, no tier, or a page without a
+            size.
     """
     sizes, pages = [int(size) for size in page_bytes], [int(page) for page in ids]
     clock = list(range(len(pages))) if steps is None else [int(step) for step in steps]
@@ -153,8 +155,9 @@ def replay_peer_trace(
     prefetch: bool = True,
     parameters: dict[str, float] | None = None,
 ) -> PeerReport:
-    """`replay_peer` for a page trace whose pages are all stored in `scheme`; its clock, in whole steps, is
-    the peer's.
+    """`replay_peer` for a page trace with all pages stored in `scheme`.
+
+    The trace's clock, in whole steps, is the peer's.
 
     Raises:
         HierarchyError: for a prefix-tree trace, or one that does not know the bytes of its pages.
@@ -259,8 +262,9 @@ def _make_room(run: Run, t: int, page: int) -> None:
     level, size = run.levels[t], run.sizes[page]
     while level.used + size > level.tier.capacity_bytes:
         if not level.pages:
+            holds = f"tier {level.tier.name} holds {level.tier.capacity_bytes:,}"
             raise OversizePageError(
-                f"page {page} has {size:,} bytes, tier {level.tier.name} holds {level.tier.capacity_bytes:,}: it never fits. "
+                f"page {page} has {size:,} bytes, {holds}: it never fits. "
                 f"Give the tier at least {size:,} bytes, or store the page at fewer bits"
             )
         _evict(run, t, run.history.victim(level.pages, run.step))
@@ -282,8 +286,9 @@ def _evict(run: Run, t: int, victim: int) -> None:
 
 
 def _charge(run: Run, kind: str, page: int, source: int, destination: int) -> None:
-    """Latency and bytes of a transfer, in the peer's order of summation; only the prefetched page itself
-    counts as prefetch.
+    """Adds the latency and bytes of a transfer, in the peer's order of summation.
+
+    Only the prefetched page itself counts as prefetch.
     """
     s, d, size = run.levels[source].tier, run.levels[destination].tier, run.sizes[page]
     bandwidth = max(min(s.bandwidth_bytes_per_ms, d.bandwidth_bytes_per_ms), 1.0)

@@ -1,8 +1,8 @@
-"""kv-hierarchy-lab's default sweep run again: 210 rows, how they compare with golden ones, and its headline
-claims.
+"""kv-hierarchy-lab's default sweep run again: 210 rows beside golden ones, and its headline claims.
 
-Nothing here prints. Golden rows are not part of the project, only their digest is: with a file of them
-`compare` names every difference, without one it can still tell that there is none."""
+Golden rows are not part of the project; their digest is. With a file of them `compare` names every
+difference. Without one it can still show that there is none.
+"""
 
 import hashlib
 import json
@@ -215,8 +215,8 @@ SMALL, TIGHT = "small_fp16_prefetch", "constrained_fp16_prefetch"
 FP16, INT4 = "small_fp16_no_prefetch", "small_int4_no_prefetch"
 RAG, BURST, SCAN, LATENCY = "rag_burst", "adversarial_burst", "prefetch_friendly", "avg_latency_ms"
 CLAIMS = (
-    # Source: the results that kv-hierarchy-lab puts first, commit 222356d. Which rows they are about was
-    # found by search.
+    # Source: the results that kv-hierarchy-lab puts first, commit 222356d. Which rows they are
+    # about was found by search.
     Claim("rag_burst, half capacity: misses of lru", 212, 0, "", _metric("miss_count", SMALL, RAG, "lru")),
     Claim(
         "rag_burst, half capacity: misses of regret_aware",

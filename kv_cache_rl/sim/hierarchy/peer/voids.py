@@ -66,7 +66,7 @@ def void_prefetch(cells: Cells) -> Void:
 
 @dataclass(frozen=True, slots=True)
 class JitterRow:
-    """One policy on periodic_reuse, at a quarter of the capacity: pages that differ in size, and equal ones."""
+    """One policy on periodic_reuse at a quarter of the capacity, with unequal and with equal pages."""
 
     policy: str
     misses: int

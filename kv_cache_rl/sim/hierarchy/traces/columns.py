@@ -1,6 +1,4 @@
-"""What the columns of a trace must satisfy, each rule a function that says what is wrong, where, and what to
-do.
-"""
+"""The rules for the columns of a trace: each is a function that names problem, field and remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from kv_cache_rl.traces.errors import TraceError
 if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
-MOST_BLOCKS = 2**31 - 2  # dense ids fit 32-bit columns; ids in files have up to 63 bits and are numbered anew
+MOST_BLOCKS = 2**31 - 2  # dense ids fit 32-bit columns; ids in files have up to 63 bits
 Finding = tuple[str, str, str]  # what is wrong ("" if nothing), the field, the remedy
 FINE: Finding = ("", "", "")
 

@@ -1,17 +1,18 @@
-"""The lab's own trace file: JSON Lines, a header and then one request or page access a line; gzip if named
-.gz.
+"""The lab's own trace file: JSON Lines, a header, then a request or page access a line.
+
+A file named .gz is compressed with gzip.
 
 Header: {"format": "kv-cache-rl trace", "version": 1, "kind": "pages" or "requests", "name": text,
-"block_tokens": tokens, "page_bytes": bytes of every page, or a list with one entry a page (optional),
-"blocks": how many ids there are (optional)}. With `blocks` ids are used as they are, 0 ... blocks - 1;
-without, they are any integers of up to 63 bits, numbered anew.
+"block_tokens": tokens, "page_bytes": bytes of every page, or a list with one entry a page
+(optional), "blocks": number of ids (optional)}. With `blocks` the ids are 0 ... blocks - 1 and are
+used unchanged. Without it they are integers of up to 63 bits and get new, dense numbers.
 
-* pages: {"step": 3, "page": 17, "bytes": 4096, "sequence": 0}; `bytes` only if the header has no page_bytes
-  (all lines of a page agree), `sequence` is optional. Steps never fall; equal steps are one tick, in file
-  order.
-* requests: {"time_s": 1.5, "sequence": 2, "input_tokens": 900, "output_tokens": 80, "runs": [[first id,
-  length], ...]}, the blocks from the root on, an id naming a block together with all before it; tokens are
-  optional.
+* pages: {"step": 3, "page": 17, "bytes": 4096, "sequence": 0}. `bytes` is given only if the header has
+  no page_bytes; all lines of a page agree. `sequence` is optional. Steps never fall. Equal steps are one
+  tick, in file order.
+* requests: {"time_s": 1.5, "sequence": 2, "input_tokens": 900, "output_tokens": 80,
+  "runs": [[first id, length], ...]}. The runs are the blocks from the root on; an id names a block
+  together with all blocks before it. Tokens are optional.
 """
 
 from __future__ import annotations
@@ -39,13 +40,17 @@ KINDS = ("pages", "requests")
 
 
 def is_lab_file(path: str | Path) -> bool:
-    """True if the file's first line is this format's header."""
+    """Whether the file's first line is a header of this format."""
     place, text = next(read_lines(path))
     return text.startswith("{") and json_fields(place, text).record.get("format") == FORMAT
 
 
 def load_lab_file(path: str | Path) -> Trace:
-    """The trace in a file of this format. Raises TraceError at the first line that is not of it."""
+    """The trace in a file of this format.
+
+    Raises:
+        TraceError: at the first line that is not of this format.
+    """
     lines = read_lines(path)
     header = _header(*next(lines))
     trace = (_pages if header.record["kind"] == "pages" else _requests)(path, header, lines)
@@ -53,16 +58,16 @@ def load_lab_file(path: str | Path) -> Trace:
 
 
 def save(trace: Trace, path: str | Path) -> None:
-    """Writes the trace; the file appears whole or not at all."""
+    """Writes the trace to a part file, which becomes `path` only when it is complete."""
     part = Path(f"{path}.part")
     raw = (
         gzip.open(part, "wt", encoding="utf-8")
         if str(path).endswith(".gz")
         else open(part, "w", encoding="utf-8")
     )
-    with raw as file:
+    with raw as lines:
         for record in _records(trace):
-            file.write(json.dumps(record) + "\n")
+            lines.write(json.dumps(record) + "\n")
     os.replace(part, path)
 
 

@@ -1,7 +1,8 @@
-"""Trace files of every format that names blocks, read line by line into columns; only the columns are kept.
+"""Trace files of every format that names blocks, read line by line into columns.
 
-Exact duplicates of sessions are dropped. Ids are numbered densely, from up to 63 bits (64 for Bailian's),
-none is ever cut."""
+Exact duplicates of sessions are dropped. Ids of up to 63 bits (64 in Bailian traces) get dense
+numbers; none is ever cut.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +37,14 @@ from kv_cache_rl.traces.tracks import ChainedRequest, chain_of, jittered
 def load_trace(
     path: str | Path, format: str | None = None, *, jitter_seed: int | None = None, **options: Any
 ) -> Trace:
-    """The trace in a file; the format, a key of LOADERS, is told from its first line if not given.
+    """The trace in a file; without `format`, a key of LOADERS, its first line decides.
 
-    `jitter_seed` spreads requests on a coarse clock over their tick. `options` are those of the format's
-    loader (Claude Code: selection, seed; Mooncake: block_size). Raises TraceError for a file that cannot be
-    used."""
+    `jitter_seed` spreads requests on a coarse clock over their tick. `options` are those of the
+    format's loader (Claude Code: selection, seed; Mooncake: block_size).
+
+    Raises:
+        TraceError: the file, the format or an option cannot be used.
+    """
     name = format or ("lab" if is_lab_file(path) else detect(path))
     if name not in LOADERS:
         problem = (
@@ -60,8 +64,9 @@ def load_trace(
 
 
 def jitter(trace: Trace, seed: int) -> Trace:
-    """The trace with requests of equal times spread over the tick, their order unchanged; as it is if the
-    clock is fine.
+    """The trace with requests of equal times spread over the tick, in the same order.
+
+    A trace with a fine clock is returned unchanged.
     """
     requests = [ChainedRequest(time_s, 0, 0, ()) for time_s in trace.time_s.tolist()]
     spread = jittered(requests, random.Random(seed))
@@ -70,7 +75,7 @@ def jitter(trace: Trace, seed: int) -> Trace:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which Claude Code sessions are replayed together, and over how many hours they start (uniformly)."""
+    """Which Claude Code sessions are replayed together, and the span of their uniform starts."""
 
     seed: int
     spread_s: float
@@ -102,9 +107,9 @@ class SessionColumns:
 
 
 def load_claude_code(path: str | Path, *, selection: str = "all", seed: int | None = None) -> Trace:
-    """Sessions overlaid on one clock:
+    """Sessions overlaid on one clock, by a selection of SELECTIONS.
 
-    `all` started uniformly over 8 hours, or `headroom`: 60 of middling length over one.
+    `all` starts all of them uniformly over 8 hours, `headroom` starts 60 of medium length over one.
     """
     if selection not in SELECTIONS:
         raise place_of(path).error(
@@ -157,9 +162,9 @@ def _overlaid(path: str | Path, sessions: Sequence[SessionColumns], starts: Sequ
 
 
 def _distinct_sessions(path: str | Path, chosen: Selection) -> Iterator[SessionColumns | None]:
-    """The sessions' columns in file order, without duplicates, flagged or found;
+    """The sessions' columns in file order, without duplicates, marked or found.
 
-    None for one that does not suit.
+    None for a session that does not fit the selection.
     """
     names: dict[str, int] = {}
     contents: set[bytes] = set()
@@ -219,7 +224,7 @@ class Row:
 
 
 def load_mooncake(path: str | Path, *, block_size: int = MOONCAKE_BLOCK_TOKENS) -> Trace:
-    """The requests of a Mooncake trace; a request that extends an earlier one belongs to the same sequence."""
+    """The requests of a Mooncake trace; one that extends an earlier request has the same sequence."""
     lines = array("q")
 
     def noted() -> Iterator[Line]:

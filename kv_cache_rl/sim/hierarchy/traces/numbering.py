@@ -35,9 +35,7 @@ def dense_runs(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def runs_of(ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(first_run [R + 1], run_start, run_length) of requests whose dense ids stand one after the other in
-    `ids`.
-    """
+    """(first_run [R + 1], run_start, run_length) of requests with dense ids one after the other."""
     first = np.concatenate([[0], np.cumsum(lengths)])
     starts = np.ones(len(ids), bool)
     starts[1:] = np.diff(ids) != 1

@@ -1,8 +1,9 @@
 """A trace as columns: requests over dense block ids, written as runs of consecutive ids.
 
-A prefix-tree trace (`chained`) has requests that are paths from a root; a block has one parent, so an id
-stands for all blocks before it as well. A page trace has requests of one block each and no parents. Runs, not
-blocks, are what is stored: a Claude Code request names 1,848 blocks in 3.3 runs."""
+A prefix-tree trace (`chained`) has requests that are paths from a root; a block has one parent, so
+an id stands for all blocks before it as well. A page trace has requests of one block each and no
+parents. Runs, not blocks, are what is stored: a Claude Code request names 1,848 blocks in 3.3 runs.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ LARGEST_ID = 2**63 - 1
 class Trace:
     """R requests over the blocks 0 ... blocks - 1, in order of time, as N runs. Checked when it is made.
 
-    Raises TraceError for columns that do not fit each other; `parents` checks that a chained trace is a tree.
+    Raises TraceError for columns that do not fit each other; `parents` checks that a chained trace
+    is a tree.
     """
 
     name: str
@@ -74,8 +76,9 @@ def pages(
 ) -> Trace:
     """A page trace of these page ids, one access each; without `steps` the accesses are one step apart.
 
-    Ids are dense from 0, as many as `blocks`, else as `page_bytes` has entries (or one number for all), else
-    the largest + 1."""
+    Ids are dense from 0, as many as `blocks`, else as `page_bytes` has entries (or one number for
+    all), else the largest + 1.
+    """
     ids = _int64(name, "ids", ids)
     count = len(ids)
     if blocks is None:
@@ -118,7 +121,8 @@ def expand(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
     """Every access: (first, block), request r touching block[first[r]:first[r + 1]] from the root on; int64
     [R + 1], [accesses].
 
-    8 bytes an access: 683 MB for all Claude Code sessions, which is why the run-length replays do without.
+    8 bytes an access: 683 MB for all Claude Code sessions, which is why the run-length replays do
+    without.
     """
     first = np.concatenate([[0], np.cumsum(trace.lengths)])
     if trace.accesses == len(trace.run_start):
@@ -140,8 +144,10 @@ def parents(trace: Trace) -> np.ndarray:
 
 
 def checked_tree(trace: Trace, path: str, lines: Sequence[int] | None = None) -> Trace:
-    """The trace itself, whose blocks have one parent each; raises TraceError with the file and, if known, the
-    request's line.
+    """The trace itself, after a check that each block has one parent.
+
+    Raises:
+        TraceError: a block has two; the text names the file and, if known, the request's line.
     """
     parent, request, block, other = _parents(trace.first_run, trace.run_start, trace.run_length, trace.blocks)
     if request >= 0:
@@ -153,7 +159,8 @@ def two_parents(name: str, request: int, block: int, known: int, other: int, lin
     """The error for a block that follows `other` in a request although it was known to follow `known`."""
     before, after = (("no block (it starts a path)" if p == ROOT else f"block {p}") for p in (known, other))
     return TraceError(
-        f"request {request} puts block {block} (numbered densely) after {after}, other requests after {before}",
+        f"request {request} puts block {block} (numbered densely) after {after}, "
+        f"other requests after {before}",
         path=name,
         line=line,
         remedy="ids must name a block together with all before it; chain them (as the Bailian reader does)",

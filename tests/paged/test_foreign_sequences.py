@@ -1,6 +1,4 @@
-"""What a cache refuses because it is not its own: sequences of another cache, slots that its pool does not
-have.
-"""
+"""A cache refuses sequences of another cache, and slots that its pool does not have."""
 
 import pytest
 import torch

@@ -1,0 +1,128 @@
+"""The rows of ``hierarchy replay``: one per scenario and policy, by the method that suits it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.hierarchy.options import BELADY, ENDED
+from kv_cache_rl.cli.terminal import Bar
+
+if TYPE_CHECKING:
+    from kv_cache_rl.sim.hierarchy.curves.runs import Pieces
+    from kv_cache_rl.sim.hierarchy.spec import Scenario
+    from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+
+RUN_LENGTH, ENGINE, BOUND = "run-length", "engine", "bound"
+
+
+def replay_rows(
+    trace: "Trace",
+    scenarios: Sequence["Scenario"],
+    policies: Sequence[str],
+    seed: int,
+    points: int,
+    sequences: bool,
+    bar: Bar,
+) -> list[dict]:
+    """A row per scenario and policy.
+
+    LRU on one tier counted in blocks goes over runs, not blocks; the hits are the same.
+    """
+    from kv_cache_rl.sim.hierarchy.curves.runs import pieces
+
+    lean = not (points or sequences)
+    rows: list[dict] = []
+    cut = pieces(trace) if trace.chained else None
+    for scenario in scenarios:
+        bound = bound_row(trace, scenario, cut)
+        for policy in policies:
+            if policy == BELADY:
+                rows.append(bound)
+            else:
+                fast = lean and counts_blocks(trace, scenario)
+                if policy == ENDED and not (fast and trace.chained):
+                    raise BadInput(
+                        f"{ENDED} counts hits of a prefix-tree trace in one tier of blocks, and nothing "
+                        "else; use lru"
+                    )
+                row = (
+                    run_length_row(trace, scenario, policy, cut)
+                    if fast and policy in ("lru", ENDED)
+                    else engine_row(trace, scenario, policy, seed, points, sequences)
+                )
+                rows.append(beside_bound(row, bound))
+            bar(len(rows), len(scenarios) * len(policies))
+    return rows
+
+
+def counts_blocks(trace: "Trace", scenario: "Scenario") -> bool:
+    """Whether a scenario is one tier with room for a number of equal blocks and nothing else."""
+    plain = (
+        scenario.footprint == scenario.squeeze == "fp16"
+        and scenario.promotion == "top"
+        and scenario.reserve == "none"
+    )
+    return plain and len(scenario.tiers) == 1 and isinstance(trace.page_bytes, int) and trace.page_bytes == 0
+
+
+def head(trace: "Trace", scenario: "Scenario", policy: str, method: str) -> dict[str, Any]:
+    from kv_cache_rl.experiments.hierarchy.settings import tier_capacities
+
+    capacities = tier_capacities(scenario)
+    return {
+        "trace": trace.name,
+        "policy": policy,
+        "capacity": scenario.tiers[0].capacity,
+        "tiers": capacities,
+        "method": method,
+    }
+
+
+def hits_row(trace: "Trace", scenario: "Scenario", policy: str, method: str, hits: int) -> dict[str, Any]:
+    """A row of a method that counts hits and nothing else."""
+    rate = hits / trace.accesses
+    counts = {
+        "accesses": trace.accesses,
+        "hit_rate": rate,
+        "overall_hit_rate": rate,
+        "miss_count": trace.accesses - hits,
+    }
+    return {**head(trace, scenario, policy, method), **counts}
+
+
+def run_length_row(trace: "Trace", scenario: "Scenario", policy: str, cut: "Pieces | None") -> dict[str, Any]:
+    from kv_cache_rl.sim.hierarchy.curves.runs import lru
+
+    return hits_row(
+        trace, scenario, policy, RUN_LENGTH, lru(trace, scenario.tiers[0].capacity, cut, policy == ENDED)
+    )
+
+
+def bound_row(trace: "Trace", scenario: "Scenario", cut: "Pieces | None") -> dict[str, Any]:
+    """What no policy that fetches on demand can beat in the fastest tier."""
+    from kv_cache_rl.experiments.hierarchy.cells import bound_capacity
+    from kv_cache_rl.sim.hierarchy.curves.bound import min_hits
+
+    name, blocks = bound_capacity(trace, scenario)
+    row = hits_row(trace, scenario, BELADY, BOUND, min_hits(trace, blocks, cut))
+    return {**row, "bound": name, "bound_hit_rate": row["hit_rate"], "regret_to_bound": 0.0}
+
+
+def engine_row(
+    trace: "Trace", scenario: "Scenario", policy: str, seed: int, points: int, sequences: bool
+) -> dict[str, Any]:
+    from kv_cache_rl.sim.hierarchy.engine import run
+
+    done = run(trace, scenario, policy, seed=seed)
+    more: dict[str, Any] = {"time_line": done.time_line(points)} if points else {}
+    if sequences:
+        more["by_sequence"] = {name: column.tolist() for name, column in done.by_sequence().items()}
+    return {**head(trace, scenario, policy, ENGINE), **done.metrics, **more}
+
+
+def beside_bound(row: dict[str, Any], bound: dict[str, Any]) -> dict[str, Any]:
+    """The row with the bound; without one where pages came before they were asked for."""
+    if row.get("prefetch_requests"):
+        return {**row, "bound": None, "bound_hit_rate": None, "regret_to_bound": None}
+    rate = bound["hit_rate"]
+    return {**row, "bound": bound["bound"], "bound_hit_rate": rate, "regret_to_bound": rate - row["hit_rate"]}

@@ -1,0 +1,81 @@
+"""Tables of the eviction environment, from what ``kv-cache-rl baselines --json`` prints."""
+
+from kv_cache_rl.reports.documents.markdown import spread, table
+
+TIERS = ("easy", "medium", "hard")
+SHORT = ("floor", "compress_int4", "lru", "gdsf", "cost_aware", "value_aware", "stability", "oracle")
+"""Rows of the table in the README."""
+
+
+def _rows(found: dict, tier: str) -> dict[str, dict]:
+    """Decider → its means; the two references go by the first word of their name."""
+    return {row["policy"].split(" (")[0]: row for row in found["rows"] if row["tier"] == tier}
+
+
+def _name(decider: str) -> str:
+    names = {"floor": "*floor: best blind decider*", "oracle": "*oracle: best known log*"}
+    return names.get(decider, f"`{decider}`")
+
+
+def _cell(row: dict) -> str:
+    """Reward, normalised score and failures of one decider on one tier."""
+    parts = [spread(row["reward"], "{:+.3f}"), f"{row['normalized']['mean']:+.2f}"]
+    if row["failures"]:
+        parts.append(f"{row['failures']['mean']:.1f}")
+    return " · ".join(parts)
+
+
+def tiers(found: dict) -> str:
+    """Every decider on every tier: reward, normalised score, failures."""
+    by_tier = {tier: _rows(found, tier) for tier in TIERS}
+    heads = ["decider", *(f"{tier}: reward · normalised · failures" for tier in TIERS)]
+    return table(heads, ([_name(d), *(_cell(by_tier[t][d]) for t in TIERS)] for d in by_tier["hard"]))
+
+
+def hard(found: dict) -> str:
+    """Eight rows of the hard tier."""
+    rows = _rows(found, "hard")
+    heads = ["decider", "reward, mean and 95 % interval", "score, floor 0, oracle 1", "failed requests"]
+    return table(heads, (_short(name, rows[name]) for name in SHORT))
+
+
+def _short(name: str, row: dict) -> list[str]:
+    failures = f"{row['failures']['mean']:.1f}" if row["failures"] else "-"
+    return [_name(name), spread(row["reward"], "{:+.3f}"), f"{row['normalized']['mean']:+.2f}", failures]
+
+
+def one_line(found: dict) -> str:
+    """The result of the hard tier in one sentence."""
+    rows = _rows(found, "hard")
+    fails = {name: f"{row['failures']['mean']:.1f}" for name, row in rows.items() if row["failures"]}
+    return (
+        f"on the hard tier `lru` fails {fails['lru']} requests an episode, `stability` {fails['stability']}, "
+        f"and the best known log {fails['oracle']}."
+    )
+
+
+def real_line(found: dict) -> str:
+    """The hard tier of real sessions in one sentence."""
+    rows = _rows(found, "hard")
+    reward = {name: spread(rows[name]["reward"], "{:+.3f}") for name in ("floor", "lookahead", "oracle")}
+    return (
+        f"On hard windows of real Claude Code sessions the best blind decider earns {reward['floor']}, "
+        f"`lookahead` {reward['lookahead']}, the best known log {reward['oracle']}."
+    )
+
+
+def served(real: dict, generated: dict) -> str:
+    """Tokens that the oracle serves on real and on generated scenarios."""
+    ours, theirs = (_rows(found, "all")["oracle"]["tokens"]["mean"] for found in (real, generated))
+    return f"the oracle serves {ours:,.0f} tokens an episode, against {theirs:,.0f} on the generated ones"
+
+
+TABLES = {
+    "eviction-tiers": (tiers, "eviction/baselines.json"),
+    "eviction-hard": (hard, "eviction/baselines.json"),
+    "eviction-line": (one_line, "eviction/baselines.json"),
+    "eviction-real-line": (real_line, "eviction/claude_code.json"),
+    "eviction-claude-code": (tiers, "eviction/claude_code.json"),
+    "eviction-mooncake": (tiers, "eviction/mooncake.json"),
+    "eviction-served": (served, "eviction/claude_code.json", "eviction/baselines.json"),
+}

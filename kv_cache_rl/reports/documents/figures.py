@@ -1,0 +1,10 @@
+"""Figures of the documents: copies of files under results/, because a site holds only what lies in docs/."""
+
+FIGURES = {
+    "hierarchy_miss_ratio.png": "hierarchy/default/plots/miss_ratio.png",
+    "stability_boundary.png": "stability/boundary.png",
+    "stability_hysteresis.png": "stability/hysteresis.png",
+    "paged_throughput.png": "paged/bench_throughput.png",
+    "paged_fragmentation.png": "paged/bench_fragmentation.png",
+}
+"""File in docs/images/ → file under results/."""

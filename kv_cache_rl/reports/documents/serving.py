@@ -1,0 +1,66 @@
+"""Tables of the serving world, from what ``serving evaluate --json`` prints."""
+
+from kv_cache_rl.reports.documents.markdown import spread, table
+
+BOUND = "fluid bound"
+
+
+def tasks(found: dict) -> str:
+    """Every agent on every task: score, paired difference to lru, completed work over the bound's."""
+    names = list(dict.fromkeys(one["task"] for one in found["results"]))
+    cells = {(one["task"], one["agent"]): _cell(one) for one in found["results"]}
+    heads = ["agent", *(f"{task}: score · minus {found['base']} · of the bound" for task in names)]
+    agents = dict.fromkeys(one["agent"] for one in found["results"])
+    return table(heads, ([_name(a), *(cells[t, a] for t in names)] for a in agents))
+
+
+def _name(agent: str) -> str:
+    return f"*{agent}*" if agent == BOUND else f"`{agent}`"
+
+
+def _cell(one: dict) -> str:
+    if one["agent"] == BOUND:
+        return f"1 · - · 100 % ({100 * one['of_work']['mean']:.1f} % of what arrives)"
+    against = one["score_minus_base"]
+    return " · ".join(
+        (
+            spread(one["score"], "{:.3f}"),
+            spread(against, "{:+.3f}") if against else "-",
+            f"{100 * one['of_bound']['mean']:.1f} %",
+        )
+    )
+
+
+def _of(found: dict, task: str, agent: str) -> dict:
+    return next(one for one in found["results"] if (one["task"], one["agent"]) == (task, agent))
+
+
+def one_line(found: dict) -> str:
+    """The hard task in one sentence."""
+    score = {
+        name: spread(_of(found, "hard", name)["score"], "{:.3f}") for name in ("lru", "stability", "oracle")
+    }
+    return (
+        f"On the hard task `lru` scores {score['lru']}, `stability` {score['stability']}, "
+        f"and a planner that sees the future {score['oracle']}."
+    )
+
+
+def forced(found: dict) -> str:
+    """Forced preemptions of two agents, in words."""
+    counts = [
+        f"{_of(found, task, agent)['forced']['mean']:.0f}"
+        for agent in ("lru", "stability")
+        for task in ("medium", "hard")
+    ]
+    return (
+        f"`lru` forces {counts[0]} preemptions in a medium episode and {counts[1]} in a hard one, "
+        f"`stability` {counts[2]} and {counts[3]}"
+    )
+
+
+TABLES = {
+    "serving-tasks": (tasks, "serving/evaluate.json.gz"),
+    "serving-line": (one_line, "serving/evaluate.json.gz"),
+    "serving-forced": (forced, "serving/evaluate.json.gz"),
+}

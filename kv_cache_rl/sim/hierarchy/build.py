@@ -1,0 +1,163 @@
+"""The parts of a replay before its first request: settings, tiers, and the arrays of pages and requests."""
+
+from typing import Any
+
+import numpy as np
+
+from kv_cache_rl.core.candidates import CANDIDATE_COLS, Column
+from kv_cache_rl.core.precision import LADDER, PRECISIONS
+from kv_cache_rl.policies.rank import RANK_IDS, RANKS
+from kv_cache_rl.sim.hierarchy.policies import order_of
+from kv_cache_rl.sim.hierarchy.queues import QUEUE_IDS, QUEUES
+from kv_cache_rl.sim.hierarchy.sizes import kept_parts
+from kv_cache_rl.sim.hierarchy.spec import RESERVES, Scenario
+from kv_cache_rl.sim.hierarchy.state import (
+    AGES,
+    CLASSES,
+    COUNTERS,
+    FOLLOW,
+    LISTS,
+    NODE,
+    NONE,
+    PAGE,
+    RUNG,
+    SETTINGS,
+    STABILITY,
+    TIER,
+    Order,
+    record,
+    records,
+)
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand, parents
+from kv_cache_rl.theory.flow import new_flow
+
+
+def pages_that_fit(scenario: Scenario, sizes: np.ndarray) -> int:
+    """Mean pages in the fastest tier, at least 1."""
+    return max(int(scenario.tiers[0].capacity // max(sizes.mean(), 1)), 1)
+
+
+def settings_of(
+    trace: Trace, scenario: Scenario, policy: str, fit: int, seed: int, window: int, regret: tuple
+) -> np.record:
+    """What holds for a whole replay; `fit` pages are in the fastest tier."""
+    settings = record(SETTINGS)
+    _set_policy(settings, trace, scenario, policy)
+    settings.seed, settings.window = seed, window if settings.window else 0
+    settings.regret_weight, settings.regret_decay, settings.horizon = regret[0], regret[1], regret[2] or fit
+    settings.age_shift = max(int(np.log2(max(fit * 16 / AGES, 1))), 0)
+    settings.chained, settings.compute_s = trace.chained, scenario.compute_s
+    settings.squeeze_level, settings.overlap = LADDER.index(scenario.squeeze), scenario.overlap
+    settings.recompute, settings.stepwise = scenario.recompute, scenario.promotion == "step"
+    share = RESERVES[scenario.reserve]
+    settings.reserved = STABILITY if share < 0 else int(share * scenario.tiers[0].capacity)
+    return settings
+
+
+def _set_policy(settings: np.record, trace: Trace, scenario: Scenario, policy: str) -> None:
+    """What the registries say about a policy."""
+    queue, rank = QUEUES.get(policy), RANKS.get(policy)
+    settings.order = order_of(policy)
+    settings.rank, settings.queue = RANK_IDS.get(policy, NONE), QUEUE_IDS.get(policy, NONE)
+    settings.closed = trace.chained and (queue is None or queue.closed)
+    if rank is not None:
+        settings.window, settings.regrets = Column.RECENT_USES in rank.needs, Column.REGRET in rank.needs
+        settings.returns, settings.draws = Column.RETURNS in rank.needs, Column.DRAW in rank.needs
+        settings.inflates = rank.inflates
+        settings.prefetching = scenario.prefetch and rank.prefetches and not trace.chained
+        settings.max_prefetch = scenario.max_prefetch
+    if queue is not None:
+        settings.stride = trace.blocks if queue.ghosts else 0
+        settings.nodes = trace.blocks * (len(scenario.tiers) if queue.ghosts else 1)
+
+
+def tiers_of(scenario: Scenario) -> np.recarray:
+    """The empty tiers and their links at rest, TIER [T]."""
+    tiers = records(TIER, len(scenario.tiers))
+    tiers["hand"], tiers["coming_from"] = NONE, NONE
+    for t, tier in enumerate(scenario.tiers):
+        at = tiers[t]
+        at.capacity, at.read, at.write = tier.capacity, tier.read_s, tier.write_s
+        at.one_way, at.both_ways, at.latency = tier.link.one_way, tier.link.both_ways, tier.link.latency_s
+    return tiers
+
+
+def rungs_of(scenario: Scenario) -> np.recarray:
+    """What each precision of the ladder keeps, loses and takes, RUNG [len(LADDER)].
+
+    The first rung is the footprint, whose bytes are those stored. Precisions not measured are as fp16.
+    """
+    schemes = scenario.calibrated.schemes
+    found = [schemes.get(name, schemes["fp16"]) for name in (scenario.footprint, *LADDER[1:])]
+    stored = [found[0].multiplier, *(1.0 for _ in LADDER[1:])]
+    rungs = records(RUNG, len(LADDER))
+    rungs["kept"] = kept_parts(scenario)
+    rungs["loss"] = [PRECISIONS[name].loss[scenario.work_class] for name in LADDER]
+    rungs["kl"] = [scheme.kl or 0.0 for scheme in found]
+    rungs["encode"] = [
+        -1.0 if scheme.encode_s_per_byte is None else scheme.encode_s_per_byte / part
+        for scheme, part in zip(found, stored, strict=True)
+    ]
+    rungs["decode"] = [scheme.decode_s_per_byte / part for scheme, part in zip(found, stored, strict=True)]
+    return rungs
+
+
+def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: int) -> dict[str, Any]:
+    """The fields of `State` besides pages and records: the order, what is remembered, results."""
+    pages, order = trace.blocks, settings.order
+    heaped, scanned = (pages if order == kind else 0 for kind in (Order.HEAPED, Order.SCANNED))
+    sketched = policy in QUEUES and QUEUES[policy].sketch
+    counters = 4 << int(np.ceil(np.log2(max(min(fit, pages), 16)))) if sketched else 1
+    follow = records(FOLLOW, pages if settings.prefetching else 1)
+    follow["successor"] = NONE
+    return {
+        "served": np.zeros(tiers + 1, np.int64),
+        "held": np.full(tiers, NONE, np.int64),
+        "node": _nodes(int(settings.nodes), tiers),
+        "heap": np.zeros((tiers, heaped + scanned), np.int64),
+        "key": np.zeros((tiers, heaped + scanned)),
+        "tie": np.zeros((tiers, heaped), np.int64),
+        "last": np.zeros((tiers, scanned), np.int64),
+        "use_class": np.zeros((tiers, scanned if settings.returns else 0), np.uint8),
+        "kids": np.zeros((pages if trace.chained else 1, tiers), np.int64),
+        "regret": np.zeros(pages),
+        "ring": np.full(settings.window, NONE, np.int64),
+        "hazard": np.tile(1.0 / (1.0 + np.arange(AGES)), (CLASSES, 1)),
+        "returned": np.zeros((CLASSES, AGES)),
+        "accessed": np.zeros(CLASSES),
+        "follow": follow,
+        "sketch": np.zeros((4, counters), np.uint8),
+        "flow": new_flow(),
+        "row": np.zeros(CANDIDATE_COLS),
+        "latency": np.zeros(trace.requests),
+        "hits": np.zeros(trace.requests, np.int64),
+    }
+
+
+def pages_of(trace: Trace, sizes: np.ndarray) -> np.recarray:
+    """The pages, none of which is anywhere yet, PAGE [P]."""
+    page = records(PAGE, trace.blocks)
+    for name in ("tier", "left_at", "place", "child", "elder", "younger"):
+        page[name] = NONE
+    page["full_bytes"] = sizes
+    page["parent"] = parents(trace)
+    if trace.chained:
+        first, block = expand(trace)
+        page["depth"][block] = np.arange(len(block)) - np.repeat(first[:-1], np.diff(first))
+    return page
+
+
+def _nodes(count: int, tiers: int) -> np.recarray:
+    """Nodes that are in no list, and after them the heads of empty lists."""
+    node = records(NODE, count + tiers * LISTS)
+    heads = np.arange(count, len(node))
+    node["list"][:count] = NONE
+    node["next"][heads] = node["previous"][heads] = heads
+    return node
+
+
+def counters_of() -> np.record:
+    """Counters of a replay that has not begun."""
+    counters = record(COUNTERS)
+    counters.previous = counters.named = counters.leaf = NONE
+    return counters
