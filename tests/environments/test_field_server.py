@@ -170,4 +170,4 @@ def test_nobody_at_the_address_is_said_with_the_address_within_seconds(evaluate)
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     code, _, err = evaluate(url)
     assert code == 1
-    assert f"({url}); gave up after 3 tries" in err and f"does {url} answer" in err
+    assert f"({url}); gave up after 4 tries" in err and f"does {url} answer" in err

@@ -19,7 +19,7 @@ from verifiers.v1.errors import ProviderError
 BUSY_STATUS = (429, 503, 529)
 BROKEN_STATUS = (408, 409, 425, *range(500, 600))
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-FEW_RETRIES = 2
+FEW_RETRIES = 3
 """Repetitions while the server has answered nothing yet, and of garbled replies."""
 RESETS = ("retry-after-ms", "retry-after")
 

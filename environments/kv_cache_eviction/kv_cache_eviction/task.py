@@ -148,7 +148,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         return found
 
     def metrics(self, trace: vf.Trace) -> dict[str, float]:
-        """The simulator's metrics, with the calls that no action log holds, and how whole the dialogue was."""
+        """The simulator's metrics, the calls that no action log holds, and how whole the dialogue was."""
         unread = trace.info.get("calls_not_read", 0)
         found = dict(self.report(trace).metrics)
         found["invalid_calls"] += unread

@@ -16,7 +16,7 @@ MOST_CALLS = 64
 """Up to so many calls of one message are answered one by one. Of a longer message only those that can count
 are kept, and one more that stands for the rest."""
 MAX_ARGUMENTS, MAX_BRACKETS = 4_096, 200
-"""Characters and opening brackets of one call's arguments that are still read; a call needs about 20 and 1."""
+"""Characters and opening brackets of a call's arguments that are still read; it needs about 20 and 1."""
 MAX_NAME, MAX_ID = 64, 64
 """Source: OpenAI's API reference allows 64 characters in a function's name."""
 NOT_READ = "not_read"
@@ -178,9 +178,9 @@ def unused(name: Any, seen: set[str]) -> str:
 def history(messages: Iterable[Any]) -> list[Any]:
     """The messages in the one form that every OpenAI-compatible server takes.
 
-    Assistant turns have `content`, null beside calls and text otherwise, and no empty `tool_calls`. Calls have
-    names of the allowed characters, ids that are unique in the dialogue, and arguments that are the text of a
-    JSON object. Tool results follow the ids of their calls. What is in that form already stays as it is."""
+    Assistant turns have `content`, null beside calls and text otherwise, and no empty `tool_calls`. Calls
+    have names of the allowed characters, ids that are unique in the dialogue, and arguments that are the
+    text of a JSON object. Tool results follow the ids of their calls. What is in that form already stays."""
     seen: set[str] = set()
     waiting: list[tuple[Any, str]] = []
     sent = []

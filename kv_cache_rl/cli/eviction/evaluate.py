@@ -26,7 +26,7 @@ from kv_cache_rl.cli.eviction.options import (
     how_many,
 )
 from kv_cache_rl.cli.failures import FAILED, BadInput
-from kv_cache_rl.cli.options import POLICIES, RUNNING, AsJson
+from kv_cache_rl.cli.options import DECODING, POLICIES, RUNNING, AsJson
 from kv_cache_rl.cli.terminal import console, print_json
 from kv_cache_rl.files import slug, write_json
 
@@ -223,11 +223,9 @@ def run_eval(
         ),
     ] = None,
     max_tokens: Annotated[
-        int | None, options.option(POLICIES, "--max-tokens", help="Longest reply, in tokens.", min=1)
+        int | None, options.option(DECODING, "--max-tokens", help="Longest reply, in tokens.", min=1)
     ] = None,
-    temperature: Annotated[
-        float | None, options.option(POLICIES, "--temperature", help="Sampling temperature.", min=0)
-    ] = None,
+    temperature: Annotated[float | None, options.temperature()] = None,
     difficulty: Difficulty = "all",
     split: Split = "eval",
     num_examples: NumExamples = None,

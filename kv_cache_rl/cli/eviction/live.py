@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, Interrupted
 from kv_cache_rl.cli.terminal import console
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 LINE_EVERY_S = 30.0
 """A line of progress at most so often where stderr is no terminal."""
@@ -60,7 +63,8 @@ class Live:
             console=console(stderr=True),
             disable=not self.bar,
         )
-        self.model, self.task, self.rollouts, self.calls, self.said = "", None, 0, 0, clock()
+        self.model, self.rollouts, self.calls, self.said = "", 0, 0, clock()
+        self.task: TaskID | None = None
 
     def __enter__(self) -> "Live":
         self.progress.start()

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import jinja2
 import pytest
+from chat_templates import MODELS
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kv_cache_rl.sim.eviction import TOOLS, load_scenarios, parse_call, replay
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "adapters"))
-from templates import MODELS
 
 
 def rendered(template: str, messages: list[dict], **more: object) -> str:
