@@ -187,12 +187,12 @@ def test_the_overview_of_latency_is_a_geometric_mean_of_ratios(results, figures)
 def test_a_scenario_that_moves_no_bytes_is_in_no_figure_of_bytes(figures):
     titles = [axes.get_title(loc="left") for axes in figures["bytes_moved"].axes]
     assert not any(title.startswith("one tier") for title in titles)
-    assert "bytes_moved-00-one_tier" not in figures
+    assert "bytes_moved-00-one-tier" not in figures
 
 
 def test_a_panel_in_which_all_policies_tie_says_so_and_names_no_best(results, figures):
     assert results.tied("one tier", "periodic_reuse")
-    axes = panel(figures["overall_hit_rate-00-one_tier"], "periodic_reuse")
+    axes = panel(figures["overall_hit_rate-00-one-tier"], "periodic_reuse")
     assert [text.get_text() for text in axes.texts] == ["all policies tie"]
     assert not [container for container in axes.containers if container.get_label() == "best"]
 
