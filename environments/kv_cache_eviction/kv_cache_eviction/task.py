@@ -85,10 +85,10 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         refuse_empty(response)
 
     def played_in_process(self) -> Self:
-        """The same task without the hooks, for the harness that plays the episode itself behind a
-        `ServedClient`: verifiers would run them once per tool call over a copy of the whole dialogue."""
+        """The same task without the two request hooks, for the harness that plays the episode
+        itself: verifiers would run them once per tool call over a copy of the whole dialogue."""
         clone = copy.copy(self)
-        for hook in ("put_in_answers", "episode_over", "refuse_empty_reply"):
+        for hook in ("put_in_answers", "episode_over"):
             setattr(clone, hook, None)
         return clone
 
