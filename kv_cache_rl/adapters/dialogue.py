@@ -94,9 +94,12 @@ def answer(name: str, texts: Sequence[str]) -> tuple[str, tuple[Call, ...]]:
         "\0".join((name, *texts)).encode(errors="surrogatepass"), digest_size=16
     ).hexdigest()
     observation = read_observation(texts[-1])
+    pages = observation.get("pages")
+    if isinstance(pages, dict) and pages.get("budget") == 0:
+        raise DialogueError("an observation has a budget of 0 pages; send it as the environment gave it")
     try:
         return key, tuple(DECIDERS[name]()(observation))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DialogueError(
             f"{name} cannot read an observation ({type(error).__name__}: {error}); "
             "send it complete, exactly as the environment gave it"

@@ -6,15 +6,13 @@ deterministic. Errors have OpenAI's shape, so that any client shows them; their 
 send instead."""
 
 import argparse
-import json
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from kv_cache_rl.extras import need
 
@@ -28,32 +26,22 @@ from starlette.exceptions import HTTPException
 
 from kv_cache_rl.adapters.dialogue import DialogueError, answer, observation_texts
 from kv_cache_rl.adapters.replies import Reply, chunks, completion, offered_names
+from kv_cache_rl.adapters.requests import (
+    LOOPBACK,
+    BadRequest,
+    LocalOnly,
+    json_response,
+    read_body,
+    read_request,
+)
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import DECIDERS
 
 HOST = "127.0.0.1"
-MAX_BODY_BYTES = 32 * 1024 * 1024
 
 
 class EndpointError(Refused):
     """The server cannot start; the text says what to change."""
-
-
-class BadRequest(Refused):
-    """A request that is answered with an error in OpenAI's shape."""
-
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
-
-    def response(self) -> Response:
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        return json_response({"error": error}, self.status)
-
-
-def json_response(body: Any, status: int = 200) -> Response:
-    return Response(json.dumps(body), status, media_type="application/json")
 
 
 def known_policy(name: str) -> str:
@@ -63,55 +51,6 @@ def known_policy(name: str) -> str:
     return name
 
 
-async def read_body(request: Request) -> bytes:
-    """The body, of which no more is read than the limit allows. Raises BadRequest for a longer one."""
-    announced, body = int(request.headers.get("content-length", 0)), bytearray()
-    if announced <= MAX_BODY_BYTES:
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                break
-    size = max(announced, len(body))
-    if size > MAX_BODY_BYTES:
-        raise BadRequest(
-            413,
-            f"the request has {size:,} bytes or more, the limit is {MAX_BODY_BYTES:,}; "
-            "send a shorter dialogue",
-        )
-    return bytes(body)
-
-
-def read_request(raw: bytes, models: Sequence[str]) -> dict:
-    """The request as a dict with a known model, messages, and tools. Raises BadRequest where it has none."""
-    try:
-        request = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(400, f"the body is not valid JSON ({error}); send a JSON object") from None
-    if not isinstance(request, dict):
-        raise BadRequest(
-            400, f"the body is a JSON {type(request).__name__}; send an object with model, messages and tools"
-        )
-    model = request.get("model")
-    if not isinstance(model, str) or not model:
-        raise BadRequest(400, f"model is missing; name one of {', '.join(models)}", "model")
-    if model not in models:
-        raise BadRequest(
-            404,
-            f"there is no model {model!r} here; choose one of {', '.join(models)}",
-            "model",
-            "model_not_found",
-        )
-    if not isinstance(request.get("messages"), list) or not request["messages"]:
-        raise BadRequest(
-            400, "messages is missing or empty; send the dialogue as a list of messages", "messages"
-        )
-    if not isinstance(request.get("tools") or [], list):
-        raise BadRequest(400, "tools is not a list; send the environment's tool definitions", "tools")
-    if request.get("n") not in (None, 1):
-        raise BadRequest(400, f"n is {request['n']}; a policy has one answer, so ask for n = 1", "n")
-    return request
-
-
 def make_reply(request: dict, prompt_bytes: int) -> Reply:
     """The decider's answer to a checked request.
 
@@ -119,11 +58,15 @@ def make_reply(request: dict, prompt_bytes: int) -> Reply:
     """
     model, plays = request["model"], request.get("tool_choice") != "none"
     try:
+        texts = observation_texts(request["messages"])
+    except DialogueError as error:
+        raise BadRequest(400, str(error), "messages") from error
+    try:
         names = offered_names(request.get("tools") or []) if plays else {}
     except DialogueError as error:
         raise BadRequest(400, str(error), "tools") from error
     try:
-        key, calls = answer(model, observation_texts(request["messages"]))
+        key, calls = answer(model, texts)
     except DialogueError as error:
         raise BadRequest(400, str(error), "messages") from error
     if request.get("parallel_tool_calls") is False:
@@ -131,10 +74,12 @@ def make_reply(request: dict, prompt_bytes: int) -> Reply:
     return Reply(key, model, int(time.time()), calls if plays else (), names, prompt_bytes)
 
 
-def create_app(policy: str | None = None) -> FastAPI:
-    """The server as an ASGI app; with a policy it serves that one only."""
+def create_app(policy: str | None = None, local: bool = False) -> FastAPI:
+    """The server as an ASGI app. With a policy it serves that one only; `local` asks for a loopback name."""
     models = [known_policy(policy)] if policy else list(DECIDERS)
     app = FastAPI(title="kv-cache-rl policies as chat models", openapi_url=None)
+    if local:
+        app.add_middleware(LocalOnly)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
@@ -206,15 +151,15 @@ def base_url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}/v1"
 
 
-def server_for(policy: str | None) -> uvicorn.Server:
+def server_for(policy: str | None, local: bool = True) -> uvicorn.Server:
     return uvicorn.Server(
-        uvicorn.Config(create_app(policy), log_level="warning", access_log=False, lifespan="off")
+        uvicorn.Config(create_app(policy, local), log_level="warning", access_log=False, lifespan="off")
     )
 
 
 def serve(policy: str | None = None, port: int = 8000, host: str = HOST) -> None:
     """Serves until interrupted. Raises EndpointError for an unknown policy or a taken port."""
-    server = server_for(policy)
+    server = server_for(policy, local=host in LOOPBACK)
     server.run(sockets=[listen(port, host)])
 
 

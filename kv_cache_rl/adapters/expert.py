@@ -7,12 +7,18 @@ from kv_cache_rl.adapters.dialogue import tool_call
 from kv_cache_rl.sim.eviction import SYSTEM_PROMPT, TOOLS, Call, Episode, Scenario, tool_messages
 
 
-def tool_calls(calls: Sequence[Call], step: int) -> list[dict]:
-    """The calls of one assistant message in OpenAI's form."""
-    return [tool_call(f"call_{step}_{index}", call.verb, call) for index, call in enumerate(calls)]
+def tool_calls(calls: Sequence[Call], step: int, as_text: bool = False) -> list[dict]:
+    """The calls of one assistant message. Arguments are objects, as chat templates take them, or with
+    `as_text` JSON text, as a server takes them."""
+    made = [tool_call(f"call_{step}_{index}", call.verb, call) for index, call in enumerate(calls)]
+    for call in made if not as_text else ():
+        call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return made
 
 
-def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) -> list[dict]:
+def expert_dialogue(
+    scenario: Scenario, log: Iterable[Iterable[Sequence[str]]], as_text: bool = False
+) -> list[dict]:
     """The messages of the episode as a chat model sees and writes them, from the system prompt on.
 
     Calls that could not be read are left out, and a step without calls becomes an explicit keep.
@@ -22,7 +28,7 @@ def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) 
     for step, logged in enumerate(log):
         calls = [Call.from_log(words) for words in logged]
         calls = [call for call in calls if not call.error] or [Call("keep")]
-        asked = tool_calls(calls, step)
+        asked = tool_calls(calls, step, as_text)
         messages.append({"role": "assistant", "content": "", "tool_calls": asked})
         texts = episode.step(calls)
         if episode.done:
@@ -32,17 +38,21 @@ def expert_dialogue(scenario: Scenario, log: Iterable[Iterable[Sequence[str]]]) 
     return messages
 
 
-def expert_row(scenario: Scenario, expert: str, log: Sequence, reward: float, normalized: float) -> dict:
-    """One training example.
-
-    `tools` is JSON text: the four schemas differ, and a column has one type.
-    """
+def expert_row(
+    scenario: Scenario,
+    expert: str,
+    log: Sequence,
+    reward: float,
+    normalized: float,
+    as_text: bool = False,
+) -> dict:
+    """One training example; `tools` is JSON text, as trainers read it too."""
     return {
         "scenario_id": scenario.id,
         "difficulty": scenario.difficulty,
         "expert": expert,
         "reward": reward,
         "normalized": normalized,
-        "messages": expert_dialogue(scenario, log),
+        "messages": expert_dialogue(scenario, log, as_text),
         "tools": json.dumps(TOOLS),
     }

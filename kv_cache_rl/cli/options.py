@@ -40,6 +40,11 @@ def model(help: str, panel: str = POLICIES) -> Any:
     return option(panel, "--model", "-m", help=help)
 
 
+def temperature(low: float = 0) -> Any:
+    """``--temperature``: how freely a model samples."""
+    return option(DECODING, "--temperature", help="Of sampled tokens.", min=low)
+
+
 def trace(help: str) -> Any:
     """``--trace``: the trace file that is played."""
     return option(WORKLOAD, "--trace", help=help)

@@ -39,7 +39,7 @@ class WindowSession:
     """A sequence that is live at the window's start or has a turn in it."""
 
     id: str
-    prefix_key: str  # equal keys may share their first prefix_tokens; "" is shared with nobody
+    prefix_key: str  # equal keys may share their first prefix_tokens; "" is not shared
     prefix_tokens: int
     context_tokens_at_start: int  # input and output so far; 0 if its first turn is in the window
     running_output_tokens: int  # that the call in progress at the start has yet to generate; 0 if none is

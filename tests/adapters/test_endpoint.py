@@ -8,8 +8,9 @@ import httpx
 import openai
 import pytest
 
-from kv_cache_rl.adapters import endpoint
-from kv_cache_rl.adapters.endpoint import MAX_BODY_BYTES, EndpointError, create_app, serve, serving
+from kv_cache_rl.adapters import requests
+from kv_cache_rl.adapters.endpoint import EndpointError, create_app, serve, serving
+from kv_cache_rl.adapters.requests import MAX_BODY_BYTES
 from kv_cache_rl.sim.eviction import (
     DECIDERS,
     SYSTEM_PROMPT,
@@ -222,7 +223,7 @@ def test_a_body_over_the_limit_is_refused(base_url):
 
 @pytest.mark.parametrize("length", [str(MAX_BODY_BYTES + 1), None])
 def test_no_more_of_a_body_is_read_than_the_limit_allows(monkeypatch, length):
-    monkeypatch.setattr(endpoint, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(requests, "MAX_BODY_BYTES", 1000)
     asked, sent = 0, []
 
     async def receive() -> dict:

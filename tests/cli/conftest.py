@@ -5,6 +5,7 @@ endpoint.
 import json
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class FakeEnvironment:
 
     def __init__(self) -> None:
         self.trouble: dict[tuple[str, int], str | BaseException] = {}
+        self.before_rollout: dict[tuple[str, int], Callable[[dict], None]] = {}
         self.asked: list[dict] = []
         self.played: list[tuple[str, str]] = []
 
@@ -83,6 +85,7 @@ class FakeEnvironment:
         for number, scenario in enumerate(scenarios):
             row = known.get(scenario.id)
             if row is None:
+                self.before_rollout.get((model, number), lambda row: None)({})
                 trouble = self.trouble.get((model, number))
                 if isinstance(trouble, BaseException):
                     raise trouble

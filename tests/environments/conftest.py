@@ -19,6 +19,7 @@ pytest.importorskip(
 )
 
 import verifiers.v1 as vf  # noqa: E402
+from kv_cache_eviction import patience  # noqa: E402
 from scripted_model import serving  # noqa: E402
 from verifiers.v1.runtimes.subprocess import SubprocessRuntime  # noqa: E402
 
@@ -45,6 +46,12 @@ def episodes(
             )
 
     return asyncio.run(run())
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """A server that fails for good is given up within a second instead of a minute."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.002)
 
 
 @pytest.fixture

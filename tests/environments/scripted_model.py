@@ -18,6 +18,21 @@ NOT_JSON = {"fails": "not json"}
 ERROR_500 = {"fails": "500"}
 
 
+def refuses(status: int, text: str, **headers: str) -> dict:
+    """An error as servers send it, with headers such as retry_after."""
+    return {"fails": status, "text": text, "headers": {k.replace("_", "-"): v for k, v in headers.items()}}
+
+
+def sends(body: bytes) -> dict:
+    """A body that goes out as it is, with status 200."""
+    return {"fails": "body", "body": body}
+
+
+def cut(reply: dict) -> dict:
+    """The same reply, ended by a length limit."""
+    return {**reply, "finish": "length"}
+
+
 def calls(*made: tuple[str, object], text: str | None = None) -> dict:
     """An assistant message with these (tool name, arguments) calls; arguments that are a string go out as
     they are.
@@ -71,10 +86,15 @@ class ScriptedModel:
             return web.json_response(
                 {"error": {"message": "out of memory", "type": "server_error"}}, status=500
             )
+        if isinstance(reply.get("fails"), int):
+            error = {"error": {"message": reply["text"], "type": "invalid_request_error"}}
+            return web.json_response(error, status=reply["fails"], headers=reply["headers"])
+        if reply.get("fails") == "body":
+            return web.Response(body=reply["body"], content_type="application/json")
         if reply.get("fails"):
             return web.Response(text="<html>bad gateway</html>", content_type="application/json")
         message = numbered(reply, turn)
-        finish = "tool_calls" if message.get("tool_calls") else "stop"
+        finish = message.pop("finish", None) or ("tool_calls" if message.get("tool_calls") else "stop")
         head = {"id": f"chatcmpl-{turn}", "created": 1, "model": body["model"]}
         usage = {"prompt_tokens": 100 * turn + 100, "completion_tokens": 10, "total_tokens": 100 * turn + 110}
         if not body.get("stream"):

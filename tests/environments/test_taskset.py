@@ -122,7 +122,7 @@ def test_the_reward_is_the_weighted_sum_and_every_metric_is_there():
     assert trace.reward == pytest.approx(
         sum(trace.rewards[name].score * weight for name, weight in REWARDS.items())
     )
-    assert set(trace.metrics) == set(METRICS)
+    assert set(trace.metrics) == {*METRICS, "unplayed_steps", "cut_replies"}
 
 
 def test_a_different_action_log_is_a_different_score():

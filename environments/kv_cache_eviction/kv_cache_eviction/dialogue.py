@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import verifiers.v1 as vf
 
+from kv_cache_eviction.wire import calls_left_out, not_read
 from kv_cache_rl.sim.eviction import (
     MAX_CALLS_PER_STEP,
     Call,
@@ -14,10 +15,13 @@ from kv_cache_rl.sim.eviction import (
     tool_messages,
 )
 
+REST = f"only the first {MAX_CALLS_PER_STEP} calls of a message count;"
+"""How the reason begins of the one call that stands for all that were left out."""
+
 
 def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> list[Call]:
     """The calls of one message, one step. Those past the first `most` are refused."""
-    calls = [parse_call(call.name, call.arguments) for call in message.tool_calls or []]
+    calls = [read_call(call.name, call.arguments) for call in message.tool_calls or []]
     if most >= MAX_CALLS_PER_STEP:
         return calls
     late = Call(
@@ -26,11 +30,31 @@ def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> lis
     return calls[:most] + [late] * len(calls[most:])
 
 
+def read_call(name: str, arguments: str) -> Call:
+    """The call, or one with the reason why it was not read (see `wire.bounded`)."""
+    left_out = not_read(arguments)
+    if left_out is None:
+        return parse_call(name, arguments)
+    if left_out.endswith(" calls"):
+        return Call("?", error=f"{REST} {left_out} after them were not read")
+    why = f'{name[:40]}: arguments of {left_out} were not read; send {{"seq_id": "..."}}'
+    return Call("?", error=why)
+
+
+def left_out(messages: Iterable[vf.AssistantMessage]) -> int:
+    """How many calls of these messages stand in no action log, for they were not read at all."""
+    return sum(
+        calls_left_out(call.arguments) for message in messages for call in (message.tool_calls or [])[-1:]
+    )
+
+
 def answers(episode: Episode, calls: list[Call]) -> list[str]:
     """Plays one step. One text per call, the next observation at the end of the last; without calls
     the one text of the user message that carries the next observation, or nothing once the episode
     is over."""
     texts = episode.step(calls)
+    if calls and calls[-1].error.startswith(f"{REST} ") and calls[-1].error.endswith("not read"):
+        texts[-1] = f"refused: {calls[-1].error}"
     prompt = None if episode.done else episode.prompt()
     if calls:
         return tool_messages(texts, prompt)

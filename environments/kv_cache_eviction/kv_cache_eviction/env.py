@@ -8,6 +8,8 @@ import verifiers.v1 as vf
 from verifiers.v1.mcp import SharedToolServer
 
 from kv_cache_eviction.harness import EvictionHarnessConfig
+from kv_cache_eviction.patience import Patience
+from kv_cache_eviction.served import ServedInterception, Watch
 from kv_cache_eviction.task import EvictionTask
 
 
@@ -22,9 +24,30 @@ class EvictionEnvConfig(vf.SingleAgentEnvConfig):
 
 # pyrefly: ignore [invalid-inheritance]  verifiers finds an env's config type by its parameter
 class EvictionEnv(vf.SingleAgentEnv, vf.Env[EvictionEnvConfig]):
+    watch: Watch = Watch()
+    """Hears of replies and waits while the env serves."""
+
     @property
     def in_process(self) -> bool:
         return isinstance(self.config.agent_harnesses()["agent"], EvictionHarnessConfig)
+
+    @property
+    def patience(self) -> Patience:
+        """The limits of one model call: those of the default harness, which others do not have."""
+        harness = self.config.agent_harnesses()["agent"]
+        if not isinstance(harness, EvictionHarnessConfig):
+            return Patience()
+        return Patience(harness.max_retries, harness.patience, harness.request_timeout)
+
+    async def start(self) -> None:
+        """Puts the project's model client before every rollout. The attribute is verifiers' own: 0.4 has no
+        hook for it."""
+        if self._interception is not None:
+            self._interception = ServedInterception(self._interception, self.patience, self.watch)
+
+    async def stop(self) -> None:
+        if isinstance(self._interception, ServedInterception):
+            await self._interception.stop()
 
     async def run(self, task: vf.Task, agents: vf.Agents) -> None:
         task = cast(EvictionTask, task)

@@ -7,7 +7,7 @@ of any other harness."""
 from typing import cast
 
 import verifiers.v1 as vf
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types.chat import ChatCompletion
 from pydantic import Field, FiniteFloat
 from verifiers.v1 import graph
@@ -15,16 +15,19 @@ from verifiers.v1.dialects import parse_message
 from verifiers.v1.dialects.chat import parse_tools
 
 from kv_cache_eviction.dialogue import answers, decided
+from kv_cache_eviction.patience import Patience
 from kv_cache_eviction.task import EvictionData
 from kv_cache_rl.sim.eviction import TOOLS, Episode, Scenario
 
 
 class EvictionHarnessConfig(vf.HarnessConfig):
     id: vf.ID = "kv-cache-eviction"
-    request_timeout: FiniteFloat = Field(600.0, gt=0)
-    """Seconds that one model call may take before it is tried again."""
-    max_retries: int = Field(2, ge=0)
-    """How often one model call is repeated after a timeout, a lost connection, a 429 or a 5xx."""
+    request_timeout: FiniteFloat = Field(Patience().timeout, gt=0)
+    """Seconds that one try of a model call may take."""
+    max_retries: int = Field(Patience().max_retries, ge=0)
+    """How often a model call is repeated after a timeout, a lost connection, a 5xx or an empty reply."""
+    patience: FiniteFloat = Field(Patience().seconds, ge=0)
+    """Seconds that a model call may wait in all, for a server that says 429 or 503 or between repetitions."""
 
 
 class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
@@ -52,7 +55,11 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
         system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         messages = [*system, {"role": "user", "content": prompt}]
         async with self.client(endpoint, secret) as client:
-            await self.play(client, ctx.model, data, messages)
+            try:
+                await self.play(client, ctx.model, data, messages)
+            except APIStatusError:
+                if trace.stop_condition is None:  # a limit that ends the episode is no failure
+                    raise
         # The results of the last calls precede no model call; the dialogue is recorded with them.
         graph.prepare_turn(
             trace, [parse_message(message) for message in messages], parse_tools(TOOLS)
@@ -75,14 +82,14 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
 
     def client(self, endpoint: str, secret: str) -> AsyncOpenAI:
         # The interception is on loopback unless a tunnel is in play: no proxy, and without TLS no
-        # certificates to load.
+        # certificates to load. It waits and repeats by itself (`ServedClient`).
         transport = DefaultAsyncHttpxClient(verify=endpoint.startswith("https:"), trust_env=False)
         return AsyncOpenAI(
             base_url=endpoint,
             api_key=secret,
             http_client=transport,
-            timeout=self.config.request_timeout,
-            max_retries=self.config.max_retries,
+            timeout=None,
+            max_retries=0,
         )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import cast
 import verifiers.v1 as vf
 from verifiers.v1.cli.eval import resume as resumed
 from verifiers.v1.cli.eval.runner import gather_rollouts
-from verifiers.v1.cli.output import save_config
+from verifiers.v1.cli.output import write_config
 from verifiers.v1.configs.cli.eval import EvalConfig
 from verifiers.v1.utils.eval import plan_rollouts
 from verifiers.v1.utils.logging import setup_logging
 from verifiers.v1.utils.trace_store import TRACES_FILE, append_episode
 
+from kv_cache_eviction.env import EvictionEnv
+from kv_cache_eviction.served import Watch
 from kv_cache_eviction.task import EvictionTask
+
+FIRST_REPLY_CHARACTERS = 120
 
 
 def evaluate(
@@ -28,25 +33,32 @@ def evaluate(
     resume: bool = False,
     max_concurrent: int | None = 128,
     harness: str | None = None,
+    sampling: dict | None = None,
+    patience: dict | None = None,
     on_rollout: Callable[[dict], None] | None = None,
+    watch: Watch | None = None,
     quiet: bool = True,
     **taskset: object,
 ) -> list[dict]:
-    """Plays every scenario once; a row for each, in the taskset's order (`on_rollout`: as they end).
+    """Plays every scenario once and gives a row for each, in the taskset's order; `on_rollout` gets them as
+    they end, `watch` hears of every reply and every wait before that.
 
-    `output_dir` becomes a run folder like those of `vf-eval`, which `vf-replay` reads. With
-    `resume` the rollouts that ended well there are kept and the others repeated; an interrupted run
-    keeps what was done. `harness` names another than the package's own, such as "null". The rest
-    are arguments of the taskset."""
+    `output_dir` becomes a run folder like those of `vf-eval`, which `vf-replay` reads. With `resume` the
+    rollouts that ended well there are kept and the others repeated; an interrupted run keeps what was done.
+    `harness` names another than the package's own, such as "null". `sampling` holds what is asked of the
+    model (max_tokens, temperature), `patience` the knobs of the package's own harness (request_timeout,
+    max_retries, patience). The rest are arguments of the taskset."""
     folder = Path(output_dir).resolve()
+    seat = {"id": harness} if harness else patience
     config = EvalConfig.model_validate(
         {
             "env": {
                 "taskset": {"id": "kv-cache-eviction", **taskset},
-                **({"agent": {"harness": {"id": harness}}} if harness else {}),
+                **({"agent": {"harness": seat}} if seat else {}),
             },
             "model": model,
             "client": {"base_url": base_url, "api_key_var": api_key_var},
+            "sampling": sampling or {},
             "output_dir": folder.parent,
             "run": {"name": folder.name},
             "max_concurrent": max_concurrent,
@@ -56,7 +68,7 @@ def evaluate(
     if not quiet:
         setup_logging("INFO")
     with rarely_collected():
-        return asyncio.run(played(config, folder, resume, on_rollout or (lambda row: None)))
+        return asyncio.run(played(config, folder, resume, on_rollout or (lambda row: None), watch or Watch()))
 
 
 @contextmanager
@@ -74,15 +86,26 @@ def rarely_collected() -> Iterator[None]:
         gc.unfreeze()
 
 
+def save_settings(config: EvalConfig, folder: Path) -> None:
+    """Writes the resolved config as `vf-eval` does, without the one field that `vf-replay` reads as another
+    type (`rich`, a default here)."""
+    path = write_config(config, folder)
+    settings = json.loads(path.read_text())
+    del settings["rich"]
+    path.write_text(json.dumps(settings, indent=2))
+
+
 async def played(
-    config: EvalConfig, folder: Path, resume: bool, on_rollout: Callable[[dict], None]
+    config: EvalConfig, folder: Path, resume: bool, on_rollout: Callable[[dict], None], watch: Watch
 ) -> list[dict]:
-    env = vf.load_environment(config.env)
+    env = cast(EvictionEnv, vf.load_environment(config.env))
+    env.watch = watch
     tasks = list(env.taskset)
+    save_settings(config, folder)
     if resume and (folder / TRACES_FILE).exists():
         plan = resumed.load(folder, tasks, 1, lambda episode: env.complete(cast(vf.Episode, episode)))
     else:
-        save_config(config, folder)
+        (folder / TRACES_FILE).write_text("")
         plan = plan_rollouts(tasks, 1)
     context = vf.ModelContext(model=config.model, client=config.client, sampling=config.sampling)
     running, writing = asyncio.Semaphore(config.max_concurrent or len(tasks)), asyncio.Lock()
@@ -117,6 +140,8 @@ def row_of(task: EvictionTask, episode: vf.Episode, model: str) -> dict:
         "prompt_tokens": usage.input_tokens if usage else 0,
         "completion_tokens": usage.completion_tokens if usage else 0,
         "seconds": trace.timing.agent.duration if trace else 0.0,
+        "notes": trace.info.get("notes", []) if trace else [],
+        "first_reply": first_reply(trace) if trace else "",
     }
     if trace is None or not episode.ok:
         error = episode.last_error if trace is None else trace.last_error or episode.last_error
@@ -125,4 +150,13 @@ def row_of(task: EvictionTask, episode: vf.Episode, model: str) -> dict:
         }
     report = task.report(trace)
     outcome |= {"reward": report.total, "normalized": report.normalized}
-    return outcome | {"rewards": report.rewards, "metrics": report.metrics}
+    told = {name: value for name, value in task.metrics(trace).items() if value or name in report.metrics}
+    return outcome | {"rewards": report.rewards, "metrics": told}
+
+
+def first_reply(trace: vf.Trace) -> str:
+    """How the first reply begins where it held no tool call; nothing where it did."""
+    said = next(iter(trace.assistant_messages), None)
+    if said is None or said.tool_calls:
+        return ""
+    return (said.content or said.reasoning_content or "").strip()[:FIRST_REPLY_CHARACTERS]

@@ -8,13 +8,15 @@ from typing import Any, Self
 
 import verifiers.v1 as vf
 
-from kv_cache_eviction.dialogue import answers, decided, played
+from kv_cache_eviction.dialogue import answers, decided, left_out, played
+from kv_cache_eviction.served import CONTEXT_OVERFLOW, refuse_empty
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Report, Scenario, replay
 
-OWN_LIMITS = (None, "max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens")
-"""Stop conditions under which the steps that were not played count as `keep`: limits that the user
-set, and none at all (an untouched task). Under any other one an unfinished episode is a failure."""
+OWN_LIMITS = ("max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens")
+TRUNCATING = (None, CONTEXT_OVERFLOW, *OWN_LIMITS)
+"""Stop conditions under which the steps that were not played count as `keep`: limits that the user set, the
+model's context, and none at all (an untouched task). Any other one makes an unfinished episode a failure."""
 
 
 class EpisodeCutShort(RuntimeError):
@@ -80,11 +82,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             ProviderError: raised as such, since verifiers would record any other exception as an
                 error of the task.
         """
-        message = response.message
-        if not (message.tool_calls or message.content or message.reasoning_content):
-            raise vf.ProviderError(
-                "the model sent an empty reply: no text, no tool call (is its server overloaded?)"
-            )
+        refuse_empty(response)
 
     def played_in_process(self) -> Self:
         """The same task without the two request hooks, for the harness that plays the episode
@@ -113,7 +111,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             EpisodeCutShort: the run stopped early, for a reason that is not a limit the user set.
         """
         steps = self.scenario.steps
-        if trace.num_turns < steps and trace.stop_condition not in OWN_LIMITS:
+        if trace.num_turns < steps and trace.stop_condition not in TRUNCATING:
             raise EpisodeCutShort(
                 f"the episode stopped ({trace.stop_condition}) after {trace.num_turns} of {steps} model "
                 "calls, so it has no score; raise the time limit or repair the server, "
@@ -124,6 +122,40 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             self.scenario, trace.assistant_messages, self.data.max_calls_per_step
         ).log
         trace.info["diagnosis"] = self.report(trace).notes
+        if unread := left_out(trace.assistant_messages):
+            trace.info["calls_not_read"] = unread
+        if notes := self.notes(trace):
+            trace.info["notes"] = notes
+
+    def notes(self, trace: vf.Trace) -> list[str]:
+        """What a reader of the score has to know besides: an episode cut short, replies cut short."""
+        steps, played_steps, found = self.scenario.steps, trace.num_turns, []
+        said = trace.info.pop("server_said", None)
+        if played_steps < steps:
+            kept = f"after {played_steps} of {steps} model calls; the rest counts as keep"
+            if trace.stop_condition == CONTEXT_OVERFLOW:
+                found.append(
+                    f"the dialogue outgrew the model's context {kept}. Serve it with more context, an "
+                    f"episode fills about 32,000 tokens. The server said: {said}"
+                )
+            elif trace.stop_condition is not None:
+                found.append(f"the limit {trace.stop_condition} ended the episode {kept}")
+        if cut := cut_replies(trace):
+            found.append(
+                f"{cut} of {played_steps} replies were cut at a length limit (finish_reason 'length'); "
+                "raise --max-tokens, or the context of the server"
+            )
+        return found
+
+    def metrics(self, trace: vf.Trace) -> dict[str, float]:
+        """The simulator's metrics, the calls that no action log holds, and how whole the dialogue was."""
+        unread = trace.info.get("calls_not_read", 0)
+        found = dict(self.report(trace).metrics)
+        found["invalid_calls"] += unread
+        found["calls_per_step"] = round(found["calls_per_step"] + unread / self.scenario.steps, 6)
+        found["unplayed_steps"] = float(max(0, self.scenario.steps - trace.num_turns))
+        found["cut_replies"] = float(cut_replies(trace))
+        return found
 
     def report(self, trace: vf.Trace) -> Report:
         return scored(self.scenario, json.dumps(trace.info["actions"]))
@@ -134,7 +166,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
     @vf.metric
     async def episode_metrics(self, trace: vf.Trace) -> dict[str, float]:
-        return self.report(trace).metrics
+        return self.metrics(trace)
 
     async def validate(self, runtime: vf.Runtime) -> bool:
         """Whether the scenario's best-known actions still reach its best-known return."""
@@ -147,6 +179,11 @@ class NormalizedTask(EvictionTask):
     @vf.reward(weight=1.0)
     async def normalized_score(self, trace: vf.Trace) -> float:
         return self.report(trace).normalized
+
+
+def cut_replies(trace: vf.Trace) -> int:
+    """How many replies ended at a length limit."""
+    return sum(call.finish_reason == "length" and call.node is not None for call in trace.calls)
 
 
 @lru_cache(maxsize=8)

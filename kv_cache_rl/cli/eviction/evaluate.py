@@ -1,20 +1,20 @@
 """``eval``: policies and models as chat models, through verifiers, to a table, a run folder and a page."""
 
 import importlib
-import json
+import math
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
+from kv_cache_rl.cli.eviction.findings import failures
+from kv_cache_rl.cli.eviction.live import Live, Recorder, only_writer, stoppable
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
@@ -25,8 +25,8 @@ from kv_cache_rl.cli.eviction.options import (
     choose_policies,
     how_many,
 )
-from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted
-from kv_cache_rl.cli.options import POLICIES, RUNNING, AsJson
+from kv_cache_rl.cli.failures import FAILED, BadInput
+from kv_cache_rl.cli.options import DECODING, POLICIES, RUNNING, AsJson
 from kv_cache_rl.cli.terminal import console, print_json
 from kv_cache_rl.files import slug, write_json
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 DEFAULT_POLICIES = ["value_aware", "lru"]
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+DEFAULT_KEY_VAR = "OPENAI_API_KEY"
+MAX_CONCURRENT = 32
 ENVIRONMENT = "kv_cache_eviction"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -87,62 +89,36 @@ def served(targets: list[dict]) -> Iterator[str | None]:
         yield base_url
 
 
-class Recorder:
-    """Appends each rollout to results.jsonl as it ends, and moves the progress bar."""
-
-    def __init__(self, path: Path, advance: Callable[[], None]) -> None:
-        self.path, self.advance, self.count = path, advance, 0
-        self._lock = threading.Lock()
-        self.path.write_text("")
-
-    def __call__(self, row: Mapping[str, Any]) -> None:
-        with self._lock, self.path.open("a") as lines:
-            lines.write(json.dumps(row) + "\n")
-            self.count += 1
-        self.advance()
-
-
 def evaluate_targets(
     folder: Path, config: Mapping, scenario_count: int, resume: bool, quiet: bool
 ) -> list["Outcome"]:
-    """Every target of the config in turn. Raises Interrupted with the command that goes on."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+    """Every target of the config in turn. Raises Interrupted or BadInput with the command that goes on."""
     from kv_cache_rl.reports.eviction.outcome import Outcome
 
-    evaluate, outcomes = environment_evaluate(), []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    evaluate, outcomes, targets = environment_evaluate(), [], config["targets"]
+    names = ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
+    live = Live(scenario_count, quiet)
+    recorder = Recorder(folder / runs.RESULTS, live.advance)
     with (
-        Progress(
-            *columns, console=console(stderr=True), disable=quiet or not sys.stderr.isatty()
-        ) as progress,
-        served(config["targets"]) as embedded,
+        stoppable(folder, lambda: recorder.count, scenario_count * len(targets)),
+        live,
+        served(targets) as embedded,
     ):
-        tasks = [
-            progress.add_task(target["model"], total=scenario_count, start=False)
-            for target in config["targets"]
-        ]
-        recorder = Recorder(folder / runs.RESULTS, lambda: None)
-        for task, target in zip(tasks, config["targets"], strict=True):
-            progress.start_task(task)
-            recorder.advance = lambda task=task: progress.advance(task)
-            try:
-                rows = evaluate(
-                    model=target["model"],
-                    base_url=target["base_url"] or embedded,
-                    api_key_var=target["api_key_var"],
-                    **{
-                        key: config[key]
-                        for key in ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
-                    },
-                    output_dir=folder / slug(target["model"], "model"),
-                    resume=resume,
-                    on_rollout=recorder,
-                    quiet=True,
-                )
-            except KeyboardInterrupt:
-                done = f"{recorder.count} of {scenario_count * len(tasks)} rollouts are saved"
-                raise Interrupted(f"{done}; go on with: kv-cache-rl eval --resume {folder}") from None
+        for target in targets:
+            live.begin(target["model"])
+            rows = evaluate(
+                model=target["model"],
+                base_url=target["base_url"] or embedded,
+                api_key_var=target["api_key_var"],
+                **{name: config[name] for name in names},
+                sampling=config.get("sampling") or {},
+                patience=config.get("patience") or {},
+                output_dir=folder / slug(target["model"], "model"),
+                resume=resume,
+                on_rollout=recorder,
+                watch=live,
+                quiet=True,
+            )
             outcomes += [Outcome.from_json(row) for row in rows]
     return outcomes
 
@@ -155,36 +131,78 @@ def finish(
 
     summary = runs.summarize(config, outcomes, scenarios)
     runs.write_run(folder, config, outcomes, scenarios, summary)
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
     if as_json:
         print_json({**summary, "folder": str(folder), "report": str(folder / runs.REPORT)})
     else:
         out = console()
-        out.print(
-            rich_table(
-                results_rows(outcomes, scenarios), f"{len(scenarios)} scenarios, {len(outcomes)} rollouts"
-            )
-        )
+        title = f"{len(scenarios)} scenarios, {len(outcomes)} rollouts"
+        out.print(rich_table(results_rows(outcomes, scenarios), title))
         for sentence in difference_sentences(outcomes):
             out.print(sentence)
+        for sentence in summary["findings"]:
+            out.print(sentence, markup=False, style="yellow", soft_wrap=True)
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]
         out.print(f"{summary['model_calls']:,} model calls, {read:,} tokens read, {wrote:,} written")
         out.print(f"results: {folder}\nreport:  {folder / runs.REPORT}", soft_wrap=True)
-    for outcome in failed[:5]:
-        typer.echo(f"failed: {outcome.model} on {outcome.scenario_id}: {outcome.error}", err=True)
-    for target in config["targets"]:
-        mine = [outcome for outcome in outcomes if outcome.model == target["model"]]
-        if target["base_url"] and all(outcome.error is not None for outcome in mine):
-            url, key, name = target["base_url"], target["api_key_var"], target["model"]
-            hint = f"does {url} answer, serve {name!r}, and take the key in {key}?"
-            typer.echo(f"every rollout of {name} failed; {hint}", err=True)
-    if failed:
+    for sentence in failures(config, outcomes):
+        typer.echo(sentence, err=True)
+    if failed := summary["failed_rollouts"]:
         typer.echo(
-            f"{len(failed)} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume "
+            f"{failed} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume "
             f"{folder}",
             err=True,
         )
         raise typer.Exit(FAILED)
+
+
+def given(**options: float | None) -> dict:
+    """The options that the user gave. Raises BadInput for a number that is none."""
+    found = {name: value for name, value in options.items() if value is not None}
+    if odd := [name for name, value in found.items() if not math.isfinite(value)]:
+        raise BadInput(f"{odd[0].replace('_', ' ')} is {found[odd[0]]}; give a number, or leave it out")
+    return found
+
+
+def resumed_config(folder: Path, base_url: str | None, api_key_var: str | None, now: Mapping) -> dict:
+    """The config of a run folder, with the address, key and patience that were given anew.
+
+    Raises BadInput for a folder that cannot be resumed.
+    """
+    config = runs.read_config(folder)
+    if config["command"] != "eval":
+        raise BadInput(f"{folder} was made by {config['command']}, which cannot be resumed; run it again")
+    if base_url or api_key_var:
+        hosted = [target for target in config["targets"] if target["base_url"]]
+        if not hosted:
+            raise BadInput(
+                f"{folder} holds policies only, which need no address; leave out --base-url and --api-key-var"
+            )
+        for target in hosted:
+            key = api_key_var or target["api_key_var"]
+            target |= hosted_target(target["model"], base_url or target["base_url"], key)
+    config["patience"] = {**(config.get("patience") or {}), **now["patience"]}
+    return config | {
+        "max_concurrent": now["max_concurrent"] or config.get("max_concurrent") or MAX_CONCURRENT
+    }
+
+
+def targets_of(
+    policy: list[str] | None, model: str | None, base_url: str | None, api_key_var: str | None
+) -> list[dict]:
+    """What a new run evaluates. Raises BadInput where the options do not fit together."""
+    if model is not None and not model.strip():
+        raise BadInput("--model is empty; name the model to evaluate, or leave it out")
+    if base_url and not model:
+        raise BadInput("--base-url is given without --model; name the model to evaluate there")
+    targets = embedded_targets(choose_policies(policy, [] if model else DEFAULT_POLICIES))
+    targets += [hosted_target(model, base_url, api_key_var or DEFAULT_KEY_VAR)] if model else []
+    names = [slug(target["model"], "model") for target in targets]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(
+            f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in "
+            "a run of its own"
+        )
+    return targets
 
 
 def run_eval(
@@ -197,20 +215,61 @@ def run_eval(
         ),
     ] = None,
     api_key_var: Annotated[
-        str, options.option(POLICIES, "--api-key-var", help="Environment variable that holds its API key.")
-    ] = "OPENAI_API_KEY",
+        str | None,
+        options.option(
+            POLICIES,
+            "--api-key-var",
+            help=f"Environment variable that holds its API key; default {DEFAULT_KEY_VAR}.",
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, options.option(DECODING, "--max-tokens", help="Longest reply, in tokens.", min=1)
+    ] = None,
+    temperature: Annotated[float | None, options.temperature()] = None,
     difficulty: Difficulty = "all",
     split: Split = "eval",
     num_examples: NumExamples = None,
     seed: Seed = 42,
     trace: Trace = None,
     max_concurrent: Annotated[
-        int, options.option(RUNNING, "--max-concurrent", help="Episodes in flight.", min=1)
-    ] = 32,
+        int | None,
+        options.option(
+            RUNNING,
+            "--max-concurrent",
+            help=f"Episodes in flight, default {MAX_CONCURRENT}; a local server with one slot wants 1.",
+            min=1,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        options.option(
+            RUNNING, "--timeout", help="Seconds that one model call may take; default 600.", min=1
+        ),
+    ] = None,
+    max_retries: Annotated[
+        int | None,
+        options.option(
+            RUNNING,
+            "--max-retries",
+            help="Repetitions of a call that was lost or ended in a server error; default 6.",
+            min=0,
+        ),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        options.option(
+            RUNNING,
+            "--patience",
+            help="Seconds that one call may wait for a busy server (429, 503); default 300.",
+            min=0,
+        ),
+    ] = None,
     resume: Annotated[
         Path | None,
         options.option(
-            RUNNING, "--resume", help="Go on with this run folder; other options are read from it."
+            RUNNING,
+            "--resume",
+            help="Go on with this run folder; address, key and the four options above may change.",
         ),
     ] = None,
     out: Annotated[Path, options.out("Where the run folder is made.")] = Path("runs"),
@@ -219,30 +278,21 @@ def run_eval(
     """Evaluate policies and models with verifiers: table, run folder, HTML report.
 
     Without a policy or model it serves value_aware and lru as chat models, which needs no network.
+    An episode fills about 32,000 tokens of a model's context: serve 40,960.
 
     Example: kv-cache-rl eval --model gpt-5.4-mini --difficulty hard --num-examples 20
     """
+    waits = given(request_timeout=timeout, max_retries=max_retries, patience=patience)
     if resume is not None:
-        folder, config = resume, runs.read_config(resume)
-        if config["command"] != "eval":
-            raise BadInput(f"{resume} was made by {config['command']}, which cannot be resumed; run it again")
+        now = {"patience": waits, "max_concurrent": max_concurrent}
+        folder, config = resume, resumed_config(resume, base_url, api_key_var, now)
     else:
-        if model is not None and not model.strip():
-            raise BadInput("--model is empty; name the model to evaluate, or leave it out")
-        if base_url and not model:
-            raise BadInput("--base-url is given without --model; name the model to evaluate there")
-        policies = choose_policies(policy, [] if model else DEFAULT_POLICIES)
-        targets = embedded_targets(policies)
-        targets += [hosted_target(model, base_url, api_key_var)] if model else []
-        names = [slug(target["model"], "model") for target in targets]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise BadInput(
-                f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in "
-                "a run of its own"
-            )
-        total = how_many(num_examples, difficulty)
+        targets = targets_of(policy, model, base_url, api_key_var)
         config = runs.new_config(
-            "eval", targets, difficulty, split, total, seed, trace, max_concurrent=max_concurrent
+            *("eval", targets, difficulty, split, how_many(num_examples, difficulty), seed, trace),
+            max_concurrent=max_concurrent or MAX_CONCURRENT,
+            sampling=given(max_tokens=max_tokens, temperature=temperature),
+            patience=waits,
         )
         folder = None
     environment_evaluate()
@@ -254,6 +304,7 @@ def run_eval(
         )
     if folder is None:
         folder = runs.new_folder(out, config["targets"])
+    with only_writer(folder):
         write_json(folder / runs.CONFIG, config)
-    outcomes = evaluate_targets(folder, config, len(scenarios), resume is not None, quiet=as_json)
-    finish(folder, config, outcomes, scenarios, as_json)
+        outcomes = evaluate_targets(folder, config, len(scenarios), resume is not None, quiet=as_json)
+        finish(folder, config, outcomes, scenarios, as_json)

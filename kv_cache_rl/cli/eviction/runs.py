@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
+from kv_cache_rl.cli.eviction.findings import findings
 from kv_cache_rl.cli.eviction.options import select_scenarios
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.files import slug, write_json
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
     from kv_cache_rl.sim.eviction import Scenario
 
+FIELDS: dict[str, tuple[type, bool]] = {
+    **dict.fromkeys(
+        ("command", "difficulty", "split", "environment_version", "package_version", "started"), (str, True)
+    ),
+    "targets": (list, True),
+    **dict.fromkeys(("num_examples", "seed"), (int, True)),
+    "trace": (str, False),
+    "max_concurrent": (int, False),
+    **dict.fromkeys(("sampling", "patience"), (dict, False)),
+}
+"""The fields of a config: their type, and whether each has to be there."""
+NAMED = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 CONFIG, RESULTS, SUMMARY, REPORT = "config.json", "results.jsonl", "summary.json", "report.html"
 
 
@@ -71,14 +84,13 @@ def read_config(folder: Path) -> dict:
             f"{folder} is not a run folder (it has no {CONFIG}); give one that eval or baselines --out made"
         )
     try:
-        config = json.loads(path.read_text())
-        version = config["environment_version"]
-        _ = [
-            config[key]
-            for key in ("command", "targets", "difficulty", "split", "num_examples", "seed", "trace")
-        ]
-    except (ValueError, KeyError, TypeError) as error:
+        config = json.loads(path.read_bytes().decode())
+        wrong = wrong_field(config)
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is damaged ({type(error).__name__}: {error}); start a new run") from None
+    if wrong:
+        raise BadInput(f"{path} is damaged: {wrong}; mend it, or start a new run")
+    version = config["environment_version"]
     if version != ENVIRONMENT_VERSION:
         raise BadInput(
             f"{folder} was played by environment version {version}, this is version {ENVIRONMENT_VERSION}; "
@@ -86,6 +98,28 @@ def read_config(folder: Path) -> dict:
             "this one"
         )
     return config
+
+
+def wrong_field(config: object) -> str:
+    """The first field of a config that is missing or of another type, in words; empty where there is none."""
+    if not isinstance(config, dict):
+        return f"it holds {type(config).__name__}, not an object"
+    for name, (wanted, needed) in FIELDS.items():
+        value = config.get(name)
+        if value is None and not needed:
+            continue
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            what = f"is {json.dumps(value)[:60]}, not {NAMED[wanted]}" if name in config else "is missing"
+            return f"the field {name!r} {what}"
+    for number, target in enumerate(config["targets"], 1):
+        if not isinstance(target, dict) or not isinstance(target.get("model"), str):
+            return f"number {number} of 'targets' names no model"
+        if not isinstance(target.get("base_url"), str | None):
+            return f"'base_url' of number {number} of 'targets' is no text"
+        target.setdefault("base_url", None)
+        if target["base_url"] and not isinstance(target.get("api_key_var"), str):
+            return f"'api_key_var' of number {number} of 'targets' is no text"
+    return ""
 
 
 def scenarios_of(config: Mapping) -> dict[str, "Scenario"]:
@@ -100,6 +134,13 @@ def results_of(folder: Path) -> list["Outcome"]:
 
     path = folder / RESULTS
     outcomes = read_results(path) if path.is_file() else []
+    known = {target["model"] for target in read_config(folder)["targets"]}
+    for outcome in outcomes:
+        if outcome.model not in known:
+            raise BadInput(
+                f"{path}: the model {outcome.model!r} is none of this run ({', '.join(sorted(known))}); "
+                "delete its lines"
+            )
     if not outcomes:
         raise BadInput(
             f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}"
@@ -119,6 +160,7 @@ def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping
         "interval": f"{T_INTERVAL} over scenarios",
         "rows": [row.to_json() for row in results_rows(outcomes, scenarios)],
         "differences": differences(outcomes),
+        "findings": findings(config, outcomes),
         "rollouts": len(outcomes),
         "failed_rollouts": sum(outcome.error is not None for outcome in outcomes),
         "model_calls": sum(outcome.model_calls for outcome in outcomes),
@@ -127,8 +169,19 @@ def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping
     }
 
 
+def check_scenarios(outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> None:
+    """Raises BadInput where a rollout is of a scenario that the run does not have."""
+    for outcome in outcomes:
+        if outcome.scenario_id not in scenarios:
+            raise BadInput(
+                f"{RESULTS}: {outcome.model} on {outcome.scenario_id!r}: the run has no such scenario; "
+                "delete the line, then --resume the run"
+            )
+
+
 def page_of(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> str:
-    """The HTML report of a run."""
+    """The HTML report of a run. Raises BadInput for a rollout of another run's scenario."""
+    check_scenarios(outcomes, scenarios)
     from kv_cache_rl.reports.eviction.page import page
 
     models = list(dict.fromkeys(outcome.model for outcome in outcomes))
@@ -144,6 +197,7 @@ def page_of(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[s
         "started": config["started"].replace("T", " "),
     }
     lead = f"A KV cache under pressure, 15 windows per episode, decided by {named}, {way}."
+    lead = " ".join([lead, *(f"{sentence}." for sentence in findings(config, outcomes))])
     return page(f"{named} on the KV cache eviction environment", lead, about, outcomes, scenarios)
 
 

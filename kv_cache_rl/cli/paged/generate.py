@@ -26,9 +26,7 @@ def run_generate(
         ),
     ] = 0,
     beams: Annotated[int, options.option(DECODING, "--beams", help="Search with so many beams.", min=0)] = 0,
-    temperature: Annotated[
-        float, options.option(DECODING, "--temperature", help="Of the samples.", min=0.01)
-    ] = 1.0,
+    temperature: Annotated[float, options.temperature(0.01)] = 1.0,
     block_tokens: Annotated[
         int, options.option(DECODING, "--block-tokens", help="Tokens per block.", min=1)
     ] = 16,

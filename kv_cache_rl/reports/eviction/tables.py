@@ -158,11 +158,17 @@ def difference_sentences(outcomes: Sequence[Outcome]) -> list[str]:
     widest = found[-1]["tier"] if found else ""
     return [
         f"{entry['policy']} minus {entry['against']} on the same {entry['reward']['n']} scenarios "
-        f"({widest}): {entry['reward']['mean']:+.3f} reward, 95 % interval {entry['reward']['low']:+.3f} "
-        f"to {entry['reward']['high']:+.3f}"
+        f"({widest}): {entry['reward']['mean']:+.3f} reward, {interval_words(entry['reward'])}"
         for entry in found
         if entry["tier"] == widest and entry["reward"]["low"] is not None
     ]
+
+
+def interval_words(reward: Mapping) -> str:
+    """The interval of a difference, or that there are too few scenarios for one."""
+    if reward["n"] < FEWEST:
+        return f"too few for an interval (from {FEWEST} on)"
+    return f"95 % interval {reward['low']:+.3f} to {reward['high']:+.3f}"
 
 
 COLUMNS: dict[str, Callable[[float], str]] = {
@@ -180,11 +186,17 @@ HEADINGS = {"tier": "left", "policy": "left"} | dict.fromkeys(
 """Heading → where its column stands."""
 
 
+FEWEST = 5
+"""Scenarios from which on an interval is shown: below, Student's t makes it wider than the scores can be."""
+
+
 def cell(mean: Interval | None, name: str) -> str:
-    """``+0.123 ± 0.045``, the mean alone below two values, a dash where there is none."""
+    """``+0.123 ± 0.045``, ``+0.123 (n = 2)`` for a few values, a dash where there is none."""
     if mean is None:
         return "-"
     text = COLUMNS[name](mean.mean)
+    if mean.n < FEWEST:
+        return f"{text} (n = {mean.n})" if mean.half_width else text
     return text if not mean.half_width else f"{text} ± {COLUMNS[name](mean.half_width).lstrip('+')}"
 
 

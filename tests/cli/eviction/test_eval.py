@@ -1,11 +1,14 @@
 """The evaluation: two policies by default, any model by flag, failures unscored, interruptions resumed."""
 
+import errno
 import json
 import os
+import signal
 
 import pytest
 
 from kv_cache_rl.adapters.endpoint import serving
+from kv_cache_rl.cli.eviction.live import Live, only_writer
 from kv_cache_rl.experiments.eviction import sets
 from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
 from kv_cache_rl.sim.eviction.generate import generate
@@ -173,6 +176,139 @@ def test_a_baselines_folder_is_not_resumed(kv, environment):
     kv("baselines", "-p", "keep", "-n", 3, "--out", "run")
     said = kv("eval", "--resume", "run")
     assert (said.code, "cannot be resumed; run it again" in said.err) == (2, True)
+
+
+FAULTS = {
+    "no text": (b'{"scenario_id": "\xff"}', "line 2: 'utf-8' codec"),
+    "a null log": ({"log": None}, "line 2: the field 'log' is null, not a list of windows of calls"),
+    "a null model": ({"model": None}, "line 2: the field 'model' is null, not a text"),
+    "a reward that is no number": (
+        {"reward": float("nan")},
+        "line 2: the field 'reward' is NaN, not a number",
+    ),
+    "rewards of another kind": ({"rewards": {"a": "b"}}, "line 2: the field 'rewards' is"),
+    "a call that is none": ({"log": [[{"verb": "evict"}]]}, "line 2: the field 'log' is"),
+    "a negative count": ({"model_calls": -1}, "line 2: the field 'model_calls' is -1, not a count"),
+    "a key twice": (b'{"model": "keep", "model": "lru"}', "line 2: the field 'model' stands there twice"),
+    "an unknown scenario": ({"scenario_id": "eviction-eval-easy-9999-v1"}, "the run has no such scenario"),
+    "an unknown model": ({"model": "gpt"}, "the model 'gpt' is none of this run (keep)"),
+    "a rollout twice": ("first", "line 2: it repeats line 1"),
+    "deep nesting": (b"[" * 100_000, "line 2: "),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_results_file_that_was_altered_is_refused_with_line_field_and_remedy(kv, finished, fault):
+    path, (change, words) = finished / "results.jsonl", FAULTS[fault]
+    lines = path.read_bytes().splitlines()
+    if isinstance(change, dict):
+        change = json.dumps(json.loads(lines[1]) | change).encode()
+    lines[1] = lines[0] if change == "first" else change
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    said = kv("report", finished)
+    assert (said.code, said.out) == (2, "")
+    assert words in said.err and "results.jsonl" in said.err and "delete" in said.err
+    assert kv("eval", "--resume", finished, "--json").code == 0, "resuming writes the file anew"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_examples": "x"}, "the field 'num_examples' is \"x\", not a whole number"),
+        ({"num_examples": True}, "the field 'num_examples' is true"),
+        ({"targets": {}}, "the field 'targets' is {}, not a list"),
+        ({"targets": [{"model": 1}]}, "number 1 of 'targets' names no model"),
+        ({"targets": [{"model": "m", "base_url": 5}]}, "'base_url' of number 1 of 'targets' is no text"),
+        ({"targets": [{"model": "m", "base_url": "http://x"}]}, "'api_key_var' of number 1"),
+        ({"started": None}, "the field 'started' is null, not a text"),
+        ({"patience": 3}, "the field 'patience' is 3, not an object"),
+    ],
+)
+def test_a_config_of_another_type_is_refused_with_the_field(kv, finished, changes, words):
+    change_config(finished, **changes)
+    for command in (["eval", "--resume", finished], ["report", finished]):
+        said = kv(*command)
+        assert (said.code, said.out) == (2, "")
+        assert "config.json is damaged: " in said.err and words in said.err and "start a new run" in said.err
+
+
+def test_policies_take_no_new_address(kv, finished):
+    said = kv("eval", "--resume", finished, "--base-url", "http://127.0.0.1:1/v1")
+    assert (said.code, "holds policies only" in said.err) == (2, True)
+
+
+def test_two_evaluations_do_not_write_to_one_folder(kv, finished):
+    with only_writer(finished):
+        said = kv("eval", "--resume", finished)
+    assert (said.code, said.out) == (2, "")
+    assert f"another evaluation writes to {finished} now; wait until it ends" in said.err
+    assert kv("eval", "--resume", finished, "--json").code == 0
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["in front", "in the background"])
+def test_sigterm_ends_like_an_interrupt_with_the_command_that_goes_on(kv, environment, tmp_path, ignored):
+    def terminate(row: dict) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    environment.before_rollout = {("keep", 1): terminate}
+    try:
+        said = kv("eval", "-p", "keep", "-n", 3)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    [folder] = (tmp_path / "runs").iterdir()
+    assert said.code == 130
+    assert f"1 of 3 rollouts are saved; go on with: kv-cache-rl eval --resume runs/{folder.name}" in said.err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_full_disk_names_the_folder_and_the_command_that_goes_on(kv, environment, tmp_path):
+    environment.trouble["keep", 2] = OSError(errno.ENOSPC, "No space left on device")
+    said = kv("eval", "-p", "keep", "-n", 3)
+    [folder] = (tmp_path / "runs").iterdir()
+    assert (said.code, said.out) == (2, "")
+    assert f"runs/{folder.name}: No space left on device; make room" in said.err
+    assert f"2 of 3 rollouts are saved; go on with: kv-cache-rl eval --resume runs/{folder.name}" in said.err
+
+
+def test_options_reach_the_environment_and_a_number_that_is_none_is_refused(kv, environment):
+    options = ["--timeout", 9, "--max-retries", 1, "--patience", 30, "--max-tokens", 50, "--temperature", 0]
+    assert kv("eval", "-p", "keep", "-n", 1, "--max-concurrent", 1, *options, "--json").code == 0
+    [asked] = environment.asked
+    assert asked["patience"] == {"request_timeout": 9, "max_retries": 1, "patience": 30}
+    assert asked["sampling"] == {"max_tokens": 50, "temperature": 0}
+    assert asked["max_concurrent"] == 1
+    for option in ("--temperature", "--timeout", "--patience"):
+        said = kv("eval", "-p", "keep", option, "inf")
+        assert (said.code, "give a number, or leave it out" in said.err) == (2, True)
+
+
+def test_a_few_scenarios_show_their_number_instead_of_an_interval(kv, environment):
+    few, many = (
+        kv("eval", "-p", "keep", "-p", "lru", "-n", 2, "-d", "easy"),
+        kv("eval", "-p", "keep", "-n", 5, "-d", "easy"),
+    )
+    table = few.out.split("± is")[0]
+    assert "±" not in table and "(n = 2)" in table
+    assert "too few for an interval (from 5 on)" in few.out
+    assert "±" in many.out.split("± is")[0]
+
+
+def test_life_shows_in_calls_and_waits(capsys):
+    clock = iter(range(0, 10_000, 20)).__next__
+    live = Live(3, quiet=False, clock=clock)
+    live.bar, live.lines = False, True
+    with live:
+        live.begin("m")
+        for _ in range(6):
+            live.answered()
+        live.advance()
+        live.waiting(0.5, "upstream 503: busy")
+        live.waiting(5, "upstream 429: rate limit\nreached")
+        live.waiting(5, "upstream 429: rate limit\nreached")
+    lines = capsys.readouterr().err.splitlines()
+    assert "m: 0 of 3 rollouts, 2 calls" in lines
+    assert "m: 1 of 3 rollouts, 6 calls, waiting 5 s: upstream 429: rate limit reached" in lines
 
 
 def test_without_the_environment_package_it_says_what_to_install(kv, monkeypatch):

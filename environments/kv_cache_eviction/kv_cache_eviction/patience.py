@@ -1,0 +1,129 @@
+"""How long a model call waits for its server, and what a server's refusal means.
+
+busy      429, 503, 529: the server asks to come back; waited for within the patience
+broken    5xx, a lost connection, a timeout, a reply that is none: tried again a few times
+overflow  the dialogue no longer fits the model's context: the episode ends there, with a score
+garbled   the server could not read what its own model wrote: tried again, then a reply without calls
+final     anything else (a wrong key, name or address): said at once
+"""
+
+import random
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from verifiers.v1.errors import ProviderError
+
+BUSY_STATUS = (429, 503, 529)
+BROKEN_STATUS = (408, 409, 425, *range(500, 600))
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+FEW_RETRIES = 3
+"""Repetitions while the server has answered nothing yet, and of garbled replies."""
+RESETS = ("retry-after-ms", "retry-after")
+
+OVERFLOW = re.compile(
+    "|".join(
+        (
+            r"maximum context length",  # OpenAI, vLLM, Mistral, SGLang
+            r"context_length_exceeded",  # OpenAI's code
+            r"exceed_context_size|available context size",  # llama.cpp
+            r"model'?s context length|context window",  # SGLang, OpenAI's Responses
+            r"exceeds? (the )?(maximum )?context length",  # Ollama
+            r"inputs?`? (tokens \+ `?max_new_tokens|must have less than)",  # TGI
+            r"(prompt|input) is too long",  # Anthropic, Bedrock
+            r"reduce (the length of )?(the|your) (messages|prompt|input)",  # Groq, OpenAI
+            r"input token count .{0,40}exceeds",  # Gemini
+        )
+    ),
+    re.IGNORECASE,
+)
+"""Wordings of "the dialogue does not fit", by who writes them."""
+GARBLED = re.compile(
+    r"does not match the expected \S* ?format"  # llama.cpp: its parser of the chat template
+    r"|failed to parse (the )?(tool call|model|input at pos)"  # llama.cpp
+    r"|tool_use_failed|failed to call a function",  # Groq
+    re.IGNORECASE,
+)
+SPENT = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
+"""A 429 that no waiting ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Limits of one model call."""
+
+    max_retries: int = 6
+    """Repetitions after a broken call."""
+    seconds: float = 300.0
+    """Waiting in all, for a busy server or between repetitions."""
+    timeout: float = 600.0
+    """Seconds that one try may take."""
+
+
+def meaning(error: ProviderError) -> str:
+    """busy, broken, overflow, garbled or final; see the head of this module."""
+    text, status = str(error), error.status_code
+    if status == 413 or (status in (400, 422, 500) and OVERFLOW.search(text)):
+        return "overflow"
+    if status in (400, 500) and GARBLED.search(text):
+        return "garbled"
+    if status in BUSY_STATUS and from_the_server(error):
+        return "final" if SPENT.search(text) else "busy"
+    return "broken" if status in BROKEN_STATUS or status in BUSY_STATUS else "final"
+
+
+def from_the_server(error: ProviderError) -> bool:
+    """Whether the status is the server's own; verifiers gives one to lost connections too."""
+    return str(error).startswith("upstream ") or getattr(error.__cause__, "response", None) is not None
+
+
+def asked_to_wait(error: ProviderError, now: float | None = None) -> float | None:
+    """The seconds that the server's Retry-After header names, as a number or as a date; None without one."""
+    headers: Mapping[str, str] = getattr(getattr(error.__cause__, "response", None), "headers", None) or {}
+    for name in RESETS:
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            return max(0.0, float(value) / (1000 if name.endswith("ms") else 1))
+        except ValueError:
+            try:
+                moment = parsedate_to_datetime(value).timestamp()
+            except (TypeError, ValueError):
+                continue
+            return max(0.0, moment - (time.time() if now is None else now))
+    return None
+
+
+def growing(tries: int) -> float:
+    """The pause after so many tries without a word from the server: doubled each time, with jitter."""
+    return min(FIRST_PAUSE_S * 2**tries, LONGEST_PAUSE_S) * (0.75 + 0.25 * random.random())
+
+
+def pause_after(error: ProviderError, tries: int, waited: float, limits: Patience, proven: bool) -> float:
+    """The seconds to wait before the next try; `tries` counts those that failed.
+
+    Raises:
+        ProviderError: it is not worth waiting; the text says how long it was tried.
+    """
+    kind, asked = meaning(error), asked_to_wait(error)
+    if kind in ("overflow", "final"):
+        raise error
+    most = limits.max_retries if proven and kind != "garbled" else min(limits.max_retries, FEW_RETRIES)
+    if kind != "busy" and tries > most:
+        raise given_up(error, f"gave up after {tries} tries" if tries > 1 else "")
+    pause = growing(tries - 1) if asked is None else asked * (1 + 0.05 * random.random())
+    if waited + pause > limits.seconds:
+        wants = f"the server asks to wait {asked:,.0f} s more" if asked else f"waited {waited:,.0f} s"
+        raise given_up(
+            error, f"{wants}, the patience is {limits.seconds:g} s; raise --patience or ask for less at once"
+        )
+    return pause
+
+
+def given_up(error: ProviderError, why: str) -> ProviderError:
+    said = ProviderError(f"{error}; {why}" if why else str(error), status_code=error.status_code)
+    said.__cause__ = error.__cause__
+    return said

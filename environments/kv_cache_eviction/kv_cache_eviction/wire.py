@@ -1,0 +1,245 @@
+"""What crosses the wire to and from a chat server: past turns in the form that every OpenAI-compatible
+server takes, and replies bounded before anything works on them.
+
+Both directions are pure functions of JSON values. What a server or a model did well passes unchanged."""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP
+
+MOST_CALLS = 64
+"""Up to so many calls of one message are answered one by one. Of a longer message only those that can count
+are kept, and one more that stands for the rest."""
+MAX_ARGUMENTS, MAX_BRACKETS = 4_096, 200
+"""Characters and opening brackets of a call's arguments that are still read; it needs about 20 and 1."""
+MAX_NAME, MAX_ID = 64, 64
+"""Source: OpenAI's API reference allows 64 characters in a function's name."""
+NOT_READ = "not_read"
+"""The key of arguments that stand in place of what was not read; its value says what that was."""
+UNREADABLE = "unreadable"
+"""The key under which arguments that are no JSON object go back to the server."""
+
+FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
+CUT = ("max_tokens", "max_length", "model_length", "length_cap")
+"""What other servers write for "length"."""
+NOT_SENT_BACK = ("refusal", "annotations", "audio", "function_call", "tool_calls", "content", "role")
+"""Fields of a reply that strict servers refuse in a request, and the three that are written anew."""
+
+
+class NoReply(ValueError):
+    """A body that holds no assistant message; the text says what it holds instead."""
+
+
+# From the server: a reply, bounded.
+
+
+def tamed(body: bytes) -> bytes:
+    """The chat completion with one choice, complete fields, and calls that cost little to read.
+
+    Text that is no valid Unicode is repaired. A body that is no JSON comes back as it is.
+
+    Raises:
+        NoReply: the body is JSON without an assistant message.
+    """
+    try:
+        raw = read(body)
+    except (ValueError, RecursionError):
+        return body
+    choice = first_choice(raw)
+    reply = {"id": "chat", "created": 0, "model": "", **{k: v for k, v in raw.items() if v is not None}}
+    reply |= {"object": "chat.completion", "choices": [choice], "usage": counted(raw.get("usage"))}
+    return to_json(reply, inf_nan_mode="null")
+
+
+def read(body: bytes) -> Any:
+    """The JSON value of a body, in which lone surrogates and broken UTF-8 become replacement characters."""
+    try:
+        return from_json(body)
+    except ValueError:
+        text = json.dumps(json.loads(body.decode(errors="replace")), ensure_ascii=False)
+        return from_json(text.encode(errors="replace"))
+
+
+def first_choice(raw: Any) -> dict:
+    """The first choice, complete and bounded. Raises NoReply where there is none."""
+    choices = raw.get("choices") if isinstance(raw, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise NoReply(f"the server answered without an assistant message: {excerpt(raw)}")
+    message = {**message, "role": "assistant", "content": text_of(message)}
+    calls = bounded(message.pop("tool_calls", None))
+    if calls:
+        message["tool_calls"] = calls
+    reason = choice.get("finish_reason")
+    if reason not in FINISH_REASONS:
+        reason = "length" if reason in CUT else "stop"
+    return {**choice, "index": 0, "message": message, "finish_reason": reason}
+
+
+def excerpt(value: Any) -> str:
+    return to_json(value, inf_nan_mode="null").decode(errors="replace")[:200]
+
+
+def text_of(message: dict) -> str | None:
+    """The text of an assistant message: a string, the text of its parts, or its refusal."""
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    if not isinstance(content, str | None):
+        content = str(content)
+    refusal = message.get("refusal")
+    return content or (refusal if isinstance(refusal, str) and refusal else content)
+
+
+def counted(usage: Any) -> dict | None:
+    """Token counts with the three fields that a client reads, or None."""
+    if not isinstance(usage, dict):
+        return None
+    read_, wrote = (
+        value if isinstance(value := usage.get(name), int) else 0
+        for name in ("prompt_tokens", "completion_tokens")
+    )
+    return {**usage, "prompt_tokens": read_, "completion_tokens": wrote, "total_tokens": read_ + wrote}
+
+
+def bounded(calls: Any) -> list[dict]:
+    """The calls of one message in OpenAI's form, each with an id of its own.
+
+    Arguments that are too long or too deep become a note of what was not read. Of more than `MOST_CALLS`
+    calls those that count are kept, and one that says how many more there were."""
+    calls = calls if isinstance(calls, list) else []
+    if len(calls) <= MOST_CALLS:
+        kept = [one_call(call) for call in calls]
+    else:
+        kept = [one_call(call) for call in calls[: MAX_CALLS_PER_STEP + 1]]
+        kept[-1]["function"]["arguments"] = json.dumps({NOT_READ: f"{len(calls) - MAX_CALLS_PER_STEP} calls"})
+    seen: set[str] = set()
+    for call in kept:
+        call["id"] = unused(call["id"], seen)
+    return kept
+
+
+def one_call(call: Any) -> dict:
+    call = call if isinstance(call, dict) else {}
+    kind = "custom" if isinstance(call.get("custom"), dict) else "function"
+    function = call.get(kind)
+    function = function if isinstance(function, dict) else {}
+    name, given = function.get("name"), function.get("input" if kind == "custom" else "arguments")
+    function = {**function, "name": str(name or "")[:MAX_NAME] or "?", "arguments": short(given)}
+    return {**call, "id": call.get("id"), "type": "function", "function": function}
+
+
+def short(given: Any) -> str:
+    """Arguments as text, or a note of what they were where they are too long or too deep to be read."""
+    text = given if isinstance(given, str) else "" if given is None else to_json(given).decode()
+    if len(text) > MAX_ARGUMENTS:
+        return json.dumps({NOT_READ: f"{len(text):,} characters"})
+    brackets = text.count("[") + text.count("{")
+    return text if brackets <= MAX_BRACKETS else json.dumps({NOT_READ: f"{brackets:,} nested brackets"})
+
+
+def not_read(arguments: str) -> str | None:
+    """What arguments stand for that were not read, or None."""
+    if not arguments.startswith(f'{{"{NOT_READ}": '):
+        return None
+    try:
+        value = json.loads(arguments).get(NOT_READ)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, str) else None
+
+
+def calls_left_out(arguments: str) -> int:
+    """How many more calls a call stands for, besides itself."""
+    match = re.fullmatch(r"(\d{1,9}) calls", not_read(arguments) or "")
+    return int(match[1]) - 1 if match else 0
+
+
+def unused(name: Any, seen: set[str]) -> str:
+    """The id itself where it is text that `seen` lacks, else one made from it; `seen` gets it."""
+    base = name[:MAX_ID] if isinstance(name, str) and name else "call"
+    found, number = base, 1
+    while found in seen:
+        number += 1
+        found = f"{base[: MAX_ID - 8]}-{number}"
+    seen.add(found)
+    return found
+
+
+# To the server: the dialogue so far.
+
+
+def history(messages: Iterable[Any]) -> list[Any]:
+    """The messages in the one form that every OpenAI-compatible server takes.
+
+    Assistant turns have `content`, null beside calls and text otherwise, and no empty `tool_calls`. Calls
+    have names of the allowed characters, ids that are unique in the dialogue, and arguments that are the
+    text of a JSON object. Tool results follow the ids of their calls. What is in that form already stays."""
+    seen: set[str] = set()
+    waiting: list[tuple[Any, str]] = []
+    sent = []
+    for message in messages:
+        role = message.get("role") if isinstance(message, dict) else None
+        if role == "assistant":
+            message = assistant_turn(message, seen)
+            waiting = [(call.pop("was"), call["id"]) for call in message.get("tool_calls", ())]
+        elif role == "tool":
+            message = tool_result(message, waiting)
+        sent.append(message)
+    return sent
+
+
+def assistant_turn(message: dict, seen: set[str]) -> dict:
+    """One past reply as a request holds it; each call has the id it came with under `was`."""
+    calls, content = message.get("tool_calls"), message.get("content")
+    calls = calls if isinstance(calls, list) else []
+    more = {key: value for key, value in message.items() if value is not None and key not in NOT_SENT_BACK}
+    if not calls:
+        return {"role": "assistant", "content": content or message.get("refusal") or "", **more}
+    asked = [past_call(call, seen) for call in calls]
+    return {"role": "assistant", "content": content or None, **more, "tool_calls": asked}
+
+
+def past_call(call: dict, seen: set[str]) -> dict:
+    function = call.get("function") or {}
+    name = allowed_name(function.get("name"))
+    arguments = object_text(function.get("arguments"))
+    was = call.get("id")
+    made = {"id": unused(was, seen), "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {**made, "was": was}
+
+
+def allowed_name(name: Any) -> str:
+    """The function's name with other characters replaced, as OpenAI's schema of requests asks for."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", str(name or ""))[:MAX_NAME] or "unknown"
+
+
+def object_text(arguments: Any) -> str:
+    """The text of a JSON object: the arguments themselves, or an object that says what they were."""
+    if isinstance(arguments, dict):
+        return json.dumps(arguments)
+    text = arguments if isinstance(arguments, str) else ""
+    if not text.strip():
+        return "{}"
+    try:
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError:
+        value = None
+    return text if isinstance(value, dict) else json.dumps({UNREADABLE: text[:200]})
+
+
+def tool_result(message: dict, waiting: list[tuple[Any, str]]) -> dict:
+    """A tool message under the id that its call goes out with."""
+    given = message.get("tool_call_id")
+    position = next((k for k, (was, _) in enumerate(waiting) if was == given), None)
+    if position is not None:
+        message = {**message, "tool_call_id": waiting.pop(position)[1]}
+    if "name" in message:
+        message = {**message, "name": allowed_name(message["name"])}
+    return message

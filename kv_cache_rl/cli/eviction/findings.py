@@ -1,0 +1,110 @@
+"""What a table of scores does not say: models that never acted, episodes cut short, reasons of failures."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kv_cache_rl.reports.eviction.outcome import Outcome
+
+MOSTLY = 0.5
+"""The share of replies without a call, or of refused calls, from which on it is said."""
+MOST_NOTES = 3
+
+
+def findings(config: Mapping, outcomes: Sequence["Outcome"]) -> list[str]:
+    """Sentences about the models of a run that play on a server of their own."""
+    hosted = [target["model"] for target in config["targets"] if target.get("base_url")]
+    found = []
+    for model in hosted:
+        mine = [outcome for outcome in outcomes if outcome.model == model and outcome.error is None]
+        said = [no_calls(mine), refused_calls(mine), *cut_short(mine)]
+        found += [f"{model}: {sentence}" for sentence in said if sentence]
+    return found
+
+
+def total(outcomes: Sequence["Outcome"], name: str) -> int:
+    return round(sum((outcome.metrics or {}).get(name, 0.0) for outcome in outcomes))
+
+
+def no_calls(mine: Sequence["Outcome"]) -> str:
+    """Whether most replies held no tool call, with the beginning of the first."""
+    replies, silent = sum(outcome.model_calls for outcome in mine), total(mine, "text_only_steps")
+    if not replies or silent < MOSTLY * replies:
+        return ""
+    first = next((outcome.first_reply for outcome in mine if outcome.first_reply), "")
+    quoted = f"; the first begins with {first.splitlines()[0]!r}" if first else ""
+    sentence = f"{silent} of {replies} replies held no tool call{quoted}"
+    if silent < replies:
+        return f"{sentence}. A reply without a call counts as keep"
+    return (
+        f"{sentence}: does the server parse tool calls? (vLLM: --enable-auto-tool-choice --tool-call-parser "
+        "NAME; llama.cpp: --jinja; SGLang: --tool-call-parser NAME.) The score is that of keep"
+    )
+
+
+def refused_calls(mine: Sequence["Outcome"]) -> str:
+    """Whether most calls could not be used, with the reason that came most often."""
+    made = round(
+        sum((outcome.metrics or {}).get("calls_per_step", 0.0) * len(outcome.log) for outcome in mine)
+    )
+    refused = total(mine, "invalid_calls")
+    if not made or refused < MOSTLY * made:
+        return ""
+    reasons = Counter(
+        words[1] for outcome in mine for step in outcome.log for words in step if list(words)[:1] == ["?"]
+    )
+    why = f", most often: {reasons.most_common(1)[0][0]}" if reasons else ""
+    return f"{refused} of {made} calls were refused{why}"
+
+
+def cut_short(mine: Sequence["Outcome"]) -> list[str]:
+    """Notes on episodes that were cut short, equal ones together whatever their numbers."""
+    alike: dict[str, list[str]] = {}
+    for outcome in mine:
+        for note in outcome.notes:
+            alike.setdefault(re.sub(r"\d+", "#", note)[:60], []).append(note)
+    return [
+        f"in {len(notes)} of {len(mine)} rollouts {notes[0]}" for notes in list(alike.values())[:MOST_NOTES]
+    ]
+
+
+def hint(target: Mapping, error: str) -> str:
+    """What to look at after a failure, told by the error."""
+    url, key, name = target["base_url"], target["api_key_var"], target["model"]
+    status = match[1] if (match := re.search(r"upstream (\d{3})", error)) else ""
+    if status in ("401", "403"):
+        return f"{url} does not take the key in {key}; export the right one, or name another --api-key-var"
+    if status in ("404", "405"):
+        return (
+            f"{url} answers, but knows no such address or no model {name!r}; --base-url usually ends in /v1, "
+            f"and {url}/models lists the names"
+        )
+    if "context" in error and status in ("400", "413", "422", "500"):
+        return (
+            "the first prompt alone does not fit the model's context; an episode fills about 32,000 tokens, "
+            "so serve 40,960 (vLLM: --max-model-len, llama.cpp: -c per slot, Ollama: num_ctx)"
+        )
+    if status in ("429", "503", "529") or "patience" in error:
+        return f"{url} is busy or the account's limit is reached; lower --max-concurrent or raise --patience"
+    if "timed out" in error:
+        return f"{url} is slow; raise --timeout, or lower --max-concurrent to the slots that it has"
+    if status.startswith("4"):
+        return f"{url} refuses the request; its words above say why"
+    if status.startswith("5"):
+        return f"{url} answers, but fails; its log says why"
+    return f"does {url} answer, serve {name!r}, and take the key in {key}?"
+
+
+def failures(config: Mapping, outcomes: Sequence["Outcome"]) -> list[str]:
+    """The first failed rollouts, and a hint for each model of which none ended well."""
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    said = [f"failed: {outcome.model} on {outcome.scenario_id}: {outcome.error}" for outcome in failed[:5]]
+    for target in config["targets"]:
+        mine = [outcome for outcome in outcomes if outcome.model == target["model"]]
+        if target.get("base_url") and mine and all(outcome.error is not None for outcome in mine):
+            said.append(
+                f"every rollout of {target['model']} failed; {hint(target, str(mine[0].error or ''))}"
+            )
+    return said

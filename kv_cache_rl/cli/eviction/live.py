@@ -1,0 +1,159 @@
+"""A running evaluation: rollouts saved as they end, signs of life, one writer per folder, a stop that says
+how to go on.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from kv_cache_rl.cli.failures import BadInput, Interrupted
+from kv_cache_rl.cli.terminal import console
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+LINE_EVERY_S = 30.0
+"""A line of progress at most so often where stderr is no terminal."""
+LONG_WAIT_S = 2.0
+"""Waits below this are not worth a word."""
+
+
+class Recorder:
+    """Appends each rollout to results.jsonl as it ends, and moves the progress bar."""
+
+    def __init__(self, path: Path, advance: Callable[[], None]) -> None:
+        self.path, self.advance, self.count = path, advance, 0
+        self._lock = threading.Lock()
+        self.path.write_text("")
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        with self._lock, self.path.open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+            self.count += 1
+        self.advance()
+
+
+class Live:
+    """Progress of one model after another: rollouts done, model calls done, what is waited for.
+
+    A bar on a terminal, a line now and then elsewhere, nothing where `quiet`. It is the `Watch` of the
+    environment package."""
+
+    def __init__(self, total: int, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.total, self.clock = total, clock
+        self.bar = not quiet and sys.stderr.isatty()
+        self.lines = not quiet and not self.bar
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=console(stderr=True),
+            disable=not self.bar,
+        )
+        self.model, self.rollouts, self.calls, self.said = "", 0, 0, clock()
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> "Live":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def begin(self, model: str) -> None:
+        """From here on everything is about this model."""
+        self.model, self.rollouts, self.calls = model, 0, 0
+        self.task = self.progress.add_task(model, total=self.total, state="")
+
+    def advance(self) -> None:
+        self.rollouts += 1
+        if self.task is not None:
+            self.progress.advance(self.task)
+
+    def answered(self) -> None:
+        self.calls += 1
+        self.show("")
+
+    def waiting(self, seconds: float, why: str) -> None:
+        if seconds >= LONG_WAIT_S:
+            self.show(f", waiting {seconds:.0f} s: {' '.join(why.split())[:60]}")
+
+    def show(self, more: str) -> None:
+        state = f"{self.calls:,} calls{more}"
+        if self.task is not None:
+            self.progress.update(self.task, state=state)
+        if self.lines and self.clock() - self.said >= LINE_EVERY_S:
+            self.said = self.clock()
+            typer.echo(f"{self.model}: {self.rollouts} of {self.total} rollouts, {state}", err=True)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Generator[None]:
+    """Holds the run folder for this process. Raises BadInput where another one holds it."""
+    try:
+        import fcntl
+    except ImportError:  # no locks on this system
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        raise BadInput(
+            f"another evaluation writes to {folder} now; wait until it ends, or stop it first"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+@contextmanager
+def stoppable(folder: Path, saved: Callable[[], int], total: int) -> Generator[None]:
+    """Ctrl-C, SIGTERM and a disk that takes no more end with what is saved and the command that goes on."""
+
+    def go_on() -> str:
+        return f"{saved()} of {total} rollouts are saved; go on with: kv-cache-rl eval --resume {folder}"
+
+    try:
+        with terminated_like_an_interrupt():
+            yield
+    except KeyboardInterrupt:
+        raise Interrupted(go_on()) from None
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise BadInput(f"{error.filename or folder}: {what}; make room or mend it. {go_on()}") from error
+
+
+@contextmanager
+def terminated_like_an_interrupt() -> Generator[None]:
+    """SIGTERM does what Ctrl-C does, as long as the block lasts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.raise_signal(signal.SIGINT)
+        else:  # ignored, as in a background process
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,116 @@
+"""What a refusal means, and how long it is waited for."""
+
+from email.utils import formatdate
+
+import httpx
+import pytest
+import verifiers.v1 as vf
+from kv_cache_eviction import patience
+from kv_cache_eviction.patience import Patience, asked_to_wait, meaning, pause_after
+
+
+def refused(status: int, text: str = "", **headers: str) -> vf.ProviderError:
+    """The error that verifiers makes of an answer."""
+    request = httpx.Request("POST", "http://there/v1/chat/completions")
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = httpx.Response(status, headers=given, request=request)
+    error = vf.ProviderError(f"upstream {status}: {text}", status_code=status)
+    error.__cause__ = httpx.HTTPStatusError("", request=request, response=answer)
+    return error
+
+
+def lost(status: int = 503) -> vf.ProviderError:
+    error = vf.ProviderError("All connection attempts failed", status_code=status)
+    error.__cause__ = httpx.ConnectError("All connection attempts failed")
+    return error
+
+
+OVERFLOWS = [
+    "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens",
+    '{"code": "context_length_exceeded"}',
+    "'max_tokens' is too large: 800. This model's maximum context length is 8192 tokens and your request has",
+    "the request exceeds the available context size, try increasing it",
+    '{"type": "exceed_context_size_error"}',
+    "The input (9000 tokens) is longer than the model's context length (8192 tokens).",
+    "Requested token count exceeds the model's maximum context length of 8192 tokens.",
+    "the input length exceeds the context length",
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8192. Given: 9000",
+    "Input validation error: `inputs` must have less than 8191 tokens. Given: 9000",
+    "prompt is too long: 210000 tokens > 200000 maximum",
+    "Please reduce the length of the messages or completion.",
+    "Your input exceeds the context window of this model.",
+    "The input token count (9000) exceeds the maximum number of tokens allowed (8192).",
+]
+
+
+@pytest.mark.parametrize("text", OVERFLOWS)
+@pytest.mark.parametrize("status", [400, 500])
+def test_the_known_wordings_of_a_full_context_are_told_from_other_refusals(text, status):
+    assert meaning(refused(status, text)) == "overflow"
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (refused(413, "too large"), "overflow"),
+        (refused(429, "rate limit reached"), "busy"),
+        (refused(429, "You exceeded your current quota, check your billing"), "final"),
+        (refused(503, "loading model"), "busy"),
+        (refused(529, "overloaded"), "busy"),
+        (lost(503), "broken"),
+        (lost(504), "broken"),
+        (refused(500, "CUDA error"), "broken"),
+        (refused(502), "broken"),
+        (refused(408), "broken"),
+        (refused(500, "output that does not match the expected peg-native format"), "garbled"),
+        (refused(400, '{"code": "tool_use_failed", "failed_generation": "<evict>"}'), "garbled"),
+        (refused(400, "unknown field"), "final"),
+        (refused(401, "no key"), "final"),
+        (refused(404, "no such model"), "final"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_every_refusal_has_one_meaning(error, what):
+    assert meaning(error) == what
+
+
+def test_the_server_names_its_wait_in_seconds_in_milliseconds_or_as_a_date():
+    now = 1_700_000_000.0
+    assert asked_to_wait(refused(429, retry_after="5")) == 5
+    assert asked_to_wait(refused(429, retry_after="0.5")) == 0.5
+    assert asked_to_wait(refused(429, retry_after_ms="1500", retry_after="9")) == 1.5
+    assert asked_to_wait(refused(429, retry_after=formatdate(now + 60, usegmt=True)), now) == 60
+    assert asked_to_wait(refused(429, retry_after=formatdate(now - 60, usegmt=True)), now) == 0
+    assert asked_to_wait(refused(429, retry_after="soon")) is None
+    assert asked_to_wait(refused(429)) is None and asked_to_wait(lost()) is None
+
+
+def test_the_servers_wait_is_kept_and_pauses_without_one_grow_to_half_a_minute(monkeypatch):
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 1.0)
+    assert 5 <= pause_after(refused(429, retry_after="5"), 1, 0, Patience(), False) <= 5.25
+    pauses = [pause_after(refused(503), tries, 0, Patience(), True) for tries in range(1, 9)]
+    assert all(0.75 * 2**k <= pause <= 2**k for k, pause in enumerate(pauses[:5]))
+    assert max(pauses) <= 30
+
+
+def test_a_busy_server_is_waited_for_as_long_as_the_patience_lasts():
+    limits = Patience(max_retries=0, seconds=100)
+    assert pause_after(refused(429, retry_after="20"), 9, 60, limits, False) >= 20
+    with pytest.raises(vf.ProviderError, match="asks to wait 20 s more, the patience is 100 s; raise"):
+        pause_after(refused(429, retry_after="20"), 9, 90, limits, False)
+
+
+def test_a_broken_call_is_repeated_a_few_times_and_fewer_where_nothing_was_ever_answered():
+    limits = Patience(max_retries=4)
+    for proven, most in ((True, 4), (False, 3)):
+        for tries in range(1, most + 1):
+            pause_after(lost(), tries, 0, limits, proven)
+        with pytest.raises(vf.ProviderError, match=f"failed; gave up after {most + 1} tries"):
+            pause_after(lost(), most + 1, 0, limits, proven)
+
+
+@pytest.mark.parametrize("error", [refused(401, "no key"), refused(400, OVERFLOWS[0])])
+def test_what_no_waiting_mends_is_said_at_once(error):
+    with pytest.raises(vf.ProviderError) as told:
+        pause_after(error, 1, 0, Patience(), True)
+    assert told.value is error

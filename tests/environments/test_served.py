@@ -1,0 +1,199 @@
+"""Servers as they are: whatever one does, the rollout ends with a score or with a reason to act on."""
+
+import json
+import time
+
+import pytest
+from conftest import environment, episodes
+from scripted_model import ERROR_500, calls, cut, observation, refuses, replies_so_far, says, sends, serving
+
+FULL = "This model's maximum context length is 8192 tokens, the messages have 9000. Reduce their length."
+
+
+def keeps(turn: int, body: dict) -> dict:
+    return calls(("keep", {}))
+
+
+def at(turn_of: int, failure: dict, then=keeps):
+    """A script that fails at one turn, every time it is asked."""
+    return lambda turn, body: failure if turn == turn_of else then(turn, body)
+
+
+def once_each(failures: list[dict]):
+    """A script that fails in these ways in turn, once each at the fourth call."""
+    left = list(failures)
+    return lambda turn, body: left.pop(0) if turn == 3 and left else keeps(turn, body)
+
+
+def strict(turn: int, body: dict) -> dict:
+    """A server that checks what comes back as the strictest in the field do."""
+    seen = set()
+    for message in body["messages"]:
+        if message["role"] == "assistant":
+            assert "content" in message and message.get("tool_calls") != []
+            for call in message.get("tool_calls", ()):
+                assert isinstance(json.loads(call["function"]["arguments"]), dict)
+                assert call["id"] and call["id"] not in seen
+                seen.add(call["id"])
+        if message["role"] == "tool":
+            assert message["tool_call_id"] in seen
+    ids = observation(body)["visible_seq_ids"]
+    return [
+        says("I wait."),
+        {**says("I wait."), "tool_calls": []},
+        calls(("evict", {"seq_id": ids[0]})),
+        calls(("evict", '{"seq_id": "'), ("functions.evict", ""), ("evict", '"twice"')),
+    ][turn % 4]
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["own harness", "null harness"])
+def test_a_strict_server_never_sees_a_past_turn_that_it_would_refuse(play, null_harness, other):
+    wrong = []
+
+    def watched(turn: int, body: dict) -> dict:
+        try:
+            return strict(turn, body)
+        except AssertionError as error:
+            wrong.append(error)
+            raise
+
+    trace, requests = play(watched, **({"harness": null_harness} if other else {}))
+    assert not wrong
+    assert trace.ok, trace.errors
+    assert len(requests) == 15
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [refuses(429, "slow down", retry_after="0.05")] * 9,
+        [refuses(503, "loading model")] * 5,
+        [refuses(502, "bad gateway"), refuses(504, "too late"), ERROR_500],
+        [sends(b'{"choices": []}'), sends(b'{"error": {"message": "overloaded"}}')],
+        [says(""), sends(b"<html>")],
+    ],
+    ids=["429", "503", "5xx", "200 without a reply", "nothing"],
+)
+def test_a_refusal_that_passes_costs_no_rollout(play, failures):
+    trace, requests = play(once_each(failures))
+    assert trace.ok, trace.errors
+    assert len(requests) == 15 + len(failures) and trace.num_turns == 15
+
+
+def test_the_wait_that_a_server_names_is_kept(play):
+    trace, _ = play(once_each([refuses(429, "slow down", retry_after="1")]))
+    assert trace.ok and trace.timing.agent.duration >= 1
+
+
+def test_a_server_that_stays_busy_fails_with_its_words_and_the_option_that_waits_longer(play):
+    trace, requests = play(
+        at(2, refuses(429, "rate limit reached", retry_after="3600")), harness={"patience": 5}
+    )
+    assert not trace.ok and len(requests) == 3
+    message = trace.last_error.message
+    assert "rate limit reached" in message and "asks to wait 3,600 s more, the patience is 5 s" in message
+    assert "--patience" in message
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["own harness", "null harness"])
+@pytest.mark.parametrize("full", [refuses(400, FULL), refuses(413, "too large"), refuses(500, FULL)])
+def test_a_dialogue_that_outgrows_the_context_is_scored_as_played(play, null_harness, other, full):
+    if other and full["fails"] != 400:
+        pytest.skip("one status is enough for the slow harness")
+    trace, _ = play(at(6, full), **({"harness": null_harness} if other else {}))
+    whole, _ = play(keeps)
+    assert trace.ok and trace.stop_condition == "context_overflow"
+    assert len(trace.info["actions"]) == trace.num_turns == 6
+    assert trace.reward == whole.reward, "what was not played counts as keep"
+    assert (trace.metrics["unplayed_steps"], whole.metrics["unplayed_steps"]) == (9, 0)
+    [note] = trace.info["notes"]
+    assert "after 6 of 15 model calls; the rest counts as keep" in note and full["text"] in note
+
+
+def test_a_first_prompt_that_does_not_fit_is_a_failure_with_the_servers_words(play):
+    trace, requests = play(at(0, refuses(400, FULL)))
+    assert not trace.ok and FULL in trace.last_error.message and len(requests) == 1
+
+
+def test_replies_cut_at_a_length_limit_are_counted_and_said(play):
+    def script(turn: int, body: dict) -> dict:
+        return cut(says("Let me think about")) if turn in (3, 4, 9) else keeps(turn, body)
+
+    trace, _ = play(script)
+    assert trace.ok and trace.num_turns == 15
+    assert (trace.metrics["cut_replies"], trace.metrics["text_only_steps"]) == (3, 3)
+    assert trace.info["notes"][0].startswith("3 of 15 replies were cut at a length limit")
+
+
+ODD = {
+    "nested": calls(("evict", "[" * 5000)),
+    "nested objects": calls(("evict", '{"a":' * 900 + "1" + "}" * 900)),
+    "three thousand calls": calls(*[("evict", {"seq_id": "s0"})] * 3000),
+    "a megabyte": calls(("evict", {"seq_id": "s" * 1_000_000})),
+    "a long name": calls(("evict" * 100_000, {})),
+    "no unicode": sends(
+        b'{"choices": [{"message": {"content": "\\ud800", "tool_calls": [{"id": "a", "type": "function", '
+        b'"function": {"name": "evict", "arguments": "{\\"seq_id\\": \\"\\\\ud800\xff\\"}"}}]}}]}'
+    ),
+    "no names": sends(b'{"choices": [{"message": {"tool_calls": [null, {}, {"function": null}, 7]}}]}'),
+    "equal ids": {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "", "type": "function", "function": {"name": "evict", "arguments": "{}"}}] * 3,
+    },
+    "a garbled reply": refuses(
+        500, "The model produced output that does not match the expected peg-native format"
+    ),
+    "a failed call": refuses(400, '{"code": "tool_use_failed", "failed_generation": "<evict>"}'),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_nothing_that_a_model_writes_fails_its_episode(play, name):
+    trace, requests = play(lambda turn, body: ODD[name] if turn in (2, 7) else keeps(turn, body))
+    assert trace.ok, trace.errors
+    assert trace.num_turns == 15
+    asked = len(ODD[name].get("tool_calls", ())) or name.startswith("no ")
+    refused = trace.metrics["invalid_calls"]
+    assert (refused > 0) == bool(asked)
+    last = requests[-1]["messages"]
+    results = [m["content"] for m in last if m["role"] == "tool" and m["content"].startswith("refused")]
+    assert bool(results) == bool(asked)
+
+
+def test_what_was_not_read_says_so_to_the_model_and_counts(play):
+    def script(turn: int, body: dict) -> dict:
+        return calls(*[("keep", {})] * 3000) if turn == 0 else calls(("evict", "x" * 9000))
+
+    trace, requests = play(script)
+    results = [m["content"] for m in requests[1]["messages"] if m["role"] == "tool"]
+    assert len(results) == 17
+    assert results[16].startswith(
+        "refused: only the first 16 calls of a message count; 2984 calls after them were not read"
+    )
+    assert "evict: arguments of 9,000 characters were not read" in requests[2]["messages"][-1]["content"]
+    assert trace.metrics["invalid_calls"] == 2984 + 14
+    assert len(trace.info["actions"][0]) == 17
+
+
+def test_thousands_of_calls_cost_no_more_than_sixteen():
+    env = environment(num_examples=2)
+    tasks = list(env.taskset)
+
+    def seconds(count: int) -> float:
+        with serving(lambda turn, body: calls(*[("evict", {"seq_id": "s0"})] * count)) as model:
+            started = time.process_time()
+            assert all(episode.ok for episode in episodes(env, model.base_url, tasks))
+            return time.process_time() - started
+
+    few = min(seconds(16) for _ in range(2))
+    # The scripted server is in this process: writing and reading 3,000 calls is its share.
+    assert seconds(3000) < 3 * few + 4
+
+
+def test_a_harness_that_streams_gets_bounded_replies_too(play, null_harness):
+    trace, requests = play(
+        lambda turn, body: ODD["nested"] if turn == 1 else keeps(turn, body), harness=null_harness
+    )
+    assert trace.ok and trace.metrics["invalid_calls"] == 1
+    assert len(requests) == 15 and replies_so_far(requests[-1]) == 14

@@ -1,0 +1,194 @@
+"""Past turns leave in one form that every server takes; replies are bounded before anything works on them."""
+
+import json
+import time
+
+import pytest
+from kv_cache_eviction.wire import (
+    MAX_CALLS_PER_STEP,
+    MOST_CALLS,
+    NoReply,
+    calls_left_out,
+    history,
+    not_read,
+    tamed,
+)
+
+
+def call(name: object = "evict", arguments: object = '{"seq_id": "s1"}', **more: object) -> dict:
+    return {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}, **more}
+
+
+def said(*calls: object, content: object = None, **more: object) -> dict:
+    return {"role": "assistant", "content": content, "tool_calls": list(calls), **more}
+
+
+def body(message: object, finish: object = "stop", **more: object) -> bytes:
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    return json.dumps({"id": "x", "object": "chat.completion", "choices": [choice], **more}).encode()
+
+
+def reply_of(message: object, finish: object = "stop", **more: object) -> dict:
+    return json.loads(tamed(body(message, finish, **more)))
+
+
+def message_of(message: object, **more: object) -> dict:
+    return reply_of(message, **more)["choices"][0]["message"]
+
+
+# To the server.
+
+
+def test_what_is_in_the_form_already_goes_out_as_it_is():
+    dialogue = [
+        {"role": "system", "content": "rules"},
+        {"role": "user", "content": "go"},
+        said(call(), content=None),
+        {"role": "tool", "tool_call_id": "c1", "content": "ok", "name": "evict"},
+        {"role": "assistant", "content": "I wait.", "reasoning_content": "hm"},
+    ]
+    assert history(dialogue) == dialogue
+
+
+@pytest.mark.parametrize(
+    ("past", "sent"),
+    [
+        ({"role": "assistant", "tool_calls": [call()]}, said(call())),
+        (said(call(), content=""), said(call())),
+        (said(content="I wait."), {"role": "assistant", "content": "I wait."}),
+        ({"role": "assistant"}, {"role": "assistant", "content": ""}),
+        ({"role": "assistant", "content": None, "tool_calls": None}, {"role": "assistant", "content": ""}),
+        ({"role": "assistant", "refusal": "No."}, {"role": "assistant", "content": "No."}),
+        (
+            {"role": "assistant", "content": "a", "annotations": [], "audio": None},
+            {"role": "assistant", "content": "a"},
+        ),
+    ],
+    ids=["no content", "empty content", "no calls", "nothing", "nulls", "refusal", "fields of replies"],
+)
+def test_an_assistant_turn_always_has_content_and_never_an_empty_list_of_calls(past, sent):
+    assert history([past]) == [sent]
+
+
+@pytest.mark.parametrize(
+    ("given", "goes_out"),
+    [
+        ("", "{}"),
+        ("  ", "{}"),
+        (None, "{}"),
+        ({"seq_id": "s1"}, '{"seq_id": "s1"}'),
+        ('{"seq_id":"s1"}', '{"seq_id":"s1"}'),
+        ('{"seq_id": "', '{"unreadable": "{\\"seq_id\\": \\""}'),
+        ('"{}"', '{"unreadable": "\\"{}\\""}'),
+        ("[1]", '{"unreadable": "[1]"}'),
+        ('{"x": NaN}', '{"unreadable": "{\\"x\\": NaN}"}'),
+        ('{"x": "\\ud800"}', '{"unreadable": "{\\"x\\": \\"\\\\ud800\\"}"}'),
+    ],
+)
+def test_arguments_go_out_as_the_text_of_a_json_object(given, goes_out):
+    [sent] = history([said(call(arguments=given))])
+    assert sent["tool_calls"][0]["function"]["arguments"] == goes_out
+
+
+def test_ids_are_present_and_unique_and_results_follow_their_calls():
+    asked = [call(), call("keep", "{}"), {**call(), "id": ""}, {**call(), "id": None}]
+    results = [{"role": "tool", "tool_call_id": c["id"], "content": str(k)} for k, c in enumerate(asked)]
+    sent = history([said(*asked), *results, said(*asked), *results])
+    ids = [c["id"] for m in sent for c in m.get("tool_calls", ())]
+    assert len(set(ids)) == 8 and all(ids)
+    assert [m["tool_call_id"] for m in sent if m["role"] == "tool"] == ids
+    assert history([said(*asked), *results]) == sent[:5], "what was sent once is sent again in the same form"
+
+
+def test_names_have_the_characters_that_the_schema_of_requests_allows():
+    [turn, result] = history(
+        [said(call("functions.evict now")), {"role": "tool", "tool_call_id": "c1", "name": "functions.evict"}]
+    )
+    assert turn["tool_calls"][0]["function"]["name"] == "functions_evict_now"
+    assert result["name"] == "functions_evict"
+
+
+# From the server.
+
+
+def test_a_complete_reply_keeps_its_meaning():
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "details": {"cached": 1}}
+    given = {**said(call(), content="x"), "reasoning_content": "hm"}
+    reply = reply_of(given, "tool_calls", usage=usage, model="m", created=7)
+    assert reply["choices"] == [{"index": 0, "message": given, "finish_reason": "tool_calls"}]
+    assert (reply["usage"], reply["model"], reply["created"]) == (usage, "m", 7)
+
+
+@pytest.mark.parametrize(
+    ("finish", "read_as"),
+    [("eos_token", "stop"), (None, "stop"), ("max_tokens", "length"), ("length", "length"), (7, "stop")],
+)
+def test_the_words_of_other_servers_for_an_end_are_understood(finish, read_as):
+    assert reply_of({"content": "x"}, finish)["choices"][0]["finish_reason"] == read_as
+
+
+def test_fields_that_a_server_leaves_out_are_filled_in():
+    reply = json.loads(tamed(b'{"choices": [{"message": {"content": [{"type": "text", "text": "hi"}]}}]}'))
+    assert reply["choices"][0]["message"] == {"role": "assistant", "content": "hi"}
+    assert {"id", "created", "model", "object"} <= set(reply)
+    assert reply_of({"content": "x"}, usage={"prompt_tokens": None})["usage"]["total_tokens"] == 0
+    assert message_of({"content": None, "refusal": "I will not."})["content"] == "I will not."
+
+
+@pytest.mark.parametrize("calls", [None, [], "evict", {}])
+def test_a_list_of_calls_that_is_none_is_left_out(calls):
+    assert message_of({"content": "x", "tool_calls": calls}) == {"role": "assistant", "content": "x"}
+
+
+def test_calls_of_any_shape_become_calls_in_openais_form():
+    odd = [None, {}, {"function": {"name": 7, "arguments": {"seq_id": "s1"}}}, call(None, None)]
+    odd.append({"type": "custom", "custom": {"name": "evict", "input": "s1"}})
+    made = message_of(said(*odd))["tool_calls"]
+    assert [c["function"]["name"] for c in made] == ["?", "?", "7", "?", "evict"]
+    assert [c["function"]["arguments"] for c in made] == ["", "", '{"seq_id":"s1"}', "", "s1"]
+    assert len({c["id"] for c in made}) == 5 and {c["type"] for c in made} == {"function"}
+
+
+def test_arguments_too_long_or_too_deep_are_replaced_by_what_they_were():
+    long, deep = message_of(said(call(arguments="x" * 10_000), call(arguments="[" * 5000 + "]" * 5000)))[
+        "tool_calls"
+    ]
+    assert not_read(long["function"]["arguments"]) == "10,000 characters"
+    assert not_read(deep["function"]["arguments"]) == "10,000 characters"
+    [nested] = message_of(said(call(arguments="[" * 1000)))["tool_calls"]
+    assert not_read(nested["function"]["arguments"]) == "1,000 nested brackets"
+    assert not_read('{"seq_id": "not_read"}') is None
+
+
+def test_so_many_calls_as_are_answered_one_by_one_stay_and_of_more_one_stands_for_the_rest():
+    assert len(message_of(said(*[call()] * MOST_CALLS))["tool_calls"]) == MOST_CALLS
+    made = message_of(said(*[call()] * 3000))["tool_calls"]
+    assert len(made) == MAX_CALLS_PER_STEP + 1
+    assert calls_left_out(made[-1]["function"]["arguments"]) == 3000 - MAX_CALLS_PER_STEP - 1
+    assert calls_left_out(made[0]["function"]["arguments"]) == 0
+
+
+def test_text_that_is_no_unicode_is_repaired():
+    raw = body({"content": "a\ud800b"}).replace(b"\\ud800", b"\\ud800\xff")
+    assert json.loads(tamed(raw))["choices"][0]["message"]["content"].startswith("a")
+    tamed(raw).decode()
+
+
+@pytest.mark.parametrize("raw", [b"<html>", b"", b"[" * 100_000, b"\xff\xfe"])
+def test_a_body_that_is_no_json_stays_for_verifiers_to_refuse(raw):
+    assert tamed(raw) == raw
+
+
+@pytest.mark.parametrize(
+    "raw", [b"[]", b"null", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b'{"error": {"message": "no"}}']
+)
+def test_a_body_without_a_message_says_what_it_holds_instead(raw):
+    with pytest.raises(NoReply, match="without an assistant message: "):
+        tamed(raw)
+
+
+def test_a_reply_of_a_hundred_thousand_calls_takes_a_fraction_of_a_second():
+    raw = body(said(*[call()] * 100_000))
+    started = time.process_time()
+    tamed(raw)
+    assert time.process_time() - started < 3
