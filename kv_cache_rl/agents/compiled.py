@@ -58,7 +58,7 @@ def heuristic(name: str) -> CompiledAgent:
 
 
 def qlearning() -> CompiledAgent:
-    """The table that `kv-cache-rl serving train --agent qlearning` made."""
+    """The table that `kv-cache-rl serving train --policy qlearning` made."""
     return CompiledAgent("qlearning", TABULAR, shipped_table())
 
 

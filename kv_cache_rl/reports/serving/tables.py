@@ -25,8 +25,8 @@ MEASURES: dict[str, Callable[[dict], float | None]] = {
 }
 """Name → value of a row: score · completed work over the fluid bound's · over all that arrived · latency
 efficiency · history found in a cache · share of chatters' and power users' requests completed · share
-completed within the SLA by tier · wait in nominal ticks · forced preemptions. None where there was none,
-which is left out of the mean."""
+completed within the SLA by user class · wait in nominal ticks · forced preemptions. None where there was
+none, which is left out of the mean."""
 HEADINGS: dict[str, tuple[str, ...]] = {
     "bound": ("of_bound",),
     "work": ("of_work",),

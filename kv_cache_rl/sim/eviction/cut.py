@@ -101,6 +101,6 @@ def _draft(rng: np.random.Generator, s: WindowSession, keys: list[str]) -> p.Dra
     calls = 0 if s.last_seen_s is None else 1
     stopped = "gone" if over and not turns else "end" if s.last_stop == "end_turn" else "tool"
     return p.Draft(
-        prefix, s.is_sub_agent, work, float(rng.random()), priority, p.draw(rng, p.TOKENS_PER_SECOND),
+        prefix, work, float(rng.random()), priority, p.draw(rng, p.TOKENS_PER_SECOND),
         context, s.last_seen_s or 0.0, calls, stopped, tuple(turns), over,
     )  # fmt: skip

@@ -122,9 +122,7 @@ def _gone(rng, tokens: float, cap: int) -> list[p.Draft]:
         own = p.draw_tokens(rng, p.CONTEXT_SUB, 9_000, cap)
         tokens -= own
         drafts.append(
-            p.Draft(
-                MAIN_PREFIXES, True, "code", 1.0, 500, 38.0, own, -rng.uniform(1, 60), 8, "gone", (), True
-            )
+            p.Draft(MAIN_PREFIXES, "code", 1.0, 500, 38.0, own, -rng.uniform(1, 60), 8, "gone", (), True)
         )
     return drafts
 

@@ -70,7 +70,6 @@ class Draft:
     """A session as its process left it: what it holds and will ask for, without a place in memory yet."""
 
     prefix: int
-    sub_agent: bool
     work_class: str
     tolerance: float
     """Uniform draw that decides which precision it bears."""
@@ -147,7 +146,7 @@ def run_session(
         return None
     priority = int(np.clip(round(rng.normal(500, 220)), 0, 1000))
     return Draft(
-        prefix, sub, work, float(rng.random()), priority, rate_s, context(),
+        prefix, work, float(rng.random()), priority, rate_s, context(),
         0.0 if running or last_s is None else last_s,
         calls, stopped, tuple(turns), over,
     )  # fmt: skip
