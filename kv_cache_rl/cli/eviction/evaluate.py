@@ -278,6 +278,7 @@ def run_eval(
     """Evaluate policies and models with verifiers: table, run folder, HTML report.
 
     Without a policy or model it serves value_aware and lru as chat models, which needs no network.
+
     An episode fills about 32,000 tokens of a model's context: serve 40,960.
 
     Example: kv-cache-rl eval --model gpt-5.4-mini --difficulty hard --num-examples 20

@@ -83,8 +83,11 @@ def run_export(
 ) -> None:
     """Write expert dialogues as a file with the columns messages and tools, ready for SFT trainers.
 
-    A message has the fields of its role only, none of them null. In a parquet file messages are JSON columns,
-    which datasets.load_dataset reads back as objects.
+    A message has the fields of its role only, none of them null.
+
+    In a parquet file messages are JSON columns, which datasets.load_dataset reads back as objects.
+
+    Templates that take one call a message (Llama 3.1) refuse most of them.
 
     Example: kv-cache-rl export-sft --out expert.parquet --policy oracle --num-examples 600
     """
