@@ -10,6 +10,7 @@ Compiled functions take ``c = columns_of(fixed, live)`` and read ``c.book.clock_
 Rows and requests have the same index: the order of arrival. "No row" is -1.
 """
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +33,21 @@ OUT, IN = range(2)
 """Lanes of the link, seen from the GPU."""
 NOW, BEFORE = range(2)
 """Rows of ``BOOK.units``."""
-CRASHES = ("", "no block for decode growth", "queues full and no memory")
+
+
+class Crash(IntEnum):
+    """Values of ``BOOK.crash``: why the episode ended early."""
+
+    NO = 0
+    NO_BLOCK = 1
+    COLLAPSE = 2
+
+
+CRASHES = {
+    Crash.NO: "",
+    Crash.NO_BLOCK: "no block for decode growth",
+    Crash.COLLAPSE: "queues full and no memory",
+}
 """Text of ``BOOK.crash``."""
 
 
@@ -125,7 +140,7 @@ BOOK = record(
     ("clock_us", WORD),
     ("end_us", WORD),  # when the episode ends
     ("alive", WORD),  # 1 until it has ended
-    ("crash", WORD),  # why it ended early, 0 to 2 (CRASHES)
+    ("crash", WORD),  # why it ended early, a Crash
     ("ticks", WORD),  # iterations so far
     ("decisions", WORD),  # in this tick
     ("arrived", WORD),  # requests so far: the next row to arrive

@@ -13,6 +13,7 @@ from kv_cache_rl.sim.serving.columns import (
     N_TERMS,
     NOW,
     QUEUED,
+    Crash,
     columns_of,
     live_size,
 )
@@ -27,7 +28,6 @@ from kv_cache_rl.sim.serving.spec import Scenario
 from kv_cache_rl.sim.serving.state import State, fixed_of
 from kv_cache_rl.theory.flow import arrive, new_flow
 
-COLLAPSED = 2
 """Of `columns.CRASHES`."""
 COLLAPSE_TICKS = 50
 SCARCE = 100
@@ -139,7 +139,7 @@ def check_end(c):
         full = full and c.book.queues[vip].count >= c.settings.classes[vip].queue
     c.book.full_ticks = c.book.full_ticks + 1 if full else 0
     if c.book.full_ticks >= COLLAPSE_TICKS:
-        c.book.alive, c.book.crash = 0, COLLAPSED
+        c.book.alive, c.book.crash = 0, Crash.COLLAPSE
     if c.book.clock_us >= c.book.end_us:
         c.book.alive = 0
 

@@ -3,12 +3,11 @@
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import free, prefill_microseconds, take
 from kv_cache_rl.sim.serving.actions import free_blocks, requeue
-from kv_cache_rl.sim.serving.columns import ACTIVE, FINISHED, GPU, GPU_POOL
+from kv_cache_rl.sim.serving.columns import ACTIVE, FINISHED, GPU, GPU_POOL, Crash
 from kv_cache_rl.sim.serving.link import first_landing
 from kv_cache_rl.sim.serving.lists import push
 from kv_cache_rl.theory.flow import complete
 
-CRASHED = 1
 """Of `columns.CRASHES`."""
 
 
@@ -20,7 +19,7 @@ def make_room(c, row, n):
     newest = n - 1
     while free(c.book.pools, GPU_POOL) < 1:
         if c.settings.strict:
-            c.book.alive, c.book.crash = 0, CRASHED
+            c.book.alive, c.book.crash = 0, Crash.NO_BLOCK
             return False
         while c.rows[c.running[newest]].status != ACTIVE or c.rows[c.running[newest]].where != GPU:
             newest -= 1
