@@ -143,7 +143,10 @@ def test_help_comes_without_loading_anything_heavy():
         (["oracle", "--difficulty", "brutal"], "brutal"),
         (["export-sft", "--out", "x.parquet", "--policy", "me"], "there is no expert 'me'"),
         (["export-sft", "--out", "."], ". is a folder"),
-        (["export-sft", "--out", "x.txt"], "x.txt does not end in .parquet; give a name that does"),
+        (
+            ["export-sft", "--out", "x.txt"],
+            "x.txt is neither .parquet nor .jsonl; give a name that ends in one of them",
+        ),
         (
             ["export-sft", "--out", "x.parquet", "--split", "eval", "--min-normalized", "2", "-n", "1"],
             "lower it",

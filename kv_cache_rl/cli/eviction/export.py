@@ -98,10 +98,6 @@ def run_export(
     from kv_cache_rl.sim.eviction import DECIDERS
 
     choose("expert", policy, [ORACLE, *DECIDERS])
-    if out.is_dir():
-        raise BadInput(f"{out} is a folder; give the name of a parquet file")
-    if out.suffix != ".parquet":
-        raise BadInput(f"{out} does not end in .parquet; give a name that does")
     as_text = choose("form of --arguments", arguments, ["object", "text"]) == "text"
     scenarios = select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace)
     rows = []

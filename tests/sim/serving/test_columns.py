@@ -11,6 +11,7 @@ from kv_cache_rl.sim.serving.dynamics import act, new_state
 from kv_cache_rl.sim.serving.observe import OBSERVATION, RICH, SIGNED, new_view
 from kv_cache_rl.sim.serving.score import METRICS, TERM_WEIGHTS, WEIGHTS, report
 from kv_cache_rl.sim.serving.spec import task
+from kv_cache_rl.sim.views import cells
 
 RECORDS = {
     name: getattr(s, name)
@@ -31,7 +32,7 @@ def test_every_word_of_a_record_has_exactly_one_name(name):
     record, named = RECORDS[name], []
     for field, start in record.fields.values():
         named += range(start // 8, (start + field.itemsize) // 8)
-    assert named == list(range(s.words(record)))
+    assert named == list(range(cells(record)))
 
 
 def test_every_word_of_the_buffers_is_in_one_column():
