@@ -182,8 +182,13 @@ def unread_reply(dialect: ChatDialect, body: dict, error: vf.ProviderError) -> v
     """A reply without calls, in place of one that the server itself could not read."""
     text = f"(the server could not read this reply of the model: {str(error)[:300]})"
     message = {"role": "assistant", "content": text}
-    raw = {"id": "unread", "object": "chat.completion", "created": 0, "model": str(body.get("model", ""))}
-    raw["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    raw = {
+        "id": "unread",
+        "object": "chat.completion",
+        "created": 0,
+        "model": str(body.get("model", "")),
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+    }
     response = dialect.parse_response(dialect.validate_response(raw))
     response.raw = raw
     return response
