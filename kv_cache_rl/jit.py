@@ -8,6 +8,7 @@ compiled code. `KV_CACHE_RL_CACHE` sets where the folder lies.
 import errno
 import functools
 import hashlib
+import inspect
 import os
 import tempfile
 from pathlib import Path
@@ -69,17 +70,20 @@ def folded(functions):
     """One compiled function ``(k, *arguments)`` that calls ``functions[k](*arguments)``.
 
     Compiled code cannot look a function up in a registry's dict. This function takes the dict's
-    place, and compiles to the comparisons that one would write by hand. Give it a name of its own
-    (`def rank(policy, c): return _rank(policy, c)` under `uncounted`): the disk cache keeps the
-    named function.
+    place, and compiles to the comparisons that one would write by hand, in line where it is called.
+    Give it a name of its own (`def rank(policy, c): return _rank(policy, c)` under `uncounted`): the
+    disk cache keeps the named function. Parameters with defaults keep these.
     """
-    lines = [f"    if which == {k}: return _{k}(*arguments)" for k in range(len(functions) - 1)]
-    lines += [f"    return _{len(functions) - 1}(*arguments)"]
+    # Interpreted (NUMBA_DISABLE_JIT=1) they are plain functions.
+    parameters = inspect.signature(getattr(functions[0], "py_func", functions[0])).parameters.values()
+    arguments = ", ".join(one.name for one in parameters if one.default is one.empty)
+    lines = [f"    if which == {k}: return _{k}({arguments})" for k in range(len(functions) - 1)]
+    lines += [f"    return _{len(functions) - 1}({arguments})"]
     names = {f"_{k}": function for k, function in enumerate(functions)}
     # Written out as text, since nested closures would each be compiled, a quarter of a second apiece.
-    exec("def chosen(which, *arguments):\n" + "\n".join(lines), names)
-    return _passing(names["chosen"])
+    exec(f"def chosen(which, {arguments}):\n" + "\n".join(lines), names)
+    return _in_line(names["chosen"])
 
 
-_passing = functools.partial(numba.njit, _nrt=False)
+_in_line = functools.partial(numba.njit, _nrt=False, inline="always")
 """`njit` without a disk cache: a function that stands in no file has no key."""
