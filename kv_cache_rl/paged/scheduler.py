@@ -58,7 +58,8 @@ class Scheduler:
         """A scheduler without requests.
 
         Args:
-            model, cache: the cache is empty and of the model's shape.
+            model: what computes.
+            cache: empty, and of the model's shape.
             host: an empty host pool for the cache, to swap to.
             preempt: "swap" or "recompute". None: the cheaper one by `costs`; without costs "swap"
                 where there is a host pool, else "recompute".
