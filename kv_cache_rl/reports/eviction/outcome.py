@@ -107,7 +107,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 """What each field of a row holds: in words, and the check."""
 
 
-def from_report(scenario: Scenario, model: str, report: Report, log: list, seconds: float) -> Outcome:
+def from_report(scenario: Scenario, model: str, report: Report, log: list, seconds: float = 0.0) -> Outcome:
     """The outcome of an episode played straight on the simulator, without a chat model in between."""
     return Outcome(
         scenario_id=scenario.id,

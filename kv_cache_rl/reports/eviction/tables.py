@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kv_cache_rl.intervals import T_INTERVAL, Interval, mean_interval, paired_difference
-from kv_cache_rl.reports.eviction.outcome import Outcome
+from kv_cache_rl.reports.eviction.outcome import Outcome, from_report
 from kv_cache_rl.reports.tables import markdown_table, plain_table
 from kv_cache_rl.sim.eviction import DIFFICULTIES, ORACLE, Scenario, replay
 
@@ -84,23 +84,10 @@ def floor_row(tier: str, scenarios: Sequence[Scenario]) -> Row:
 
 def oracle_outcomes(scenarios: Iterable[Scenario]) -> list[Outcome]:
     """The stored best-known action logs, played again."""
-    outcomes = []
-    for scenario in scenarios:
-        report = replay(scenario, scenario.best_log)
-        outcome = Outcome(
-            scenario_id=scenario.id,
-            difficulty=scenario.difficulty,
-            split=scenario.split,
-            model=ORACLE_ROW,
-            error=None,
-            reward=report.total,
-            normalized=report.normalized,
-            rewards=dict(report.rewards),
-            metrics=dict(report.metrics),
-            log=scenario.best_log,
-        )
-        outcomes.append(outcome)
-    return outcomes
+    return [
+        from_report(scenario, ORACLE_ROW, replay(scenario, scenario.best_log), scenario.best_log)
+        for scenario in scenarios
+    ]
 
 
 def results_rows(outcomes: Sequence[Outcome], scenarios: Mapping[str, Scenario]) -> list[Row]:

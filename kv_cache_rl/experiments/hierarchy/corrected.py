@@ -1,6 +1,6 @@
 """kv-hierarchy-lab's headline claims under this lab's own engine, as JSON.
 
-``python -m kv_cache_rl.reports.documents.corrected > results/hierarchy/corrected.json``
+``python -m kv_cache_rl.experiments.hierarchy.corrected > results/hierarchy/corrected.json``
 """
 
 import json
