@@ -1,7 +1,6 @@
 """``paged``: paged attention on a real model: checks, figures, text, calibration of the simulators."""
 
 from kv_cache_rl.cli.paged import bench, calibrate, demo, generate
-from kv_cache_rl.cli.tree import group
 
 COMMANDS = {
     "demo": demo.run_demo,
@@ -9,4 +8,3 @@ COMMANDS = {
     "generate": generate.run_generate,
     "calibrate": calibrate.run_calibrate,
 }
-app = group("Paged attention on real tensors: demo, bench, generate, calibrate.", COMMANDS)
