@@ -124,14 +124,16 @@ def evaluate(
         progress(len(rows), len(keys))
         if missing and workers > 1:
             warm_up(agents, scenarios[0], play)
+
+        def keep(index: int, row: dict) -> None:
+            key = missing[index][0]
+            rows[key] = row
+            if row["error"] is None:
+                journal.add(key, row)
+            progress(len(rows), len(keys))
+
         try:
-            work = functools.partial(run_cell, play=play)
-            for index, row in spread(work, [cell for _, cell in missing], workers):
-                key = missing[index][0]
-                rows[key] = row
-                if row["error"] is None:
-                    journal.add(key, row)
-                progress(len(rows), len(keys))
+            spread(functools.partial(run_cell, play=play), [cell for _, cell in missing], keep, workers)
         finally:
             journal.settle()
     return [rows[key] for key in keys]
