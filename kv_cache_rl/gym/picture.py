@@ -23,7 +23,7 @@ CELLS = 20
 """Characters of a bar in text."""
 
 WIDTH, HEIGHT = 544, 256
-BAR = slice(136, 436)
+BAR = slice(144, 436)
 """Columns of a bar."""
 TOP, ROW, THICK = 44, 30, 18
 """Pixels above the first bar, from bar to bar, and of a bar."""
@@ -33,16 +33,17 @@ LEVELS = ((0.8, (31, 119, 180)), (0.95, (255, 150, 40)), (np.inf, (205, 50, 50))
 DOTS = """
 25755 65656 34443 65556 74647 74644 34553 55755 72227 11152 55655 44447 57755 65555 25552
 65644 25563 65655 34216 72222 55557 55552 55775 55255 55222 71247 75557 26227 71747 71717
-55711 74717 74757 71111 75757 75717 00002 00024 02020 51245 02720 00700 00007 11244 00000
+55711 74717 74757 71111 75757 75717 00002 00024 02020 51245 02720 00700 00007 11244 12221 42224 02024
 """
 GLYPHS: dict[str, str] = dict(
     zip(
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:%+-_/ ",
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:%+-_/();",
         DOTS.split(),
         strict=True,
     )
 )
 """Capital letters, digits and signs of 3 x 5 dots; each digit is a row, its bits are the dots."""
+BLANK = "00000"
 
 
 def shares(observed: np.ndarray) -> list[tuple[str, float]]:
@@ -91,7 +92,7 @@ def image(state: State | None, observed: np.ndarray, last: Last | None) -> np.nd
 
 def write(pixels: np.ndarray, top: int, left: int, line: str, scale: int = 2) -> None:
     """Draws a line of text in capitals; what does not fit to the right is cut off."""
-    rows = [[int(dots) for dots in GLYPHS.get(sign, GLYPHS["-"])] for sign in line.upper()]
+    rows = [[int(dots) for dots in GLYPHS.get(sign, BLANK)] for sign in line.upper()]
     if not rows:
         return
     dots = np.array(rows)[:, :, None] >> np.array([2, 1, 0]) & 1
