@@ -133,8 +133,9 @@ def parts(count: int, workers: int) -> list[range]:
 
 
 def _ignore_interrupt() -> None:
-    """Ctrl-C is the parent's business, which saves what is finished."""
+    """Ctrl-C is the parent's business, which saves what is finished; SIGTERM ends a worker at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _on_ray(
