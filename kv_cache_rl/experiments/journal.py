@@ -1,8 +1,11 @@
 """Rows as they are finished:
 
-JSON Lines that only grow, so that an interrupted sweep goes on where it stopped.
+JSON Lines that only grow, so that an interrupted sweep goes on where it stopped. Each line carries a
+checksum and is read back only if it is, byte for byte, what was written: a number altered by hand, a key
+given twice or a NaN is no finished row.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -23,7 +26,8 @@ class JournalError(Refused):
 class Journal:
     """Finished rows by key.
 
-    Each row is one line, on disk when `add` returns; a half-written last line is dropped.
+    Each row is one line, on disk when `add` returns. A half-written last line is dropped, and so are rows
+    without a checksum, which older versions wrote: what they stand for is played anew.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,22 +69,27 @@ class Journal:
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
                 record = json.loads(line)
-                self.rows[record["key"]] = record["row"]
-            except (ValueError, KeyError, TypeError):
+                key, row = record["key"], record["row"]
+                if set(record) != {"key", "row"}:
+                    if not isinstance(row, dict) or _line(key, row) != line + b"\n":
+                        raise ValueError("the line is not what was written")
+                    self.rows[key] = row
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise JournalError(
-                    f"{self.path}, line {number}: is no finished row; delete that line, or give another "
-                    "folder"
+                    f"{self.path}, line {number}: is no finished row, or was changed; delete that line, and "
+                    "what it stood for is played anew, or give another folder"
                 ) from None
         return whole
 
     def add(self, key: str, row: dict) -> None:
-        """Keeps a finished row.
+        """Keeps a finished row, once however often it is given.
 
         Raises ValueError for NaN or infinity in it, which no other reader of JSON takes.
         """
-        self.rows[key] = row
-        self._file.write(_line(key, row))
-        self._file.flush()
+        if self.rows.get(key) != row:
+            self._file.write(_line(key, row))
+            self._file.flush()
+            self.rows[key] = row
 
     def settle(self) -> None:
         """Returns when all rows would survive a power cut."""
@@ -97,4 +106,7 @@ class Journal:
 
 
 def _line(key: str, row: Mapping) -> bytes:
-    return (json.dumps({"key": key, "row": row}, allow_nan=False) + "\n").encode()
+    """A row as it is written: its key, its checksum, and itself."""
+    text = json.dumps(row, allow_nan=False)
+    check = hashlib.sha256(f"{key} {text}".encode()).hexdigest()[:16]
+    return f'{{"key": {json.dumps(key)}, "check": "{check}", "row": {text}}}\n'.encode()

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -39,40 +39,77 @@ def cores() -> int:
 
 
 def spread(
-    work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1, ray: str | None = None
-) -> Iterator[tuple[int, Result]]:
-    """(index, work(item)) of every item, in the order in which they are finished.
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    keep: Callable[[int, Result], None],
+    workers: int = 1,
+    ray: str | None = None,
+) -> None:
+    """Calls `keep(index, work(item))` for every item, in the order in which they are finished.
+
+    Whatever ends it early, an interrupt inside `keep` included, what is finished by then is kept first.
 
     Raises:
         MissingExtra: Ray is not installed.
         WorkerError: a worker died, or Ray does not answer.
     """
     if ray is not None:
-        yield from _on_ray(work, items, workers, ray)
+        _on_ray(work, items, keep, workers, ray)
     elif workers <= 1 or len(items) <= 1:
         for index, item in enumerate(items):
-            yield index, work(item)
+            keep(index, work(item))
     else:
-        yield from _on_cores(work, items, workers)
+        _on_cores(work, items, keep, workers)
 
 
-def _on_cores(work: Callable, items: Sequence, workers: int) -> Iterator[tuple[int, Any]]:
+def mapped(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int = 1,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Result]:
+    """The results in the order of the items; `progress` is called with how many there are."""
+    found: dict[int, Result] = {}
+
+    def keep(index: int, result: Result) -> None:
+        found[index] = result
+        progress(len(found))
+
+    spread(work, items, keep, workers)
+    return [found[index] for index in range(len(items))]
+
+
+class _Parts:
+    """Pieces of work under way, and the results of each that are still to be kept."""
+
+    def __init__(self, keep: Callable[[int, Any], None], waiting: dict[Any, range]) -> None:
+        self.keep, self.waiting = keep, {future: list(part) for future, part in waiting.items()}
+
+    def take(self, future: Any, results: Sequence) -> None:
+        """Keeps the results of a piece that are not kept yet."""
+        left = self.waiting[future]
+        while left:
+            self.keep(left[0], results[-len(left)])
+            del left[0]
+        del self.waiting[future]
+
+
+def _on_cores(work: Callable, items: Sequence, keep: Callable[[int, Any], None], workers: int) -> None:
     # Forked workers inherit compiled code and loaded traces; elsewhere they start afresh, with the same
     # results.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_ignore_interrupt)
     try:
-        waiting = {pool.submit(_several, work, items, part): part for part in parts(len(items), workers)}
+        pieces = parts(len(items), workers)
+        unkept = _Parts(keep, {pool.submit(_several, work, items, part): part for part in pieces})
         try:
-            for future in as_completed(waiting):
-                yield from zip(waiting.pop(future), future.result(), strict=True)
-        except (
-            KeyboardInterrupt
-        ):  # Parts under way are finished all the same: their results are not thrown away.
+            for future in as_completed(unkept.waiting):
+                unkept.take(future, future.result())
+        except BaseException:  # Parts under way are finished all the same: no result is thrown away.
             pool.shutdown(wait=True, cancel_futures=True)
-            for future, part in waiting.items():
+            for future in list(unkept.waiting):
                 if not future.cancelled() and future.exception() is None:
-                    yield from zip(part, future.result(), strict=True)
+                    unkept.take(future, future.result())
             raise
     except BrokenProcessPool:
         remedy = (
@@ -96,30 +133,45 @@ def parts(count: int, workers: int) -> list[range]:
 
 
 def _ignore_interrupt() -> None:
-    """Ctrl-C is the parent's business, which saves what is finished."""
+    """Ctrl-C is the parent's business, which saves what is finished; SIGTERM ends a worker at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _on_ray(work: Callable, items: Sequence, workers: int, address: str) -> Iterator[tuple[int, Any]]:
+def _on_ray(
+    work: Callable, items: Sequence, keep: Callable[[int, Any], None], workers: int, address: str
+) -> None:
     ray = connect(address, workers)
     try:
         remote = ray.remote(_several)
         data = ray.put(list(items))
-        waiting = {remote.remote(work, data, part): part for part in parts(len(items), max(workers, 1))}
-        while waiting:
-            done, _ = ray.wait(list(waiting), num_returns=1)
-            part = waiting.pop(done[0])
-            try:
-                results = ray.get(done[0])
-            except ray.exceptions.RayError as wrong:
-                said = str(wrong).strip().splitlines()[-1]
-                raise WorkerError(
-                    f"a Ray task failed ({said}). Finished work is saved: mend the cluster, run the same "
-                    "again"
-                ) from wrong
-            yield from zip(part, results, strict=True)
+        pieces = parts(len(items), max(workers, 1))
+        unkept = _Parts(keep, {remote.remote(work, data, part): part for part in pieces})
+        try:
+            while unkept.waiting:
+                done, _ = ray.wait(list(unkept.waiting), num_returns=1)
+                unkept.take(done[0], ray.get(done[0]))
+        except BaseException as wrong:
+            _rescue(ray, unkept)
+            if not isinstance(wrong, ray.exceptions.RayError):
+                raise
+            said = str(wrong).strip().splitlines()[-1]
+            raise WorkerError(
+                f"a Ray task failed ({said}). Finished work is saved: mend the cluster, run the same again"
+            ) from wrong
     finally:
         ray.shutdown()
+
+
+def _rescue(ray: Any, unkept: _Parts) -> None:
+    """Keeps what is finished at this moment, as far as the cluster still gives it."""
+    references = list(unkept.waiting)
+    done, _ = ray.wait(references, num_returns=len(references), timeout=0)
+    for reference in done:
+        try:
+            unkept.take(reference, ray.get(reference))
+        except ray.exceptions.RayError:
+            continue
 
 
 def connect(address: str, workers: int) -> Any:

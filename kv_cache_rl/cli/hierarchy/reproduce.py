@@ -18,7 +18,7 @@ SHOWN = 20
 
 def reproduced(golden: Path | None, workers: int, bar: Bar) -> dict:
     """The sweep and the ablation run again, compared with golden rows, claims and text."""
-    from kv_cache_rl.experiments.workers import spread
+    from kv_cache_rl.experiments.workers import mapped
     from kv_cache_rl.sim.hierarchy.peer import ablation, reproduce, voids
 
     reference = reproduce.read_golden(golden) if golden else None
@@ -26,11 +26,7 @@ def reproduced(golden: Path | None, workers: int, bar: Bar) -> dict:
     total = len(cells) + len(runs)
 
     def apply(work, items) -> list:
-        results: list = [None] * len(items)
-        for index, result in spread(work, items, workers):
-            results[index] = result
-            bar(bar.done + 1, total)
-        return results
+        return mapped(work, items, workers, lambda _: bar(bar.done + 1, total))
 
     rows = reproduce.sweep_rows(apply)
     found = reproduce.cells_of(rows)

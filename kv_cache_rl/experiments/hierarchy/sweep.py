@@ -39,15 +39,19 @@ def run_sweep(
     keys = [cell.key for cell in cells]
     with Journal(Path(folder)) as journal:
         missing = [cell for cell, key in zip(cells, keys, strict=True) if key not in journal.rows]
-        done = len(cells) - len(missing)
-        progress(done, len(cells))
+        before = len(cells) - len(missing)
+        progress(before, len(cells))
         if missing and ray is None:
             _inherit(missing, workers)
+        kept: set[int] = set()
+
+        def keep(index: int, row: dict) -> None:
+            journal.add(missing[index].key, row)
+            kept.add(index)
+            progress(before + len(kept), len(cells))
+
         try:
-            for index, row in spread(run_cell, missing, workers, ray):
-                journal.add(missing[index].key, row)
-                done += 1
-                progress(done, len(cells))
+            spread(run_cell, missing, keep, workers, ray)
         finally:
             journal.settle()
         rows = compared([journal.rows[key] for key in keys])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kv_cache_rl.experiments.workers import spread
+from kv_cache_rl.experiments.workers import mapped
 from kv_cache_rl.search.serving.rollout import episode
 from kv_cache_rl.sim.serving.score import completed_in_sla, report
 from kv_cache_rl.sim.serving.seeds import SEEDS
@@ -74,8 +74,5 @@ def compare(
 ) -> dict[str, list[Episode]]:
     """Episodes by agent, the same seeds for each, in their order."""
     matches = [Match(agent, name, k) for agent in agents for k in SEEDS["test"][seed : seed + seeds]]
-    episodes: list = [None] * len(matches)
-    for done, (index, played) in enumerate(spread(play_match, matches, workers), start=1):
-        episodes[index] = played
-        progress(done, len(matches))
+    episodes = mapped(play_match, matches, workers, lambda done: progress(done, len(matches)))
     return {agent: episodes[at * seeds : (at + 1) * seeds] for at, agent in enumerate(agents)}

@@ -27,7 +27,7 @@ from kv_cache_rl.experiments.stability.workloads import (
     as_traffic,
     server,
 )
-from kv_cache_rl.experiments.workers import spread
+from kv_cache_rl.experiments.workers import mapped
 from kv_cache_rl.sim.serving.demand import Traffic
 from kv_cache_rl.sim.serving.draws import USERS, branch, exponential, root, uniform
 from kv_cache_rl.theory.lengths import sampled_lengths
@@ -277,10 +277,7 @@ def hysteresis(
     reuse = theory()
     rates = swept_rates(reuse, levels)
     trials = [Sweep(tuple(rates.tolist()), level_s, (seed << 20 | k) % (1 << 64)) for k in range(seeds)]
-    found: list = [None] * len(trials)
-    for done, (index, result) in enumerate(spread(swept, trials, workers), start=1):
-        found[index] = result
-        progress(done, len(trials))
+    found = mapped(swept, trials, workers, lambda done: progress(done, len(trials)))
     ups = [True] * levels + [False] * (levels - 1)
     return Loop(
         levels=tuple(

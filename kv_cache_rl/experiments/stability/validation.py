@@ -19,7 +19,7 @@ from kv_cache_rl.experiments.stability.workloads import (
     published,
     traced,
 )
-from kv_cache_rl.experiments.workers import spread
+from kv_cache_rl.experiments.workers import mapped
 from kv_cache_rl.theory.errors import StabilityError
 from kv_cache_rl.theory.lengths import PUBLISHED
 
@@ -98,7 +98,7 @@ def validate(
     ]
     swept = len(SWEPT) * effort.sweep_seeds
     total = len(pilots) + len(cells) * len(OFFSETS) * effort.boundary_seeds + 2 * len(workloads) * swept
-    measured = _all(saturated, pilots, workers, lambda done: progress(done, total))
+    measured = mapped(saturated, pilots, workers, lambda done: progress(done, total))
     at_saturation = {
         cell: mean_of(measured[at * effort.pilots : (at + 1) * effort.pilots])
         for at, cell in enumerate(cells)
@@ -109,7 +109,7 @@ def validate(
         for work, admission, rate, seeds, backlog in plans
         for k in range(seeds)
     ]
-    slopes = iter(_all(slope_of, trials, workers, lambda done: progress(len(pilots) + done, total)))
+    slopes = iter(mapped(slope_of, trials, workers, lambda done: progress(len(pilots) + done, total)))
     found = [(plan, Slope(plan[2], tuple(next(slopes) for _ in range(plan[3])))) for plan in plans]
     rows = []
     for work in workloads:
@@ -138,15 +138,6 @@ def _plans(
         predicted = predicted_rate(work, at_saturation[work, RESERVE].mean_s)
         points += [(work, admission, share * predicted, effort.sweep_seeds, False) for share in SWEPT]
     return points
-
-
-def _all(work: Callable, trials: Sequence[Trial], workers: int, progress: Callable[[int], None]) -> list:
-    """The results in the order of the trials."""
-    results: list = [None] * len(trials)
-    for done, (index, result) in enumerate(spread(work, trials, workers), start=1):
-        results[index] = result
-        progress(done)
-    return results
 
 
 def golden() -> list[dict]:
