@@ -1,11 +1,101 @@
-"""JSON that every reader takes, files that appear whole or not at all, and names that a file may have."""
+"""JSON that every reader takes, read as strictly as it is written; files that appear whole or not at all;
+names that a file may have.
+"""
 
 import json
 import math
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NoReturn
+
+from kv_cache_rl.core.errors import Refused
+
+LINE_LIMIT = 64 * 2**20
+"""Bytes of a line, and of a JSON file, at most: an endless file must not fill the memory."""
+BLANK_LIMIT = 1_000_000
+"""Blank lines in a row at most: a small packed file can hold thousands of millions."""
+
+
+class NotJson(Refused):
+    """A text or a file that is not JSON as this package writes it; the text says what is wrong with it."""
+
+
+def json_value(text: str | bytes) -> Any:
+    """The value of a JSON text, for files that the package wrote itself and that a hand may have changed.
+
+    Raises:
+        NotJson: no UTF-8, no JSON, brackets nested too deep, a key that stands twice in one object, NaN,
+            or a number beyond every float.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite_float)
+    except NotJson:
+        raise
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise NotJson(f"byte {byte:#04x} at position {error.start + 1} is not UTF-8") from None
+    except RecursionError:
+        raise NotJson("its brackets are nested too deep") from None
+    except ValueError as error:  # no JSON, or a number of thousands of digits
+        raise NotJson(f"it is not JSON ({error})") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file, read as `json_value` reads a text.
+
+    Raises:
+        NotJson: naming the file.
+        OSError: it cannot be opened.
+    """
+    with open(path, "rb") as file:
+        data = file.read(LINE_LIMIT + 1)
+    try:
+        if len(data) > LINE_LIMIT:
+            raise NotJson(f"it holds more than {LINE_LIMIT:,} bytes")
+        return json_value(data)
+    except NotJson as error:
+        raise NotJson(f"{path}: {error}") from None
+
+
+def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines of an open file that are not blank, each with its number.
+
+    Raises:
+        NotJson: a line, or a run of blank ones, is so long that the file may have no end.
+    """
+    number = blank = 0
+    while line := file.readline(LINE_LIMIT + 1):
+        number += 1
+        blank = 0 if line.strip() else blank + 1
+        if len(line) > LINE_LIMIT:
+            raise NotJson(f"line {number} is longer than {LINE_LIMIT:,} bytes")
+        if blank > BLANK_LIMIT:
+            raise NotJson(f"{BLANK_LIMIT:,} blank lines stand before line {number + 1}")
+        if not blank:
+            yield number, line
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict:
+    found: dict = {}
+    for name, value in pairs:
+        if name in found:
+            raise NotJson(f"the field {name[:60]!r} stands there twice")
+        found[name] = value
+    return found
+
+
+def _no_number(word: str) -> NoReturn:
+    raise NotJson(f"it holds {word}, which is no number in JSON")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise NotJson(f"{text[:40]} is beyond every number")
+    return value
 
 
 def finite(value: Any) -> Any:

@@ -1,5 +1,8 @@
-"""What is written is JSON for every reader, whole or not at all, under a name that every system takes."""
+"""What is written is JSON for every reader, whole or not at all, under a name that every system takes; what
+is read is held to the same.
+"""
 
+import io
 import json
 import os
 
@@ -7,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kv_cache_rl.files import finite, json_text, slug, write_json, write_whole
+from kv_cache_rl import files
+from kv_cache_rl.files import (
+    NotJson,
+    finite,
+    json_text,
+    json_value,
+    lines_of,
+    read_json,
+    slug,
+    write_json,
+    write_whole,
+)
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -66,3 +80,51 @@ def test_what_has_no_letters_gets_a_name_all_the_same():
         "model",
         "openai-gpt-5.4-mini",
     )
+
+
+@given(values)
+def test_what_is_written_is_read_back(value):
+    assert json_value(json_text(value).encode()) == json.loads(json.dumps(finite(value)))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (b"", "not JSON"),
+        (b'{"a": 1', "not JSON"),
+        (b"{'a': 1}", "not JSON"),
+        (b'{"a": 1} {"b": 2}', "not JSON .Extra data"),
+        (b'{"a": 1, "b": [{"c": 2, "c": 2}]}', "the field 'c' stands there twice"),
+        (b'{"reward": NaN}', "NaN, which is no number"),
+        (b"[-Infinity]", "-Infinity, which is no number"),
+        (b"[1e999]", "1e999 is beyond every number"),
+        (b"[" + b"9" * 5000 + b"]", "not JSON .Exceeds the limit"),
+        (b'"\xff"', "byte 0xff at position 2 is not UTF-8"),
+        (b"[" * 100_000, "nested too deep"),
+    ],
+)
+def test_what_is_not_json_as_it_is_written_is_refused_with_the_reason(text, problem):
+    with pytest.raises(NotJson, match=problem):
+        json_value(text)
+
+
+def test_a_file_is_read_with_or_without_the_mark_that_editors_leave(tmp_path):
+    path = tmp_path / "it.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
+    assert read_json(path) == {"a": 1}
+    path.write_bytes(b"{")
+    with pytest.raises(NotJson, match=r"it\.json: it is not JSON"):
+        read_json(path)
+
+
+def test_a_file_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr(files, "LINE_LIMIT", 1000)
+    monkeypatch.setattr(files, "BLANK_LIMIT", 10)
+    if os.path.exists("/dev/zero"):
+        with pytest.raises(NotJson, match="more than 1,000 bytes"):
+            read_json("/dev/zero")
+    with pytest.raises(NotJson, match="line 2 is longer than 1,000 bytes"):
+        list(lines_of(io.BytesIO(b"{}\n" + b"x" * 2000)))
+    with pytest.raises(NotJson, match="10 blank lines stand before line 13"):
+        list(lines_of(io.BytesIO(b"{}\n" + b" \n" * 20)))
+    assert list(lines_of(io.BytesIO(b"\n {}\n\r\n1"))) == [(2, b" {}\n"), (4, b"1")]

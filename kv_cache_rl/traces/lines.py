@@ -6,11 +6,10 @@ import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from kv_cache_rl.files import BLANK_LIMIT, LINE_LIMIT
 from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.files import TORN, peek, torn, unpacked
 
-LINE_LIMIT = 64 * 2**20  # bytes; the longest line of the published traces has 136 kB
-BLANK_LIMIT = 1_000_000  # blank lines in a row; a small packed file can hold thousands of millions
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 Line = tuple[Place, str]  # where it stood, what it says (without the line end)
