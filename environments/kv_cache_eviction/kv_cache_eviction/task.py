@@ -188,8 +188,11 @@ def cut_replies(trace: vf.Trace) -> int:
 
 @lru_cache(maxsize=8)
 def scored(scenario: Scenario, actions: str) -> Report:
-    """The report of a JSON action log; cached, as verifiers asks for each reward of a run in turn."""
-    return replay(scenario, json.loads(actions))
+    """The report of a JSON action log; cached, as verifiers asks for each reward of a run in turn.
+
+    Windows that were not played count as keep: `finalize` has said whether an episode may end early.
+    """
+    return replay(scenario, json.loads(actions), cut_short=True)
 
 
 def reward_term(name: str, weight: float) -> Callable:

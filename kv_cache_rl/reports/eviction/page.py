@@ -96,7 +96,7 @@ def figure(title: str, drawing: str) -> str:
 def episode(outcome: Outcome, references: References) -> str:
     """One rollout: a line that opens into its drawings and its log."""
     scenario, oracle, floor = references.scenario, references.oracle, references.floor
-    report = replay(scenario, outcome.log)
+    report = replay(scenario, outcome.log, cut_short=True)
     failures = int(report.metrics["total_failures_metric"])
     head = (
         f"<b>{escape(outcome.scenario_id)}</b><span class='text'>{escape(outcome.model)}</span>"
