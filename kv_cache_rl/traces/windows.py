@@ -1,7 +1,7 @@
 """Windows of half a minute cut from a trace: what a server's sequences hold at the start and what
 arrives after.
 
-Nothing here depends on a simulator; whoever plays a window turns seconds and tokens into its own
+Nothing here depends on a simulator; what plays a window turns seconds and tokens into its own
 units. Which sequences are together on a server is decided in `overlay`."""
 
 from __future__ import annotations
