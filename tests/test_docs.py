@@ -19,6 +19,7 @@ from kv_cache_rl.reports.documents.regions import rewritten
 
 GUIDE = ROOT / "docs" / "extending" / "adding_a_policy.md"
 COMING = ROOT / "docs" / "coming_from.md"
+WANTED = ROOT / "docs" / "i_want_to.md"
 SITE = sorted((ROOT / "docs").rglob("*.md"))
 NAMED = {GUIDE: {"function", "line", "reference", "check", "queue", "queue import", "queue line"}}
 """Blocks that a test below uses by the name in the comment before them."""
@@ -128,19 +129,45 @@ def is_command(code: str) -> bool:
     return code.split()[0] in ("kv-cache-rl", "python", "make")
 
 
-COMING_ROWS = [(code, remark) for code, remark in rows_of(COMING) if not remark.startswith(NOT_RUN)]
+def rows_to_run(page: Path) -> list[tuple[str, str]]:
+    return [(code, remark) for code, remark in rows_of(page) if not remark.startswith(NOT_RUN)]
+
+
+COMING_ROWS = rows_to_run(COMING)
+WANTED_ROWS = rows_to_run(WANTED)
 
 
 NEW_ROWS = [
     code
-    for code in dict.fromkeys(code for code, _ in COMING_ROWS if is_command(code))
+    for code in dict.fromkeys(code for code, _ in COMING_ROWS + WANTED_ROWS if is_command(code))
     if code not in {line for lines in OF_PAGES.values() for line in lines}
 ]
 
 
 @pytest.mark.parametrize("code", NEW_ROWS)
-def test_a_command_for_those_who_come_from_another_project_works(code, run):
+def test_a_command_of_a_row_works(code, run):
     assert run(code)
+
+
+def test_the_page_of_questions_gives_every_reader_commands_that_run_and_says_what_the_others_need():
+    text = WANTED.read_text(encoding="utf-8")
+    for heading in ("Train or test an RL agent", "Size and tune a service", "Learn how a KV cache works"):
+        section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+        assert sum(f"`{code}`" in section for code, _ in WANTED_ROWS) >= 3, heading
+
+
+GROUPS = ("eviction", "hierarchy", "serving", "stability", "paged", "traces", "scenarios")
+
+
+def test_a_command_that_no_test_runs_has_the_options_that_its_row_gives(run):
+    rows = [row for row in rows_of(WANTED) if row[1].startswith(NOT_RUN)]
+    assert len(rows) > 5
+    for code, remark in rows:
+        assert "see [" in remark, f"{code}: say what it needs, and the page"
+        words = code.split()
+        said = run(shlex.join([*words[: 3 if words[1] in GROUPS else 2], "--help"]))
+        for option in [word for word in words if word.startswith("--")]:
+            assert option in said, f"{code}: {option}"
 
 
 def test_a_name_for_those_who_come_from_another_project_works():

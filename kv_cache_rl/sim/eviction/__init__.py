@@ -13,6 +13,7 @@ _names, __getattr__ = lazy(
         "spec": (
             "ActionLog",
             "DIFFICULTIES",
+            "LogError",
             "MAX_CALLS_PER_STEP",
             "ORACLE",
             "SPLITS",

@@ -6,6 +6,7 @@ import random
 import zlib
 from pathlib import Path
 
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, SPLITS, Scenario, ScenarioError, dumps, one_of
 
 _ROOTS = (Path(__file__).parents[2] / "scenarios", Path(__file__).parents[3] / "scenarios")
@@ -65,7 +66,7 @@ def load_scenarios(
     Raises:
         ScenarioError: unknown names, or a set that is not there.
     """
-    tiers = check_request(difficulty, num_examples)
+    tiers = check_request(difficulty, num_examples, seed)
     one_of("split", split, SPLITS)
     groups = [list(load_file(set_path(split, tier))) for tier in tiers]
     for group in groups:
@@ -73,12 +74,14 @@ def load_scenarios(
     return interleave(groups, num_examples)
 
 
-def check_request(difficulty: str, num_examples: int) -> tuple[str, ...]:
+def check_request(difficulty: str, num_examples: int, seed: int) -> tuple[str, ...]:
     """The tiers a request names.
 
     Raises:
         ScenarioError: an unknown tier or an impossible number.
     """
+    whole_number("num_examples", num_examples, error=ScenarioError)
+    whole_number("seed", seed, error=ScenarioError)
     one_of("difficulty", difficulty, (*DIFFICULTIES, "all"))
     if num_examples < -1 or num_examples == 0:
         raise ScenarioError(f"num_examples is {num_examples}; use -1 for all, or a positive number")

@@ -41,6 +41,30 @@ class ScenarioError(Refused):
     """A scenario, or a name that selects scenarios, is not usable; names what, where and the remedy."""
 
 
+class LogError(Refused):
+    """What should be played again is no action log of the episode; names the window and the remedy."""
+
+
+def log_fault(log: object) -> str:
+    """What keeps a value from being an action log, in words; empty where it is one."""
+    if not isinstance(log, list | tuple):
+        return f"it is {type(log).__name__} {str(log)[:40]!r}, not a list of windows"
+    for number, window in enumerate(log, 1):
+        if not isinstance(window, list | tuple):
+            return f"window {number} is {type(window).__name__} {str(window)[:40]!r}, not a list of calls"
+        for call in window:
+            if not _is_call(call):
+                found = str(call)[:60]
+                return f"window {number} holds {found!r}, not a call such as ['evict', 's7'] or ['keep']"
+    return ""
+
+
+def _is_call(words: object) -> bool:
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        return False
+    return list(words) == ["keep"] or (len(words) == 2 and words[0] != "keep")
+
+
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
     """Raises ScenarioError, with the choices, for a name that is not among them."""
     if value not in known:
@@ -183,14 +207,9 @@ def _value(name, field, value, where):
             raise ScenarioError(f"{where}: expected a list, got {type(value).__name__}; {_REMEDY}")
         return tuple(_build(_NESTED[name], item, f"{where}[{i}]") for i, item in enumerate(value))
     if name == "best_log":
-        if not isinstance(value, list) or not all(isinstance(step, list) for step in value):
-            raise ScenarioError(f"{where}: expected a list of steps; {_REMEDY}")
-        try:
-            return tuple(tuple(tuple(str(word) for word in call) for call in step) for step in value)
-        except TypeError:
-            raise ScenarioError(
-                f"{where}: every call must be a list like ['evict', 's7']; {_REMEDY}"
-            ) from None
+        if fault := log_fault(value):
+            raise ScenarioError(f"{where}: {fault}; {_REMEDY}")
+        return tuple(tuple(tuple(call) for call in window) for window in value)
     expected = {"int": int, "str": str, "float": (int, float)}[getattr(field.type, "__name__", field.type)]
     if not isinstance(value, expected) or isinstance(value, bool):
         raise ScenarioError(f"{where}: expected {field.type.__name__}, got {value!r}; {_REMEDY}")
@@ -219,6 +238,11 @@ def _check(scenario: Scenario, where: str) -> None:
     )
     need(scenario.difficulty in DIFFICULTIES, "difficulty", f"must be one of {', '.join(DIFFICULTIES)}")
     need(1 <= scenario.steps <= 1000, "steps", "must be 1 to 1000")
+    need(
+        len(scenario.best_log) in (0, scenario.steps),
+        "best_log",
+        f"has {len(scenario.best_log)} windows, and must have {scenario.steps} or none",
+    )
     need(0 < scenario.step_ms < 2**30, "step_ms", "must be positive and below 2^30")
     for field in ("gpu_pages", "budget_pages", "link_ns_per_page", "prefill_c1_ns", "norm"):
         need(0 < getattr(scenario, field) < 2**40, field, "must be positive and below 2^40")

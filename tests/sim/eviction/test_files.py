@@ -142,8 +142,11 @@ BROKEN = {
         "session 'a': work_class must be one of chat",
     ),
     "a priority above one": (("sessions", 0, "priority"), 1001, "session 'a': priority must be 0 to 1000"),
-    "a log that is no list": (("best_log",), "keep", ".best_log: expected a list of steps"),
-    "a log of numbers": (("best_log",), [[1]], ".best_log: every call must be a list"),
+    "a log that is no list": (("best_log",), "keep", ".best_log: it is str 'keep', not a list of windows"),
+    "a log of objects": (("best_log",), [[{"evict": "a"}]], ".best_log: window 1 holds"),
+    "a log of texts": (("best_log",), [["evict"]], ".best_log: window 1 holds 'evict', not a call"),
+    "a log of too few windows": (("best_log",), [[["keep"]]], "best_log has 1 windows, and must have"),
+    "a log of numbers": (("best_log",), [[1]], ".best_log: window 1 holds '1', not a call such as"),
 }
 
 
@@ -258,6 +261,11 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch, what):
         ({"split": "validation"}, "unknown split 'validation'; use one of train, eval, test"),
         ({"num_examples": 0}, "num_examples is 0; use -1 for all, or a positive number"),
         ({"num_examples": -7}, "num_examples is -7"),
+        ({"num_examples": 1.5}, "num_examples is 1.5; give a whole number"),
+        ({"num_examples": "3"}, "num_examples is '3'; give a whole number"),
+        ({"num_examples": True}, "num_examples is True; give a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; give a whole number"),
+        ({"seed": None}, "seed is None; give a whole number"),
     ],
 )
 def test_an_impossible_request_is_refused_with_the_choices(arguments, message):
@@ -271,6 +279,8 @@ def test_an_impossible_request_is_refused_with_the_choices(arguments, message):
         (("brutal", 1), "unknown difficulty 'brutal'; use one of easy, medium, hard"),
         (("hard", 1, "validation"), "unknown split 'validation'; use one of train, eval, test"),
         (("hard", -1), "seed is -1 and index 0; give numbers from 0 on"),
+        (("hard", 1.5), "seed is 1.5; give a whole number"),
+        (("hard", 1, "train", 0.5), "index is 0.5; give a whole number"),
         (("hard", 1, "train", -3), "seed is 1 and index -3; give numbers from 0 on"),
     ],
 )
