@@ -2,11 +2,12 @@
 
 Reading order, each module after those that it imports:
 
-    storage    errors, block_table, block_pool, kv_cache
+    storage    errors, block_table, storage, block_pool, kv_cache
     attention  kernels, gather, plan, triton_decode, attention, seed
     few bits   quant, quantised_blocks
-    decoder    checkpoint, tokenizer, model, decoding
-    batching   swap, residency, requests, scheduler
+    decoder    config_files, checkpoint, tokenizer, rotary, token_ids, drawing, model
+    text       ending, decoding
+    batching   swap, residency, requests, computing, scheduler
     folders    measure (what all this costs), training (the small model)
 
 Needs the torch extra.

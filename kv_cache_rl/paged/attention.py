@@ -16,8 +16,17 @@ from torch import Tensor
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.errors import whole
 from kv_cache_rl.paged.gather import Workspace, workspace_for
-from kv_cache_rl.paged.kernels import BACKENDS, AttentionError, Kernel, kernel_for, merge_states, public
+from kv_cache_rl.paged.kernels import (
+    BACKENDS,
+    AttentionError,
+    Kernel,
+    kernel_for,
+    merge_states,
+    public,
+    settled,
+)
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.plan import Plan, check_tables, plan_for
 
@@ -37,6 +46,8 @@ def paged_attention(
 ) -> Tensor:
     """Attention outputs [n, heads, head_dim] of a decode step: one query per sequence.
 
+    A NaN in a query, key or value that counts comes out as NaN, on every backend.
+
     Args:
         q: [n, heads, head_dim], in the pool's dtype, or float32 or float64. 16-bit keys and values
             are computed with in float32.
@@ -46,6 +57,7 @@ def paged_attention(
 
     Raises:
         AttentionError: shapes, dtypes, lengths or block numbers that do not fit.
+        PoolError: a block that would be read is free.
     """
     pool = cache.pool
     kernel, groups = kernel_for(backend, pool), check_queries(q, pool, layer)
@@ -75,9 +87,9 @@ def _decode(
         k, v = workspace.load(pool, layer, reading.blocks, tile.end - tile.begin, reading.blank)
         new = kernel(q[rows], k[:, :, : tile.tokens], v[:, :, : tile.tokens], reading.mask, False)
         if plan.chunks == 1 and tile.end - tile.begin == len(q):
-            return new[0]
+            return settled(*new)
         outputs[reading.chunk, rows], lses[reading.chunk, rows] = new
-    return outputs[0] if plan.chunks == 1 else merge_states(outputs, lses)[0]
+    return settled(*((outputs[0], lses[0]) if plan.chunks == 1 else merge_states(outputs, lses)))
 
 
 def _by_triton(q: Tensor, pool: BlockPool, layer: int, tables: Tensor, lens: Tensor) -> Tensor:
@@ -96,9 +108,11 @@ def paged_prefill(q: Tensor, cache: KVCache, layer: int, sequence: Sequence, sta
 
     Raises:
         AttentionError: shapes, dtypes or positions that do not fit.
+        CacheError: the sequence was released, or is another cache's.
     """
     pool, stop = cache.pool, start + len(q)
     groups = check_queries(q, pool, layer)
+    cache.check_sequence(sequence)
     if not 0 <= start <= stop <= sequence.length:
         keys = f"sequence {sequence.id}: its keys end at {sequence.length}"
         raise AttentionError(f"queries at positions {start} to {stop} of {keys}; extend and write first")
@@ -124,7 +138,7 @@ def paged_prefill(q: Tensor, cache: KVCache, layer: int, sequence: Sequence, sta
                 if begin:
                     new, new_lse = merge_states(torch.stack((out[at], new)), torch.stack((lse[at], new_lse)))
                 out[at], lse[at] = new, new_lse
-    return out.permute(2, 0, 1, 3).reshape(q.shape).to(q.dtype)
+    return settled(out, lse).permute(2, 0, 1, 3).reshape(q.shape).to(q.dtype)
 
 
 def _ranges(start: int, stop: int, chunk: int) -> list[tuple[int, int]]:
@@ -155,7 +169,7 @@ def check_queries(q: Tensor, pool: BlockPool, layer: int) -> int:
     Raises:
         AttentionError: the queries or the layer do not fit the pool.
     """
-    if not 0 <= layer < pool.layers:
+    if not 0 <= whole(layer, f"layer {layer!r}", AttentionError) < pool.layers:
         raise AttentionError(f"layer {layer} of a cache with layers 0 to {pool.layers - 1}")
     if q.dim() != 3 or q.shape[-1] != pool.head_dim:
         raise AttentionError(

@@ -9,58 +9,17 @@ Block numbers from `blocks` on belong to an attached store (quantised blocks): t
 and reference counts, another format.
 """
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kv_cache_rl.core import pool as ledger
-from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_table import Sequence
-
-EXACT, STORE = 0, 1
-FORMATS = ("exact", "store")
-
-
-class PoolError(Refused):
-    """A request the pool cannot serve; nothing has changed."""
-
-
-class Store(Protocol):
-    """Blocks in another format than the pool's: row r is the block number pool.blocks + r."""
-
-    blocks: int
-    nbytes: int
-
-    def gather(self, layer: int, rows: Tensor, out_k: Tensor, out_v: Tensor) -> None:
-        """Writes the decoded blocks of `rows` (int64 [r]) into `out_k` and `out_v`.
-
-        Both are [r, block_tokens, kv_heads, head_dim].
-        """
-
-
-@contextmanager
-def _allocating(blocks: int, block_nbytes: int, device: torch.device) -> Iterator[None]:
-    """Raises PoolError where memory does not suffice.
-
-    On the CPU before any is touched, because Linux grants more memory than it has.
-    """
-    refusal = PoolError(
-        f"a pool of {blocks:,} blocks takes {blocks * block_nbytes:,} bytes, more than {device} has; "
-        "give fewer or smaller blocks, that is fewer tokens or sequences"
-    )
-    machine_nbytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if device.type == "cpu" and blocks * block_nbytes > machine_nbytes:
-        raise refusal
-    try:
-        yield
-    except (RuntimeError, MemoryError, OverflowError) as full:
-        raise refusal from full
+from kv_cache_rl.paged.errors import whole
+from kv_cache_rl.paged.storage import EXACT, FORMATS, STORE, PoolError, Store, allocating, gather_mixed
 
 
 class BlockPool:
@@ -84,7 +43,7 @@ class BlockPool:
             "head_dim": head_dim,
         }
         for name, size in sizes.items():
-            if size < 1:
+            if whole(size, f"a pool of {name} = {size!r}", PoolError) < 1:
                 raise PoolError(f"a pool of {name} = {size}: every size is at least 1")
         if not dtype.is_floating_point:
             raise PoolError(
@@ -94,7 +53,7 @@ class BlockPool:
         self.layers, self.blocks, self.block_tokens = layers, blocks, block_tokens
         self.kv_heads, self.head_dim, self.dtype = kv_heads, head_dim, dtype
         shape = (blocks, block_tokens, kv_heads, head_dim)
-        with _allocating(blocks, self.block_nbytes, torch.device(device)):
+        with allocating(blocks, self.block_nbytes, torch.device(device)):
             self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
             self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.device = self.keys[0].device
@@ -105,6 +64,8 @@ class BlockPool:
         self._references = [0] * blocks
         # Oldest first, so that what was freed last stays reusable longest. A dict, because a
         # revived block leaves from the middle.
+        self.freed = 0
+        """Times that a block became free, so far: between two equal counts no block was given up."""
         self._free: list[dict[int, None]] = [dict.fromkeys(range(blocks)), {}]
         self._block_of: dict[int, int] = {}
         self._hash_of: dict[int, int] = {}
@@ -163,7 +124,9 @@ class BlockPool:
         Raises:
             PoolError: fewer than `count` are free; none is taken.
         """
-        if count < 0 or count > ledger.free(self._ledger, form):
+        if whole(count, f"{count!r} blocks asked for", PoolError) < 0 or count > ledger.free(
+            self._ledger, form
+        ):
             have = f"{int(ledger.free(self._ledger, form))} of {int(self._ledger[form, ledger.CAPACITY])}"
             remedy = "release or swap out a sequence, or build a larger pool"
             raise PoolError(f"{count} {FORMATS[form]} blocks asked for, {have} are free; {remedy}")
@@ -201,6 +164,7 @@ class BlockPool:
             form = self._form(block)
             ledger.give(self._ledger, form, 1)
             self._free[form][block] = None
+            self.freed += 1
             if form == STORE:
                 # A stored block shares its scales with others and is incomplete without them, so
                 # that it is not kept for later prompts.
@@ -212,9 +176,20 @@ class BlockPool:
         Raises:
             PoolError: there is no such block.
         """
-        if not 0 <= block < self.numbers:
+        if not 0 <= whole(block, f"block {block!r}", PoolError) < self.numbers:
             raise PoolError(f"block {block} does not exist: the pool has blocks 0 to {self.numbers - 1}")
         return self._references[block]
+
+    def check_held(self, blocks: Iterable[int], action: str) -> None:
+        """Raises PoolError unless every block is held; `action` says what cannot be done with it.
+
+        What a free block holds is another sequence's from its next `take` on.
+        """
+        for block in blocks:
+            if not self.references(block):
+                raise PoolError(
+                    f"block {block} is free: {action}; take it first, or use the table of a live sequence"
+                )
 
     def publish(self, block: int, chained_hash: int) -> None:
         """Makes a full block findable by the chained hash of its tokens.
@@ -262,7 +237,14 @@ class BlockPool:
             self.publish(new, chained_hash)
 
     def copy(self, source: int, target: int) -> None:
-        """Copies K and V of one exact block over another, in every layer."""
+        """Copies K and V of one exact block over another, in every layer.
+
+        Raises:
+            PoolError: one of them is free, quantised, or does not exist.
+        """
+        self.check_held((source, target), "it is neither copied nor written")
+        if max(source, target) >= self.blocks:
+            raise PoolError(f"block {max(source, target)} is quantised: copy exact blocks")
         for tensor in (*self.keys, *self.values):
             tensor[target].copy_(tensor[source])
 
@@ -275,13 +257,7 @@ class BlockPool:
             torch.index_select(self.keys[layer], 0, blocks, out=out_k)
             torch.index_select(self.values[layer], 0, blocks, out=out_v)
             return
-        own = (blocks < self.blocks).nonzero().flatten()
-        out_k[own] = self.keys[layer][blocks[own]]
-        out_v[own] = self.values[layer][blocks[own]]
-        other = (blocks >= self.blocks).nonzero().flatten()
-        k, v = out_k.new_empty(len(other), *out_k.shape[1:]), out_v.new_empty(len(other), *out_v.shape[1:])
-        self.store.gather(layer, blocks[other] - self.blocks, k, v)
-        out_k[other], out_v[other] = k, v
+        gather_mixed(self.keys[layer], self.values[layer], self.store, layer, blocks, out_k, out_v)
 
     def check(self, holders: Iterable[Sequence] | None = None) -> None:
         """Recounts references, free lists, ledger and hashes.

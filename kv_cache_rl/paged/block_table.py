@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kv_cache_rl.paged.errors import RequestError
+
 _numbers = itertools.count()
 
 
@@ -46,11 +48,11 @@ def slot_mapping(
     A slot is block * block_tokens + offset.
 
     Raises:
-        ValueError: the sequence's blocks have no room for these positions.
+        RequestError: the sequence's blocks have no room for these positions.
     """
     if not 0 <= start <= stop <= len(sequence.blocks) * block_tokens:
         held = f"{len(sequence.blocks)} blocks of {block_tokens}"
-        raise ValueError(
+        raise RequestError(
             f"positions {start} to {stop} of sequence {sequence.id}: its table has {held}; extend it first"
         )
     first = start // block_tokens

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.paged.config_files import CheckpointError, field, read_object
+from kv_cache_rl.paged.errors import whole
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """The values of `model_type` that this decoder runs.
@@ -24,10 +24,6 @@ Qwen2 adds biases to q, k and v. Qwen3 adds norms of q and k.
 """
 SHIPPED = Path(__file__).parent / "weights"
 EMBEDDING, HEAD, LAST_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
-
-
-class CheckpointError(Refused):
-    """A checkpoint that cannot be run; the text names the file or tensor and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,8 @@ class DecoderGeometry:
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "kv_heads", "head_dim", "width", "hidden", "vocab"):
-            if getattr(self, name) < 1:
+            size = getattr(self, name)
+            if whole(size, f"{self.name}: {name} is {size!r}", CheckpointError) < 1:
                 raise CheckpointError(f"{self.name}: {name} is {getattr(self, name)}; give at least 1")
         for name in ("norm_eps", "rope_theta"):
             if not 0 < getattr(self, name) < math.inf:
@@ -107,71 +104,54 @@ def read_geometry(folder: str | Path) -> DecoderGeometry:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no config.json; give a folder with a Llama-family checkpoint")
-    config, rope = _read_object(path), {}
+    config, rope = read_object(path), {}
     family = config.get("model_type")
     if family not in FAMILIES:
         raise CheckpointError(f"{path}: model_type {family!r}; this decoder runs {', '.join(FAMILIES)}")
     for name in ("rope_scaling", "rope_parameters"):  # the latter since transformers 5
-        rope = _field(path, config, name, dict, None) or rope
+        rope = field(path, config, name, dict, None) or rope
     _refuse_other_arithmetic(path, config, rope)
-    heads = _field(path, config, "num_attention_heads", int)
-    width = _field(path, config, "hidden_size", int)
-    theta = _field(path, config, "rope_theta", float, 10_000.0)
+    heads = field(path, config, "num_attention_heads", int)
+    width = field(path, config, "hidden_size", int)
+    theta = field(path, config, "rope_theta", float, 10_000.0)
     return DecoderGeometry(
-        name=_field(path, config, "name", str, None) or Path(folder).name,
-        layers=_field(path, config, "num_hidden_layers", int),
+        name=field(path, config, "name", str, None) or Path(folder).name,
+        layers=field(path, config, "num_hidden_layers", int),
         heads=heads,
-        kv_heads=_field(path, config, "num_key_value_heads", int, heads),
-        head_dim=_field(path, config, "head_dim", int, width // max(heads, 1)),
+        kv_heads=field(path, config, "num_key_value_heads", int, heads),
+        head_dim=field(path, config, "head_dim", int, width // max(heads, 1)),
         width=width,
-        hidden=_field(path, config, "intermediate_size", int),
-        vocab=_field(path, config, "vocab_size", int),
+        hidden=field(path, config, "intermediate_size", int),
+        vocab=field(path, config, "vocab_size", int),
         family=family,
-        tied=_field(path, config, "tie_word_embeddings", bool, False),
-        norm_eps=_field(path, config, "rms_norm_eps", float, 1e-6),
-        rope_theta=_field(path, rope, "rope_theta", float, theta),
+        tied=field(path, config, "tie_word_embeddings", bool, False),
+        norm_eps=field(path, config, "rms_norm_eps", float, 1e-6),
+        rope_theta=field(path, rope, "rope_theta", float, theta),
         rope_llama3=_llama3(path, rope),
     )
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, else CheckpointError."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as wrong:
-        raise CheckpointError(f"{path}: not JSON ({wrong}); download the checkpoint again") from wrong
-    if not isinstance(found, dict):
-        raise CheckpointError(
-            f"{path}: holds a {type(found).__name__}, not an object; download the checkpoint again"
-        )
-    return found
+def read_eos(folder: str | Path, vocab: int) -> frozenset[int]:
+    """The ids that end a text: those of generation_config.json, else those of config.json.
 
-
-_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
-    int: ((int,), "a whole number"),
-    float: ((int, float), "a finite number"),
-    str: ((str,), "a text"),
-    bool: ((bool,), "true or false"),
-    dict: ((dict,), "an object"),
-}
-_REQUIRED: Any = object()
-
-
-def _field(path: Path, config: Mapping[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
-    """The value of a field, or the default where it is absent or null.
+    Either file names one, several or none. Ids outside the vocabulary are never generated, and -1
+    stands for none: they are left out. Source: transformers, `GenerationConfig`.
 
     Raises:
-        CheckpointError: the value is of another kind, or is missing and has no default.
+        CheckpointError: a file is bad, or its `eos_token_id` is neither an id nor a list of them.
     """
-    value, (kinds, words) = config.get(name), _KINDS[kind]
-    if value is None:
-        if default is _REQUIRED:
-            raise CheckpointError(f"{path}: {name!r} is missing; download the checkpoint again")
-        return default
-    fine = isinstance(value, kinds) and (kind is bool or not isinstance(value, bool))
-    if not fine or (kind is float and not abs(value) <= sys.float_info.max):
-        raise CheckpointError(f"{path}: {name} is {value!r:.80}, not {words}; download the checkpoint again")
-    return float(value) if kind is float else value
+    for name in ("generation_config.json", "config.json"):
+        path = Path(folder) / name
+        found = read_object(path).get("eos_token_id") if path.is_file() else None
+        if found is None:
+            continue
+        ids = found if isinstance(found, list) else [found]
+        if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+            raise CheckpointError(
+                f"{path}: eos_token_id is {found!r:.80}, not an id or a list of ids; correct it"
+            )
+        return frozenset(token for token in ids if 0 <= token < vocab)
+    return frozenset()
 
 
 def _llama3(path: Path, rope: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
@@ -181,7 +161,7 @@ def _llama3(path: Path, rope: Mapping[str, Any]) -> tuple[float, float, float, f
     if kind != "llama3":
         raise CheckpointError(f"{path}: rotary scaling {kind!r}; this decoder computes default and llama3")
     names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    factor, low, high, context = (_field(path, rope, name, float) for name in names)
+    factor, low, high, context = (field(path, rope, name, float) for name in names)
     if factor <= 0 or context <= 0 or not 0 <= low < high:
         raise CheckpointError(
             f"{path}: llama3 scaling by {factor:g} between {low:g} and {high:g} turns of {context:g} tokens; "
@@ -261,8 +241,8 @@ def _shards(folder: Path) -> list[Path]:
         if not shards:
             raise CheckpointError(f"{folder}: no *.safetensors; download the weights beside config.json")
         return shards
-    shard_of = _field(index, _read_object(index), "weight_map", dict)
-    named = sorted({_field(index, shard_of, tensor, str) for tensor in shard_of})
+    shard_of = field(index, read_object(index), "weight_map", dict)
+    named = sorted({field(index, shard_of, tensor, str) for tensor in shard_of})
     for name in named:
         if not (folder / name).is_file():
             raise CheckpointError(

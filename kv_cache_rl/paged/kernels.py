@@ -37,11 +37,19 @@ def merge_states(outputs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
 
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
     """Torch's flash kernel for CPUs, by the private name that also returns the log-sum-exp."""
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=mask)
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, k, v, 0.0, causal, attn_mask=mask
+    )
+    # Fewer than 16 scores that are all NaN or -inf it takes for a row that is masked out: 0, with a
+    # log-sum-exp of 0. Such rows look like the rare true zeros, so that both are computed again.
+    return public(q, k, v, mask, causal) if (lse == 0).any() else (out, lse)
 
 
 def public(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
-    """The same from public operations, for other devices and for a torch without `flash`."""
+    """The same from public operations, for other devices and for a torch without `flash`.
+
+    Where all scores are -inf the output is 0 and the log-sum-exp -inf, as of a chunk without tokens.
+    """
     scores = torch.matmul(q, k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
     if mask is not None:
         scores += mask
@@ -50,7 +58,13 @@ def public(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -
             torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu_(1), -math.inf
         )
     lse = torch.logsumexp(scores, -1)
-    return torch.matmul(torch.exp(scores - lse.unsqueeze(-1)), v), lse
+    shift = lse.masked_fill(lse == -math.inf, 0.0)
+    return torch.matmul(torch.exp(scores - shift.unsqueeze(-1)), v), lse
+
+
+def settled(output: Tensor, lse: Tensor) -> Tensor:
+    """The output over all keys: NaN where no score is above -inf, which a softmax cannot weigh."""
+    return output.masked_fill_((lse == -math.inf).unsqueeze(-1), math.nan)
 
 
 BACKENDS: dict[str, Kernel | None] = {"flash": flash, "public": public, "triton": None}

@@ -1,5 +1,6 @@
 """The cache: sequences over a pool, with copy on write."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +10,7 @@ from kv_cache_rl.core.blocks import blocks_for, prefix_hashes
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence, slot_mapping
+from kv_cache_rl.paged.errors import whole
 
 
 class CacheError(Refused):
@@ -24,6 +26,7 @@ class KVCache:
         """Blocks copied on write so far."""
         self.live: dict[int, Sequence] = {}
         """Sequences that hold blocks, by id."""
+        self._checked: tuple[int, Tensor] | None = None  # slots that may be written, and `freed` then
 
     def extend(self, sequence: Sequence, count: int) -> Tensor:
         """Room for `count` more tokens: int64 [count] slots to write K/V to, in every layer.
@@ -56,7 +59,7 @@ class KVCache:
             CacheError: `extend` would raise it.
         """
         self.check_sequence(sequence)
-        if count < 0:
+        if whole(count, f"sequence {sequence.id} extended by {count!r} tokens", CacheError) < 0:
             raise CacheError(
                 f"sequence {sequence.id} extended by {count} tokens; tokens are added, never taken away"
             )
@@ -75,8 +78,9 @@ class KVCache:
         """Writes `k` and `v` [n, kv_heads, head_dim] into `slots` (int64 [n], from `extend`).
 
         Raises:
-            CacheError: slots, shapes, dtypes or values that do not fit this cache; nothing is
-                written.
+            CacheError: slots, shapes, dtypes or values that do not fit this cache, or a slot twice;
+                nothing is written.
+            PoolError: a slot lies in a free block; nothing is written.
         """
         self._check_slots(slots)
         self.check_write(layer, len(slots), k, v)
@@ -95,11 +99,21 @@ class KVCache:
                 f"slots run from {lowest} to {highest}, the pool has 0 to {room - 1}; "
                 "write to those of `extend`"
             )
+        # The next layers of a step write to the same slots. A copy, because a tensor may change.
+        known = self._checked
+        if known and known[0] == self.pool.freed and torch.equal(known[1], slots):
+            return
+        given = slots.tolist()
+        if len(set(given)) < len(given):
+            twice = next(slot for slot, count in Counter(given).items() if count > 1)
+            raise CacheError(f"slot {twice} is given {given.count(twice)} times; one slot takes one token")
+        self.pool.check_held({slot // self.pool.block_tokens for slot in given}, "nothing is written to it")
+        self._checked = (self.pool.freed, slots.clone())
 
     def check_write(self, layer: int, count: int, k: Tensor, v: Tensor) -> None:
         """Raises CacheError unless `write` would take `k` and `v` for `count` slots."""
         pool = self.pool
-        if not 0 <= layer < pool.layers:
+        if not 0 <= whole(layer, f"layer {layer!r}", CacheError) < pool.layers:
             raise CacheError(f"layer {layer} of a cache with layers 0 to {pool.layers - 1}")
         for name, new in (("k", k), ("v", v)):
             if new.shape != (count, pool.kv_heads, pool.head_dim):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +32,16 @@ from kv_cache_rl.paged.checkpoint import (
     LAST_NORM,
     SHIPPED,
     DecoderGeometry,
+    read_eos,
     read_geometry,
     read_weights,
     tensor_shapes,
 )
+from kv_cache_rl.paged.drawing import generator_of
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
+from kv_cache_rl.paged.rotary import rotary_frequencies, rotate, rotation
+from kv_cache_rl.paged.token_ids import token_ids
 from kv_cache_rl.paged.tokenizer import ByteTokenizer, Tokenizer, tokenizer_in
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -48,11 +52,17 @@ class Decoder:
     """A decoder's weights and the ways to run it; it holds no KV cache."""
 
     def __init__(
-        self, geometry: DecoderGeometry, weights: Mapping[str, Tensor], tokenizer: Tokenizer | None = None
+        self,
+        geometry: DecoderGeometry,
+        weights: Mapping[str, Tensor],
+        tokenizer: Tokenizer | None = None,
+        eos: Iterable[int] = (),
     ) -> None:
         self.geometry = geometry
         self.weights = dict(weights)
         self.tokenizer = tokenizer or ByteTokenizer()
+        self.eos = frozenset(eos)
+        """Tokens that end a text."""
         self._frequencies = rotary_frequencies(geometry).to(self.device)
 
     @classmethod
@@ -66,7 +76,8 @@ class Decoder:
         """
         folder = folder or SHIPPED
         geometry = read_geometry(folder)
-        return cls(geometry, read_weights(folder, geometry, dtype, device), tokenizer_in(folder))
+        weights = read_weights(folder, geometry, dtype, device)
+        return cls(geometry, weights, tokenizer_in(folder), read_eos(folder, geometry.vocab))
 
     @classmethod
     def untrained(cls, geometry: DecoderGeometry, seed: int, dtype: torch.dtype = torch.float32) -> Decoder:
@@ -76,7 +87,7 @@ class Decoder:
 
         Source: Radford et al., GPT-2.
         """
-        generator, weights = torch.Generator().manual_seed(seed), {}
+        generator, weights = generator_of(seed), {}
         for name, shape in tensor_shapes(geometry).items():
             if name.endswith("norm.weight"):
                 weights[name] = torch.ones(shape, dtype=dtype)
@@ -96,7 +107,8 @@ class Decoder:
 
     def to(self, dtype: torch.dtype) -> Decoder:
         """The same decoder computing in `dtype`."""
-        return Decoder(self.geometry, {name: w.to(dtype) for name, w in self.weights.items()}, self.tokenizer)
+        weights = {name: w.to(dtype) for name, w in self.weights.items()}
+        return Decoder(self.geometry, weights, self.tokenizer, self.eos)
 
     def dense_logits(self, tokens: Many[int] | Tensor) -> Tensor:
         """Logits [..., t, vocab] after each of `tokens` [..., t], computed without a cache.
@@ -113,9 +125,13 @@ class Decoder:
 
         Raises:
             PoolError: the pool has too few free blocks; nothing has changed.
-            RequestError, CacheError, ValueError: the tokens, the sequence or the cache do not fit.
+            RequestError, CacheError: the tokens, the sequence or the cache do not fit.
         """
         ids, start = self.checked(tokens), sequence.length
+        if ids.dim() != 1:
+            raise RequestError(
+                f"tokens of shape {list(ids.shape)}; give the ids of one sequence, one after the other"
+            )
         self._check_fits(cache)
         _check_continues(sequence, ids.tolist())
         slots = cache.extend(sequence, len(ids))
@@ -128,6 +144,7 @@ class Decoder:
             logits = self.run(
                 ids, torch.arange(start, start + len(ids), device=self.device), attend, last_only=True
             )[0]
+            self._check_finite(logits)
         sequence.tokens[start : start + len(ids)] = ids.tolist()
         return logits
 
@@ -139,12 +156,12 @@ class Decoder:
         Raises:
             PoolError: the pool has too few free blocks for all sequences.
             CacheError: a sequence cannot grow in this cache.
-            RequestError, ValueError: the tokens do not fit the model or the sequences.
+            RequestError: the tokens do not fit the model or the sequences.
         """
         ids = self.checked(tokens)
         self._check_fits(cache)
         if ids.shape != (len(sequences),) or len({id(s) for s in sequences}) < len(sequences):
-            raise ValueError(
+            raise RequestError(
                 f"{len(sequences)} sequences and {ids.numel()} tokens; "
                 "give one token for each sequence, each once"
             )
@@ -162,9 +179,18 @@ class Decoder:
 
         with _undone_on_error(sequences, 1):
             logits = self.run(ids, torch.tensor(starts, device=self.device), attend)
+            self._check_finite(logits)
         for sequence, start, token in zip(sequences, starts, ids.tolist(), strict=True):
             sequence.tokens[start : start + 1] = [token]
         return logits
+
+    def _check_finite(self, logits: Tensor) -> None:
+        lowest, highest = torch.aminmax(logits)  # NaN where there is one
+        if not (lowest - highest).isfinite():
+            raise RequestError(
+                f"{self.geometry.name}: logits in {self.dtype} hold NaN or infinity, no token follows from "
+                "them; compute in float32 (`to`), or mend the weights"
+            )
 
     def _check_fits(self, cache: KVCache) -> None:
         pool, g = cache.pool, self.geometry
@@ -174,7 +200,7 @@ class Decoder:
             g.head_dim,
             self.dtype,
         ):
-            raise ValueError(
+            raise RequestError(
                 f"{g.name} has {g.layers} layers of {g.kv_heads} KV heads of {g.head_dim} in {self.dtype}, "
                 f"the cache {pool.layers} of {pool.kv_heads} of {pool.head_dim} in {pool.dtype}; "
                 "build the pool for the model (`new_cache`)"
@@ -201,20 +227,8 @@ class Decoder:
         )
 
     def checked(self, tokens: Many[int] | Tensor) -> Tensor:
-        """The token ids as an int64 tensor.
-
-        Raises:
-            RequestError: there are none, or some lie outside the vocabulary.
-        """
-        ids = torch.as_tensor(tokens, device=self.device)
-        if ids.numel() == 0:
-            raise RequestError(f"{self.geometry.name}: no tokens given; a prompt has at least one")
-        if ids.is_floating_point() or int(ids.min()) < 0 or int(ids.max()) >= self.geometry.vocab:
-            raise RequestError(
-                f"{self.geometry.name}: token ids run from {ids.min()} to {ids.max()}; "
-                f"use whole numbers from 0 to {self.geometry.vocab - 1}"
-            )
-        return ids.long()
+        """The token ids as an int64 tensor; raises RequestError as `token_ids` does."""
+        return token_ids(tokens, self.geometry.name, self.geometry.vocab, self.device)
 
     def run(self, ids: Tensor, positions: Tensor, attend: Attend, last_only: bool = False) -> Tensor:
         """Logits [..., t, vocab] of `ids` [..., t] at `positions` [t], with `attend` as attention.
@@ -274,7 +288,7 @@ def _check_continues(sequence: Sequence, tokens: list[int]) -> None:
         )
     named = sequence.tokens[sequence.length :]
     if named[: len(tokens)] != tokens[: len(named)]:
-        raise ValueError(
+        raise RequestError(
             f"sequence {sequence.id} goes on with tokens {named[:4]}... after {sequence.length}, "
             f"got {tokens[:4]}...; feed its own tokens, or clear `tokens` behind `length`"
         )
@@ -284,34 +298,3 @@ def dense(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention [..., t, heads, head_dim] over the given tokens alone, without a cache."""
     q, k, v = (x.transpose(-3, -2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(-3, -2)
-
-
-def rotary_frequencies(geometry: DecoderGeometry) -> Tensor:
-    """Radians per position of each pair of a head, float64 [head_dim / 2].
-
-    Source: RoFormer, equation 15; Llama 3's scaling as published with its weights (long wavelengths
-    divided by `factor`, those between the two bounds blended).
-    """
-    exponents = torch.arange(0, geometry.head_dim, 2, dtype=torch.float64) / geometry.head_dim
-    frequencies = geometry.rope_theta**-exponents
-    if geometry.rope_llama3 is None:
-        return frequencies
-    factor, low, high, context = geometry.rope_llama3
-    turns = context * frequencies / (2 * math.pi)
-    keep = ((turns - low) / (high - low)).clamp(0, 1)
-    return frequencies * (keep + (1 - keep) / factor)
-
-
-def rotation(frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(cosines, sines) [t, 1, head_dim] of `positions` [t], to be applied by `rotate`."""
-    angles = (positions.double()[:, None] * frequencies).repeat(1, 2)[:, None]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """`x` [..., t, heads, head_dim] turned by its positions.
-
-    A pair is (i, i + head_dim / 2), as in the Hugging Face weights.
-    """
-    a, b = x.chunk(2, -1)
-    return x * cosines + torch.cat((-b, a), -1) * sines

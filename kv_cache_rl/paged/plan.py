@@ -45,7 +45,7 @@ def plan_for(tables: Tensor, lens: Tensor, pool: BlockPool, workspace: Workspace
     Tables and lengths equal to those of the last call, as in the next layer of the same step, get
     the same plan again.
     """
-    key, given = (workspace, pool.numbers, dtype), (tables, lens)
+    key, given = (workspace, id(pool), pool.numbers, pool.freed, dtype), (tables, lens)
     known = _last.__dict__.get("plan")
     if known and known[0] == key and all(map(_same, given, known[1])):
         return known[2]
@@ -97,6 +97,7 @@ def check_tables(tables: Tensor, lens: Tensor, queries: int, pool: BlockPool) ->
     Raises:
         AttentionError: lengths beyond the table or below 1, block numbers that do not exist, or
             shapes that do not match.
+        PoolError: a block that would be read is free.
     """
     if tables.dim() != 2 or len(tables) != queries or lens.shape != (queries,):
         shapes = f"tables of shape {list(tables.shape)}, lengths of shape {list(lens.shape)}"
@@ -120,4 +121,5 @@ def check_tables(tables: Tensor, lens: Tensor, queries: int, pool: BlockPool) ->
         raise AttentionError(
             f"tables name blocks {lowest} to {highest}; the pool has blocks 0 to {pool.numbers - 1}"
         )
+    pool.check_held(set(filled.flatten().tolist()), "its keys and values are no sequence's")
     return filled

@@ -13,6 +13,7 @@ from torch import Tensor
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import STORE, BlockPool
 from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.errors import whole
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.quant import SCALE_DTYPE, QuantError, check_fits, quantise, unpack
 
@@ -42,7 +43,7 @@ class QuantisedBlocks:
     """
 
     def __init__(self, pool: BlockPool, blocks: int, bits: int, value_bits: int | None = None):
-        if blocks < 1:
+        if whole(blocks, f"a store of {blocks!r} blocks", QuantError) < 1:
             raise QuantError(f"a store of {blocks} blocks; give it at least 1")
         self.bits, self.value_bits, self.blocks = bits, value_bits or bits, blocks
         heads, dim, tokens = pool.kv_heads, pool.head_dim, pool.block_tokens

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.ending import Ending
 from kv_cache_rl.paged.residency import Page
 
 
@@ -18,7 +19,7 @@ class Request:
     prompt: list[int]
     most: int
     """Tokens to generate at most."""
-    stop: int | None
+    ending: Ending
     generator: torch.Generator | None
     temperature: float
     sequence: Sequence

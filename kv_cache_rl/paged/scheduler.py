@@ -20,16 +20,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from numbers import Integral
 
 from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_table import Sequence
-from kv_cache_rl.paged.decoding import check_request, drawn, generator_of
-from kv_cache_rl.paged.errors import RequestError
+from kv_cache_rl.paged.computing import computed
+from kv_cache_rl.paged.drawing import check_request, drawn, generator_of
+from kv_cache_rl.paged.ending import Stop, StopText, ending_of
+from kv_cache_rl.paged.errors import RequestError, number, whole
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.requests import Event, Report, Request
@@ -69,13 +69,17 @@ class Scheduler:
             costs: of both ways on this machine.
 
         Raises:
-            ValueError: an option is out of range.
+            RequestError: an option is out of range.
             SwapError, PoolError: the host pool is for another pool, or a pool is in use.
         """
         if preempt not in (None, *WAYS) or (preempt == "swap" and host is None):
-            raise ValueError(f"preempt {preempt!r}: use {' or '.join(WAYS)}, and give a host pool to swap to")
-        if not 0 <= watermark < 1 or most_running < 1 or prefill_tokens < 1:
-            raise ValueError(
+            ways = " or ".join(WAYS)
+            raise RequestError(f"preempt {preempt!r}: use {ways}, and give a host pool to swap to")
+        for name, given in (("most_running", most_running), ("prefill_tokens", prefill_tokens)):
+            whole(given, f"{name} {given!r}")
+        share = number(watermark, f"watermark {watermark!r}")
+        if not 0 <= share < 1 or min(most_running, prefill_tokens) < 1:
+            raise RequestError(
                 f"watermark {watermark}, most_running {most_running}, prefill_tokens {prefill_tokens}; "
                 "give a share below 1, and numbers from 1 on"
             )
@@ -101,28 +105,30 @@ class Scheduler:
         self,
         prompt: Many[int],
         most: int,
-        stop: int | None = None,
+        stop: Stop = None,
         seed: int | None = None,
         temperature: float = 1.0,
+        *,
+        stop_text: StopText = None,
+        ignore_eos: bool = False,
     ) -> Request:
-        """Queues a request for `most` tokens, or up to the token `stop`; greedy without a seed.
+        """Queues a request for `most` tokens, or up to a stop (`ending_of`); greedy without a seed.
 
         Raises:
-            ValueError: the request could not run even alone, or is none (RequestError).
+            RequestError: the request could not run even alone, or is none.
         """
-        if not isinstance(most, Integral):
-            raise RequestError(f"{most} tokens to generate; give a whole number")
         check_request(prompt, most, temperature)
+        ending = ending_of(self.model, stop, stop_text, ignore_eos)
         tokens, pool = self.model.checked(prompt).tolist(), self.cache.pool
         needed = blocks_for(len(tokens) + most - 1, pool.block_tokens)
         if needed > pool.blocks:
-            raise ValueError(
+            raise RequestError(
                 f"a prompt of {len(tokens)} and {most} new tokens need {needed} blocks, "
                 f"the pool has {pool.blocks}; ask for fewer tokens, or build a larger pool"
             )
         generator = None if seed is None else generator_of(seed)
         request = Request(
-            len(self.requests), tokens, most, stop, generator, temperature, Sequence(list(tokens))
+            len(self.requests), tokens, most, ending, generator, temperature, Sequence(list(tokens))
         )
         self.requests.append(request)
         self.waiting.append(request)
@@ -132,7 +138,7 @@ class Scheduler:
         """Ends a waiting or running request; the tokens that it has generated stay in `output`.
 
         Raises:
-            ValueError: the request neither waits nor runs here.
+            RequestError: the request neither waits nor runs here.
         """
         if request in self.running:
             self._stop(request, "cancelled")
@@ -140,7 +146,7 @@ class Scheduler:
             self.waiting.remove(request)
             self.events.append(Event(self._steps, "cancelled", request.number))
         else:
-            raise ValueError(
+            raise RequestError(
                 f"request {request.number} neither waits nor runs here: "
                 "it is finished, cancelled or another scheduler's"
             )
@@ -167,7 +173,7 @@ class Scheduler:
             self._admit()
         self._bring()
         try:
-            for request, logits in self._computed():
+            for request, logits in computed(self.model, self.cache, self.running):
                 self._append(request, logits)
         finally:
             for request in self.running:
@@ -272,39 +278,13 @@ class Scheduler:
                 known = blocks_for(request.computed, self.cache.pool.block_tokens)
                 self.residency.attach(request.sequence, request.pages[:known], request.computed)
 
-    def _computed(self) -> Iterator[tuple[Request, Tensor]]:
-        """Every running request with the logits [vocab] after its last token, as soon as known.
-
-        An error is raised after the last one.
-        """
-        alone = [r for r in self.running if len(r.sequence.tokens) != r.sequence.length + 1]
-        ready, failed = [r for r in self.running if r not in alone], []
-        try:
-            if ready:
-                last = [request.sequence.tokens[-1] for request in ready]
-                yield from zip(
-                    ready, self.model.decode(self.cache, [r.sequence for r in ready], last), strict=True
-                )
-        except ValueError:
-            alone = list(self.running)  # a batch does not show which request failed
-        for request in alone:
-            try:
-                missing = request.sequence.tokens[request.sequence.length :]
-                logits = self.model.prefill(self.cache, request.sequence, missing)
-            except ValueError as error:
-                error.add_note(f"request {request.number} cannot be computed; mend the cause, or cancel it")
-                failed.append(error)
-            else:
-                yield request, logits
-        if failed:
-            raise failed[0]
-
     def _append(self, request: Request, logits: Tensor) -> None:
         generator = request.generator
         token = int(logits.argmax()) if generator is None else drawn(logits, generator, request.temperature)
         request.sequence.tokens.append(token)
         self._decoded += 1
-        request.finished = len(request.output) == request.most or token == request.stop
+        output = request.output
+        request.finished = len(output) == request.most or request.ending.reached(output)
 
     def _settle(self, request: Request) -> None:
         self.residency.discard(request.pages[len(request.sequence.blocks) :])

@@ -19,6 +19,7 @@ from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.errors import whole
 from kv_cache_rl.paged.kv_cache import KVCache
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class HostPool:
         Raises:
             SwapError: `blocks` is below 1.
         """
-        if blocks < 1:
+        if whole(blocks, f"a host pool of {blocks!r} blocks", SwapError) < 1:
             raise SwapError(f"a host pool of {blocks} blocks; give at least 1, or none at all")
         shape = (blocks, 2, pool.layers, pool.block_tokens, pool.kv_heads, pool.head_dim)
         # A GPU copies from pinned memory at full speed. Without a GPU there is none.

@@ -22,6 +22,8 @@ import triton
 import triton.language as tl
 
 TILE_TOKENS = 64
+LOWEST = tl.constexpr(-3.4028234663852886e38)
+"""The smallest float32, in place of -inf: its difference to itself is 0 and not NaN."""
 PROGRAMS = 1024
 """Programs to aim at: several for each of a large GPU's 132 multiprocessors."""
 
@@ -43,7 +45,7 @@ def _split_kernel(
     own = (group[:, None] < GROUPS) & (dim[None, :] < DIM)
     at = ((sequence * kv_heads + head) * GROUPS + group)[:, None] * DIM + dim[None, :]
     query = tl.load(q + at, mask=own, other=0.0)
-    best = tl.full([PADDED_GROUPS], -1.0e30, tl.float32)
+    best = tl.full([PADDED_GROUPS], LOWEST, tl.float32)
     total = tl.zeros([PADDED_GROUPS], tl.float32)
     acc = tl.zeros([PADDED_GROUPS, PADDED_DIM], tl.float32)
     for first in range(begin, end, TILE):
@@ -55,7 +57,7 @@ def _split_kernel(
         k = tl.load(keys + slot[:, None] + dim[None, :], mask=inside, other=0.0).to(query.dtype)
         v = tl.load(values + slot[:, None] + dim[None, :], mask=inside, other=0.0).to(query.dtype)
         scores = tl.dot(query, tl.trans(k), input_precision="ieee") * scale
-        scores = tl.where(here[None, :], scores, -1.0e30)
+        scores = tl.where(here[None, :], scores, LOWEST)
         new = tl.maximum(best, tl.max(scores, 1))
         weights = tl.where(here[None, :], tl.exp(scores - new[:, None]), 0.0)
         shrink = tl.exp(best - new)
@@ -70,7 +72,7 @@ def _split_kernel(
     row = ((sequence * kv_heads + head) * splits + split) * GROUPS + group
     some = tl.where(total > 0, total, 1.0)
     tl.store(partial + row[:, None] * DIM + dim[None, :], acc / some[:, None], mask=own)
-    tl.store(lses + row, tl.where(total > 0, best + tl.log(some), -1.0e30), mask=group < GROUPS)
+    tl.store(lses + row, tl.where(total > 0, best + tl.log(some), LOWEST), mask=group < GROUPS)
 
 
 @triton.jit
@@ -78,17 +80,22 @@ def _merge_kernel(
     partial, lses, out, splits,
     GROUPS: tl.constexpr, DIM: tl.constexpr, PADDED_DIM: tl.constexpr, PADDED_SPLITS: tl.constexpr,
 ):  # fmt: skip
-    """One head's output from its splits, weighted by their log-sum-exp (0 for an empty split)."""
+    """One head's output from its splits, weighted by their log-sum-exp (0 for an empty split).
+
+    NaN where no split has a score above `LOWEST`, as in a softmax of nothing but -inf.
+    """
     sequence, head = tl.program_id(0), tl.program_id(1)
     kv_heads = tl.num_programs(1) // GROUPS
     split, dim = tl.arange(0, PADDED_SPLITS), tl.arange(0, PADDED_DIM)
     row = ((sequence * kv_heads + head // GROUPS) * splits + split) * GROUPS + head % GROUPS
-    lse = tl.load(lses + row, mask=split < splits, other=-1.0e30)
-    weights = tl.exp(lse - tl.max(lse, 0))
+    lse = tl.load(lses + row, mask=split < splits, other=LOWEST)
+    best = tl.max(lse, 0)
+    weights = tl.exp(lse - best)
     inside = (split[:, None] < splits) & (dim[None, :] < DIM)
     parts = tl.load(partial + row[:, None] * DIM + dim[None, :], mask=inside, other=0.0)
     # Triton declares what a reduction returns as a tuple; of one tensor it is a tensor.
     merged = tl.sum(parts * weights[:, None], 0) / tl.sum(weights, 0)  # pyrefly: ignore[unsupported-operation]
+    merged = tl.where(best > LOWEST, merged, float("nan"))
     tl.store(out + (sequence * tl.num_programs(1) + head) * DIM + dim, merged, mask=dim < DIM)
 
 

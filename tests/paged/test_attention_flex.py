@@ -44,6 +44,7 @@ def test_torchs_paged_attention_over_the_same_pages_gives_the_same(block, heads,
     pool.keys[0], pool.values[0] = (
         x[0].transpose(0, 1).reshape(pages, block, kv_heads, dim) for x in (k_cache, v_cache)
     )
+    pool.take(pages)
     got = paged_attention(q[:, :, 0], KVCache(pool), 0, theirs.page_table.int(), last)
     assert torch.allclose(got, want, atol=1e-5)
     assert len({int(p) for row in theirs.page_table for p in row if p >= 0}) == sum(

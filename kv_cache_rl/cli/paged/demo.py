@@ -58,7 +58,7 @@ def run_demo(model: Model = None, seed: Seed = 0, as_json: AsJson = False) -> No
     Example: kv-cache-rl paged demo --seed 1
     """
     decoder = load_model(model)
-    text = load_tokens(decoder, None, TEXT_TOKENS)
+    text = [*decoder.tokenizer.opening, *load_tokens(decoder, None, TEXT_TOKENS)]
     from kv_cache_rl.paged.measure.checks import PARTS, run_checks
 
     found: dict[str, list[Check]] = {}

@@ -53,13 +53,13 @@ def load_model(folder: Path | None) -> "Decoder":
 
 
 def load_tokens(model: "Decoder", path: Path | None, least: int) -> list[int]:
-    """At least so many tokens of text. Raises BadInput where the file has fewer."""
+    """At least so many tokens of text, none special. Raises BadInput where the file has fewer."""
     from kv_cache_rl.paged.measure.quality import held_out_tokens
 
     if path is None:
         return held_out_tokens(model, least)
     try:
-        tokens = model.tokenizer.encode(path.read_text(encoding="utf-8"))
+        tokens = model.tokenizer.plain(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise BadInput(f"{path}: is not UTF-8 text; give a plain text file") from None
     if len(tokens) < least:

@@ -226,10 +226,12 @@ def calibrate(
     """All measurements, as a calibration.
 
     Args:
-        tokens: at least rows x length tokens of a text that the model was not trained on.
+        tokens: at least rows x length tokens of a text that the model was not trained on, without
+            special tokens; each window gets those that the checkpoint begins a text with.
         bar: called with the name of the next measurement, returns its `Bar`.
     """
-    qualities_, nll = qualities(model, windows(tokens, rows, length), SCHEMES, block_tokens, bar("quality"))
+    texts = windows(tokens, rows, length, model.tokenizer.opening)
+    qualities_, nll = qualities(model, texts, SCHEMES, block_tokens, bar("quality"))
     tick, costs = bar("seconds"), {}
     for done, (scheme, bits) in enumerate(SCHEMES.items(), 1):
         costs[scheme] = scheme_seconds(model, bits, block_tokens, 4 * length, repeats, seed)
@@ -249,6 +251,7 @@ def calibrate(
         "law": asdict(fit_law(list(qualities_.values()))),
         "exact_nll": nll,
         "windows": rows, "length": length, "block_tokens": block_tokens, "repeats": repeats, "seed": seed,
+        "opening": list(model.tokenizer.opening),
         "cache_dtype": str(model.dtype).removeprefix("torch."),
         "moves": {name: list(column) for name, column in asdict(moves).items()},
         "seconds_per_token": {scheme: asdict(cost) for scheme, cost in costs.items()},

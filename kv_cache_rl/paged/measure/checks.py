@@ -59,7 +59,7 @@ def correctness(model: Decoder, text: list[int], seed: int) -> list[Check]:
     worst = max(_random_error(block, groups, seed + block) for block in (1, 3, 16, 32) for groups in (1, 4))
     prompt, count = text[:100], 24
     cache = model.new_cache(blocks_for(len(prompt) + count, 16))
-    paged = greedy(model, cache, prompt, count)
+    paged = greedy(model, cache, prompt, count, ignore_eos=True)
     dense = _dense_greedy(model, prompt, count)
     sequence = Sequence()
     cache = model.new_cache(blocks_for(len(prompt) + count, 16))
@@ -134,9 +134,11 @@ def copy_on_write(model: Decoder, text: list[int], seed: int) -> list[Check]:
     copies = cache.copies
     cache.release(parent)
     cache.release(child)
-    samples = sample(model, cache, prompt, 3, count, seed)
-    independent = [sample(model, model.new_cache(20), prompt, 1, count, seed + i)[0] for i in range(3)]
-    beams = beam(model, cache, prompt, width, count)
+    samples = sample(model, cache, prompt, 3, count, seed, ignore_eos=True)
+    independent = [
+        sample(model, model.new_cache(20), prompt, 1, count, seed + i, ignore_eos=True)[0] for i in range(3)
+    ]
+    beams = beam(model, cache, prompt, width, count, ignore_eos=True)
     wrong = max(abs(found.score - _log_probability(model, prompt, found.tokens)) for found in beams)
     cache.check()
     return [

@@ -5,7 +5,7 @@ Memory, sharing, speed, preemption and quantisation.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from statistics import geometric_mean
 from typing import Any
 
@@ -14,16 +14,10 @@ import torch
 from kv_cache_rl.core.geometry import bytes_per_token
 from kv_cache_rl.paged.block_pool import BlockPool
 from kv_cache_rl.paged.measure.calibrate import geometry_of, host_link, move_seconds, scheme_seconds
-from kv_cache_rl.paged.measure.memory import (
-    RESERVATIONS,
-    TRACES,
-    beam_sharing,
-    occupancy,
-    parallel_saving,
-    requests_like,
-    usage,
-)
+from kv_cache_rl.paged.measure.figure import BLOCK_SIZES, Figure, Found, Setup
+from kv_cache_rl.paged.measure.memory import beam_sharing, requests_like
 from kv_cache_rl.paged.measure.quality import SCHEMES, SMALL_ERROR, fit_law, qualities, windows
+from kv_cache_rl.paged.measure.sharing_figures import beams, fragmentation, memory, parallel
 from kv_cache_rl.paged.measure.speeds import (
     BATCH,
     BLOCK,
@@ -35,142 +29,7 @@ from kv_cache_rl.paged.measure.speeds import (
     write_ratio,
 )
 from kv_cache_rl.paged.measure.timing import median_seconds
-from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.quant import BITS
-
-SIZES = (2, 4, 6)
-"""Samples and beam widths. Source: the PagedAttention paper, figure 15."""
-PAPER = {"sharegpt": (16.2, 30.5), "alpaca": (6.1, 9.8)}
-"""Per cent of memory that parallel sampling saves in that paper, over `SIZES`."""
-PAPER_BEAM = (37.6, 66.3)
-BLOCK_SIZES = (1, 4, 8, 16, 32, 64)
-MEMORY_TOKENS = 16_384
-"""Size of the memory that requests wait for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A measured number, with the range that it should be in; without a range it informs only."""
-
-    name: str
-    value: float | None
-    """None where it was not measured."""
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    remark: str = ""
-
-    @property
-    def met(self) -> bool | None:
-        """Whether it is in range; None without a range or a value."""
-        if self.value is None or (self.low is None and self.high is None):
-            return None
-        return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
-
-    def to_json(self) -> dict:
-        """The figure and whether it met its target, as plain values."""
-        return {**asdict(self), "met": self.met}
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """The inputs of all measurements."""
-
-    model: Decoder
-    text: list[int]
-    """16,000 or more tokens that the model was not trained on."""
-    seed: int
-    fast: bool
-
-    def choose(self, fast: Any, full: Any) -> Any:
-        """`fast` where the bench must be short, else `full`."""
-        return fast if self.fast else full
-
-
-Found = tuple[list[Figure], dict[str, Any]]
-
-
-def memory(setup: Setup) -> Found:
-    """Waste and savings of requests as long as real ones."""
-    rows = {t: {b: usage(requests_like(t, 1000, setup.seed), b) for b in BLOCK_SIZES} for t in TRACES}
-    mine = rows["sharegpt"][16]
-    figures = [
-        Figure("memory: waste, ShareGPT-like lengths, block 16", 100 * mine.waste, "%", high=4.0),
-        Figure("memory: saved against reserving 2,048", 100 * mine.saved, "%", 70.0, 80.0),
-        Figure(
-            "memory: waste, Alpaca-like lengths, block 16",
-            100 * rows["alpaca"][16].waste,
-            "%",
-            remark="short requests",
-        ),
-    ]
-    data = {
-        t: {str(b): {"waste": u.waste, "saved": u.saved} for b, u in found.items()}
-        for t, found in rows.items()
-    }
-    return figures, data
-
-
-def fragmentation(setup: Setup) -> Found:
-    """How full a memory is while requests wait for it, paged and reserved."""
-    requests = requests_like("sharegpt", setup.choose(80, 300), setup.seed)
-    paged = {
-        b: occupancy(requests, MEMORY_TOKENS, "paged", b) for b in setup.choose((1, 16, 64), BLOCK_SIZES)
-    }
-    reserved = {name: occupancy(requests, MEMORY_TOKENS, name) for name in RESERVATIONS}
-    mine, best = paged[16], max(reserved.values(), key=lambda found: found.tokens)
-    figures = [
-        Figure("fragmentation: memory that holds tokens, paged, block 16", 100 * mine.tokens, "%", low=96.0),
-        Figure("fragmentation: the same, best contiguous reservation", 100 * best.tokens, "%",
-               remark=best.name),
-        Figure("fragmentation: requests held at once, paged / longest reserved",
-               mine.at_once / reserved["contiguous, longest"].at_once, "x"),
-    ]  # fmt: skip
-    data = {"paged": {str(b): asdict(found) for b, found in paged.items()}}
-    return figures, data | {"reserved": {name: asdict(found) for name, found in reserved.items()}}
-
-
-def parallel(setup: Setup) -> Found:
-    """How much memory parallel samples save when they share their prompt."""
-    figures, data = [], {}
-    for trace, (low, high) in PAPER.items():
-        requests = requests_like(trace, setup.choose(40, 200), setup.seed)
-        for samples in SIZES:
-            found = parallel_saving(requests, samples)
-            data[f"{trace}, {samples}"] = asdict(found)
-            name = f"parallel sampling: {samples} samples, {trace}-like, saved"
-            figures.append(
-                Figure(
-                    name,
-                    100 * found.on_average,
-                    "%",
-                    low,
-                    high,
-                    f"{100 * found.at_end:.1f} % once all are written",
-                )
-            )
-    return figures, data
-
-
-def beams(setup: Setup) -> Found:
-    """How much memory the model's beams share, and how often they copy a block."""
-    figures, data = [], {}
-    for trace in setup.choose(("alpaca",), TRACES):
-        requests = requests_like(trace, setup.choose(4, 6), setup.seed)
-        for width in SIZES:
-            found = beam_sharing(setup.model, setup.text, requests, width)
-            data[f"{trace}, {width}"] = asdict(found)
-            remark = f"{found.copies_per_token:.3f} copies a token"
-            figures.append(
-                Figure(
-                    f"beam search: {width} wide, {trace}-like, saved",
-                    100 * found.saved,
-                    "%",
-                    *PAPER_BEAM,
-                    remark,
-                )
-            )
-    return figures, data
 
 
 def copy_on_write(setup: Setup) -> Found:
@@ -179,6 +38,7 @@ def copy_on_write(setup: Setup) -> Found:
     rate = beam_sharing(setup.model, setup.text, requests, 4).copies_per_token
     g = setup.model.geometry
     pool = BlockPool(g.layers, 64, 16, g.kv_heads, g.head_dim, setup.model.dtype)
+    pool.take(64)
     copy_s = median_seconds(setup.model.device, lambda: [pool.copy(b, b + 32) for b in range(32)], 9) / 32
     token_s = 1 / tokens_per_second(setup.model, setup.text, [(16, 4)], 128, 9)[16, 4]
     figures = [
@@ -283,7 +143,9 @@ def preemption(setup: Setup) -> Found:
 def quality(setup: Setup) -> Found:
     """Likelihood and divergence over quantised blocks, and the law between error and divergence."""
     rows, length = setup.choose((4, 256), (24, 512))
-    found, nll = qualities(setup.model, windows(setup.text, rows, length), SCHEMES)
+    found, nll = qualities(
+        setup.model, windows(setup.text, rows, length, setup.model.tokenizer.opening), SCHEMES
+    )
     law = fit_law(list(found.values()))
     figures = [
         Figure(

@@ -70,15 +70,18 @@ class Law:
 
 
 def held_out_tokens(model: Decoder, least: int) -> list[int]:
-    """At least `least` tokens of tales that the shipped model was not trained on."""
+    """At least `least` tokens of tales that the shipped model was not trained on, none special."""
     size = 4 * least
-    while len(tokens := model.tokenizer.encode(text(HELD_OUT_SEED, size).decode())) < least:
+    while len(tokens := model.tokenizer.plain(text(HELD_OUT_SEED, size).decode())) < least:
         size *= 2
     return tokens
 
 
-def windows(tokens: Many[int], rows: int, length: int) -> Tensor:
+def windows(tokens: Many[int], rows: int, length: int, opening: Many[int] = ()) -> Tensor:
     """The first `rows` windows of `length` tokens of a text, int64 [rows, length].
+
+    Each begins with `opening`, the special tokens that a text of the checkpoint begins with: the
+    first token of a sequence is the one that attention falls back on.
 
     Raises:
         RequestError: the text or the windows are too short.
@@ -88,12 +91,13 @@ def windows(tokens: Many[int], rows: int, length: int) -> Tensor:
             f"{rows} windows of {length} tokens; give at least 1 of {WINDOW_FLOOR}, "
             "so that a past can be quantised"
         )
-    if len(tokens) < rows * length:
+    each = length - len(opening)
+    if len(tokens) < rows * each:
         raise RequestError(
-            f"the text has {len(tokens)} tokens, {rows} windows of {length} need {rows * length}; "
+            f"the text has {len(tokens)} tokens, {rows} windows of {length} need {rows * each}; "
             "give a longer one"
         )
-    return torch.tensor(tokens[: rows * length]).view(rows, length)
+    return torch.tensor([[*opening, *tokens[row * each : (row + 1) * each]] for row in range(rows)])
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kv_cache_rl.paged.kv_cache import KVCache
+from kv_cache_rl.paged.kv_cache import CacheError, KVCache
 from kv_cache_rl.paged.measure import checks
 from kv_cache_rl.paged.measure.memory import Usage
 from kv_cache_rl.paged.measure.quality import held_out_tokens
@@ -26,6 +26,9 @@ def test_nothing_fails_as_it_is(shipped, text, part):
 
 def test_an_append_that_overwrites_the_siblings_token_is_noticed(shipped, text, monkeypatch):
     monkeypatch.setattr(KVCache, "_last_is_shared", lambda self, sequence: False)
+    with pytest.raises(CacheError, match="is given 3 times; one slot takes one token"):
+        failed("copy on write", shipped, text)  # three samples, one block
+    monkeypatch.setattr(KVCache, "_check_slots", lambda self, slots: None)
     assert "blocks copied by that append" in failed("copy on write", shipped, text)
 
 

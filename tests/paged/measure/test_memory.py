@@ -9,14 +9,13 @@ from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.measure.memory import (
     LONGEST,
-    RESERVATIONS,
     TRACES,
     beam_sharing,
-    occupancy,
     parallel_saving,
     requests_like,
     usage,
 )
+from kv_cache_rl.paged.measure.occupancy import RESERVATIONS, occupancy
 
 REQUESTS = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=8)
 
