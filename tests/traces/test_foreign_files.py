@@ -58,7 +58,9 @@ def test_a_small_packed_file_of_nothing_but_blanks_or_comments_is_refused_in_a_m
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(fill * 10_000_000) * 20)
     began = time.process_time()
-    with pytest.raises(TraceError, match=r"1,000,000 blank lines|10,000 comments|longer than 67,108,864 bytes"):
+    with pytest.raises(
+        TraceError, match=r"1,000,000 blank lines|10,000 comments|longer than 67,108,864 bytes"
+    ):
         list(read(path))
     assert time.process_time() - began < 20
 

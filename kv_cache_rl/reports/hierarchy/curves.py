@@ -53,15 +53,22 @@ def _looks() -> list[dict]:
     return [{"color": colour, "marker": marker, "markersize": 5} for colour, marker in pairs]
 
 
-def draw(axes: "Axes", exact: Curve, bound: Curve | None, sampled: Curve | None, bound_name: str) -> None:
-    """Draws the curves of a trace; the logarithmic axis leaves out capacity 0, where everything misses."""
+def draw(
+    axes: "Axes",
+    exact: Curve,
+    bound: Curve | None,
+    sampled: Curve | None,
+    bound_name: str,
+    widest: float = 0,
+) -> None:
+    """Draws the curves of a trace, over all capacities up to its blocks or those of the `widest` trace beside
+    it; the logarithmic axis leaves out capacity 0, where everything misses.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
     x, y = _miss(exact)
-    axes.plot(
-        x, y, color=INK, linewidth=1.5, drawstyle="steps-post", label=f"{exact.policy} (exact)", zorder=3
-    )
+    axes.plot(x, y, color=INK, linewidth=1.5, label=f"{exact.policy} (exact)", zorder=3)
     if bound is not None:
         x, y = _miss(bound)
         axes.plot(
@@ -76,15 +83,13 @@ def draw(axes: "Axes", exact: Curve, bound: Curve | None, sampled: Curve | None,
     if sampled is not None:
         x, y = _miss(sampled)
         off, name = 100 * sampled.error, sampled.policy.replace(", ", ",\n")
-        axes.plot(
-            x, y, color=ORANGE, linewidth=1.0, drawstyle="steps-post", label=f"SHARDS: {name}", zorder=2
-        )
+        axes.plot(x, y, color=ORANGE, linewidth=1.0, label=f"SHARDS: {name}", zorder=2)
         low, high = [value - off for value in y], [value + off for value in y]
         band = f"± {off:.2f} points, the mean\nabsolute error it expects"
-        axes.fill_between(x, low, high, step="post", color=ORANGE, alpha=0.35, linewidth=0, label=band)
+        axes.fill_between(x, low, high, color=ORANGE, alpha=0.35, linewidth=0, label=band)
     axes.set_ylim(-2, 102)
     axes.set_ylabel("miss ratio, % of accesses")
-    blocks = max(float(exact.capacities[-1]), 2.0)
+    blocks = max(float(exact.capacities[-1]), widest, 2.0)
     axes.set_xlim(1, blocks**1.04)
     axes.xaxis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0) if blocks < 500 else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
@@ -186,6 +191,7 @@ def _figure(known: Mapping[str, Mapping], points: Mapping[str, Points], title: s
     import numpy as np
 
     with canvas.style():
+        widest = max(float(entry["capacities"][-1]) for entry in known.values())
         names = "\nor ".join(dict.fromkeys(str(entry["bound_name"]) for entry in known.values()))
         about = "across: capacity, blocks (pages counted alike) · up: accesses that miss, %"
         legend = _legend(names, any(points.values()))
@@ -195,7 +201,7 @@ def _figure(known: Mapping[str, Mapping], points: Mapping[str, Points], title: s
         for axes, (name, entry) in zip(grid, known.items(), strict=True):
             capacities = np.array(entry["capacities"])
             lru, bound = (Curve(key, capacities, np.array(entry[key]), 0) for key in ("lru", "bound"))
-            draw(axes, lru, bound, None, entry["bound_name"])
+            draw(axes, lru, bound, None, entry["bound_name"], widest)
             canvas.panel_title(axes, name)
             axes.set_ylabel("")
             _scatter(axes, points[name])
