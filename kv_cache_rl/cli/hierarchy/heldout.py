@@ -44,7 +44,7 @@ def run_heldout(
     """
     from kv_cache_rl.experiments.hierarchy.heldout import held_out
 
-    names = policies_of(policy, "s3fifo", bound=False)
+    names = policies_of(policy, "s3fifo", more=())
     loaded = read_trace(source_at(trace, format, selection, jitter_seed), None, as_json)
     with Bar("held out", as_json) as bar:
         found = held_out(

@@ -1,6 +1,7 @@
 """Options that several hierarchy commands share, and the traces, policies and capacities they name."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,12 +92,16 @@ def calibration_at(text: str) -> str:
         ) from None
 
 
-def policies_of(values: list[str] | None, default: str = "lru", bound: bool = True) -> list[str]:
-    """The named policies. Raises BadInput for one that does not exist."""
+def policies_of(
+    values: list[str] | None, default: str = "lru", more: Sequence[str] = (ENDED, BELADY)
+) -> list[str]:
+    """The named policies, of those that every command has and these `more`.
+
+    Raises BadInput for one that does not exist.
+    """
     from kv_cache_rl.sim.hierarchy.policies import POLICIES
 
-    known = [*POLICIES, ENDED, BELADY] if bound else list(POLICIES)
-    return [choose("policy", name, known) for name in names_of(values) or [default]]
+    return [choose("policy", name, [*POLICIES, *more]) for name in names_of(values) or names_of([default])]
 
 
 def source_at(text: str, format: str | None, selection: str | None, jitter_seed: int | None) -> "Source":

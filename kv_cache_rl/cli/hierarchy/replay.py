@@ -121,7 +121,7 @@ def run_replay(
     ] = None,
     model: Annotated[
         str | None,
-        options.model("Gives blocks the bytes of this model's cache: llama-3.1-8b.", TIERS),
+        options.geometry("Gives blocks the bytes of this model's cache", TIERS),
     ] = None,
     footprint: Annotated[
         str,
