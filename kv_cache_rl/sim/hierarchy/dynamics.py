@@ -10,6 +10,8 @@ access, and is not waited for; to a policy it looks as a block does that was com
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.policies.rank import RANKS
+from kv_cache_rl.policies.resting import check_rank
 from kv_cache_rl.sim.hierarchy import order
 from kv_cache_rl.sim.hierarchy.build import (
     arrays_of,
@@ -24,6 +26,7 @@ from kv_cache_rl.sim.hierarchy.foresight import learn, predict
 from kv_cache_rl.sim.hierarchy.memory import record_access
 from kv_cache_rl.sim.hierarchy.moves import enter, leave, make_room, transfer
 from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.queues import QUEUES
 from kv_cache_rl.sim.hierarchy.reserve import keep_free
 from kv_cache_rl.sim.hierarchy.seconds import (
     catch_up,
@@ -58,9 +61,12 @@ def new_state(
 
     Raises:
         HierarchyError: unknown policy, a page larger than a tier, a setting that does not fit the trace.
+        RankError: a rank that drifts, or reads a column, without saying so.
     """
     if policy not in POLICIES:
         raise HierarchyError(f"unknown policy {policy!r}; use one of {', '.join(POLICIES)}")
+    if policy not in QUEUES:
+        check_rank(policy, RANKS[policy])
     if scenario.promotion == "step" and trace.chained:
         raise HierarchyError(
             "promotion 'step' needs a plain page trace: a prefix is read as a whole; use promotion 'top'"

@@ -71,8 +71,8 @@ def pieces(trace: Trace) -> Pieces:
 
 def pieces_of(rows: Touches) -> Pieces:
     """The pieces of these rows."""
-    cut = _pieces(rows.first_run, rows.run_start, rows.run_length, rows.blocks)
-    return Pieces(*cut, rows.lengths, rows.request, rows.counted)
+    first, end, owner = _pieces(rows.first_run, rows.run_start, rows.run_length, rows.blocks)
+    return Pieces(first, end, owner, rows.lengths, rows.request, rows.counted)
 
 
 def lru(trace: Trace, capacity: int, cut: Pieces | None = None, end_hint: bool = False) -> int:
@@ -82,7 +82,7 @@ def lru(trace: Trace, capacity: int, cut: Pieces | None = None, end_hint: bool =
     many capacities.
     """
     check_capacity(capacity)
-    if not trace.chained and not end_hint:
+    if not (trace.chained or end_hint or trace.warm_up):
         return lru_hits(trace.run_start, trace.blocks, capacity)
     cut = cut or pieces(trace)
     last = np.append(cut.request[1:] != cut.request[:-1], True)  # nothing follows of the same request

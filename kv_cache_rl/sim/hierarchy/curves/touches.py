@@ -23,7 +23,7 @@ class Touches:
     run_length: np.ndarray  # int64
     blocks: int
     request: np.ndarray  # int64 [N]
-    counted: np.ndarray  # bool [N], False where the row is one of writes
+    counted: np.ndarray  # bool [N], False where the row is one of writes, or of the warm-up
 
     @property
     def lengths(self) -> np.ndarray:
@@ -42,13 +42,17 @@ def touches(trace: Trace) -> Touches:
     runs = trace.first_run, trace.run_start, trace.run_length
     if trace.writes is None:
         every = np.arange(trace.requests)
-        return Touches(*runs, trace.blocks, every, np.ones(trace.requests, bool))
+        return Touches(*runs, trace.blocks, every, every >= trace.warm_up)
     found = trace.writes
-    return Touches(*_rows(*runs, found.first, found.block, found.base, trace.blocks))
+    rows = _rows(*runs, found.first, found.block, found.base)
+    first_run, run_start, run_length, request, counted = rows
+    counts = counted & (request >= trace.warm_up)
+    return Touches(first_run, run_start, run_length, trace.blocks, request, counts)
 
 
 @njit
-def _rows(first_run, run_start, run_length, first, written, base, blocks):
+def _rows(first_run, run_start, run_length, first, written, base):
+    """(first_run, run_start, run_length, request, counted), a row behind each request that wrote."""
     requests = len(base)
     rows = requests + np.count_nonzero(first[1:] > first[:-1])
     first_row = np.zeros(rows + 1, np.int64)
@@ -82,4 +86,4 @@ def _rows(first_run, run_start, run_length, first, written, base, blocks):
         request[row], counted[row] = r, False
         row += 1
         first_row[row] = at
-    return first_row, start[:at].copy(), length[:at].copy(), blocks, request, counted
+    return first_row, start[:at].copy(), length[:at].copy(), request, counted

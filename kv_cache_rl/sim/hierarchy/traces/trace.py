@@ -63,6 +63,7 @@ class Trace:
     output_tokens: np.ndarray  # int64 [R], 0 where unknown
     ends: np.ndarray  # bool [R], True at the last request of a sequence
     writes: Writes | None = None  # what decoding left in the cache; None: prompts alone are replayed
+    warm_up: int = 0  # leading requests that fill the cache and are in no metric
 
     def __post_init__(self) -> None:
         check_columns(self)
@@ -74,8 +75,11 @@ class Trace:
 
     @property
     def accesses(self) -> int:
-        """How often a block is accessed: the sum of the requests' lengths; writes do not count."""
-        return int(self.run_length.sum())
+        """How often a block is accessed: the sum of the lengths of the requests behind the warm-up.
+
+        Writes do not count.
+        """
+        return int(self.run_length[self.first_run[self.warm_up] :].sum())
 
     @property
     def lengths(self) -> np.ndarray:
@@ -144,9 +148,9 @@ def expand(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
     without.
     """
     first = np.concatenate([[0], np.cumsum(trace.lengths)])
-    if trace.accesses == len(trace.run_start):
+    if first[-1] == len(trace.run_start):
         return first, trace.run_start
-    return first, _fill(trace.run_start, trace.run_length, np.empty(trace.accesses, np.int64))
+    return first, _fill(trace.run_start, trace.run_length, np.empty(first[-1], np.int64))
 
 
 def parents(trace: Trace) -> np.ndarray:
@@ -219,6 +223,7 @@ def subset(trace: Trace, keep: np.ndarray) -> Trace:
         output_tokens=trace.output_tokens[keep],
         ends=last_of(sequence),
         writes=trace.writes.of(keep) if trace.writes is not None else None,
+        warm_up=int(keep[: trace.warm_up].sum()),
     )
 
 

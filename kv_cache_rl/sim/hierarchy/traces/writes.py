@@ -1,4 +1,4 @@
-"""What decoding leaves in the cache: the full blocks that a request's prompt and answer fill, found by lengths.
+"""What decoding leaves in the cache: full blocks that a prompt and its answer fill, found by lengths.
 
     prompt of r       |== full blocks ==|= rest
     answer of r                         |= rest + answer =|   full blocks, which decoding completes
@@ -38,9 +38,9 @@ def decoded(trace: Trace) -> Trace:
     if not count.any():
         return trace
     runs = trace.first_run, trace.run_start, trace.run_length
-    source = _continued(
-        *runs, trace.sequence, lengths, prompt, trace.output_tokens, size, trace.blocks, lengths < prompt // size
-    )
+    odd = lengths < prompt // size
+    tokens = prompt, trace.output_tokens, size
+    source = _continued(*runs, trace.sequence, lengths, *tokens, trace.blocks, odd)
     first = np.concatenate([[0], np.cumsum(count)])
     block, parent, blocks = _blocks(*runs, first, base, source, trace.blocks)
     sizes = trace.page_bytes
@@ -53,7 +53,7 @@ def decoded(trace: Trace) -> Trace:
 
 @njit
 def _continued(first_run, run_start, run_length, sequence, lengths, prompt, output, size, blocks, odd):
-    """The request that continues each, int64 [R], -1: none. `odd` requests name fewer blocks than they have."""
+    """The request that continues each, int64 [R], -1: none does. `odd` ones name too few blocks."""
     requests = len(lengths)
     source = np.full(requests, -1, np.int64)
     ends_at = np.full(blocks, -1, np.int32)  # the last request whose full blocks end with this one
