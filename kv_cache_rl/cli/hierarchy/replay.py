@@ -9,16 +9,18 @@ from kv_cache_rl.cli.hierarchy.options import (
     BELADY,
     Calibration,
     Capacity,
+    DecodeWrites,
     Format,
     JitterSeed,
     Selection,
     TraceFile,
+    WarmUp,
     calibration_at,
     policies_of,
     read_trace,
     source_at,
 )
-from kv_cache_rl.cli.hierarchy.rows import replay_rows
+from kv_cache_rl.cli.hierarchy.rows import offload_line, replay_rows, written_blocks
 from kv_cache_rl.cli.options import OUTPUT, RULES, TIERS, AsJson, Hardware, names_of
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
 from kv_cache_rl.reports.tables import plain_table
@@ -56,28 +58,23 @@ def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules:
 def show(rows: Sequence[dict], trace: "Trace") -> None:
     """The rows as a table, the bound under each scenario."""
     timed = any("avg_latency_ms" in row and len(row["tiers"]) > 1 for row in rows)
-    columns = {
-        "policy": "left",
-        "capacity": "right",
-        "hit rate": "right",
-        "regret": "right",
-        "misses": "right",
-    }
+    tiers = list(rows[0]["tiers"])
+    top = f"{tiers[0]} hits" if len(tiers) > 1 else "hit rate"
+    lower = {f"{tier} hits": "right" for tier in tiers[1:]} | ({"reached": "right"} if tiers[1:] else {})
+    columns = {"policy": "left", "capacity": "right", top: "right", **lower}
+    columns |= {"regret": "right", "misses": "right"}
     if timed:
         columns |= {"ms/request": "right", "p99 ms": "right", "bytes moved": "right"}
     names = sorted({row["bound"] for row in rows if row["bound"]})
-    caption = f"regret: points of hit rate below the bound ({'; '.join(names)})" if names else None
-    table = plain_table(
-        f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses", columns, caption
-    )
+    of = f"{tiers[0]} hits" if lower else "hit rate"
+    notes = [f"regret: points of {of} below the bound ({'; '.join(names)})"] if names else []
+    notes += ["reached: found in a tier and not computed anew"] if lower else []
+    table = plain_table(title_of(trace), columns, "\n".join(notes) or None)
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1]["tiers"] != row["tiers"]
-        cells = [
-            row["policy"],
-            f"{row['capacity']:,}",
-            percent(row["hit_rate"]),
-            percent(row["regret_to_bound"]),
-        ]
+        cells = [row["policy"], f"{row['capacity']:,}", percent(row["hit_rate"])]
+        cells += below_cells(row)
+        cells.append(percent(row["regret_to_bound"]))
         cells.append(f"{row['miss_count']:,}")
         if timed:
             ms = [f"{row[key]:,.4g}" if key in row else "-" for key in ("avg_latency_ms", "latency_p99_ms")]
@@ -90,10 +87,33 @@ def show(rows: Sequence[dict], trace: "Trace") -> None:
                 *(["-"] * 3 if timed else []),
             ]
             name, rate = f"{BELADY} (bound)", percent(row["bound_hit_rate"])
-            table.add_row(
-                name, f"{row['capacity']:,}", rate, percent(0.0), *rest, style="dim", end_section=True
-            )
+            blank = ["-"] * len(lower)
+            cells = [name, f"{row['capacity']:,}", rate, *blank, percent(0.0), *rest]
+            table.add_row(*cells, style="dim", end_section=True)
     console().print(table)
+    for row in rows:
+        if "offload" in row:
+            console().print(offload_line(row), soft_wrap=True)
+
+
+def title_of(trace: "Trace") -> str:
+    """What is replayed: how much, what decoding writes, what does not count."""
+    parts = [f"{trace.requests:,} requests", f"{trace.accesses:,} block accesses"]
+    if trace.writes is not None:
+        parts.append(f"{written_blocks(trace):,} blocks written by decoding")
+    if trace.warm_up:
+        parts.append(f"after a warm-up of {trace.warm_up:,} requests")
+    return f"{trace.name}: {', '.join(parts)}"
+
+
+def below_cells(row: dict) -> list[str]:
+    """The hits of each lower tier and what reached the model without being computed; none for one tier."""
+    lower = list(row["tiers"])[1:]
+    if not lower:
+        return []
+    if "offload" not in row:
+        return ["-"] * (len(lower) + 1)
+    return [*(percent(row["tier_hit_rate"][tier]) for tier in lower), percent(row["reached_rate"])]
 
 
 def run_replay(
@@ -107,6 +127,8 @@ def run_replay(
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
+    decode_writes: DecodeWrites = True,
+    warm_up: WarmUp = None,
     seed: Annotated[
         int | None, options.seed("Draws workload:NAME (default: its own seed) and `random` (0).")
     ] = None,
@@ -192,8 +214,9 @@ def run_replay(
     Example: kv-cache-rl hierarchy replay workload:rag_burst --policy lru,sieve,belady --capacity 20,40
     """
     from kv_cache_rl.experiments.hierarchy.settings import Bytes, in_blocks, parse_capacity, with_model
+    from kv_cache_rl.sim.hierarchy.traces.warm_up import warmed
 
-    names, source = policies_of(policy), source_at(trace, format, selection, jitter_seed)
+    names, source = policies_of(policy), source_at(trace, format, selection, jitter_seed, decode_writes)
     rules: dict[str, Any] = {
         "footprint": footprint,
         "squeeze": squeeze,
@@ -207,6 +230,7 @@ def run_replay(
     loaded = read_trace(source, seed, as_json)
     own = levels or any(isinstance(parse_capacity(value), Bytes) for value in wanted)
     sized = with_model(loaded, model) if model else loaded if own else in_blocks(loaded)
+    sized = warmed(sized, warm_up) if warm_up is not None else sized
     scenarios = scenarios_of(sized, wanted, levels, rules)
     with Bar("replay", as_json) as bar:
         rows = replay_rows(sized, scenarios, names, seed or 0, time_line, by_sequence, bar)
