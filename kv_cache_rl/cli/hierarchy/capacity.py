@@ -10,6 +10,7 @@ from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
     ENDED,
+    DecodeWrites,
     Format,
     JitterSeed,
     Selection,
@@ -52,6 +53,7 @@ def run_curve(
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
+    decode_writes: DecodeWrites = True,
     seed: Annotated[
         int | None, options.seed("Draws workload:NAME (default: its own seed) and `random` (0).")
     ] = None,
@@ -72,7 +74,7 @@ def run_curve(
     options.picture(plot)
     names = policies_of(policy, "lru,s3fifo,arc", more=(ENDED,))
     ends = None if capacity_range is None else ends_of(capacity_range)
-    source, count = source_at(trace, format, selection, jitter_seed), workers or cores()
+    source, count = source_at(trace, format, selection, jitter_seed, decode_writes), workers or cores()
     read_trace(source, seed, as_json)
     if count > 1:
         warm_up()
