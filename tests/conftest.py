@@ -140,8 +140,8 @@ def ablation():
 
 @pytest.fixture(scope="session")
 def published(real):
-    """published(name, **options) → a published trace, loaded once, or a skipped test that says where it was
-    looked for.
+    """published(name, **options) → a published trace, prompts alone unless `options` say else, loaded once,
+    or a skipped test that says where it was looked for.
     """
     from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 
@@ -150,7 +150,7 @@ def published(real):
     def find(name, **options):
         key = (name, *sorted(options.items()))
         if key not in loaded:
-            loaded[key] = load_trace(real(name), **options)
+            loaded[key] = load_trace(real(name), **{"decode_writes": False, **options})
         return loaded[key]
 
     return find

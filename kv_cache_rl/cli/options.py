@@ -11,6 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from kv_cache_rl.core.geometry import MODELS
+from kv_cache_rl.core.hardware import HARDWARE
+
 WORKLOAD, POLICIES, OUTPUT, RUNNING = "Workload", "Policies", "Output", "Running"
 TIERS, RULES, SERVICE, DECODING = "Tiers", "Rules", "Service", "Decoding"
 """Panels of a command's help: what is played, what decides, what is written, how the work is run, ..."""
@@ -39,6 +42,11 @@ def policy(help: str, *spellings: str) -> Any:
 def model(help: str, panel: str = POLICIES) -> Any:
     """``--model``: a model that is asked or loaded, or whose bytes are counted."""
     return option(panel, "--model", "-m", help=help)
+
+
+def geometry(help: str, panel: str) -> Any:
+    """``--model``: a model whose bytes are counted, with the names there are."""
+    return model(f"{help}: {', '.join(MODELS)}.", panel)
 
 
 def temperature(low: float = 0) -> Any:
@@ -98,7 +106,8 @@ Hardware = Annotated[
     option(
         SERVICE,
         "--hardware",
-        help="Profile of GPUs and model, with measured seconds; default: a100-llama-3.1-8b.",
+        help="Profile of GPUs and model, with measured seconds; default: a100-llama-3.1-8b. One of "
+        f"{', '.join(HARDWARE)}.",
     ),
 ]
 

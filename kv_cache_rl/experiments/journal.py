@@ -37,7 +37,11 @@ class Journal:
         self._file: BufferedRandom = open(self.path, "a+b")
         self._lock()
         self._file.seek(0)
-        whole = self._read(self._file.read())
+        try:
+            whole = self._read(self._file.read())
+        except JournalError:
+            self._file.close()
+            raise
         if whole < self._file.tell():
             self._file.truncate(whole)
 

@@ -128,6 +128,15 @@ class Sheet:
     """Room under the lowest panels."""
 
 
+def looks(count: int) -> list[dict[str, Any]]:
+    """Colours and markers of so many series beside the base and the bound, all different up to 24."""
+    colours = (BLUE, GREEN, PURPLE, SKY)
+    return [
+        {"color": colours[k % 4], "marker": MARKERS[(k + k // 4) % len(MARKERS)], "markersize": 3.5}
+        for k in range(count)
+    ]
+
+
 def width_of(names: Sequence[str], size: float = 7.5) -> float:
     """Inches that the longest of some names takes in print, about."""
     return max((len(line) for name in names for line in str(name).split("\n")), default=0) * 0.0083 * size

@@ -11,6 +11,7 @@ from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.files import TORN, peek, torn, unpacked
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+COMMENTS, COMMENT_LIMIT = ("#", "//", "sep="), 10_000  # lines of comments before anything else
 
 Line = tuple[Place, str]  # where it stood, what it says (without the line end)
 
@@ -20,8 +21,8 @@ def read_lines(path: str | Path) -> Iterator[Line]:
     first bytes.
 
     Raises TraceError for a path that is no readable file, an empty file, damaged or cut-off packed
-    data, a line over 64 MiB, a million blank lines in a row, and bytes that are neither UTF-8 nor
-    marked UTF-16."""
+    data, a line over 64 MiB, a million blank lines in a row, ten thousand comments before anything else,
+    and bytes that are neither UTF-8 nor marked UTF-16."""
     whole = place_of(path)
     found = False
     with unpacked(path) as content:
@@ -83,7 +84,7 @@ def _recoded(content: io.BufferedReader, whole: Place) -> Iterator[tuple[int, by
 
 
 def _decoded(raw_lines: Iterable[tuple[int, bytes]], path: str) -> Iterator[Line]:
-    blank = 0
+    blank, comments, begun = 0, 0, False
     for number, raw in raw_lines:
         here = Place(path, number)
         try:
@@ -93,10 +94,12 @@ def _decoded(raw_lines: Iterable[tuple[int, bytes]], path: str) -> Iterator[Line
                 f"byte {raw[error.start]:#04x} at column {error.start + 1} is not UTF-8",
                 "give a text file in UTF-8, or that file compressed with gzip",
             ) from None
-        if text:
-            blank = 0
-            yield here, text
-            continue
-        blank += 1
+        blank = 0 if text else blank + 1
         if blank > BLANK_LIMIT:
             raise here.error(f"{BLANK_LIMIT:,} blank lines stand before it", "give a file that holds a trace")
+        begun = begun or not (text == "" or text.startswith(COMMENTS))
+        comments += bool(text) and not begun
+        if comments > COMMENT_LIMIT:
+            raise here.error(f"{COMMENT_LIMIT:,} comments stand before it", "give a file that holds a trace")
+        if text:
+            yield here, text

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
+from kv_cache_rl.files import BLANK_LIMIT
 from kv_cache_rl.traces.errors import Place
 from kv_cache_rl.traces.fields import Fields, json_fields
 from kv_cache_rl.traces.lines import Line, read_lines
@@ -51,7 +52,7 @@ def _open_at_end(text: str) -> bool:
 
 def _items(lines: Iterable[Line], closed: bool = True) -> Iterator[Fields]:
     """The objects inside a list that the first line opens; `closed`: the list must also end."""
-    depth, size, begun, parts = 0, 0, Place(""), list[str]()
+    depth, size, idle, begun, parts = 0, 0, 0, Place(""), list[str]()
     place = begun
     for place, text in lines:
         start = 0
@@ -63,8 +64,13 @@ def _items(lines: Iterable[Line], closed: bool = True) -> Iterator[Fields]:
             elif depth == 1 and token[0] in "}]" and size:
                 yield json_fields(begun, "\n".join([*parts, text[start : token.end()]]))
                 start, size, parts = token.end(), 0, []
+        idle = idle + 1 if start == 0 else 0
         if not size:
             _nothing(place, text[start:])
+            if idle > BLANK_LIMIT:
+                raise place.error(
+                    f"{BLANK_LIMIT:,} lines without an object stand before it", "shorten the list"
+                )
             continue
         parts.append(text[start:])
         size += len(text) - start

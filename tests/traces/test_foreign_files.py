@@ -53,12 +53,24 @@ def test_endless_files_and_pipes_are_refused_before_they_are_read(tmp_path, look
             look(path)
 
 
-@pytest.mark.parametrize("fill", [b"\n", b" \n", b"\r", b"\r\n", b" "])
-def test_a_small_packed_file_of_nothing_but_blanks_is_refused_in_a_moment(tmp_path, fill):
+@pytest.mark.parametrize("fill", [b"\n", b" \n", b"\r", b"\r\n", b" ", b"#\n", b"//\n\n"])
+def test_a_small_packed_file_of_nothing_but_blanks_or_comments_is_refused_in_a_moment(tmp_path, fill):
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(fill * 10_000_000) * 20)
     began = time.process_time()
-    with pytest.raises(TraceError, match=r"1,000,000 blank lines|longer than 67,108,864 bytes"):
+    with pytest.raises(
+        TraceError, match=r"1,000,000 blank lines|10,000 comments|longer than 67,108,864 bytes"
+    ):
+        list(read(path))
+    assert time.process_time() - began < 20
+
+
+def test_a_list_that_goes_on_without_objects_is_refused_in_a_moment(tmp_path):
+    path = tmp_path / "bomb.gz"
+    first = gzip.compress(b'[\n{"timestamp": 0, "input_length": 5, "hash_ids": [1]}\n')
+    path.write_bytes(first + gzip.compress(b",\n" * 10_000_000) * 20)
+    began = time.process_time()
+    with pytest.raises(TraceError, match="1,000,000 lines without an object"):
         list(read(path))
     assert time.process_time() - began < 20
 

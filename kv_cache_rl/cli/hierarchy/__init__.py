@@ -2,7 +2,17 @@
 possible.
 """
 
-from kv_cache_rl.cli.hierarchy import bench, curves, heldout, plot, replay, reproduce, sweeps, workload
+from kv_cache_rl.cli.hierarchy import (
+    bench,
+    capacity,
+    curves,
+    heldout,
+    plot,
+    replay,
+    reproduce,
+    sweeps,
+    workload,
+)
 
 COMMANDS = {
     "replay": replay.run_replay,
@@ -10,6 +20,7 @@ COMMANDS = {
     "ablation": sweeps.run_ablation,
     "heldout": heldout.run_heldout,
     "mrc": curves.run_mrc,
+    "curve": capacity.run_curve,
     "reproduce": reproduce.run_reproduce,
     "plot": plot.run_plot,
     "bench": bench.run_bench,

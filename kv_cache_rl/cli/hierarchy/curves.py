@@ -6,6 +6,7 @@ from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
     Capacity,
+    DecodeWrites,
     Format,
     JitterSeed,
     Selection,
@@ -13,6 +14,7 @@ from kv_cache_rl.cli.hierarchy.options import (
     read_trace,
     source_at,
 )
+from kv_cache_rl.cli.hierarchy.rows import written_blocks
 from kv_cache_rl.cli.options import POLICIES, AsJson, names_of
 from kv_cache_rl.cli.terminal import console, percent, print_json, waiting
 from kv_cache_rl.reports.tables import plain_table
@@ -43,6 +45,7 @@ def run_mrc(
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
+    decode_writes: DecodeWrites = True,
     seed: Annotated[int, options.seed("Draws the blocks of the sampled curve.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +62,8 @@ def run_mrc(
 
     if sampled is not None and not 0 < sampled <= 1:
         raise BadInput(f"--sampled is {sampled}; give a share above 0, at most 1")
-    loaded = in_blocks(read_trace(source_at(trace, format, selection, jitter_seed), None, as_json))
+    source = source_at(trace, format, selection, jitter_seed, decode_writes)
+    loaded = in_blocks(read_trace(source, None, as_json))
     wanted = [capacity_of(value, loaded) for value in names_of(capacity)] or default_capacities(loaded.blocks)
     with waiting("stack distances", as_json):
         cut = pieces(loaded)
@@ -69,6 +73,7 @@ def run_mrc(
         "requests": loaded.requests,
         "accesses": loaded.accesses,
         "blocks": loaded.blocks,
+        "written_blocks": written_blocks(loaded),
     }
     found |= {
         "capacities": wanted,
@@ -114,6 +119,7 @@ def _show(found: dict) -> None:
         series.append(found["bound"]["hit_rate"])
         notes.append(f"bound: {found['bound']['name']}")
     title = f"{found['trace']}: {found['accesses']:,} block accesses, {found['blocks']:,} blocks"
+    title += f", decoding writes {found['written_blocks']:,}" if found["written_blocks"] else ""
     table = plain_table(title, columns, "\n".join(notes) or None)
     for index, capacity in enumerate(found["capacities"]):
         table.add_row(f"{capacity:,}", *(percent(rates[index]) for rates in series))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.hierarchy.options import (
+    DecodeWrites,
     Format,
     JitterSeed,
     Selection,
@@ -32,6 +33,7 @@ def run_heldout(
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
+    decode_writes: DecodeWrites = True,
     as_json: AsJson = False,
 ) -> None:
     """Tune policies on one half of the sessions and compare them on the other.
@@ -44,8 +46,8 @@ def run_heldout(
     """
     from kv_cache_rl.experiments.hierarchy.heldout import held_out
 
-    names = policies_of(policy, "s3fifo", bound=False)
-    loaded = read_trace(source_at(trace, format, selection, jitter_seed), None, as_json)
+    names = policies_of(policy, "s3fifo", more=())
+    loaded = read_trace(source_at(trace, format, selection, jitter_seed, decode_writes), None, as_json)
     with Bar("held out", as_json) as bar:
         found = held_out(
             loaded, names, seeds=tuple(dict.fromkeys(seed or (0, 1, 2))), resamples=resamples, progress=bar

@@ -118,7 +118,7 @@ from kv_cache_rl.sim.hierarchy.curves.runs import lru, lru_curve
 small = workload("rag_burst")
 lru_curve(small); lru(small, 10, end_hint=True)  # compiles
 began = time.perf_counter()
-trace = load_trace(sys.argv[1])
+trace = load_trace(sys.argv[1], decode_writes=False)
 loaded = time.perf_counter()
 hits = lru(trace, int(sys.argv[2]))
 replayed = time.perf_counter()

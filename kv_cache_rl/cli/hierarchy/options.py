@@ -1,6 +1,7 @@
 """Options that several hierarchy commands share, and the traces, policies and capacities they name."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,22 @@ JitterSeed = Annotated[
         min=0,
     ),
 ]
+DecodeWrites = Annotated[
+    bool,
+    option(
+        WORKLOAD,
+        "--decode-writes/--prompt-only",
+        help="Whether blocks that decoding wrote are in the cache, as in an engine, or prompts alone count.",
+    ),
+]
+WarmUp = Annotated[
+    str | None,
+    option(
+        WORKLOAD,
+        "--warm-up",
+        help="Leave out of the metrics what comes first: accesses (1000), a share (20%) or seconds (600s).",
+    ),
+]
 Capacity = Annotated[
     list[str] | None,
     option(
@@ -91,16 +108,29 @@ def calibration_at(text: str) -> str:
         ) from None
 
 
-def policies_of(values: list[str] | None, default: str = "lru", bound: bool = True) -> list[str]:
-    """The named policies. Raises BadInput for one that does not exist."""
+def policies_of(
+    values: list[str] | None, default: str = "lru", more: Sequence[str] = (ENDED, BELADY)
+) -> list[str]:
+    """The named policies, of those that every command has and these `more`.
+
+    Raises BadInput for one that does not exist.
+    """
     from kv_cache_rl.sim.hierarchy.policies import POLICIES
 
-    known = [*POLICIES, ENDED, BELADY] if bound else list(POLICIES)
-    return [choose("policy", name, known) for name in names_of(values) or [default]]
+    return [choose("policy", name, [*POLICIES, *more]) for name in names_of(values) or names_of([default])]
 
 
-def source_at(text: str, format: str | None, selection: str | None, jitter_seed: int | None) -> "Source":
-    """The trace file or workload of that name. Raises BadInput for options that do not fit it."""
+def source_at(
+    text: str,
+    format: str | None,
+    selection: str | None,
+    jitter_seed: int | None,
+    decode_writes: bool = True,
+) -> "Source":
+    """The trace file or workload of that name; the pages of a workload have no answers, and so no writes.
+
+    Raises BadInput for options that do not fit it.
+    """
     from kv_cache_rl.experiments.hierarchy.sources import PREFIX, parse_source
     from kv_cache_rl.sim.hierarchy.traces.load import LOADERS, SELECTIONS
 
@@ -114,6 +144,8 @@ def source_at(text: str, format: str | None, selection: str | None, jitter_seed:
         choose("format", format, LOADERS)
     if selection is not None:
         choose("selection", selection, SELECTIONS)
+    if not decode_writes and not text.startswith(PREFIX):
+        options["decode_writes"] = False
     return parse_source(text, **options)
 
 

@@ -1,24 +1,31 @@
 """``hierarchy replay``: policies on one trace, in one tier or several, with the bound beside them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
     BELADY,
+    ENDED,
     Calibration,
     Capacity,
+    DecodeWrites,
     Format,
     JitterSeed,
     Selection,
     TraceFile,
+    WarmUp,
     calibration_at,
     policies_of,
     read_trace,
     source_at,
 )
-from kv_cache_rl.cli.hierarchy.rows import replay_rows
+from kv_cache_rl.cli.hierarchy.rows import offload_line, replay_rows, written_blocks
 from kv_cache_rl.cli.options import OUTPUT, RULES, TIERS, AsJson, Hardware, names_of
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
 from kv_cache_rl.reports.tables import plain_table
@@ -56,32 +63,27 @@ def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules:
 def show(rows: Sequence[dict], trace: "Trace") -> None:
     """The rows as a table, the bound under each scenario."""
     timed = any("avg_latency_ms" in row and len(row["tiers"]) > 1 for row in rows)
-    columns = {
-        "policy": "left",
-        "capacity": "right",
-        "hit rate": "right",
-        "regret": "right",
-        "misses": "right",
-    }
+    tiers = list(rows[0]["tiers"])
+    top = f"{tiers[0]} hits" if len(tiers) > 1 else "hit rate"
+    lower = {f"{tier} hits": "right" for tier in tiers[1:]} | ({"reached": "right"} if tiers[1:] else {})
+    columns = {"policy": "left", "capacity": "right", top: "right", **lower}
+    columns |= {"regret": "right", "misses": "right"}
     if timed:
-        columns |= {"ms/request": "right", "p99 ms": "right", "bytes moved": "right"}
+        columns |= {"ms/request": "right", "p99 ms": "right", "moved": "right"}
     names = sorted({row["bound"] for row in rows if row["bound"]})
-    caption = f"regret: points of hit rate below the bound ({'; '.join(names)})" if names else None
-    table = plain_table(
-        f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses", columns, caption
-    )
+    of = f"{tiers[0]} hits" if lower else "hit rate"
+    notes = [f"regret: points of {of} below the bound ({'; '.join(names)})"] if names else []
+    notes += ["reached: found in a tier and not computed anew"] if lower else []
+    table = plain_table(title_of(trace), columns, "\n".join(notes) or None)
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1]["tiers"] != row["tiers"]
-        cells = [
-            row["policy"],
-            f"{row['capacity']:,}",
-            percent(row["hit_rate"]),
-            percent(row["regret_to_bound"]),
-        ]
+        cells = [row["policy"], size_in(row["capacity"], trace), percent(row["hit_rate"])]
+        cells += below_cells(row)
+        cells.append(percent(row["regret_to_bound"]))
         cells.append(f"{row['miss_count']:,}")
         if timed:
             ms = [f"{row[key]:,.4g}" if key in row else "-" for key in ("avg_latency_ms", "latency_p99_ms")]
-            cells += [*ms, f"{row['bytes_moved']:,}" if "bytes_moved" in row else "-"]
+            cells += [*ms, moved_in(row["bytes_moved"], trace) if "bytes_moved" in row else "-"]
         bounded = last and row["bound"] and row["policy"] != BELADY
         table.add_row(*cells, end_section=last and not bounded)
         if bounded:
@@ -90,10 +92,81 @@ def show(rows: Sequence[dict], trace: "Trace") -> None:
                 *(["-"] * 3 if timed else []),
             ]
             name, rate = f"{BELADY} (bound)", percent(row["bound_hit_rate"])
-            table.add_row(
-                name, f"{row['capacity']:,}", rate, percent(0.0), *rest, style="dim", end_section=True
-            )
+            blank = ["-"] * len(lower)
+            cells = [name, size_in(row["capacity"], trace), rate, *blank, percent(0.0), *rest]
+            table.add_row(*cells, style="dim", end_section=True)
     console().print(table)
+    for row in rows:
+        if "offload" in row:
+            console().print(offload_line(row), soft_wrap=True)
+
+
+def title_of(trace: "Trace") -> str:
+    """What is replayed: how much, what decoding writes, what does not count."""
+    parts = [f"{trace.requests:,} requests", f"{trace.accesses:,} block accesses"]
+    if trace.writes is not None:
+        parts.append(f"{written_blocks(trace):,} blocks written by decoding")
+    if trace.warm_up:
+        parts.append(f"after a warm-up of {trace.warm_up:,} requests")
+    return f"{trace.name}: {', '.join(parts)}"
+
+
+def size_in(capacity: int, trace: "Trace") -> str:
+    """A capacity of a replay in words: bytes and the blocks that they hold at fp16, or blocks alone."""
+    size = trace.page_bytes
+    if not isinstance(size, int):
+        return amount(capacity)
+    return f"{amount(capacity)} ({capacity // size:,} blocks)" if size else f"{capacity:,}"
+
+
+def moved_in(count: int, trace: "Trace") -> str:
+    """What crossed the links, in the unit of a replay."""
+    return f"{count:,}" if isinstance(trace.page_bytes, int) and not trace.page_bytes else amount(count)
+
+
+def below_cells(row: dict) -> list[str]:
+    """The hits of each lower tier and what reached the model without being computed; none for one tier."""
+    lower = list(row["tiers"])[1:]
+    if not lower:
+        return []
+    if "offload" not in row:
+        return ["-"] * (len(lower) + 1)
+    return [*(percent(row["tier_hit_rate"][tier]) for tier in lower), percent(row["reached_rate"])]
+
+
+def to_draw(policies: Sequence[str], scenarios: Sequence["Scenario"]) -> list[str]:
+    """The policies that --plot draws. Raises BadInput where there is no one picture, or none at all."""
+    if len(scenarios) > 1:
+        raise BadInput(
+            f"--plot draws one capacity over time, and {len(scenarios)} are given; give one, or draw "
+            "kv-cache-rl hierarchy curve --plot over all of them"
+        )
+    found = [name for name in policies if name not in (BELADY, ENDED)]
+    if not found:
+        raise BadInput(f"--plot draws policies step by step, {policies[0]} only counts; add another policy")
+    return found
+
+
+def parts_of(trace: "Trace") -> int:
+    """How many points a picture over time has: enough requests each to tell a rate."""
+    return min(120, max(trace.requests // 20, 12))
+
+
+def draw(
+    trace: "Trace", scenario: "Scenario", policies: Sequence[str], seed: int, path: Path, quiet: bool
+) -> None:
+    """Replays the policies part by part and draws them into a file."""
+    from kv_cache_rl.reports.canvas import save
+    from kv_cache_rl.reports.hierarchy.course import course_plot
+    from kv_cache_rl.sim.hierarchy.course import watch
+
+    with Bar("drawing", quiet) as bar:
+        courses = []
+        for name in policies:
+            courses.append(watch(trace, scenario, name, parts_of(trace), seed))
+            bar(len(courses), len(policies))
+    sizes = [size_in(tier.capacity, trace) for tier in scenario.tiers]
+    save(course_plot(courses, f"{trace.name} over time", sizes), path)
 
 
 def run_replay(
@@ -107,6 +180,8 @@ def run_replay(
     format: Format = None,
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
+    decode_writes: DecodeWrites = True,
+    warm_up: WarmUp = None,
     seed: Annotated[
         int | None, options.seed("Draws workload:NAME (default: its own seed) and `random` (0).")
     ] = None,
@@ -121,7 +196,7 @@ def run_replay(
     ] = None,
     model: Annotated[
         str | None,
-        options.model("Gives blocks the bytes of this model's cache: llama-3.1-8b.", TIERS),
+        options.geometry("Gives blocks the bytes of this model's cache", TIERS),
     ] = None,
     footprint: Annotated[
         str,
@@ -183,6 +258,9 @@ def run_replay(
         bool,
         options.option(OUTPUT, "--by-sequence", help="Also give the hits of every session (--json)."),
     ] = False,
+    plot: Annotated[
+        Path | None, options.plot("Draw hits, latency and the use of the tiers over time")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Replay a trace under policies: hit rates, latencies, bytes, and the regret to the bound.
@@ -192,8 +270,10 @@ def run_replay(
     Example: kv-cache-rl hierarchy replay workload:rag_burst --policy lru,sieve,belady --capacity 20,40
     """
     from kv_cache_rl.experiments.hierarchy.settings import Bytes, in_blocks, parse_capacity, with_model
+    from kv_cache_rl.sim.hierarchy.traces.warm_up import warmed
 
-    names, source = policies_of(policy), source_at(trace, format, selection, jitter_seed)
+    options.picture(plot)
+    names, source = policies_of(policy), source_at(trace, format, selection, jitter_seed, decode_writes)
     rules: dict[str, Any] = {
         "footprint": footprint,
         "squeeze": squeeze,
@@ -207,10 +287,16 @@ def run_replay(
     loaded = read_trace(source, seed, as_json)
     own = levels or any(isinstance(parse_capacity(value), Bytes) for value in wanted)
     sized = with_model(loaded, model) if model else loaded if own else in_blocks(loaded)
+    sized = warmed(sized, warm_up) if warm_up is not None else sized
     scenarios = scenarios_of(sized, wanted, levels, rules)
+    drawn = to_draw(names, scenarios) if plot is not None else []
     with Bar("replay", as_json) as bar:
         rows = replay_rows(sized, scenarios, names, seed or 0, time_line, by_sequence, bar)
+    if plot is not None:
+        draw(sized, scenarios[0], drawn, seed or 0, plot, as_json)
     if as_json:
         print_json(rows[0] if len(rows) == 1 else {"rows": rows})
-    else:
-        show(rows, sized)
+        return
+    show(rows, sized)
+    if plot is not None:
+        typer.echo(plot)

@@ -1,11 +1,12 @@
 """The rows of ``hierarchy replay``: one per scenario and policy, by the method that suits it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import BELADY, ENDED
-from kv_cache_rl.cli.terminal import Bar
+from kv_cache_rl.cli.terminal import Bar, percent
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.curves.runs import Pieces
@@ -75,7 +76,14 @@ def head(trace: "Trace", scenario: "Scenario", policy: str, method: str) -> dict
         "capacity": scenario.tiers[0].capacity,
         "tiers": capacities,
         "method": method,
+        "written_blocks": written_blocks(trace),
+        "warm_up_requests": trace.warm_up,
     }
+
+
+def written_blocks(trace: "Trace") -> int:
+    """Blocks that decoding puts into the cache; 0 where prompts alone are replayed."""
+    return 0 if trace.writes is None else len(trace.writes.block)
 
 
 def hits_row(trace: "Trace", scenario: "Scenario", policy: str, method: str, hits: int) -> dict[str, Any]:
@@ -117,7 +125,35 @@ def engine_row(
     more: dict[str, Any] = {"time_line": done.time_line(points)} if points else {}
     if sequences:
         more["by_sequence"] = {name: column.tolist() for name, column in done.by_sequence().items()}
-    return {**head(trace, scenario, policy, ENGINE), **done.metrics, **more}
+    row = {**head(trace, scenario, policy, ENGINE), **done.metrics, **more}
+    if len(scenario.tiers) == 1:
+        return row
+    alone = run(trace, replace(scenario, tiers=scenario.tiers[:1]), policy, seed=seed).metrics
+    return {**row, **beside_one_tier(done.metrics, alone)}
+
+
+def beside_one_tier(found: dict[str, Any], alone: dict[str, Any]) -> dict[str, Any]:
+    """What the lower tiers gain: `alone` are the metrics of the same replay in the fastest tier only."""
+    from kv_cache_rl.sim.hierarchy.score import reached_rate
+
+    reached, without = reached_rate(found), reached_rate(alone)
+    gain_s = (alone["avg_latency_ms"] - found["avg_latency_ms"]) / 1e3
+    offload = {"without_reached_rate": without, "without_avg_latency_ms": alone["avg_latency_ms"]}
+    offload |= {"gain_points": 100 * (reached - without), "gain_s_per_request": gain_s}
+    return {"reached_rate": reached, "offload": offload}
+
+
+def offload_line(row: dict[str, Any]) -> str:
+    """One sentence on what the lower tiers gain."""
+    gain, rates = row["offload"], (row["offload"]["without_reached_rate"], row["reached_rate"])
+    points, seconds = gain["gain_points"], gain["gain_s_per_request"]
+    words = [f"{'gains' if value >= 0 else 'costs'} {abs(value):.4g}" for value in (points, seconds)]
+    before, after = (percent(rate) for rate in rates)
+    slow, fast = (ms / 1e3 for ms in (gain["without_avg_latency_ms"], row["avg_latency_ms"]))
+    return (
+        f"{row['policy']}: offload {words[0]} points of blocks reached without being computed ({before} to "
+        f"{after}) and {words[1]} s/request ({slow:.4g} to {fast:.4g})"
+    )
 
 
 def beside_bound(row: dict[str, Any], bound: dict[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def run_plan(
     hardware: Hardware = None,
     model: Annotated[
         str | None,
-        options.model("Count this model's weights and KV bytes; the profile's seconds stay.", SERVICE),
+        options.geometry("Count this model's weights and KV bytes (the profile's seconds stay)", SERVICE),
     ] = None,
     target_utilisation: Annotated[
         float,

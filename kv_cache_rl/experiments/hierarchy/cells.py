@@ -23,6 +23,7 @@ from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.sizes import kept_bytes, kept_parts
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+from kv_cache_rl.sim.hierarchy.traces.warm_up import WarmUp, warmed
 from kv_cache_rl.traces.errors import TraceError
 
 RELAXED = "MIN with bypass, every page as small as the smallest"
@@ -182,8 +183,9 @@ def traced(source: Source, seed: int | None) -> Trace:
 
 
 @lru_cache(64)
-def _bound(source: Source, seed: int | None, model: str | None, blocks: int) -> float:
+def _bound(source: Source, seed: int | None, warm_up: WarmUp | None, blocks: int) -> float:
     trace = traced(source, seed)
+    trace = trace if warm_up is None else warmed(trace, warm_up)
     return min_hits(trace, blocks) / trace.accesses
 
 
@@ -192,7 +194,7 @@ def bound_of(cell: Cell, trace: Trace, scenario: Scenario) -> tuple[str, float]:
     name, blocks = bound_capacity(trace, scenario)
     if cell.source.file is None and cell.source.workload is None:
         return name, min_hits(trace, blocks) / trace.accesses
-    return name, _bound(cell.source, cell.seed, cell.setting.model, blocks)
+    return name, _bound(cell.source, cell.seed, cell.setting.warm_up, blocks)
 
 
 def bound_capacity(trace: Trace, scenario: Scenario) -> tuple[str, int]:

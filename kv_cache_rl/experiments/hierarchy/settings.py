@@ -13,6 +13,7 @@ from kv_cache_rl.sim.hierarchy.peer.spec import laboratory
 from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, model_named, physical
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+from kv_cache_rl.sim.hierarchy.traces.warm_up import WarmUp, parse_warm_up, warmed
 from kv_cache_rl.traces.fields import LARGEST
 
 LAB = "kv-hierarchy-lab"
@@ -51,6 +52,8 @@ class Setting:
     """Gives the bytes of blocks to a trace that does not know them."""
     policies: tuple[str, ...] = ()
     """Only these are replayed; empty: all of the sweep."""
+    warm_up: WarmUp | None = None
+    """What comes first and is in no metric: accesses, a share of them, or seconds."""
     rules: tuple[tuple[str, Any], ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -59,6 +62,10 @@ class Setting:
                 f"scenario {self.name!r}: unknown semantics {self.semantics!r}; "
                 f"use one of {', '.join(SEMANTICS)}"
             )
+        if self.warm_up is not None:
+            parse_warm_up(self.warm_up)
+            if self.semantics == LAB:
+                raise HierarchyError(f"scenario {self.name!r}: {LAB} has no warm-up; drop warm_up")
         if self.semantics == LAB and (self.tiers or self.laboratory[0] != 1):
             raise HierarchyError(
                 f"scenario {self.name!r}: {LAB} has tiers of its own; give laboratory = [1, divisor]"
@@ -97,13 +104,15 @@ class Setting:
         return tiers_of(names, **rules)
 
     def sized(self, trace: Trace) -> Trace:
-        """The trace with bytes for its blocks, if a model says how many."""
-        return with_model(trace, self.model) if self.model else trace
+        """The trace with bytes for its blocks, if a model says how many, and with its warm-up."""
+        trace = with_model(trace, self.model) if self.model else trace
+        return trace if self.warm_up is None else warmed(trace, self.warm_up)
 
     def to_json(self) -> dict:
         """The settings that are not the default ones."""
         where = {"tiers": dict(self.tiers)} if self.tiers else {"laboratory": list(self.laboratory)}
-        more = {"model": self.model} if self.model else {}
+        more: dict[str, Any] = {"model": self.model} if self.model else {}
+        more |= {} if self.warm_up is None else {"warm_up": self.warm_up}
         return {"name": self.name, "semantics": self.semantics, **where, **more, **dict(self.rules)}
 
 
@@ -200,7 +209,7 @@ def setting_of(table: Mapping[str, Any]) -> Setting:
     """
     rest = dict(table)
     name = str(rest.pop("name", "") or "scenario")
-    own = {key: rest.pop(key) for key in ("semantics", "model") if key in rest}
+    own = {key: rest.pop(key) for key in ("semantics", "model", "warm_up") if key in rest}
     tiers = rest.pop("tiers", {})
     if not isinstance(tiers, dict) or not all(isinstance(size, int | float | str) for size in tiers.values()):
         raise HierarchyError(
@@ -218,7 +227,7 @@ def setting_of(table: Mapping[str, Any]) -> Setting:
     policies = tuple(rest.pop("policies", ()))
     for key in rest:
         if key not in RULES:
-            known = ("name", "tiers", "laboratory", "semantics", "model", "policies", *RULES)
+            known = ("name", "tiers", "laboratory", "semantics", "model", "policies", "warm_up", *RULES)
             raise HierarchyError(f"scenario {name!r} has no setting {key!r}; use {', '.join(known)}")
         kind = type(RULES[key])
         if not isinstance(rest[key], int | float if kind is float else kind) or isinstance(

@@ -55,7 +55,8 @@ class Source:
     def to_json(self) -> dict:
         """What identifies the trace: a file by its content, not by where it lies."""
         made = {"workload": self.workload} if self.workload else {"sha256": self.content}
-        return {"name": self.name, **made, "options": dict(self.options)}
+        written = {"decode_writes": True} if self.file is not None else {}
+        return {"name": self.name, **made, "options": written | dict(self.options)}
 
 
 def from_file(path: str | Path, name: str | None = None, **options: Any) -> Source:

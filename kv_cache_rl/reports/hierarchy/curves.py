@@ -5,6 +5,8 @@ cannot cross.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kv_cache_rl.reports import canvas
 from kv_cache_rl.reports.canvas import BLUE, GREY, INK, ORANGE, VERMILION, Plot, Sheet
 from kv_cache_rl.reports.hierarchy.rows import HIT_RATE, Results, best_of
@@ -37,31 +39,31 @@ def curve_plot(
         )
         axes = grid[0]
         draw(axes, exact, bound, sampled, bound_name)
-        for name, style in zip(points or {}, _looks(), strict=False):
+        for name, style in zip(points or {}, canvas.looks(len(points or {})), strict=True):
             capacities, rates = zip(*(points or {})[name], strict=True)
             miss = [100 * (1 - rate) for rate in rates]
-            axes.plot(capacities, miss, **style, linestyle="none", label=name, zorder=4)
+            axes.plot(capacities, miss, **(style | {"markersize": 5}), linestyle="none", label=name, zorder=4)
         axes.set_xlabel("capacity, blocks")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure
 
 
-def _looks() -> list[dict]:
-    """Colours and markers of points: all different, none that of the curves."""
-    colours, markers = (BLUE, canvas.GREEN, canvas.PURPLE, canvas.SKY), canvas.MARKERS
-    pairs = [(colours[k % 4], markers[(k + k // 4) % len(markers)]) for k in range(4 * len(markers))]
-    return [{"color": colour, "marker": marker, "markersize": 5} for colour, marker in pairs]
-
-
-def draw(axes: "Axes", exact: Curve, bound: Curve | None, sampled: Curve | None, bound_name: str) -> None:
-    """Draws the curves of a trace; the logarithmic axis leaves out capacity 0, where everything misses."""
+def draw(
+    axes: "Axes",
+    exact: Curve,
+    bound: Curve | None,
+    sampled: Curve | None,
+    bound_name: str,
+    widest: float = 0,
+) -> None:
+    """Draws the curves of a trace, over all capacities up to its blocks or those of the `widest` trace beside
+    it; the logarithmic axis leaves out capacity 0, where everything misses.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
     x, y = _miss(exact)
-    axes.plot(
-        x, y, color=INK, linewidth=1.5, drawstyle="steps-post", label=f"{exact.policy} (exact)", zorder=3
-    )
+    axes.plot(x, y, color=INK, linewidth=1.5, label=f"{exact.policy} (exact)", zorder=3)
     if bound is not None:
         x, y = _miss(bound)
         axes.plot(
@@ -76,25 +78,23 @@ def draw(axes: "Axes", exact: Curve, bound: Curve | None, sampled: Curve | None,
     if sampled is not None:
         x, y = _miss(sampled)
         off, name = 100 * sampled.error, sampled.policy.replace(", ", ",\n")
-        axes.plot(
-            x, y, color=ORANGE, linewidth=1.0, drawstyle="steps-post", label=f"SHARDS: {name}", zorder=2
-        )
+        axes.plot(x, y, color=ORANGE, linewidth=1.0, label=f"SHARDS: {name}", zorder=2)
         low, high = [value - off for value in y], [value + off for value in y]
         band = f"± {off:.2f} points, the mean\nabsolute error it expects"
-        axes.fill_between(x, low, high, step="post", color=ORANGE, alpha=0.35, linewidth=0, label=band)
+        axes.fill_between(x, low, high, color=ORANGE, alpha=0.35, linewidth=0, label=band)
     axes.set_ylim(-2, 102)
     axes.set_ylabel("miss ratio, % of accesses")
-    blocks = max(float(exact.capacities[-1]), 2.0)
+    blocks = max(float(exact.capacities[-1]), widest, 2.0)
     axes.set_xlim(1, blocks**1.04)
     axes.xaxis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0) if blocks < 500 else (1.0,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _short(count: float) -> str:
+def short_count(count: float) -> str:
     """A round number of blocks in few letters.
 
-    >>> _short(500), _short(20_000), _short(1e6)
+    >>> short_count(500), short_count(20_000), short_count(1e6)
     ('500', '20k', '1M')
     """
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -103,15 +103,19 @@ def _short(count: float) -> str:
     return f"{count:g}"
 
 
-def _miss(curve: Curve) -> tuple[list[float], list[float]]:
-    """Capacities above 0 and miss ratios in %, as many as can be told apart: the curve of a large trace has a
-    point per block.
+def points_apart(capacities: np.ndarray, low: float, high: float, most: int = 2000) -> np.ndarray:
+    """Indices of capacities in [low, high], as many as can be told apart on a logarithmic axis: the curve of
+    a large trace has a point per block.
     """
-    import numpy as np
+    keep = np.flatnonzero((capacities >= low) & (capacities <= high))
+    if len(keep) > most:
+        keep = keep[np.unique(np.geomspace(1, len(keep), most).astype(int)) - 1]
+    return keep
 
-    keep = np.flatnonzero(curve.capacities > 0)
-    if len(keep) > 2000:
-        keep = keep[np.unique(np.geomspace(1, len(keep), 2000).astype(int)) - 1]
+
+def _miss(curve: Curve) -> tuple[list[float], list[float]]:
+    """Capacities above 0 and miss ratios in %."""
+    keep = points_apart(curve.capacities, 1, float(curve.capacities[-1]))
     return curve.capacities[keep].astype(float).tolist(), (100 * (1 - curve.hit_rate[keep])).tolist()
 
 
@@ -183,9 +187,8 @@ def _reading(known: Mapping[str, Mapping], points: Mapping[str, Points]) -> str:
 
 
 def _figure(known: Mapping[str, Mapping], points: Mapping[str, Points], title: str) -> "Figure":
-    import numpy as np
-
     with canvas.style():
+        widest = max(float(entry["capacities"][-1]) for entry in known.values())
         names = "\nor ".join(dict.fromkeys(str(entry["bound_name"]) for entry in known.values()))
         about = "across: capacity, blocks (pages counted alike) · up: accesses that miss, %"
         legend = _legend(names, any(points.values()))
@@ -195,7 +198,7 @@ def _figure(known: Mapping[str, Mapping], points: Mapping[str, Points], title: s
         for axes, (name, entry) in zip(grid, known.items(), strict=True):
             capacities = np.array(entry["capacities"])
             lru, bound = (Curve(key, capacities, np.array(entry[key]), 0) for key in ("lru", "bound"))
-            draw(axes, lru, bound, None, entry["bound_name"])
+            draw(axes, lru, bound, None, entry["bound_name"], widest)
             canvas.panel_title(axes, name)
             axes.set_ylabel("")
             _scatter(axes, points[name])

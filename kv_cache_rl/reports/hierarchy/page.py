@@ -9,7 +9,8 @@ from pathlib import Path
 from kv_cache_rl.reports.canvas import Plot, save, style
 from kv_cache_rl.reports.eviction.page import facts
 from kv_cache_rl.reports.hierarchy.ablation import ablation_figures
-from kv_cache_rl.reports.hierarchy.rows import Results, read
+from kv_cache_rl.reports.hierarchy.folder import read
+from kv_cache_rl.reports.hierarchy.rows import Results
 from kv_cache_rl.reports.hierarchy.sweep import sweep_figures
 from kv_cache_rl.reports.stylesheet import STYLE
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
@@ -19,7 +20,7 @@ OWN_STYLE = """
 img{display:block;max-width:100%;height:auto;margin:10px auto 0;background:#fff;border-radius:6px}
 details.scenario>summary{cursor:pointer;font-weight:600;font-size:15px}
 details.scenario code{font-weight:400;color:var(--soft)}
-figure h3{font-size:15px}figure p{max-width:none}
+figcaption{max-width:none;margin-top:8px}
 """
 
 
@@ -96,10 +97,11 @@ def page(results: Results, drawn: Sequence[Plot], files: Sequence[Path]) -> str:
 
 
 def figure(plot: Plot, path: Path) -> str:
+    """A picture, which carries its title, and what there is to see in it."""
     data = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{escape(plot.title, quote=True)}" src="data:image/png;base64,{data}">'
-    head = f'<figure id="{escape(plot.name, quote=True)}"><h3>{escape(plot.title)}</h3>'
-    return f"{head}<p>{escape(plot.reading)}</p>{image}</figure>"
+    said = f"<figcaption>{escape(plot.reading)}</figcaption>"
+    return f'<figure id="{escape(plot.name, quote=True)}">{image}{said}</figure>'
 
 
 def _about(results: Results) -> dict[str, object]:

@@ -1,16 +1,10 @@
 """The rows of a finished sweep, by scenario, workload and policy, and what else its folder knows."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kv_cache_rl.sim.hierarchy.spec import HierarchyError
-
-RESULTS, METADATA, CURVES = "results.json", "run_metadata.json", "curves.json"
-NEEDED = ("scenario", "workload", "policy", "metrics")
 BASE = "lru"
 """The policy that others are compared with."""
 
@@ -116,54 +110,6 @@ class Results:
 
 def _names(rows: Iterable[dict], key: str) -> list[str]:
     return list(dict.fromkeys(row[key] for row in rows))
-
-
-def read(folder: str | Path) -> Results:
-    """The results in a sweep's folder.
-
-    Raises:
-        HierarchyError: the folder holds no finished sweep, or a file in it is not what a sweep writes.
-    """
-    folder = Path(folder)
-    if not (folder / RESULTS).is_file():
-        raise HierarchyError(
-            f"{folder} has no {RESULTS}, so it is no finished sweep; make one with kv-cache-rl hierarchy "
-            "sweep"
-        )
-    found = _json(folder / RESULTS)
-    if not isinstance(found, list) or not found:
-        raise HierarchyError(f"{folder / RESULTS} holds no rows; run the sweep again")
-    for number, row in enumerate(found):
-        missing = [key for key in NEEDED if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise HierarchyError(
-                f"{folder / RESULTS}, row {number} has no {missing[0]!r}: it is not a row of a hierarchy "
-                "sweep; give its folder"
-            )
-        absent = [m.key for m in MEASURES if row["metrics"] is not None and m.key not in row["metrics"]]
-        if absent:
-            raise HierarchyError(
-                f"{folder / RESULTS}, row {number} has no metric {absent[0]!r}; run the sweep again"
-            )
-    good, failed = (
-        [row for row in found if (row["metrics"] is not None) is which] for which in (True, False)
-    )
-    if not good:
-        raise HierarchyError(
-            f"all {len(failed)} rows of {folder / RESULTS} failed: {failed[0].get('error')}; correct the "
-            "sweep"
-        )
-    extra = [_json(folder / name) if (folder / name).is_file() else {} for name in (CURVES, METADATA)]
-    if not all(isinstance(part, dict) for part in extra):
-        raise HierarchyError(f"{folder}: {CURVES} and {METADATA} must be objects; run the sweep again")
-    return Results(str(extra[1].get("sweep", folder.name)), tuple(good), tuple(failed), *extra)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as wrong:
-        raise HierarchyError(f"{path} is no JSON: {wrong}; run the sweep again") from None
 
 
 def best_of(means: Mapping[str, float], measure: Measure) -> list[str]:

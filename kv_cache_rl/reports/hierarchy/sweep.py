@@ -4,6 +4,7 @@ were good for.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ def overview(results: Results, measure: Measure) -> Plot | None:
     about = f"{axis} · bars: {interval_name(panels, 'workloads' if several else 'seeds')}"
     if len({len(values) for panel in panels for values in panel.values.values()}) > 1 and several:
         about += " · in brackets: how many workloads have any"
+    about += ranges(panels, measure, relative)
     reading = _overview_reading(panels, measure, relative)
     return Plot(measure.key, title, reading, lambda: _figure(panels, measure, title, about, relative))
 
@@ -94,7 +96,7 @@ def by_workload(results: Results, measure: Measure, scenario: str, number: int) 
     if not panels:
         return None
     title = f"{measure.title} in {scenario}, {seeds_of(results, 'mean over ')}"
-    about = f"{measure.axis} · bars: {interval_name(panels, 'seeds')}"
+    about = f"{measure.axis} · bars: {interval_name(panels, 'seeds')}" + ranges(panels, measure, False)
     name = f"{measure.key}-{number:02d}-{slug(scenario)}"
     reading = _workload_reading(panels, measure)
     return Plot(name, title, reading, lambda: _figure(panels, measure, title, about, False), scenario)
@@ -127,31 +129,50 @@ def interval_name(panels: Sequence[Panel], over: str) -> str:
     return f"95 % t interval over {counted} {over}, cut where the axis ends"
 
 
+def one_range(measure: Measure, relative: bool) -> bool:
+    """Whether all panels of a figure share one x axis: seconds and bytes of different workloads lie too far
+    apart for that.
+    """
+    return relative or measure is HIT_RATE
+
+
+def ranges(panels: Sequence[Panel], measure: Measure, relative: bool) -> str:
+    """What a figure says about its x axes where they differ."""
+    alike = one_range(measure, relative) or len(panels) == 1
+    return "" if alike else " · every panel has a range of its own"
+
+
 def _figure(panels: Sequence[Panel], measure: Measure, title: str, about: str, relative: bool) -> "Figure":
     order = ordered([panel.values for panel in panels], measure)
     with canvas.style():
         sheet = Sheet(title, about, _legend(panels, order), left=canvas.width_of(order) + 0.12)
         figure, grid = canvas.laid_out(len(panels), 2.3, 0.135 * len(order) + 0.12, sheet)
+        places = [_places(panel) for panel in panels]
+        together = tuple(list(chain.from_iterable(of)) for of in zip(*places, strict=True))
+        bottom, top = (-100.0, 100.0) if relative and measure is HIT_RATE else (0.0, measure.top)
         for number, (axes, panel) in enumerate(zip(grid, panels, strict=True)):
-            means = panel.means()
-            canvas.dots(axes, order, means, panel.best(measure), BASE, number % canvas.COLUMNS == 0)
+            canvas.dots(axes, order, panel.means(), panel.best(measure), BASE, number % canvas.COLUMNS == 0)
             canvas.panel_title(axes, panel.title)
-            centres = [mean.mean for mean in means.values()]
-            ends = [end for mean in means.values() for end in (mean.low, mean.high) if end is not None]
             if panel.bound:
-                centres.append(fmean(panel.bound))
                 axes.axvline(
                     fmean(panel.bound), color=VERMILION, linestyle=BOUND_LINE, linewidth=1.4, label="bound"
                 )
             if relative:
                 axes.axvline(0.0 if measure is HIT_RATE else 1.0, color=INK, linewidth=0.7, zorder=1)
+            centres, ends = together if one_range(measure, relative) else places[number]
             least = NARROWEST if measure is HIT_RATE else 0.05 * abs(fmean(centres))
-            bottom, top = (-100.0, 100.0) if relative and measure is HIT_RATE else (0.0, measure.top)
             canvas.span(axes, centres, ends, least, bottom, top)
             axes.locator_params(axis="x", nbins=5)
             if panel.tied:
                 canvas.note(axes, "all policies tie")
     return figure
+
+
+def _places(panel: Panel) -> tuple[list[float], list[float]]:
+    """What an x axis must show: the means and the bound, and if there is room the ends of intervals."""
+    means = panel.means().values()
+    centres = [mean.mean for mean in means] + ([fmean(panel.bound)] if panel.bound else [])
+    return centres, [end for mean in means for end in (mean.low, mean.high) if end is not None]
 
 
 def _legend(panels: Sequence[Panel], order: Sequence[str]) -> list:

@@ -2,11 +2,16 @@
 
 lookup --> hits in the fastest tier | below it: load over the links, or compute if faster | nowhere: compute
        --> touch and enter, last block first (the root ends most recent) --> room is made --> seconds
+
+What decoding wrote enters between the partial block that it completed and the full blocks before it. It is no
+access, and is not waited for; to a policy it looks as a block does that was computed for a prompt.
 """
 
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.policies.rank import RANKS
+from kv_cache_rl.policies.resting import check_rank
 from kv_cache_rl.sim.hierarchy import order
 from kv_cache_rl.sim.hierarchy.build import (
     arrays_of,
@@ -21,6 +26,7 @@ from kv_cache_rl.sim.hierarchy.foresight import learn, predict
 from kv_cache_rl.sim.hierarchy.memory import record_access
 from kv_cache_rl.sim.hierarchy.moves import enter, leave, make_room, transfer
 from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.queues import QUEUES
 from kv_cache_rl.sim.hierarchy.reserve import keep_free
 from kv_cache_rl.sim.hierarchy.seconds import (
     catch_up,
@@ -34,6 +40,9 @@ from kv_cache_rl.sim.hierarchy.sizes import bytes_of, page_sizes
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, recompute_seconds
 from kv_cache_rl.sim.hierarchy.state import DEMAND, NONE, PREFETCH, SUCCESSORS, SUMS, TOP, State, record
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+
+_NEVER = -2
+"""In place of the position before which a request's writes enter: it has none."""
 
 
 def new_state(
@@ -52,9 +61,12 @@ def new_state(
 
     Raises:
         HierarchyError: unknown policy, a page larger than a tier, a setting that does not fit the trace.
+        RankError: a rank that drifts, or reads a column, without saying so.
     """
     if policy not in POLICIES:
         raise HierarchyError(f"unknown policy {policy!r}; use one of {', '.join(POLICIES)}")
+    if policy not in QUEUES:
+        check_rank(policy, RANKS[policy])
     if scenario.promotion == "step" and trace.chained:
         raise HierarchyError(
             "promotion 'step' needs a plain page trace: a prefix is read as a whole; use promotion 'top'"
@@ -167,13 +179,33 @@ def lru_seconds(s, p, source, moved):
 
 
 @uncounted
+def _write(s, r):
+    """Puts what a request wrote by decoding into the fastest tier, the last block first."""
+    for at in range(s.write_first[r + 1] - 1, s.write_first[r] - 1, -1):
+        p = s.written[at]
+        record_access(s, p)
+        if s.page[p].tier == 0:
+            order.touched(s, TOP, p)
+            continue
+        if s.page[p].tier != NONE:
+            leave(s, p)
+            s.page[p].level = 0
+        order.announced(s, TOP, p)
+        enter(s, TOP, p)
+        s.sums.brought += bytes_of(s, p)
+
+
+@uncounted
 def _request(s, blocks, r):
     """One request of a prefix-tree trace; returns its seconds."""
     n, found, compute, wait, read = len(blocks), 0, 0.0, 0.0, 0.0
     catch_up(s)
     while found < n and s.page[blocks[found]].tier != NONE:
         found += 1
+    writes_after = s.write_base[r] - 1 if s.settings.decoding == 1 else _NEVER
     for i in range(n - 1, -1, -1):
+        if i == writes_after:
+            _write(s, r)
         p = blocks[i]
         t = s.page[p].tier if i < found else NONE  # behind a miss nothing can be used, wherever it lies
         record_access(s, p)
@@ -195,6 +227,8 @@ def _request(s, blocks, r):
         order.announced(s, TOP, p)
         enter(s, TOP, p)
         s.sums.brought += bytes_of(s, p)
+    if writes_after == NONE:
+        _write(s, r)
     make_room(s, TOP, np.int64(0), DEMAND)
     return compute + wait + read + stall_seconds(s)
 

@@ -1,7 +1,7 @@
 """A trace replayed under a policy, in one call."""
 
 from kv_cache_rl.sim.hierarchy.dynamics import advance, new_state
-from kv_cache_rl.sim.hierarchy.score import Report, metrics
+from kv_cache_rl.sim.hierarchy.score import Report, metrics, totals
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
 from kv_cache_rl.sim.hierarchy.stack import advance_stack, applies
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand
@@ -18,8 +18,10 @@ def run(trace: Trace, scenario: Scenario, policy: str, seed: int = 0, **tuning) 
         raise HierarchyError(f"trace {trace.name!r} has no accesses; give one with at least one request")
     state = new_state(trace, scenario, policy, seed, **tuning)
     first, blocks = expand(trace)
-    if applies(state, scenario):
+    if applies(state, scenario) and not trace.warm_up:
         advance_stack(state, blocks)
-    else:
-        advance(state, first, blocks, 0, trace.requests)
-    return Report(policy, metrics(state, trace, scenario), state, trace)
+        return Report(policy, metrics(state, trace, scenario), state, trace)
+    advance(state, first, blocks, 0, trace.warm_up)
+    before = totals(state) if trace.warm_up else None
+    advance(state, first, blocks, trace.warm_up, trace.requests)
+    return Report(policy, metrics(state, trace, scenario, before), state, trace)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,23 +39,63 @@ METRICS = (
 )
 
 
-def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
+class Totals(NamedTuple):
+    """What a replay has added up so far."""
+
+    served: np.ndarray  # int64 [T + 1], as in State
+    crossed: np.ndarray  # int64 [T, way, cause]
+    counters: dict[str, int]  # of COUNTED
+    loss: float
+    kl: float
+
+    def since(self, before: "Totals") -> "Totals":
+        """What was added after `before`."""
+        more = {name: self.counters[name] - before.counters[name] for name in COUNTED}
+        served, crossed = self.served - before.served, self.crossed - before.crossed
+        return Totals(served, crossed, more, self.loss - before.loss, self.kl - before.kl)
+
+
+COUNTED = ("evictions", "drops", "compressions", "recomputed", "prefetches", "useful", "wasted")
+"""Counters of a state that metrics are made of."""
+
+
+def totals(state: State) -> Totals:
+    """The sums of a replay at the end of its warm-up.
+
+    Pages that were fetched ahead and not used by then are neither useful nor wasted afterwards.
+    """
+    state.page["pending"] = 0
+    return _totals(state)
+
+
+def _totals(state: State) -> Totals:
+    counters = {name: int(getattr(state.counters, name)) for name in COUNTED}
+    crossed = state.tiers["crossed"].copy()
+    return Totals(state.served.copy(), crossed, counters, float(state.sums.loss), float(state.sums.kl))
+
+
+def metrics(state: State, trace: Trace, scenario: Scenario, before: Totals | None = None) -> dict:
     """The metrics of a finished replay, keys as in `METRICS`; under a calibration with measured divergences
-    also `kl`, nats per access: the mean over accesses of the divergence of the precision each was read at."""
+    also `kl`, nats per access: the mean over accesses of the divergence of the precision each was read at.
+
+    Args:
+        before: what was added up at the end of the warm-up, which does not count; None: there was none.
+    """
     names = [tier.name for tier in scenario.tiers]
-    accesses = int(state.served.sum())
-    hits, counters, tiers = int(state.served[0]), state.counters, state.tiers
-    p50, p90, p99 = (float(v) * 1e3 for v in np.percentile(state.latency, (50, 90, 99)))
-    waiting, crossed = int(state.page["pending"].sum()), tiers["crossed"]  # [T, way, cause]
+    sums = _totals(state) if before is None else _totals(state).since(before)
+    accesses, hits = int(sums.served.sum()), int(sums.served[0])
+    counters, tiers, latency = sums.counters, state.tiers, state.latency[trace.warm_up :]
+    p50, p90, p99 = (float(v) * 1e3 for v in np.percentile(latency, (50, 90, 99)))
+    waiting, crossed = int(state.page["pending"].sum()), sums.crossed
     demand, prefetch = (int(n) for n in crossed.sum(axis=(0, 1)))
-    requested = int(counters.prefetches)
+    requested = counters["prefetches"]
     values = {
         "accesses": accesses,
         "hit_rate": hits / accesses,
         "miss_count": accesses - hits,
-        "eviction_count": int(counters.evictions),
-        "drop_count": int(counters.drops),
-        "avg_latency_ms": float(state.latency.mean()) * 1e3,
+        "eviction_count": counters["evictions"],
+        "drop_count": counters["drops"],
+        "avg_latency_ms": float(latency.mean()) * 1e3,
         "latency_p50_ms": p50,
         "latency_p90_ms": p90,
         "latency_p99_ms": p99,
@@ -63,14 +104,14 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
         "demand_bytes_moved": demand,
         "prefetch_bytes_moved": prefetch,
         "prefetch_requests": requested,
-        "useful_prefetches": int(counters.useful),
-        "wasted_prefetches": int(counters.wasted) + waiting,
-        "prefetch_usefulness": int(counters.useful) / requested if requested else 0.0,
-        "tier_hit_rate": {name: int(n) / accesses for name, n in zip(names, state.served, strict=False)},
-        "recompute_rate": int(state.served[-1]) / accesses,
-        "recomputed_from_below": int(counters.recomputed),
-        "compressions": int(counters.compressions),
-        "quality_loss": _quality_loss(state, scenario, accesses),
+        "useful_prefetches": counters["useful"],
+        "wasted_prefetches": counters["wasted"] + waiting,
+        "prefetch_usefulness": counters["useful"] / requested if requested else 0.0,
+        "tier_hit_rate": {name: int(n) / accesses for name, n in zip(names, sums.served, strict=False)},
+        "recompute_rate": int(sums.served[-1]) / accesses,
+        "recomputed_from_below": counters["recomputed"],
+        "compressions": counters["compressions"],
+        "quality_loss": _quality_loss(sums, scenario, accesses),
         "peak_footprint_bytes": {name: int(n) for name, n in zip(names, tiers["peak"], strict=True)},
         "link_bytes": {
             name: {"up": int(crossed[t, UP].sum()), "down": int(crossed[t, DOWN].sum())}
@@ -82,24 +123,32 @@ def metrics(state: State, trace: Trace, scenario: Scenario) -> dict:
     return (
         found
         if scenario.calibrated.scheme(LADDER[0]).kl is None
-        else found | {"kl": _divergence(state, scenario, accesses)}
+        else found | {"kl": _divergence(sums, scenario, accesses)}
     )
 
 
-def _divergence(state: State, scenario: Scenario, accesses: int) -> float | None:
+def _divergence(sums: Totals, scenario: Scenario, accesses: int) -> float | None:
     """Measured divergence per access; None where that of the footprint was not measured."""
     if scenario.footprint == LADDER[0]:
-        return float(state.sums.kl) / accesses
+        return sums.kl / accesses
     kl = scenario.calibrated.scheme(scenario.footprint).kl
-    return None if kl is None else kl * (accesses - int(state.served[-1])) / accesses
+    return None if kl is None else kl * (accesses - int(sums.served[-1])) / accesses
 
 
-def _quality_loss(state: State, scenario: Scenario, accesses: int) -> float | None:
+def _quality_loss(sums: Totals, scenario: Scenario, accesses: int) -> float | None:
     """Expected loss per access; None for a footprint without published losses."""
     if scenario.footprint != LADDER[0]:
         loss = PRECISIONS[scenario.footprint].loss.get(scenario.work_class)
-        return loss if loss is None else loss * (accesses - int(state.served[-1])) / accesses
-    return float(state.sums.loss) / accesses
+        return loss if loss is None else loss * (accesses - int(sums.served[-1])) / accesses
+    return sums.loss / accesses
+
+
+def reached_rate(found: dict) -> float:
+    """Accesses that reached the model without being computed, of all: found in a tier, and loaded from there.
+
+    `found` are the metrics of a replay.
+    """
+    return 1.0 - found["recompute_rate"] - found["recomputed_from_below"] / found["accesses"]
 
 
 def time_line(state: State, trace: Trace, points: int = 60) -> dict:

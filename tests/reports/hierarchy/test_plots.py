@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -314,7 +315,7 @@ def test_a_sweep_that_is_no_ablation_is_told_so(folder, tmp_path):
     [
         (None, "", r"has no results.json.*hierarchy sweep"),
         ("results.json", "[]", "holds no rows"),
-        ("results.json", "{", "is no JSON"),
+        ("results.json", "{", "it is not JSON"),
         ("results.json", '{"scenario_id": 1}', "holds no rows"),
         (
             "results.json",
@@ -340,6 +341,88 @@ def test_an_empty_or_foreign_folder_is_named_with_the_remedy(tmp_path, name, tex
     with pytest.raises(HierarchyError, match=words):
         plots(tmp_path, tmp_path / "plots")
     assert not (tmp_path / "plots").exists()
+
+
+DAMAGE = {
+    "metrics of another type": ("results.json", (0, "metrics"), 5, "row 0: metrics is 5"),
+    "a rate that is a text": (
+        "results.json",
+        (1, "metrics", "overall_hit_rate"),
+        "0.5",
+        "row 1: overall_hit_rate",
+    ),
+    "a name that is a list": ("results.json", (2, "policy"), ["lru"], r"row 2: policy is \['lru'\]"),
+    "a bound that is a text": (
+        "results.json",
+        (0, "bound_hit_rate"),
+        "all",
+        "row 0: bound_hit_rate is 'all'",
+    ),
+    "void that is a text": ("results.json", (0, "void"), 3, "row 0: void is 3"),
+    "no number": ("results.json", (0, "metrics", "bytes_moved"), math.nan, "it holds NaN"),
+    "a curve of unequal columns": (
+        "curves.json",
+        ("rag_burst", "lru"),
+        [0.5],
+        "its columns differ",
+    ),
+    "a curve that is null": ("curves.json", ("rag_burst",), None, "rag_burst is no curve"),
+    "capacities that fall": ("curves.json", ("rag_burst", "capacities"), [2, 1], "capacities is"),
+    "tiers that are a number": ("run_metadata.json", ("scenarios", 0, "tiers"), 4, "scenarios: tiers is 4"),
+    "scenarios that are none": ("run_metadata.json", ("scenarios",), [None], r"scenarios is \[None\]"),
+    "counts that are texts": ("run_metadata.json", ("void", "policies", "of"), "3", "void is"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_file_of_the_folder_that_was_changed_is_named_with_its_field(folder, tmp_path, what):
+    name, where, value, words = DAMAGE[what]
+    for path in folder.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = place = json.loads((tmp_path / name).read_text())
+    for step in where[:-1]:
+        place = place[step]
+    place[where[-1]] = value
+    (tmp_path / name).write_text(json.dumps(found))
+    with pytest.raises(HierarchyError, match=f"{name}.*{words}.*run the sweep again"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '[{"a": 1, "a": 2}]', "\xff", "9" * 5000], ids=["deep", "twice", "bytes", "long"]
+)
+def test_results_that_are_not_as_json_is_written_are_refused(tmp_path, text):
+    (tmp_path / "results.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(HierarchyError, match=r"results\.json: .*run the sweep again"):
+        read(tmp_path)
+
+
+def test_panels_that_are_compared_share_one_axis_and_others_say_that_they_do_not(figures, results):
+    drawn = {plot.name: plot for plot in sweep_figures(results)}
+    alike = [name for name in drawn if name.startswith(("overall_hit_rate", "miss_ratio"))]
+    alike += ["avg_latency_ms", "bytes_moved"]  # divided by those of lru
+    for name, figure in figures.items():
+        ranges = {axes.get_xlim() for axes in figure.axes}
+        says = any("has a range of its own" in text.get_text() for text in figure.texts)
+        if name in alike:
+            assert len(ranges) == 1 and not says, name
+        elif name.startswith(("avg_latency_ms", "bytes_moved")):
+            assert says == (len(figure.axes) > 1), name
+
+
+def test_an_exact_curve_is_a_line_through_its_points(figures, results):
+    axes = panel(figures["miss_ratio"], "rag_burst")
+    line = next(line for line in axes.lines if line.get_label() == "lru (exact)")
+    assert line.get_drawstyle() == "default"
+    entry = results.curves["rag_burst"]
+    assert line.get_xdata().tolist() == entry["capacities"]
+    assert line.get_ydata() == pytest.approx([100 * (1 - rate) for rate in entry["lru"]])
+
+
+def test_a_title_stands_once_with_its_picture(folder, tmp_path):
+    page = plots(folder, tmp_path)[-1].read_text()
+    for plot in sweep_figures(read(folder)):
+        assert page.count(escape(plot.title)) == 1, "in the picture itself, and as its text"
 
 
 def test_rows_that_failed_are_counted_on_the_page_and_drawn_nowhere(folder, tmp_path):

@@ -12,6 +12,8 @@ pieces of `runs` and not on blocks:
     path of n   0 ........ low[n] ======== high[n] ........
                 next used before n         did not stay, or not yet seen
 
+A write uses nothing: it brings its blocks by itself, so that none needs to be kept for it.
+
 Source: Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems
 Journal 5(2), 1966.
 """
@@ -45,14 +47,14 @@ def min_hits(trace: Trace, capacity: int, cut: Pieces | None = None) -> int:
     """Block accesses that hit under MIN with room for `capacity` blocks, whatever their bytes."""
     check_capacity(capacity)
     cut = cut or pieces(trace)
-    return int(_min(*_futures(cut.first, cut.end, cut.owner), capacity))
+    return int(_min(*_futures(cut.first, cut.end, cut.owner, cut.counted), capacity))
 
 
 def min_curve(trace: Trace, capacities: Sequence[int], cut: Pieces | None = None) -> Curve:
     """Hit rate of MIN at these capacities, in increasing order."""
     cut = cut or pieces(trace)
     ordered = sorted(set(capacities))
-    futures = _futures(cut.first, cut.end, cut.owner)
+    futures = _futures(cut.first, cut.end, cut.owner, cut.counted)
     for capacity in ordered:
         check_capacity(capacity)
     hits = np.array([_min(*futures, capacity) for capacity in ordered], dtype=np.int64)
@@ -60,7 +62,7 @@ def min_curve(trace: Trace, capacities: Sequence[int], cut: Pieces | None = None
 
 
 @njit
-def _futures(first, end, owner):
+def _futures(first, end, owner, counted):
     """(first [R + 1], low, high, user): request r's path cut by the request that uses it next.
 
     From the root on; parts that no request uses again are left out. These are the pieces reversed:
@@ -68,9 +70,10 @@ def _futures(first, end, owner):
     """
     requests = len(first) - 1
     count = np.zeros(requests + 1, np.int64)
-    for last in owner:
-        if last >= 0:
-            count[last + 1] += 1
+    for request in range(requests):
+        for piece in range(first[request], first[request + 1]):
+            if owner[piece] >= 0 and counted[request]:
+                count[owner[piece] + 1] += 1
     begins = np.cumsum(count)
     at = begins[:-1].copy()
     low = np.empty(begins[-1], np.int32)
@@ -80,7 +83,7 @@ def _futures(first, end, owner):
         begin = 0
         for piece in range(first[request], first[request + 1]):
             last = owner[piece]
-            if last >= 0:
+            if last >= 0 and counted[request]:
                 low[at[last]], high[at[last]], user[at[last]] = begin, end[piece], request
                 at[last] += 1
             begin = end[piece]

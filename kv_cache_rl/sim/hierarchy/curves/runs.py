@@ -14,6 +14,8 @@ prefix and hits are contiguous without a rule for it. The rank of a position amo
 recency is (blocks held by requests after q) + (position - low[q]) + 1. A block hits at all
 capacities from its rank on, which gives the curve. A page trace is the case of one block a request.
 
+What decoding wrote is a row of its own behind its request (`touches`), whose hits do not count.
+
 Source: Mattson et al., "Evaluation techniques for storage hierarchies", IBM Systems Journal 9(2),
 1970.
 """
@@ -25,21 +27,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_cache_rl.jit import njit
+from kv_cache_rl.sim.hierarchy.curves.touches import Touches, touches
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
-UNTOUCHED = -1  # the owner of blocks that no request has touched
+UNTOUCHED = -1  # the owner of blocks that no row has touched
 
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Every path, cut by the request that touched it last.
+    """Every path, cut by the row that touched it last; without writes a row is a request.
 
-    Piece p of request r covers the positions from the end of piece p - 1 (or 0).
+    Piece p of row r covers the positions from the end of piece p - 1 (or 0).
     """
 
-    first: np.ndarray  # int64 [R + 1], request r owns pieces first[r]:first[r + 1]
+    first: np.ndarray  # int64 [N + 1], row r owns pieces first[r]:first[r + 1]
     end: np.ndarray  # int32 [P], position at which the piece ends
-    owner: np.ndarray  # int32 [P], request that touched it last, or UNTOUCHED
+    owner: np.ndarray  # int32 [P], row that touched it last, or UNTOUCHED
+    lengths: np.ndarray  # int64 [N], blocks of the row
+    request: np.ndarray  # int64 [N]
+    counted: np.ndarray  # bool [N], whether its hits count
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +66,13 @@ class Curve:
 
 def pieces(trace: Trace) -> Pieces:
     """The paths' pieces, from one sequential pass over the accesses that every replay then spares."""
-    first, end, owner = _pieces(trace.first_run, trace.run_start, trace.run_length, trace.blocks)
-    return Pieces(first, end, owner)
+    return pieces_of(touches(trace))
+
+
+def pieces_of(rows: Touches) -> Pieces:
+    """The pieces of these rows."""
+    first, end, owner = _pieces(rows.first_run, rows.run_start, rows.run_length, rows.blocks)
+    return Pieces(first, end, owner, rows.lengths, rows.request, rows.counted)
 
 
 def lru(trace: Trace, capacity: int, cut: Pieces | None = None, end_hint: bool = False) -> int:
@@ -71,11 +82,13 @@ def lru(trace: Trace, capacity: int, cut: Pieces | None = None, end_hint: bool =
     many capacities.
     """
     check_capacity(capacity)
-    if not trace.chained and not end_hint:
+    if not (trace.chained or end_hint or trace.warm_up):
         return lru_hits(trace.run_start, trace.blocks, capacity)
     cut = cut or pieces(trace)
-    ends = trace.ends if end_hint else np.zeros(trace.requests, bool)
-    return int(_lru(cut.first, cut.end, cut.owner, trace.lengths, trace.sequence, ends, capacity))
+    last = np.append(cut.request[1:] != cut.request[:-1], True)  # nothing follows of the same request
+    ends = trace.ends[cut.request] & last if end_hint else np.zeros(len(last), bool)
+    rows = cut.lengths, cut.counted, trace.sequence[cut.request]
+    return int(_lru(cut.first, cut.end, cut.owner, *rows, ends, capacity))
 
 
 def lru_hits(ids: np.ndarray, pages: int, capacity: int) -> int:
@@ -102,8 +115,12 @@ def stack_distances(trace: Trace, cut: Pieces | None = None) -> np.ndarray:
 
     The newest block has rank 1.
     """
-    cut = cut or pieces(trace)
-    return _ranks(cut.first, cut.end, cut.owner, trace.lengths, trace.blocks)
+    return ranks_of(cut or pieces(trace), trace.blocks)
+
+
+def ranks_of(cut: Pieces, blocks: int) -> np.ndarray:
+    """Block accesses of the rows that count by the rank of what they found, int64 [blocks + 1]."""
+    return _ranks(cut.first, cut.end, cut.owner, cut.lengths, cut.counted, blocks)
 
 
 def check_capacity(capacity: int) -> None:
@@ -145,7 +162,7 @@ def _pieces(first_run, run_start, run_length, blocks):
 
 
 @njit
-def _lru(first, end, owner, lengths, sequence, ends, capacity):
+def _lru(first, end, owner, lengths, counted, sequence, ends, capacity):
     requests = len(lengths)
     low = np.zeros(requests, np.int64)
     high = lengths.copy()
@@ -163,7 +180,8 @@ def _lru(first, end, owner, lengths, sequence, ends, capacity):
             low[last] = end[piece]
             high[last] = max(high[last], low[last])
             begin = end[piece]
-        hits += resident
+        if counted[request]:
+            hits += resident
         used += lengths[request] - resident
         line = sequence[request]
         previous[request], newest[line] = newest[line], request
@@ -204,8 +222,8 @@ def _lru_pages(ids, last, capacity):
 
 
 @njit
-def _ranks(first, end, owner, lengths, blocks):
-    """A Fenwick tree over the requests that still hold blocks, renumbered when its slots are used up."""
+def _ranks(first, end, owner, lengths, counted, blocks):
+    """A Fenwick tree over the rows that still hold blocks, renumbered when its slots are used up."""
     requests = len(lengths)
     slots = 1024
     tree = np.zeros(slots + 1, np.int64)
@@ -229,8 +247,9 @@ def _ranks(first, end, owner, lengths, blocks):
             while slot > 0:
                 newer -= tree[slot]
                 slot -= slot & -slot
-            change[newer + 1] += 1
-            change[newer + taken + 1] -= 1
+            if counted[request]:
+                change[newer + 1] += 1
+                change[newer + taken + 1] -= 1
             low[last] = end[piece]
             begin = end[piece]
         # All ranks are those at the request's arrival; only then do its blocks move to the front.

@@ -22,7 +22,8 @@ import numpy as np
 
 from kv_cache_rl.core.draws import WEYL, mixed
 from kv_cache_rl.core.numbers import whole_number
-from kv_cache_rl.sim.hierarchy.curves.runs import Curve, stack_distances
+from kv_cache_rl.sim.hierarchy.curves.runs import Curve, pieces_of, ranks_of
+from kv_cache_rl.sim.hierarchy.curves.touches import Touches, touches
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 GROUPS = 4  # parts of the sample, each a sample too; their curves show how far the whole may be off
@@ -43,14 +44,15 @@ def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
         raise ValueError(
             f"a rate of {rate} samples none of {trace.blocks} blocks; give one above {1 / trace.blocks:.2g}"
         )
-    curve = _estimate(trace, place < rate, rate)
+    rows = touches(trace)
+    curve = _estimate(rows, place < rate, rate)
     if rate == 1:
         return curve
     grid = np.linspace(0, trace.blocks, GRID + 1)[1:]
     parts = []
     for group in range(GROUPS):
         inside = (place >= rate * group / GROUPS) & (place < rate * (group + 1) / GROUPS)
-        part = _estimate(trace, inside, rate / GROUPS)
+        part = _estimate(rows, inside, rate / GROUPS)
         parts.append([part.at(int(capacity)) for capacity in grid])
     spread = np.std(parts, axis=0, ddof=1) / math.sqrt(GROUPS)
     # Times the mean absolute value of a normal deviate.
@@ -68,42 +70,33 @@ def hashed(numbers: np.ndarray, seed: int) -> np.ndarray:
     return mixed(numbers.astype(np.uint64) + np.uint64((seed * 0xD1342543DE82EF95 + int(WEYL)) % 2**64))
 
 
-def _estimate(trace: Trace, inside: np.ndarray, rate: float) -> Curve:
-    thin = _thinned(trace, inside)
-    expected = trace.accesses * rate
-    ranks = stack_distances(thin).astype(np.float64) if thin is not None else np.zeros(2)
+def _estimate(rows: Touches, inside: np.ndarray, rate: float) -> Curve:
+    thin = _thinned(rows, inside)
+    accesses = rows.accesses
+    expected = accesses * rate
+    ranks = ranks_of(pieces_of(thin), thin.blocks).astype(np.float64) if thin is not None else np.zeros(2)
     ranks = np.append(ranks, 0.0) if len(ranks) < 2 else ranks
     ranks[1] += expected - (thin.accesses if thin is not None else 0)
-    capacities = np.minimum(np.ceil(np.arange(len(ranks)) / rate), trace.blocks).astype(np.int64)
+    capacities = np.minimum(np.ceil(np.arange(len(ranks)) / rate), rows.blocks).astype(np.int64)
     rates = np.clip(np.cumsum(ranks) / expected, 0.0, 1.0)
     name = "lru" if rate == 1 else f"lru, {rate:g} of the blocks sampled"
-    return Curve(name, capacities, rates, trace.accesses)
+    return Curve(name, capacities, rates, accesses)
 
 
-def _thinned(trace: Trace, inside: np.ndarray) -> Trace | None:
-    """The trace of the blocks where `inside` is True, numbered anew in their order;
+def _thinned(rows: Touches, inside: np.ndarray) -> Touches | None:
+    """The rows of the blocks where `inside` is True, numbered anew in their order;
 
     None if none of them is used.
     """
     number = np.concatenate([[0], np.cumsum(inside)])
-    start = number[trace.run_start]
-    length = number[trace.run_start + trace.run_length] - start
+    start = number[rows.run_start]
+    length = number[rows.run_start + rows.run_length] - start
     filled = length > 0
     until = np.concatenate([[0], np.cumsum(filled)])
-    runs = until[trace.first_run[1:]] - until[trace.first_run[:-1]]
+    runs = until[rows.first_run[1:]] - until[rows.first_run[:-1]]
     keep = runs > 0
     if not keep.any():
         return None
-    return replace(
-        trace,
-        time_s=trace.time_s[keep],
-        sequence=trace.sequence[keep],
-        first_run=np.concatenate([[0], np.cumsum(runs[keep])]),
-        run_start=start[filled],
-        run_length=length[filled],
-        blocks=int(number[-1]),
-        page_bytes=0,
-        input_tokens=trace.input_tokens[keep],
-        output_tokens=trace.output_tokens[keep],
-        ends=trace.ends[keep],
-    )
+    first_run = np.concatenate([[0], np.cumsum(runs[keep])])
+    kept = start[filled], length[filled], int(number[-1])
+    return Touches(first_run, *kept, rows.request[keep], rows.counted[keep])

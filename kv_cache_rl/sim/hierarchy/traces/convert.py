@@ -29,7 +29,7 @@ def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
     reading = replace(reading, format=format, sort=True)
     notes = ["sessions start uniformly over 8 hours, as in the lab"] if format == "claude-code" else []
     if format in LOADERS and not _without_blocks(file, format):
-        trace = load_trace(reading.named(file))
+        trace = load_trace(reading.named(file), decode_writes=False)
         save(trace, out)
         return trace.requests, [*notes, *_said(file, reading)]
     found = requests_of(file, reading)

@@ -65,11 +65,13 @@ def save(trace: Trace, path: str | Path) -> None:
 
 
 def _records(trace: Trace) -> Iterator[dict[str, Any]]:
-    sizes = trace.page_bytes.tolist() if isinstance(trace.page_bytes, np.ndarray) else trace.page_bytes
+    named = trace.blocks if trace.writes is None else trace.writes.named
+    known = trace.page_bytes
+    sizes = known[:named].tolist() if isinstance(known, np.ndarray) else known
     kind = "requests" if trace.chained else "pages"
     header = {"format": FORMAT, "version": VERSION, "kind": kind, "name": trace.name}
-    yield header | {"block_tokens": trace.block_tokens, "page_bytes": sizes, "blocks": trace.blocks}
-    for request in range(trace.requests):
+    yield header | {"block_tokens": trace.block_tokens, "page_bytes": sizes, "blocks": named}
+    for request in range(trace.requests):  # what decoding wrote follows from the tokens
         time_s, sequence = float(trace.time_s[request]), int(trace.sequence[request])
         runs = slice(trace.first_run[request], trace.first_run[request + 1])
         start, length = trace.run_start[runs].tolist(), trace.run_length[runs].tolist()

@@ -22,6 +22,7 @@ from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
 from kv_cache_rl.sim.hierarchy.traces.lab_file import load_lab_file
 from kv_cache_rl.sim.hierarchy.traces.numbering import dense_ids, dense_runs, runs_of
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, checked_tree, last_of, pages
+from kv_cache_rl.sim.hierarchy.traces.writes import decoded
 from kv_cache_rl.traces.claude_code import Request, Run, Session, distinct, read_sessions
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.fields import shown
@@ -34,6 +35,7 @@ def load_trace(
     path: str | Path,
     format: str | None = None,
     *,
+    decode_writes: bool = True,
     jitter_seed: int | None = None,
     block_size: int | None = None,
     time_unit: str | None = None,
@@ -43,8 +45,10 @@ def load_trace(
 ) -> Trace:
     """The trace in a file; the format, a key of LOADERS, is told from its first record if not given.
 
-    `jitter_seed` spreads requests on a coarse clock over their tick; `block_size`, `time_unit`, `limit` and
-    `sort` are those of Reading. `options` are those of the format's loader (Claude Code: selection, seed).
+    With `decode_writes` what decoding wrote is in the cache, as in an engine (traces/writes.py); else prompts
+    alone are replayed. `jitter_seed` spreads requests on a coarse clock over their tick; `block_size`,
+    `time_unit`, `limit` and `sort` are those of Reading. `options` are those of the format's loader (Claude
+    Code: selection, seed).
     Raises TraceError for a file that cannot be used."""
     reading = Reading(format, block_size, time_unit, limit, sort)
     file, reading = located(path, None if reading == Reading() else reading)
@@ -63,7 +67,10 @@ def load_trace(
             takes = f"they take {', '.join(known)}" if known else "they take none of their own"
             raise place_of(file).error(f"{name} traces have no option {option!r}", f"leave it out; {takes}")
     trace = LOADERS[name](replace(reading, format=name).named(file), **options)
-    return trace if jitter_seed is None else jitter(trace, jitter_seed)
+    if not isinstance(decode_writes, bool):
+        raise place_of(file).error(f"decode_writes is {shown(decode_writes)}", "write true or false")
+    trace = trace if jitter_seed is None else jitter(trace, jitter_seed)
+    return decoded(trace) if decode_writes else trace
 
 
 def jitter(trace: Trace, seed: int) -> Trace:

@@ -22,6 +22,24 @@ LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
+class Writes:
+    """The full blocks that decoding wrote, W in all; `traces.writes` finds them. A write is no access."""
+
+    first: np.ndarray  # int64 [R + 1], request r wrote block[first[r]:first[r + 1]], from the prompt on
+    block: np.ndarray  # int64 [W]
+    parent: np.ndarray  # int64 [W], the block before each, ROOT at a path's first
+    base: np.ndarray  # int64 [R], leading blocks of the request's path that its writes follow
+    named: int  # blocks from this id on are in no prompt
+
+    def of(self, keep: np.ndarray) -> Writes:
+        """The writes of the requests where `keep` (bool [R]) is True."""
+        counts = np.diff(self.first)
+        inside = np.repeat(keep, counts)
+        first = np.concatenate([[0], np.cumsum(counts[keep])])
+        return Writes(first, self.block[inside], self.parent[inside], self.base[keep], self.named)
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """R requests over the blocks 0 ... blocks - 1, in order of time, as N runs. Checked when it is made.
 
@@ -44,6 +62,8 @@ class Trace:
     input_tokens: np.ndarray  # int64 [R], 0 where unknown
     output_tokens: np.ndarray  # int64 [R], 0 where unknown
     ends: np.ndarray  # bool [R], True at the last request of a sequence
+    writes: Writes | None = None  # what decoding left in the cache; None: prompts alone are replayed
+    warm_up: int = 0  # leading requests that fill the cache and are in no metric
 
     def __post_init__(self) -> None:
         check_columns(self)
@@ -55,8 +75,11 @@ class Trace:
 
     @property
     def accesses(self) -> int:
-        """How often a block is accessed: the sum of the requests' lengths."""
-        return int(self.run_length.sum())
+        """How often a block is accessed: the sum of the lengths of the requests behind the warm-up.
+
+        Writes do not count.
+        """
+        return int(self.run_length[self.first_run[self.warm_up] :].sum())
 
     @property
     def lengths(self) -> np.ndarray:
@@ -125,9 +148,9 @@ def expand(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
     without.
     """
     first = np.concatenate([[0], np.cumsum(trace.lengths)])
-    if trace.accesses == len(trace.run_start):
+    if first[-1] == len(trace.run_start):
         return first, trace.run_start
-    return first, _fill(trace.run_start, trace.run_length, np.empty(trace.accesses, np.int64))
+    return first, _fill(trace.run_start, trace.run_length, np.empty(first[-1], np.int64))
 
 
 def parents(trace: Trace) -> np.ndarray:
@@ -140,6 +163,8 @@ def parents(trace: Trace) -> np.ndarray:
     parent, request, block, other = _parents(trace.first_run, trace.run_start, trace.run_length, trace.blocks)
     if request >= 0:
         raise two_parents(trace.name, request, block, parent[block], other)
+    if trace.writes is not None:
+        parent[trace.writes.block] = trace.writes.parent
     return parent
 
 
@@ -197,6 +222,8 @@ def subset(trace: Trace, keep: np.ndarray) -> Trace:
         input_tokens=trace.input_tokens[keep],
         output_tokens=trace.output_tokens[keep],
         ends=last_of(sequence),
+        writes=trace.writes.of(keep) if trace.writes is not None else None,
+        warm_up=int(keep[: trace.warm_up].sum()),
     )
 
 

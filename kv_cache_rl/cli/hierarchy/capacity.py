@@ -1,0 +1,148 @@
+"""``hierarchy curve``: hit rate by capacity, in bytes and in blocks, a line per policy under the bound."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kv_cache_rl.amounts import amount
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.hierarchy.options import (
+    ENDED,
+    DecodeWrites,
+    Format,
+    JitterSeed,
+    Selection,
+    TraceFile,
+    policies_of,
+    read_trace,
+    source_at,
+)
+from kv_cache_rl.cli.options import TIERS, AsJson, Workers
+from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
+from kv_cache_rl.reports.tables import plain_table
+
+if TYPE_CHECKING:
+    from kv_cache_rl.experiments.hierarchy.capacity import Curves
+
+
+def run_curve(
+    trace: TraceFile,
+    policy: Annotated[
+        list[str] | None,
+        options.policy("By comma or repeated; lru_ended: LRU that knows when a session has ended."),
+    ] = None,
+    capacity_range: Annotated[
+        str | None,
+        options.option(
+            TIERS,
+            "--capacity-range",
+            help="FROM:TO in blocks, shares or bytes (10GB:400GB); default: 0.5% of the blocks to all.",
+        ),
+    ] = None,
+    points: Annotated[
+        int,
+        options.option(
+            TIERS, "--points", help="Capacities, evenly spaced in the logarithm.", min=1, max=1000
+        ),
+    ] = 16,
+    model: Annotated[
+        str | None, options.geometry("Gives blocks the bytes of this model's cache", TIERS)
+    ] = None,
+    format: Format = None,
+    selection: Selection = None,
+    jitter_seed: JitterSeed = None,
+    decode_writes: DecodeWrites = True,
+    seed: Annotated[
+        int | None, options.seed("Draws workload:NAME (default: its own seed) and `random` (0).")
+    ] = None,
+    workers: Workers = None,
+    plot: Annotated[Path | None, options.plot("Draw the curves")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the hit rate of policies by capacity, in bytes and in blocks, under the bound.
+
+    LRU is exact at every capacity from one pass; the bound and the other policies are replayed at each.
+
+    Example: kv-cache-rl hierarchy curve trace.jsonl --policy lru,s3fifo --model qwen3-8b --plot curve.png
+    """
+    from kv_cache_rl.experiments.hierarchy.capacity import capacity_curves
+    from kv_cache_rl.experiments.hierarchy.sweep import warm_up
+    from kv_cache_rl.experiments.workers import cores
+
+    options.picture(plot)
+    names = policies_of(policy, "lru,s3fifo,arc", more=(ENDED,))
+    ends = None if capacity_range is None else ends_of(capacity_range)
+    source, count = source_at(trace, format, selection, jitter_seed, decode_writes), workers or cores()
+    read_trace(source, seed, as_json)
+    if count > 1:
+        warm_up()
+    with Bar("curve", as_json) as bar:
+        found = capacity_curves(source, names, ends, points, model, seed, count, bar)
+    if plot is not None:
+        draw(found, plot)
+    if as_json:
+        print_json(facts(found) | {"plot": None if plot is None else str(plot)})
+        return
+    show(found)
+    if plot is not None:
+        typer.echo(plot)
+
+
+def ends_of(text: str) -> tuple[str, str]:
+    """The two capacities of a range. Raises BadInput where there are not two."""
+    low, colon, high = text.partition(":")
+    if not (low.strip() and colon and high.strip()) or ":" in high:
+        raise BadInput(f"--capacity-range {text}: write FROM:TO, such as 10GB:400GB, 100:20000 or 1%:50%")
+    return low, high
+
+
+def facts(found: "Curves") -> dict:
+    """The curves for --json."""
+    size = found.block_bytes
+    return {
+        "trace": found.trace.name,
+        "requests": found.trace.requests,
+        "accesses": found.trace.accesses,
+        "blocks": found.trace.blocks,
+        "block_bytes": size,
+        "capacities": list(found.capacities),
+        "capacities_bytes": None if size is None else [round(size * at) for at in found.capacities],
+        "hit_rate": found.rates,
+        "bound": {"name": found.bound_name, "hit_rate": found.bound},
+    }
+
+
+def show(found: "Curves") -> None:
+    """The curves as a table, a row per capacity."""
+    size, trace = found.block_bytes, found.trace
+    columns = {"capacity": "right"} if size else {}
+    columns |= dict.fromkeys(("blocks", *found.rates, "bound"), "right")
+    blocks = f"{trace.blocks:,} blocks" + (f" of {amount(size)}" if size else "")
+    title = f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses, {blocks}"
+    notes = [f"hits of all block accesses; bound: {found.bound_name}"]
+    notes += [] if size else ["name a --model to have the capacities in bytes"]
+    table = plain_table(title, columns, "\n".join(notes))
+    for index, capacity in enumerate(found.capacities):
+        cells = [amount(size * capacity)] if size else []
+        rates = [*(of[index] for of in found.rates.values()), found.bound[index]]
+        table.add_row(*cells, f"{capacity:,}", *map(percent, rates))
+    console().print(table)
+
+
+def draw(found: "Curves", path: Path) -> None:
+    """Draws the curves into a file."""
+    from kv_cache_rl.reports.canvas import save
+    from kv_cache_rl.reports.hierarchy.capacity import capacity_plot
+
+    figure = capacity_plot(
+        f"{found.trace.name}: hit rate by capacity",
+        found.capacities,
+        found.rates,
+        found.bound,
+        found.bound_name,
+        found.exact,
+        found.block_bytes,
+    )
+    save(figure, path)

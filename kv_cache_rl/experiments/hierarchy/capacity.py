@@ -1,0 +1,168 @@
+"""Hit rate by capacity: LRU exactly at every capacity from one pass, MIN and all others replayed at some.
+
+source --policies x capacities--> [point] --spread over cores--> hit rates"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from kv_cache_rl.amounts import amount
+from kv_cache_rl.experiments.hierarchy.cells import traced
+from kv_cache_rl.experiments.hierarchy.settings import (
+    Bytes,
+    capacity_of,
+    in_blocks,
+    page_total,
+    parse_capacity,
+    with_model,
+)
+from kv_cache_rl.experiments.hierarchy.sources import Source
+from kv_cache_rl.experiments.workers import mapped
+from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
+from kv_cache_rl.sim.hierarchy.curves.runs import Curve, Pieces, lru, lru_curve, pieces
+from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+
+BOUND, ENDED, EXACT = "bound", "lru_ended", "lru"
+ALIKE = "MIN with bypass, pages counted alike"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One replay: a policy (or the bound) in one tier with room for so many blocks."""
+
+    source: Source
+    policy: str
+    capacity: int
+    seed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Hit rates of policies in one tier by its capacity."""
+
+    trace: Trace
+    """Its blocks counted alike."""
+    capacities: tuple[int, ...]
+    """Blocks, increasing."""
+    rates: dict[str, list[float]]
+    """Policy -> hit rate at each capacity."""
+    bound: list[float]
+    """What no policy of one tier can beat, at each capacity."""
+    bound_name: str
+    exact: Curve
+    """LRU at every capacity."""
+    block_bytes: float | None
+    """Bytes of a block at fp16, their mean where they differ; None where they are unknown."""
+
+
+def capacity_curves(
+    source: Source,
+    policies: Sequence[str],
+    wanted: Sequence[str] | None = None,
+    points: int = 16,
+    model: str | None = None,
+    seed: int | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Curves:
+    """The curves of one trace, the same whatever the number of workers.
+
+    Args:
+        policies: names in `sim.hierarchy.policies.POLICIES`, or lru_ended for prefix-tree traces.
+        wanted: the smallest and the largest capacity (blocks, a share or bytes); None: from a 200th of the
+            blocks to all of them.
+        points: capacities, evenly spaced in the logarithm.
+        model: gives the bytes of blocks.
+        seed: draws a workload and the choices of `random`.
+        progress: called with (replays done, all of them).
+
+    Raises:
+        HierarchyError: an unknown policy or model, or capacities that cannot be.
+    """
+    loaded = traced(source, seed)
+    if not loaded.accesses:
+        raise HierarchyError(f"{source.name} has no accesses; give a trace with at least one request")
+    for name in policies:
+        if name not in (*POLICIES, ENDED):
+            raise HierarchyError(f"unknown policy {name!r}; use one of {', '.join((*POLICIES, ENDED))}")
+        if name == ENDED and not loaded.chained:
+            raise HierarchyError(f"{ENDED} needs a trace of requests, whose sessions end; use {EXACT}")
+    trace, size = in_blocks(loaded), bytes_of_block(loaded, model)
+    capacities = capacities_between(loaded, size, wanted, points)
+    cut = cut_of(source, seed)
+    exact = lru_curve(trace, cut)
+    replayed = [name for name in (*policies, BOUND) if name != EXACT]
+    work = [Point(source, name, capacity, seed) for name in replayed for capacity in capacities]
+    found = mapped(hit_rate, work, workers, lambda done: progress(done, len(work)))
+    by_name = {
+        name: found[at * len(capacities) : (at + 1) * len(capacities)] for at, name in enumerate(replayed)
+    }
+    by_name[EXACT] = [exact.at(capacity) for capacity in capacities]
+    return Curves(
+        trace,
+        tuple(capacities),
+        {name: by_name[name] for name in policies},
+        by_name[BOUND],
+        bound_name(trace) or ALIKE,
+        exact,
+        size,
+    )
+
+
+def hit_rate(point: Point) -> float:
+    """Share of the block accesses that hit."""
+    trace = in_blocks(traced(point.source, point.seed))
+    if point.policy == BOUND:
+        hits = min_hits(trace, point.capacity, cut_of(point.source, point.seed))
+    elif point.policy == ENDED:
+        hits = lru(trace, point.capacity, cut_of(point.source, point.seed), True)
+    else:
+        return run(trace, one_tier(point.capacity), point.policy, seed=point.seed or 0).metrics["hit_rate"]
+    return hits / trace.accesses
+
+
+@lru_cache(2)
+def cut_of(source: Source, seed: int | None) -> Pieces:
+    """The pieces of a trace, made once and inherited by forked workers."""
+    return pieces(in_blocks(traced(source, seed)))
+
+
+def bytes_of_block(trace: Trace, model: str | None) -> float | None:
+    """Bytes of a block of a model's cache, or as the trace says; None where neither says it."""
+    total = page_total(with_model(trace, model) if model else trace)
+    return total / trace.blocks if total else None
+
+
+def capacities_between(
+    trace: Trace, size: float | None, wanted: Sequence[str] | None, points: int
+) -> list[int]:
+    """Whole numbers of blocks, evenly spaced in the logarithm, both ends included."""
+    low, high = (
+        (max(trace.blocks // 200, 1), trace.blocks)
+        if wanted is None
+        else (blocks_in(value, trace, size) for value in wanted)
+    )
+    if low > high:
+        raise HierarchyError(
+            f"the capacities run from {low:,} to {high:,} blocks; give the smaller one first"
+        )
+    return sorted({round(float(value)) for value in np.geomspace(low, high, points)})
+
+
+def blocks_in(value: str, trace: Trace, size: float | None) -> int:
+    """The blocks that fit into a capacity. Raises HierarchyError for none, or less than a block."""
+    read = parse_capacity(value)
+    if not isinstance(read, Bytes):
+        return capacity_of(read, in_blocks(trace))
+    if size is None:
+        raise HierarchyError(
+            f"{value}: {trace.name!r} does not know the bytes of its blocks; name a model, or give blocks"
+        )
+    if read.count < size:
+        raise HierarchyError(f"the capacity {value} is less than one block of {amount(size)}; give more")
+    return capacity_of(int(read.count // size), in_blocks(trace))

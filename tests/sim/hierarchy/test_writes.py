@@ -1,0 +1,249 @@
+"""What decoding writes is in the cache: found by lengths, replayed alike by runs, blocks and every policy."""
+
+import itertools
+import random
+from collections import OrderedDict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from block_replay import closed_subsets, leading, paths_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kv_cache_rl.sim.hierarchy.audit import check
+from kv_cache_rl.sim.hierarchy.curves.bound import min_curve, min_hits
+from kv_cache_rl.sim.hierarchy.curves.runs import lru, lru_curve, pieces
+from kv_cache_rl.sim.hierarchy.curves.sampled import sampled_curve
+from kv_cache_rl.sim.hierarchy.engine import run
+from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.spec import one_tier, physical
+from kv_cache_rl.sim.hierarchy.traces.numbering import runs_of
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace, last_of, parents, subset
+from kv_cache_rl.sim.hierarchy.traces.writes import decoded
+
+BLOCK = 4
+law = settings(max_examples=40, deadline=None)
+few = settings(max_examples=6, deadline=None)
+
+
+class Texts:
+    """Conversations as texts of tokens, and the requests that they make; every token ever written is new."""
+
+    def __init__(self):
+        self.tokens, self.names, self.rows, self.truth = itertools.count(), {}, [], []
+
+    def new(self, count):
+        return [next(self.tokens) for _ in range(count)]
+
+    def ids(self, text, partial=True):
+        """A block by all that it holds and all before it."""
+        ends = range(BLOCK, len(text) + (BLOCK if partial else 1), BLOCK)
+        return [self.names.setdefault(tuple(text[:end]), len(self.names)) for end in ends]
+
+    def ask(self, sequence, prompt, answer):
+        """Records a request and returns the text with its answer, `answer` tokens."""
+        whole = prompt + self.new(answer)
+        self.rows.append((sequence, len(prompt), answer, self.ids(prompt)))
+        self.truth.append(whole)
+        return whole
+
+    def trace(self):
+        sequence, tokens_in, tokens_out, paths = zip(*self.rows, strict=True)
+        known = {block: at for at, block in enumerate(dict.fromkeys(b for path in paths for b in path))}
+        dense = np.array([known[block] for path in paths for block in path], np.int64)
+        runs = runs_of(dense, np.array([len(path) for path in paths]))
+        count, numbers = len(paths), np.unique(sequence, return_inverse=True)[1].astype(np.int64)
+        return Trace(
+            "texts", True, BLOCK, np.arange(count, dtype=float), numbers, *runs, len(known), 0,
+            np.array(tokens_in, np.int64), np.array(tokens_out, np.int64), last_of(numbers),
+        )  # fmt: skip
+
+    def hits_of_an_engine(self):
+        """Blocks found by an engine that keeps all it ever computed, token by token."""
+        cache, hits = set(), 0
+        for (_, _, _, path), whole in zip(self.rows, self.truth, strict=True):
+            hits += leading(path, cache)
+            cache |= {*path, *self.ids(whole, partial=False)}
+        return hits
+
+
+def texts(seed, requests=25, longest=9):
+    """Conversations over a common beginning, which go on, ask again, and branch off an earlier turn.
+
+    Each question fills a block, so that the full blocks of two prompts differ unless one repeats the other.
+    """
+    rng, made = random.Random(seed), Texts()
+    common = made.new(rng.randint(0, 6))
+    turns = {sequence: [] for sequence in range(3)}
+    for _ in range(requests):
+        sequence = rng.randrange(3)
+        past = turns[sequence]
+        before = [] if not past else past[-1] if rng.random() < 0.8 else rng.choice(past)
+        prompt = [*(before or common), *made.new(rng.randint(BLOCK, longest))]
+        if rng.random() < 0.1:
+            made.ask(sequence, prompt, rng.randint(0, longest))  # an answer that is thrown away
+        turns[sequence].append(made.ask(sequence, prompt, rng.randint(0, longest)))
+    return made
+
+
+def written_of(trace):
+    """The blocks that each request writes, from the prompt on."""
+    first, block = trace.writes.first.tolist(), trace.writes.block.tolist()
+    return [block[a:b] for a, b in itertools.pairwise(first)]
+
+
+def plain_lru(trace, capacity):
+    """Hits of LRU block by block: what decoding wrote is touched behind the partial block."""
+    cache, hits, base_of = OrderedDict(), 0, trace.writes.base.tolist()
+    for path, written, base in zip(paths_of(trace), written_of(trace), base_of, strict=True):
+        hits += leading(path, cache)
+        for block in [*reversed(path[base:]), *reversed(written), *reversed(path[:base])]:
+            cache[block] = None
+            cache.move_to_end(block)
+        while len(cache) > capacity:
+            cache.popitem(last=False)
+    return hits
+
+
+def best_of_all(trace, capacity):
+    """Hits of the best possible choices, every one of which is tried."""
+    worth, paths = {frozenset(): 0}, paths_of(trace)
+    above = list(zip(paths, written_of(trace), trace.writes.base.tolist(), strict=True))
+    trees = paths + [path[:base] + written for path, written, base in above]
+    for path, written, _ in above:
+        after = {}
+        for kept, hits in worth.items():
+            total = hits + leading(path, kept)
+            for choice in closed_subsets(kept | {*path, *written}, trees, capacity):
+                after[choice] = max(after.get(choice, -1), total)
+        worth = after
+    return max(worth.values())
+
+
+def with_answers(seed, **sizes):
+    """A trace of conversations in which some answer fills a block."""
+    for more in itertools.count():
+        trace = decoded(texts(seed + more, **sizes).trace())
+        if trace.writes is not None:
+            return trace
+    return None
+
+
+def agent(turns=10):
+    """One block in, one block generated, one block of new text per turn."""
+    made, text = Texts(), []
+    for _ in range(turns):
+        text = made.ask(0, text + made.new(BLOCK), BLOCK)
+    return made.trace()
+
+
+def test_generated_blocks_that_come_back_as_prompt_are_found():
+    prompts, whole = agent(5), decoded(agent(5))
+    assert (prompts.accesses, whole.accesses) == (25, 25)
+    assert round(lru_curve(prompts).at(100) * 25) == 1 + 3 + 5 + 7
+    assert round(lru_curve(whole).at(100) * 25) == 2 + 4 + 6 + 8
+    assert run(whole, one_tier(100), "lru").metrics["hit_rate"] == min_hits(whole, 100) / 25 == 0.8
+    assert written_of(whole) == [[1], [3], [5], [7], [9]]  # the last answer: a block that no prompt names
+    assert (whole.blocks, whole.writes.named) == (10, 9)
+    assert parents(whole).tolist() == list(range(-1, 9))
+
+
+@given(seed=st.integers(0, 2**32))
+@law
+def test_an_infinite_cache_finds_what_an_engine_finds_token_by_token(seed):
+    made = texts(seed)
+    trace = decoded(made.trace())
+    assert lru(trace, trace.blocks) == made.hits_of_an_engine() == min_hits(trace, trace.blocks)
+
+
+@given(seed=st.integers(0, 2**32))
+@law
+def test_runs_blocks_and_the_engine_agree_at_every_capacity(seed):
+    trace = with_answers(seed)
+    cut, curve = pieces(trace), lru_curve(trace)
+    for capacity in (1, 2, 3, 5, 9, 17, 60, trace.blocks):
+        hits = plain_lru(trace, capacity)
+        assert hits == lru(trace, capacity, cut) == round(curve.at(capacity) * trace.accesses)
+        assert hits == run(trace, one_tier(capacity), "lru").state.hits.sum()
+        assert hits <= min_hits(trace, capacity, cut)
+
+
+@given(seed=st.integers(0, 2**32), capacity=st.integers(1, 3))
+@few
+def test_no_choice_of_what_to_keep_beats_the_bound(seed, capacity):
+    trace = with_answers(seed, requests=5, longest=6)
+    assert min_hits(trace, capacity) == best_of_all(trace, capacity)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(seed=st.integers(0, 2**32))
+@few
+def test_every_policy_keeps_its_books_and_stays_below_the_bound(policy, seed):
+    trace = with_answers(seed)
+    for scenario in (one_tier(7), physical(5, 0, 9, 20), one_tier(10**6)):
+        done = run(trace, scenario, policy)
+        check(done.state)
+        assert done.metrics["accesses"] == trace.accesses == done.state.served.sum()
+        assert done.state.hits.sum() <= min_hits(trace, scenario.tiers[0].capacity)
+    assert done.state.hits.sum() == lru(trace, trace.blocks)
+
+
+def test_writes_take_room():
+    made = Texts()
+    prompt = made.new(BLOCK)
+    made.ask(0, prompt, 0)
+    made.ask(1, made.new(BLOCK), 5 * BLOCK)  # an answer that nothing continues
+    made.ask(0, [*prompt, *made.new(BLOCK)], 0)
+    trace = made.trace()
+    assert [lru(trace, 4), lru(decoded(trace), 4), lru(decoded(trace), 7)] == [1, 0, 1]
+
+
+def test_an_answer_that_the_next_prompt_leaves_out_is_not_found():
+    made = Texts()
+    prompt = made.new(2 * BLOCK)
+    made.ask(0, prompt, 4 * BLOCK)
+    made.ask(0, [*prompt, *made.new(BLOCK)], 0)  # shorter than prompt and answer
+    trace = decoded(made.trace())
+    assert written_of(trace) == [[3, 4, 5, 6], []]
+    assert lru(trace, 100) == 2
+
+
+def test_another_sequence_does_not_continue_a_request():
+    made = Texts()
+    common = made.new(BLOCK)
+    made.ask(0, common, BLOCK)
+    made.ask(1, [*common, *made.new(3 * BLOCK)], 0)
+    trace = decoded(made.trace())
+    assert (written_of(trace), lru(trace, 100)) == ([[4], []], 1)
+
+
+def test_without_answers_a_trace_stays_as_it_is():
+    trace = agent()
+    quiet = replace(trace, output_tokens=np.zeros(trace.requests, np.int64))
+    short = replace(trace, output_tokens=np.full(trace.requests, BLOCK - 1))
+    assert decoded(quiet) is quiet
+    assert decoded(short) is short
+
+
+def test_half_of_the_requests_keep_their_writes():
+    trace = with_answers(3)
+    keep = trace.sequence < 2
+    half = subset(trace, keep)
+    both = zip(written_of(trace), keep, strict=True)
+    assert written_of(half) == [written for written, kept in both if kept]
+    assert lru(half, 20) == plain_lru(half, 20)
+
+
+def test_a_sample_of_all_blocks_is_the_curve_and_the_bound_has_one_too():
+    trace = with_answers(5, requests=60)
+    exact, whole = lru_curve(trace), sampled_curve(trace, 1.0)
+    assert [whole.at(capacity) for capacity in (1, 8, 30)] == pytest.approx(
+        [exact.at(capacity) for capacity in (1, 8, 30)]
+    )
+    assert round(min_curve(trace, [8]).at(8) * trace.accesses) == min_hits(trace, 8)
+
+
+def test_blocks_of_known_sizes_give_what_nothing_names_the_mean():
+    trace = replace(agent(2), page_bytes=np.array([10, 20, 33]))
+    assert decoded(trace).page_bytes.tolist() == [10, 20, 33, 21]
