@@ -4,10 +4,11 @@
     answer of r                         |= rest + answer =|   full blocks, which decoding completes
     prompt of q       |=================|=================|== new text ==
 
-A request q *continues* r if both are of one sequence, q comes later, its path begins with all full blocks of
-r's prompt, and its prompt is at least as long as r's prompt and answer together. The blocks of q's path over
-that length are then what r wrote; the latest such r counts, and the first such q. What no request continues
-wrote blocks that no prompt names: they take room and are never asked for.
+The first later request q of the same sequence whose path begins with all full blocks of r's prompt says what
+became of the answer (of several such r the one with the longest prompt, else the latest). Is q's prompt at
+least as long as r's prompt and answer together, q *continues* r: the blocks of its path over that length are
+what r wrote. Else, or where there is no q, r wrote blocks that no prompt names: they take room and are never
+asked for.
 
 The trace does not say whether the text behind the prompt is the answer, word for word: a client that drops
 the reasoning and adds as much text of its own looks the same. Nor does it say when the answer was complete:
@@ -60,26 +61,24 @@ def _continued(first_run, run_start, run_length, sequence, lengths, prompt, outp
     short = np.full(sequence.max() + 1, -1, np.int64)  # the last of a sequence, where it fills no block
     for q in range(requests):
         full = min(prompt[q] // size, lengths[q])
-        position, found, tip = lengths[q], -1, -1
+        position, before, tip = lengths[q], -1, -1
         for run in range(first_run[q + 1] - 1, first_run[q] - 1, -1):
             for block in range(run_start[run] + run_length[run] - 1, run_start[run] - 1, -1):
                 position -= 1
                 if position == full - 1:
                     tip = block
                 r = ends_at[block]
-                if found < 0 and position < full and r >= 0 and sequence[r] == sequence[q]:
-                    whole = prompt[r] + output[r]
-                    if whole <= prompt[q] and whole // size <= full:
-                        found = r
-                        ends_at[block] = -1
-            if found >= 0 and position < full:
+                if before < 0 and position < full and r >= 0 and sequence[r] == sequence[q]:
+                    before = r
+                    ends_at[block] = -1
+            if before >= 0 and position < full:
                 break
-        r = short[sequence[q]]
-        if found < 0 and r >= 0 and prompt[r] + output[r] <= prompt[q]:
-            whole = (prompt[r] + output[r]) // size
-            found = r if whole <= full else -1
-        if found >= 0:
-            source[found] = q
+        if before < 0:
+            before = short[sequence[q]]
+        if before >= 0:
+            whole = prompt[before] + output[before]
+            if whole <= prompt[q] and whole // size <= full:
+                source[before] = q
         short[sequence[q]] = q if full == 0 and not odd[q] else -1
         if tip >= 0 and not odd[q]:
             ends_at[tip] = q
