@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
-from kv_cache_rl.cli import eviction, hierarchy, paged, serving, stability, traces
+from kv_cache_rl.cli import eviction
 from kv_cache_rl.cli.failures import CommandGroup
-from kv_cache_rl.cli.tree import register
+from kv_cache_rl.cli.tree import register, wing
 
 app = typer.Typer(
     name="kv-cache-rl",
@@ -37,12 +37,17 @@ def root(
 
 
 WORLDS = {
-    "eviction": eviction.app,
-    "hierarchy": hierarchy.app,
-    "serving": serving.app,
-    "stability": stability.app,
-    "paged": paged.app,
+    "eviction": "The eviction environment: policies and chat models on one server's cache, scored.",
+    "hierarchy": "Replay traces through memory tiers: policies, bounds, curves, sweeps.",
+    "serving": "Run a server under load: agents, tasks, scores, speeds, training.",
+    "stability": "Whether a service can hold its load: queueing theory of the KV cache.",
+    "paged": "Paged attention on real tensors: demo, bench, generate, show, calibrate.",
 }
-register(app, WORLDS, "Worlds")
-register(app, {"traces": traces.app}, "Files")
+FILES = {
+    "traces": "Look into trace files of any format, and convert them. Formats: Claude Code sessions, "
+    "Mooncake and its kin, Qwen-Bailian, Azure, BurstGPT, vidur, RAGPulse, TraceLab, ShareGPT, "
+    "libCacheSim; docs/formats.md has their fields.",
+}
+for panel, groups in (("Worlds", WORLDS), ("Files", FILES)):
+    register(app, {name: wing(name, text) for name, text in groups.items()}, panel)
 register(app, eviction.COMMANDS, "Short forms: `kv-cache-rl eval` is `kv-cache-rl eviction eval`")

@@ -1,8 +1,11 @@
 """How commands become groups: name → function or group, registered in one place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from kv_cache_rl.cli.trace_options import with_reading
 
@@ -22,3 +25,27 @@ def register(app: typer.Typer, commands: Commands, panel: str | None = None) -> 
 def group(help: str, commands: Commands) -> typer.Typer:
     """A group of commands, which shows its help when no command is named."""
     return register(typer.Typer(no_args_is_help=True, help=help), commands)
+
+
+def wing(name: str, help: str) -> typer.Typer:
+    """The group of the commands in `kv_cache_rl.cli.NAME`, which is imported once one of them is wanted."""
+    kind = type(f"Wing_{name}", (_Wing,), {"module": f"kv_cache_rl.cli.{name}"})
+    return typer.Typer(no_args_is_help=True, help=help, cls=kind)
+
+
+class _Wing(TyperGroup):
+    """A group that finds its commands, `COMMANDS` of its module, when they are asked for."""
+
+    module: str
+    _found: MutableMapping[str, Any] | None = None
+
+    @property
+    def commands(self) -> MutableMapping[str, Any]:  # pyrefly: ignore[bad-override]
+        if self._found is None:
+            app = register(typer.Typer(), import_module(self.module).COMMANDS)
+            self._found = typer.main.get_group(app).commands
+        return self._found
+
+    @commands.setter
+    def commands(self, none_yet: MutableMapping[str, Any]) -> None:
+        """The base class sets the commands that the group was made with: none."""

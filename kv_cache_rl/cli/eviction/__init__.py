@@ -12,7 +12,6 @@ from kv_cache_rl.cli.eviction import (
     scenarios,
     serve,
 )
-from kv_cache_rl.cli.tree import group
 
 COMMANDS = {
     "eval": evaluate.run_eval,
@@ -26,4 +25,3 @@ COMMANDS = {
     "bench": bench.run_bench,
     "scenarios": scenarios.app,
 }
-app = group("The eviction environment: policies and chat models on one server's cache, scored.", COMMANDS)

@@ -3,7 +3,6 @@ possible.
 """
 
 from kv_cache_rl.cli.hierarchy import bench, curves, heldout, plot, replay, reproduce, sweeps, workload
-from kv_cache_rl.cli.tree import group
 
 COMMANDS = {
     "replay": replay.run_replay,
@@ -16,4 +15,3 @@ COMMANDS = {
     "bench": bench.run_bench,
     "workload": workload.run_workload,
 }
-app = group("Replay traces through memory tiers: policies, bounds, curves, sweeps.", COMMANDS)

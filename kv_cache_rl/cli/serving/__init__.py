@@ -1,7 +1,6 @@
 """``serving``: a server under load, decided tick by tick: episodes, agents compared, speeds, training."""
 
 from kv_cache_rl.cli.serving import bench, evaluate, simulate, train
-from kv_cache_rl.cli.tree import group
 
 COMMANDS = {
     "simulate": simulate.run_simulate,
@@ -9,4 +8,3 @@ COMMANDS = {
     "bench": bench.run_bench,
     "train": train.run_train,
 }
-app = group("Run a server under load: agents, tasks, scores, speeds, training.", COMMANDS)

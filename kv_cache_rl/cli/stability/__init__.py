@@ -1,7 +1,5 @@
 """``stability``: whether a service can hold its load, by queueing theory."""
 
 from kv_cache_rl.cli.stability import compare, plan, validate
-from kv_cache_rl.cli.tree import group
 
 COMMANDS = {"plan": plan.run_plan, "validate": validate.run_validate, "compare": compare.run_compare}
-app = group("Whether a service can hold its load: queueing theory of the KV cache.", COMMANDS)
