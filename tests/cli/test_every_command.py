@@ -51,7 +51,7 @@ def test_the_commands_are_those_that_were_promised():
     assert names_in("serving") == {"simulate", "evaluate", "bench", "train"}
     assert names_in("stability") == {"plan", "validate", "compare"}
     assert names_in("traces") == {"show", "convert"}
-    assert names_in("paged") == {"demo", "bench", "generate", "calibrate"}
+    assert names_in("paged") == {"demo", "bench", "generate", "show", "calibrate"}
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
