@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
@@ -192,6 +193,6 @@ def lines(found: "Report") -> list[tuple[str, str, str]]:
         ("first token", both(found.first_token, "{:,.1f}"), "p50 / p95 / p99 since arrival, nominal ticks"),
         ("fairness", f"{found.fairness:.3f}", "Jain's index over users"),
         ("forced preemptions", f"{found.forced_preemptions:,}", ""),
-        ("swapped", f"{found.bytes_swapped / 1e9:,.2f} GB", "over the link, both ways"),
+        ("swapped", amount(found.bytes_swapped), "over the link, both ways"),
         ("reward", f"{found.total_reward:+,.2f}", rewards),
     ]
