@@ -122,6 +122,7 @@ def say(line: str) -> None:
         print(f"note: {line}", file=sys.stderr)
 
 
+# Numba declares what its methods and lists return by the first of its own classes alone.
 class Locator(_CacheLocator):
     """Where the code of a function lies: in one folder for all, whether or not it can be written to."""
 
@@ -134,17 +135,17 @@ class Locator(_CacheLocator):
     def from_function(cls, py_func: Any, py_file: str) -> "Locator":
         return cls(py_func, py_file)
 
-    def get_cache_path(self) -> str:
+    def get_cache_path(self) -> Any:
         return os.path.join(self.folder, self.get_suitable_cache_subpath(self._file))
 
     def ensure_cache_path(self) -> None:
         with contextlib.suppress(OSError):  # said when there is code to keep
             os.makedirs(self.get_cache_path(), exist_ok=True)
 
-    def get_source_stamp(self) -> bytes:
+    def get_source_stamp(self) -> Any:
         return _digest(self._file)
 
-    def get_disambiguator(self) -> str:
+    def get_disambiguator(self) -> Any:
         return str(self._line)
 
 
@@ -154,7 +155,7 @@ def _digest(path: str) -> bytes:
 
 
 class _Code(CompileResultCacheImpl):
-    _locator_classes = (Locator,)
+    _locator_classes: Any = (Locator,)
 
 
 class CheckedCache(FunctionCache):

@@ -70,7 +70,8 @@ def _compiled(function: Any = None, *, cache: bool = True, **options: Any) -> An
         return functools.partial(_compiled, cache=cache, **options)
     compiled = numba.njit(function, **options)
     if cache and isinstance(compiled, Dispatcher):  # interpreted (NUMBA_DISABLE_JIT=1) it is the function
-        compiled._cache = CheckedCache(function)
+        # Where `enable_caching` puts Numba's own.
+        compiled._cache = CheckedCache(function)  # pyrefly: ignore[missing-attribute]
     return compiled
 
 

@@ -1,11 +1,11 @@
 """Agents from outside the package, named `module:factory` or `file.py:factory`."""
 
 import difflib
-import functools
 import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -23,12 +23,11 @@ def is_outside(name: str) -> bool:
     return SIGN in name
 
 
-@functools.cache
 def factory_of(name: str) -> Callable[[], Any]:
-    """What makes the agents of a name: a class or a function without arguments, tried once.
+    """What makes the agents of a name: a class or a function without arguments.
 
     Raises:
-        ServingError: there is no such module or factory, or it makes no agent; says why.
+        ServingError: there is no such module or factory; says why.
     """
     place, _, attribute = name.rpartition(SIGN)
     if not place or not attribute:
@@ -40,20 +39,34 @@ def factory_of(name: str) -> Callable[[], Any]:
             raise ServingError(f"{place} has no {attribute!r}; {remedy(module, attribute)}")
         factory = getattr(factory, part)
     if not callable(factory):
-        raise ServingError(
-            f"{name} is a {type(factory).__name__}; name a class, or a function that gives an agent"
-        )
+        kind = type(factory).__name__
+        raise ServingError(f"{name} is of type {kind}; name a class, or a function that gives an agent")
+    return factory
+
+
+def tried(name: str, factory: Callable[[], Any]) -> None:
+    """Makes an agent to see that it is one.
+
+    Raises:
+        ServingError: it is none; says why.
+    """
     try:
         made = factory()
-    except Exception as wrong:
-        raise ServingError(f"{name} gives no agent: {type(wrong).__name__}: {wrong}; mend it") from wrong
+    except (Exception, SystemExit) as wrong:
+        raise ServingError(f"{name} gives no agent: {said(wrong)}; mend it") from wrong
     lacking = [method for method in METHODS if not callable(getattr(made, method, None))]
     if lacking:
         raise ServingError(
-            f"{name} gives a {type(made).__name__} without {lacking[0]}(); "
+            f"{name} gives an object of type {type(made).__name__} without {lacking[0]}(); "
             "an agent has reset(seed) and act(observation, mask)"
         )
-    return factory
+
+
+def said(wrong: BaseException) -> str:
+    """An error of foreign code in one line: its kind, its text, and where it was raised."""
+    frames = traceback.extract_tb(wrong.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return " ".join(f"{type(wrong).__name__}: {wrong}{where}".split())
 
 
 def module_of(place: str) -> ModuleType:
@@ -78,8 +91,7 @@ def module_of(place: str) -> ModuleType:
             f"{place} needs the module {wrong.name}, which is not installed; install it"
         ) from wrong
     except (Exception, SystemExit) as wrong:
-        said = f"{type(wrong).__name__}: {wrong}"
-        raise ServingError(f"{place} cannot be imported ({said}); mend it") from wrong
+        raise ServingError(f"{place} cannot be imported: {said(wrong)}; mend it") from wrong
 
 
 def imported(path: Path) -> ModuleType:

@@ -41,7 +41,7 @@ WORLDS = {
     "hierarchy": "Replay traces through memory tiers: policies, bounds, curves, sweeps.",
     "serving": "Run a server under load: agents, tasks, scores, speeds, training.",
     "stability": "Whether a service can hold its load: queueing theory of the KV cache.",
-    "paged": "Paged attention on real tensors: demo, bench, generate, calibrate.",
+    "paged": "Paged attention on real tensors: demo, bench, generate, show, calibrate.",
 }
 FILES = {
     "traces": "Look into trace files of any format, and convert them. Formats: Claude Code sessions, "

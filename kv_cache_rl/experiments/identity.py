@@ -68,6 +68,8 @@ def identity_of(factory: Callable[[], Any]) -> Identity:
         walk.note(*(f"{name} {digest}" for name, digest in sources_of(walk.modules, walk.roots)))
     except RecursionError:
         walk.troubles.append("it holds values that are nested too deep")
+    except Exception as wrong:  # of foreign code that is not used to being looked at
+        walk.troubles.append(f"what it holds cannot be looked at, {type(wrong).__name__}: {wrong}")
     for file in declared:
         walk.note(hashlib.sha256(file.read_bytes()).hexdigest())
     if walk.troubles and not declared:
@@ -195,7 +197,7 @@ class Walk:
             slots = [name for base in kind.__mro__ for name in base.__dict__.get("__slots__", ())]
             held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
             self.named(held | getattr(value, "__dict__", {}), where)
-        elif callable(getattr(value, "detach", None)):  # a tensor
+        elif is_tensor(value):
             self.take(value.detach().cpu().numpy(), where)
         elif state := next((one for name in STATES if callable(one := getattr(value, name, None))), None):
             self.take(kind, where)
@@ -212,6 +214,12 @@ class Walk:
             return True
         self.note(str(getattr(sys.modules.get(module.partition(".")[0]), "__version__", "")))
         return False
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is one of PyTorch's, which is not imported for it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def by(*names: str) -> Callable[[Walk, Any, str], None]:

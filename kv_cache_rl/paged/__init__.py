@@ -2,12 +2,13 @@
 
 Reading order, each module after those that it imports:
 
-    storage    errors, block_table, storage, block_pool, kv_cache
+    storage    errors, block_table, storage, books, block_pool, kv_cache
     attention  kernels, gather, plan, triton_decode, attention, seed
     few bits   quant, quantised_blocks
     decoder    config_files, checkpoint, tokenizer, rotary, token_ids, drawing, model
     text       ending, decoding
-    batching   swap, residency, requests, computing, scheduler
+    memories   swap, snapshot, tour
+    batching   residency, requests, computing, scheduler
     folders    measure (what all this costs), training (the small model)
 
 Needs the torch extra.

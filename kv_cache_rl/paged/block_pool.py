@@ -9,7 +9,6 @@ Block numbers from `blocks` on belong to an attached store (quantised blocks): t
 and reference counts, another format.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from kv_cache_rl.core import pool as ledger
 from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.books import check_books, check_holders
 from kv_cache_rl.paged.errors import whole
 from kv_cache_rl.paged.storage import EXACT, FORMATS, STORE, PoolError, Store, allocating, gather_mixed
 
@@ -204,6 +204,11 @@ class BlockPool:
         if chained_hash not in self._block_of and block not in self._hash_of:
             self._block_of[chained_hash], self._hash_of[block] = block, chained_hash
 
+    @property
+    def published(self) -> frozenset[int]:
+        """The blocks, held or free, that `lookup` can find."""
+        return frozenset(self._hash_of)
+
     def lookup(self, chained_hash: int) -> int | None:
         """The block, held or free, with this prefix; `share` it before any other block is taken."""
         return self._block_of.get(chained_hash)
@@ -267,29 +272,11 @@ class BlockPool:
         Raises:
             LedgerError: two of them differ.
         """
-        used = [0, 0]
-        for block, count in enumerate(self._references):
-            used[self._form(block)] += count != 0
-            if count < 0 or (count == 0) != (block in self._free[self._form(block)]):
-                listed = "on" if count else "not on"
-                raise ledger.LedgerError(
-                    f"block {block} has {count} references and is {listed} the free list"
-                )
-        ledger.check(self._ledger, np.array(used))
-        for form in (EXACT, STORE):
-            if ledger.free(self._ledger, form) != len(self._free[form]):
-                raise ledger.LedgerError(
-                    f"{len(self._free[form])} {FORMATS[form]} blocks are listed free, the ledger differs"
-                )
+        check_books(self._references, self.blocks, self._free, self._ledger)
         if {block: h for h, block in self._block_of.items()} != self._hash_of:
             raise ledger.LedgerError("published hashes and blocks do not match one to one")
         if holders is not None:
-            entries = Counter(block for sequence in holders for block in sequence.blocks)
-            for block, count in enumerate(self._references):
-                if entries[block] != count:
-                    raise ledger.LedgerError(
-                        f"block {block} has {count} references, tables hold it {entries[block]} times"
-                    )
+            check_holders(self._references, holders)
 
     def _form(self, block: int) -> int:
         return EXACT if block < self.blocks else STORE

@@ -57,9 +57,12 @@ def public(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -
         scores.masked_fill_(
             torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu_(1), -math.inf
         )
-    lse = torch.logsumexp(scores, -1)
-    shift = lse.masked_fill(lse == -math.inf, 0.0)
-    return torch.matmul(torch.exp(scores - shift.unsqueeze(-1)), v), lse
+    top = scores.amax(-1, keepdim=True)
+    weights = torch.exp(scores - top.masked_fill_(top == -math.inf, 0.0))
+    total = weights.sum(-1, keepdim=True)
+    # At least 1 where there is a score, because the largest weighs 1. Dividing by it is exact where
+    # a log-sum-exp of large scores is not.
+    return torch.matmul(weights, v) / total.clamp_min(1.0), (top + total.log()).squeeze(-1)
 
 
 def settled(output: Tensor, lse: Tensor) -> Tensor:

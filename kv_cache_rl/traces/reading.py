@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.traces.errors import place_of
+from kv_cache_rl.traces.fields import LARGEST
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """Unit of time → how many make a second."""
@@ -84,6 +85,6 @@ def checked(reading: Reading, path: str) -> Reading:
             f"there is no unit of time {reading.time_unit!r}",
             f"choose one of {', '.join(UNITS)} (--time-unit)",
         )
-    if reading.limit is not None and reading.limit < 1:
-        raise place.error(f"a limit of {reading.limit} requests", "give at least 1 (--limit)")
+    if reading.limit is not None and not 1 <= reading.limit <= LARGEST:
+        raise place.error(f"a limit of {reading.limit} requests", f"give 1 to {LARGEST:,} (--limit)")
     return reading

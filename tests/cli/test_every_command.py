@@ -46,12 +46,23 @@ def test_the_commands_are_those_that_were_promised():
     assert set(ROOT.commands) == {*WORLDS, *FILES, *eviction}
     assert names_in("eviction") == eviction
     assert names_in("scenarios") == {"generate", "verify", "from-trace", "show"}
-    hierarchy = {"replay", "sweep", "ablation", "heldout", "mrc", "reproduce", "plot", "bench", "workload"}
+    hierarchy = {
+        "replay",
+        "sweep",
+        "ablation",
+        "heldout",
+        "mrc",
+        "curve",
+        "reproduce",
+        "plot",
+        "bench",
+        "workload",
+    }
     assert names_in("hierarchy") == hierarchy
     assert names_in("serving") == {"simulate", "evaluate", "bench", "train"}
     assert names_in("stability") == {"plan", "validate", "compare"}
     assert names_in("traces") == {"show", "convert"}
-    assert names_in("paged") == {"demo", "bench", "generate", "calibrate"}
+    assert names_in("paged") == {"demo", "bench", "generate", "show", "calibrate"}
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

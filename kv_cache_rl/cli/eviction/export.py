@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
@@ -121,4 +122,4 @@ def run_export(
     if as_json:
         print_json(facts)
     else:
-        typer.echo(f"{len(rows)} dialogues in {out} ({facts['bytes']:,} bytes), {facts['left_out']} left out")
+        typer.echo(f"{len(rows)} dialogues in {out} ({amount(facts['bytes'])}), {facts['left_out']} left out")

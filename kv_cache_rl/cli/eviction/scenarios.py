@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
@@ -70,7 +71,7 @@ def tell_written(facts: dict, as_json: bool) -> None:
         print_json(facts)
     else:
         tiers = ", ".join(f"{count} {tier}" for tier, count in facts["tiers"].items())
-        typer.echo(f"{facts['scenarios']} scenarios ({tiers}) in {facts['file']} ({facts['bytes']:,} bytes)")
+        typer.echo(f"{facts['scenarios']} scenarios ({tiers}) in {facts['file']} ({amount(facts['bytes'])})")
         missed = facts["off_target"]
         typer.echo("where they stand, times in windows:")
         for name, value in facts["physics"].items():

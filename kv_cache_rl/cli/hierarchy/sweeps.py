@@ -3,17 +3,19 @@ stopped.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import FAILED, Interrupted, choose
 from kv_cache_rl.cli.hierarchy.options import Ray
-from kv_cache_rl.cli.options import RULES, AsJson, Workers, command_line
+from kv_cache_rl.cli.options import OUTPUT, RULES, AsJson, Workers, command_line
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
 from kv_cache_rl.reports.tables import plain_table
 
@@ -127,18 +129,44 @@ def run_sweep_command(
     seed: Seeds = None,
     workers: Workers = None,
     ray: Ray = None,
+    keys: Annotated[
+        bool,
+        options.option(OUTPUT, "--keys", help="Print every key that a definition may have, and end."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Replay workloads x scenarios x policies x seeds, and go on where it stopped.
 
     One core, all cores and Ray give the same rows; exit 1 if a row failed.
 
+    A definition has name, about, seeds, policies, [[workloads]] and [[scenarios]]; --keys explains them all.
+
     Example: kv-cache-rl hierarchy sweep --out runs/hierarchy/default --seed 7
     """
     from kv_cache_rl.experiments.hierarchy.definition import committed, read_sweep
 
+    if keys:
+        tell_keys(as_json)
+        return
     sweep = read_sweep(definition or committed("default"))
     finish(sweep.over(tuple(dict.fromkeys(seed))) if seed else sweep, out, workers, ray, as_json)
+
+
+def tell_keys(as_json: bool) -> None:
+    """Prints the keys of a definition."""
+    from rich.markup import escape
+
+    from kv_cache_rl.experiments.hierarchy.keys import TABLES, key_rows
+
+    if as_json:
+        print_json({"keys": [{"where": where, "key": name} | asdict(key) for where, name, key in key_rows()]})
+        return
+    for where, keys in TABLES.items():
+        columns = dict.fromkeys(("key", "kind", "default", "example", "meaning"), "left")
+        table = plain_table(escape(f"keys {where}"), columns)
+        for name, key in keys.items():
+            table.add_row(*map(escape, (name, key.kind, key.default, key.example, key.says)))
+        console().print(table)
 
 
 def finish(sweep: "Sweep", out: Path, workers: int | None, ray: str | None, as_json: bool) -> None:
@@ -198,15 +226,16 @@ def run_ablation(
 
 def means_table(means: Sequence[dict], found: dict):
     columns = {"scenario": "left", "workload": "left", "policy": "left"}
-    columns |= dict.fromkeys(("ms/access", "hit rate", "misses", "bytes moved"), "right") | {"void": "left"}
+    columns |= dict.fromkeys(("ms/access", "hit rate", "misses", "moved"), "right") | {"void": "left"}
     title = f"regret ablation, {found['semantics']} semantics, seeds {', '.join(map(str, found['seeds']))}"
     table = plain_table(title, columns, "± is the sample standard deviation over the seeds")
     for line in means:
 
-        def cell(metric: str, form: str, line: dict = line) -> str:
-            return f"{line[f'{metric}_mean']:{form}} ± {line[f'{metric}_std']:{form}}"
+        def cell(metric: str, text: Callable[[float], str], line: dict = line) -> str:
+            return f"{text(line[f'{metric}_mean'])} ± {text(line[f'{metric}_std'])}"
 
         names = [line[key] for key in ("scenario", "workload", "policy")]
-        numbers = [cell("avg_latency_ms", ".3f"), cell("overall_hit_rate", ".3f"), cell("miss_count", ",.0f")]
-        table.add_row(*names, *numbers, cell("bytes_moved", ",.0f"), ", ".join(line["void"]))
+        numbers = [cell(metric, "{:.3f}".format) for metric in ("avg_latency_ms", "overall_hit_rate")]
+        numbers += [cell("miss_count", "{:,.0f}".format), cell("bytes_moved", amount)]
+        table.add_row(*names, *numbers, ", ".join(line["void"]))
     return table

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import AsJson
@@ -44,6 +45,6 @@ def run_workload(
         print_json(facts)
     else:
         typer.echo(
-            f"{trace.accesses:,} accesses to {trace.blocks:,} pages ({facts['page_bytes']:,} bytes at "
-            f"fp16) in {out}"
+            f"{trace.accesses:,} accesses to {trace.blocks:,} pages ({amount(facts['page_bytes'])} at fp16) "
+            f"in {out}"
         )

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from kv_cache_rl.paged.measure.figures import Figure
 
 PLOTS = {"throughput": "bench_throughput.png", "fragmentation": "bench_fragmentation.png"}
+NAMES = (
+    "memory", "throughput", "fragmentation", "beam", "parallel", "copy-on-write", "preemption", "attention",
+    "quality", "gpu",
+)  # fmt: skip
+"""Parts of the bench, for a help that loads no torch: those of `paged.measure.figures.PARTS`."""
 RESULTS = "bench.json"
 TEXT_TOKENS = 20_000
 
@@ -73,7 +78,7 @@ def run_bench(
     ] = False,
     out: Annotated[Path, options.out("Folder for the plots and bench.json.")] = Path("paged_bench"),
     outdir: Annotated[Path | None, typer.Option("--outdir", hidden=True, help="The same as --out.")] = None,
-    part: Annotated[list[str] | None, options.part()] = None,
+    part: Annotated[list[str] | None, options.part(NAMES)] = None,
     check: Check = False,
     model: Model = None,
     seed: Seed = 0,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import SERVICE, WORKLOAD, model, option, seed
+from kv_cache_rl.cli.options import DECODING, SERVICE, WORKLOAD, model, option, seed
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
@@ -18,6 +18,9 @@ Text = Annotated[
     Path | None,
     option(WORKLOAD, "--text", help="Text file the model was not trained on; default: the held-out tales."),
 ]
+
+Tokens = Annotated[int, option(DECODING, "--tokens", "-n", help="Tokens to generate at most.", min=1)]
+BlockTokens = Annotated[int, option(DECODING, "--block-tokens", help="Tokens per block.", min=1)]
 
 BYTES = 256
 
@@ -65,3 +68,22 @@ def load_tokens(model: "Decoder", path: Path | None, least: int) -> list[int]:
     if len(tokens) < least:
         raise BadInput(f"{path} has {len(tokens)} tokens, {least} are needed; give a longer text")
     return tokens
+
+
+def prompt_ids(model: "Decoder", prompt: str) -> list[int]:
+    """The prompt as the checkpoint takes it. Raises BadInput where it is empty or no text."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise BadInput("the prompt is not UTF-8 text; give one without stray bytes") from None
+    if not model.tokenizer.plain(prompt):
+        raise BadInput("the prompt is empty; give some text to go on from")
+    return model.tokenizer.encode(prompt)
+
+
+def own_tales(model: "Decoder") -> str:
+    """What to expect of the shipped model."""
+    return (
+        f"{model.geometry.name}, the small model that is shipped, knows its own generated tales only "
+        "(anna, boris, the mill, the number of the gate); --model DIR runs a checkpoint"
+    )

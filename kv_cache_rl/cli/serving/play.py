@@ -2,9 +2,11 @@
 decision.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-from kv_cache_rl.cli.failures import choose
+from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import names_of
 from kv_cache_rl.cli.serving.options import agent
 from kv_cache_rl.core.errors import Refused
@@ -48,13 +50,30 @@ def agents_of(values: list[str] | None) -> list[str]:
 def agent_of(name: str) -> str:
     """The name itself, where an agent has it. Raises BadInput or ServingError where none does."""
     from kv_cache_rl.agents import factory_of
-    from kv_cache_rl.agents.outside import is_outside
+    from kv_cache_rl.agents.outside import is_outside, tried
 
     known = known_agents()
     if name not in known and is_outside(name):
-        factory_of(name)
+        tried(name, factory_of(name))
         return name
     return choose("agent", name, known)
+
+
+@contextmanager
+def blamed(name: str) -> Generator[None]:
+    """Names the agent where its own code fails.
+
+    Raises:
+        BadInput: it failed; says where.
+    """
+    from kv_cache_rl.agents.outside import is_outside, said
+
+    try:
+        yield
+    except (Exception, SystemExit) as wrong:
+        if not is_outside(name) or isinstance(wrong, (Refused, OSError)):
+            raise
+        raise BadInput(f"{name} failed: {said(wrong)}; mend it") from wrong
 
 
 def identity(name: str) -> "Identity":
@@ -68,8 +87,8 @@ def identity(name: str) -> "Identity":
         return identity_of(factory_of(name))
     except (Refused, OSError):
         raise
-    except Exception as wrong:  # of an agent that cannot even be made; its rows say so too
-        return Identity(None, f"{type(wrong).__name__}: {wrong}")
+    except Exception as wrong:  # it cannot even be made; its rows say so too
+        return Identity(None, f"its factory failed, {type(wrong).__name__}: {wrong}")
 
 
 def play(name: str, scenario: "Scenario", seed: int) -> "State":

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, decider, play
+from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play
 from kv_cache_rl.cli.terminal import Bar, console, print_json, waiting
 from kv_cache_rl.reports.tables import plain_table
 
@@ -57,13 +58,13 @@ def run_simulate(
     options.picture(plot)
     options.writable(log, "--log")
     if log is None and plot is None:
-        with waiting(f"{agent} plays {task}", as_json):
+        with waiting(f"{agent} plays {task}", as_json), blamed(agent):
             state = play(agent, scenario, seed)
     else:
         state = new_state(scenario, seed)
-        with waiting("the oracle plans", as_json or agent != ORACLE):
+        with waiting("the oracle plans", as_json or agent != ORACLE), blamed(agent):
             decide = decider(agent, state)
-        with opened(log) as file:
+        with opened(log) as file, blamed(agent):
             records = recorded(state, decide, file, as_json, plot is not None)
         if plot is not None:
             draw(records, plot, f"{agent} on {task}, seed {seed}")
@@ -192,6 +193,6 @@ def lines(found: "Report") -> list[tuple[str, str, str]]:
         ("first token", both(found.first_token, "{:,.1f}"), "p50 / p95 / p99 since arrival, nominal ticks"),
         ("fairness", f"{found.fairness:.3f}", "Jain's index over users"),
         ("forced preemptions", f"{found.forced_preemptions:,}", ""),
-        ("swapped", f"{found.bytes_swapped / 1e9:,.2f} GB", "over the link, both ways"),
+        ("swapped", amount(found.bytes_swapped), "over the link, both ways"),
         ("reward", f"{found.total_reward:+,.2f}", rewards),
     ]

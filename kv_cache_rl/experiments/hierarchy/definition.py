@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.experiments.hierarchy.cells import Cell, Decider, check_tuning, decider_of, without_repeats
+from kv_cache_rl.experiments.hierarchy.keys import FILE, SCENARIO, SWEEP, check_kinds
 from kv_cache_rl.experiments.hierarchy.settings import Setting, setting_of
 from kv_cache_rl.experiments.hierarchy.sources import Source, source_of
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 
-KEYS = ("name", "about", "seeds", "policies", "workloads", "scenarios")
+OWN = ("semantics", "model", "policies", "warm_up")
+"""Keys of a scenario that are no rules of a replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,13 @@ def read_sweep(path: str | Path) -> Sweep:
     """The sweep that a TOML file defines. Raises HierarchyError that says what is wrong in it."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return sweep_of(tomllib.loads(text), Path(path).parent, text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as wrong:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise HierarchyError(f"{path}: its brackets are nested too deep; mend it") from None
+    except ValueError as wrong:  # no TOML, no UTF-8, or a number of thousands of digits
         raise HierarchyError(f"{path} is no TOML: {wrong}; mend it") from None
+    try:
+        return sweep_of(table, Path(path).parent, text)
     except HierarchyError as wrong:
         raise HierarchyError(f"{path}: {wrong}") from None
 
@@ -91,8 +97,10 @@ def committed(name: str) -> Path:
 def sweep_of(table: Mapping[str, Any], folder: Path = Path(), text: str = "") -> Sweep:
     """The sweep of a parsed definition; files are looked for from `folder`."""
     for key in table:
-        if key not in KEYS:
-            raise HierarchyError(f"a sweep has no key {key!r}; use {', '.join(KEYS)}")
+        if key not in SWEEP:
+            raise HierarchyError(
+                f"a sweep has no key {key!r}; use {', '.join(SWEEP)} (hierarchy sweep --keys explains them)"
+            )
     seeds = table.get("seeds", [])
     if not isinstance(seeds, list) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise HierarchyError(f"seeds = {seeds} must be a list of whole numbers from 0 on")
@@ -113,7 +121,11 @@ def sweep_of(table: Mapping[str, Any], folder: Path = Path(), text: str = "") ->
                 f"workload {entry} has a parameter that is neither a number nor a text; correct it"
             )
         if "file" in entry:
+            check_kinds("workload of a file", entry, FILE)
             entry["file"] = str(folder / str(entry["file"]))
+    for entry in table.get("scenarios", []):
+        own = {key: value for key, value in entry.items() if key in OWN}
+        check_kinds(f"scenario {entry.get('name', 'scenario')!r}", own, SCENARIO)
     return Sweep(
         name=str(table.get("name", "sweep")),
         sources=tuple(source_of(entry) for entry in workloads),

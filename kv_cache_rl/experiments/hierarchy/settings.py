@@ -211,7 +211,9 @@ def setting_of(table: Mapping[str, Any]) -> Setting:
     name = str(rest.pop("name", "") or "scenario")
     own = {key: rest.pop(key) for key in ("semantics", "model", "warm_up") if key in rest}
     tiers = rest.pop("tiers", {})
-    if not isinstance(tiers, dict) or not all(isinstance(size, int | float | str) for size in tiers.values()):
+    if not isinstance(tiers, dict) or not all(
+        isinstance(size, int | float | str) and not isinstance(size, bool) for size in tiers.values()
+    ):
         raise HierarchyError(
             f"scenario {name!r}: tiers = {tiers} must be a table; write {{gpu = 5000, host = 0.5}}"
         )

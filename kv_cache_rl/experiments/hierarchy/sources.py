@@ -72,7 +72,8 @@ def from_workload(kind: str, name: str | None = None, **parameters: Any) -> Sour
     if kind not in (*WORKLOADS, "zipf"):
         raise HierarchyError(f"there is no workload {kind!r}; use one of {', '.join((*WORKLOADS, 'zipf'))}")
     for parameter, value in parameters.items():
-        if not isinstance(value, int | float) or (isinstance(value, float) and parameter != "skew"):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole or (isinstance(value, float) and parameter == "skew")):
             raise HierarchyError(f"{kind}: {parameter} = {value!r} is no whole number; correct it")
     if kind == "zipf":
         for parameter in parameters:

@@ -98,7 +98,7 @@ def run_cell(cell: Cell, play: Play) -> dict:
     head: dict[str, Any] = {"agent": cell.agent, "task": cell.scenario.task, "seed": cell.seed}
     try:
         state = play(cell.agent, cell.scenario, cell.seed)
-    except Exception as wrong:
+    except (Exception, SystemExit) as wrong:
         return {**head, "error": f"{type(wrong).__name__}: {wrong}", "report": None, "work_arrived": None}
     requests = state.columns.requests
     arrived = int(requests["prompt"].sum() + requests["output"].sum())

@@ -12,7 +12,7 @@ from typing import Any
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import json_value, lines_of, write_whole
 from kv_cache_rl.sim.eviction import Report, Scenario, replay
-from kv_cache_rl.sim.eviction.spec import log_fault
+from kv_cache_rl.sim.eviction.log import log_fault
 
 SCORES = ("reward", "normalized", "rewards", "metrics")
 """What a rollout that ended well has, and a failed one has not."""

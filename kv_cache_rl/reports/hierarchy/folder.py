@@ -49,7 +49,7 @@ ROW: dict[str, Check] = {
 }
 """Field of a row -> what it must be. The first four must be there."""
 MUST = 4
-METRICS: dict[str, Check] = {
+NUMBERS: dict[str, Check] = {
     **{measure.key: _is_number for measure in MEASURES},
     "prefetch_requests": _is_count,
     "prefetch_usefulness": _is_number,
@@ -124,7 +124,7 @@ def _rows(path: Path) -> list[dict]:
         absent = [measure.key for measure in MEASURES if measure.key not in row["metrics"]]
         if absent:
             raise HierarchyError(f"{where} has no metric {absent[0]!r}; run the sweep again")
-        _checked(where, row["metrics"], METRICS)
+        _checked(where, row["metrics"], NUMBERS)
     return found
 
 

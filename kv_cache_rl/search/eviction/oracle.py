@@ -12,7 +12,8 @@ from kv_cache_rl.sim.eviction.calls import named_calls
 from kv_cache_rl.sim.eviction.deciders import policy_id
 from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.episode import replay
-from kv_cache_rl.sim.eviction.spec import ActionLog, Scenario, ScenarioError
+from kv_cache_rl.sim.eviction.log import ActionLog
+from kv_cache_rl.sim.eviction.spec import Scenario, ScenarioError
 
 DEFAULT_WIDTH = 6
 

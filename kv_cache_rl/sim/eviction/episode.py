@@ -11,9 +11,10 @@ from kv_cache_rl.sim.eviction.calls import KEEP, VERBS, Call, result_text
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Counter, Kind, Phase, Place, Slot, Static, Tier
 from kv_cache_rl.sim.eviction.dynamics import new_state, step
 from kv_cache_rl.sim.eviction.entries import Event
+from kv_cache_rl.sim.eviction.log import ActionLog, LogError, log_fault
 from kv_cache_rl.sim.eviction.observe import BITS, new_view, view
 from kv_cache_rl.sim.eviction.score import Report, normalized_score, rewards_and_metrics
-from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, ActionLog, LogError, Scenario, log_fault
+from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, Scenario
 from kv_cache_rl.sim.eviction.state import check, slot_names
 from kv_cache_rl.sim.eviction.text import TOP, in_pages, observation, to_text
 

@@ -5,6 +5,7 @@ microseconds."""
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kv_cache_rl import ENVIRONMENT_VERSION
@@ -12,6 +13,7 @@ from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.hardware import prefill_microseconds, transfer_microseconds
 from kv_cache_rl.core.precision import LADDER, WORK_CLASSES
+from kv_cache_rl.sim.eviction.log import log_fault
 
 STEPS = 15
 MAX_CALLS_PER_STEP = 16
@@ -30,39 +32,9 @@ BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "e
 PLACES = ("none", "gpu", "cpu")
 DEAD_KINDS = ("", "reasoning", "ephemeral")
 
-ActionLog = list[list[list[str]]]
-"""Steps -> calls -> ``[verb, seq_id]``, ``["keep"]`` or ``["?", reason]``;
-
-``[]`` is a message without tool calls.
-"""
-
 
 class ScenarioError(Refused):
     """A scenario, or a name that selects scenarios, is not usable; names what, where and the remedy."""
-
-
-class LogError(Refused):
-    """What should be played again is no action log of the episode; names the window and the remedy."""
-
-
-def log_fault(log: object) -> str:
-    """What keeps a value from being an action log, in words; empty where it is one."""
-    if not isinstance(log, list | tuple):
-        return f"it is {type(log).__name__} {str(log)[:40]!r}, not a list of windows"
-    for number, window in enumerate(log, 1):
-        if not isinstance(window, list | tuple):
-            return f"window {number} is {type(window).__name__} {str(window)[:40]!r}, not a list of calls"
-        for call in window:
-            if not _is_call(call):
-                found = str(call)[:60]
-                return f"window {number} holds {found!r}, not a call such as ['evict', 's7'] or ['keep']"
-    return ""
-
-
-def _is_call(words: object) -> bool:
-    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-        return False
-    return list(words) == ["keep"] or (len(words) == 2 and words[0] != "keep")
 
 
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
@@ -218,11 +190,29 @@ def _value(name, field, value, where):
     return value
 
 
+Need = Callable[[bool, str, str], None]
+"""need(ok, field, rule): raises ScenarioError where it is not ok."""
+
+
 def _check(scenario: Scenario, where: str) -> None:
-    def need(ok, field, rule):
+    def need(ok: bool, field: str, rule: str) -> None:
         if not ok:
             raise ScenarioError(f"{where}: {field} {rule}; {_REMEDY}")
 
+    _check_head(scenario, need)
+    _check_names(scenario, need)
+    for p in scenario.prefixes:
+        need(
+            0 < p.tokens < MAX_TOKENS and 0 < len(p.prefix_id) <= MAX_ID,
+            f"prefix {p.prefix_id!r}",
+            "needs an id and tokens",
+        )
+    for s in scenario.sessions:
+        _check_session(s, len(scenario.prefixes), need)
+    _check_times(scenario, need)
+
+
+def _check_head(scenario: Scenario, need: Need) -> None:
     need(
         scenario.version == ENVIRONMENT_VERSION,
         f"version {scenario.version!r}",
@@ -250,6 +240,9 @@ def _check(scenario: Scenario, where: str) -> None:
         need(0 <= getattr(scenario, field) < 2**40, field, "must be at least 0 and below 2^40")
     need(scenario.budget_pages <= scenario.gpu_pages, "budget_pages", "must not exceed gpu_pages")
     need(0 < len(scenario.sessions) <= 512, "sessions", "must be 1 to 512")
+
+
+def _check_names(scenario: Scenario, need: Need) -> None:
     names = [s.seq_id for s in scenario.sessions] + [p.anchor_id for p in scenario.prefixes]
     need(
         all(n.isprintable() and 0 < len(n) <= MAX_ID for n in names),
@@ -262,62 +255,64 @@ def _check(scenario: Scenario, where: str) -> None:
         "sessions",
         "must have distinct seq_ids, also where a turn leaves a dead part (s7.0)",
     )
-    for p in scenario.prefixes:
-        need(
-            0 < p.tokens < MAX_TOKENS and 0 < len(p.prefix_id) <= MAX_ID,
-            f"prefix {p.prefix_id!r}",
-            "needs an id and tokens",
-        )
-    for s in scenario.sessions:
-        at = f"session {s.seq_id!r}: "
-        need(s.kind in BLOCK_TYPES[1:], at + "kind", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
-        need(s.work_class in WORK_CLASSES, at + "work_class", f"must be one of {', '.join(WORK_CLASSES)}")
-        need(s.tolerance in LADDER, at + "tolerance", f"must be one of {', '.join(LADDER)}")
-        need(s.place in PLACES, at + "place", f"must be one of {', '.join(PLACES)}")
-        need(0 <= s.priority <= 1000, at + "priority", "must be 0 to 1000")
-        need(0 < s.rate < 2**20, at + "rate", "must be positive")
-        need(-1 <= s.prefix < len(scenario.prefixes), at + "prefix", "must be -1 or the index of a prefix")
-        need(0 <= s.tokens < MAX_TOKENS, at + "tokens", f"must be 0 to {MAX_TOKENS}")
-        need(
-            max(abs(s.last_access), abs(s.accesses)) < 2**31,
-            at + "last_access, accesses",
-            "must be below 2^31",
-        )
-        need(
-            (s.tokens > 0) == (s.place != "none"),
-            at + "place",
-            "must be 'none' exactly when nothing is cached",
-        )
-        arrivals = [t.arrive for t in s.turns]
-        need(arrivals == sorted(arrivals), at + "turns", "must be in order of arrival")
-        need(all(abs(arrive) < 2**31 for arrive in arrivals), at + "arrive", "must be below 2^31")
-        if s.tokens and arrivals and arrivals[0] < 0:
-            done = s.tokens - s.turns[0].context - s.turns[0].new
-            need(
-                s.place == "gpu",
-                at + "place",
-                "must be 'gpu' while its first turn is decoding already (arrive below 0)",
-            )
-            need(
-                0 <= done < s.turns[0].out,
-                at + "tokens",
-                "must be context + new + what the running turn has generated",
-            )
-        for t in s.turns:
-            need(
-                min(t.context, t.new, t.after) >= 0 < t.out and max(t.context, t.new, t.out) < MAX_TOKENS,
-                at + "turns",
-                f"must have non-negative lengths below {MAX_TOKENS}, out > 0",
-            )
-            need(
-                t.after <= t.context + t.new + t.out, at + "turns", "cannot leave more context than they made"
-            )
-            need(t.dead in DEAD_KINDS, at + "dead", f"must be one of {DEAD_KINDS}")
-            need(t.leaves in BLOCK_TYPES[1:], at + "leaves", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
-    _check_times(scenario, need)
 
 
-def _check_times(scenario: Scenario, need) -> None:
+def _check_session(s: Session, prefixes: int, need: Need) -> None:
+    at = f"session {s.seq_id!r}: "
+    need(s.kind in BLOCK_TYPES[1:], at + "kind", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
+    need(s.work_class in WORK_CLASSES, at + "work_class", f"must be one of {', '.join(WORK_CLASSES)}")
+    need(s.tolerance in LADDER, at + "tolerance", f"must be one of {', '.join(LADDER)}")
+    need(s.place in PLACES, at + "place", f"must be one of {', '.join(PLACES)}")
+    need(0 <= s.priority <= 1000, at + "priority", "must be 0 to 1000")
+    need(0 < s.rate < 2**20, at + "rate", "must be positive")
+    need(-1 <= s.prefix < prefixes, at + "prefix", "must be -1 or the index of a prefix")
+    need(0 <= s.tokens < MAX_TOKENS, at + "tokens", f"must be 0 to {MAX_TOKENS}")
+    need(
+        max(abs(s.last_access), abs(s.accesses)) < 2**31,
+        at + "last_access, accesses",
+        "must be below 2^31",
+    )
+    need(
+        (s.tokens > 0) == (s.place != "none"),
+        at + "place",
+        "must be 'none' exactly when nothing is cached",
+    )
+    arrivals = [t.arrive for t in s.turns]
+    need(arrivals == sorted(arrivals), at + "turns", "must be in order of arrival")
+    need(all(abs(arrive) < 2**31 for arrive in arrivals), at + "arrive", "must be below 2^31")
+    if s.tokens and arrivals and arrivals[0] < 0:
+        _check_running(s, at, need)
+    for t in s.turns:
+        _check_turn(t, at, need)
+
+
+def _check_running(s: Session, at: str, need: Need) -> None:
+    """A session whose first turn decodes already."""
+    done = s.tokens - s.turns[0].context - s.turns[0].new
+    need(
+        s.place == "gpu",
+        at + "place",
+        "must be 'gpu' while its first turn is decoding already (arrive below 0)",
+    )
+    need(
+        0 <= done < s.turns[0].out,
+        at + "tokens",
+        "must be context + new + what the running turn has generated",
+    )
+
+
+def _check_turn(t: Turn, at: str, need: Need) -> None:
+    need(
+        min(t.context, t.new, t.after) >= 0 < t.out and max(t.context, t.new, t.out) < MAX_TOKENS,
+        at + "turns",
+        f"must have non-negative lengths below {MAX_TOKENS}, out > 0",
+    )
+    need(t.after <= t.context + t.new + t.out, at + "turns", "cannot leave more context than they made")
+    need(t.dead in DEAD_KINDS, at + "dead", f"must be one of {DEAD_KINDS}")
+    need(t.leaves in BLOCK_TYPES[1:], at + "leaves", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
+
+
+def _check_times(scenario: Scenario, need: Need) -> None:
     """Times are summed in int64 over 512 sessions and 1000 windows, after thousandfold products."""
     longest = max(max((s.tokens, *(t.context + t.new + t.out for t in s.turns))) for s in scenario.sessions)
     longest += max((p.tokens for p in scenario.prefixes), default=0)

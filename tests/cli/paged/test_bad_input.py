@@ -15,13 +15,53 @@ from kv_cache_rl.paged.measure import figures
         (("--temperature", "inf", "--samples", "1"), "a temperature of inf; give a finite one above 0"),
         (("--tokens", "100000000000"), "give fewer or smaller blocks, that is fewer tokens or sequences"),
         (("--tokens", "2", "--block-tokens", "99999999999999999999999"), "give fewer or smaller blocks"),
-        (("--tokens", "2", "--samples", "100000000"), "give fewer or smaller blocks"),
+        (("--samples", "100000"), "100,000 continuations at once; give at most 1,024. Sample i of --seed S"),
+        (("--beams", "1025"), "1,025 continuations at once; give at most 1,024"),
+        (("--samples", "1000", "--tokens", "100000000"), "give fewer or smaller blocks"),
+        (("--stop", ""), "stop text ''; give texts of at least one character"),
+        (("--stop-token", "256"), "stop 256 is no token; give ids from 0 to 255"),
+        (
+            ("--beams", "2", "--length-penalty", "nan"),
+            "a length penalty of nan; give a number",
+        ),
         (("--seed", "99999999999999999999999"), "--seed"),
     ],
 )
 def test_what_generate_cannot_do_is_refused(kv, arguments, words):
     said = kv("paged", "generate", "a", *arguments)
     assert said.code == 2 and words in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("a" * 60,), "60 tokens and 6 more take 17 blocks of 4, a picture shows 12 of a sequence"),
+        (("",), "the prompt is empty"),
+        (("a", "--plot", "x.txt"), "there is no kind of picture '.txt'"),
+        (("a", "--plot", "plain.txt/x.png"), "plain.txt"),
+    ],
+)
+def test_what_show_cannot_draw_is_refused(kv, tmp_path, arguments, words):
+    (tmp_path / "plain.txt").write_text("a file, not a folder")
+    said = kv("paged", "show", *arguments)
+    assert said.code == 2 and words in said.err
+
+
+def test_an_interrupt_says_how_far_decoding_came(kv, monkeypatch):
+    from kv_cache_rl.paged.model import Decoder
+
+    decode, steps = Decoder.decode, []
+
+    def interrupted(self, *rest):
+        steps.append(1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return decode(self, *rest)
+
+    monkeypatch.setattr(Decoder, "decode", interrupted)
+    said = kv("paged", "generate", "a", "--samples", 3, "--tokens", 20)
+    assert said.code == 130 and said.out == ""
+    assert "interrupted: 5 of 20 tokens of each continuation were decoded" in said.err
 
 
 def test_the_largest_seed_draws_as_many_samples_as_are_asked_for(kv):

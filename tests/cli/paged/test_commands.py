@@ -69,6 +69,95 @@ def test_beams_come_best_first(kv):
     assert len({row["text"] for row in rows}) == 3
 
 
+def test_generate_says_what_the_shipped_model_knows(kv):
+    assert "knows its own generated tales only" in kv("paged", "generate", "a", "-n", "2").err
+    assert kv("paged", "generate", "a", "-n", "2", "--json").err == ""
+
+
+def test_stops_end_every_way_to_decode_and_are_not_printed(kv):
+    start = ("paged", "generate", "anna walks to the ")
+    (whole,) = kv(*start, "--json").json["continuations"]
+    assert whole["finish_reason"] == "length" and "." in whole["text"]
+    for stops in (("--stop", "."), ("--stop-token", ord(".")), ("--stop", "no", "--stop", ".")):
+        (row,) = kv(*start, *stops, "--json").json["continuations"]
+        assert row["text"] == whole["text"].partition(".")[0] and row["finish_reason"] == "stop"
+        assert row["tokens"] == whole["tokens"][: len(row["text"]) + 1]
+        assert kv(*start, *stops).out == f"anna walks to the {row['text']}\n"
+    said = kv(*start, "--samples", "3", "--stop", ".", "--json").json
+    assert all("." not in row["text"] for row in said["continuations"])
+    assert "3 of 3 ended at a stop" in kv(*start, "--samples", "3", "--stop", ".").err
+
+
+def test_beams_of_different_lengths_are_compared_by_the_length_penalty(kv):
+    start = ("paged", "generate", "boris is at the ", "--beams", "4", "--stop", ".", "-n", "30", "--json")
+    for penalty in (0.0, 1.0, 2.0):
+        said = kv(*start, "--length-penalty", penalty).json
+        rows = said["continuations"]
+        ranks = [row["score"] / len(row["tokens"]) ** penalty for row in rows]
+        assert [row["rank"] for row in rows] == pytest.approx(ranks)
+        assert ranks == sorted(ranks, reverse=True) and said["length_penalty"] == penalty
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint that ends with token 5 and puts BOS, token 0, before a text."""
+    import torch
+
+    from kv_cache_rl.paged.checkpoint import DecoderGeometry, write_checkpoint
+    from kv_cache_rl.paged.model import Decoder
+
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    model = Decoder.untrained(DecoderGeometry("other", 1, 2, 2, 8, 16, 16, 8), 0)
+    model.weights["model.embed_tokens.weight"].mul_(40)
+    folder = tmp_path / "other"
+    write_checkpoint(folder, model.geometry, model.weights, torch.float32)
+    words = {name: at for at, name in enumerate(("<s>", "a", "b", "c", "d", "e", "f", "g"))}
+    library = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="a"))
+    library.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    library.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    library.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_checkpoint_is_run_on_its_own_format_and_stops_at_its_end_token(kv, checkpoint):
+    ways = [(), ("--samples", 2), ("--beams", 2, "--length-penalty", 0)]
+    whole = {way: kv("paged", "generate", "b c", "--model", "other", *way, "--json").json for way in ways}
+    for way, said in whole.items():
+        assert said["prompt_tokens"] == [0, 2, 3]
+        assert {row["finish_reason"] for row in said["continuations"]} == {"length"}
+        end = said["continuations"][0]["tokens"][4]
+        (checkpoint / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, 7]}))
+        ended = kv("paged", "generate", "b c", "--model", "other", *way, "--json").json["continuations"]
+        assert all({*row["tokens"][:-1]}.isdisjoint({end, 7}) for row in ended)
+        assert any(row["finish_reason"] == "stop" for row in ended)
+        on = kv("paged", "generate", "b c", "--model", "other", *way, "--ignore-eos", "--json").json
+        assert on["continuations"] == said["continuations"]
+        (checkpoint / "generation_config.json").unlink()
+    assert "tales" not in kv("paged", "generate", "b c", "--model", "other", "-n", "2").err
+
+
+def test_show_prints_the_tables_of_every_stage_and_draws_them(kv, tmp_path):
+    said = kv("paged", "show", "--plot", "tables.svg")
+    assert said.code == 0, said.err
+    for words in ("1. prefill", "3. copy on write", "7. swap in", "b0 anna", "sample 2 (host)", "references"):
+        assert words in said.out
+    assert (tmp_path / "tables.svg").read_text().lstrip().startswith("<?xml")
+    stages = kv("paged", "show", "--json").json["stages"]
+    assert [stage["title"] for stage in stages][:2] == ["prefill", "fork"]
+    assert stages[1]["rows"][2]["text"] == ["anna", " wal", "ks t", "o th", "e "]
+    assert stages == kv("paged", "show", "--json").json["stages"]
+
+
+def test_the_help_of_bench_names_its_parts(kv):
+    from kv_cache_rl.cli.paged.bench import NAMES
+
+    assert list(NAMES) == list(figures.PARTS)
+    words = " ".join(kv("paged", "bench", "--help").out.replace("│", " ").split())
+    assert f"Only these of {', '.join(NAMES)}; by comma" in words
+
+
 def test_bench_writes_two_pictures_and_a_json_and_names_the_best_block_size(kv, tmp_path):
     parts = ("--part", "memory,throughput,fragmentation,gpu")
     said = kv("paged", "bench", "--fast", "--headless", "--outdir", "out", *parts, "--json").json

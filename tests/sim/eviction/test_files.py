@@ -3,6 +3,7 @@
 import copy
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -54,8 +55,8 @@ BROKEN = {
     "no budget": (("budget_pages",), 0, "budget_pages must be positive"),
     "a budget above the GPU": (("budget_pages",), 101, "budget_pages must not exceed gpu_pages"),
     "a negative pool": (("cpu_pages",), -1, "cpu_pages must be at least 0"),
-    "a best that is no number": (("best",), float("nan"), ".best: nan is out of range"),
-    "an infinite floor": (("floor",), float("-inf"), ".floor: -inf is out of range"),
+    "a best that is no number": (("best",), float("nan"), "it holds NaN, which is no number in JSON"),
+    "an infinite floor": (("floor",), float("-inf"), "it holds -Infinity, which is no number"),
     "an endless window": (("step_ms",), 2**35, "step_ms must be positive and below 2^30"),
     "a prefill beyond 64 bits": (
         ("prefill_c1_ns",),
@@ -171,6 +172,18 @@ def test_a_broken_scenario_is_named_by_file_line_field_and_remedy(good, tmp_path
     )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_a_return_beyond_number_is_refused_in_python_too(good, value):
+    with pytest.raises(ScenarioError, match=r"scenario\.best: .* is out of range"):
+        Scenario.from_json({**good, "best": value})
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
+def test_a_file_without_an_end_is_refused():
+    with pytest.raises(ScenarioError, match=r"cannot be read .line 1 is longer than"):
+        load_file("/dev/zero")
+
+
 def test_the_unbroken_scenario_plays(good):
     episode = Episode(Scenario.from_json(good))
     assert episode.report().scenario_id == "eviction-hand-made-v1"
@@ -209,7 +222,12 @@ def bad_files(good):
         "cut.jsonl": (line[: len(line) // 2], ":1: not JSON"),
         "deep.jsonl": (b"[" * 100_000 + b"\n", ":1: not JSON"),
         "list.jsonl": (b"[1]\n", ":1: expected a JSON object, got list"),
-        "binary.jsonl": (bytes(range(128, 256)), "cannot be read"),
+        "binary.jsonl": (bytes(range(128, 256)), ":1: not JSON as it was written: byte 0x80"),
+        "twice.jsonl": (
+            line.replace(b'{"id"', b'{"id": "x", "id"'),
+            "the field 'id' stands there twice",
+        ),
+        "bomb.jsonl.gz": (gzip.compress(b"\n" * 2_000_000), "cannot be read (1,000,000 blank lines"),
         "cut.jsonl.gz": (packed[: len(packed) // 2], "cannot be read"),
         "head.jsonl.gz": (packed[:5], "cannot be read"),
         "plain.jsonl.gz": (line, "cannot be read"),

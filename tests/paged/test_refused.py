@@ -1,0 +1,187 @@
+"""Numbers that are none, blocks that are free and slots that are given twice are refused by name."""
+
+import pytest
+import torch
+from decoders import decoder, prompt
+from poisoned import Poisoned
+
+from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.paged.attention import paged_attention, paged_prefill
+from kv_cache_rl.paged.block_pool import BlockPool, PoolError
+from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
+from kv_cache_rl.paged.checkpoint import DecoderGeometry
+from kv_cache_rl.paged.decoding import beam, greedy, sample
+from kv_cache_rl.paged.drawing import drawn, generator_of
+from kv_cache_rl.paged.kv_cache import CacheError, KVCache
+from kv_cache_rl.paged.model import Decoder
+from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks
+from kv_cache_rl.paged.scheduler import Scheduler
+from kv_cache_rl.paged.swap import HostPool
+
+ROWS = torch.ones(3, 1, 2)
+
+
+def cache_of(blocks=6):
+    return KVCache(BlockPool(1, blocks, 4, 1, 2))
+
+
+NO_NUMBERS = (1.5, 2.0, "3", None, True, float("nan"), [2])
+NUMBERS = {
+    "pool": lambda m, n: BlockPool(1, n, 4, 1, 2),
+    "layers": lambda m, n: BlockPool(n, 4, 4, 1, 2),
+    "head dim": lambda m, n: BlockPool(1, 4, 4, 1, n),
+    "cache": lambda m, n: m.new_cache(n),
+    "block tokens": lambda m, n: m.new_cache(4, n),
+    "take": lambda m, n: BlockPool(1, 4, 4, 1, 2).take(n),
+    "references": lambda m, n: BlockPool(1, 4, 4, 1, 2).references(n),
+    "extend": lambda m, n: cache_of().extend(Sequence(), n),
+    "host": lambda m, n: HostPool(BlockPool(1, 4, 4, 1, 2), n),
+    "store": lambda m, n: QuantisedBlocks(BlockPool(1, 4, 4, 1, 4), n, 8),
+    "geometry": lambda m, n: DecoderGeometry("x", n, 2, 2, 8, 16, 16, 64),
+    "untrained": lambda m, n: Decoder.untrained(m.geometry, n),
+    "count": lambda m, n: greedy(m, m.new_cache(9), [1], n),
+    "samples": lambda m, n: sample(m, m.new_cache(9), [1], n, 2, 0),
+    "seed": lambda m, n: sample(m, m.new_cache(9), [1], 2, 2, n),
+    "width": lambda m, n: beam(m, m.new_cache(9), [1], n, 2),
+    "most": lambda m, n: Scheduler(m, m.new_cache(9)).add([1], n),
+    "running": lambda m, n: Scheduler(m, m.new_cache(9), most_running=n),
+    "prefill": lambda m, n: Scheduler(m, m.new_cache(9), prefill_tokens=n),
+    "layer": lambda m, n: cache_of().check_write(n, 3, ROWS, ROWS),
+}
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS, ids=repr)
+@pytest.mark.parametrize("where", NUMBERS)
+def test_what_is_no_whole_number_is_refused_by_name(where, number):
+    with pytest.raises(Refused, match=r"; give a whole number"):
+        NUMBERS[where](decoder(0), number)
+
+
+@pytest.mark.parametrize("temperature", ["1", None, True, float("nan"), float("inf"), -1.0, [1.0]])
+def test_a_temperature_that_is_none_is_refused(temperature):
+    model = decoder(0)
+    with pytest.raises(Refused, match="a temperature of"):
+        sample(model, model.new_cache(9), [1], 2, 2, 0, temperature)
+    with pytest.raises(Refused, match="a temperature of"):
+        Scheduler(model, model.new_cache(9)).add([1], 2, seed=0, temperature=temperature)
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 10**30])
+def test_a_seed_beyond_64_bits_is_refused(seed):
+    model = decoder(0)
+    with pytest.raises(Refused, match=rf"{seed} as a seed; give a whole number from -9223372036854775808"):
+        sample(model, model.new_cache(9), [1], 1, 2, seed)
+    with pytest.raises(Refused, match="as a seed"):
+        sample(model, model.new_cache(9), [1], 2, 2, 2**64 - 1)  # the second one's
+    with pytest.raises(Refused, match="as a seed"):
+        Scheduler(model, model.new_cache(9)).add([1], 2, seed=seed)
+
+
+@pytest.mark.parametrize("tokens", ["abc", b"abc", None, 3, [[1, 2], [3]], [1.5], [True], [1, None], [2**70]])
+def test_a_prompt_that_is_no_list_of_ids_is_refused(tokens):
+    model = decoder(0)
+    for act in (
+        lambda: greedy(model, model.new_cache(9), tokens, 2),
+        lambda: model.prefill(model.new_cache(9), Sequence(), tokens),
+        lambda: Scheduler(model, model.new_cache(9)).add(tokens, 2),
+    ):
+        with pytest.raises(Refused, match=r"give token ids|use whole numbers from 0 to 39|give the ids"):
+            act()
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-300, 1e-9])
+def test_the_lower_the_temperature_the_likelier_the_likeliest_token(temperature):
+    for best in range(4):
+        logits = torch.tensor([0.5, 0.25, -3.0, float("-inf")])
+        logits[best] = 0.75
+        generator = generator_of(best)
+        assert {drawn(logits, generator, temperature) for _ in range(50)} == {best}
+    model, start = decoder(3), prompt(decoder(3), 5)
+    wanted = greedy(model, model.new_cache(9), start, 8)
+    assert sample(model, model.new_cache(40), start, 3, 8, 0, temperature) == [wanted] * 3
+
+
+def test_two_tokens_of_equal_logits_stay_equally_likely_at_any_temperature():
+    generator = generator_of(0)
+    tokens = [drawn(torch.tensor([2.0, 2.0, 1.0]), generator, 1e-320) for _ in range(400)]
+    assert set(tokens) == {0, 1} and 140 < sum(tokens) < 260
+
+
+def test_the_slots_of_a_free_block_are_not_written():
+    cache, first, second = cache_of(), Sequence(), Sequence()
+    slots = cache.extend(first, 3)
+    cache.write(0, slots, ROWS, ROWS)
+    cache.write(0, cache.extend(second, 3), ROWS, ROWS)
+    cache.release(first)
+    before = cache.pool.keys[0].clone()
+    with pytest.raises(PoolError, match="block 0 is free: nothing is written to it; take it first"):
+        cache.write(0, slots, 2 * ROWS, 2 * ROWS)
+    assert torch.equal(cache.pool.keys[0], before)
+
+
+def test_a_slot_takes_one_token():
+    cache = cache_of()
+    cache.extend(Sequence(), 3)
+    with pytest.raises(CacheError, match="slot 1 is given 3 times; one slot takes one token"):
+        cache.write(0, torch.tensor([1, 1, 1]), ROWS, ROWS)
+    assert not cache.pool.keys[0].any()
+
+
+def test_slots_that_changed_in_place_are_checked_again():
+    cache = cache_of()
+    slots = cache.extend(Sequence(), 3)
+    cache.write(0, slots, ROWS, ROWS)
+    slots[1] = slots[0]
+    with pytest.raises(CacheError, match="given 2 times"):
+        cache.write(0, slots, ROWS, ROWS)
+    slots[1] = 20
+    with pytest.raises(PoolError, match="block 5 is free"):
+        cache.write(0, slots, ROWS, ROWS)
+
+
+def test_a_free_block_is_not_read():
+    case = Poisoned(1, [10, 30])
+    q, tables, lens = case.normal(2, 4, 8), case.tables(), case.lens()
+    paged_attention(q, case.cache, 0, tables, lens)
+    freed = case.sequences[0].blocks[0]
+    case.cache.release(case.sequences[0])
+    for backend in ("auto", "public", "flash"):
+        with pytest.raises(PoolError, match=f"block {freed} is free: its keys and values are no sequence's"):
+            paged_attention(q, case.cache, 0, tables, lens, backend)
+    alive = [case.sequences[1]]
+    assert paged_attention(q[1:], case.cache, 0, block_table(alive), lengths(alive)).isfinite().all()
+
+
+def test_a_pool_of_the_same_shape_is_another_pool():
+    """The plan of the last step is not taken for one over a pool where the block is free."""
+    case, other = Poisoned(2, [10]), Poisoned(2, [10])
+    q, tables, lens = case.normal(1, 4, 8), case.tables(), case.lens()
+    other.cache.release(other.sequences[0])
+    for held in case.sequences[0].blocks:
+        case.cache.pool.share(held)
+    case.cache.pool.freed = other.cache.pool.freed
+    paged_attention(q, case.cache, 0, tables, lens)
+    with pytest.raises(PoolError, match="is free"):
+        paged_attention(q, other.cache, 0, tables, lens)
+
+
+def test_a_released_sequence_and_one_of_another_cache_are_not_prefilled():
+    case, other = Poisoned(3, [10]), Poisoned(3, [10])
+    q, mine = case.normal(2, 4, 8), case.sequences[0]
+    with pytest.raises(CacheError, match="blocks of another cache"):
+        paged_prefill(q, other.cache, 0, mine, 8)
+    case.cache.release(mine)
+    with pytest.raises(CacheError, match="was released"):
+        paged_prefill(q, case.cache, 0, mine, 8)
+
+
+def test_a_free_block_is_not_copied():
+    pool = BlockPool(1, 4, 4, 1, 4)
+    (held,) = pool.take()
+    for pair in ((held, 3), (3, held)):
+        with pytest.raises(PoolError, match="block 3 is free: it is neither copied nor written"):
+            pool.copy(*pair)
+    pool.attach(QuantisedBlocks(pool, 2, 8))
+    (stored,) = pool.take(1, form=1)
+    with pytest.raises(PoolError, match=f"block {stored} is quantised: copy exact blocks"):
+        pool.copy(held, stored)
