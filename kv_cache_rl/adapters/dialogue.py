@@ -12,7 +12,7 @@ from typing import Any
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import DECIDERS, Call
 
-MARK = '"visible_seq_ids"'
+MARK = '"rows"'
 """Every observation has this key; a message without it holds none."""
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from kv_cache_rl.adapters.dialogue import tool_call
-from kv_cache_rl.sim.eviction import SYSTEM_PROMPT, TOOLS, Call, Episode, Scenario, tool_messages
+from kv_cache_rl.sim.eviction import SYSTEM_PROMPTS, TOOLS, Call, Episode, Scenario, tool_messages
 
 
 def tool_calls(calls: Sequence[Call], step: int, as_text: bool = False) -> list[dict]:
@@ -17,17 +17,18 @@ def tool_calls(calls: Sequence[Call], step: int, as_text: bool = False) -> list[
 
 
 def expert_dialogue(
-    scenario: Scenario, log: Iterable[Iterable[Sequence[str]]], as_text: bool = False
+    scenario: Scenario, log: Iterable[Iterable[Sequence[str]]], as_text: bool = False, view: str = "full"
 ) -> list[dict]:
     """The messages of the episode as a chat model sees and writes them, from the system prompt on.
 
     Calls that could not be read are left out, and a step without calls becomes an explicit keep.
     """
-    episode = Episode(scenario)
-    messages = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": episode.prompt()}]
+    episode = Episode(scenario, view)
+    system = {"role": "system", "content": SYSTEM_PROMPTS[view]}
+    messages = [system, {"role": "user", "content": episode.prompt()}]
     for step, logged in enumerate(log):
         calls = [Call.from_log(words) for words in logged]
-        calls = [call for call in calls if not call.error] or [Call("keep")]
+        calls = [episode.named(call, shown=True) for call in calls if not call.error] or [Call("keep")]
         asked = tool_calls(calls, step, as_text)
         messages.append({"role": "assistant", "content": "", "tool_calls": asked})
         texts = episode.step(calls)
@@ -45,6 +46,7 @@ def expert_row(
     reward: float,
     normalized: float,
     as_text: bool = False,
+    view: str = "full",
 ) -> dict:
     """One training example; `tools` is JSON text, as trainers read it too."""
     return {
@@ -53,6 +55,6 @@ def expert_row(
         "expert": expert,
         "reward": reward,
         "normalized": normalized,
-        "messages": expert_dialogue(scenario, log, as_text),
+        "messages": expert_dialogue(scenario, log, as_text, view),
         "tools": json.dumps(TOOLS),
     }

@@ -61,9 +61,11 @@ def answers(episode: Episode, calls: list[Call]) -> list[str]:
     return [] if prompt is None else [text_only_reply(prompt)]
 
 
-def played(scenario: Scenario, messages: Iterable[vf.AssistantMessage], most: int) -> Episode:
+def played(
+    scenario: Scenario, messages: Iterable[vf.AssistantMessage], most: int, view: str = "full"
+) -> Episode:
     """The episode after these assistant messages; those past its last step decide nothing."""
-    episode = Episode(scenario)
+    episode = Episode(scenario, view)
     for message in messages:
         if episode.done:
             break

@@ -69,7 +69,7 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
 
     async def play(self, client: AsyncOpenAI, model: str, data: EvictionData, messages: list[dict]) -> None:
         """Plays the episode to its end; `messages` grows into the whole dialogue."""
-        episode = Episode(Scenario.from_json(data.scenario))
+        episode = Episode(Scenario.from_json(data.scenario), data.view)
         while not episode.done:
             # Not `chat.completions.create`: the SDK would walk through every field of the whole
             # dialogue each time, and that costs more than all the rest of an episode.

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ import verifiers.v1 as vf
 from kv_cache_eviction.dialogue import answers, decided, left_out, played
 from kv_cache_eviction.served import CONTEXT_OVERFLOW, refuse_empty
 from kv_cache_rl import ENVIRONMENT_VERSION
-from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Report, Scenario, replay
+from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Episode, Report, Scenario, replay
 
 OWN_LIMITS = ("max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens")
 TRUNCATING = (None, CONTEXT_OVERFLOW, *OWN_LIMITS)
@@ -29,6 +29,7 @@ class EvictionData(vf.TaskData):
     scenario: dict[str, Any]
     max_calls_per_step: int = MAX_CALLS_PER_STEP
     reward_profile: str = "original"
+    view: str = "full"
 
 
 class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
@@ -48,6 +49,10 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
     def scenario(self) -> Scenario:
         return Scenario.from_json(self.data.scenario)
 
+    def played(self, messages: Iterable[vf.AssistantMessage]) -> Episode:
+        """The episode after these messages, as the model saw it."""
+        return played(self.scenario, messages, self.data.max_calls_per_step, self.data.view)
+
     # What any harness but the package's own needs: its tools are stubs, the answers are put in
     # at the model boundary.
 
@@ -58,7 +63,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         if call is None:
             return None
         *before, last = trace.assistant_messages
-        episode = played(self.scenario, before, self.data.max_calls_per_step)
+        episode = self.played(before)
         texts = answers(episode, decided(last, self.data.max_calls_per_step))
         request.messages[-1] = request.messages[-1].model_copy(update={"content": texts[call]})
         return request
@@ -96,7 +101,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         """The user message that follows a text-only reply. None after the last step, and where the
         latest reply does hold calls, which its harness left unanswered."""
         *before, last = trace.assistant_messages
-        episode = played(self.scenario, before, self.data.max_calls_per_step)
+        episode = self.played(before)
         if episode.done or last.tool_calls:
             return None
         return next(iter(answers(episode, [])), None)
@@ -118,9 +123,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
                 "then repeat it with --resume"
             )
         trace.info["environment_version"] = ENVIRONMENT_VERSION
-        trace.info["actions"] = played(
-            self.scenario, trace.assistant_messages, self.data.max_calls_per_step
-        ).log
+        trace.info["actions"] = self.played(trace.assistant_messages).log
         trace.info["diagnosis"] = self.report(trace).notes
         if unread := left_out(trace.assistant_messages):
             trace.info["calls_not_read"] = unread
@@ -184,7 +187,8 @@ class NormalizedTask(EvictionTask):
 def decided_by_dialogue(trace: vf.Trace) -> bool:
     """Whether the log of a saved rollout is what its messages decided."""
     data = EvictionData.model_validate(trace.task.data.model_dump())
-    episode = played(Scenario.from_json(data.scenario), trace.assistant_messages, data.max_calls_per_step)
+    scenario, most = Scenario.from_json(data.scenario), data.max_calls_per_step
+    episode = played(scenario, trace.assistant_messages, most, data.view)
     return trace.info.get("actions") == episode.log
 
 

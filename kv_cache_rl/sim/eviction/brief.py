@@ -120,6 +120,11 @@ _ROW = re.compile(
 )
 
 
+def is_brief(values: dict) -> bool:
+    """Whether an observation is of this view: its rows are strings."""
+    return isinstance(values, dict) and "cpu_free" in values
+
+
 def read_brief(values: dict) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """The view behind a brief observation and the id of each row, as `text.read_view` gives them.
 

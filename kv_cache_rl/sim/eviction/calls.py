@@ -101,7 +101,7 @@ def parse_call(name: str, arguments: str | dict | None) -> Call:
 
 
 # One answer for ids that never were, are gone or are yet to come: the difference would tell the future.
-_NOWHERE = "no entry {name!r} in the cache now; choose from visible_seq_ids"
+_NOWHERE = "no entry {name!r} in the cache now; choose from {ids}"
 _REASONS: dict[int, str] = {
     Outcome.UNKNOWN: _NOWHERE,
     Outcome.ABSENT: _NOWHERE,
@@ -116,14 +116,21 @@ _REASONS: dict[int, str] = {
 }
 
 
-def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str) -> str:
+_BRIEF_REASONS = _REASONS | {
+    Outcome.CPU_FULL: "the CPU pool has no room for {name}; compress it or evict something there",
+}
+"""The brief view counts in thousandths of the budget, not in pages."""
+
+
+def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str, view: str = "full") -> str:
     """What a tool message says: the effect, or the reason for the refusal and the remedy."""
     if code == Outcome.OK:
-        return done
+        return done if view == "full" else "ok"
     if code == Outcome.NOT_READ:
         unknown = f"unknown tool {str(call.verb)[:40]!r}; use one of {', '.join(VERBS)}"
         return f"refused: {call.error or unknown}"
-    return "refused: " + _REASONS[code].format(name=call.seq_id, pages=pages, cpu_free=cpu_free)
+    reasons, ids = (_REASONS, "visible_seq_ids") if view == "full" else (_BRIEF_REASONS, "rows")
+    return "refused: " + reasons[code].format(name=call.seq_id, pages=pages, cpu_free=cpu_free, ids=ids)
 
 
 def named_calls(scenario: Scenario, calls) -> list[list[str]]:

@@ -18,6 +18,7 @@ import numpy as np
 from kv_cache_rl.jit import folded, njit, uncounted
 from kv_cache_rl.sim.eviction.actions import Verb
 from kv_cache_rl.sim.eviction.blind import keep, on_everything, random, spam_invalid
+from kv_cache_rl.sim.eviction.brief import is_brief, read_brief
 from kv_cache_rl.sim.eviction.calls import VERBS, Call
 from kv_cache_rl.sim.eviction.columns import calls_of
 from kv_cache_rl.sim.eviction.observe import head_of, rows_of
@@ -167,7 +168,7 @@ def decider(name: str) -> Decider:
     policy = policy_id(name)
 
     def act(observation: dict) -> list[Call]:
-        rows, head, ids = read_view(observation)
+        rows, head, ids = (read_brief if is_brief(observation) else read_view)(observation)
         out = np.zeros((MAX_OUT, 2), np.int64)
         count = decide_view(policy, rows, head, out)
         return [

@@ -1,11 +1,21 @@
 """The system prompt: the task, the rules and what is rewarded; no strategy."""
 
-SYSTEM_PROMPT = """You run the KV cache of an LLM inference server for 15 windows. Before each window you get a JSON observation \
+_ROWS = {
+    "full": """Each row is one cache entry. Types: system (shared prompt), context and tool (history of a session: waiting for its user, \
+or for a tool), gen (being generated), think and ephemeral (dead, never read again). pages are 128 tokens at 16 bits; \
+bits 8 and 4 take half and a quarter. value: 0 worst to evict, 100 safest. idle, age: windows. reload_s: seconds to recompute.""",
+    "brief": """Each row is one cache entry: id, type, class, state (cpu: it lies in the CPU pool). Types: system (shared prompt), context and \
+tool (history of a session: waiting for its user, or for a tool), gen (being generated), think and ephemeral (dead, never read \
+again). Then m memory, in thousandths of the budget as everything here; b bits below 16, 8 and 4 take half and a quarter; \
+v value: 0 worst to evict, 100 safest; i idle windows; r tenths of a second to recompute; p priority. A letter that is missing \
+is 0. queue: who waits, what it needs, and tenths of a window (w) it has waited.""",
+}
+
+SYSTEM_PROMPTS = {
+    view: f"""You run the KV cache of an LLM inference server for 15 windows. Before each window you get a JSON observation \
 and answer with tool calls; all calls of one message act in that window, at most 16 count.
 
-Each row is one cache entry. Types: system (shared prompt), context and tool (history of a session: waiting for its user, \
-or for a tool), gen (being generated), think and ephemeral (dead, never read again). pages are 128 tokens at 16 bits; \
-bits 8 and 4 take half and a quarter. value: 0 worst to evict, 100 safest. idle, age: windows. reload_s: seconds to recompute.
+{rows}
 
 Tools: evict drops an entry's own pages (shared prefix pages go with their last user); a running request goes back to the \
 queue and loses its work; what is asked for later is recomputed on the shared prefill lane. compress halves the pages, down to \
@@ -20,3 +30,7 @@ when it still waits at the end. Nothing is freed unless you free it.
 
 Rewarded: few failures (most), tokens of completed requests, memory peaks below 80 % of the budget (less below 95 %), keeping \
 what is worth keeping, little swap-in delay, and no eviction of system prompts, important contexts or nearly finished work."""
+    for view, rows in _ROWS.items()
+}
+"""By view."""
+SYSTEM_PROMPT = SYSTEM_PROMPTS["full"]

@@ -30,6 +30,8 @@ ORACLE = "oracle"
 """The name under which the best-known log is played. It is no decider, as it knows the future."""
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
 PLACES = ("none", "gpu", "cpu")
+VIEWS = ("full", "brief")
+"""How an observation shows the cache: every row with every column (`text`), or what matters most (`brief`)."""
 DEAD_KINDS = ("", "reasoning", "ephemeral")
 
 
