@@ -18,7 +18,7 @@ from kv_cache_rl.agents.compiled import CompiledAgent, heuristic, qlearning
 from kv_cache_rl.sim.serving.heuristics import HEURISTICS
 from kv_cache_rl.sim.serving.spec import ServingError
 
-__all__ = ["AGENTS", "CANARIES", "Agent", "CompiledAgent", "agent", "factory_of"]
+__all__ = ["AGENTS", "CANARIES", "Agent", "CompiledAgent", "agent"]
 
 
 class Agent(Protocol):

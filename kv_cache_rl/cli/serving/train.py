@@ -40,8 +40,9 @@ def run_train(
 ) -> None:
     """Train an agent, and write its table and how it was made.
 
-    The table is .npz; command, settings, seeds and curve are .json. The same command goes on with a training
-    that was interrupted, and ends with the same table.
+    The table is .npz; command, settings, seeds and curve are .json.
+
+    The same command goes on with a training that was interrupted, and ends with the same table.
 
     Example: kv-cache-rl serving train --policy qlearning --out runs/serving/train
     """
