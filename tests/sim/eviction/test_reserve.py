@@ -148,7 +148,7 @@ def test_no_stored_best_return_is_below_what_it_earns():
 def test_thresholds_are_measures_and_not_shipped():
     assert set(THRESHOLDS) == {"threshold_0.80", "threshold_0.90", "threshold_0.95"}
     assert not set(THRESHOLDS) & set(DECIDERS)
-    with pytest.raises(ValueError, match=r"there is no decider 'threshold_0\.85'; choose one of keep"):
+    with pytest.raises(ValueError, match=r"unknown decider 'threshold_0\.85'; use one of keep"):
         decider("threshold_0.85")
 
 
