@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import tee
 from pathlib import Path
 
+from kv_cache_rl.traces.answers import Kept, runs_of
 from kv_cache_rl.traces.calls import continued
-from kv_cache_rl.traces.claude_code import Request, Session, distinct, read_sessions, shared_blocks
+from kv_cache_rl.traces.claude_code import Request, Session, distinct, read_sessions
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.requests import FAILED, Requests, lengths
+from kv_cache_rl.traces.tracks import chain_of
 
 
 @dataclass(slots=True)
@@ -32,8 +34,8 @@ class Demand:
     prompts: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     histories: list[int] = field(default_factory=list)
-    """Leading tokens of the prompt that an earlier prompt began with; empty where the format does
-    not say.
+    """Leading tokens of the prompt that an earlier prompt began with, or that decoding wrote behind
+    one; empty where the format does not say.
     """
     session_s: float = 0.0
     """Where every session has a clock of its own: their durations, added up."""
@@ -129,15 +131,29 @@ def demand_of(path: str | Path, reading: Reading | None = None) -> Demand:
 
 
 def _sessions(demand: Demand, sessions: Iterator[Session]) -> None:
+    common: Kept | None = None
     for session in sessions:
-        chains = [session.calls, *(agent.requests for agent in session.sub_agents)]
-        for calls in filter(None, chains):
-            demand.prompts += [call.input_tokens for call in calls]
-            demand.outputs += [call.output_tokens for call in calls]
-            shared = [shared_blocks(before.runs, after.runs) for before, after in pairwise(calls)]
-            tokens = (blocks * session.block_size for blocks in shared)
-            demand.histories += [0, *map(min, tokens, (call.input_tokens for call in islice(calls, 1, None)))]
+        if session.is_global:
+            common = common or Kept(session.block_size)
+        demand.prompts += [call.input_tokens for call in session.all_calls]
+        demand.outputs += [call.output_tokens for call in session.all_calls]
+        demand.histories += _histories(session, common if session.is_global else None)
         demand.session_s += _duration(session)
+
+
+def _histories(session: Session, common: Kept | None) -> list[int]:
+    """Leading tokens of each call that calls of its session left in the cache, or of all sessions
+    whose ids mean the same.
+    """
+    kept = common or Kept(session.block_size)
+    times = [call.t_s for call in session.calls]
+    times += [agent.t_s + call.t_s for agent in session.sub_agents for call in agent.requests]
+    calls = session.all_calls
+    found = [0] * len(calls)
+    for at in sorted(range(len(calls)), key=times.__getitem__):
+        call = calls[at]
+        found[at] = kept.found(session.id, call.runs, call.input_tokens, call.output_tokens)
+    return found
 
 
 def _duration(session: Session) -> float:
@@ -152,18 +168,19 @@ def _end(call: Request) -> float:
 
 
 def _requests(demand: Demand, found: Requests) -> None:
-    """The requests one by one; histories are what their blocks, else their sessions, had been sent
-    before.
+    """The requests one by one; histories are what a cache that keeps everything has of their blocks,
+    else what their sessions had been sent before.
     """
-    seen: set[int] = set()
-    before: dict[str, tuple[int, int]] = {}
+    size = max(1, found.block_tokens)
+    kept, before = Kept(size), dict[str, tuple[int, int]]()
+    arrivals, ahead = tee(map(lengths, found.arrivals))
+    chains = chain_of((one.ids or ())[: one.input_tokens // size] for one in ahead if not one.session)
     chained = False
-    for one in map(lengths, found.arrivals):
+    for one in arrivals:
+        sequence = one.session or next(chains)
         if one.ids is not None:
             chained = True
-            new = next((at for at, block in enumerate(one.ids) if block not in seen), len(one.ids))
-            seen.update(one.ids)
-            history = min(new * found.block_tokens, one.input_tokens)
+            history = kept.found(sequence, runs_of(one.ids), one.input_tokens, one.output_tokens or 0)
         else:
             history = continued(before.get(one.session), one.input_tokens)
         if one.session:

@@ -7,13 +7,15 @@ from kv_cache_rl.traces.demand import Demand, demand_of
 
 
 def test_sessions_give_lengths_shared_prefixes_and_durations_but_no_common_clock(write, session, call, agent):
-    inner = agent(5.0, [call(0.0, 128, [[50, 2]]), call(20.0, 192, [[50, 3]], api_time=4.0)])
+    inner = agent(5.0, [call(0.0, 128, [[50, 2]], out=20), call(20.0, 192, [[50, 3]], api_time=4.0)])
     one = session("a", [call(0.0, 128, [[0, 2]]), inner, call(10.0, 256, [[0, 3], [9, 1]])])
     two = session("b", [call(3.0, 64, [[0, 1]], api_time=None)])
     found = demand_of(write([one, two]))
     assert found.format == "claude-code"
     assert found.prompts == [128, 256, 128, 192, 64]
-    assert found.histories == [0, 128, 0, 128, 0]
+    assert found.histories == [0, 192, 0, 128, 0], (
+        "128 + 100 tokens fill three blocks, 128 + 20 the two again"
+    )
     assert found.session_s == pytest.approx(29.0 + 0.0), "the sub-agent's last call ends at 5 + 20 + 4"
     assert found.rate == pytest.approx(5 / 29)
     assert found.arrivals_s == [] and found.peak_rate(1.0) is None

@@ -29,8 +29,10 @@ from kv_cache_rl.intervals import (
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
 from kv_cache_rl.sim.hierarchy.curves.runs import Curve, lru_curve
+from kv_cache_rl.sim.hierarchy.dynamics import STATE_BYTES
 from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
+from kv_cache_rl.sim.hierarchy.traces.segments import check_room
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, subset
 
 LEVELS = (0.2, 0.4, 0.6, 0.8)
@@ -198,6 +200,7 @@ def held_out(
         ``rows`` (`Compared`, by level and policy). A row's capacity is that of the first seed's half.
     """
     whole = in_blocks(trace)
+    check_room(trace.name, trace.blocks, STATE_BYTES * trace.blocks, "replaying them one by one")
     cluster = clusters(whole)
     names = list(dict.fromkeys((BASE, *policies)))
     splits = [_Split(whole, cluster, levels, seed, resamples) for seed in seeds]

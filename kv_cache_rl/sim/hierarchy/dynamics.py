@@ -39,9 +39,24 @@ from kv_cache_rl.sim.hierarchy.seconds import (
 )
 from kv_cache_rl.sim.hierarchy.sizes import bytes_of, page_sizes
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, recompute_seconds
-from kv_cache_rl.sim.hierarchy.state import DEMAND, NONE, PREFETCH, SUCCESSORS, SUMS, TOP, State, record
+from kv_cache_rl.sim.hierarchy.state import (
+    DEMAND,
+    NODE,
+    NONE,
+    PAGE,
+    PREFETCH,
+    SUCCESSORS,
+    SUMS,
+    TOP,
+    State,
+    record,
+)
+from kv_cache_rl.sim.hierarchy.traces.segments import check_room
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
+STATE_BYTES = PAGE.itemsize + NODE.itemsize + 32
+"""What a replay keeps of a block in one tier, at least."""
+ACCESS_BYTES = 8
 _NEVER = -2
 """In place of the position before which a request's writes enter: it has none."""
 
@@ -68,6 +83,8 @@ def new_state(
         raise HierarchyError(unknown("policy", policy, POLICIES))
     if policy not in QUEUES:
         check_rank(policy, RANKS[policy])
+    need = STATE_BYTES * trace.blocks + ACCESS_BYTES * trace.accesses
+    check_room(trace.name, trace.blocks, need, "replaying them one by one")
     if scenario.promotion == "step" and trace.chained:
         raise HierarchyError(
             "promotion 'step' needs a plain page trace: a prefix is read as a whole; use promotion 'top'"

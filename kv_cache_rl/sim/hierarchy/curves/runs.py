@@ -28,8 +28,10 @@ import numpy as np
 
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.hierarchy.curves.touches import Touches, touches
+from kv_cache_rl.sim.hierarchy.traces.segments import check_room, segments
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
+CURVE_BYTES = 40  # of a whole curve, per block
 UNTOUCHED = -1  # the owner of blocks that no row has touched
 
 
@@ -71,7 +73,7 @@ def pieces(trace: Trace) -> Pieces:
 
 def pieces_of(rows: Touches) -> Pieces:
     """The pieces of these rows."""
-    first, end, owner = _pieces(rows.first_run, rows.run_start, rows.run_length, rows.blocks)
+    first, end, owner = _pieces(rows.first_run, *segments(rows.run_start, rows.run_length, rows.blocks))
     return Pieces(first, end, owner, rows.lengths, rows.request, rows.counted)
 
 
@@ -120,6 +122,7 @@ def stack_distances(trace: Trace, cut: Pieces | None = None) -> np.ndarray:
 
 def ranks_of(cut: Pieces, blocks: int) -> np.ndarray:
     """Block accesses of the rows that count by the rank of what they found, int64 [blocks + 1]."""
+    check_room("the trace", blocks, CURVE_BYTES * blocks, "a curve over all capacities")
     return _ranks(cut.first, cut.end, cut.owner, cut.lengths, cut.counted, blocks)
 
 
@@ -130,9 +133,9 @@ def check_capacity(capacity: int) -> None:
 
 
 @njit
-def _pieces(first_run, run_start, run_length, blocks):
+def _pieces(first_run, edges, run_start, run_length):
     requests = len(first_run) - 1
-    owner_of = np.full(blocks, -1, np.int32)
+    owner_of = np.full(len(edges) - 1, -1, np.int32)
     first = np.zeros(requests + 1, np.int64)
     end = np.empty(len(run_start) + 1024, np.int32)
     owner = np.empty(len(run_start) + 1024, np.int32)
@@ -142,11 +145,11 @@ def _pieces(first_run, run_start, run_length, blocks):
         before = np.int32(-2)
         for run in range(first_run[request], first_run[request + 1]):
             start, stop = run_start[run], run_start[run] + run_length[run]
-            for block in range(start, stop):
-                last = owner_of[block]
+            for segment in range(start, stop):
+                last = owner_of[segment]
                 if last != before:
                     if before != -2:
-                        end[count - 1] = position + block - start
+                        end[count - 1] = position + edges[segment] - edges[start]
                     if count == len(end):
                         end = np.concatenate((end, np.empty(count, np.int32)))
                         owner = np.concatenate((owner, np.empty(count, np.int32)))
@@ -154,7 +157,7 @@ def _pieces(first_run, run_start, run_length, blocks):
                     count += 1
                     before = last
             owner_of[start:stop] = request
-            position += run_length[run]
+            position += edges[stop] - edges[start]
         if before != -2:
             end[count - 1] = position
         first[request + 1] = count

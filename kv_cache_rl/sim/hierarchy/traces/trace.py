@@ -14,6 +14,7 @@ import numpy as np
 
 from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.hierarchy.traces.columns import check_columns
+from kv_cache_rl.sim.hierarchy.traces.segments import segments
 from kv_cache_rl.traces.errors import TraceError
 
 PAGE_TOKENS = 16  # tokens that a page of a page trace stands for. Source: kv-hierarchy-lab
@@ -177,11 +178,18 @@ def checked_tree(
     """The trace itself, whose blocks have one parent each; raises TraceError with the file and, if known, the
     request's line and the blocks' names in the file.
     """
-    parent, request, block, other = _parents(trace.first_run, trace.run_start, trace.run_length, trace.blocks)
+    edges, start, length = segments(trace.run_start, trace.run_length, trace.blocks)
+    parent, request, at, before = _parents(trace.first_run, start, length, len(edges) - 1)
     if request >= 0:
+        block, known, other = int(edges[at]), _last(edges, parent[at]), _last(edges, before)
         line = 0 if lines is None else lines[request]
-        raise two_parents(path, request, block, parent[block], other, line, name_of)
+        raise two_parents(path, request, block, known, other, line, name_of)
     return trace
+
+
+def _last(edges: np.ndarray, segment: int) -> int:
+    """The last id of a segment; ROOT in place of none."""
+    return ROOT if segment == ROOT else int(edges[segment + 1]) - 1
 
 
 def two_parents(

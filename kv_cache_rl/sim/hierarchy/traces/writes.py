@@ -4,10 +4,11 @@
     answer of r                         |= rest + answer =|   full blocks, which decoding completes
     prompt of q       |=================|=================|== new text ==
 
-A request q *continues* r if both are of one sequence, q comes later, its path begins with all full blocks of
-r's prompt, and its prompt is at least as long as r's prompt and answer together. The blocks of q's path over
-that length are then what r wrote; the latest such r counts, and the first such q. What no request continues
-wrote blocks that no prompt names: they take room and are never asked for.
+The first later request q of the same sequence whose path begins with all full blocks of r's prompt says what
+became of the answer (of several such r the one with the longest prompt, else the latest). Is q's prompt at
+least as long as r's prompt and answer together, q *continues* r: the blocks of its path over that length are
+what r wrote. Else, or where there is no q, r wrote blocks that no prompt names: they take room and are never
+asked for.
 
 The trace does not say whether the text behind the prompt is the answer, word for word: a client that drops
 the reasoning and adds as much text of its own looks the same. Nor does it say when the answer was complete:
@@ -23,6 +24,7 @@ from dataclasses import replace
 import numpy as np
 
 from kv_cache_rl.jit import njit
+from kv_cache_rl.sim.hierarchy.traces.segments import segments
 from kv_cache_rl.sim.hierarchy.traces.trace import ROOT, Trace, Writes
 
 
@@ -38,9 +40,11 @@ def decoded(trace: Trace) -> Trace:
     if not count.any():
         return trace
     runs = trace.first_run, trace.run_start, trace.run_length
-    odd = lengths < prompt // size
+    tips = _last_full_blocks(trace, base)
+    cut = segments(trace.run_start, trace.run_length, trace.blocks, tips[tips >= 0])
+    known = np.where(lengths < prompt // size, -1, np.searchsorted(cut.edges, tips, side="right") - 1)
     tokens = prompt, trace.output_tokens, size
-    source = _continued(*runs, trace.sequence, lengths, *tokens, trace.blocks, odd)
+    source = _continued(trace.first_run, *cut, trace.sequence, lengths, *tokens, known)
     first = np.concatenate([[0], np.cumsum(count)])
     block, parent, blocks = _blocks(*runs, first, base, source, trace.blocks)
     sizes = trace.page_bytes
@@ -51,38 +55,47 @@ def decoded(trace: Trace) -> Trace:
     )
 
 
+def _last_full_blocks(trace: Trace, full: np.ndarray) -> np.ndarray:
+    """The last full block of each prompt, int64 [R]; -1 where it fills none."""
+    until = np.concatenate([[0], np.cumsum(trace.run_length)])
+    at = until[trace.first_run[:-1]] + full - 1
+    run = np.searchsorted(until, at, side="right") - 1
+    inside = np.minimum(run, len(trace.run_start) - 1)
+    return np.where(full > 0, trace.run_start[inside] + at - until[inside], -1)
+
+
 @njit
-def _continued(first_run, run_start, run_length, sequence, lengths, prompt, output, size, blocks, odd):
-    """The request that continues each, int64 [R], -1: none does. `odd` ones name too few blocks."""
+def _continued(first_run, edges, run_start, run_length, sequence, lengths, prompt, output, size, tip):
+    """The request that continues each, int64 [R], -1: none does.
+
+    `tip` is the segment that ends with a prompt's last full block, -1 where it fills none, or where its
+    blocks are not all named.
+    """
     requests = len(lengths)
     source = np.full(requests, -1, np.int64)
-    ends_at = np.full(blocks, -1, np.int32)  # the last request whose full blocks end with this one
+    ends_at = np.full(len(edges) - 1, -1, np.int32)  # the last request whose full blocks end with a segment
     short = np.full(sequence.max() + 1, -1, np.int64)  # the last of a sequence, where it fills no block
     for q in range(requests):
         full = min(prompt[q] // size, lengths[q])
-        position, found, tip = lengths[q], -1, -1
+        position, before = lengths[q], -1
         for run in range(first_run[q + 1] - 1, first_run[q] - 1, -1):
-            for block in range(run_start[run] + run_length[run] - 1, run_start[run] - 1, -1):
-                position -= 1
-                if position == full - 1:
-                    tip = block
-                r = ends_at[block]
-                if found < 0 and position < full and r >= 0 and sequence[r] == sequence[q]:
-                    whole = prompt[r] + output[r]
-                    if whole <= prompt[q] and whole // size <= full:
-                        found = r
-                        ends_at[block] = -1
-            if found >= 0 and position < full:
+            for one in range(run_start[run] + run_length[run] - 1, run_start[run] - 1, -1):
+                r = ends_at[one]
+                if before < 0 and position <= full and r >= 0 and sequence[r] == sequence[q]:
+                    before = r
+                    ends_at[one] = -1
+                position -= edges[one + 1] - edges[one]
+            if before >= 0:
                 break
-        r = short[sequence[q]]
-        if found < 0 and r >= 0 and prompt[r] + output[r] <= prompt[q]:
-            whole = (prompt[r] + output[r]) // size
-            found = r if whole <= full else -1
-        if found >= 0:
-            source[found] = q
-        short[sequence[q]] = q if full == 0 and not odd[q] else -1
-        if tip >= 0 and not odd[q]:
-            ends_at[tip] = q
+        if before < 0:
+            before = short[sequence[q]]
+        if before >= 0:
+            whole = prompt[before] + output[before]
+            if whole <= prompt[q] and whole // size <= full:
+                source[before] = q
+        short[sequence[q]] = q if prompt[q] < size else -1
+        if tip[q] >= 0:
+            ends_at[tip[q]] = q
     return source
 
 

@@ -1,0 +1,100 @@
+"""How much of each prompt a cache that keeps everything has found: what prompts began with before, and the
+full blocks that decoding wrote behind them.
+
+What decoding wrote is found by lengths, by the rule of the hierarchy lab (sim/hierarchy/traces/writes.py):
+the next request of the same sequence whose path begins with all full blocks of a prompt begins with the
+blocks of its answer, too, if its own prompt is at least as long as both.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+
+Run = tuple[int, int]
+"""First id, number of consecutive ids."""
+
+
+class Kept:
+    """The blocks of the requests so far."""
+
+    def __init__(self, block_tokens: int) -> None:
+        self._size = block_tokens
+        self._seen = Intervals()
+        self._ends: dict[Hashable, dict[int, int]] = defaultdict(dict)
+        """Sequence → the last full block of a prompt that nothing continued → tokens with its answer."""
+
+    def found(self, sequence: Hashable, runs: Sequence[Run], prompt: int, answer: int) -> int:
+        """Leading tokens of a prompt that are there when it comes; then it and its answer are there, too."""
+        ends, full = self._ends[sequence], prompt // self._size
+        places = ((place_of(runs, block), block) for block in ends)
+        at, tip = max((place for place in places if place[0] < full), default=(-1, 0))
+        whole = ends.pop(tip) if at >= 0 else 0
+        for run in leading(runs, whole // self._size if whole <= prompt else 0):
+            self._seen.add(*run)
+        new = 0
+        for start, length in runs:
+            covered = self._seen.covered(start, length)
+            new += covered
+            if covered < length:
+                break
+        for run in runs:
+            self._seen.add(*run)
+        last = [start + length - 1 for start, length in leading(runs, full)]
+        if last and place_of(runs, last[-1]) == full - 1:
+            ends[last[-1]] = prompt + answer
+        return min(new * self._size, prompt)
+
+
+class Intervals:
+    """A set of integers, most of which follow each other."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, length: int) -> None:
+        """Puts `length` integers from `start` on into the set."""
+        end = start + length
+        low, high = bisect_left(self._ends, start), bisect_right(self._starts, end)
+        if low < high:
+            start, end = min(start, self._starts[low]), max(end, self._ends[high - 1])
+        self._starts[low:high], self._ends[low:high] = [start], [end]
+
+    def covered(self, start: int, length: int) -> int:
+        """How many integers from `start` on, at most `length`, are in the set."""
+        at = bisect_right(self._starts, start) - 1
+        return max(0, min(self._ends[at] - start, length)) if at >= 0 else 0
+
+
+def runs_of(ids: Iterable[int]) -> list[Run]:
+    """The ids as runs."""
+    runs: list[Run] = []
+    for one in ids:
+        if runs and sum(runs[-1]) == one:
+            runs[-1] = runs[-1][0], runs[-1][1] + 1
+        else:
+            runs.append((one, 1))
+    return runs
+
+
+def leading(runs: Iterable[Run], count: int) -> list[Run]:
+    """The first `count` blocks."""
+    found: list[Run] = []
+    for start, length in runs:
+        if count <= 0:
+            break
+        found.append((start, min(length, count)))
+        count -= length
+    return found
+
+
+def place_of(runs: Iterable[Run], block: int) -> int:
+    """The position of a block; -1 where it is in none of the runs."""
+    before = 0
+    for start, length in runs:
+        if start <= block < start + length:
+            return before + block - start
+        before += length
+    return -1
