@@ -242,7 +242,7 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--calibration", "lab"],
-            "no calibration 'lab'",
+            "unknown calibration 'lab'",
         ),
         (["paged", "demo", "--model", "nothing"], "nothing"),
         (["paged", "bench", "--part", "memori"], "did you mean memory?"),
