@@ -34,7 +34,7 @@ from kv_cache_rl.adapters.requests import (
     read_body,
     read_request,
 )
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.sim.eviction import DECIDERS
 
 HOST = "127.0.0.1"
@@ -47,7 +47,7 @@ class EndpointError(Refused):
 def known_policy(name: str) -> str:
     """The name itself. Raises EndpointError for a decider that does not exist."""
     if name not in DECIDERS:
-        raise EndpointError(f"there is no policy {name!r}; choose one of {', '.join(DECIDERS)}")
+        raise EndpointError(unknown("policy", name, DECIDERS))
     return name
 
 
@@ -104,7 +104,7 @@ def create_app(policy: str | None = None, local: bool = False) -> FastAPI:
         if name not in models:
             raise BadRequest(
                 404,
-                f"there is no model {name!r} here; choose one of {', '.join(models)}",
+                unknown("model", name, models),
                 "model",
                 "model_not_found",
             )

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, unknown
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """The names under which a request may ask a server on loopback: a web page that has another name point here
@@ -82,7 +82,7 @@ def read_request(raw: bytes, models: Sequence[str]) -> dict:
     if model not in models:
         raise BadRequest(
             404,
-            f"there is no model {model!r} here; choose one of {', '.join(models)}",
+            unknown("model", model, models),
             "model",
             "model_not_found",
         )

@@ -2,7 +2,6 @@
 remedy.
 """
 
-import difflib
 import signal
 import threading
 from collections.abc import Generator, Iterable
@@ -12,11 +11,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, unknown
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-MOST_LISTED = 40
-"""Known names that a message lists; of more it names the nearest."""
 
 
 class BadInput(Refused):
@@ -94,9 +91,4 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 5)
-    guess = f"did you mean {near[0]}? " if near else ""
-    if len(names) > MOST_LISTED:
-        some = ", ".join(near or names[:5])
-        raise BadInput(f"there is no {kind} {name!r}; {guess}choose one of the {len(names)}, such as {some}")
-    raise BadInput(f"there is no {kind} {name!r}; {guess}choose one of {', '.join(names)}")
+    raise BadInput(unknown(kind, name, names))

@@ -126,7 +126,7 @@ def test_help_comes_without_loading_anything_heavy():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["eval", "--policy", "lruu"], "there is no policy 'lruu'; did you mean lru? choose one of keep"),
+        (["eval", "--policy", "lruu"], "unknown policy 'lruu'; did you mean lru? use one of keep"),
         (
             ["eval", "--model", "gpt", "--base-url", "nonsense"],
             "give something like http://127.0.0.1:8000/v1",
@@ -148,11 +148,11 @@ def test_help_comes_without_loading_anything_heavy():
         (["report", "nothing"], "give one that eval or baselines --out made"),
         (["replay", "eviction-eval-hard-9999-v1"], "did you mean eviction-eval-hard-"),
         (["replay", "seven"], "give an id such as eviction-eval-hard-0007-v1"),
-        (["replay", "eviction-eval-hard-0000-v1", "--policy", "best"], "there is no policy 'best'"),
+        (["replay", "eviction-eval-hard-0000-v1", "--policy", "best"], "unknown policy 'best'"),
         (["replay", "eviction-eval-hard-0000-v1", "--run", "nothing"], "nothing"),
         (["oracle", "nothing.jsonl"], "nothing.jsonl"),
         (["oracle", "--difficulty", "brutal"], "brutal"),
-        (["export-sft", "--out", "x.parquet", "--policy", "me"], "there is no expert 'me'"),
+        (["export-sft", "--out", "x.parquet", "--policy", "me"], "unknown expert 'me'"),
         (["export-sft", "--out", "."], ". is a folder"),
         (
             ["export-sft", "--out", "x.txt"],
@@ -178,9 +178,9 @@ def test_help_comes_without_loading_anything_heavy():
         (["eval", "--block-size", "16"], "--block-size is for trace files; name one with --trace"),
         (
             ["stability", "plan", "--trace", "x", "--time-unit", "h"],
-            "no unit of time 'h'; choose one of s, ms",
+            "unknown unit of time 'h'; use one of s, ms",
         ),
-        (["hierarchy", "replay", "workload:rag", "--capacity", "9"], "there is no workload 'rag'"),
+        (["hierarchy", "replay", "workload:rag", "--capacity", "9"], "unknown workload 'rag'"),
         (["hierarchy", "replay", "workload:rag_burst", "-p", "lruu", "--capacity", "9"], "did you mean lru?"),
         (["hierarchy", "replay", "workload:rag_burst"], "give either --capacity BLOCKS"),
         (
@@ -198,7 +198,7 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=60KB,disk=9MB"],
-            "there is no tier 'disk'; use some",
+            "unknown tier 'disk'; use one",
         ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu"],
@@ -222,11 +222,11 @@ def test_help_comes_without_loading_anything_heavy():
             "--selection is for trace",
         ),
         (["hierarchy", "mrc", "workload:rag_burst", "--sampled", "2"], "give a share above 0, at most 1"),
-        (["hierarchy", "mrc", "nothing.jsonl", "--format", "azurr"], "there is no format 'azurr'"),
+        (["hierarchy", "mrc", "nothing.jsonl", "--format", "azurr"], "unknown format 'azurr'"),
         (["hierarchy", "heldout", "workload:rag_burst"], "there is nothing to hold out"),
         (["hierarchy", "sweep", "nothing.toml"], "nothing.toml: there is no such file"),
         (["hierarchy", "sweep", "--ray", "127.0.0.1:1"], "ay "),
-        (["hierarchy", "ablation", "--semantics", "mine"], "there is no semantics 'mine'"),
+        (["hierarchy", "ablation", "--semantics", "mine"], "unknown semantics 'mine'"),
         (
             ["hierarchy", "reproduce", "--golden", "nothing.json"],
             "give the path of default_sweep_metrics.json",
@@ -234,7 +234,7 @@ def test_help_comes_without_loading_anything_heavy():
         (["hierarchy", "plot", "nothing"], "nothing is no finished sweep"),
         (["hierarchy", "bench", "--part", "lruu"], "did you mean lru?"),
         (["hierarchy", "bench", "--trace", "nothing.gz"], "nothing.gz: there is no such file"),
-        (["hierarchy", "workload", "rag", "--out", "x.jsonl"], "there is no workload 'rag'"),
+        (["hierarchy", "workload", "rag", "--out", "x.jsonl"], "unknown workload 'rag'"),
         (["hierarchy", "workload", "rag_burst", "--out", "."], ". is a folder"),
         (
             ["hierarchy", "workload", "rag_burst", "--set", "depth=3", "--out", "x.jsonl"],
@@ -242,7 +242,7 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--calibration", "lab"],
-            "no calibration 'lab'",
+            "unknown calibration 'lab'",
         ),
         (["paged", "demo", "--model", "nothing"], "nothing"),
         (["paged", "bench", "--part", "memori"], "did you mean memory?"),
@@ -296,5 +296,5 @@ def test_an_unknown_policy_lists_every_policy(kv):
 def test_an_unknown_scenario_names_the_nearest_ones_of_many(kv):
     said = kv("replay", "eviction-eval-hard-9999-v1")
     assert said.code == 2
-    assert "choose one of the 50, such as eviction-eval-hard-" in said.err
+    assert "use one of the 50, such as eviction-eval-hard-" in said.err
     assert len(said.err) < 300

@@ -373,7 +373,7 @@ def test_a_limit_reads_no_further_and_travels_behind_the_name(write):
     for bad, words in (
         ("limit=0", "at least 1"),
         ("limit=x", "cannot be read"),
-        ("time_unit=h", "choose one of"),
+        ("time_unit=h", "use one of"),
     ):
         with pytest.raises(TraceError, match=words):
             detect(f"{path}#{bad}")

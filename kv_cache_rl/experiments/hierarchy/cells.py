@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl import __version__
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.core.precision import LADDER
 from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting, fastest, tier_capacities
 from kv_cache_rl.experiments.hierarchy.sources import Source
@@ -95,7 +96,7 @@ def decider_of(entry: str | dict) -> Decider:
     policy = str(rest.pop("policy", rest.get("name", "")))
     name = str(rest.pop("name", policy))
     if policy not in POLICIES:
-        raise HierarchyError(f"there is no policy {policy!r}; use one of {', '.join(POLICIES)}")
+        raise HierarchyError(unknown("policy", policy, POLICIES))
     if isinstance(rest.get("regret"), list):
         rest["regret"] = tuple(rest["regret"])
     return Decider(name, policy, tuple(sorted(rest.items())))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.core.geometry import block_bytes
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.spec import laboratory
@@ -58,10 +59,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.semantics not in SEMANTICS:
-            raise HierarchyError(
-                f"scenario {self.name!r}: unknown semantics {self.semantics!r}; "
-                f"use one of {', '.join(SEMANTICS)}"
-            )
+            raise HierarchyError(f"scenario {self.name!r}: {unknown('semantics', self.semantics, SEMANTICS)}")
         if self.warm_up is not None:
             parse_warm_up(self.warm_up)
             if self.semantics == LAB:
@@ -77,9 +75,7 @@ class Setting:
             )
         for tier, _ in self.tiers:
             if tier not in TIERS:
-                raise HierarchyError(
-                    f"scenario {self.name!r}: there is no tier {tier!r}; use some of {', '.join(TIERS)}"
-                )
+                raise HierarchyError(f"scenario {self.name!r}: {unknown('tier', tier, TIERS)}")
         self.scenario(None)
 
     def rule(self, name: str) -> Any:
@@ -123,7 +119,7 @@ def tiers_of(capacities: Mapping[str, int], **rules: Any) -> Scenario:
     """
     for name, capacity in capacities.items():
         if name not in TIERS:
-            raise HierarchyError(f"there is no tier {name!r}; use some of {', '.join(TIERS)}")
+            raise HierarchyError(unknown("tier", name, TIERS))
         if capacity <= 0:
             raise HierarchyError(
                 f"tier {name!r} has capacity {capacity}; give a positive number, or leave it out"

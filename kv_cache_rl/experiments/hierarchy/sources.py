@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.sim.hierarchy.generate import WORKLOADS, workload, zipf
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
@@ -70,7 +71,7 @@ def from_workload(kind: str, name: str | None = None, **parameters: Any) -> Sour
     Raises HierarchyError for a name or a parameter that does not exist.
     """
     if kind not in (*WORKLOADS, "zipf"):
-        raise HierarchyError(f"there is no workload {kind!r}; use one of {', '.join((*WORKLOADS, 'zipf'))}")
+        raise HierarchyError(unknown("workload", kind, (*WORKLOADS, "zipf")))
     for parameter, value in parameters.items():
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not (whole or (isinstance(value, float) and parameter == "skew")):

@@ -9,6 +9,7 @@ access, and is not waited for; to a policy it looks as a block does that was com
 
 import numpy as np
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANKS
 from kv_cache_rl.policies.resting import check_rank
@@ -79,7 +80,7 @@ def new_state(
         RankError: a rank that drifts, or reads a column, without saying so.
     """
     if policy not in POLICIES:
-        raise HierarchyError(f"unknown policy {policy!r}; use one of {', '.join(POLICIES)}")
+        raise HierarchyError(unknown("policy", policy, POLICIES))
     if policy not in QUEUES:
         check_rank(policy, RANKS[policy])
     need = STATE_BYTES * trace.blocks + ACCESS_BYTES * trace.accesses

@@ -10,6 +10,7 @@ from random import Random
 
 import numpy as np
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.core.precision import PRECISIONS
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
@@ -29,7 +30,7 @@ def footprints(page_bytes: np.ndarray, scheme: str) -> np.ndarray:
     [1033, 1011, 1]
     """
     if scheme not in PRECISIONS:
-        raise HierarchyError(f"unknown precision {scheme!r}; use one of {', '.join(PRECISIONS)}")
+        raise HierarchyError(unknown("precision", scheme, PRECISIONS))
     return np.maximum(1, np.floor(np.asarray(page_bytes) * PRECISIONS[scheme].multiplier)).astype(np.int64)
 
 
@@ -39,7 +40,7 @@ def workload(name: str, **parameters: int) -> Trace:
     `pages`, `length`, `seed`, `scalars` and its own parameters may be changed.
     """
     if name not in WORKLOADS:
-        raise HierarchyError(f"unknown workload {name!r}; use one of {', '.join(WORKLOADS)}")
+        raise HierarchyError(unknown("workload", name, WORKLOADS))
     for parameter, value in parameters.items():
         if parameter != "seed" and value < 1:
             raise HierarchyError(f"{name} cannot be made with {parameter} {value}; give at least 1")

@@ -113,8 +113,8 @@ def test_another_model_and_other_hardware_change_the_memory(kv, azure):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--hardware", "a10"], "there is no hardware 'a10'; choose one of 8xh100"),
-        (["--model", "llama"], "there is no model 'llama'; did you mean llama-2-7b?"),
+        (["--hardware", "a10"], "unknown hardware 'a10'; use one of 8xh100"),
+        (["--model", "llama"], "unknown model 'llama'; did you mean llama-2-7b?"),
         (
             ["--model", "llama-3.1-70b"],
             "llama-3.1-70b has 141.1 GB of weights and a100-llama-3.1-8b 80 GB; choose larger hardware",

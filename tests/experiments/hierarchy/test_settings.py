@@ -93,7 +93,7 @@ def test_a_workload_is_named_with_its_parameters():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("workload:rag", "there is no workload 'rag'"),
+        ("workload:rag", "unknown workload 'rag'"),
         ("workload:zipf,depth=3", "zipf has no parameter 'depth'; it takes pages"),
         ("workload:rag_burst,length", "'length' in .* is no parameter; write parameter=number"),
     ],

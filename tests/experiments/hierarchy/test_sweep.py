@@ -277,19 +277,19 @@ def test_the_committed_sweep_holds_every_workload_and_policy():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"policies": ["lruu"]}, "there is no policy 'lruu'; use one of lru"),
+        ({"policies": ["lruu"]}, "unknown policy 'lruu'; did you mean lru\\? use one of lru"),
         ({"policies": []}, "has no policy; give at least one"),
         ({"policies": ["lru", "lru"]}, "has policy 'lru' twice; name each once"),
         (
             {"policies": [{"policy": "lru", "depth": 3}]},
             "policy 'lru' takes no 'depth' under default; it takes window, regret",
         ),
-        ({"workloads": [{"workload": "rag"}]}, "there is no workload 'rag'; use one of chat_continuation"),
+        ({"workloads": [{"workload": "rag"}]}, "unknown workload 'rag'; use one of chat_continuation"),
         ({"workloads": [{"length": 9}]}, "needs either workload = NAME or file = PATH"),
         ({"workloads": ["rag_burst"]}, r"write \[\[workloads\]\]"),
         (
             {"scenarios": [{"name": "a", "tiers": {"gqu": 4}}]},
-            "there is no tier 'gqu'; use some of gpu, peer_gpu, host, nvme",
+            "unknown tier 'gqu'; did you mean gpu\\? use one of gpu, peer_gpu, host, nvme",
         ),
         (
             {"scenarios": [{"name": "a", "prefetching": True}]},

@@ -96,7 +96,7 @@ def read_golden(source: str | Path | dict) -> dict[Cell, dict]:
         raise HierarchyError(
             f"the golden rows cannot be read: {wrong}; give the path of default_sweep_metrics.json"
         ) from wrong
-    except (ValueError, KeyError, TypeError) as wrong:
+    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
         where = "the given rows" if isinstance(source, dict) else source
         raise HierarchyError(
             f"{where} holds no golden rows ({wrong!r}); give a default_sweep_metrics.json"
