@@ -118,6 +118,7 @@ def wrong_field(config: object) -> str:
         if not isinstance(value, wanted) or isinstance(value, bool):
             what = f"is {json.dumps(value)[:60]}, not {NAMED[wanted]}" if name in config else "is missing"
             return f"the field {name!r} {what}"
+    config.setdefault("trace", None)
     for name, (fits, wanted) in RANGES.items():
         if config.get(name) is not None and not fits(config[name]):
             return f"the field {name!r} is {config[name]}, not {wanted}"
