@@ -170,7 +170,7 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
         try:
             if outcome.model not in known:
                 raise BadInput(
-                    f"the model {outcome.model!r} is none of this run ({', '.join(sorted(known))})"
+                    f"the model {outcome.model!r:.80} is none of this run ({', '.join(sorted(known)):.200})"
                 )
             if outcome.scenario_id not in scenarios:
                 raise BadInput(f"the run has no scenario {outcome.scenario_id!r}")
