@@ -18,6 +18,10 @@ BLANK_LIMIT = 1_000_000
 """Blank lines in a row at most: a small packed file can hold thousands of millions."""
 
 
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""Half of a character above U+FFFF, alone or as one of a pair."""
+
+
 class NotJson(Refused):
     """A text or a file that is not JSON as this package writes it; the text says what is wrong with it."""
 
@@ -27,13 +31,20 @@ def json_value(text: str | bytes) -> Any:
 
     Raises:
         NotJson: no UTF-8, no JSON, brackets nested too deep, a key that stands twice in one object, NaN,
-            or a number beyond every float.
+            a number beyond every float, or half a character.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite_float)
+        value = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite_float
+        )
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except NotJson:
         raise
+    except UnicodeEncodeError:
+        raise NotJson("it holds half a character (\\ud800 to \\udfff), which no file can hold") from None
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise NotJson(f"byte {byte:#04x} at position {error.start + 1} is not UTF-8") from None
@@ -133,6 +144,15 @@ def write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
+
+
+def whole_text(text: str) -> str:
+    """The text with a question mark for every half of a character, which no file can hold.
+
+    >>> whole_text("a\\ud800b")
+    'a?b'
+    """
+    return text.encode("utf-8", "replace").decode()
 
 
 def slug(text: str, empty: str = "unnamed") -> str:

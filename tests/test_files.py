@@ -101,11 +101,17 @@ def test_what_is_written_is_read_back(value):
         (b"[" + b"9" * 5000 + b"]", "not JSON .Exceeds the limit"),
         (b'"\xff"', "byte 0xff at position 2 is not UTF-8"),
         (b"[" * 100_000, "nested too deep"),
+        (b'{"model": "\\ud800"}', "half a character"),
+        ('{"model": "\udcff"}', "half a character"),
     ],
 )
 def test_what_is_not_json_as_it_is_written_is_refused_with_the_reason(text, problem):
     with pytest.raises(NotJson, match=problem):
         json_value(text)
+
+
+def test_a_pair_of_halves_is_a_character():
+    assert json_value(json.dumps({"said": "\U0001f600"})) == {"said": "\U0001f600"}
 
 
 def test_a_file_is_read_with_or_without_the_mark_that_editors_leave(tmp_path):

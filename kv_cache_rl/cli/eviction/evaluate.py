@@ -28,7 +28,7 @@ from kv_cache_rl.cli.eviction.options import (
 from kv_cache_rl.cli.failures import FAILED, BadInput
 from kv_cache_rl.cli.options import DECODING, POLICIES, RUNNING, AsJson
 from kv_cache_rl.cli.terminal import console, print_json
-from kv_cache_rl.files import slug, write_json
+from kv_cache_rl.files import slug, whole_text, write_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
@@ -192,6 +192,8 @@ def targets_of(
     """What a new run evaluates. Raises BadInput where the options do not fit together."""
     if model is not None and not model.strip():
         raise BadInput("--model is empty; name the model to evaluate, or leave it out")
+    if model is not None and whole_text(model) != model:
+        raise BadInput("--model is not UTF-8; name the model as its server lists it")
     if base_url and not model:
         raise BadInput("--base-url is given without --model; name the model to evaluate there")
     targets = embedded_targets(choose_policies(policy, [] if model else DEFAULT_POLICIES))

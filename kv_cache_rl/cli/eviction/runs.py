@@ -118,6 +118,7 @@ def wrong_field(config: object) -> str:
         if not isinstance(value, wanted) or isinstance(value, bool):
             what = f"is {json.dumps(value)[:60]}, not {NAMED[wanted]}" if name in config else "is missing"
             return f"the field {name!r} {what}"
+    config.setdefault("trace", None)
     for name, (fits, wanted) in RANGES.items():
         if config.get(name) is not None and not fits(config[name]):
             return f"the field {name!r} is {config[name]}, not {wanted}"
@@ -169,7 +170,7 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
         try:
             if outcome.model not in known:
                 raise BadInput(
-                    f"the model {outcome.model!r} is none of this run ({', '.join(sorted(known))})"
+                    f"the model {outcome.model!r:.80} is none of this run ({', '.join(sorted(known)):.200})"
                 )
             if outcome.scenario_id not in scenarios:
                 raise BadInput(f"the run has no scenario {outcome.scenario_id!r}")

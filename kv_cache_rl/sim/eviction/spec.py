@@ -40,7 +40,7 @@ class ScenarioError(Refused):
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
     """Raises ScenarioError, with the choices, for a name that is not among them."""
     if value not in known:
-        raise ScenarioError(f"unknown {what} {value!r}; use one of {', '.join(known)}")
+        raise ScenarioError(f"unknown {what} {value!r:.60}; use one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True)
