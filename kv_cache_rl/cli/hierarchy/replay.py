@@ -165,7 +165,8 @@ def draw(
         for name in policies:
             courses.append(watch(trace, scenario, name, parts_of(trace), seed))
             bar(len(courses), len(policies))
-    sizes = [size_in(tier.capacity, trace) for tier in scenario.tiers]
+    known = not isinstance(trace.page_bytes, int) or trace.page_bytes
+    sizes = [f"{size_in(tier.capacity, trace)}{'' if known else ' blocks'}" for tier in scenario.tiers]
     save(course_plot(courses, f"{trace.name} over time", sizes), path)
 
 
