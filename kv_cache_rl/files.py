@@ -57,7 +57,7 @@ def read_json(path: Path) -> Any:
             raise NotJson(f"it holds more than {LINE_LIMIT:,} bytes")
         return json_value(data)
     except NotJson as error:
-        raise NotJson(f"{path}: {error}") from None
+        raise NotJson(f"{path} is damaged: {error}") from None
 
 
 def lines_of(file: BinaryIO) -> Iterator[tuple[int, bytes]]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kv_cache_rl.core.numbers import whole_number
+
 LEVEL = 0.95
 T_INTERVAL = "95 % t interval"
 BOOTSTRAP_INTERVAL = "95 % percentile bootstrap over clusters of sessions, paired"
@@ -84,6 +86,7 @@ def draws(clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarra
     """How often each cluster is in each resample, int64 [resamples, clusters]; the same for whatever is
     compared.
     """
+    whole_number("seed", seed, 0)
     return np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
 
 

@@ -2,7 +2,8 @@
 
 Numba keys its cache on the file of the outer function only. A change in a module that this file
 calls would go unnoticed. Here the cache folder is named after a digest of the layers that hold
-compiled code. `KV_CACHE_RL_CACHE` sets where the folder lies.
+compiled code. `KV_CACHE_RL_CACHE` sets where the folder lies. What is damaged there is compiled anew
+(`code_cache`).
 """
 
 import errno
@@ -12,8 +13,12 @@ import inspect
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numba
+from numba.core.dispatcher import Dispatcher
+
+from kv_cache_rl.code_cache import CheckedCache, Locator
 
 LAYERS = ("core", "theory", "policies", "sim", "search", "experiments", "agents", "gym")
 """The layers that hold compiled code."""
@@ -21,7 +26,7 @@ LAYERS = ("core", "theory", "policies", "sim", "search", "experiments", "agents"
 
 def _cache_folder() -> Path:
     root = Path(__file__).parent
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"checked {numba.__version__}".encode())
     for source in sorted(s for layer in LAYERS for s in (root / layer).rglob("*.py")):
         digest.update(source.relative_to(root).as_posix().encode())
         digest.update(source.read_bytes())
@@ -31,7 +36,10 @@ def _cache_folder() -> Path:
     folder = Path(base) / digest.hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError:
+        if any(folder.glob("*/*.nbi")):  # made by another user for all: it is read only
+            return folder
         folder = (
             _private(Path(tempfile.gettempdir()) / f"kv-cache-rl-{os.getuid()}") / digest.hexdigest()[:16]
         )
@@ -53,12 +61,24 @@ def _private(folder: Path) -> Path:
     return folder
 
 
-# Numba fills this module from the environment at import, so that no checker sees the name.
-numba.config.CACHE_DIR = str(_cache_folder())  # pyrefly: ignore[missing-attribute]
-# `_nrt` is set explicitly: otherwise Numba takes the flag from the first caller.
-njit = functools.partial(numba.njit, cache=True, _nrt=True)
+Locator.folder = _cache_folder()
 
-uncounted = functools.partial(numba.njit, cache=True, _nrt=False)
+
+def _compiled(function: Any = None, *, cache: bool = True, **options: Any) -> Any:
+    """`numba.njit`, as a decorator with or without arguments, that keeps what it compiles."""
+    if function is None:
+        return functools.partial(_compiled, cache=cache, **options)
+    compiled = numba.njit(function, **options)
+    if cache and isinstance(compiled, Dispatcher):  # interpreted (NUMBA_DISABLE_JIT=1) it is the function
+        # Where `enable_caching` puts Numba's own.
+        compiled._cache = CheckedCache(function)  # pyrefly: ignore[missing-attribute]
+    return compiled
+
+
+# `_nrt` is set explicitly: otherwise Numba takes the flag from the first caller.
+njit = functools.partial(_compiled, _nrt=True)
+
+uncounted = functools.partial(_compiled, _nrt=False)
 """`njit` without reference counts, for functions that neither allocate nor return an array.
 
 In a simulated window, counting takes longer than all the rest. Every count is an atomic operation,

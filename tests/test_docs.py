@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,13 @@ from pages import NOT_RUN, OUTPUT, PAGES, QUOTED, ROOT, blocks, commands, name, 
 from kv_cache_rl.cli import main
 from kv_cache_rl.reports.documents.figures import FIGURES
 from kv_cache_rl.reports.documents.regions import rewritten
+from kv_cache_rl.sim.eviction import REWARDS
+from kv_cache_rl.sim.serving.score import SCORE_WEIGHTS
+from kv_cache_rl.sim.serving.spec import TASKS
 
 GUIDE = ROOT / "docs" / "extending" / "adding_a_policy.md"
 COMING = ROOT / "docs" / "coming_from.md"
+WANTED = ROOT / "docs" / "i_want_to.md"
 SITE = sorted((ROOT / "docs").rglob("*.md"))
 NAMED = {GUIDE: {"function", "line", "reference", "check", "queue", "queue import", "queue line"}}
 """Blocks that a test below uses by the name in the comment before them."""
@@ -128,19 +133,45 @@ def is_command(code: str) -> bool:
     return code.split()[0] in ("kv-cache-rl", "python", "make")
 
 
-COMING_ROWS = [(code, remark) for code, remark in rows_of(COMING) if not remark.startswith(NOT_RUN)]
+def rows_to_run(page: Path) -> list[tuple[str, str]]:
+    return [(code, remark) for code, remark in rows_of(page) if not remark.startswith(NOT_RUN)]
+
+
+COMING_ROWS = rows_to_run(COMING)
+WANTED_ROWS = rows_to_run(WANTED)
 
 
 NEW_ROWS = [
     code
-    for code in dict.fromkeys(code for code, _ in COMING_ROWS if is_command(code))
+    for code in dict.fromkeys(code for code, _ in COMING_ROWS + WANTED_ROWS if is_command(code))
     if code not in {line for lines in OF_PAGES.values() for line in lines}
 ]
 
 
 @pytest.mark.parametrize("code", NEW_ROWS)
-def test_a_command_for_those_who_come_from_another_project_works(code, run):
+def test_a_command_of_a_row_works(code, run):
     assert run(code)
+
+
+def test_the_page_of_questions_gives_every_reader_commands_that_run_and_says_what_the_others_need():
+    text = WANTED.read_text(encoding="utf-8")
+    for heading in ("Train or test an RL agent", "Size and tune a service", "Learn how a KV cache works"):
+        section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+        assert sum(f"`{code}`" in section for code, _ in WANTED_ROWS) >= 3, heading
+
+
+GROUPS = ("eviction", "hierarchy", "serving", "stability", "paged", "traces", "scenarios")
+
+
+def test_a_command_that_no_test_runs_has_the_options_that_its_row_gives(run):
+    rows = [row for row in rows_of(WANTED) if row[1].startswith(NOT_RUN)]
+    assert len(rows) > 5
+    for code, remark in rows:
+        assert "see [" in remark, f"{code}: say what it needs, and the page"
+        words = code.split()
+        said = run(shlex.join([*words[: 3 if words[1] in GROUPS else 2], "--help"]))
+        for option in [word for word in words if word.startswith("--")]:
+            assert option in said, f"{code}: {option}"
 
 
 def test_a_name_for_those_who_come_from_another_project_works():
@@ -181,6 +212,45 @@ def test_every_file_that_a_row_names_instead_of_code_exists():
 def test_the_numbers_of_a_page_are_those_of_its_results_files(page):
     text = page.read_text(encoding="utf-8")
     assert rewritten(text, ROOT) == text, f"run: {WRITES_NUMBERS}"
+
+
+def table_of(page: Path, first: str) -> list[list[str]]:
+    """The cells of the rows of a table, told by the first cell of its head; code without its marks."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith(f"| {first} |")) + 2
+    rows = takewhile(lambda line: line.startswith("|"), lines[start:])
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
+
+
+ENVIRONMENT = ROOT / "environments/kv_cache_eviction/README.md"
+
+
+@pytest.mark.parametrize(
+    ("page", "first"),
+    [(ROOT / "docs/worlds/eviction.md", "reward"), (ENVIRONMENT, "Reward")],
+    ids=["site", "environment"],
+)
+def test_the_weights_that_a_page_gives_are_those_of_the_rewards(page, first):
+    shown = {row[0]: row[1] for row in table_of(page, first)}
+    if page == ENVIRONMENT:
+        assert shown.pop("normalized_score").startswith("0 (1 in ")
+    assert {name: float(weight) for name, weight in shown.items()} == REWARDS
+
+
+def test_the_tasks_and_weights_of_the_serving_page_are_those_of_the_world():
+    page = ROOT / "docs/worlds/serving.md"
+    rows = {row[0]: row[2:] for row in table_of(page, "task")}
+    assert list(rows) == list(TASKS)
+    for task, one in TASKS.items():
+        rho = f"{one.rho}" if one.rho == one.rho_peak else f"{one.rho}, {one.rho_peak}"
+        sla = "none" if one.sla_free is None else f"{one.sla_free:g} / {one.sla_vip:g}"
+        assert rows[task] == [rho, sla, f"{one.ticks:,}"], task
+    said = " ".join(page.read_text(encoding="utf-8").split())
+    throughput, latency, residency = SCORE_WEIGHTS["hard"]
+    assert SCORE_WEIGHTS["medium"] == SCORE_WEIGHTS["hard"]
+    assert f"is {throughput:.2f} times completed work" in said and f"plus {latency:.2f} times latency" in said
+    assert f"plus {residency:.2f} times cache residency" in said
+    assert "On easy the weights are {:.2f}, {:.2f} and {:g}.".format(*SCORE_WEIGHTS["easy"]) in said
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -113,7 +113,7 @@ def test_a_file_is_read_with_or_without_the_mark_that_editors_leave(tmp_path):
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n')
     assert read_json(path) == {"a": 1}
     path.write_bytes(b"{")
-    with pytest.raises(NotJson, match=r"it\.json: it is not JSON"):
+    with pytest.raises(NotJson, match=r"it\.json is damaged: it is not JSON"):
         read_json(path)
 
 

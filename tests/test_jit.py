@@ -30,7 +30,7 @@ def test_the_fallback_cache_belongs_to_one_user_and_only_they_can_enter_it(tempo
         own.chmod(0o777)
 
 
-def test_a_fallback_cache_of_somebody_else_is_refused_with_the_remedy(temporary, monkeypatch):
+def test_a_fallback_cache_of_another_user_is_refused_with_the_remedy(temporary, monkeypatch):
     me = os.getuid()
     jit._private(temporary / f"kv-cache-rl-{me + 1}")
     monkeypatch.setattr(os, "getuid", lambda: me + 1)

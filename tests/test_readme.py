@@ -29,6 +29,10 @@ def test_its_first_screen_says_what_it_is_shows_an_episode_and_a_result_and_runs
     assert TEXT[: places[-1]].count("\n") < 45
 
 
+def test_its_first_screen_leads_to_the_page_of_questions():
+    assert TEXT.index("docs/i_want_to.md") < TEXT.index("## Run it")
+
+
 def test_it_has_every_world_with_a_result_and_one_table():
     for world in ("eviction", "hierarchy", "serving", "stability", "paged"):
         (section,) = re.findall(rf"\*\*\[[\w ]+\]\(docs/worlds/{world}\.md\)\.\*\*.*?\n\n", TEXT, re.S)

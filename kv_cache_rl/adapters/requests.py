@@ -54,7 +54,7 @@ async def read_body(request: Request) -> bytes:
         except TimeoutError:
             what = f"{len(body):,} bytes of the body came in {BODY_SECONDS:g} s"
             raise BadRequest(408, f"{what}, and it is not whole; send it again at once") from None
-        except ClientDisconnect:  # nobody reads this answer
+        except ClientDisconnect:  # no client reads this answer
             raise BadRequest(400, "the client hung up before its request was whole") from None
     size = max(announced, len(body))
     if size > MAX_BODY_BYTES:

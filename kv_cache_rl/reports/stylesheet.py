@@ -30,7 +30,12 @@ p{margin:0 0 10px;max-width:75ch}.lead,.note{color:var(--soft)}.note{font-size:1
 margin:0 0 14px}
 .facts{display:flex;flex-wrap:wrap;gap:6px 26px;margin:14px 0 0;padding:0}.facts div{min-width:90px}
 .facts dt{font-size:12px;color:var(--soft)}.facts dd{margin:0;font-weight:600;overflow-wrap:anywhere}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;
+.scroll{position:relative}.scroll>div{overflow-x:auto}
+.scroll.more::after{content:"";position:absolute;top:22px;right:0;bottom:0;width:26px;pointer-events:none;
+background:linear-gradient(to right,transparent,var(--card))}
+.scroll.more::before{content:"scroll sideways \\2192";display:block;text-align:right;font-size:12px;
+color:var(--run);padding:0 2px 3px 0}
+.on-phone{display:none}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;
 font-size:13.5px}
 th,td{padding:5px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
 th{font-weight:600;color:var(--soft);font-size:12.5px}th.text,td.text{text-align:left}
@@ -81,8 +86,16 @@ details.steps{margin-top:18px}details.steps>summary{cursor:pointer;font-weight:6
 .heads{display:grid;grid-template-columns:minmax(210px,1.3fr) minmax(110px,1fr) 210px 76px 76px 90px;
 gap:12px;padding:0 19px 4px;
 font-size:12px;color:var(--soft)}.heads span{text-align:right}.heads span.text{text-align:left}
-@media (max-width:820px){details.episode>summary,.heads{grid-template-columns:1fr auto auto}
+@media (max-width:820px){
+details.episode>summary,.heads{grid-template-columns:minmax(0,1fr) minmax(0,8em) 4em}
+details.episode>summary b,details.episode>summary span{overflow-wrap:anywhere}
 details.episode>summary>svg,.heads .wide,details.episode>summary .wide{display:none}}
+@media (max-width:560px){main{padding:20px 12px 60px}h1{font-size:21px;overflow-wrap:anywhere}
+.card,details.episode>summary,details.episode>div{padding-left:12px;padding-right:12px}
+.heads{padding:0 13px 4px}
+.on-screen{display:none}.on-phone{display:block}.scroll svg{width:720px}
+table.results th:nth-child(2),table.results td:nth-child(2){position:sticky;left:0;background:var(--card);
+box-shadow:inset 0 -1px var(--rule)}}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,monospace;font-size:13px}
 @media print{details.episode>div{display:block}.filters{display:none}}
 """
@@ -90,6 +103,13 @@ code{font-family:ui-monospace,SFMono-Regular,Menlo,monospace;font-size:13px}
 )
 
 SCRIPT = """
+for (const box of document.querySelectorAll(".scroll")) {
+  const inner = box.firstElementChild;
+  const look = () => box.classList.toggle("more",
+    inner.scrollLeft + inner.clientWidth < inner.scrollWidth - 2);
+  inner.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(inner);
+}
 for (const select of document.querySelectorAll(".filters select")) select.addEventListener("change", () => {
   const tier = document.getElementById("tier").value, model = document.getElementById("model").value;
   for (const episode of document.querySelectorAll("details.episode"))

@@ -146,6 +146,11 @@ def svg(frame: Frame, body: Iterable[str], title: str) -> str:
     return tag("svg", "".join(body), viewBox=box, role="img", aria_label=title)
 
 
+def scrolling(content: str) -> str:
+    """Content that may be wider than the screen, in a box that scrolls sideways and shows that it does."""
+    return f'<div class="scroll"><div>{content}</div></div>'
+
+
 def legend(entries: Iterable[tuple[str, str]]) -> str:
     """Swatches (style class, name) in one line."""
     items = "".join(f'<span><i class="swatch {klass}"></i>{escape(name)}</span>' for klass, name in entries)

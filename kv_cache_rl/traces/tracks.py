@@ -43,7 +43,7 @@ class Track:
 
     id: str
     is_sub_agent: bool
-    prefix_key: str  # tracks with equal keys may share their first prefix_tokens; "" is shared with nobody
+    prefix_key: str  # tracks with equal keys may share their first prefix_tokens; "" is not shared
     prefix_tokens: int
     turns: tuple[Turn, ...]
 
@@ -181,7 +181,7 @@ def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
             first_in.setdefault(unit, at)
         if (
             full and first_in[full[-1]] == at
-        ):  # else only a shared prefix fills whole blocks: nobody's to continue
+        ):  # else only a shared prefix fills whole blocks: there is nothing to continue
             tips[full[-1]] = at
         yield at
 

@@ -1,7 +1,7 @@
 """Windows of half a minute cut from a trace: what a server's sequences hold at the start and what
 arrives after.
 
-Nothing here depends on a simulator; whoever plays a window turns seconds and tokens into its own
+Nothing here depends on a simulator; what plays a window turns seconds and tokens into its own
 units. Which sequences are together on a server is decided in `overlay`."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.traces.overlay import Overlay, read_overlay
 from kv_cache_rl.traces.reading import located
 from kv_cache_rl.traces.tracks import Track, Turn
@@ -83,9 +84,9 @@ def cut_windows(
     for name, value in (("window_s", window_s), ("live", live), ("live_s", live_s), ("speedup", speedup)):
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} is {value}; give a positive number")
-    if limit is not None and limit < 0:
+    if limit is not None and whole_number("limit", limit) < 0:
         raise ValueError(f"limit is {limit}; give 0 or more, or None for all windows")
-    rng = random.Random(seed)
+    rng = random.Random(whole_number("seed", seed))
     overlay = read_overlay(path, rng, window_s=window_s, live=live, live_s=live_s, speedup=speedup)
     return _cut(Path(located(path)[0]).name, overlay, rng, window_s, live_s, limit)
 

@@ -111,7 +111,7 @@ def test_size_weighted_takes_the_largest_where_lru_takes_the_oldest():
     assert act("size_weighted", seen, mask(0, 1, 2, 3)) == 1
 
 
-def test_fifo_lets_nobody_overtake_the_longest_waiting():
+def test_fifo_lets_no_request_overtake_the_longest_waiting():
     seen = view(
         free_queue_pressure=0.1, vip_queue_pressure=0.1, free_max_wait_time_pct=0.6, vip_max_wait_time_pct=0.2
     )
@@ -124,7 +124,7 @@ def test_fifo_lets_nobody_overtake_the_longest_waiting():
 @pytest.mark.parametrize(
     ("name", "mark"), [("watermark_80", 0.8), ("watermark_90", 0.9), ("watermark_95", 0.95)]
 )
-def test_above_its_watermark_nobody_comes_in_and_the_oldest_cache_goes(name, mark):
+def test_above_its_watermark_no_request_comes_in_and_the_oldest_cache_goes(name, mark):
     below, above = (
         view(gpu_utilization_pct=mark - 0.01),
         view(gpu_utilization_pct=mark + 0.01, vip_age_max=0.1),
@@ -142,7 +142,7 @@ def test_stability_swaps_ahead_of_need_and_evicts_where_it_cannot():
     assert act("stability", view(stability_margin=0.05), mask(2, 3, 6, 7)) == 17
 
 
-def test_stability_holds_admissions_back_that_would_eat_the_growth_of_those_who_run():
+def test_stability_holds_admissions_back_that_would_eat_the_growth_of_what_runs():
     assert act("stability", view(gpu_utilization_pct=0.5, rho=0.5), mask(8)) == 8
     assert act("stability", view(gpu_utilization_pct=0.999, rho=0.5), mask(8)) == 17
 

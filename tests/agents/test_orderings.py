@@ -84,7 +84,7 @@ def test_the_oracle_beats_the_best_of_all_others_with_an_interval_clear_of_nothi
     assert mean_interval([1 - one for one in found]).low > 0.03
 
 
-def test_the_oracle_is_above_nobody_but_below_nobody_where_the_load_is_easy():
+def test_the_oracle_is_neither_above_nor_below_any_agent_where_the_load_is_easy():
     for seed in HELD_OUT[:5]:
         best = max(score(name, "easy", seed) for name in (*SERVING, LEARNED))
         assert best <= planned("easy", seed, segments=1) < 1

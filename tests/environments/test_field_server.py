@@ -164,7 +164,7 @@ def test_the_closing_hint_fits_what_happened(evaluate, failure, options, hint):
     assert f"kv-cache-rl eval --resume {summary['folder']}" in err
 
 
-def test_nobody_at_the_address_is_said_with_the_address_within_seconds(evaluate):
+def test_no_server_at_the_address_is_said_with_the_address_within_seconds(evaluate):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"

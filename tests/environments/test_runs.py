@@ -81,3 +81,18 @@ def test_a_run_interrupted_with_ctrl_c_keeps_what_was_done(tmp_path):
         rows = evaluate(model="scripted", resume=True, **given)
         assert len(model.requests) - asked <= 2 * 15 + 1  # a request that was cut off may still be counted
     assert all(row["error"] is None for row in rows)
+
+
+def test_a_rollout_whose_log_was_altered_is_played_again_by_a_resumed_run(tmp_path):
+    with serving(lambda turn, body: calls(("keep", {}))) as model:
+        given = arguments(model.base_url, tmp_path / "run")
+        first = evaluate(model="scripted", **given)
+        path = tmp_path / "run" / "traces.jsonl"
+        lines = path.read_text().splitlines()
+        altered = lines[1].replace('"actions":[[["keep"]]', '"actions":[[["evict","s1"]]', 1)
+        assert altered != lines[1]
+        path.write_text("\n".join([lines[0], altered, lines[2][:-40], '{"traces": 5}', "[" * 9999]))
+        asked = len(model.requests)
+        again = evaluate(model="scripted", resume=True, **given)
+        assert len(model.requests) - asked == 2 * 15
+        assert [row["log"] for row in again] == [row["log"] for row in first]

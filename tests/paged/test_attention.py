@@ -310,7 +310,7 @@ def test_prefill_beyond_what_is_written_is_refused():
         paged_prefill(case.normal(1, 2, 8), case.cache, 0, Sequence(), 0)
 
 
-def test_a_step_with_nobody_in_it_is_empty():
+def test_a_step_without_sequences_is_empty():
     case = Poisoned(10, [10])
     got = paged_attention(
         case.normal(0, 4, 8),

@@ -270,7 +270,7 @@ def test_large_finite_numbers_whose_sum_overflows_are_taken():
     assert torch.equal(cache.pool.keys[0].view(-1, 2, 3)[slots], big)
 
 
-def test_a_block_that_somebody_else_holds_is_not_relabelled():
+def test_a_block_that_another_sequence_holds_is_not_relabelled():
     cache = small_cache()
     sequence = Sequence()
     add(cache, sequence, 0, 8)

@@ -187,7 +187,7 @@ def test_where_a_fork_split_a_group_the_shared_part_is_quantised_once_and_the_ot
     assert torch.equal(after[96:], before[96:])
 
 
-def test_a_block_that_somebody_outside_the_cache_holds_is_refused_whole():
+def test_a_block_that_is_held_outside_the_cache_is_refused_whole():
     cache, sequence, k, _ = filled()
     cache.pool.share(sequence.blocks[2])
     with pytest.raises(CacheError, match="refused for all holders"):
@@ -236,7 +236,7 @@ def test_nothing_changes_where_values_cannot_be_quantised_or_the_store_is_full()
         "the one being written",
     ],
 )
-def test_blocks_that_are_not_full_neighbours_held_by_somebody_are_refused(pick):
+def test_blocks_that_are_not_full_neighbours_in_use_are_refused(pick):
     cache, sequence, k, _ = filled()  # 200 tokens: the thirteenth block is being written
     with pytest.raises(QuantError, match=r"do not follow each other, full, in any sequence|give each once"):
         quantise_blocks(cache, pick(sequence.blocks))

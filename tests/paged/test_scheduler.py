@@ -271,7 +271,7 @@ def with_a_poisoned_token(token=7):
     return model, healthy
 
 
-def test_a_prompt_that_cannot_be_computed_holds_up_nobody_for_good():
+def test_a_prompt_that_cannot_be_computed_holds_up_no_other_for_good():
     model, healthy = with_a_poisoned_token()
     scheduler = scheduled(model, 40, 4)
     running = scheduler.add([1, 2, 3], 4)

@@ -50,7 +50,7 @@ def test_a_second_swap_out_replaces_what_the_first_left_on_the_host():
     assert torch.equal(contents(cache, sequence), before) and host.used == 0
 
 
-def test_rows_that_nobody_holds_are_found():
+def test_rows_that_no_sequence_holds_are_found():
     cache, host, sequence = begun(decoder(0))
     rows = host.store(cache.pool, sequence.blocks)
     host.check(rows)

@@ -10,7 +10,7 @@ from verifiers.v1.mcp import SharedToolServer
 from kv_cache_eviction.harness import EvictionHarnessConfig
 from kv_cache_eviction.patience import Patience
 from kv_cache_eviction.served import ServedInterception, Watch
-from kv_cache_eviction.task import EvictionTask
+from kv_cache_eviction.task import EvictionTask, decided_by_dialogue
 
 
 class EvictionEnvConfig(vf.SingleAgentEnvConfig):
@@ -38,6 +38,13 @@ class EvictionEnv(vf.SingleAgentEnv, vf.Env[EvictionEnvConfig]):
         if not isinstance(harness, EvictionHarnessConfig):
             return Patience()
         return Patience(harness.max_retries, harness.patience, harness.request_timeout)
+
+    def complete(self, episode: vf.Episode) -> bool:
+        """Whether a resumed run keeps a rollout: one that ended well, and whose log its dialogue decided.
+
+        Scores come from the log alone, and a hand may have changed the file.
+        """
+        return super().complete(episode) and all(decided_by_dialogue(trace) for trace in episode.traces)
 
     async def start(self) -> None:
         """Puts the project's model client before every rollout. The attribute is verifiers' own: 0.4 has no

@@ -181,6 +181,13 @@ class NormalizedTask(EvictionTask):
         return self.report(trace).normalized
 
 
+def decided_by_dialogue(trace: vf.Trace) -> bool:
+    """Whether the log of a saved rollout is what its messages decided."""
+    data = EvictionData.model_validate(trace.task.data.model_dump())
+    episode = played(Scenario.from_json(data.scenario), trace.assistant_messages, data.max_calls_per_step)
+    return trace.info.get("actions") == episode.log
+
+
 def cut_replies(trace: vf.Trace) -> int:
     """How many replies ended at a length limit."""
     return sum(call.finish_reason == "length" and call.node is not None for call in trace.calls)
@@ -188,8 +195,11 @@ def cut_replies(trace: vf.Trace) -> int:
 
 @lru_cache(maxsize=8)
 def scored(scenario: Scenario, actions: str) -> Report:
-    """The report of a JSON action log; cached, as verifiers asks for each reward of a run in turn."""
-    return replay(scenario, json.loads(actions))
+    """The report of a JSON action log; cached, as verifiers asks for each reward of a run in turn.
+
+    Windows that were not played count as keep: `finalize` has said whether an episode may end early.
+    """
+    return replay(scenario, json.loads(actions), cut_short=True)
 
 
 def reward_term(name: str, weight: float) -> Callable:

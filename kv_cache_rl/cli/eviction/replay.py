@@ -27,6 +27,11 @@ def played_by(name: str, policy: str) -> tuple["Scenario", "Report"]:
 
     scenario = find_scenario(name)
     if policy == ORACLE:
+        if not scenario.best_log:
+            raise BadInput(
+                f"{scenario.id} stores no best-known log; choose another --policy, or a scenario that "
+                "kv-cache-rl scenarios generate has made"
+            )
         return scenario, replay(scenario, scenario.best_log)
     choose("policy", policy, [*DECIDERS, ORACLE])
     return scenario, rollout(scenario, DECIDERS[policy]())
@@ -39,7 +44,9 @@ def recorded_in(folder: Path, name: str, policy: str | None) -> tuple["Scenario"
     """
     from kv_cache_rl.sim.eviction import replay
 
-    outcomes = [outcome for outcome in runs.results_of(folder) if outcome.scenario_id == name]
+    config = runs.read_config(folder)
+    scenarios = runs.scenarios_of(config)
+    outcomes = [one for one in runs.results_of(folder, config, scenarios) if one.scenario_id == name]
     if not outcomes:
         raise BadInput(
             f"{folder} has no rollout of {name}; choose one of the scenario_id in {folder / runs.RESULTS}"
@@ -50,8 +57,7 @@ def recorded_in(folder: Path, name: str, policy: str | None) -> tuple["Scenario"
         raise BadInput(
             f"the rollout of {name} by {model} failed ({outcome.error}); there is nothing whole to replay"
         )
-    scenario = runs.scenarios_of(runs.read_config(folder))[name]
-    return scenario, replay(scenario, outcome.log), model
+    return scenarios[name], replay(scenarios[name], outcome.log, cut_short=True), model
 
 
 def bar(usage: float) -> str:

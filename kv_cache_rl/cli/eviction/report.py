@@ -24,7 +24,8 @@ def run_report(
     Example: kv-cache-rl report runs/20261122-194500-value_aware-lru --out report.html
     """
     config = runs.read_config(folder)
-    outcomes, scenarios = runs.results_of(folder), runs.scenarios_of(config)
+    scenarios = runs.scenarios_of(config)
+    outcomes = runs.results_of(folder, config, scenarios)
     path = out or folder / runs.REPORT
     path.write_text(runs.page_of(config, outcomes, scenarios))
     if as_json:

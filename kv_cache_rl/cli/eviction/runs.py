@@ -1,7 +1,7 @@
 """The run folder: config, results, summary, report, and a folder per model with the evaluator's files."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,8 @@ from kv_cache_rl import ENVIRONMENT_VERSION, __version__
 from kv_cache_rl.cli.eviction.findings import findings
 from kv_cache_rl.cli.eviction.options import select_scenarios
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.files import slug, write_json
+from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.files import NotJson, read_json, slug, write_json, write_whole
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
@@ -27,6 +28,12 @@ FIELDS: dict[str, tuple[type, bool]] = {
     **dict.fromkeys(("sampling", "patience"), (dict, False)),
 }
 """The fields of a config: their type, and whether each has to be there."""
+RANGES: dict[str, tuple[Callable[[int], bool], str]] = {
+    "num_examples": (lambda number: number >= 1 or number == -1, "-1 or a number from 1 on"),
+    "seed": (lambda number: number >= 0, "a number from 0 on"),
+    "max_concurrent": (lambda number: number >= 1, "a number from 1 on"),
+}
+"""What the numbers of a config have to be."""
 NAMED = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 CONFIG, RESULTS, SUMMARY, REPORT = "config.json", "results.jsonl", "summary.json", "report.html"
 
@@ -84,10 +91,10 @@ def read_config(folder: Path) -> dict:
             f"{folder} is not a run folder (it has no {CONFIG}); give one that eval or baselines --out made"
         )
     try:
-        config = json.loads(path.read_bytes().decode())
-        wrong = wrong_field(config)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is damaged ({type(error).__name__}: {error}); start a new run") from None
+        config = read_json(path)
+    except NotJson as error:
+        raise BadInput(f"{error}; mend it, or start a new run") from None
+    wrong = wrong_field(config)
     if wrong:
         raise BadInput(f"{path} is damaged: {wrong}; mend it, or start a new run")
     version = config["environment_version"]
@@ -111,9 +118,28 @@ def wrong_field(config: object) -> str:
         if not isinstance(value, wanted) or isinstance(value, bool):
             what = f"is {json.dumps(value)[:60]}, not {NAMED[wanted]}" if name in config else "is missing"
             return f"the field {name!r} {what}"
-    for number, target in enumerate(config["targets"], 1):
+    config.setdefault("trace", None)
+    for name, (fits, wanted) in RANGES.items():
+        if config.get(name) is not None and not fits(config[name]):
+            return f"the field {name!r} is {config[name]}, not {wanted}"
+    for name in ("sampling", "patience"):
+        for key, value in (config.get(name) or {}).items():
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                return f"{key!r} of {name!r} is {json.dumps(value)[:60]}, not a number"
+    return wrong_target(config["targets"])
+
+
+def wrong_target(targets: list) -> str:
+    """What is wrong with the models of a config, in words; empty where nothing is."""
+    if not targets:
+        return "the field 'targets' names no model"
+    named = set()
+    for number, target in enumerate(targets, 1):
         if not isinstance(target, dict) or not isinstance(target.get("model"), str):
             return f"number {number} of 'targets' names no model"
+        if target["model"] in named:
+            return f"number {number} of 'targets' is {target['model']!r} once more"
+        named.add(target["model"])
         if not isinstance(target.get("base_url"), str | None):
             return f"'base_url' of number {number} of 'targets' is no text"
         target.setdefault("base_url", None)
@@ -128,24 +154,34 @@ def scenarios_of(config: Mapping) -> dict[str, "Scenario"]:
     return {scenario.id: scenario for scenario in select_scenarios(*arguments)}
 
 
-def results_of(folder: Path) -> list["Outcome"]:
-    """The rollouts of a run folder. Raises Refused where none has finished or a line is damaged."""
-    from kv_cache_rl.reports.eviction.outcome import read_results
+def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"]) -> list["Outcome"]:
+    """The rollouts of a run folder, their logs played again.
+
+    Raises Refused where none has finished, a line is damaged, or a number is not what its log earns.
+    """
+    from kv_cache_rl.reports.eviction.outcome import check_outcome, damaged, numbered_results
 
     path = folder / RESULTS
-    outcomes = read_results(path) if path.is_file() else []
-    known = {target["model"] for target in read_config(folder)["targets"]}
-    for outcome in outcomes:
-        if outcome.model not in known:
-            raise BadInput(
-                f"{path}: the model {outcome.model!r} is none of this run ({', '.join(sorted(known))}); "
-                "delete its lines"
-            )
-    if not outcomes:
+    resumed = f"delete the line, then: kv-cache-rl eval --resume {folder}"
+    remedy = resumed if config["command"] == "eval" else f"run {config['command']} again"
+    numbered = numbered_results(path, remedy) if path.is_file() else []
+    known = {target["model"] for target in config["targets"]}
+    for number, outcome in numbered:
+        try:
+            if outcome.model not in known:
+                raise BadInput(
+                    f"the model {outcome.model!r} is none of this run ({', '.join(sorted(known))})"
+                )
+            if outcome.scenario_id not in scenarios:
+                raise BadInput(f"the run has no scenario {outcome.scenario_id!r}")
+            check_outcome(outcome, scenarios[outcome.scenario_id])
+        except Refused as error:
+            raise damaged(path, number, error, remedy) from None
+    if not numbered:
         raise BadInput(
             f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}"
         )
-    return outcomes
+    return [outcome for _, outcome in numbered]
 
 
 def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> dict:
@@ -169,19 +205,8 @@ def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping
     }
 
 
-def check_scenarios(outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> None:
-    """Raises BadInput where a rollout is of a scenario that the run does not have."""
-    for outcome in outcomes:
-        if outcome.scenario_id not in scenarios:
-            raise BadInput(
-                f"{RESULTS}: {outcome.model} on {outcome.scenario_id!r}: the run has no such scenario; "
-                "delete the line, then --resume the run"
-            )
-
-
 def page_of(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> str:
-    """The HTML report of a run. Raises BadInput for a rollout of another run's scenario."""
-    check_scenarios(outcomes, scenarios)
+    """The HTML report of a run."""
     from kv_cache_rl.reports.eviction.page import page
 
     models = list(dict.fromkeys(outcome.model for outcome in outcomes))
@@ -215,4 +240,4 @@ def write_run(
     write_json(folder / CONFIG, config)
     write_results(folder / RESULTS, outcomes)
     write_json(folder / SUMMARY, summary)
-    (folder / REPORT).write_text(page_of(config, outcomes, scenarios))
+    write_whole(folder / REPORT, page_of(config, outcomes, scenarios).encode())

@@ -10,7 +10,7 @@ from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import RUNNING, SERVICE, TIERS, WORKLOAD, names_of, option
 from kv_cache_rl.cli.terminal import waiting
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import NotJson, json_value
+from kv_cache_rl.files import NotJson, read_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.sources import Source
@@ -101,9 +101,9 @@ def calibration_at(text: str) -> str:
     if not (path.suffix == ".json" or path.is_file()):
         return choose("calibration", text, CALIBRATIONS)
     try:
-        return register(Calibration.from_json(json_value(path.read_bytes()), text))
+        return register(Calibration.from_json(read_json(path), text))
     except NotJson as broken:
-        raise BadInput(f"{text}: {broken}; make one with kv-cache-rl paged calibrate --out {text}") from None
+        raise BadInput(f"{broken}; make one with kv-cache-rl paged calibrate --out {text}") from None
 
 
 def policies_of(

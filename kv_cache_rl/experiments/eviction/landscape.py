@@ -7,6 +7,7 @@ import numpy as np
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.hardware import prefill_microseconds
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.search.eviction.exhaustive import optimum, small_scenario
 from kv_cache_rl.search.eviction.oracle import ALL_VERBS, DEFAULT_WIDTH, beam, solve
 from kv_cache_rl.search.eviction.rollout import finish
@@ -16,7 +17,7 @@ from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics
-from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, ORACLE, PAGE_TOKENS, Scenario
+from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, ORACLE, PAGE_TOKENS, Scenario, ScenarioError
 
 ABLATIONS = {"evict": Verb.EVICT, "compress": Verb.COMPRESS, "swap_to_cpu": Verb.SWAP}
 ABLATED_TIER = "hard"
@@ -37,6 +38,8 @@ def run(
         decider ("oracle" too), ``floor``, ``without`` (returns of oracles that lack one verb) and
         ``physics``. ``small``: beam and exact optimum.
     """  # fmt: skip
+    for what, value, low in (("per_tier", per_tier, 1), ("small", small, 0), ("workers", workers, 1)):
+        whole_number(what, value, low, error=ScenarioError)
     tiers = {}
     with ThreadPoolExecutor(workers) as pool:
         for tier in DIFFICULTIES:

@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, solve
 from kv_cache_rl.search.eviction.rollout import policy_return
 from kv_cache_rl.sim.eviction.cut import windows_of
 from kv_cache_rl.sim.eviction.deciders import FLOOR
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
+from kv_cache_rl.sim.eviction.log import LogError
 from kv_cache_rl.sim.eviction.scenarios import check_request, interleave
 from kv_cache_rl.sim.eviction.spec import MIN_GAP, Scenario, ScenarioError
 from kv_cache_rl.traces import TraceError
@@ -57,7 +59,12 @@ def make_set(
 
     Args:
         progress: called with (kept so far, tried so far).
+
+    Raises:
+        ScenarioError: a size, a width or a number of workers that is no whole number from 1 on.
     """  # fmt: skip
+    for what, value in (("size", size), ("width", width), ("workers", workers)):
+        whole_number(what, value, 1, error=ScenarioError)
     scenarios: list[Scenario] = []
     tried = 0
     with ThreadPoolExecutor(workers) as pool:
@@ -91,6 +98,8 @@ def scenarios_from_trace(
         ScenarioError: unknown names, or a file that cannot be read or holds no usable window.
     """
     path = Path(path)
+    check_request(difficulty, num_examples, seed)
+    whole_number("width", width, 1, error=ScenarioError)
     try:
         file = Path(located(path)[0])
         changed_ns = stamp(file)[0] if file.exists() else 0
@@ -103,7 +112,7 @@ def scenarios_from_trace(
 def _from_trace(
     path: Path, changed_ns: int, difficulty: str, num_examples: int, seed: int, width: int
 ) -> tuple[Scenario, ...]:
-    tiers = check_request(difficulty, num_examples)
+    tiers = check_request(difficulty, num_examples, seed)
     wanted = 20 if num_examples < 0 else -(-num_examples // len(tiers))
     groups = [windows_of(path, tier, seed, wanted) for tier in tiers]
     if not any(groups):
@@ -116,9 +125,13 @@ def _from_trace(
 def verify(scenarios) -> Iterator[tuple[Scenario, str]]:
     """Every scenario whose stored returns do not come out when replayed, with what is wrong."""
     for scenario in scenarios:
-        best = replay(scenario, [list(map(list, step)) for step in scenario.best_log]).total
-        if best != scenario.best:
-            yield scenario, f"the stored log returns {best}, not {scenario.best}"
+        try:
+            best = replay(scenario, scenario.best_log).total
+            fault = "" if best == scenario.best else f"the stored log returns {best}, not {scenario.best}"
+        except LogError as error:
+            fault = str(error)
+        if fault:
+            yield scenario, fault
         for name in FLOOR:
             value = policy_return(scenario, name)
             if value > scenario.floor or (name == scenario.floor_by and value != scenario.floor):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.experiments.hierarchy.settings import in_blocks
 from kv_cache_rl.intervals import (
     BOOTSTRAP_INTERVAL,
@@ -149,6 +150,7 @@ def halves(trace: Trace, cluster: np.ndarray, seed: int) -> tuple[np.ndarray, np
     Raises:
         HierarchyError: all sessions are one cluster.
     """
+    whole_number("seed", seed, 0, error=HierarchyError)
     count = int(cluster.max()) + 1
     if count < 2:
         raise HierarchyError(

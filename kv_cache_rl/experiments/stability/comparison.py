@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.experiments.workers import mapped
 from kv_cache_rl.search.serving.rollout import episode
 from kv_cache_rl.sim.serving.score import completed_in_sla, report
 from kv_cache_rl.sim.serving.seeds import SEEDS
 from kv_cache_rl.sim.serving.spec import task
+from kv_cache_rl.theory.errors import StabilityError
 
 CONTROLLER = "stability"
 THRESHOLDS = ("watermark_80", "watermark_90", "watermark_95", "lru")
@@ -72,7 +74,13 @@ def compare(
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, list[Episode]]:
-    """Episodes by agent, the same seeds for each, in their order."""
+    """Episodes by agent, the same seeds for each, in their order.
+
+    Raises:
+        StabilityError: there are not so many test seeds from that one on.
+    """
+    whole_number("seed", seed, 0, len(SEEDS["test"]) - 1, StabilityError)
+    whole_number("seeds", seeds, 1, len(SEEDS["test"]) - seed, StabilityError)
     matches = [Match(agent, name, k) for agent in agents for k in SEEDS["test"][seed : seed + seeds]]
     episodes = mapped(play_match, matches, workers, lambda done: progress(done, len(matches)))
     return {agent: episodes[at * seeds : (at + 1) * seeds] for at, agent in enumerate(agents)}

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from kv_cache_rl.core.hardware import HARDWARE
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.experiments.stability.runs import (
     OPTIMISTIC,
     RESERVE,
@@ -30,6 +31,7 @@ from kv_cache_rl.experiments.stability.workloads import (
 from kv_cache_rl.experiments.workers import mapped
 from kv_cache_rl.sim.serving.demand import Traffic
 from kv_cache_rl.sim.serving.draws import USERS, branch, exponential, root, uniform
+from kv_cache_rl.theory.errors import StabilityError
 from kv_cache_rl.theory.lengths import sampled_lengths
 from kv_cache_rl.theory.reuse import (
     FixedPoint,
@@ -274,6 +276,8 @@ def hysteresis(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Loop:
     """The loop, means over seeds, with the fixed points."""
+    whole_number("seed", seed, error=StabilityError)
+    whole_number("seeds", seeds, 1, error=StabilityError)
     reuse = theory()
     rates = swept_rates(reuse, levels)
     trials = [Sweep(tuple(rates.tolist()), level_s, (seed << 20 | k) % (1 << 64)) for k in range(seeds)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kv_cache_rl.core.errors import unknown
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.experiments.stability.boundary import OFFSETS, Slope, Trial, boundary_of, slope_of
 from kv_cache_rl.experiments.stability.rows import Column, Row, mean_of, saturated
 from kv_cache_rl.experiments.stability.runs import ADMISSIONS, OPTIMISTIC, RESERVE
@@ -84,6 +85,7 @@ def validate(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
     """A row per workload; the same for the same seed and effort, however many workers."""
+    whole_number("seed", seed, error=StabilityError)
     cells = [(work, admission) for work in workloads for admission in ADMISSIONS]
     pilots = [
         Trial(

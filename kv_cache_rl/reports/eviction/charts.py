@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from kv_cache_rl.reports.eviction.tables import FLOOR_ROW, ORACLE_ROW, Row
-from kv_cache_rl.reports.svg import Frame, hint, label, legend, nice_ticks, svg, tag
+from kv_cache_rl.reports.svg import Frame, hint, label, legend, nice_ticks, scrolling, svg, tag
 from kv_cache_rl.sim.eviction import REWARDS, Report
 from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES
 
@@ -51,7 +52,7 @@ def memory_chart(report: Report, oracle: Report) -> str:
         )
     names = [(f"fill-{kind}", kind.replace("_", " ")) for kind in BLOCK_TYPES]
     names += [("line-peak", "peak of the window"), ("line-oracle", "oracle's peak"), ("line-soft", "95 %")]
-    return svg(frame, body, "Memory against budget per window") + legend(names)
+    return scrolling(svg(frame, body, "Memory against budget per window")) + legend(names)
 
 
 def lane_entries(window: Window) -> dict[str, list[str]]:
@@ -91,7 +92,7 @@ def timeline_chart(report: Report) -> str:
                 title = hint(f"window {step + 1}, {name}: {texts}")
                 body.append(tag("circle", title, cx=frame.x(step), cy=y, r=radius, klass=f"mark {key}"))
                 body.append(label(frame.x(step), y + 3.5, str(many), "count"))
-    return svg(frame, body, "Calls and events per window")
+    return scrolling(svg(frame, body, "Calls and events per window"))
 
 
 def queue_chart(report: Report, oracle: Report) -> str:
@@ -208,16 +209,42 @@ def scale_chart(reward: float, floor: float, best: float) -> str:
     return svg(frame, [body], f"reward {reward:+.3f} between floor {floor:+.3f} and oracle {best:+.3f}")
 
 
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Where the parts of the overview stand, in units of its drawing."""
+
+    width: float
+    left: float
+    """Where the plot begins; names stand to the left of it."""
+    right: float
+    """Room for the numbers on the right."""
+    head: float
+    """Height of a tier's own line; 0 puts the tier beside its first row."""
+    ticks: int
+
+
+ON_A_SCREEN, ON_A_PHONE = Overview(WIDE, 230, 62, 0, 6), Overview(380, 152, 46, 16, 3)
+
+
 def overview_chart(rows: Sequence[Row]) -> str:
-    """Mean reward with its 95 % interval, tier by tier, between the floor and the best known."""
+    """Mean reward with its 95 % interval, tier by tier, between the floor and the best known.
+
+    It is drawn for a screen and for a phone, and the style sheet shows one of the two: scaled down to a
+    phone, a wide drawing cannot be read.
+    """
+    wide, narrow = (_overview(rows, place) for place in (ON_A_SCREEN, ON_A_PHONE))
+    return f'<div class="on-screen">{wide}</div><div class="on-phone">{narrow}</div>'
+
+
+def _overview(rows: Sequence[Row], place: Overview) -> str:
     shown = [(row, row.reward) for row in rows if row.reward is not None]
     ends = [
         edge for _, reward in shown for edge in (reward.mean, reward.low, reward.high) if edge is not None
     ]
     low, high = min(0.0, *ends), max(0.0, *ends)
     pad = (high - low) * 0.04
-    left, height = 230.0, 21.0
-    scale = (WIDE - left - 70) / ((high - low + 2 * pad) or 1)
+    left, edge = place.left, place.width - place.right
+    scale = (edge - left - 8) / ((high - low + 2 * pad) or 1)
 
     def x(value: float) -> float:
         return left + (value - low + pad) * scale
@@ -225,39 +252,24 @@ def overview_chart(rows: Sequence[Row]) -> str:
     body, y, tier = [], 0.0, None
     for row, reward in shown:
         if row.tier != tier:
-            tier, y = row.tier, y + 12
-            body.append(label(8, y + 14, row.tier, "lane strong", "start"))
+            tier, y = row.tier, y + 12 + place.head
+            body.append(label(8, y + 14 - place.head, row.tier, "lane strong", "start"))
         klass = "oracle" if row.policy == ORACLE_ROW else "floor" if row.policy == FLOOR_ROW else "run"
-        mean, middle = reward.mean, y + 10
+        middle = y + 10
         body.append(label(left - 12, middle + 4, row.policy, "lane", "end"))
-        body.append(tag("line", x1=left, x2=WIDE - 62, y1=middle, y2=middle, klass="grid"))
+        body.append(tag("line", x1=left, x2=edge, y1=middle, y2=middle, klass="grid"))
         if reward.low is not None and reward.high is not None:
-            body.append(
-                tag(
-                    "line",
-                    x1=x(reward.low),
-                    x2=x(reward.high),
-                    y1=middle,
-                    y2=middle,
-                    klass=f"whisker {klass}",
-                )
-            )
-        body.append(
-            tag(
-                "circle",
-                hint(f"{row.tier}, {row.policy}: {mean:+.4f}"),
-                cx=x(mean),
-                cy=middle,
-                r=5,
-                klass=f"mean {klass}",
-            )
-        )
-        body.append(label(WIDE - 6, middle + 4, f"{mean:+.3f}", "value", "end"))
-        y += height
-    for tick in nice_ticks(low, high, 6):
-        body.insert(
-            0, tag("line", x1=x(tick), x2=x(tick), y1=6, y2=y + 4, klass="axis" if tick == 0 else "grid")
-        )
+            span = {"x1": x(reward.low), "x2": x(reward.high), "y1": middle, "y2": middle}
+            body.append(tag("line", klass=f"whisker {klass}", **span))
+        title = hint(f"{row.tier}, {row.policy}: {reward.mean:+.4f}")
+        body.append(tag("circle", title, cx=x(reward.mean), cy=middle, r=5, klass=f"mean {klass}"))
+        body.append(label(place.width - 6, middle + 4, f"{reward.mean:+.3f}", "value", "end"))
+        y += 21.0
+    for tick in nice_ticks(low, high, place.ticks):
+        line = {"x1": x(tick), "x2": x(tick), "y1": 6, "y2": y + 4}
+        body.insert(0, tag("line", klass="axis" if tick == 0 else "grid", **line))
         body.append(label(x(tick), y + 18, f"{tick:+.2f}".replace("+0.00", "0")))
-    body.append(label((left + WIDE - 62) / 2, y + 33, "mean reward per episode, with 95 % interval", "unit"))
-    return svg(Frame(WIDE, y + 40, 0, 1, 1), body, "Mean reward by tier")
+    # On a phone the words are as wide as the drawing, not as the plot alone.
+    middle = (left + edge) / 2 if place.head == 0 else place.width / 2
+    body.append(label(middle, y + 33, "mean reward per episode, with 95 % interval", "unit"))
+    return svg(Frame(place.width, y + 40, 0, 1, 1), body, "Mean reward by tier")

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.sim.eviction import Report, Scenario
+from kv_cache_rl.files import json_value, lines_of, write_whole
+from kv_cache_rl.sim.eviction import Report, Scenario, replay
+from kv_cache_rl.sim.eviction.log import log_fault
+
+SCORES = ("reward", "normalized", "rewards", "metrics")
+"""What a rollout that ended well has, and a failed one has not."""
 
 
 class ResultsError(Refused):
@@ -60,6 +65,10 @@ class Outcome:
             wanted, fits = KINDS[name]
             if not fits(value):
                 raise ResultsError(f"the field {name!r} is {json.dumps(value)[:60]}, not {wanted}")
+        failed = found["error"] is not None
+        if wrong := [name for name in SCORES if (found[name] is None) != failed]:
+            state = "of a failed rollout is not null" if failed else "of a rollout without an error is null"
+            raise ResultsError(f"the field {wrong[0]!r} {state}")
         return cls(**found)
 
 
@@ -80,12 +89,7 @@ def is_numbers(value: Any) -> bool:
 
 
 def is_log(value: Any) -> bool:
-    """Whether it is a list of windows, each a list of calls, each a list of words."""
-    return isinstance(value, list) and all(
-        isinstance(window, list)
-        and all(isinstance(call, list) and all(map(is_text, call)) for call in window)
-        for window in value
-    )
+    return not log_fault(value)
 
 
 def or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -101,7 +105,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("rewards", "metrics"), BY_NAME),
     "log": ("a list of windows of calls", is_log),
     **dict.fromkeys(("model_calls", "prompt_tokens", "completion_tokens"), COUNT),
-    "seconds": ("a number", is_number),
+    "seconds": ("a number of 0 or more", lambda value: is_number(value) and value >= 0),
     "notes": ("a list of texts", lambda value: isinstance(value, list) and all(map(is_text, value))),
 }
 """What each field of a row holds: in words, and the check."""
@@ -124,39 +128,88 @@ def from_report(scenario: Scenario, model: str, report: Report, log: list, secon
     )
 
 
-def write_results(path: Path, outcomes: Iterable[Outcome]) -> None:
-    """Writes one JSON object per line."""
-    path.write_text("".join(json.dumps(outcome.to_json()) + "\n" for outcome in outcomes))
+def check_outcome(outcome: Outcome, scenario: Scenario) -> None:
+    """Plays the log again. Raises ResultsError for a number that is not what the log earns."""
+    for name in ("difficulty", "split"):
+        told, true = getattr(outcome, name), getattr(scenario, name)
+        if told != true:
+            raise ResultsError(f"the field {name!r} is {told!r}, but {scenario.id} is of {true!r}")
+    if outcome.error is not None:
+        return
+    try:
+        report = replay(scenario, outcome.log, cut_short=True)
+    except Refused as error:
+        raise ResultsError(str(error)) from None
+    metrics = metrics_of(outcome, scenario, report)
+    earned = by_name(report.total, report.normalized, report.rewards, metrics)
+    stored = by_name(outcome.reward, outcome.normalized, outcome.rewards or {}, outcome.metrics or {})
+    for name in sorted(({*earned} | {*stored}) - NOT_IN_LOG):
+        told, true = stored.get(name), earned.get(name)
+        if told is None or true is None or not math.isclose(told, true, rel_tol=1e-9, abs_tol=1e-9):
+            raise ResultsError(f"{name} is {told}, but the log of this line gives {true}")
 
 
-def once(pairs: list[tuple[str, Any]]) -> dict:
-    """An object of JSON. Raises ResultsError where it has a key twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(name for k, (name, _) in enumerate(pairs) if name in dict(pairs[:k]))
-        raise ResultsError(f"the field {twice!r} stands there twice")
+def by_name(
+    reward: float | None, normalized: float | None, rewards: dict[str, float], metrics: dict[str, float]
+) -> dict[str, float | None]:
+    """All scores of a rollout in one dictionary."""
+    terms = {f"rewards.{name}": value for name, value in rewards.items()}
+    counts = {f"metrics.{name}": value for name, value in metrics.items()}
+    return {"reward": reward, "normalized": normalized, **terms, **counts}
+
+
+NOT_IN_LOG = {"metrics.cut_replies"}
+"""What only the dialogue shows."""
+
+
+def metrics_of(outcome: Outcome, scenario: Scenario, report: Report) -> dict[str, float]:
+    """The metrics that the outcome should have: those of its log, and what a dialogue adds to them."""
+    found = dict(report.metrics)
+    if short := scenario.steps - len(outcome.log):
+        found["unplayed_steps"] = float(short)
+    # Calls past the most that are read stand in no log, but count as refused.
+    unread = (outcome.metrics or {}).get("invalid_calls", 0.0) - found["invalid_calls"]
+    if unread > 0 and unread == int(unread):
+        found["invalid_calls"] += unread
+        found["calls_per_step"] = round(found["calls_per_step"] + unread / scenario.steps, 6)
     return found
 
 
-def read_results(path: Path) -> list[Outcome]:
-    """The outcomes of a results file.
+def write_results(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Writes one JSON object per line; the file appears whole or not at all."""
+    write_whole(path, "".join(json.dumps(outcome.to_json()) + "\n" for outcome in outcomes).encode())
+
+
+RESUME = "delete the line, then --resume the run"
+
+
+def numbered_results(path: Path, remedy: str = RESUME) -> list[tuple[int, Outcome]]:
+    """The outcomes of a results file, each with the number of its line.
 
     Raises ResultsError naming the line, the field and the remedy where one cannot be used.
     """
     found: dict[tuple[str, str], int] = {}
     outcomes = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
+    number = 0
+    with open(path, "rb") as file:
         try:
-            outcome = Outcome.from_json(json.loads(line.decode(), object_pairs_hook=once))
-            key = (outcome.model, outcome.scenario_id)
-            if key in found:
-                raise ResultsError(f"it repeats line {found[key]} ({key[0]} on {key[1]})")
-        except (ValueError, RecursionError) as error:
-            raise ResultsError(
-                f"{path}, line {number}: {error}; delete the line, then --resume the run"
-            ) from None
-        found[key] = number
-        outcomes.append(outcome)
+            for number, line in lines_of(file):
+                outcome = Outcome.from_json(json_value(line))
+                key = (outcome.model, outcome.scenario_id)
+                if key in found:
+                    raise ResultsError(f"it repeats line {found[key]} ({key[0]} on {key[1]})")
+                found[key] = number
+                outcomes.append((number, outcome))
+        except Refused as error:
+            raise damaged(path, number, error, remedy) from None
     return outcomes
+
+
+def damaged(path: Path, number: int, error: Refused, remedy: str) -> ResultsError:
+    """The error for a line of a results file."""
+    return ResultsError(f"{path}, line {number}: {error}; {remedy}")
+
+
+def read_results(path: Path) -> list[Outcome]:
+    """The outcomes of a results file. Raises ResultsError as `numbered_results` does."""
+    return [outcome for _, outcome in numbered_results(path)]

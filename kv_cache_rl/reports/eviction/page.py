@@ -18,6 +18,7 @@ from kv_cache_rl.reports.eviction.tables import (
     results_rows,
 )
 from kv_cache_rl.reports.stylesheet import SCRIPT, STYLE
+from kv_cache_rl.reports.svg import scrolling
 from kv_cache_rl.sim.eviction import DECIDERS, Report, Scenario, replay, rollout
 
 MAX_PAGE_BYTES = 2_800_000
@@ -59,7 +60,7 @@ def results_table(rows: Sequence[Row]) -> str:
         body = "".join(f"<td{text_class(index)}>{escape(text)}</td>" for index, text in enumerate(cells(row)))
         lines.append(f'<tr class="{" ".join(kind)}">{body}</tr>')
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll"><table>{body}</table></div>'
+    return scrolling(f'<table class="results">{body}</table>')
 
 
 def text_class(index: int) -> str:
@@ -86,7 +87,7 @@ def steps_table(report: Report) -> str:
     heads = '<th class="text">window</th><th>peak</th><th>queue</th><th>tokens</th>'
     heads += '<th class="text">call</th><th class="text">result</th>'
     body = f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll"><table>{body}</table></div>'
+    return scrolling(f"<table>{body}</table>")
 
 
 def figure(title: str, drawing: str) -> str:
@@ -96,7 +97,7 @@ def figure(title: str, drawing: str) -> str:
 def episode(outcome: Outcome, references: References) -> str:
     """One rollout: a line that opens into its drawings and its log."""
     scenario, oracle, floor = references.scenario, references.oracle, references.floor
-    report = replay(scenario, outcome.log)
+    report = replay(scenario, outcome.log, cut_short=True)
     failures = int(report.metrics["total_failures_metric"])
     head = (
         f"<b>{escape(outcome.scenario_id)}</b><span class='text'>{escape(outcome.model)}</span>"
@@ -177,7 +178,7 @@ def failed_list(outcomes: Sequence[Outcome]) -> str:
         for o in failed[:200]
     )
     count = f"{len(failed)} rollouts failed and are in no mean."
-    table = f'<div class="scroll"><table>{lines}</table></div>'
+    table = scrolling(f"<table>{lines}</table>")
     return f'<h2>Failed rollouts</h2><div class="card"><p>{count}</p>{table}</div>'
 
 
@@ -197,7 +198,7 @@ def page(
     rows = results_rows(outcomes, scenarios)
     good = [outcome for outcome in outcomes if outcome.error is None and outcome.scenario_id in scenarios]
     shown, count = episodes(good, scenarios, MAX_PAGE_BYTES)
-    heads = "<span class='text'>scenario</span><span class='text wide'>policy</span>"
+    heads = "<span class='text'>scenario</span><span class='text'>policy</span>"
     heads += "<span class='text wide'>floor to oracle</span>"
     heads += "<span>reward</span><span class='wide'>normalised</span><span class='wide'>failures</span>"
     compared = "".join(f"<p>{escape(sentence)}</p>" for sentence in difference_sentences(outcomes))

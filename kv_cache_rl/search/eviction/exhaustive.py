@@ -11,8 +11,9 @@ from kv_cache_rl.sim.eviction.build import HARDWARE_NAME, MODEL_NAME
 from kv_cache_rl.sim.eviction.calls import named_calls
 from kv_cache_rl.sim.eviction.columns import Place, Slot, columns
 from kv_cache_rl.sim.eviction.dynamics import new_state, step
+from kv_cache_rl.sim.eviction.log import ActionLog
 from kv_cache_rl.sim.eviction.score import total_return
-from kv_cache_rl.sim.eviction.spec import ActionLog, Prefix, Scenario, Session, Turn
+from kv_cache_rl.sim.eviction.spec import Prefix, Scenario, Session, Turn
 
 _CHOICES = (
     (),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.search.eviction.beam import search
 from kv_cache_rl.search.eviction.exhaustive import is_small, optimum
 from kv_cache_rl.search.eviction.polish import anneal, prune
@@ -11,7 +12,8 @@ from kv_cache_rl.sim.eviction.calls import named_calls
 from kv_cache_rl.sim.eviction.deciders import policy_id
 from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.episode import replay
-from kv_cache_rl.sim.eviction.spec import ActionLog, Scenario
+from kv_cache_rl.sim.eviction.log import ActionLog
+from kv_cache_rl.sim.eviction.spec import Scenario, ScenarioError
 
 DEFAULT_WIDTH = 6
 
@@ -24,6 +26,8 @@ def solve(
 
     Instances of at most three entries and windows are solved exactly, the rest by `beam`, whose
     arguments these are."""
+    for what, value in (("width", width), ("windows", windows)):
+        whole_number(what, value, 1 if what == "width" else 0, error=ScenarioError)
     if allowed == ALL_VERBS and is_small(scenario):
         log = optimum(scenario)[0]
         return log, replay(scenario, log).total

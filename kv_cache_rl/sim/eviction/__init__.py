@@ -1,6 +1,6 @@
 """The eviction environment: 15 windows in which tool calls decide what leaves a KV cache under pressure.
 
-Reading order: `spec`, `process`, `build`, `generate`, `cut`; `columns`, `state`, `entries`, `actions`,
+Reading order: `log`, `spec`, `process`, `build`, `generate`, `cut`; `columns`, `state`, `entries`, `actions`,
 `admission`, `dynamics`; `observe`, `text`, `score`; `calls`, `deciders` (with `blind`, `ranked`,
 `weighing`, `returns`, `reserve`); `episode`, `scenarios`."""
 
@@ -11,7 +11,6 @@ _names, __getattr__ = lazy(
     __name__,
     {
         "spec": (
-            "ActionLog",
             "DIFFICULTIES",
             "MAX_CALLS_PER_STEP",
             "ORACLE",
@@ -20,6 +19,7 @@ _names, __getattr__ = lazy(
             "Scenario",
             "ScenarioError",
         ),
+        "log": ("ActionLog", "LogError"),
         "calls": ("TOOLS", "Call", "parse_call"),
         "deciders": ("CANARIES", "DECIDERS", "FLOOR", "decider"),
         "dynamics": ("new_state",),

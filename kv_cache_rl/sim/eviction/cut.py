@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from kv_cache_rl import ENVIRONMENT_VERSION
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.sim.eviction import process as p
 from kv_cache_rl.sim.eviction.build import WINDOW_S, build
 from kv_cache_rl.sim.eviction.generate import TIERS
-from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, PAGE_TOKENS, Prefix, Scenario
+from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, PAGE_TOKENS, Prefix, Scenario, ScenarioError
 from kv_cache_rl.traces import Window, WindowSession, cut_windows, detect
 
 LIVE = {"easy": 24.0, "medium": 28.0, "hard": 34.0}
@@ -31,7 +32,9 @@ def windows_of(path: str | Path, difficulty: str, seed: int, limit: int | None) 
 
     Raises:
         TraceError: the file cannot be read; it names file, line, field and remedy.
+        ScenarioError: the seed is no whole number from 0 on.
     """
+    whole_number("seed", seed, 0, error=ScenarioError)
     cut = cut_windows(
         path,
         seed=seed,

@@ -11,9 +11,10 @@ from kv_cache_rl.sim.eviction.calls import KEEP, VERBS, Call, result_text
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Counter, Kind, Phase, Place, Slot, Static, Tier
 from kv_cache_rl.sim.eviction.dynamics import new_state, step
 from kv_cache_rl.sim.eviction.entries import Event
+from kv_cache_rl.sim.eviction.log import ActionLog, LogError, log_fault
 from kv_cache_rl.sim.eviction.observe import BITS, new_view, view
 from kv_cache_rl.sim.eviction.score import Report, normalized_score, rewards_and_metrics
-from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, ActionLog, Scenario
+from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, Scenario
 from kv_cache_rl.sim.eviction.state import check, slot_names
 from kv_cache_rl.sim.eviction.text import TOP, in_pages, observation, to_text
 
@@ -227,10 +228,24 @@ def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scena
     return " ".join(parts)
 
 
-def replay(scenario: Scenario, log: ActionLog) -> Report:
-    """The report of a logged episode; a log shorter than the episode is completed with `keep`."""
+def replay(scenario: Scenario, log: ActionLog, cut_short: bool = False) -> Report:
+    """The report of a logged episode.
+
+    Args:
+        cut_short: the log may end before the episode; the rest counts as `keep`.
+
+    Raises:
+        LogError: it is no action log, or has not as many windows as the episode.
+    """
     episode = Episode(scenario)
-    for words in list(log)[: scenario.steps]:
+    if fault := log_fault(log):
+        raise LogError(f"this is no action log: {fault}; give Episode.log, or the log of a results file")
+    if len(log) > scenario.steps or (len(log) < scenario.steps and not cut_short):
+        raise LogError(
+            f"the log has {len(log)} windows, {scenario.id} has {scenario.steps}; give the log of a whole "
+            "episode of this scenario, or cut_short=True for one that ended early"
+        )
+    for words in log:
         episode.step([Call.from_log(call) for call in words])
     while not episode.done:
         episode.step([KEEP])

@@ -10,6 +10,7 @@ import numpy as np
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.geometry import MODELS
 from kv_cache_rl.core.hardware import HARDWARE, kv_capacity_tokens
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.sim.eviction import process as p
 from kv_cache_rl.sim.eviction.build import HARDWARE_NAME, MEMORY_SHARE, MODEL_NAME, WINDOW_S, build
 from kv_cache_rl.sim.eviction.spec import (
@@ -63,6 +64,8 @@ def generate(difficulty: str, seed: int, split: str = "train", index: int = 0) -
     """
     one_of("difficulty", difficulty, DIFFICULTIES)
     one_of("split", split, SPLITS)
+    for what, value in (("seed", seed), ("index", index)):
+        whole_number(what, value, error=ScenarioError)
     if min(seed, index) < 0:
         raise ScenarioError(f"seed is {seed} and index {index}; give numbers from 0 on")
     tier = TIERS[difficulty]

@@ -1,11 +1,13 @@
 """Scenario sets: the committed ones, files of your own, and windows cut from a trace."""
 
 import gzip
-import json
 import random
 import zlib
 from pathlib import Path
+from typing import Any
 
+from kv_cache_rl.core.numbers import whole_number
+from kv_cache_rl.files import NotJson, json_value, lines_of
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, SPLITS, Scenario, ScenarioError, dumps, one_of
 
 _ROOTS = (Path(__file__).parents[2] / "scenarios", Path(__file__).parents[3] / "scenarios")
@@ -26,14 +28,11 @@ def load_file(path: str | Path) -> tuple[Scenario, ...]:
     path = Path(path)
     scenarios = []
     try:
-        opened = (
-            gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        )
-        with opened as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    scenarios.append(_read_line(line, f"{path}:{number}"))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        opened: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        with opened as file:
+            for number, line in lines_of(file):
+                scenarios.append(_read_line(line, f"{path}:{number}"))
+    except (OSError, EOFError, zlib.error, NotJson) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ScenarioError(
             f"{path}: cannot be read ({reason}); check path and permissions, "
@@ -44,12 +43,13 @@ def load_file(path: str | Path) -> tuple[Scenario, ...]:
     return tuple(scenarios)
 
 
-def _read_line(line: str, where: str) -> Scenario:
+def _read_line(line: bytes, where: str) -> Scenario:
     try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        data = json_value(line)
+    except NotJson as error:
         raise ScenarioError(
-            f"{where}: not JSON ({error}); the line may be truncated, regenerate the file"
+            f"{where}: not JSON as it was written: {error}; the line may be cut off, regenerate the file "
+            "with `kv-cache-rl scenarios generate`"
         ) from None
     return Scenario.from_json(data, where)
 
@@ -65,7 +65,7 @@ def load_scenarios(
     Raises:
         ScenarioError: unknown names, or a set that is not there.
     """
-    tiers = check_request(difficulty, num_examples)
+    tiers = check_request(difficulty, num_examples, seed)
     one_of("split", split, SPLITS)
     groups = [list(load_file(set_path(split, tier))) for tier in tiers]
     for group in groups:
@@ -73,12 +73,14 @@ def load_scenarios(
     return interleave(groups, num_examples)
 
 
-def check_request(difficulty: str, num_examples: int) -> tuple[str, ...]:
+def check_request(difficulty: str, num_examples: int, seed: int) -> tuple[str, ...]:
     """The tiers a request names.
 
     Raises:
         ScenarioError: an unknown tier or an impossible number.
     """
+    whole_number("num_examples", num_examples, error=ScenarioError)
+    whole_number("seed", seed, error=ScenarioError)
     one_of("difficulty", difficulty, (*DIFFICULTIES, "all"))
     if num_examples < -1 or num_examples == 0:
         raise ScenarioError(f"num_examples is {num_examples}; use -1 for all, or a positive number")

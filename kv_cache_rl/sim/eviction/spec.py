@@ -5,6 +5,7 @@ microseconds."""
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kv_cache_rl import ENVIRONMENT_VERSION
@@ -12,6 +13,7 @@ from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.hardware import prefill_microseconds, transfer_microseconds
 from kv_cache_rl.core.precision import LADDER, WORK_CLASSES
+from kv_cache_rl.sim.eviction.log import log_fault
 
 STEPS = 15
 MAX_CALLS_PER_STEP = 16
@@ -29,12 +31,6 @@ ORACLE = "oracle"
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
 PLACES = ("none", "gpu", "cpu")
 DEAD_KINDS = ("", "reasoning", "ephemeral")
-
-ActionLog = list[list[list[str]]]
-"""Steps -> calls -> ``[verb, seq_id]``, ``["keep"]`` or ``["?", reason]``;
-
-``[]`` is a message without tool calls.
-"""
 
 
 class ScenarioError(Refused):
@@ -183,14 +179,9 @@ def _value(name, field, value, where):
             raise ScenarioError(f"{where}: expected a list, got {type(value).__name__}; {_REMEDY}")
         return tuple(_build(_NESTED[name], item, f"{where}[{i}]") for i, item in enumerate(value))
     if name == "best_log":
-        if not isinstance(value, list) or not all(isinstance(step, list) for step in value):
-            raise ScenarioError(f"{where}: expected a list of steps; {_REMEDY}")
-        try:
-            return tuple(tuple(tuple(str(word) for word in call) for call in step) for step in value)
-        except TypeError:
-            raise ScenarioError(
-                f"{where}: every call must be a list like ['evict', 's7']; {_REMEDY}"
-            ) from None
+        if fault := log_fault(value):
+            raise ScenarioError(f"{where}: {fault}; {_REMEDY}")
+        return tuple(tuple(tuple(call) for call in window) for window in value)
     expected = {"int": int, "str": str, "float": (int, float)}[getattr(field.type, "__name__", field.type)]
     if not isinstance(value, expected) or isinstance(value, bool):
         raise ScenarioError(f"{where}: expected {field.type.__name__}, got {value!r}; {_REMEDY}")
@@ -199,11 +190,29 @@ def _value(name, field, value, where):
     return value
 
 
+Need = Callable[[bool, str, str], None]
+"""need(ok, field, rule): raises ScenarioError where it is not ok."""
+
+
 def _check(scenario: Scenario, where: str) -> None:
-    def need(ok, field, rule):
+    def need(ok: bool, field: str, rule: str) -> None:
         if not ok:
             raise ScenarioError(f"{where}: {field} {rule}; {_REMEDY}")
 
+    _check_head(scenario, need)
+    _check_names(scenario, need)
+    for p in scenario.prefixes:
+        need(
+            0 < p.tokens < MAX_TOKENS and 0 < len(p.prefix_id) <= MAX_ID,
+            f"prefix {p.prefix_id!r}",
+            "needs an id and tokens",
+        )
+    for s in scenario.sessions:
+        _check_session(s, len(scenario.prefixes), need)
+    _check_times(scenario, need)
+
+
+def _check_head(scenario: Scenario, need: Need) -> None:
     need(
         scenario.version == ENVIRONMENT_VERSION,
         f"version {scenario.version!r}",
@@ -219,6 +228,11 @@ def _check(scenario: Scenario, where: str) -> None:
     )
     need(scenario.difficulty in DIFFICULTIES, "difficulty", f"must be one of {', '.join(DIFFICULTIES)}")
     need(1 <= scenario.steps <= 1000, "steps", "must be 1 to 1000")
+    need(
+        len(scenario.best_log) in (0, scenario.steps),
+        "best_log",
+        f"has {len(scenario.best_log)} windows, and must have {scenario.steps} or none",
+    )
     need(0 < scenario.step_ms < 2**30, "step_ms", "must be positive and below 2^30")
     for field in ("gpu_pages", "budget_pages", "link_ns_per_page", "prefill_c1_ns", "norm"):
         need(0 < getattr(scenario, field) < 2**40, field, "must be positive and below 2^40")
@@ -226,6 +240,9 @@ def _check(scenario: Scenario, where: str) -> None:
         need(0 <= getattr(scenario, field) < 2**40, field, "must be at least 0 and below 2^40")
     need(scenario.budget_pages <= scenario.gpu_pages, "budget_pages", "must not exceed gpu_pages")
     need(0 < len(scenario.sessions) <= 512, "sessions", "must be 1 to 512")
+
+
+def _check_names(scenario: Scenario, need: Need) -> None:
     names = [s.seq_id for s in scenario.sessions] + [p.anchor_id for p in scenario.prefixes]
     need(
         all(n.isprintable() and 0 < len(n) <= MAX_ID for n in names),
@@ -238,62 +255,64 @@ def _check(scenario: Scenario, where: str) -> None:
         "sessions",
         "must have distinct seq_ids, also where a turn leaves a dead part (s7.0)",
     )
-    for p in scenario.prefixes:
-        need(
-            0 < p.tokens < MAX_TOKENS and 0 < len(p.prefix_id) <= MAX_ID,
-            f"prefix {p.prefix_id!r}",
-            "needs an id and tokens",
-        )
-    for s in scenario.sessions:
-        at = f"session {s.seq_id!r}: "
-        need(s.kind in BLOCK_TYPES[1:], at + "kind", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
-        need(s.work_class in WORK_CLASSES, at + "work_class", f"must be one of {', '.join(WORK_CLASSES)}")
-        need(s.tolerance in LADDER, at + "tolerance", f"must be one of {', '.join(LADDER)}")
-        need(s.place in PLACES, at + "place", f"must be one of {', '.join(PLACES)}")
-        need(0 <= s.priority <= 1000, at + "priority", "must be 0 to 1000")
-        need(0 < s.rate < 2**20, at + "rate", "must be positive")
-        need(-1 <= s.prefix < len(scenario.prefixes), at + "prefix", "must be -1 or the index of a prefix")
-        need(0 <= s.tokens < MAX_TOKENS, at + "tokens", f"must be 0 to {MAX_TOKENS}")
-        need(
-            max(abs(s.last_access), abs(s.accesses)) < 2**31,
-            at + "last_access, accesses",
-            "must be below 2^31",
-        )
-        need(
-            (s.tokens > 0) == (s.place != "none"),
-            at + "place",
-            "must be 'none' exactly when nothing is cached",
-        )
-        arrivals = [t.arrive for t in s.turns]
-        need(arrivals == sorted(arrivals), at + "turns", "must be in order of arrival")
-        need(all(abs(arrive) < 2**31 for arrive in arrivals), at + "arrive", "must be below 2^31")
-        if s.tokens and arrivals and arrivals[0] < 0:
-            done = s.tokens - s.turns[0].context - s.turns[0].new
-            need(
-                s.place == "gpu",
-                at + "place",
-                "must be 'gpu' while its first turn is decoding already (arrive below 0)",
-            )
-            need(
-                0 <= done < s.turns[0].out,
-                at + "tokens",
-                "must be context + new + what the running turn has generated",
-            )
-        for t in s.turns:
-            need(
-                min(t.context, t.new, t.after) >= 0 < t.out and max(t.context, t.new, t.out) < MAX_TOKENS,
-                at + "turns",
-                f"must have non-negative lengths below {MAX_TOKENS}, out > 0",
-            )
-            need(
-                t.after <= t.context + t.new + t.out, at + "turns", "cannot leave more context than they made"
-            )
-            need(t.dead in DEAD_KINDS, at + "dead", f"must be one of {DEAD_KINDS}")
-            need(t.leaves in BLOCK_TYPES[1:], at + "leaves", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
-    _check_times(scenario, need)
 
 
-def _check_times(scenario: Scenario, need) -> None:
+def _check_session(s: Session, prefixes: int, need: Need) -> None:
+    at = f"session {s.seq_id!r}: "
+    need(s.kind in BLOCK_TYPES[1:], at + "kind", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
+    need(s.work_class in WORK_CLASSES, at + "work_class", f"must be one of {', '.join(WORK_CLASSES)}")
+    need(s.tolerance in LADDER, at + "tolerance", f"must be one of {', '.join(LADDER)}")
+    need(s.place in PLACES, at + "place", f"must be one of {', '.join(PLACES)}")
+    need(0 <= s.priority <= 1000, at + "priority", "must be 0 to 1000")
+    need(0 < s.rate < 2**20, at + "rate", "must be positive")
+    need(-1 <= s.prefix < prefixes, at + "prefix", "must be -1 or the index of a prefix")
+    need(0 <= s.tokens < MAX_TOKENS, at + "tokens", f"must be 0 to {MAX_TOKENS}")
+    need(
+        max(abs(s.last_access), abs(s.accesses)) < 2**31,
+        at + "last_access, accesses",
+        "must be below 2^31",
+    )
+    need(
+        (s.tokens > 0) == (s.place != "none"),
+        at + "place",
+        "must be 'none' exactly when nothing is cached",
+    )
+    arrivals = [t.arrive for t in s.turns]
+    need(arrivals == sorted(arrivals), at + "turns", "must be in order of arrival")
+    need(all(abs(arrive) < 2**31 for arrive in arrivals), at + "arrive", "must be below 2^31")
+    if s.tokens and arrivals and arrivals[0] < 0:
+        _check_running(s, at, need)
+    for t in s.turns:
+        _check_turn(t, at, need)
+
+
+def _check_running(s: Session, at: str, need: Need) -> None:
+    """A session whose first turn decodes already."""
+    done = s.tokens - s.turns[0].context - s.turns[0].new
+    need(
+        s.place == "gpu",
+        at + "place",
+        "must be 'gpu' while its first turn is decoding already (arrive below 0)",
+    )
+    need(
+        0 <= done < s.turns[0].out,
+        at + "tokens",
+        "must be context + new + what the running turn has generated",
+    )
+
+
+def _check_turn(t: Turn, at: str, need: Need) -> None:
+    need(
+        min(t.context, t.new, t.after) >= 0 < t.out and max(t.context, t.new, t.out) < MAX_TOKENS,
+        at + "turns",
+        f"must have non-negative lengths below {MAX_TOKENS}, out > 0",
+    )
+    need(t.after <= t.context + t.new + t.out, at + "turns", "cannot leave more context than they made")
+    need(t.dead in DEAD_KINDS, at + "dead", f"must be one of {DEAD_KINDS}")
+    need(t.leaves in BLOCK_TYPES[1:], at + "leaves", f"must be one of {', '.join(BLOCK_TYPES[1:])}")
+
+
+def _check_times(scenario: Scenario, need: Need) -> None:
     """Times are summed in int64 over 512 sessions and 1000 windows, after thousandfold products."""
     longest = max(max((s.tokens, *(t.context + t.new + t.out for t in s.turns))) for s in scenario.sessions)
     longest += max((p.tokens for p in scenario.prefixes), default=0)

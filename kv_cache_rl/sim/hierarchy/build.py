@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl.core.candidates import CANDIDATE_COLS, Column
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.core.precision import LADDER, PRECISIONS
 from kv_cache_rl.policies.rank import RANK_IDS, RANKS
 from kv_cache_rl.sim.hierarchy.policies import order_of
 from kv_cache_rl.sim.hierarchy.queues import QUEUE_IDS, QUEUES
 from kv_cache_rl.sim.hierarchy.sizes import kept_parts
-from kv_cache_rl.sim.hierarchy.spec import RESERVES, Scenario
+from kv_cache_rl.sim.hierarchy.spec import RESERVES, HierarchyError, Scenario
 from kv_cache_rl.sim.hierarchy.state import (
     AGES,
     CLASSES,
@@ -43,7 +44,8 @@ def settings_of(
     """What holds for a whole replay; `fit` pages are in the fastest tier."""
     settings = record(SETTINGS)
     _set_policy(settings, trace, scenario, policy)
-    settings.seed, settings.window = seed, window if settings.window else 0
+    settings.seed = whole_number("seed", seed, -(2**63), 2**63 - 1, HierarchyError)
+    settings.window = whole_number("window", window, 0, 2**31, HierarchyError) if settings.window else 0
     settings.regret_weight, settings.regret_decay, settings.horizon = regret[0], regret[1], regret[2] or fit
     settings.age_shift = max(int(np.log2(max(fit * 16 / AGES, 1))), 0)
     settings.chained, settings.compute_s = trace.chained, scenario.compute_s

@@ -11,6 +11,7 @@ from random import Random
 import numpy as np
 
 from kv_cache_rl.core.errors import unknown
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.core.precision import PRECISIONS
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
@@ -176,6 +177,7 @@ WORKLOADS: dict[str, Callable[..., Trace]] = {
 
 
 def _trace(name: str, ids: list[int], pages: int, seed: int, scalars: int) -> Trace:
+    whole_number("seed", seed, error=HierarchyError)
     rng, bytes_per_scalar = Random(seed), PRECISIONS["fp16"].bits / 8
     drawn = [scalars + rng.randint(-SIZE_JITTER, SIZE_JITTER) for _ in range(pages)]
     sizes = np.array([max(1, int(count * bytes_per_scalar)) for count in drawn], dtype=np.int64)

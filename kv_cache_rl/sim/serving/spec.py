@@ -1,7 +1,6 @@
 """What is served over: memory, engine, users, their load and what they tolerate."""
 
 import math
-import operator
 import os
 from dataclasses import dataclass, replace
 
@@ -9,6 +8,7 @@ from kv_cache_rl.core import geometry
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.geometry import MODELS
 from kv_cache_rl.core.hardware import HARDWARE, LINKS
+from kv_cache_rl.core.numbers import shown, whole_number
 
 PATTERNS = ("constant", "waves", "spikes")
 ADMISSIONS = ("optimistic", "reserve")
@@ -162,26 +162,11 @@ def whole(name: str, value: object, low: int, high: int) -> int:
     Raises:
         ServingError: it is no whole number from `low` to `high`; True and False are none.
     """
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)  # pyrefly: ignore[bad-argument-type]
-    except TypeError:
-        number = None
-    if number is None or not low <= number <= high:
-        raise ServingError(f"{name} is {shown(value)}; give a whole number from {low:,} to {high:,}")
-    return number
+    return whole_number(name, value, low, high, ServingError)
 
 
 def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def shown(value: object) -> str:
-    """The value for an error; integers that Python refuses to print, by their size."""
-    return (
-        f"an integer of {value.bit_length():,} bits"
-        if isinstance(value, int) and value.bit_length() > 256
-        else repr(value)
-    )
 
 
 def block_bytes(scenario: Scenario) -> int:

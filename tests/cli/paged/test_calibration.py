@@ -60,8 +60,8 @@ def test_the_literature_is_the_default_and_a_name_or_a_file_takes_its_place(kv, 
     [
         ("labb", "unknown calibration 'labb'; did you mean lab?"),
         ("nothing.json", "nothing.json: there is no such file"),
-        ("broken.json", "broken.json: it is not JSON"),
-        ("deep.json", "deep.json: its brackets are nested too deep"),
+        ("broken.json", "broken.json is damaged: it is not JSON"),
+        ("deep.json", "deep.json is damaged: its brackets are nested too deep"),
         ("null.json", "null.json.link: one_way is None, expected a number above 0"),
     ],
 )

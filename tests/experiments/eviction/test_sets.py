@@ -84,10 +84,13 @@ def test_a_wrong_floor_and_a_wrong_best_are_found():
         "the stored floor is"
         in next(iter(verify([dataclasses.replace(scenario, floor=scenario.floor - 0.001)])))[1]
     )
-    assert (
-        "the stored log returns"
-        in next(iter(verify([dataclasses.replace(scenario, best_log=scenario.best_log[:3])])))[1]
-    )
+    other = (*scenario.best_log[:3], *scenario.best_log[:12])
+    for log, fault in (
+        (other, "the stored log returns"),
+        (scenario.best_log[:3], "the log has 3 windows, eviction-eval-hard-0000-v1 has 15"),
+        ((), "the log has 0 windows"),
+    ):
+        assert fault in next(iter(verify([dataclasses.replace(scenario, best_log=log)])))[1]
 
 
 def test_splits_and_tiers_never_share_a_scenario():

@@ -60,7 +60,7 @@ def test_a_trace_without_reuse_has_no_steep_part():
         steep_capacities(Curve("lru", np.arange(4), np.zeros(4), 3))
 
 
-def test_sessions_that_share_a_block_are_one_cluster_but_not_through_everybodys_prompt():
+def test_sessions_that_share_a_block_are_one_cluster_but_not_through_a_prompt_of_all():
     prompt = (0, 2)
     own = {number: (10 * (number + 1), 3) for number in range(30)}
     paths = [(number, [prompt, own[number]]) for number in range(30)]
@@ -76,7 +76,7 @@ def test_sessions_whose_first_requests_are_equally_long_are_one_cluster():
     assert clusters(sessions(paths, tokens)).tolist() == [0, 1, 0, 2]
 
 
-def test_one_request_of_equal_length_joins_nobody():
+def test_one_request_of_equal_length_joins_no_cluster():
     assert clusters(sessions([(0, [(0, 3)]), (1, [(5, 3)])], tokens=[200, 200])).tolist() == [0, 1]
 
 

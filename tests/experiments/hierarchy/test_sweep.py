@@ -161,7 +161,7 @@ def test_no_policy_beats_the_bound(policy, setting):
         assert row["regret_to_bound"] >= 0
 
 
-def test_the_bound_is_reached_by_nobody_only_where_pages_differ():
+def test_the_bound_is_missed_by_all_only_where_pages_differ():
     equal = Cell(
         from_workload("zipf", pages=40, accesses=400),
         setting_of({"tiers": {"gpu": 10}}),

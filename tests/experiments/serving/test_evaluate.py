@@ -108,7 +108,7 @@ def test_whatever_decides_a_row_is_in_its_key(tmp_path, write, monkeypatch):
     assert cell.key not in {one.key for one in others} and Cell("lru", SHORT[0], 1).key != before
 
 
-def test_held_out_seeds_are_those_that_nobody_learns_from():
+def test_held_out_seeds_are_those_that_no_agent_learns_from():
     assert held_out(20) == tuple(range(30_000, 30_020))
     assert not set(held_out(100)) & {*SEEDS["train"], *SEEDS["select"]}
     for wrong in (0, -1, 101):

@@ -77,6 +77,23 @@ def test_the_page_shows_every_number_of_the_table_and_every_episode(written, out
     assert text.count("Memory against budget") == len(outcomes)
 
 
+def test_a_wide_table_scrolls_in_a_box_of_its_own_and_the_overview_is_drawn_for_a_phone_too(
+    written, outcomes, scenarios
+):
+    assert written.count("<table") == written.count('<div class="scroll"><div><table') > len(outcomes)
+    assert '<meta name="viewport" content="width=device-width' in written
+    assert ".on-screen{display:none}" in written and "scroll sideways" in written
+    rows = results_rows(outcomes, scenarios)
+    for place in (charts.ON_A_SCREEN, charts.ON_A_PHONE):
+        drawing = charts._overview(rows, place)
+        assert f'viewBox="0 0 {place.width:g} ' in drawing
+        assert all(-0.1 <= float(x) <= place.width for x in re.findall(r' (?:x|x1|x2|cx)="([^"]+)"', drawing))
+        # The names end where the plot begins; a letter of 12 pixels is 6.2 wide on average.
+        names = re.findall(r'text-anchor="end">([a-z][^<]+)<', drawing)
+        assert max(map(len, names)) * 6.2 < place.left
+    assert charts.ON_A_PHONE.width <= 390
+
+
 def test_an_episode_shows_rewards_against_floor_and_oracle(outcomes, scenarios):
     outcome = outcomes[2]
     references = references_for(scenarios[outcome.scenario_id])

@@ -72,7 +72,7 @@ def test_the_bound_says_how_much_of_what_arrives_could_be_served():
     assert bound.means["latency"] is None
 
 
-def test_a_class_that_nobody_belongs_to_is_a_dash():
+def test_a_class_without_requests_is_a_dash():
     found = results([row("lru", 1, 0.5, chatter=math.nan), row("fifo", 1, 0.5)], "lru")
     assert of("lru", found).means["chatter"] is None
     assert of("fifo", found).means["chatter"].mean == 0.5

@@ -10,6 +10,7 @@ from kv_cache_rl.sim.eviction import (
     TOOLS,
     Call,
     Episode,
+    LogError,
     parse_call,
     replay,
     rollout,
@@ -109,11 +110,48 @@ def test_reading_a_call_never_raises_and_survives_the_log(name, arguments):
         {"a": 1},
     ],
 )
-def test_a_logged_call_that_makes_no_sense_is_read_as_an_error_not_raised(kit, words):
+def test_a_logged_call_that_makes_no_sense_is_read_as_an_error_not_raised(words):
     assert Call.from_log(words).error
+
+
+LOGGED = [["keep"]]
+"""A window in which nothing was done."""
+
+
+@pytest.mark.parametrize(
+    ("log", "fault"),
+    [
+        ({}, "it is dict '{}', not a list of windows"),
+        ("keep", "it is str 'keep', not a list of windows"),
+        (None, "it is NoneType"),
+        ([LOGGED, "keep"], "window 2 is str 'keep', not a list of calls"),
+        ([LOGGED, {"verb": "evict"}], "window 2 is dict"),
+        ([[{"verb": "evict", "seq_id": "a"}], LOGGED], "window 1 holds .*not a call such as"),
+        ([["evict"], LOGGED], "window 1 holds 'evict', not a call"),
+        ([[["evict"]], LOGGED], "window 1 holds .*not a call"),
+        ([[["evict", "a", "b"]], LOGGED], "window 1 holds"),
+        ([[["evict", 7]], LOGGED], "window 1 holds"),
+        ([[[]], LOGGED], "window 1 holds"),
+        ([LOGGED], "the log has 1 windows, .* has 2"),
+        ([LOGGED] * 3, "the log has 3 windows, .* has 2"),
+    ],
+)
+def test_what_is_no_action_log_of_the_episode_gets_no_score(kit, log, fault):
     made = kit.scenario(kit.session("a", 5), steps=2)
-    report = replay(made, [[words]])
-    assert report.metrics["invalid_calls"] == 1
+    with pytest.raises(LogError, match=fault):
+        replay(made, log)
+    assert replay(made, [LOGGED, LOGGED]).total == replay(made, [LOGGED], cut_short=True).total
+    if len(log or ()) > 2 or "windows, " not in fault:
+        with pytest.raises(LogError, match=fault):
+            replay(made, log, cut_short=True)
+
+
+def test_an_unknown_verb_in_a_log_is_a_refused_call_as_it_was_in_the_episode(kit):
+    made = kit.scenario(kit.session("a", 5), steps=2)
+    live = Episode(made)
+    live.step([Call("fly", "a")])
+    live.step([Call("keep")])
+    assert replay(made, live.log).metrics["invalid_calls"] == live.report().metrics["invalid_calls"] == 1
 
 
 def test_duplicate_and_foreign_ids_in_one_message_are_answered_one_by_one_in_order(kit):

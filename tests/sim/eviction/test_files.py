@@ -3,6 +3,7 @@
 import copy
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -54,8 +55,8 @@ BROKEN = {
     "no budget": (("budget_pages",), 0, "budget_pages must be positive"),
     "a budget above the GPU": (("budget_pages",), 101, "budget_pages must not exceed gpu_pages"),
     "a negative pool": (("cpu_pages",), -1, "cpu_pages must be at least 0"),
-    "a best that is no number": (("best",), float("nan"), ".best: nan is out of range"),
-    "an infinite floor": (("floor",), float("-inf"), ".floor: -inf is out of range"),
+    "a best that is no number": (("best",), float("nan"), "it holds NaN, which is no number in JSON"),
+    "an infinite floor": (("floor",), float("-inf"), "it holds -Infinity, which is no number"),
     "an endless window": (("step_ms",), 2**35, "step_ms must be positive and below 2^30"),
     "a prefill beyond 64 bits": (
         ("prefill_c1_ns",),
@@ -142,8 +143,11 @@ BROKEN = {
         "session 'a': work_class must be one of chat",
     ),
     "a priority above one": (("sessions", 0, "priority"), 1001, "session 'a': priority must be 0 to 1000"),
-    "a log that is no list": (("best_log",), "keep", ".best_log: expected a list of steps"),
-    "a log of numbers": (("best_log",), [[1]], ".best_log: every call must be a list"),
+    "a log that is no list": (("best_log",), "keep", ".best_log: it is str 'keep', not a list of windows"),
+    "a log of objects": (("best_log",), [[{"evict": "a"}]], ".best_log: window 1 holds"),
+    "a log of texts": (("best_log",), [["evict"]], ".best_log: window 1 holds 'evict', not a call"),
+    "a log of too few windows": (("best_log",), [[["keep"]]], "best_log has 1 windows, and must have"),
+    "a log of numbers": (("best_log",), [[1]], ".best_log: window 1 holds '1', not a call such as"),
 }
 
 
@@ -166,6 +170,18 @@ def test_a_broken_scenario_is_named_by_file_line_field_and_remedy(good, tmp_path
     assert "kv-cache-rl scenarios generate" in str(error.value) and len(str(error.value)) < 400 + len(
         str(path)
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400])
+def test_a_return_beyond_number_is_refused_in_python_too(good, value):
+    with pytest.raises(ScenarioError, match=r"scenario\.best: .* is out of range"):
+        Scenario.from_json({**good, "best": value})
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
+def test_a_file_without_an_end_is_refused():
+    with pytest.raises(ScenarioError, match=r"cannot be read .line 1 is longer than"):
+        load_file("/dev/zero")
 
 
 def test_the_unbroken_scenario_plays(good):
@@ -206,7 +222,12 @@ def bad_files(good):
         "cut.jsonl": (line[: len(line) // 2], ":1: not JSON"),
         "deep.jsonl": (b"[" * 100_000 + b"\n", ":1: not JSON"),
         "list.jsonl": (b"[1]\n", ":1: expected a JSON object, got list"),
-        "binary.jsonl": (bytes(range(128, 256)), "cannot be read"),
+        "binary.jsonl": (bytes(range(128, 256)), ":1: not JSON as it was written: byte 0x80"),
+        "twice.jsonl": (
+            line.replace(b'{"id"', b'{"id": "x", "id"'),
+            "the field 'id' stands there twice",
+        ),
+        "bomb.jsonl.gz": (gzip.compress(b"\n" * 2_000_000), "cannot be read (1,000,000 blank lines"),
         "cut.jsonl.gz": (packed[: len(packed) // 2], "cannot be read"),
         "head.jsonl.gz": (packed[:5], "cannot be read"),
         "plain.jsonl.gz": (line, "cannot be read"),
@@ -258,6 +279,11 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch, what):
         ({"split": "validation"}, "unknown split 'validation'; use one of train, eval, test"),
         ({"num_examples": 0}, "num_examples is 0; use -1 for all, or a positive number"),
         ({"num_examples": -7}, "num_examples is -7"),
+        ({"num_examples": 1.5}, "num_examples is 1.5; give a whole number"),
+        ({"num_examples": "3"}, "num_examples is '3'; give a whole number"),
+        ({"num_examples": True}, "num_examples is True; give a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; give a whole number"),
+        ({"seed": None}, "seed is None; give a whole number"),
     ],
 )
 def test_an_impossible_request_is_refused_with_the_choices(arguments, message):
@@ -271,6 +297,8 @@ def test_an_impossible_request_is_refused_with_the_choices(arguments, message):
         (("brutal", 1), "unknown difficulty 'brutal'; use one of easy, medium, hard"),
         (("hard", 1, "validation"), "unknown split 'validation'; use one of train, eval, test"),
         (("hard", -1), "seed is -1 and index 0; give numbers from 0 on"),
+        (("hard", 1.5), "seed is 1.5; give a whole number"),
+        (("hard", 1, "train", 0.5), "index is 0.5; give a whole number"),
         (("hard", 1, "train", -3), "seed is 1 and index -3; give numbers from 0 on"),
     ],
 )

@@ -181,7 +181,7 @@ def test_every_turn_arrives_in_its_window_or_as_soon_as_the_one_before_is_over(k
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize("name", DECIDERS)
-def test_first_turns_arrive_in_the_same_windows_whoever_decides(kit, name, difficulty):
+def test_first_turns_arrive_in_the_same_windows_whatever_decides(kit, name, difficulty):
     made = kit.generate(difficulty, 6)
     first = {
         x.seq_id: max(x.turns[0].arrive, 0)
@@ -209,7 +209,7 @@ def test_what_the_time_line_counts_is_what_the_metrics_count(kit, game):
 
 @given(game=games)
 @law
-def test_no_memory_is_left_over_budget_while_someone_runs(kit, game):
+def test_no_memory_is_left_over_budget_while_a_request_runs(kit, game):
     difficulty, seed, luck = game
     rng, episode = random.Random(luck), Episode(kit.generate(difficulty, seed))
     while not episode.done:

@@ -324,7 +324,7 @@ def test_after_a_failure_the_next_turn_comes_on_time_and_with_a_cold_context(kit
     assert episode.report().metrics["recomputed_tokens"] == 30 * 128
 
 
-def test_whoever_has_waited_a_window_at_the_end_has_failed(kit):
+def test_a_request_that_has_waited_a_window_at_the_end_has_failed(kit):
     def waiting_since(step):
         return kit.scenario(
             kit.session("full", 90), kit.session("a", 0, kit.turn(step, new=20 * 128)), steps=4
@@ -360,7 +360,7 @@ def test_work_decoded_too_coarsely_is_a_failure_even_if_the_episode_ends_before_
     assert why(kit.play(made)) == []
 
 
-def test_dead_reasoning_stays_until_someone_evicts_it_and_costs_nothing(kit):
+def test_dead_reasoning_stays_until_it_is_evicted_and_costs_nothing(kit):
     made = kit.scenario(kit.session("a", 10, kit.turn(0, 10, out=512, dead=384), rate=512))
     episode = kit.play(made)
     assert (kit.used(episode), episode.observation()["rows"][1][:2]) == (10 + 4, ["a.0", "think"])

@@ -176,7 +176,7 @@ RANKED = [name for name, rank in RANKS.items() if rank.stands_still or rank.drif
 @pytest.mark.parametrize("policy", RANKED)
 @given(seed=SEEDS)
 @few
-def test_who_leaves_is_lowest_of_all_full_rows_at_that_moment(policy, seed):
+def test_what_leaves_is_lowest_of_all_full_rows_at_that_moment(policy, seed):
     """Equal pages: one leaves each full tier.
 
     Proves that orders kept at clock zero, and drifts, are those of the rows.

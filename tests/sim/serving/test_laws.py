@@ -100,7 +100,7 @@ def test_the_check_notices(spoil):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_arrivals_are_the_same_whoever_decides(name):
+def test_arrivals_are_the_same_whatever_decides(name):
     scenario = task(name, ticks=400, gpu_blocks=1_000)
     table = traffic(scenario, 5).table.tobytes()
     for make in AGENTS.values():
@@ -210,7 +210,7 @@ def test_rewards_by_term_add_up_to_what_was_paid(name):
     )
 
 
-def test_nobody_beats_the_bound_and_every_share_is_one():
+def test_no_agent_beats_the_bound_and_every_share_is_one():
     best = 0.0
     for seed in range(80):
         rng = rng_of(seed)
@@ -285,7 +285,7 @@ def test_what_is_swapped_out_can_finish():
     assert swapped >= 30 and finished >= 0.9 * swapped
 
 
-def test_reserve_admission_preempts_nobody_where_optimism_does():
+def test_reserve_admission_preempts_nothing_where_optimism_does():
     # Without reuse: what is finished and stays on the GPU is the agent's to evict in time.
     forced = {}
     for admission in ("optimistic", "reserve"):

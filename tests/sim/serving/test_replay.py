@@ -138,7 +138,7 @@ def test_the_seed_draws_where_the_window_begins_and_who_is_a_vip(write):
     assert again.table.tobytes() == made[7].table.tobytes() and again.notes == made[7].notes
 
 
-def test_nobody_returns_in_a_trace_that_names_no_users(write):
+def test_no_user_returns_in_a_trace_that_names_none(write):
     made = traffic(replaying(write(azure([(second, 900, 90) for second in range(60)]), "azure.csv")), 1)
     made.check()
     assert (made.table[:, PARENT] == -1).all() and not made.table[:, HISTORY].any()

@@ -193,7 +193,7 @@ def test_what_an_agent_draws_from_is_not_the_seed_of_the_traffic(seed):
     assert len({agent_seed(near) for near in range(100)}) == 100
 
 
-def test_a_report_is_strict_json_with_null_for_what_nobody_had():
+def test_a_report_is_strict_json_with_null_for_what_no_request_had():
     said = json.dumps(report(new_state(task("easy", ticks=3), 0)).to_json(), allow_nan=False)
     assert json.loads(said)["wait"] == {"p50": None, "p95": None, "p99": None}
     assert json.loads(said)["completed_by_class"]["power"] is None

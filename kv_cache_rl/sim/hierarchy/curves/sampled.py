@@ -21,6 +21,7 @@ from dataclasses import replace
 import numpy as np
 
 from kv_cache_rl.core.draws import WEYL, mixed
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.sim.hierarchy.curves.runs import Curve, pieces_of, ranks_of
 from kv_cache_rl.sim.hierarchy.curves.touches import Touches, touches
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
@@ -37,6 +38,7 @@ def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
     """
     if not 0 < rate <= 1:
         raise ValueError(f"the sampling rate is {rate}; give a number above 0, at most 1")
+    whole_number("seed", seed)
     place = hashed(np.arange(trace.blocks), seed) / 2.0**64
     if not (place < rate).any():
         raise ValueError(

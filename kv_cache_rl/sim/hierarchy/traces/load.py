@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
 from kv_cache_rl.sim.hierarchy.traces.lab_file import load_lab_file
 from kv_cache_rl.sim.hierarchy.traces.numbering import dense_ids, dense_runs, runs_of
@@ -77,6 +78,7 @@ def jitter(trace: Trace, seed: int) -> Trace:
 
     A trace with a fine clock is returned unchanged.
     """
+    whole_number("seed", seed)
     requests = [ChainedRequest(time_s, 0, 0, ()) for time_s in trace.time_s.tolist()]
     spread = jittered(requests, random.Random(seed))
     return replace(trace, time_s=np.array([request.start_s for request in spread]))
@@ -124,7 +126,7 @@ def load_claude_code(path: str | Path, *, selection: str = "all", seed: int | No
     if selection not in SELECTIONS:
         raise place_of(path).error(f"unknown selection {selection!r}", f"use one of {', '.join(SELECTIONS)}")
     chosen = SELECTIONS[selection]
-    rng = random.Random(chosen.seed if seed is None else seed)
+    rng = random.Random(chosen.seed if seed is None else whole_number("seed", seed))
     sessions = [session for session in _distinct_sessions(path, chosen) if session is not None]
     if chosen.sessions is not None:
         rng.shuffle(sessions)

@@ -1,0 +1,43 @@
+"""Arguments that are whole numbers: seeds and counts."""
+
+import operator
+
+from kv_cache_rl.core.errors import Refused
+
+
+def whole_number(
+    name: str,
+    value: object,
+    low: int | None = None,
+    high: int | None = None,
+    error: type[Refused] = Refused,
+) -> int:
+    """The value as Python's own integer.
+
+    A fraction would be cut off, or draw another stream, without a word.
+
+    Args:
+        name: what the number is, as the caller knows it.
+        error: what is raised.
+
+    Raises:
+        Refused: it is no whole number, or below `low` or above `high`; True and False are none.
+
+    >>> whole_number("seed", 7)
+    7
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # pyrefly: ignore[bad-argument-type]
+    except TypeError:
+        number = None
+    if number is None or (low is not None and number < low) or (high is not None and number > high):
+        above = "" if low is None else f" from {low:,} on" if high is None else f" from {low:,} to {high:,}"
+        raise error(f"{name} is {shown(value)}; give a whole number{above}")
+    return number
+
+
+def shown(value: object) -> str:
+    """The value for an error, in at most 80 characters; integers that Python refuses to print, by size."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length():,} bits"
+    return repr(value)[:80]
