@@ -2,7 +2,8 @@
 ``reset(seed)``.
 
 Every heuristic (`sim.serving.heuristics.HEURISTICS`) is an agent. Adding another is a factory and a line in
-`AGENTS`. Those in compiled form (all so far) also say which function and memory the compiled loop
+`AGENTS`; one from outside the package is named `module:factory` or `file.py:factory` (`outside`). Those in
+compiled form (all in `AGENTS` so far) also say which function and memory the compiled loop
 (`search.serving.rollout.play`) takes. The oracle needs copies of the server: `search.serving.oracle`.
 """
 
@@ -12,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from kv_cache_rl.agents import outside
 from kv_cache_rl.agents.compiled import CompiledAgent, heuristic, qlearning
 from kv_cache_rl.sim.serving.heuristics import HEURISTICS
 from kv_cache_rl.sim.serving.spec import ServingError
@@ -20,7 +22,11 @@ __all__ = ["AGENTS", "CANARIES", "Agent", "CompiledAgent", "agent"]
 
 
 class Agent(Protocol):
-    """What is in charge of a server."""
+    """What is in charge of a server.
+
+    One that reads files names them in an attribute `weights` (a path or a list of paths), so that its results
+    are told apart from those it had with other files.
+    """
 
     name: str
 
@@ -43,12 +49,23 @@ CANARIES = tuple(name for name, one in HEURISTICS.items() if one.canary)
 """Agents that a sound score places below `lru` on every task."""
 
 
+def factory_of(name: str) -> Callable[[], Agent]:
+    """What makes the agents of a name of `AGENTS`, or of `module:factory`.
+
+    Raises:
+        ServingError: there is none of this name, or it makes no agent.
+    """
+    if name in AGENTS:
+        return AGENTS[name]
+    if outside.is_outside(name):
+        return outside.factory_of(name)
+    raise ServingError(f"unknown agent {name!r}; use one of {', '.join(AGENTS)}, or module:factory")
+
+
 def agent(name: str) -> Agent:
     """An agent by name, before its first decision.
 
     Raises:
-        ServingError: there is none of this name.
+        ServingError: there is none of this name, or its factory makes no agent.
     """
-    if name not in AGENTS:
-        raise ServingError(f"unknown agent {name!r}; use one of {', '.join(AGENTS)}")
-    return AGENTS[name]()
+    return factory_of(name)()

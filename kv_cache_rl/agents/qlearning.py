@@ -16,7 +16,7 @@ Source: Watkins, Dayan, "Q-learning", 1992; Peng, Williams, "Incremental multi-s
 Singh, 1999 (discounting by duration)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -168,50 +168,89 @@ def seeds_of(plan: Training) -> dict[str, list[int]]:
     }
 
 
+ARRAYS = ("table", "visits", "mean", "kept", "memory")
+"""Fields of `Progress` that are arrays."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """A training between two episodes: whoever goes on from here ends with the same table."""
+
+    table: np.ndarray = field(default_factory=lambda: np.zeros(STATES * N_CHOICES))
+    visits: np.ndarray = field(default_factory=lambda: np.zeros(STATES * N_CHOICES))
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(STATES * N_CHOICES))
+    """Sum of the tables since the last look."""
+    kept: np.ndarray = field(default_factory=lambda: np.zeros(STATES * N_CHOICES))
+    memory: np.ndarray = field(default_factory=lambda: np.zeros(MEMORY))
+    """Of the exploration's draws."""
+    episode: int = 0
+    """How many have been played."""
+    kept_score: float = -1.0
+    returns: list[float] = field(default_factory=list)
+    """Of the episodes since the last look."""
+    curve: list[dict] = field(default_factory=list)
+
+
+def begun(plan: Training) -> Progress:
+    """The training before its first episode."""
+    progress = Progress()
+    progress.memory[SEED] = plan.seed
+    return progress
+
+
 def train(
-    plan: Training = Training(), tell: Callable[[dict], None] = lambda point: None
+    plan: Training = Training(),
+    tell: Callable[[dict], None] = lambda point: None,
+    progress: Progress | None = None,
+    keep: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[np.ndarray, list[dict]]:
     """The table that did best on the selection seeds, and the training curve.
 
     Args:
         tell: called with each point of the curve: episode, mean return since the last, mean selection score
             by task.
+        progress: where to go on, in place; None: at the beginning.
+        keep: called with the progress after each episode.
     """
-    table, visits = np.zeros(STATES * N_CHOICES), np.zeros(STATES * N_CHOICES)
-    memory, (seen, mask) = np.zeros(MEMORY), new_view()
-    memory[SEED] = plan.seed
+    p = progress or begun(plan)
+    seen, mask = new_view()
     steps, rewards = np.zeros((MOST_DECISIONS, cells(STEP)), np.int64), np.zeros(MOST_DECISIONS)
     scenarios = [
         task(name, **changes) for changes in ({}, {"cpu_blocks": plan.small_cpu}) for name in plan.tasks
     ]
-    curve, returns, mean, kept, kept_score = [], [], np.zeros_like(table), table.copy(), -1.0
-    for k in range(plan.episodes):
+    for k in range(p.episode, plan.episodes):
         epsilon = plan.epsilon * (1 - 0.95 * k / max(plan.episodes - 1, 1))
         rates = np.array([epsilon, plan.gamma, plan.trace, plan.floor, plan.power, plan.scale, plan.queued])
         state = new_state(scenarios[k % len(scenarios)], training_seed(plan, k))
-        count, total = experience(*state.buffers, table, rates, memory, seen, mask, steps, rewards)
-        improve(table, visits, rates, steps, rewards, count)
-        returns.append(total)
-        mean += table
-        if (k + 1) % plan.look_every == 0 or k + 1 == plan.episodes:
-            mean /= len(returns)
-            scores = {
-                name: float(np.mean(scores_of(mean, name, SEEDS["select"][: plan.select])))
-                for name in plan.tasks
-            }
-            point = {
-                "episode": k + 1,
-                "epsilon": round(epsilon, 5),
-                "return": float(np.mean(returns)),
-                "select": scores,
-            }
-            curve.append(point)
-            tell(point)
-            if np.mean(list(scores.values())) > kept_score:
-                kept, kept_score = mean.copy(), float(np.mean(list(scores.values())))
-            returns.clear()
-            mean[:] = 0.0
-    return kept, curve
+        count, total = experience(*state.buffers, p.table, rates, p.memory, seen, mask, steps, rewards)
+        improve(p.table, p.visits, rates, steps, rewards, count)
+        p.returns.append(total)
+        p.mean += p.table
+        p.episode = k + 1
+        if p.episode % plan.look_every == 0 or p.episode == plan.episodes:
+            tell(looked_at(plan, p, epsilon))
+        keep(p)
+    return p.kept, p.curve
+
+
+def looked_at(plan: Training, p: Progress, epsilon: float) -> dict:
+    """Scores the mean of the tables since the last look and keeps it if it is the best; the curve's point."""
+    p.mean /= len(p.returns)
+    scores = {
+        name: float(np.mean(scores_of(p.mean, name, SEEDS["select"][: plan.select]))) for name in plan.tasks
+    }
+    point = {
+        "episode": p.episode,
+        "epsilon": round(epsilon, 5),
+        "return": float(np.mean(p.returns)),
+        "select": scores,
+    }
+    p.curve.append(point)
+    if np.mean(list(scores.values())) > p.kept_score:
+        p.kept, p.kept_score = p.mean.copy(), float(np.mean(list(scores.values())))
+    p.returns.clear()
+    p.mean[:] = 0.0
+    return point
 
 
 def scores_of(table: np.ndarray, name: str, seeds: Sequence[int]) -> list[float]:

@@ -2,7 +2,10 @@
 remedy.
 """
 
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -38,7 +41,7 @@ def as_sentence(error: Exception) -> str:
 
 
 class CommandGroup(TyperGroup):
-    """A group that turns refused inputs and unusable files into one line.
+    """A group that turns refused inputs and unusable files into one line, and SIGTERM into an interrupt.
 
     Any other error is a bug and keeps its traceback.
     """
@@ -51,7 +54,8 @@ class CommandGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminated_like_an_interrupt():
+                return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as stop:
             typer.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -60,6 +64,26 @@ class CommandGroup(TyperGroup):
         except (Refused, OSError) as error:
             typer.echo(f"error: {as_sentence(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from None
+
+
+@contextmanager
+def terminated_like_an_interrupt() -> Generator[None]:
+    """SIGTERM does what Ctrl-C does, as long as the block lasts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        if callable(signal.getsignal(signal.SIGINT)):
+            signal.raise_signal(signal.SIGINT)
+        else:  # ignored, as in a background process
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:

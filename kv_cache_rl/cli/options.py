@@ -4,6 +4,7 @@ the help where each command says what it reads, draws or writes.
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,11 +130,34 @@ def command_line() -> str:
     return shlex.join(["kv-cache-rl", *kept])
 
 
+def writable(path: Path | None, spelling: str) -> None:
+    """Checks before the work begins that the file of an option can be written.
+
+    Raises:
+        BadInput: its folder does not exist.
+        OSError: it cannot be opened there.
+    """
+    if path is None:
+        return
+    from kv_cache_rl.cli.failures import BadInput
+
+    if not path.parent.is_dir():
+        raise BadInput(f"{spelling} {path}: there is no folder {path.parent}; make it, or give another path")
+    try:
+        if path.exists():
+            path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def picture(path: Path | None) -> None:
     """Checks before the work begins that a picture can be drawn to a file.
 
     Raises:
-        BadInput: the file's ending is no known kind of picture.
+        BadInput: the file's ending is no known kind of picture, or its folder does not exist.
+        OSError: it cannot be opened there.
         MissingExtra: what draws is not installed.
     """
     if path is None:
@@ -143,3 +167,4 @@ def picture(path: Path | None) -> None:
 
     choose("kind of picture", path.suffix, (".png", ".svg", ".pdf"))
     need("--plot", "matplotlib")
+    writable(path, "--plot")

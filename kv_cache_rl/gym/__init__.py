@@ -2,7 +2,8 @@
 
 Importing this registers them. ``gymnasium.make("KVServing-hard-v0", observation="rich", gpu_blocks=5_000)``
 passes any setting of `sim.serving.spec.Scenario` on; ``gymnasium.make_vec("KVServing-hard-v0", num_envs=64)``
-gives the compiled batch. Reading order: `single`, `vector`."""
+gives the compiled batch, and `sb3.ServingVecEnv` that batch for Stable-Baselines3. Reading order: `single`,
+`picture`, `vector`, `stacks`, `sb3`."""
 
 from kv_cache_rl.extras import need
 
@@ -10,6 +11,7 @@ need("kv_cache_rl.gym", "gymnasium")
 
 import gymnasium
 
+from kv_cache_rl.gym.registered import Settings
 from kv_cache_rl.gym.single import ServingEnv
 from kv_cache_rl.gym.vector import ServingVectorEnv
 from kv_cache_rl.sim.serving.spec import TASKS
@@ -22,7 +24,7 @@ for _name, _id in zip(TASKS, IDS, strict=True):
             _id,
             entry_point="kv_cache_rl.gym.single:ServingEnv",
             vector_entry_point="kv_cache_rl.gym.vector:ServingVectorEnv",
-            kwargs={"task": _name},
+            kwargs=Settings(task=_name),
             # The checker looks at every step anew, which costs several times what the step does; tests run it
             # apart.
             disable_env_checker=True,

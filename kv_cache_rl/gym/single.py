@@ -7,13 +7,17 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from kv_cache_rl.sim.serving.actions import ACTIONS
+from kv_cache_rl.gym import picture
+from kv_cache_rl.gym.spaces import Choice
+from kv_cache_rl.sim.serving.actions import ACTIONS, checked
 from kv_cache_rl.sim.serving.dynamics import act, new_state
 from kv_cache_rl.sim.serving.observe import OBSERVATION, RICH, SIGNED, look, new_view
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError, task
 from kv_cache_rl.sim.serving.state import State
 
+HUMAN, TEXT, PIXELS = "human", "ansi", "rgb_array"
+"""Modes of rendering: printed to the terminal at each step, given as text, given as an image."""
 FACES = {"plain": len(OBSERVATION), "rich": len(RICH)}
 """How many of the observed numbers each face shows."""
 SEEDS = 1 << 64
@@ -27,12 +31,13 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
     Action: Discrete(18) (`sim.serving.actions.ACTIONS`). `action_masks()` (bool) and ``info["action_mask"]``
     (int8) say which have a target; one without is refused, costs what doing nothing costs and uses up a
     decision. Terminated: the server crashed or collapsed. Truncated: the episode's time is over. The last
-    info also has ``score``, ``crashed`` and ``report``.
+    info also has ``score``, ``crashed`` and ``report``. Rendered as text (``ansi``), as an image
+    (``rgb_array``, uint8 ``[256, 544, 3]``), or to the terminal at each step (``human``).
 
     Everything belongs to this instance: it can be pickled and deep-copied in the middle of an episode.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 10}  # noqa: RUF012
+    metadata = {"render_modes": [HUMAN, TEXT, PIXELS], "render_fps": 10}  # noqa: RUF012
 
     def __init__(
         self,
@@ -43,20 +48,20 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
     ) -> None:
         """A server of a task, with settings of your own (fields of `sim.serving.spec.Scenario`).
 
+        A render mode that is not offered gives a warning, and nothing is drawn.
+
         Raises:
-            ServingError: an unknown task, face, render mode or setting, or a value out of range.
+            ServingError: an unknown task, face or setting, or a value out of range.
         """
         self.scenario = scenario_of(task, settings)
         self.task, self.settings, self.observation = task, settings, observation
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ServingError(f"render_mode is {render_mode!r}; use 'ansi' or None")
-        self.render_mode = render_mode
+        self.render_mode = offered(render_mode, self.metadata["render_modes"])
         self.observation_space = observation_space(observation)
-        self.action_space = gymnasium.spaces.Discrete(len(ACTIONS))
+        self.action_space = Choice(len(ACTIONS))
         self.state: State | None = None
         self._shown = FACES[observation]
         self._observed, self._mask = new_view()
-        self._last: tuple[int, float] | None = None
+        self._last: picture.Last | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -65,13 +70,14 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
 
         Args:
             seed: of the traffic, 0 to 2**64 - 1; without one the next of a stream that the last seed began.
-            options: ``{"settings": {...}}`` changes settings for this one episode.
+            options: ``{"settings": {...}}`` changes settings for this one episode; others give a warning.
 
         Raises:
-            ServingError: a seed out of range, or unknown options or settings.
+            ServingError: a seed out of range, or unknown settings.
         """
         super().reset(seed=checked_seed(seed))
-        scenario = with_options(self.scenario, self.task, self.settings, options)
+        changes = changes_of(options)
+        scenario = scenario_of(self.task, self.settings | changes) if changes else self.scenario
         episode = next_seed(self.np_random) if seed is None else operator.index(seed)
         self.state, self._last = new_state(scenario, episode), None
         return self._begun()
@@ -95,12 +101,7 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
         Raises:
             ServingError: no episode is under way, or the action is none of the 18.
         """
-        try:
-            number = operator.index(action)
-        except TypeError:
-            number = -1
-        if not 0 <= number < len(ACTIONS):
-            raise ServingError(f"action is {action!r}; give a whole number from 0 to 17")
+        number = checked(action)
         if self.state is None or self.state.done:
             raise ServingError("no episode is under way; call reset() first")
         reward = act(*self.state.buffers, self._observed, self._mask, number)
@@ -111,20 +112,29 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
             terminated = bool(self.state.crashed)
             truncated = not terminated
             info |= final_info(self.state)
+        self._print()
         return self._observed[: self._shown].copy(), reward, terminated, truncated, info
 
     def _begun(self) -> tuple[np.ndarray, dict[str, Any]]:
         assert self.state is not None
         look(*self.state.buffers, self._observed, self._mask)
+        self._print()
         return self._observed[: self._shown].copy(), {"action_mask": self._mask.copy()}
 
     def action_masks(self) -> np.ndarray:
         """Which actions have a target now, bool ``[18]``: what sb3-contrib's MaskablePPO asks for."""
         return self._mask.astype(bool)
 
-    def render(self) -> str | None:
-        """The state of the server as text (mode ``ansi``)."""
-        return picture(self.state, self._observed, self._last) if self.render_mode == "ansi" else None
+    def render(self) -> str | np.ndarray | None:  # pyrefly: ignore[bad-override]
+        """The state of the server: text (``ansi``), an image (``rgb_array``), or None."""
+        now = self.state, self._observed, self._last
+        if self.render_mode == PIXELS:
+            return picture.image(*now)
+        return picture.text(*now) if self.render_mode == TEXT else None
+
+    def _print(self) -> None:
+        if self.render_mode == HUMAN:
+            print(picture.text(self.state, self._observed, self._last), flush=True)
 
 
 def scenario_of(name: str, settings: dict[str, Any]) -> Scenario:
@@ -132,21 +142,38 @@ def scenario_of(name: str, settings: dict[str, Any]) -> Scenario:
     return task(name, **settings)
 
 
-def with_options(
-    scenario: Scenario, name: str, settings: dict[str, Any], options: dict[str, Any] | None
-) -> Scenario:
-    """The scenario of one episode. Raises ServingError on options other than ``settings``."""
-    if options is not None and not isinstance(options, Mapping):
+def changes_of(options: Any, *known: str) -> dict[str, Any]:
+    """The settings that options change for one episode.
+
+    Options other than ``settings`` and those that are `known` give a warning: wrappers and tools pass on what
+    is meant for another environment.
+
+    Raises:
+        ServingError: the options are no mapping, or their settings are not given by name.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
         raise ServingError(f"options are {options!r}; give {EXAMPLE}, or None")
-    if not options:
-        return scenario
-    unknown = [key for key in options if key != "settings"]
-    if unknown:
-        raise ServingError(f"unknown option {unknown[0]!r}; the only one is 'settings', e.g. {EXAMPLE}")
-    changes = options["settings"]
+    for unknown in [key for key in options if key not in ("settings", *known)]:
+        warn(f"the option {unknown!r} is not known here and changes nothing; settings go in {EXAMPLE}")
+    changes = options.get("settings", {})
     if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
         raise ServingError(f"the option settings is {changes!r}; give settings by name, e.g. {EXAMPLE}")
-    return scenario_of(name, settings | dict(changes))
+    return dict(changes)
+
+
+def warn(text: str) -> None:
+    """Warns as Gymnasium does."""
+    gymnasium.logger.warn("%s", text, stacklevel=4)
+
+
+def offered(mode: Any, modes: list[str]) -> str | None:
+    """The render mode, or None where it is not one of these, with a warning: tools ask for one by default."""
+    if mode is None or mode in modes:
+        return mode
+    warn(f"render_mode is {mode!r}, which is not offered: nothing is drawn; use one of {', '.join(modes)}")
+    return None
 
 
 def observation_space(face: str) -> gymnasium.spaces.Box:
@@ -188,27 +215,3 @@ def final_info(state: State) -> dict[str, Any]:
     result = report(state)
     shown = {name: value for name, value in result.to_json().items() if name != "seed"}
     return {"score": result.score, "crashed": state.crashed, "report": shown}
-
-
-def picture(state: State | None, observed: np.ndarray, last: tuple[int, float] | None) -> str:
-    """The state of a server as a few lines of text."""
-    if state is None:
-        return "no episode yet; call reset()"
-    named = {name: float(value) for name, value in zip(RICH, observed, strict=True)}
-    lines = [
-        f"{state.scenario.task}, seed {state.seed}, {state.seconds:.2f} s"
-        + (f", {state.crashed}" if state.crashed else "")
-    ]
-    for label, name in (
-        ("GPU", "gpu_utilization_pct"),
-        ("CPU", "cpu_utilization_pct"),
-        ("queue Free", "free_queue_pressure"),
-        ("queue VIP", "vip_queue_pressure"),
-        ("wait Free", "free_max_wait_time_pct"),
-        ("wait VIP", "vip_max_wait_time_pct"),
-    ):
-        filled = round(20 * min(max(named[name], 0.0), 1.0))
-        lines.append(f"{label:<11}{'#' * filled:.<20} {100 * named[name]:5.1f} %")
-    if last is not None:
-        lines.append(f"last: {ACTIONS[last[0]]}, reward {last[1]:+.4f}")
-    return "\n".join(lines)

@@ -1,9 +1,6 @@
-"""Many servers as one Gymnasium vector environment: their buffers stacked, stepped by compiled code on
-several threads.
-"""
+"""Many servers as one Gymnasium vector environment."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gymnasium
@@ -12,39 +9,53 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from kv_cache_rl.gym.requests import (
+    RESET_MASK,
+    checked_actions,
+    checked_mask,
+    mode_of,
+    per_server,
+    remedy_for,
+    seeds_of,
+)
 from kv_cache_rl.gym.single import (
-    FACES,
-    checked_seed,
+    PIXELS,
+    TEXT,
+    ServingEnv,
+    changes_of,
     final_info,
     next_seed,
-    observation_space,
+    offered,
     scenario_of,
-    with_options,
 )
-from kv_cache_rl.jit import uncounted
+from kv_cache_rl.gym.spaces import Choices
+from kv_cache_rl.gym.stacks import Stacks
 from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.columns import BOOK, BOOK_WORDS, columns_of, fixed_size, live_size
-from kv_cache_rl.sim.serving.dynamics import new_state, step
-from kv_cache_rl.sim.serving.observe import RICH, look
+from kv_cache_rl.sim.serving.dynamics import new_state
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError, whole
 from kv_cache_rl.sim.serving.state import State
 
-MOST = 1 << 20
-WORTH_A_THREAD = 128
-"""Servers below which handing a share to another thread takes longer than stepping it. Measured: 128 servers
-go 1.5 times faster on one thread than on two, 256 go 1.35 times faster on two."""
+MOST, MOST_STEPS = 1 << 20, 1 << 62
 
 
 class ServingVectorEnv(gymnasium.vector.VectorEnv):
-    """`num_envs` servers of one task; server k plays exactly as a `ServingEnv` would that was reset with seed
-    + k.
+    """`num_envs` servers of one task; server k plays as a `ServingEnv` would that was reset with seed + k.
 
-    Autoreset is *next-step*, Gymnasium's default: the step after an episode's end ignores the action of that
-    server, returns the first observation of its next episode, reward 0 and neither flag.
+    Autoreset is one of Gymnasium's modes. *next-step* (the default): the step after an episode's end ignores
+    the action of that server, returns the first observation of its next episode, reward 0 and neither flag.
+    *same-step*: the step that ends an episode returns the first observation of the next; the last one is in
+    ``info["final_obs"]``, its info in ``info["final_info"]``. *disabled*: episodes begin by
+    ``reset(options={"reset_mask": over})`` alone.
+
     ``info["action_mask"]`` is int8 ``[num_envs, 18]``; where an episode ends, ``score``, ``crashed`` and
-    ``report`` are there too, laid out as Gymnasium does (with ``_score`` ...)."""
+    ``report`` are there too, laid out as Gymnasium does (with ``_score`` ...).
+    """
 
-    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}  # noqa: RUF012
+    metadata = {  # noqa: RUF012
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+        "render_modes": [TEXT, PIXELS],
+        "render_fps": ServingEnv.metadata["render_fps"],
+    }
 
     def __init__(
         self,
@@ -52,54 +63,78 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         task: str = "medium",
         observation: str = "plain",
         threads: int = 2,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **settings: Any,
     ) -> None:
         """Servers of a task, with settings of your own.
 
+        Args:
+            max_episode_steps: decisions after which an episode is truncated, as Gymnasium's TimeLimit does.
+
         Raises:
-            ServingError: an unknown task, face or setting, or a number out of range.
+            ServingError: an unknown task, face, mode or setting, or a number out of range.
         """
-        num_envs, threads = (
+        self.num_envs, threads = (
             whole(name, n, 1, MOST) for name, n in (("num_envs", num_envs), ("threads", threads))
         )
-        self.scenario = scenario_of(task, settings)
-        self.task, self.settings, self.observation = task, settings, observation
-        self.num_envs, self.threads = num_envs, threads
-        self.single_observation_space = observation_space(observation)
-        self.single_action_space = gymnasium.spaces.Discrete(len(ACTIONS))
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._shown = FACES[observation]
-        self._observed = np.zeros((num_envs, len(RICH)), np.float32)
-        self._masks = np.zeros((num_envs, len(ACTIONS)), np.int8)
-        self._rewards = np.zeros(num_envs)
-        self._over = np.zeros(num_envs, bool)
-        self._states: list[State | None] = [None] * num_envs
-        self._streams: list[np.random.Generator | None] = [None] * num_envs
-        # Requests that a row of the stacks has room for.
-        self._room = 0
-        self._fixed = self._live = np.zeros((num_envs, 0), np.int64)
-        self._pool: ThreadPoolExecutor | None = None
+        limit = MOST_STEPS if max_episode_steps is None else max_episode_steps
+        self._limit = whole("max_episode_steps", limit, 1, MOST_STEPS)
+        self.render_mode = offered(render_mode, self.metadata["render_modes"])
+        self.autoreset_mode = mode_of(autoreset_mode)
+        # What every server has in common.
+        self._common = one = ServingEnv(task, observation, self.render_mode, **settings)
+        self.scenario, self.task, self.settings = one.scenario, one.task, one.settings
+        self.observation = observation
+        self.single_observation_space, self.single_action_space = one.observation_space, one.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = Choices([len(ACTIONS)] * self.num_envs)
+        self._shown = one._shown
+        self._stacks = Stacks(self.num_envs, threads)
+        self._over = np.zeros(self.num_envs, bool)
+        self._steps = np.zeros(self.num_envs, np.int64)
+        self._actions: np.ndarray | None = None
+        self._streams: list[tuple[np.random.Generator, int] | None] = [None] * self.num_envs
+        # Attributes that `set_attr` gave to single servers.
+        self._own: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+
+    @property
+    def autoreset_mode(self) -> AutoresetMode:
+        """When the next episode of a server begins; may be changed between episodes."""
+        return self.metadata["autoreset_mode"]
+
+    @autoreset_mode.setter
+    def autoreset_mode(self, mode: AutoresetMode | str) -> None:
+        self.metadata = self.metadata | {"autoreset_mode": mode_of(mode)}
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """All servers empty at second 0.
+        """All servers, or those of a mask, empty at second 0.
 
         Args:
             seed: one number for seed, seed + 1, ..., or one for each server (None: its next).
             options: ``{"settings": {...}}`` changes settings for the episodes that begin now; those that
-                follow by themselves have the environment's own again.
+                follow by themselves have the environment's own again. ``{"reset_mask": mask}``, bool
+                ``[num_envs]``, resets these servers alone; the others stand as they are.
 
         Raises:
-            ServingError: a seed out of range, a list of another length, or unknown options or settings.
+            ServingError: a seed out of range, a list of another length, unknown settings, or a mask that
+                names no server or leaves out one that has not begun.
         """
-        seeds = self._seeds(seed)
-        scenario = with_options(self.scenario, self.task, self.settings, options)
-        for k, given in enumerate(seeds):
-            self._begin(k, scenario, given)
-        self._over[:] = False
-        return self._shown_now(), {"action_mask": self._masks.copy()}
+        seeds = seeds_of(seed, self.num_envs)
+        changes, mask = changes_of(options, RESET_MASK), checked_mask(options, self.num_envs)
+        scenario = scenario_of(self.task, self.settings | changes) if changes else None
+        chosen = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
+        unbegun = [k for k, state in enumerate(self._stacks.states) if state is None]
+        if mask is not None and unbegun:
+            raise ServingError(
+                f"server {unbegun[0]} has not begun; reset all servers first, without reset_mask"
+            )
+        for k in chosen:
+            self._begin(k, seeds[k], scenario)
+        return self._now()
 
     def resume(self, states: Sequence[State]) -> tuple[np.ndarray, dict[str, Any]]:
         """Goes on from copies of servers in the middle of their episodes; those that follow have its own
@@ -112,43 +147,64 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
             raise ServingError(f"{len(states)} states for {self.num_envs} servers; give one for each")
         for k, state in enumerate(states):
             self._put(k, state)
-        self._over[:] = False
-        return self._shown_now(), {"action_mask": self._masks.copy()}
+        return self._now()
 
     @property
     def episode_seeds(self) -> np.ndarray | None:
         """Seed of the traffic of each server's episode, uint64 ``[num_envs]``; None before the first. Not in
         any info: it determines all that will arrive.
         """
-        seeds = [state.seed for state in self._states if state is not None]
+        seeds = [state.seed for state in self._stacks.states if state is not None]
         return np.array(seeds, np.uint64) if seeds else None
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One decision of every server.
 
         Raises:
-            ServingError: before the first `reset`, or the actions are not one number from 0 to 17 for each
-                server.
+            ServingError: before the first `reset`, the actions are not one number from 0 to 17 for each
+                server, or an episode is over and autoreset is disabled.
         """
-        numbers = self._checked(actions)
-        if not self._room:
+        numbers = checked_actions(actions, self.num_envs)
+        if self._stacks.states[0] is None:
             raise ServingError("no episode is under way; call reset() first")
-        again = np.flatnonzero(self._over)
         skip = self._over.copy()
-        self._each(numbers, skip)
-        for k in again:
-            self._begin(int(k), self.scenario, None)
-        books = self._live[:, :BOOK_WORDS].view(BOOK)[:, 0]
-        self._over = books["alive"] == 0
-        crashed = self._over & (books["crash"] != 0)
-        info: dict[str, Any] = {"action_mask": self._masks.copy()}
-        for k in np.flatnonzero(self._over):
-            info = self._add_info(info, final_info(self.state(int(k))), int(k))
-        return self._shown_now(), self._rewards.copy(), crashed, self._over & ~crashed, info
+        if self.autoreset_mode is AutoresetMode.DISABLED and skip.any():
+            remedy = f"reset it first, with options={{{RESET_MASK!r}: mask}}"
+            raise ServingError(f"the episode of server {np.flatnonzero(skip)[0]} is over; {remedy}")
+        self._stacks.step(numbers, skip)
+        self._actions, self._steps = numbers, self._steps + 1
+        for k in np.flatnonzero(skip).tolist():
+            self._begin(k)
+        books = self._stacks.books
+        ended, late = books["alive"] == 0, self._steps >= self._limit
+        terminated = ended & (books["crash"] != 0)
+        truncated = ended & ~terminated | late
+        self._over = ended | late
+        # What ends is recorded before the next episode takes its place.
+        rewards, said = self._stacks.rewards.copy(), self._ends(ended)
+        observed, info = self._now()
+        return observed, rewards, terminated, truncated, said | info
+
+    def _ends(self, ended: np.ndarray) -> dict[str, Any]:
+        """What the info says of episodes that are over; in same-step mode the next ones begin."""
+        info: dict[str, Any] = {}
+        for k in np.flatnonzero(self._over).tolist():
+            final = final_info(self.state(k)) if ended[k] else {}
+            if self.autoreset_mode is AutoresetMode.SAME_STEP:
+                final = {"action_mask": self._stacks.masks[k].copy(), **final}
+                last = self._stacks.observed[k, : self._shown].copy()
+                final = {"final_obs": last, "final_info": final}
+                self._begin(k)
+            info = self._add_info(info, final, k)
+        return info
 
     def action_masks(self) -> np.ndarray:
         """Which actions have a target now, bool ``[num_envs, 18]``."""
-        return self._masks.astype(bool)
+        return self._stacks.masks.astype(bool)
+
+    def render(self) -> tuple[Any, ...] | None:
+        """The state of each server: texts (``ansi``), images (``rgb_array``), or None."""
+        return None if self.render_mode is None else self.call("render")
 
     def state(self, index: int) -> State:
         """Server `index` as it stands: a view, valid until the next `reset` or `step`; `copy()` it to keep
@@ -157,101 +213,95 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
         Raises:
             ServingError: before the first `reset`.
         """
-        state = self._states[index]
-        if state is None:
-            raise ServingError("no episode is under way; call reset() first")
-        fixed, live = self._fixed[index, : len(state.fixed)], self._live[index, : len(state.live)]
-        return State(state.scenario, state.seed, state.load, fixed, live)
+        return self._stacks.state(index)
+
+    def server(self, index: int) -> ServingEnv:
+        """Server `index` as an environment of its own, to be read: valid until the next `reset` or `step`."""
+        one = ServingEnv.__new__(ServingEnv)
+        one.__dict__ |= vars(self._common) | self._own[index]
+        if self._stacks.states[index] is not None:
+            one.state = self.state(index)
+        if self._actions is not None and self._steps[index]:
+            one._last = int(self._actions[index]), float(self._stacks.rewards[index])
+        one._observed, one._mask = self._stacks.observed[index], self._stacks.masks[index]
+        one._np_random, one._np_random_seed = self._stream(index)
+        return one
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """What this method gives for each server, or this attribute's values.
+
+        Raises:
+            AttributeError: a server has none of this name.
+            ServingError: only the batch as a whole can do it.
+        """
+        if remedy := remedy_for(name):
+            raise ServingError(f"{name} cannot be called for single servers; {remedy}")
+        found = [getattr(self.server(k), name) for k in range(self.num_envs)]
+        return tuple(one(*args, **kwargs) if callable(one) else one for one in found)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """This attribute of each server; of a method, what it gives."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any, indices: Sequence[int] | None = None) -> None:
+        """Gives servers an attribute: a list or tuple gives each its own, anything else is for all.
+
+        `scenario` is what the episodes that a server begins from now on are made of. Names that a server
+        does not have are kept for `get_attr`.
+
+        Args:
+            indices: which servers; None: all.
+
+        Raises:
+            ServingError: a list of another length, something else as a scenario, or an attribute that is
+                fixed.
+        """
+        chosen = range(self.num_envs) if indices is None else indices
+        each = per_server(values, len(chosen))
+        if name == "scenario":
+            for one in each:
+                if not isinstance(one, Scenario):
+                    raise ServingError(
+                        f"scenario is {one!r}; give a sim.serving.spec.Scenario, such as task('hard')"
+                    )
+        elif hasattr(self._common, name):
+            raise ServingError(
+                f"{name} is the same for all servers and fixed; set 'scenario', or make a new batch"
+            )
+        for k, value in zip(chosen, each, strict=True):
+            self._own[k][name] = value
+
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # pyrefly: ignore[bad-override]
+        """What each server's next seeds are drawn from."""
+        return self.get_attr("np_random")
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # pyrefly: ignore[bad-override]
+        """What each server was last seeded with."""
+        return self.get_attr("np_random_seed")
 
     def close_extras(self, **kwargs: Any) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        self._stacks.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Threads are made anew where they are needed.
-        return self.__dict__ | {"_pool": None}
-
-    def _seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (list, tuple, np.ndarray)):
-            if len(seed) != self.num_envs:
-                raise ServingError(
-                    f"{len(seed)} seeds for {self.num_envs} servers; give one number, or one for each"
-                )
-            return [checked_seed(one) for one in seed]
-        checked_seed(seed)
-        return [checked_seed(int(seed) + k) for k in range(self.num_envs)]
-
-    def _checked(self, actions: Any) -> np.ndarray:
-        numbers = np.asarray(actions)
-        if numbers.shape != (self.num_envs,) or numbers.dtype.kind not in "iu":
-            raise ServingError(
-                f"actions have shape {numbers.shape} and type {numbers.dtype}; "
-                f"give {self.num_envs} whole numbers from 0 to 17"
-            )
-        if numbers.min() < 0 or numbers.max() >= len(ACTIONS):
-            worst = numbers[(numbers < 0) | (numbers >= len(ACTIONS))][0]
-            raise ServingError(f"action is {int(worst)}; give a whole number from 0 to 17")
-        return numbers.astype(np.int64, copy=False)
-
-    def _begin(self, index: int, scenario: Scenario, seed: int | None) -> None:
-        """Puts a new episode in place of server `index`."""
+    def _stream(self, index: int, seed: int | None = None) -> tuple[np.random.Generator, int]:
+        """What the seeds of server `index` are drawn from, begun anew with a seed."""
         stream = self._streams[index]
         if seed is not None or stream is None:
-            stream, _ = seeding.np_random(seed)
-            self._streams[index] = stream
-        self._put(index, new_state(scenario, next_seed(stream) if seed is None else seed))
+            stream = self._streams[index] = seeding.np_random(seed)
+        return stream
+
+    def _begin(self, index: int, seed: int | None = None, scenario: Scenario | None = None) -> None:
+        """Puts a new episode in place of server `index`: its next, where nothing else is given."""
+        stream, _ = self._stream(index, seed)
+        usual = self._own[index].get("scenario", self.scenario)
+        self._put(index, new_state(scenario or usual, next_seed(stream) if seed is None else seed))
 
     def _put(self, index: int, state: State) -> None:
         """Puts a copy of a server in place of server `index`."""
-        self._make_room(len(state.load.table))
-        self._fixed[index, : len(state.fixed)] = state.fixed
-        self._live[index, : len(state.live)] = state.live
-        # What the stacks hold now is the truth; this one keeps what never changes.
-        self._states[index] = state
-        look(*self.state(index).buffers, self._observed[index], self._masks[index])
-        self._rewards[index] = 0.0
+        self._stacks.put(index, state)
+        self._over[index], self._steps[index] = False, 0
 
-    def _make_room(self, requests: int) -> None:
-        """Widens the stacks where an episode has more requests than all before."""
-        if requests < self._room:
-            return
-        # A quarter more, so that episodes of about the same length do not all widen it.
-        self._room = requests + requests // 4 + 1
-        for name, size in (("_fixed", fixed_size(self._room)), ("_live", live_size(self._room))):
-            old, new = getattr(self, name), np.zeros((self.num_envs, size), np.int64)
-            new[:, : old.shape[1]] = old
-            setattr(self, name, new)
-
-    def _each(self, actions: np.ndarray, skip: np.ndarray) -> None:
-        workers = max(1, min(self.threads, self.num_envs // WORTH_A_THREAD))
-        bounds = [self.num_envs * k // workers for k in range(workers + 1)]
-        views = self._observed, self._masks
-        arguments = self._fixed, self._live, *views, self._rewards, actions, skip
-        if workers == 1:
-            step_some(*arguments, 0, self.num_envs)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads - 1)
-        others = [
-            self._pool.submit(step_some, *arguments, bounds[k], bounds[k + 1]) for k in range(1, workers)
-        ]
-        step_some(*arguments, bounds[0], bounds[1])
-        for other in others:
-            other.result()
-
-    def _shown_now(self) -> np.ndarray:
-        return self._observed[:, : self._shown].copy()
-
-
-@uncounted(nogil=True)
-def step_some(fixed, live, observed, masks, rewards, actions, skip, first, last):
-    """One decision of servers `first` to `last` - 1 that are not to be skipped."""
-    for e in range(first, last):
-        if skip[e]:
-            rewards[e] = 0.0
-        else:
-            c = columns_of(fixed[e], live[e])
-            rewards[e] = step(c, observed[e], masks[e], actions[e])
+    def _now(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """What is shown of all servers, and their masks."""
+        return self._stacks.observed[:, : self._shown].copy(), {"action_mask": self._stacks.masks.copy()}

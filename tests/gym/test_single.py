@@ -184,7 +184,17 @@ def test_seeds_up_to_two_to_the_64_are_taken_and_others_refused():
             env.reset(seed=seed)
 
 
-@pytest.mark.parametrize("action", [-1, 18, 2.5, None, float("nan"), "admit"])
+@pytest.mark.parametrize("action", [np.int64(9), np.array(9), 9.0, np.float32(9), np.array(9.0)], ids=repr)
+def test_a_whole_number_of_any_kind_is_an_action(action):
+    env, same = ServingEnv("easy", ticks=20), ServingEnv("easy", ticks=20)
+    for one in (env, same):
+        one.reset(seed=0)
+    assert follow(env, [action]) == follow(same, [9])
+
+
+@pytest.mark.parametrize(
+    "action", [-1, 18, 18.0, 2.5, None, float("nan"), float("inf"), "admit", "3", [3], [1, [2]], 3j]
+)
 def test_an_action_that_is_none_of_the_eighteen_is_an_error_and_changes_nothing(action):
     env = ServingEnv("easy", ticks=20)
     env.reset(seed=0)
@@ -212,7 +222,6 @@ def test_steps_outside_an_episode_say_what_to_do():
         ({"observation": "pixels"}, "unknown observation 'pixels'; use 'plain' .* or 'rich'"),
         ({"observation": ["q"]}, r"unknown observation \['q'\]; use 'plain' .* or 'rich'"),
         ({"task": ["easy"]}, r"unknown task \['easy'\]; use one of easy, medium, hard"),
-        ({"render_mode": "human"}, "render_mode is 'human'; use 'ansi' or None"),
         ({"gpu_blocks": 0}, "gpu_blocks is 0; give a whole number from"),
         ({"rho": float("nan")}, "rho is nan; give a number from"),
         ({"sla_free": 0}, "sla_free is 0; give a positive number"),
@@ -224,10 +233,12 @@ def test_bad_settings_are_refused_with_a_remedy(arguments, message):
         ServingEnv(**arguments)
 
 
-def test_unknown_options_are_refused():
+def test_options_meant_for_another_environment_give_a_warning_and_change_nothing():
     env = ServingEnv("easy", ticks=5)
-    with pytest.raises(ServingError, match="unknown option 'ticks'; the only one is 'settings'"):
-        env.reset(seed=0, options={"ticks": 3})
+    usual, _ = env.reset(seed=0)
+    with pytest.warns(UserWarning, match="the option 'ticks' is not known here and changes nothing"):
+        seen, _ = env.reset(seed=0, options={"ticks": 3})
+    assert np.array_equal(seen, usual) and env.state.scenario == env.scenario
 
 
 @pytest.mark.parametrize("settings", [None, 5, ["rho"], {7: 1}], ids=str)
@@ -257,15 +268,11 @@ def test_it_goes_on_from_a_server_in_the_middle_of_its_episode_and_leaves_that_a
     assert other.episode_seed == 3
 
 
-def test_what_is_rendered_says_how_full_it_is_and_what_was_done_last():
-    env = ServingEnv("medium", render_mode="ansi", **SHORT)
-    assert env.render() == "no episode yet; call reset()"
-    env.reset(seed=1)
-    while not env.action_masks()[8]:
-        env.step(17)
-    env.step(8)
-    text = env.render()
-    share = 100 * float(env._observed[0])
-    assert f"{share:5.1f} %" in text.splitlines()[1]
-    assert "last: admit_free" in text
-    assert ServingEnv("medium").render() is None
+def test_actions_are_sampled_with_the_mask_that_the_environment_gives():
+    env = ServingEnv("easy", ticks=20)
+    _, info = env.reset(seed=0)
+    env.action_space.seed(3)
+    for mask in (env.action_masks(), info["action_mask"], list(env.action_masks())):
+        assert {env.action_space.sample(mask=mask) for _ in range(30)} == set(np.flatnonzero(mask))
+    assert env.action_space == gymnasium.spaces.Discrete(18)
+    assert env.action_space.sample() in env.action_space

@@ -43,7 +43,7 @@ def test_a_batch_gives_the_same_trajectories_as_single_environments_through_auto
 
 
 def test_the_result_does_not_depend_on_the_number_of_threads(monkeypatch):
-    monkeypatch.setattr("kv_cache_rl.gym.vector.WORTH_A_THREAD", 32)
+    monkeypatch.setattr("kv_cache_rl.gym.stacks.WORTH_A_THREAD", 32)
     alone, together = (ServingVectorEnv(96, "hard", threads=n, ticks=100) for n in (1, 3))
     rng = np.random.default_rng(3)
     (_, info), _ = alone.reset(seed=1), together.reset(seed=1)
@@ -112,7 +112,9 @@ def test_two_thousand_servers_run_side_by_side():
     ("actions", "message"),
     [
         (np.full(3, 17), r"actions have shape \(3,\) .*; give 4 whole numbers from 0 to 17"),
-        (np.full(4, 17.0), "float64; give 4 whole numbers"),
+        (np.full(4, "17"), "<U2; give 4 whole numbers"),
+        (np.full(4, 16.5), "action is 16.5; give a whole number from 0 to 17"),
+        (np.full(4, np.nan), "action is nan; give a whole number"),
         (np.array([17, 17, 18, 17]), "action is 18; give a whole number from 0 to 17"),
         (np.array([17, -2, 17, 17]), "action is -2"),
     ],
@@ -148,13 +150,16 @@ def test_seeds_have_to_be_one_for_each_and_in_range():
     with pytest.raises(ServingError, match="seed is -1"):
         env.reset(seed=-1)
     with pytest.raises(ServingError, match="seed is 18446744073709551616"):
-        env.reset(seed=2**64 - 2)
+        env.reset(seed=2**64)
+    env.reset(seed=2**64 - 2)
+    assert env.episode_seeds.tolist() == [2**64 - 2, 2**64 - 1, 0], "seeds go round"
 
 
 def test_numbers_of_numpy_are_numbers():
     env = ServingVectorEnv(np.int64(3), "easy", threads=np.int32(2), ticks=np.int64(10))
     env.reset(seed=0)
     assert env.step(np.full(3, 17))[0].shape == (3, 20)
+    assert env.step(np.full(3, 17.0, np.float32))[0].shape == (3, 20)
     assert type(env.scenario.ticks) is int and env.scenario == ServingEnv("easy", ticks=10).scenario
 
 

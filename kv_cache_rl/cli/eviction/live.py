@@ -4,7 +4,6 @@ how to go on.
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -101,8 +100,8 @@ class Live:
 
 
 @contextmanager
-def only_writer(folder: Path) -> Generator[None]:
-    """Holds the run folder for this process. Raises BadInput where another one holds it."""
+def only_writer(folder: Path, what: str = "evaluation") -> Generator[None]:
+    """Holds a folder that grows for this process. Raises BadInput where another one holds it."""
     try:
         import fcntl
     except ImportError:  # no locks on this system
@@ -114,7 +113,7 @@ def only_writer(folder: Path) -> Generator[None]:
     except OSError:
         os.close(held)
         raise BadInput(
-            f"another evaluation writes to {folder} now; wait until it ends, or stop it first"
+            f"another {what} writes to {folder} now; wait until it ends, or stop it first"
         ) from None
     try:
         yield
@@ -124,36 +123,15 @@ def only_writer(folder: Path) -> Generator[None]:
 
 @contextmanager
 def stoppable(folder: Path, saved: Callable[[], int], total: int) -> Generator[None]:
-    """Ctrl-C, SIGTERM and a disk that takes no more end with what is saved and the command that goes on."""
+    """An interrupt and a disk that takes no more end with what is saved and the command that goes on."""
 
     def go_on() -> str:
         return f"{saved()} of {total} rollouts are saved; go on with: kv-cache-rl eval --resume {folder}"
 
     try:
-        with terminated_like_an_interrupt():
-            yield
+        yield
     except KeyboardInterrupt:
         raise Interrupted(go_on()) from None
     except OSError as error:
         what = error.strerror or str(error)
         raise BadInput(f"{error.filename or folder}: {what}; make room or mend it. {go_on()}") from error
-
-
-@contextmanager
-def terminated_like_an_interrupt() -> Generator[None]:
-    """SIGTERM does what Ctrl-C does, as long as the block lasts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        if callable(signal.getsignal(signal.SIGINT)):
-            signal.raise_signal(signal.SIGINT)
-        else:  # ignored, as in a background process
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

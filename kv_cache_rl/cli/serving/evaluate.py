@@ -7,11 +7,13 @@ import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted
-from kv_cache_rl.cli.options import AsJson, Markdown, Workers, names_of
+from kv_cache_rl.cli.options import AsJson, Markdown, Workers, command_line, names_of
 from kv_cache_rl.cli.serving.options import Rho, Settings, Tasks, Ticks, Trace, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, play
+from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, identity, play
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 
+REMEDY = "Its results are kept once it names the files it comes from, in an attribute `weights`"
+"""For an agent whose state no digest covers."""
 Out = Annotated[Path, options.out("Folder for finished episodes; an evaluation interrupted there goes on.")]
 
 
@@ -33,7 +35,11 @@ def run_evaluate(
 
     Scores with 95 % t intervals and paired differences to lru.
 
+    A finished episode is played again where the agent's code, what it holds or its weights have changed.
+
     Example: kv-cache-rl serving evaluate --policy lru,stability,oracle --task medium --seeds 20
+
+    Your own: kv-cache-rl serving evaluate --agent lru --agent my_agents.py:Patient
     """
     from kv_cache_rl.experiments.serving.evaluate import LEAST_SEEDS, evaluate, held_out
     from kv_cache_rl.experiments.workers import cores
@@ -46,12 +52,17 @@ def run_evaluate(
     names, chosen = agents_of(policy), held_out(seeds)
     scenarios = [scenario_of(name, trace, rho, ticks, set_) for name in names_of(task) or TASKS]
     options.picture(plot)
+    found_out = {name: identity(name) for name in names}
+    for name, one in found_out.items():
+        if one.digest is None:
+            typer.echo(f"{name} is played anew and not kept: {one.trouble}. {REMEDY}", err=True)
     with Bar("episodes", as_json) as bar:
         try:
-            rows = evaluate(names, scenarios, chosen, play, out, workers or cores(), bar)
+            known = {name: one.digest for name, one in found_out.items()}
+            rows = evaluate(names, scenarios, chosen, play, out, workers or cores(), bar, known.__getitem__)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"{bar.done:,} of {bar.total:,} episodes are saved in {out}; the same command goes on"
+                f"{bar.done:,} of {bar.total:,} episodes are saved in {out}; go on with: {command_line()}"
             ) from None
     found = results(rows, BASE)
     if plot is not None:

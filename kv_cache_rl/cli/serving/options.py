@@ -26,7 +26,12 @@ Rho = Annotated[
 ]
 Ticks = Annotated[
     int | None,
-    option(WORKLOAD, "--ticks", help="Length of an episode in nominal ticks; default: the task's."),
+    option(
+        WORKLOAD,
+        "--ticks",
+        help="Length of an episode in nominal ticks, the time of an iteration of the busy engine; an idler "
+        "engine runs more of them in it. Default: the task's.",
+    ),
 ]
 Settings = Annotated[list[str] | None, pairs("Any setting, such as gpu_blocks=5000 or strict=true")]
 Tasks = Annotated[

@@ -1,12 +1,19 @@
-"""Any agent by its name, the oracle too: a whole episode as fast as it goes, or decision by decision."""
+"""Any agent by its name, the oracle and a user's own too: a whole episode as fast as it goes, or decision by
+decision.
+"""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-from kv_cache_rl.cli.failures import choose
+from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import names_of
 from kv_cache_rl.cli.serving.options import agent
+from kv_cache_rl.core.errors import Refused
 
 if TYPE_CHECKING:
+    from kv_cache_rl.agents import Agent
+    from kv_cache_rl.experiments.identity import Identity
     from kv_cache_rl.search.serving.oracle import Base
     from kv_cache_rl.search.serving.rollout import Decide
     from kv_cache_rl.sim.serving.spec import Scenario
@@ -16,7 +23,10 @@ BASE, ORACLE, ALL = "lru", "oracle", "all"
 
 Agents = Annotated[
     list[str] | None,
-    agent("By comma or repeated; all: every one; default: all but the canaries."),
+    agent(
+        "By comma or repeated; all: every one; default: all but the canaries. "
+        "MODULE:FACTORY or FILE.py:FACTORY: one of your own."
+    ),
 ]
 
 
@@ -28,20 +38,62 @@ def known_agents() -> list[str]:
 
 
 def agents_of(values: list[str] | None) -> list[str]:
-    """The named agents. Raises BadInput for one that does not exist."""
+    """The named agents. Raises BadInput or ServingError for one that does not exist."""
     from kv_cache_rl.agents import CANARIES
 
-    known, names = known_agents(), names_of(values)
-    if names == [ALL]:
-        return known
-    return [choose("agent", name, known) for name in names] or [
-        name for name in known if name not in CANARIES
-    ]
+    known, found = known_agents(), []
+    for name in names_of(values):
+        found += known if name == ALL else [agent_of(name)]
+    return list(dict.fromkeys(found)) or [name for name in known if name not in CANARIES]
+
+
+def agent_of(name: str) -> str:
+    """The name itself, where an agent has it. Raises BadInput or ServingError where none does."""
+    from kv_cache_rl.agents import factory_of
+    from kv_cache_rl.agents.outside import is_outside, tried
+
+    known = known_agents()
+    if name not in known and is_outside(name):
+        tried(name, factory_of(name))
+        return name
+    return choose("agent", name, known)
+
+
+@contextmanager
+def blamed(name: str) -> Generator[None]:
+    """Names the agent where its own code fails.
+
+    Raises:
+        BadInput: it failed; says where.
+    """
+    from kv_cache_rl.agents.outside import is_outside, said
+
+    try:
+        yield
+    except (Exception, SystemExit) as wrong:
+        if not is_outside(name) or isinstance(wrong, (Refused, OSError)):
+            raise
+        raise BadInput(f"{name} failed: {said(wrong)}; mend it") from wrong
+
+
+def identity(name: str) -> "Identity":
+    """What an agent is beyond its name: its code, what it holds, its weights."""
+    from kv_cache_rl.agents import factory_of
+    from kv_cache_rl.experiments.identity import Identity, identity_of
+
+    if name == ORACLE:  # this package's code alone, which every row's key holds
+        return Identity("")
+    try:
+        return identity_of(factory_of(name))
+    except (Refused, OSError):
+        raise
+    except Exception as wrong:  # it cannot even be made; its rows say so too
+        return Identity(None, f"its factory failed, {type(wrong).__name__}: {wrong}")
 
 
 def play(name: str, scenario: "Scenario", seed: int) -> "State":
     """The end of an agent's episode."""
-    from kv_cache_rl.agents import AGENTS, CompiledAgent
+    from kv_cache_rl import agents
     from kv_cache_rl.experiments.serving.log import ticks
     from kv_cache_rl.search.serving.rollout import finish
     from kv_cache_rl.sim.serving.dynamics import new_state
@@ -51,14 +103,19 @@ def play(name: str, scenario: "Scenario", seed: int) -> "State":
         from kv_cache_rl.search.serving.oracle import solve
 
         return solve(scenario, seed, workers=1, learned=learned()).state
-    state, agent = new_state(scenario, seed), AGENTS[name]()
+    state, agent = new_state(scenario, seed), agents.agent(name)
     agent.reset(agent_seed(seed))
-    if isinstance(agent, CompiledAgent):
+    if isinstance(agent, agents.CompiledAgent):
         finish(state, agent.which, agent.memory)
     else:
-        for _ in ticks(state, agent.act):
+        for _ in ticks(state, asked(agent)):
             pass
     return state
+
+
+def asked(agent: "Agent") -> "Decide":
+    """An agent's decisions on views of its own: what it writes into them changes nothing."""
+    return lambda seen, mask: agent.act(seen.copy(), mask.copy())
 
 
 def learned() -> "dict[str, Base]":
@@ -71,14 +128,14 @@ def learned() -> "dict[str, Base]":
 
 def decider(name: str, state: "State") -> "Decide":
     """An agent that is about to play `state` from its beginning, as a function."""
-    from kv_cache_rl.agents import AGENTS
+    from kv_cache_rl import agents
     from kv_cache_rl.sim.serving.seeds import agent_seed
 
     if name == ORACLE:
         return planned(state)
-    agent = AGENTS[name]()
+    agent = agents.agent(name)
     agent.reset(agent_seed(state.seed))
-    return agent.act
+    return asked(agent)
 
 
 def planned(state: "State") -> "Decide":

@@ -10,10 +10,9 @@ import typer
 
 from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, ORACLE, decider, known_agents, play
+from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play
 from kv_cache_rl.cli.terminal import Bar, console, print_json, waiting
 from kv_cache_rl.reports.tables import plain_table
 
@@ -28,7 +27,9 @@ BEAT = 256
 
 
 def run_simulate(
-    policy: Annotated[str, agent("What decides.")] = BASE,
+    policy: Annotated[
+        str, agent("What decides; MODULE:FACTORY or FILE.py:FACTORY: an agent of your own.")
+    ] = BASE,
     task: Annotated[str, options.task("easy, medium or hard.")] = "medium",
     trace: Trace = None,
     rho: Rho = None,
@@ -44,22 +45,25 @@ def run_simulate(
 ) -> None:
     """Play one episode: what was asked of the server, what it could do, and what became of it.
 
+    A nominal tick (b̄) is the time of an iteration of the busy engine; an idler one runs more of them in it.
+
     Example: kv-cache-rl serving simulate --policy lru --task hard --json
     """
     from kv_cache_rl.sim.serving.dynamics import new_state
     from kv_cache_rl.sim.serving.score import report
 
-    agent = choose("agent", policy, known_agents())
+    agent = agent_of(policy)
     scenario = scenario_of(task, trace, rho, ticks, set_)
     options.picture(plot)
+    options.writable(log, "--log")
     if log is None and plot is None:
-        with waiting(f"{agent} plays {task}", as_json):
+        with waiting(f"{agent} plays {task}", as_json), blamed(agent):
             state = play(agent, scenario, seed)
     else:
         state = new_state(scenario, seed)
-        with waiting("the oracle plans", as_json or agent != ORACLE):
+        with waiting("the oracle plans", as_json or agent != ORACLE), blamed(agent):
             decide = decider(agent, state)
-        with opened(log) as file:
+        with opened(log) as file, blamed(agent):
             records = recorded(state, decide, file, as_json, plot is not None)
         if plot is not None:
             draw(records, plot, f"{agent} on {task}, seed {seed}")
@@ -81,7 +85,6 @@ def opened(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
         yield None
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         yield file
 
@@ -149,7 +152,10 @@ def show(agent: str, load: "Traffic", found: "Report") -> None:
         out.print(note, soft_wrap=True)
     title = f"{agent} on {found.task}, seed {found.seed}: score {found.score:.4f}"
     ended = f"[red]crashed: {found.crashed}[/]" if found.crashed else "ran its whole time"
-    caption = f"{found.ticks:,} ticks, {found.seconds:,.1f} s; {ended}"
+    nominal = f"{found.seconds * 1e6 / load.tick_us:,.0f} nominal ticks of {load.tick_us / 1e3:.3g} ms"
+    caption = (
+        f"{found.ticks:,} iterations of the engine in {found.seconds:,.1f} s, which are {nominal}; {ended}"
+    )
     table = plain_table(title, {"": "left", "value": "right", " ": "left"}, caption)
     for line in lines(found):
         table.add_row(*line)

@@ -1,5 +1,8 @@
 """``serving train``: an agent made on the training seeds and chosen by its scores on the selection seeds."""
 
+import io
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.hierarchy.sweeps import command_line
-from kv_cache_rl.cli.options import AsJson, names_of
+from kv_cache_rl.cli.eviction.live import only_writer
+from kv_cache_rl.cli.failures import BadInput, Interrupted, choose
+from kv_cache_rl.cli.options import AsJson, command_line, names_of
 from kv_cache_rl.cli.serving.options import Tasks, agent
 from kv_cache_rl.cli.terminal import Bar, console, print_json
-from kv_cache_rl.files import write_json
+from kv_cache_rl.files import write_json, write_whole
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from kv_cache_rl.agents.qlearning import Progress, Training
 
 TRAINABLE = ("qlearning",)
 MOST_SEED = 1 << 53
@@ -37,9 +42,11 @@ def run_train(
 
     The table is .npz; command, settings, seeds and curve are .json.
 
+    The same command goes on with a training that was interrupted, and ends with the same table.
+
     Example: kv-cache-rl serving train --policy qlearning --out runs/serving/train
     """
-    from kv_cache_rl.agents.qlearning import Training, seeds_of, train
+    from kv_cache_rl.agents.qlearning import Training, seeds_of
     from kv_cache_rl.sim.serving.spec import TASKS
 
     agent = choose("agent to train", policy, TRAINABLE)
@@ -49,11 +56,16 @@ def run_train(
     usual = Training()
     plan = Training(tasks=names or usual.tasks, episodes=episodes or usual.episodes, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
-    with Bar(f"training {agent}", as_json) as bar:
-        bar(0, plan.episodes)
-        table, curve = train(plan, lambda point: bar(point["episode"], plan.episodes))
-    record = {"command": command_line(), "training": asdict(plan), "seeds": seeds_of(plan), "curve": curve}
-    files = written(out, agent, table, record)
+    with only_writer(out, "training"):
+        table, curve = trained(plan, out / f"{agent}.checkpoint", Bar(f"training {agent}", as_json))
+        record = {
+            "command": command_line(),
+            "training": asdict(plan),
+            "seeds": seeds_of(plan),
+            "curve": curve,
+        }
+        files = written(out, agent, table, record)
+        (out / f"{agent}.checkpoint").unlink(missing_ok=True)
     if as_json:
         print_json({"agent": agent, "files": [str(path) for path in files], **record})
         return
@@ -71,11 +83,52 @@ def run_train(
         typer.echo(path)
 
 
+def trained(plan: "Training", checkpoint: Path, bar: Bar) -> tuple["np.ndarray", list[dict]]:
+    """The table and the curve of a training that goes on from its checkpoint, if there is one."""
+    from kv_cache_rl.agents.checkpoint import load, save
+    from kv_cache_rl.agents.qlearning import begun, train
+    from kv_cache_rl.experiments.serving.evaluate import code_digest
+
+    code = code_digest()
+    progress = load(checkpoint, plan, code) or begun(plan)
+    if progress.episode:
+        typer.echo(
+            f"going on after episode {progress.episode:,} of {plan.episodes:,}: {checkpoint}", err=True
+        )
+
+    def keep(now: "Progress") -> None:
+        save(checkpoint, plan, code, now)
+        bar(now.episode, plan.episodes)
+
+    with bar, resumable(checkpoint, bar):
+        bar(progress.episode, plan.episodes)
+        return train(plan, progress=progress, keep=keep)
+
+
+@contextmanager
+def resumable(checkpoint: Path, bar: Bar) -> Generator[None]:
+    """An interrupt, and a disk that takes no more, end with what is saved and the command that goes on."""
+
+    def go_on() -> str:
+        saved = f"{bar.done:,} of {bar.total:,} episodes are saved in {checkpoint.parent}"
+        return f"{saved}; go on with: {command_line()}"
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(go_on()) from None
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise BadInput(f"{error.filename or checkpoint}: {what}; make room or mend it. {go_on()}") from error
+
+
 def written(folder: Path, agent: str, table: "np.ndarray", record: dict) -> tuple[Path, Path]:
     """The files of a trained agent."""
     import numpy as np
 
     weights, story = folder / f"{agent}.npz", folder / f"{agent}.json"
-    np.savez_compressed(weights, table=table.astype(np.float32))
+    packed = io.BytesIO()
+    np.savez_compressed(packed, table=table.astype(np.float32))
+    write_whole(weights, packed.getvalue())
     write_json(story, record)
     return weights, story

@@ -27,6 +27,11 @@ Play = Callable[[str, Scenario, int], State]
 A function of a module, so that workers find it.
 """
 
+DECIDING = (
+    *("core", "theory", "traces", "agents", "sim/serving", "search/serving", "experiments/serving"),
+    *("jit.py", "files.py", "lazy.py", "sim/compiled.py", "sim/views.py", "cli/serving/play.py"),
+)
+"""Folders and files of the package that decide what a row says."""
 LEAST_SEEDS = 20
 """Fewer than these say little."""
 
@@ -38,11 +43,19 @@ class Cell:
     agent: str
     scenario: Scenario
     seed: int
+    identity: str | None = ""
+    """What the agent is beyond its name and this package's code; None: not known."""
 
     @property
-    def key(self) -> str:
-        """Names the row: the same for the same agent, settings, seed, trace and code."""
-        settings = json.dumps([self.agent, asdict(self.scenario), self.seed], sort_keys=True, default=str)
+    def key(self) -> str | None:
+        """Names the row: the same for the same agent, settings, seed, trace and code.
+
+        None where the agent may be another the next time.
+        """
+        if self.identity is None:
+            return None
+        parts = [self.agent, self.identity, asdict(self.scenario), self.seed]
+        settings = json.dumps(parts, sort_keys=True, default=str)
         trace = "" if self.scenario.trace is None else _digest_of(self.scenario.trace)
         return hashlib.sha256(f"{settings} {trace} {code_digest()}".encode()).hexdigest()[:24]
 
@@ -57,14 +70,8 @@ def code_digest() -> str:
     """Digest of the package's version and of all code and weights that decide what a row says."""
     root = Path(__file__).parents[2]
     digest = hashlib.sha256(__version__.encode())
-    layers = ("core", "theory", "traces", "sim/serving", "search/serving", "experiments/serving", "agents")
-    files = [
-        p
-        for layer in layers
-        for p in (root / layer).rglob("*")
-        if p.is_file() and "__pycache__" not in p.parts
-    ]
-    for path in sorted(files):
+    found = [path for part in DECIDING for path in [root / part, *(root / part).rglob("*")]]
+    for path in sorted({p for p in found if p.is_file() and "__pycache__" not in p.parts}):
         digest.update(path.relative_to(root).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -91,7 +98,7 @@ def run_cell(cell: Cell, play: Play) -> dict:
     head: dict[str, Any] = {"agent": cell.agent, "task": cell.scenario.task, "seed": cell.seed}
     try:
         state = play(cell.agent, cell.scenario, cell.seed)
-    except Exception as wrong:
+    except (Exception, SystemExit) as wrong:
         return {**head, "error": f"{type(wrong).__name__}: {wrong}", "report": None, "work_arrived": None}
     requests = state.columns.requests
     arrived = int(requests["prompt"].sum() + requests["output"].sum())
@@ -106,37 +113,49 @@ def evaluate(
     folder: str | Path,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    identity: Callable[[str], str | None] = lambda agent: "",
 ) -> list[dict]:
     """Plays the episodes that the folder does not hold yet; all rows, in order of task, agent, seed. Failed
     ones are tried again.
 
-    `progress(done, total)` is called as episodes end. Rows do not depend on `workers`.
+    Rows do not depend on `workers`.
+
+    Args:
+        progress: called with (done, total) as episodes end.
+        identity: name of an agent -> what it is beyond its name and this package's code, such as a digest of
+            its code and weights (`experiments.identity`). Rows are kept for equal ones; None: not kept.
 
     Raises:
         JournalError, WorkerError, OSError: the folder is in use or damaged, or a worker died. Finished rows
             stay in the folder.
     """
-    cells = [Cell(agent, scenario, seed) for scenario in scenarios for agent in agents for seed in seeds]
+    known = {agent: identity(agent) for agent in agents}
+    cells = [
+        Cell(agent, scenario, seed, known[agent])
+        for scenario in scenarios
+        for agent in agents
+        for seed in seeds
+    ]
     keys = [cell.key for cell in cells]
     with Journal(Path(folder)) as journal:
-        rows = {key: journal.rows[key] for key in keys if key in journal.rows}
-        missing = [(key, cell) for key, cell in zip(keys, cells, strict=True) if key not in rows]
-        progress(len(rows), len(keys))
+        rows = {k: journal.rows[key] for k, key in enumerate(keys) if key is not None and key in journal.rows}
+        missing = [k for k in range(len(cells)) if k not in rows]
+        progress(len(rows), len(cells))
         if missing and workers > 1:
             warm_up(agents, scenarios[0], play)
 
         def keep(index: int, row: dict) -> None:
-            key = missing[index][0]
-            rows[key] = row
-            if row["error"] is None:
+            k = missing[index]
+            rows[k] = row
+            if (key := keys[k]) is not None and row["error"] is None:
                 journal.add(key, row)
-            progress(len(rows), len(keys))
+            progress(len(rows), len(cells))
 
         try:
-            spread(functools.partial(run_cell, play=play), [cell for _, cell in missing], keep, workers)
+            spread(functools.partial(run_cell, play=play), [cells[k] for k in missing], keep, workers)
         finally:
             journal.settle()
-    return [rows[key] for key in keys]
+    return [rows[k] for k in range(len(cells))]
 
 
 def warm_up(agents: Sequence[str], scenario: Scenario, play: Play) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
+from kv_cache_rl.sim.serving.actions import checked
 from kv_cache_rl.sim.serving.columns import columns_of
 from kv_cache_rl.sim.serving.dynamics import act, new_state, step
 from kv_cache_rl.sim.serving.heuristics import HEURISTICS, choose, new_memory
@@ -35,11 +36,15 @@ def play(fixed, live, which, memory, seen, mask, until):
 
 
 def steps(state: State, decide: Decide) -> Iterator[tuple[int, float]]:
-    """Plays `state` on to its end, in place: each action and its reward, as soon as it has been taken."""
+    """Plays `state` on to its end, in place: each action and its reward, as soon as it has been taken.
+
+    Raises:
+        ServingError: what was decided is none of the 18 actions.
+    """
     seen, mask = new_view()
     look(*state.buffers, seen, mask)
     while not state.done:
-        action = int(decide(seen, mask))
+        action = checked(decide(seen, mask))
         yield action, act(*state.buffers, seen, mask, action)
 
 

@@ -1,5 +1,10 @@
 """The eighteen actions: which row each one is about, and what it does."""
 
+import operator
+from typing import Any
+
+import numpy as np
+
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import free, give, take
 from kv_cache_rl.sim.serving.admission import admit, fits
@@ -16,6 +21,7 @@ from kv_cache_rl.sim.serving.columns import (
 )
 from kv_cache_rl.sim.serving.link import send
 from kv_cache_rl.sim.serving.lists import push_front, remove
+from kv_cache_rl.sim.serving.spec import ServingError
 
 ACTIONS = (
     "evict_largest_free",
@@ -42,6 +48,31 @@ EVICT_LARGEST, EVICT_OLDEST, SWAP_LARGEST, SWAP_OLDEST, ADMIT, REJECT, PREEMPT, 
 COLLECT, NOTHING = 16, 17
 GARBAGE_TICKS = 200
 """Nominal ticks after which a Free cache on the CPU counts as garbage."""
+
+
+def checked(action: Any) -> int:
+    """The action as Python's own integer, from a whole number of any kind: NumPy's, a tensor of one, 3.0.
+
+    Raises:
+        ServingError: it is none of the 18.
+    """
+    try:
+        number = operator.index(action)
+    except TypeError:
+        number = whole_float(action)
+    if not 0 <= number < len(ACTIONS):
+        raise ServingError(f"action is {action!r}; give a whole number from 0 to {len(ACTIONS) - 1}")
+    return number
+
+
+def whole_float(action: Any) -> int:
+    """The number that one float of a whole value is, -1 for anything else."""
+    try:
+        value = np.asarray(action)
+    except ValueError:  # rows of different lengths
+        return -1
+    is_whole = value.shape == () and value.dtype.kind == "f" and float(value).is_integer()
+    return int(value) if is_whole else -1
 
 
 @uncounted

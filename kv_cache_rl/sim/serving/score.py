@@ -68,6 +68,7 @@ class Report:
     work_completed: int
     work_bound: float
     ticks: int
+    """Iterations of the engine, which are shorter than a nominal tick where it has less to do."""
     seconds: float
     crashed: str
     rewards: dict[str, float]

@@ -43,11 +43,21 @@ def test_simulate_says_what_was_asked_what_can_be_served_and_what_came_of_it(kv)
     assert f"lambda {state.load.arrival_rate:.4g}/s, mu {state.load.service_rate:.4g}/s" in said.out
     assert f"b̄ {state.load.tick_us / 1e3:.4g} ms, rho 0.85" in said.out
     assert f"lru on medium, seed 0: score {report(state).score:.4f}" in said.out
+    iterations = f"{report(state).ticks:,} iterations of the engine in {state.seconds:,.1f} s"
+    assert f"{iterations}, which are 600 nominal ticks of {state.load.tick_us / 1e3:.3g} ms" in said.out
 
 
-def test_a_log_makes_the_folders_it_lies_in(kv, tmp_path):
-    assert kv("serving", "simulate", "--ticks", "9", "--log", "some/where/log.jsonl").code == 0
-    assert len((tmp_path / "some/where/log.jsonl").read_text().splitlines()) >= 9
+@pytest.mark.parametrize(
+    ("command", "option", "file"),
+    [("simulate", "--log", "log.jsonl"), ("simulate", "--plot", "a.png"), ("evaluate", "--plot", "a.png")],
+)
+def test_a_file_in_a_folder_that_is_not_there_is_refused_before_anything_is_played(
+    kv, tmp_path, monkeypatch, command, option, file
+):
+    monkeypatch.setattr("kv_cache_rl.sim.serving.dynamics.new_state", None)
+    said = kv("serving", command, "--ticks", "9", option, f"some/where/{file}")
+    assert said.code == 2 and list(tmp_path.iterdir()) == []
+    assert f"{option} some/where/{file}: there is no folder some/where; make it, or give another" in said.err
 
 
 def test_an_agent_is_never_told_the_seed_of_the_traffic(monkeypatch):

@@ -3,7 +3,11 @@ changed.
 """
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +110,51 @@ def test_whatever_decides_a_row_is_in_its_key(tmp_path, write, monkeypatch):
     assert replayed.key != before
     monkeypatch.setattr(serving_evaluate, "code_digest", lambda: "other code")
     assert cell.key not in {one.key for one in others} and Cell("lru", SHORT[0], 1).key != before
+
+
+def test_what_an_agent_is_beyond_its_name_is_in_the_key_and_what_is_not_known_is_not_kept(tmp_path):
+    arguments = (["lru"], SHORT[:1], (1,), counting, tmp_path)
+    counting.calls = []
+    for identity in ("old", "old", "new", "old"):
+        evaluate(*arguments, identity=lambda name, identity=identity: identity)
+    assert len(counting.calls) == 2
+    before = (tmp_path / JOURNAL).read_text()
+    for _ in range(2):
+        evaluate(*arguments, identity=lambda name: None)
+    assert len(counting.calls) == 4 and (tmp_path / JOURNAL).read_text() == before
+    assert Cell("lru", SHORT[0], 1, None).key is None
+
+
+def test_the_code_that_decides_a_row_is_all_in_its_digest(tmp_path):
+    program = (
+        "import sys\nfrom kv_cache_rl.cli.serving.play import play\n"
+        "from kv_cache_rl.sim.serving.spec import task\n"
+        "from kv_cache_rl.experiments.serving.evaluate import Cell, run_cell\n"
+        "for name in ('lru', 'qlearning', 'oracle'):\n"
+        "    assert run_cell(Cell(name, task('hard', ticks=2), 0), play)['error'] is None\n"
+        "found = [module for name, module in sys.modules.items() if name.startswith('kv_cache_rl')]\n"
+        "print(*(module.__file__ for module in found), sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+    )  # fmt: skip
+    package = Path(serving_evaluate.__file__).parents[2]
+    loaded = {Path(line).relative_to(package) for line in done.stdout.splitlines()}
+    apart = {
+        path.as_posix()
+        for path in loaded
+        if path.name != "__init__.py"
+        and not any(path == Path(part) or Path(part) in path.parents for part in serving_evaluate.DECIDING)
+    }
+    assert {path for path in apart if not path.startswith("cli/")} <= NOT_DECIDING
+
+
+NOT_DECIDING = {
+    *("experiments/workers.py", "experiments/journal.py", "extras.py", "intervals.py", "reports/tables.py"),
+    "sim/eviction/spec.py",  # the command line's version
+}
+"""What is loaded without a say in what a row says."""
 
 
 def test_held_out_seeds_are_those_that_no_agent_learns_from():
