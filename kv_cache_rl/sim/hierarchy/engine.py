@@ -24,16 +24,16 @@ def run(trace: Trace, scenario: Scenario, policy: str, seed: int = 0, **tuning) 
     if applies(state, scenario) and not trace.warm_up:
         advance_stack(state, blocks)
         return Report(policy, metrics(state, trace, scenario), state, trace)
-    _advance(state, trace, first, blocks, 0, trace.warm_up)
+    advance_trace(state, trace, first, blocks, 0, trace.warm_up)
     before = totals(state) if trace.warm_up else None
-    _advance(state, trace, first, blocks, trace.warm_up, trace.requests)
+    advance_trace(state, trace, first, blocks, trace.warm_up, trace.requests)
     return Report(policy, metrics(state, trace, scenario, before), state, trace)
 
 
-def _advance(
+def advance_trace(
     state: State, trace: Trace, first: np.ndarray, blocks: np.ndarray, start: int, stop: int
 ) -> None:
-    """Replays the requests from `start` up to `stop`, with what their decoding wrote."""
+    """Replays the requests of an expanded trace from `start` up to `stop`, with what their decoding wrote."""
     if trace.writes is None:
         advance(state, first, blocks, start, stop)
     else:
