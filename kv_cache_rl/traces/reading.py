@@ -86,5 +86,7 @@ def checked(reading: Reading, path: str) -> Reading:
             f"use one of {', '.join(UNITS)} (--time-unit)",
         )
     if reading.limit is not None and not 1 <= reading.limit <= LARGEST:
-        raise place.error(f"a limit of {reading.limit} requests", f"give 1 to {LARGEST:,} (--limit)")
+        raise place.error(
+            f"a limit of {reading.limit} requests", "give a number from 1 on, of at most 19 digits (--limit)"
+        )
     return reading

@@ -9,8 +9,8 @@ from kv_cache_rl.core.errors import Refused
 
 BUGS = {"LedgerError"}
 """States that cannot be; the simulator is wrong where one is raised."""
-SIGNALS = {"Interrupted"}
-"""No errors: Ctrl-C, with what is saved."""
+SIGNALS = {"Interrupted", "Damaged"}
+"""No errors: Ctrl-C, with what is saved; a file of the compile cache, which is then made anew."""
 
 
 def classes() -> dict[str, type]:
