@@ -62,7 +62,7 @@ def test_a_workload_that_cannot_be_made_is_explained(name, parameters, says):
 
 def test_footprints_round_down_and_no_page_vanishes():
     assert footprints(np.array([4132, 4046, 2]), "int2").tolist() == [516, 505, 1]
-    with pytest.raises(HierarchyError, match="unknown precision 'fp7'; did you mean fp8. use one of fp16"):
+    with pytest.raises(HierarchyError, match=r"unknown precision 'fp7'; did you mean fp8\? use one of fp16"):
         footprints(np.array([1]), "fp7")
 
 
