@@ -21,7 +21,7 @@ from kv_cache_rl.traces.fields import Fields
 from kv_cache_rl.traces.lines import Line
 from kv_cache_rl.traces.reading import PLAIN, Reading, located
 from kv_cache_rl.traces.records import parse_records, read_records
-from kv_cache_rl.traces.requests import SORT, Arrival, Requests, in_order
+from kv_cache_rl.traces.requests import SORT, Arrival, Requests, forward, in_order
 
 BLOCK_TOKENS = 512
 REQUEST_KEYS = ("timestamp", "input_length", "output_length", "hash_ids", "session_id", "delay")
@@ -143,11 +143,12 @@ def _runs_back(one: MooncakeRequest, last: float) -> Exception:
 def _sessions(
     first: list[Fields], rest: Iterable[Fields], blocks: Blocks, names: Names, reading: Reading
 ) -> Iterator[MooncakeRequest]:
-    """The rows from the first one of a session on, in order of time; rows of a session are in order
-    of turns.
+    """The rows from the first one of a session on, in order of time; rows that state a time are in
+    order of it, rows of a session in order of turns.
     """
     ends: dict[str, float] = {}
     found: list[MooncakeRequest] = []
+    stated = 0.0
     for fields in chain(first, rest):
         session = str(fields.take("session_id", ""))
         start = fields.number("timestamp", default=None)
@@ -158,6 +159,7 @@ def _sessions(
         else:
             one = _request(fields, blocks, names, reading, fields.number("timestamp"))
             one = replace(one, session_id=session)
+            stated = forward(one, one.timestamp_ms, stated, _runs_back, reading)
         if session:
             ends[session] = one.timestamp_ms / 1000 + call_seconds(one.output_length or 0)
         found.append(one)

@@ -371,7 +371,7 @@ def test_a_limit_reads_no_further_and_travels_behind_the_name(write):
     assert located("plain#name.jsonl") == ("plain#name.jsonl", Reading())
     assert demand_of(Reading(limit=1).named(path)).requests == 1
     for bad, words in (
-        ("limit=0", "at least 1"),
+        ("limit=0", "give 1 to"),
         ("limit=x", "cannot be read"),
         ("time_unit=h", "use one of"),
     ):
