@@ -87,7 +87,8 @@ def _request(fields: Fields, size: int, most: int) -> LabRequest:
     if runs == () and tokens >= size:  # so earlier versions wrote requests without blocks
         runs = None
     if runs is not None and tokens:
-        Blocks(size, None).check(fields, "runs", tokens, sum(length for _, length in runs))
+        blocks = sum(length for _, length in runs)
+        Blocks(size, None).check(fields, "runs", tokens, blocks, "block_tokens in the header")
     return LabRequest(
         place=fields.place,
         time_s=fields.seconds("time_s"),

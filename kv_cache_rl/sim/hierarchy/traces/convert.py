@@ -46,7 +46,7 @@ def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
     return count, [
         *left_out,
         *found.notes,
-        f"{f'{unnamed:,} of ' if unnamed not in (None, count) else ''}its requests name no blocks: "
+        f"{'its' if unnamed in (None, count) else f'{unnamed:,} of {count:,}'} requests name no blocks: "
         "the hierarchy lab cannot replay them",
     ]
 
