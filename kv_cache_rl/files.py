@@ -146,6 +146,14 @@ def write_whole(path: Path, data: bytes) -> None:
     os.replace(part, path)
 
 
+def same_file(left: str | Path, right: str | Path) -> bool:
+    """Whether two paths lead to one file that is there, by whatever names and links."""
+    try:
+        return os.path.samefile(left, right)
+    except (OSError, ValueError):  # one of them is not there, or can be no file's name
+        return False
+
+
 def whole_text(text: str) -> str:
     """The text with a question mark for every half of a character, which no file can hold.
 

@@ -2,10 +2,12 @@
 the help where each command says what it reads, draws or writes.
 """
 
+import inspect
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,6 +152,40 @@ def writable(path: Path | None, spelling: str) -> None:
             tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+OUTPUTS = ("out", "plot", "log")
+"""Parameters that name a file which a command writes."""
+
+
+def sparing_inputs(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which refuses to write over a file that it reads, before it does anything."""
+    if not set(OUTPUTS) & set(inspect.signature(command).parameters):
+        return command
+
+    @wraps(command)
+    def checked(**values: Any) -> None:
+        for name in OUTPUTS:
+            if isinstance(values.get(name), Path) and values[name].is_file():
+                _refuse_input(name, values)
+        command(**values)
+
+    return checked
+
+
+def _refuse_input(output: str, values: dict[str, Any]) -> None:
+    from kv_cache_rl.cli.failures import BadInput
+    from kv_cache_rl.files import same_file
+    from kv_cache_rl.traces.reading import located
+
+    for name, given in values.items():
+        for one in given if isinstance(given, list | tuple) else [given]:
+            if name == output or not isinstance(one, str | Path):
+                continue
+            if same_file(values[output], one) or same_file(values[output], located(one)[0]):
+                raise BadInput(
+                    f"--{output} {values[output]} is a file that this command reads; give another path"
+                )
 
 
 def picture(path: Path | None) -> None:

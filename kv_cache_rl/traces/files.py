@@ -22,7 +22,9 @@ from kv_cache_rl.traces.errors import Place, TraceError, place_of
 HEAD = 4096
 CHUNK = 512  # bytes of Zstandard data at a time: a bomb must not fill the memory
 FOLDER_ENDINGS = re.compile(r"\.jsonl?(\.(gz|zst|bz2|xz))?$", re.IGNORECASE)
-"""Names of the files in a folder that are read; others (notes, pictures) are left alone."""
+"""Names of the files in a folder that are read; others (notes, pictures) are left alone, and so are
+hidden ones, such as macOS leaves beside every file that it packs (._a.json).
+"""
 TORN = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
 
@@ -36,7 +38,8 @@ def sources(path: str | Path) -> list[Path]:
     try:
         if not folder.is_dir():
             return [folder]
-        found = sorted(one for one in folder.iterdir() if FOLDER_ENDINGS.search(one.name) and one.is_file())
+        seen = (one for one in folder.iterdir() if not one.name.startswith("."))
+        found = sorted(one for one in seen if FOLDER_ENDINGS.search(one.name) and one.is_file())
     except (OSError, ValueError) as error:
         raise place_of(path).error(
             f"it cannot be opened ({error})", "check the path and the permissions"
@@ -215,6 +218,7 @@ FOREIGN: tuple[tuple[bytes, str, str], ...] = (
         "write it as JSON Lines first: "
         "pandas.read_parquet(FILE).to_json('trace.jsonl', orient='records', lines=True)",
     ),
+    (rb"\xff\xfe\0\0|\0\0\xfe\xff", "a text in UTF-32", "save it as UTF-8"),
     (rb"PK\x03\x04", "a ZIP archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
     (rb".{257}ustar", "a tar archive", "unpack it (tar -xf) and name the trace file inside"),
     (
