@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kv_cache_rl.files import regular
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.fields import Fields
 from kv_cache_rl.traces.reading import Reading, located
@@ -70,7 +71,7 @@ def write_requests(path: str | Path, name: str, arrivals: Iterable[Arrival], blo
     appears whole or not at all. Sessions are numbered; a request that names none is a sequence of
     its own."""
     sequences: dict[Any, int] = {}
-    part, count = Path(f"{path}.part"), 0
+    part, count = regular(f"{regular(path)}.part"), 0
     packed = str(path).endswith(".gz")
     with gzip.open(part, "wt", encoding="utf-8") if packed else open(part, "w", encoding="utf-8") as file:
         header = {

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.files import regular
 from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
 from kv_cache_rl.sim.hierarchy.traces.numbering import dense_ids, dense_runs
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, checked_tree, last_of, pages
@@ -52,7 +53,7 @@ def load_lab_file(path: str | Path) -> Trace:
 
 def save(trace: Trace, path: str | Path) -> None:
     """Writes the trace to a part file, which becomes `path` only when it is complete."""
-    part = Path(f"{path}.part")
+    part = regular(f"{regular(path)}.part")
     raw = (
         gzip.open(part, "wt", encoding="utf-8")
         if str(path).endswith(".gz")
