@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from kv_cache_rl import files
 from kv_cache_rl.files import (
+    NotAFile,
     NotJson,
     finite,
     json_text,
     json_value,
     lines_of,
     read_json,
+    regular,
     slug,
     write_json,
     write_whole,
@@ -134,3 +136,14 @@ def test_a_file_without_an_end_is_refused(monkeypatch):
     with pytest.raises(NotJson, match="10 blank lines stand before line 13"):
         list(lines_of(io.BytesIO(b"{}\n" + b" \n" * 20)))
     assert list(lines_of(io.BytesIO(b"\n {}\n\r\n1"))) == [(2, b" {}\n"), (4, b"1")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_neither_read_nor_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for use in (regular, read_json, lambda path: write_whole(path, b"x")):
+        with pytest.raises(NotAFile, match="not a regular file"):
+            use(pipe)
+    assert pipe.is_fifo() and [one.name for one in tmp_path.iterdir()] == ["pipe"]
+    assert regular(tmp_path / "none") == tmp_path / "none" and regular(tmp_path) == tmp_path

@@ -42,9 +42,8 @@ def bounded(command: Command) -> Command:
 
 
 def is_whole(kind: Any) -> bool:
-    """Whether an annotation takes a whole number, or None."""
-    value = get_args(kind)[0]
-    return int in (value, *get_args(value))
+    """Whether an annotation takes a whole number, or several, or None."""
+    return kind is int or any(is_whole(part) for part in get_args(kind))
 
 
 def out(help: str) -> Any:

@@ -19,7 +19,7 @@ def register(app: typer.Typer, commands: Commands, panel: str | None = None) -> 
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name, rich_help_panel=panel)
         else:
-            app.command(name, rich_help_panel=panel)(with_reading(bounded(found)))
+            app.command(name, rich_help_panel=panel)(bounded(with_reading(found)))
     return app
 
 
