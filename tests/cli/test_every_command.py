@@ -326,12 +326,12 @@ def test_every_whole_number_has_an_upper_bound_that_compiled_code_can_hold(kv):
         "hierarchy replay pipe.json --capacity 5",
         "stability plan --trace pipe.json",
         "eviction scenarios verify pipe.json",
-        "eviction oracle pipe.json",
+        "eviction oracle pipe.jsonl",
         "traces show pipe.json",
     ],
 )
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(kv, words):
-    for name in ("pipe.json", "pipe.png", "pipe.py"):
+    for name in ("pipe.json", "pipe.jsonl", "pipe.png", "pipe.py"):
         os.mkfifo(name)
     said = kv(*words.split())
     assert said.code == 2 and "regular file" in said.err
