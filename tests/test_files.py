@@ -125,12 +125,15 @@ def test_a_file_is_read_with_or_without_the_mark_that_editors_leave(tmp_path):
         read_json(path)
 
 
-def test_a_file_without_an_end_is_refused(monkeypatch):
+def test_a_file_without_an_end_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(files, "LINE_LIMIT", 1000)
     monkeypatch.setattr(files, "BLANK_LIMIT", 10)
     if os.path.exists("/dev/zero"):
-        with pytest.raises(NotJson, match="more than 1,000 bytes"):
+        with pytest.raises(NotAFile, match="not a regular file"):
             read_json("/dev/zero")
+    (tmp_path / "long.json").write_bytes(b" " * 2000)
+    with pytest.raises(NotJson, match="more than 1,000 bytes"):
+        read_json(tmp_path / "long.json")
     with pytest.raises(NotJson, match="line 2 is longer than 1,000 bytes"):
         list(lines_of(io.BytesIO(b"{}\n" + b"x" * 2000)))
     with pytest.raises(NotJson, match="10 blank lines stand before line 13"):
