@@ -61,7 +61,7 @@ def json_value(text: str | bytes) -> Any:
 
 
 def regular(path: str | Path) -> Path:
-    """The path itself, for whoever opens it: opening a pipe waits for its other end, perhaps for ever.
+    """The path itself, to be opened: opening a pipe waits for its other end, perhaps for ever.
 
     A folder and a name without a file pass, since opening them says what they are at once.
 
