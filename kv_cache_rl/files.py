@@ -2,12 +2,14 @@
 names that a file may have.
 """
 
+import errno
 import json
 import math
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO, NoReturn
 
 from kv_cache_rl.core.errors import Refused
@@ -20,6 +22,10 @@ BLANK_LIMIT = 1_000_000
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """Half of a character above U+FFFF, alone or as one of a pair."""
+
+
+class NotAFile(OSError):
+    """Something else than a file stands under the name: a pipe, a socket or a device, which may never end."""
 
 
 class NotJson(Refused):
@@ -54,6 +60,24 @@ def json_value(text: str | bytes) -> Any:
         raise NotJson(f"it is not JSON ({error})") from None
 
 
+def regular(path: str | Path) -> Path:
+    """The path itself, to be opened: opening a pipe waits for its other end, perhaps for ever.
+
+    A folder and a name without a file pass, since opening them says what they are at once.
+
+    Raises:
+        NotAFile: a pipe, a socket or a device.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return path
+    if not (S_ISREG(mode) or S_ISDIR(mode)):
+        raise NotAFile(errno.EINVAL, "is not a regular file", str(path))
+    return path
+
+
 def read_json(path: Path) -> Any:
     """The value of a JSON file, read as `json_value` reads a text.
 
@@ -61,7 +85,7 @@ def read_json(path: Path) -> Any:
         NotJson: naming the file.
         OSError: it cannot be opened.
     """
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         data = file.read(LINE_LIMIT + 1)
     try:
         if len(data) > LINE_LIMIT:
@@ -137,8 +161,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that appears whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
+    """Writes a file that appears whole or not at all. Raises NotAFile where it would replace a pipe."""
+    part = regular(regular(path).with_name(f"{path.name}.part"))
     with open(part, "wb") as file:
         file.write(data)
         file.flush()

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from kv_cache_rl import files
 from kv_cache_rl.files import (
+    NotAFile,
     NotJson,
     finite,
     json_text,
     json_value,
     lines_of,
     read_json,
+    regular,
     slug,
     write_json,
     write_whole,
@@ -123,14 +125,28 @@ def test_a_file_is_read_with_or_without_the_mark_that_editors_leave(tmp_path):
         read_json(path)
 
 
-def test_a_file_without_an_end_is_refused(monkeypatch):
+def test_a_file_without_an_end_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(files, "LINE_LIMIT", 1000)
     monkeypatch.setattr(files, "BLANK_LIMIT", 10)
     if os.path.exists("/dev/zero"):
-        with pytest.raises(NotJson, match="more than 1,000 bytes"):
+        with pytest.raises(NotAFile, match="not a regular file"):
             read_json("/dev/zero")
+    (tmp_path / "long.json").write_bytes(b" " * 2000)
+    with pytest.raises(NotJson, match="more than 1,000 bytes"):
+        read_json(tmp_path / "long.json")
     with pytest.raises(NotJson, match="line 2 is longer than 1,000 bytes"):
         list(lines_of(io.BytesIO(b"{}\n" + b"x" * 2000)))
     with pytest.raises(NotJson, match="10 blank lines stand before line 13"):
         list(lines_of(io.BytesIO(b"{}\n" + b" \n" * 20)))
     assert list(lines_of(io.BytesIO(b"\n {}\n\r\n1"))) == [(2, b" {}\n"), (4, b"1")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_neither_read_nor_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for use in (regular, read_json, lambda path: write_whole(path, b"x")):
+        with pytest.raises(NotAFile, match="not a regular file"):
+            use(pipe)
+    assert pipe.is_fifo() and [one.name for one in tmp_path.iterdir()] == ["pipe"]
+    assert regular(tmp_path / "none") == tmp_path / "none" and regular(tmp_path) == tmp_path

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from kv_cache_rl.core.errors import Refused, unknown
+from kv_cache_rl.files import NotAFile
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -34,6 +35,8 @@ def as_sentence(error: Exception) -> str:
         )
     if isinstance(error, IsADirectoryError):
         return f"{error.filename}: is a folder; give a file"
+    if isinstance(error, NotAFile):
+        return f"{error.filename}: {error.strerror} (a pipe, a socket or a device); give the name of a file"
     if isinstance(error, OSError):
         where, what = error.filename or "the system", error.strerror or error
         return f"{where}: {what}; check the path, the permissions and the space left"

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import write_whole
+from kv_cache_rl.files import regular, write_whole
 
 JOURNAL = "rows.jsonl"
 
@@ -34,7 +34,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / JOURNAL
         self.rows: dict[str, dict] = {}
-        self._file: BufferedRandom = open(self.path, "a+b")
+        self._file: BufferedRandom = open(regular(self.path), "a+b")
         self._lock()
         self._file.seek(0)
         try:

@@ -14,9 +14,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any, BinaryIO, cast
 
+from kv_cache_rl.files import NotAFile, regular
 from kv_cache_rl.traces.errors import Place, TraceError, place_of
 
 HEAD = 4096
@@ -79,9 +79,9 @@ def on_disk(path: str | Path) -> Iterator[BinaryIO]:
     try:
         if Path(path).is_dir():
             raise whole.error("this is a directory", "name a trace file inside it")
-        if not S_ISREG(Path(path).stat().st_mode):
-            raise whole.error("this is not a regular file", "save the trace to a file first")
-        file = open(path, "rb")
+        file = open(regular(path), "rb")
+    except NotAFile:
+        raise whole.error("this is not a regular file", "save the trace to a file first") from None
     except FileNotFoundError:
         raise whole.error("there is no such file", "check the path") from None
     except PermissionError:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from kv_cache_rl.files import regular
 from kv_cache_rl.traces.blocks import Blocks
 from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, shown
@@ -211,7 +212,7 @@ def written_whole(path: str | Path) -> Generator[TextIO]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not out.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    part = Path(f"{path}.part")
+    part = regular(f"{regular(out)}.part")
     try:
         with PACKERS.get(out.suffix, open)(part, "wt", encoding="utf-8") as file:
             yield file

@@ -1,6 +1,7 @@
 """What holds for every command: help with an example that parses, --json, and a fast start."""
 
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 import typer
-from click_tree import commands
+from click_tree import commands, options
 
 from kv_cache_rl.cli import app
 from kv_cache_rl.sim.eviction import DECIDERS
@@ -298,3 +299,39 @@ def test_an_unknown_scenario_names_the_nearest_ones_of_many(kv):
     assert said.code == 2
     assert "use one of the 50, such as eviction-eval-hard-" in said.err
     assert len(said.err) < 300
+
+
+def test_every_whole_number_has_an_upper_bound_that_compiled_code_can_hold(kv):
+    whole = [
+        (command, option)
+        for command, option in options()
+        if option.type_descriptor.annotation in (int, list[int])
+    ]
+    assert len(whole) > 30
+    assert [name for name, option in whole if option.max is None or option.max >= 2**63] == []
+    said = kv("stability", "plan", "--trace", "none.jsonl", "--chunk", 10**23)
+    assert said.code == 2 and "2147483647" in said.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "serving simulate --trace pipe.json",
+        "serving simulate --log pipe.json",
+        "serving simulate --agent pipe.py:make",
+        "hierarchy sweep pipe.json --out made",
+        "hierarchy replay workload:rag_burst --capacity 5 --calibration pipe.json",
+        "hierarchy replay workload:rag_burst --capacity 5 --plot pipe.png",
+        "hierarchy replay pipe.json --capacity 5",
+        "stability plan --trace pipe.json",
+        "eviction scenarios verify pipe.json",
+        "eviction oracle pipe.jsonl",
+        "traces show pipe.json",
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(kv, words):
+    for name in ("pipe.json", "pipe.jsonl", "pipe.png", "pipe.py"):
+        os.mkfifo(name)
+    said = kv(*words.split())
+    assert said.code == 2 and "regular file" in said.err

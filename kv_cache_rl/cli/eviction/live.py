@@ -16,6 +16,7 @@ import typer
 
 from kv_cache_rl.cli.failures import BadInput, Interrupted
 from kv_cache_rl.cli.terminal import console
+from kv_cache_rl.files import regular
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -32,7 +33,7 @@ class Recorder:
     def __init__(self, path: Path, advance: Callable[[], None]) -> None:
         self.path, self.advance, self.count = path, advance, 0
         self._lock = threading.Lock()
-        self.path.write_text("")
+        regular(self.path).write_text("")
 
     def __call__(self, row: Mapping[str, Any]) -> None:
         with self._lock, self.path.open("a") as lines:

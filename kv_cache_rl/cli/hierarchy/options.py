@@ -98,7 +98,7 @@ def calibration_at(text: str) -> str:
     from kv_cache_rl.core.calibrations import CALIBRATIONS, register
 
     path = Path(text)
-    if not (path.suffix == ".json" or path.is_file()):
+    if not (path.suffix.lower() == ".json" or path.is_file()):
         return choose("calibration", text, CALIBRATIONS)
     try:
         return register(Calibration.from_json(read_json(path), text))

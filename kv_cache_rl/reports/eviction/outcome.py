@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import json_value, lines_of, write_whole
+from kv_cache_rl.files import json_value, lines_of, regular, write_whole
 from kv_cache_rl.sim.eviction import Report, Scenario, replay
 from kv_cache_rl.sim.eviction.log import log_fault
 
@@ -191,7 +191,7 @@ def numbered_results(path: Path, remedy: str = RESUME) -> list[tuple[int, Outcom
     found: dict[tuple[str, str], int] = {}
     outcomes = []
     number = 0
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         try:
             for number, line in lines_of(file):
                 outcome = Outcome.from_json(json_value(line))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kv_cache_rl.files import NotJson, json_value
+from kv_cache_rl.files import NotJson, json_value, regular
 from kv_cache_rl.reports.hierarchy.rows import MEASURES, Results
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 
@@ -159,6 +159,6 @@ def _object(path: Path) -> dict:
 
 def _json(path: Path) -> Any:
     try:
-        return json_value(path.read_bytes())
+        return json_value(regular(path).read_bytes())
     except NotJson as wrong:
         raise HierarchyError(f"{path}: {wrong}; run the sweep again") from None

@@ -122,6 +122,8 @@ def test_another_model_and_other_hardware_change_the_memory(kv, azure):
         ),
         (["--users", "5"], "azure has arrival times, leave it out"),
         (["--rate", "0"], "--rate is 0.0; give requests per second"),
+        (["--rate", "1e308"], "1e+308 requests per second, and a plan is for at most 1e+09; lower --rate"),
+        (["--scale", "1e300"], "a plan is for at most 1e+09; lower --scale"),
         (["--scale", "nan"], "--scale is nan"),
         (["--target-utilisation", "0"], "target_utilisation is 0.0; give a share above 0"),
         (["--memory-tokens", "100"], "none of 90 requests fits: the shortest has 1200 tokens"),

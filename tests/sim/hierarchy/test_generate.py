@@ -79,5 +79,15 @@ def test_zipf_is_seeded_and_as_skewed_as_asked():
             zipf(10, 10, **wrong)
     with pytest.raises(HierarchyError, match="at most 2,147,483,646 are supported"):
         zipf(10**11, 10)
+    with pytest.raises(HierarchyError, match="9999999999 accesses is too large; at most 2,147,483,646"):
+        zipf(10, 9_999_999_999)
     with pytest.raises(HierarchyError, match="needs a page"):
         zipf(0, 10)
+
+
+def test_what_fits_no_memory_is_refused_before_it_is_drawn(monkeypatch):
+    monkeypatch.setattr("kv_cache_rl.sim.hierarchy.generate.free_bytes", lambda: 2 * 10**9)
+    with pytest.raises(HierarchyError, match=r"takes 32 GB while it is drawn, of which 2\.0 GB are free"):
+        zipf(10, 10**9)
+    with pytest.raises(HierarchyError, match="rag_burst cannot be made with length 9999999999; give at most"):
+        workload("rag_burst", length=9_999_999_999)

@@ -49,13 +49,13 @@ def test_three_hundred_million_blocks_in_one_run_are_replayed_by_runs(write):
 
 
 def test_what_cannot_be_held_is_refused_with_the_way_out(monkeypatch):
-    monkeypatch.setattr("kv_cache_rl.sim.hierarchy.traces.segments._free_bytes", lambda: 2 * 10**9)
+    monkeypatch.setattr("kv_cache_rl.sim.hierarchy.traces.segments.free_bytes", lambda: 2 * 10**9)
     remedy = r"3,000 blocks: all of it takes 3.0 GB, of which 2.0 GB are free; count hits of lru and belady"
     with pytest.raises(TraceError, match=remedy):
         check_room("mine", 3_000, 3 * 10**9, "all of it")
     check_room("mine", 3_000, 10**9, "all of it")
     monkeypatch.setattr("kv_cache_rl.sim.hierarchy.traces.segments.SMALL", 0)
-    monkeypatch.setattr("kv_cache_rl.sim.hierarchy.traces.segments._free_bytes", lambda: 1_000)
+    monkeypatch.setattr("kv_cache_rl.sim.hierarchy.traces.segments.free_bytes", lambda: 1_000)
     trace = trace_of([list(range(40))] * 2)
     for replay in (lambda: run(trace, one_tier(9), "sieve"), lambda: lru_curve(trace)):
         with pytest.raises(TraceError, match=r"40 blocks: .* belady"):
