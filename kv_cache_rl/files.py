@@ -2,11 +2,13 @@
 names that a file may have.
 """
 
+import errno
 import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -138,12 +140,29 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file that appears whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "wb") as file:
+    with part_of(path) as part, open(part, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
+
+
+@contextmanager
+def part_of(path: Path) -> Generator[Path]:
+    """Where to write a file, which gets its own name when the block ends; after an error nothing is left.
+
+    Raises:
+        OSError: its folder is not there, or it is a folder itself.
+    """
+    for code, wrong in ((errno.EISDIR, path.is_dir()), (errno.ENOENT, not path.parent.is_dir())):
+        if wrong:
+            raise OSError(code, os.strerror(code), str(path))
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def same_file(left: str | Path, right: str | Path) -> bool:

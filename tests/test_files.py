@@ -134,3 +134,14 @@ def test_a_file_without_an_end_is_refused(monkeypatch):
     with pytest.raises(NotJson, match="10 blank lines stand before line 13"):
         list(lines_of(io.BytesIO(b"{}\n" + b" \n" * 20)))
     assert list(lines_of(io.BytesIO(b"\n {}\n\r\n1"))) == [(2, b" {}\n"), (4, b"1")]
+
+
+def test_what_cannot_be_written_leaves_no_part_of_it(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="folder'"):
+        files.write_whole(tmp_path / "folder", b"x")
+    with pytest.raises(FileNotFoundError, match=r"none/a\.json'"):
+        files.write_whole(tmp_path / "none" / "a.json", b"x")
+    with pytest.raises(TypeError):
+        files.write_whole(tmp_path / "a.json", "text")
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
