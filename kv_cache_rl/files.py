@@ -7,7 +7,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO, NoReturn
@@ -161,13 +162,31 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that appears whole or not at all. Raises NotAFile where it would replace a pipe."""
-    part = regular(regular(path).with_name(f"{path.name}.part"))
-    with open(part, "wb") as file:
+    """Writes a file that appears whole or not at all."""
+    with part_of(path) as part, open(part, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
+
+
+@contextmanager
+def part_of(path: Path) -> Generator[Path]:
+    """Where to write a file, which gets its own name when the block ends; after an error nothing is left.
+
+    Raises:
+        OSError: its folder is not there, or it is a folder itself.
+        NotAFile: it would replace a pipe or a device.
+    """
+    for code, wrong in ((errno.EISDIR, path.is_dir()), (errno.ENOENT, not path.parent.is_dir())):
+        if wrong:
+            raise OSError(code, os.strerror(code), str(path))
+    part = regular(regular(path).with_name(f"{path.name}.part"))
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def same_file(left: str | Path, right: str | Path) -> bool:

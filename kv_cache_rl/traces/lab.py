@@ -4,18 +4,16 @@ and their requests, checked, and the requests in the common form. The lab makes 
 from __future__ import annotations
 
 import bz2
-import errno
 import gzip
 import json
 import lzma
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from kv_cache_rl.files import regular
+from kv_cache_rl.files import part_of
 from kv_cache_rl.traces.blocks import Blocks
 from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, shown
@@ -208,14 +206,5 @@ def written_whole(path: str | Path) -> Generator[TextIO]:
         raise place_of(path).error(
             "Zstandard files are read, not written", "name it .gz, .bz2, .xz or .jsonl"
         )
-    if out.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not out.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    part = regular(f"{regular(out)}.part")
-    try:
-        with PACKERS.get(out.suffix, open)(part, "wt", encoding="utf-8") as file:
-            yield file
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    with part_of(out) as part, PACKERS.get(out.suffix, open)(part, "wt", encoding="utf-8") as file:
+        yield file
