@@ -141,7 +141,6 @@ def test_a_file_without_an_end_is_refused(monkeypatch, tmp_path):
     assert list(lines_of(io.BytesIO(b"\n {}\n\r\n1"))) == [(2, b" {}\n"), (4, b"1")]
 
 
-<<<<<<< HEAD
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_neither_read_nor_replaced(tmp_path):
     pipe = tmp_path / "pipe"
@@ -151,7 +150,8 @@ def test_a_pipe_is_neither_read_nor_replaced(tmp_path):
             use(pipe)
     assert pipe.is_fifo() and [one.name for one in tmp_path.iterdir()] == ["pipe"]
     assert regular(tmp_path / "none") == tmp_path / "none" and regular(tmp_path) == tmp_path
-=======
+
+
 def test_what_cannot_be_written_leaves_no_part_of_it(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError, match="folder'"):
@@ -161,4 +161,3 @@ def test_what_cannot_be_written_leaves_no_part_of_it(tmp_path):
     with pytest.raises(TypeError):
         files.write_whole(tmp_path / "a.json", "text")
     assert [one.name for one in tmp_path.iterdir()] == ["folder"]
->>>>>>> i11-eyes-traces
