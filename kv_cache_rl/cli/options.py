@@ -31,7 +31,7 @@ def option(panel: str, *spellings: str, help: str, **limits: Any) -> Any:
 
 
 def bounded(command: Command) -> Command:
-    """The command, with an upper bound for each of its whole numbers that states a lower one alone: one beyond
+    """The command, with an upper bound for each whole number of it that states a lower one alone: one beyond
     64 bits reaches no compiled code, and thousands of millions of anything fit no memory. What states no
     bound is held to its own by the code that reads it.
     """
