@@ -33,15 +33,20 @@ def option(panel: str, *spellings: str, help: str, **limits: Any) -> Any:
 
 
 def bounded(command: Command) -> Command:
-    """The command, with an upper bound for each of its whole numbers that states a lower one alone: one beyond
+    """The command, with an upper bound for each whole number of it that states a lower one alone: one beyond
     64 bits reaches no compiled code, and thousands of millions of anything fit no memory. What states no
     bound is held to its own by the code that reads it.
     """
     for name, kind in command.__annotations__.items():
         for said in getattr(kind, "__metadata__", ()):
-            if isinstance(said, ParameterInfo) and said.max is None is not said.min and is_whole(kind):
+            if isinstance(said, ParameterInfo) and _open_above(said) and is_whole(kind):
                 said.max = MOST_SEED if "seed" in name and name != "seeds" else MOST
     return command
+
+
+def _open_above(said: ParameterInfo) -> bool:
+    """Whether a lower bound is stated and no upper one."""
+    return said.min is not None and said.max is None
 
 
 def is_whole(kind: Any) -> bool:
