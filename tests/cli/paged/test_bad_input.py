@@ -13,8 +13,8 @@ from kv_cache_rl.paged.measure import figures
     ("arguments", "words"),
     [
         (("--temperature", "inf", "--samples", "1"), "a temperature of inf; give a finite one above 0"),
-        (("--tokens", "100000000000"), "give fewer or smaller blocks, that is fewer tokens or sequences"),
-        (("--tokens", "2", "--block-tokens", "99999999999999999999999"), "give fewer or smaller blocks"),
+        (("--tokens", "2000000000"), "give fewer or smaller blocks, that is fewer tokens or sequences"),
+        (("--tokens", "2", "--block-tokens", "2000000000"), "give fewer or smaller blocks"),
         (("--samples", "100000"), "100,000 continuations at once; give at most 1,024. Sample i of --seed S"),
         (("--beams", "1025"), "1,025 continuations at once; give at most 1,024"),
         (("--samples", "1000", "--tokens", "100000000"), "give fewer or smaller blocks"),
