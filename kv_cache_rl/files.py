@@ -189,6 +189,22 @@ def part_of(path: Path) -> Generator[Path]:
         raise
 
 
+def holds(descriptor: int) -> bool:
+    """Whether this process alone holds an open file or folder, from now until it closes it.
+
+    Always, on a system without such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def same_file(left: str | Path, right: str | Path) -> bool:
     """Whether two paths lead to one file that is there, by whatever names and links."""
     try:

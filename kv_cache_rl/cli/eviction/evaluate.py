@@ -14,7 +14,7 @@ import typer
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.eviction.findings import failures
-from kv_cache_rl.cli.eviction.live import Live, Recorder, only_writer, stoppable
+from kv_cache_rl.cli.eviction.live import Live, Recorder
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
@@ -27,6 +27,7 @@ from kv_cache_rl.cli.eviction.options import (
 )
 from kv_cache_rl.cli.failures import FAILED, BadInput
 from kv_cache_rl.cli.options import DECODING, POLICIES, RUNNING, AsJson
+from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.terminal import console, print_json
 from kv_cache_rl.files import slug, whole_text, write_json
 
@@ -99,8 +100,13 @@ def evaluate_targets(
     names = ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
     live = Live(scenario_count, quiet)
     recorder = Recorder(folder / runs.RESULTS, live.advance)
+
+    def go_on() -> str:
+        saved = f"{recorder.count} of {scenario_count * len(targets)} rollouts are saved"
+        return f"{saved}; go on with: kv-cache-rl eval --resume {folder}"
+
     with (
-        stoppable(folder, lambda: recorder.count, scenario_count * len(targets)),
+        stoppable(folder, go_on),
         live,
         served(targets) as embedded,
     ):
@@ -307,7 +313,7 @@ def run_eval(
         )
     if folder is None:
         folder = runs.new_folder(out, config["targets"])
-    with only_writer(folder):
+    with only_writer(folder, "evaluation"):
         write_json(folder / runs.CONFIG, config)
         outcomes = evaluate_targets(folder, config, len(scenarios), resume is not None, quiet=as_json)
         finish(folder, config, outcomes, scenarios, as_json)
