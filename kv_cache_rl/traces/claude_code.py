@@ -18,7 +18,7 @@ from typing import Any
 
 from kv_cache_rl.traces.blocks import Blocks, Names, blocks_of
 from kv_cache_rl.traces.errors import Place
-from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, shown
+from kv_cache_rl.traces.fields import LARGEST, Fields, pair_of, shown
 from kv_cache_rl.traces.files import sources
 from kv_cache_rl.traces.lines import Line
 from kv_cache_rl.traces.reading import PLAIN, Reading, located
@@ -259,12 +259,7 @@ def _runs(fields: Fields, tokens: int, block_size: int) -> tuple[Run, ...]:
     runs: list[Run] = []
     for at, item in enumerate(fields.items("h")):
         name = f"h[{at}]"
-        if not isinstance(item, list) or len(item) != 2:
-            raise fields.error(
-                name, f"expected [first id, length], got {shown(item)}", "write runs as two integers"
-            )
-        first = check_whole(fields, f"{name}[0]", item[0], 0, LARGEST)
-        length = check_whole(fields, f"{name}[1]", item[1], 1, LARGEST)
+        first, length = pair_of(fields, name, item, LARGEST)
         if first + length - 1 > LARGEST:
             raise fields.error(
                 name, f"the last id {first + length - 1} has more than 63 bits", "use smaller ids"

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from kv_cache_rl.files import part_of
 from kv_cache_rl.traces.blocks import Blocks
 from kv_cache_rl.traces.errors import Place, place_of
-from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, shown
+from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, pair_of, shown
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.records import read_records
 from kv_cache_rl.traces.requests import SORT, Arrival, Requests, in_order
@@ -104,12 +104,7 @@ def _runs(fields: Fields, most: int) -> tuple[Run, ...] | None:
     runs: list[Run] = []
     for at, item in enumerate(fields.items("runs")):
         name = f"runs[{at}]"
-        if not isinstance(item, list) or len(item) != 2:
-            raise fields.error(
-                name, f"expected [first id, length], got {shown(item)}", "write runs as two integers"
-            )
-        start = check_whole(fields, f"{name}[0]", item[0], 0, most)
-        length = check_whole(fields, f"{name}[1]", item[1], 1, LARGEST)
+        start, length = pair_of(fields, name, item, most)
         if start + length - 1 > most:
             problem = f"the last id is {start + length - 1}, the largest allowed {most}"
             raise fields.error(name, problem, "correct it")
