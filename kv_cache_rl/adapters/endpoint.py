@@ -31,6 +31,7 @@ from kv_cache_rl.adapters.requests import (
     BadRequest,
     LocalOnly,
     json_response,
+    no_such_model,
     read_body,
     read_request,
 )
@@ -102,12 +103,7 @@ def create_app(policy: str | None = None, local: bool = False) -> FastAPI:
     @app.get("/v1/models/{name}")
     async def one_model(name: str) -> Response:
         if name not in models:
-            raise BadRequest(
-                404,
-                unknown("model", name, models),
-                "model",
-                "model_not_found",
-            )
+            raise no_such_model(name, models)
         return json_response(card(name))
 
     @app.exception_handler(BadRequest)
