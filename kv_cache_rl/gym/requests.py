@@ -23,11 +23,6 @@ OF_THE_BATCH = {
 """Method of a server that its batch has instead, and the remedy."""
 
 
-def remedy_for(name: str) -> str | None:
-    """What to do where this method is called for a server of a batch; None where it may be."""
-    return OF_THE_BATCH.get(name)
-
-
 def mode_of(mode: Any) -> AutoresetMode:
     """An autoreset mode, given as itself or by its name or value, such as `SAME_STEP` or `SameStep`.
 
