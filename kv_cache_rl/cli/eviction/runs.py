@@ -11,6 +11,7 @@ from kv_cache_rl.cli.eviction.findings import findings
 from kv_cache_rl.cli.eviction.options import select_scenarios
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.numbers import is_number
 from kv_cache_rl.files import NotJson, read_json, slug, write_json, write_whole
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def wrong_field(config: object) -> str:
             return f"the field {name!r} is {config[name]}, not {wanted}"
     for name in ("sampling", "patience"):
         for key, value in (config.get(name) or {}).items():
-            if not isinstance(value, int | float) or isinstance(value, bool):
+            if not is_number(value):
                 return f"{key!r} of {name!r} is {json.dumps(value)[:60]}, not a number"
     return wrong_target(config["targets"])
 

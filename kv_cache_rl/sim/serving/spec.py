@@ -8,7 +8,7 @@ from kv_cache_rl.core import geometry
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.geometry import MODELS
 from kv_cache_rl.core.hardware import HARDWARE, LINKS
-from kv_cache_rl.core.numbers import shown, whole_number
+from kv_cache_rl.core.numbers import is_number, shown, whole_number
 
 PATTERNS = ("constant", "waves", "spikes")
 ADMISSIONS = ("optimistic", "reserve")
@@ -163,10 +163,6 @@ def whole(name: str, value: object, low: int, high: int) -> int:
         ServingError: it is no whole number from `low` to `high`; True and False are none.
     """
     return whole_number(name, value, low, high, ServingError)
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def block_bytes(scenario: Scenario) -> int:
