@@ -107,3 +107,10 @@ def test_what_reached_the_model_is_what_the_tiers_found_less_what_was_computed_a
     anew = run(trace, physical(30_000, 0, 150_000, 0, recompute=True), "lru").metrics
     computed = anew["recomputed_from_below"] / anew["accesses"]
     assert reached_rate(anew) == pytest.approx(sum(anew["tier_hit_rate"].values()) - computed)
+
+
+def test_a_share_that_reached_the_model_is_rounded_as_its_tier_is():
+    """94 of 320 are 29.375 %: a difference of floats fell below that, and was printed as another number."""
+    for nowhere, accesses in ((226, 320), (1, 3), (7, 160)):
+        row = {"accesses": accesses, "recompute_rate": nowhere / accesses, "recomputed_from_below": 0}
+        assert reached_rate(row) == (accesses - nowhere) / accesses
