@@ -55,6 +55,13 @@ class CommandGroup(TyperGroup):
             super().list_commands(ctx), key=lambda name: not isinstance(self.commands[name], TyperGroup)
         )
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuses an empty word: as a path it would mean the folder one stands in."""
+        if "" in args:
+            before = args[args.index("") - 1] if args.index("") else self.name
+            ctx.fail(f"what follows {before} is empty (a shell variable that is not set?); give it a value")
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             with terminated_like_an_interrupt():

@@ -83,7 +83,10 @@ def checked_actions(actions: Any, count: int) -> np.ndarray:
     Raises:
         ServingError: they are not one whole number from 0 to 17 for each.
     """
-    numbers = np.asarray(actions)
+    try:
+        numbers = np.asarray(actions)
+    except ValueError:  # lists of several lengths
+        numbers = np.asarray(actions, dtype=object)
     if numbers.shape != (count,) or numbers.dtype.kind not in "iuf":
         raise ServingError(
             f"actions have shape {numbers.shape} and type {numbers.dtype}; "

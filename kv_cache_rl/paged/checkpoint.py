@@ -194,7 +194,7 @@ def _refuse_other_arithmetic(path: Path, config: dict[str, Any], rope: dict[str,
 
 
 def read_weights(
-    folder: str | Path, geometry: DecoderGeometry, dtype: torch.dtype, device: str
+    folder: str | Path, geometry: DecoderGeometry, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Tensor]:
     """Every tensor that the geometry needs, by name, from the folder's *.safetensors, as `dtype`.
 

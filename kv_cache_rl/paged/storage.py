@@ -40,9 +40,9 @@ def device_of(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as wrong:
-        raise PoolError(f"a pool on {device!r}: torch has no such device; use cpu or cuda") from wrong
+        raise PoolError(f"device {device!r}: torch has none of this name; use cpu or cuda") from wrong
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise PoolError(f"a pool on {device}: torch finds no GPU here; use cpu")
+        raise PoolError(f"device {str(device)!r}: torch finds no GPU here; use cpu")
     return found
 
 

@@ -248,7 +248,6 @@ def test_help_comes_without_loading_anything_heavy():
         (["paged", "demo", "--model", "nothing"], "nothing"),
         (["paged", "bench", "--part", "memori"], "did you mean memory?"),
         (["paged", "bench", "--model", "nothing"], "nothing"),
-        (["paged", "generate", ""], "the prompt is empty; give some text"),
         (["paged", "generate", "a", "--samples", "2", "--beams", "2"], "give one"),
         (["paged", "generate", "a", "--beams", "300", "-n", "2"], "a beam of width 300"),
         (["paged", "calibrate", "--name", "literature"], "give another name"),
@@ -270,6 +269,7 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
     ("arguments", "word"),
     [
         (["fly"], "fly"),
+        (["traces", "show", ""], "what follows show is empty"),
         (["eval", "--fly"], "--fly"),
         (["scenarios", "fly"], "fly"),
         (["bench", "--seconds", "soon"], "--seconds"),
@@ -280,6 +280,7 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
         (["hierarchy", "sweep", "--workers", "0"], "--workers"),
         (["paged", "fly"], "fly"),
         (["paged", "generate"], "prompt"),
+        (["paged", "generate", ""], "what follows generate is empty"),
         (["paged", "generate", "a", "--tokens", "0"], "--tokens"),
     ],
 )

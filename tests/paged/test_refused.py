@@ -190,8 +190,13 @@ def test_a_free_block_is_not_copied():
 
 ODD = {
     "dtype": (lambda: BlockPool(1, 2, 4, 1, 2, dtype="float32"), "a pool of float32: keys and values are"),
-    "device": (lambda: BlockPool(1, 2, 4, 1, 2, device="nowhere"), "torch has no such device; use cpu"),
-    "no device": (lambda: BlockPool(1, 2, 4, 1, 2, device=None), "a pool on None: torch has no such device"),
+    "device": (lambda: BlockPool(1, 2, 4, 1, 2, device="nowhere"), "device 'nowhere': torch has none"),
+    "loaded on": (
+        lambda: Decoder.load(device="nowhere"),
+        "device 'nowhere': torch has none of this name; use",
+    ),
+    "cancelled": (lambda: Scheduler(decoder(0), decoder(0).new_cache(4)).cancel(None), "None is no request;"),
+    "no device": (lambda: BlockPool(1, 2, 4, 1, 2, device=None), "device None: torch has none"),
     "format": (lambda: BlockPool(1, 2, 4, 1, 2).take(1, 7), r"blocks of format 7; give 0 \(exact\)"),
     "position": (lambda: slot_mapping(Sequence(), 0, 1.5, 4), "position 1.5 of sequence"),
     "adopted": (lambda: cache_of().adopt(Sequence(), [3], 2), "block 3 is free: sequence"),
@@ -226,5 +231,5 @@ def test_tables_that_are_lists_are_refused_after_a_step_as_before_one():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_pool_on_a_gpu_that_is_not_there_is_refused_for_that():
-    with pytest.raises(PoolError, match="a pool on cuda: torch finds no GPU here; use cpu"):
+    with pytest.raises(PoolError, match="device 'cuda': torch finds no GPU here; use cpu"):
         BlockPool(1, 2, 4, 1, 2, device="cuda")

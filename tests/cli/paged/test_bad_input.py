@@ -36,7 +36,7 @@ def test_what_generate_cannot_do_is_refused(kv, arguments, words):
     ("arguments", "words"),
     [
         (("a" * 60,), "60 tokens and 6 more take 17 blocks of 4, a picture shows 12 of a sequence"),
-        (("",), "the prompt is empty"),
+        (("",), "what follows show is empty"),
         (("a", "--plot", "x.txt"), "unknown kind of picture '.txt'"),
         (("a", "--plot", "plain.txt/x.png"), "plain.txt"),
     ],
