@@ -18,7 +18,7 @@ from kv_cache_rl.paged.measure import figures
         (("--samples", "100000"), "100,000 continuations at once; give at most 1,024. Sample i of --seed S"),
         (("--beams", "1025"), "1,025 continuations at once; give at most 1,024"),
         (("--samples", "1000", "--tokens", "100000000"), "give fewer or smaller blocks"),
-        (("--stop", ""), "stop text ''; give texts of at least one character"),
+        (("--stop", ""), "is empty (a shell variable that is not set?)"),
         (("--stop-token", "256"), "stop 256 is no token; give ids from 0 to 255"),
         (
             ("--beams", "2", "--length-penalty", "nan"),
