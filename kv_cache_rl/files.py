@@ -2,12 +2,15 @@
 names that a file may have.
 """
 
+import errno
 import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO, NoReturn
 
 from kv_cache_rl.core.errors import Refused
@@ -16,6 +19,14 @@ LINE_LIMIT = 64 * 2**20
 """Bytes of a line, and of a JSON file, at most: an endless file must not fill the memory."""
 BLANK_LIMIT = 1_000_000
 """Blank lines in a row at most: a small packed file can hold thousands of millions."""
+
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""Half of a character above U+FFFF, alone or as one of a pair."""
+
+
+class NotAFile(OSError):
+    """Something else than a file stands under the name: a pipe, a socket or a device, which may never end."""
 
 
 class NotJson(Refused):
@@ -27,13 +38,20 @@ def json_value(text: str | bytes) -> Any:
 
     Raises:
         NotJson: no UTF-8, no JSON, brackets nested too deep, a key that stands twice in one object, NaN,
-            or a number beyond every float.
+            a number beyond every float, or half a character.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite_float)
+        value = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite_float
+        )
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except NotJson:
         raise
+    except UnicodeEncodeError:
+        raise NotJson("it holds half a character (\\ud800 to \\udfff), which no file can hold") from None
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise NotJson(f"byte {byte:#04x} at position {error.start + 1} is not UTF-8") from None
@@ -43,6 +61,24 @@ def json_value(text: str | bytes) -> Any:
         raise NotJson(f"it is not JSON ({error})") from None
 
 
+def regular(path: str | Path) -> Path:
+    """The path itself, to be opened: opening a pipe waits for its other end, perhaps for ever.
+
+    A folder and a name without a file pass, since opening them says what they are at once.
+
+    Raises:
+        NotAFile: a pipe, a socket or a device.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return path
+    if not (S_ISREG(mode) or S_ISDIR(mode)):
+        raise NotAFile(errno.EINVAL, "is not a regular file", str(path))
+    return path
+
+
 def read_json(path: Path) -> Any:
     """The value of a JSON file, read as `json_value` reads a text.
 
@@ -50,7 +86,7 @@ def read_json(path: Path) -> Any:
         NotJson: naming the file.
         OSError: it cannot be opened.
     """
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         data = file.read(LINE_LIMIT + 1)
     try:
         if len(data) > LINE_LIMIT:
@@ -127,12 +163,63 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file that appears whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "wb") as file:
+    with part_of(path) as part, open(part, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
+
+
+@contextmanager
+def part_of(path: Path) -> Generator[Path]:
+    """Where to write a file, which gets its own name when the block ends; after an error nothing is left.
+
+    Raises:
+        OSError: its folder is not there, or it is a folder itself.
+        NotAFile: it would replace a pipe or a device.
+    """
+    for code, wrong in ((errno.EISDIR, path.is_dir()), (errno.ENOENT, not path.parent.is_dir())):
+        if wrong:
+            raise OSError(code, os.strerror(code), str(path))
+    part = regular(regular(path).with_name(f"{path.name}.part"))
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def holds(descriptor: int) -> bool:
+    """Whether this process alone holds an open file or folder, from now until it closes it.
+
+    Always, on a system without such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def same_file(left: str | Path, right: str | Path) -> bool:
+    """Whether two paths lead to one file that is there, by whatever names and links."""
+    try:
+        return os.path.samefile(left, right)
+    except (OSError, ValueError):  # one of them is not there, or can be no file's name
+        return False
+
+
+def whole_text(text: str) -> str:
+    """The text with a question mark for every half of a character, which no file can hold.
+
+    >>> whole_text("a\\ud800b")
+    'a?b'
+    """
+    return text.encode("utf-8", "replace").decode()
 
 
 def slug(text: str, empty: str = "unnamed") -> str:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from pages import NOT_RUN, OUTPUT, PAGES, QUOTED, ROOT, blocks, commands, name, 
 from kv_cache_rl.cli import main
 from kv_cache_rl.reports.documents.figures import FIGURES
 from kv_cache_rl.reports.documents.regions import rewritten
+from kv_cache_rl.sim.eviction import REWARDS
+from kv_cache_rl.sim.serving.score import SCORE_WEIGHTS
+from kv_cache_rl.sim.serving.spec import TASKS
 
 GUIDE = ROOT / "docs" / "extending" / "adding_a_policy.md"
 COMING = ROOT / "docs" / "coming_from.md"
@@ -208,6 +212,45 @@ def test_every_file_that_a_row_names_instead_of_code_exists():
 def test_the_numbers_of_a_page_are_those_of_its_results_files(page):
     text = page.read_text(encoding="utf-8")
     assert rewritten(text, ROOT) == text, f"run: {WRITES_NUMBERS}"
+
+
+def table_of(page: Path, first: str) -> list[list[str]]:
+    """The cells of the rows of a table, told by the first cell of its head; code without its marks."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith(f"| {first} |")) + 2
+    rows = takewhile(lambda line: line.startswith("|"), lines[start:])
+    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
+
+
+ENVIRONMENT = ROOT / "environments/kv_cache_eviction/README.md"
+
+
+@pytest.mark.parametrize(
+    ("page", "first"),
+    [(ROOT / "docs/worlds/eviction.md", "reward"), (ENVIRONMENT, "Reward")],
+    ids=["site", "environment"],
+)
+def test_the_weights_that_a_page_gives_are_those_of_the_rewards(page, first):
+    shown = {row[0]: row[1] for row in table_of(page, first)}
+    if page == ENVIRONMENT:
+        assert shown.pop("normalized_score").startswith("0 (1 in ")
+    assert {name: float(weight) for name, weight in shown.items()} == REWARDS
+
+
+def test_the_tasks_and_weights_of_the_serving_page_are_those_of_the_world():
+    page = ROOT / "docs/worlds/serving.md"
+    rows = {row[0]: row[2:] for row in table_of(page, "task")}
+    assert list(rows) == list(TASKS)
+    for task, one in TASKS.items():
+        rho = f"{one.rho}" if one.rho == one.rho_peak else f"{one.rho}, {one.rho_peak}"
+        sla = "none" if one.sla_free is None else f"{one.sla_free:g} / {one.sla_vip:g}"
+        assert rows[task] == [rho, sla, f"{one.ticks:,}"], task
+    said = " ".join(page.read_text(encoding="utf-8").split())
+    throughput, latency, residency = SCORE_WEIGHTS["hard"]
+    assert SCORE_WEIGHTS["medium"] == SCORE_WEIGHTS["hard"]
+    assert f"is {throughput:.2f} times completed work" in said and f"plus {latency:.2f} times latency" in said
+    assert f"plus {residency:.2f} times cache residency" in said
+    assert "On easy the weights are {:.2f}, {:.2f} and {:g}.".format(*SCORE_WEIGHTS["easy"]) in said
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from kv_cache_rl import files
 from kv_cache_rl.files import (
+    NotAFile,
     NotJson,
     finite,
     json_text,
     json_value,
     lines_of,
     read_json,
+    regular,
     slug,
     write_json,
     write_whole,
@@ -101,11 +103,17 @@ def test_what_is_written_is_read_back(value):
         (b"[" + b"9" * 5000 + b"]", "not JSON .Exceeds the limit"),
         (b'"\xff"', "byte 0xff at position 2 is not UTF-8"),
         (b"[" * 100_000, "nested too deep"),
+        (b'{"model": "\\ud800"}', "half a character"),
+        ('{"model": "\udcff"}', "half a character"),
     ],
 )
 def test_what_is_not_json_as_it_is_written_is_refused_with_the_reason(text, problem):
     with pytest.raises(NotJson, match=problem):
         json_value(text)
+
+
+def test_a_pair_of_halves_is_a_character():
+    assert json_value(json.dumps({"said": "\U0001f600"})) == {"said": "\U0001f600"}
 
 
 def test_a_file_is_read_with_or_without_the_mark_that_editors_leave(tmp_path):
@@ -117,14 +125,39 @@ def test_a_file_is_read_with_or_without_the_mark_that_editors_leave(tmp_path):
         read_json(path)
 
 
-def test_a_file_without_an_end_is_refused(monkeypatch):
+def test_a_file_without_an_end_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(files, "LINE_LIMIT", 1000)
     monkeypatch.setattr(files, "BLANK_LIMIT", 10)
     if os.path.exists("/dev/zero"):
-        with pytest.raises(NotJson, match="more than 1,000 bytes"):
+        with pytest.raises(NotAFile, match="not a regular file"):
             read_json("/dev/zero")
+    (tmp_path / "long.json").write_bytes(b" " * 2000)
+    with pytest.raises(NotJson, match="more than 1,000 bytes"):
+        read_json(tmp_path / "long.json")
     with pytest.raises(NotJson, match="line 2 is longer than 1,000 bytes"):
         list(lines_of(io.BytesIO(b"{}\n" + b"x" * 2000)))
     with pytest.raises(NotJson, match="10 blank lines stand before line 13"):
         list(lines_of(io.BytesIO(b"{}\n" + b" \n" * 20)))
     assert list(lines_of(io.BytesIO(b"\n {}\n\r\n1"))) == [(2, b" {}\n"), (4, b"1")]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_neither_read_nor_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for use in (regular, read_json, lambda path: write_whole(path, b"x")):
+        with pytest.raises(NotAFile, match="not a regular file"):
+            use(pipe)
+    assert pipe.is_fifo() and [one.name for one in tmp_path.iterdir()] == ["pipe"]
+    assert regular(tmp_path / "none") == tmp_path / "none" and regular(tmp_path) == tmp_path
+
+
+def test_what_cannot_be_written_leaves_no_part_of_it(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match="folder'"):
+        files.write_whole(tmp_path / "folder", b"x")
+    with pytest.raises(FileNotFoundError, match=r"none/a\.json'"):
+        files.write_whole(tmp_path / "none" / "a.json", b"x")
+    with pytest.raises(TypeError):
+        files.write_whole(tmp_path / "a.json", "text")
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]

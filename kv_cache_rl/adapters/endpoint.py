@@ -31,10 +31,11 @@ from kv_cache_rl.adapters.requests import (
     BadRequest,
     LocalOnly,
     json_response,
+    no_such_model,
     read_body,
     read_request,
 )
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.sim.eviction import DECIDERS
 
 HOST = "127.0.0.1"
@@ -47,7 +48,7 @@ class EndpointError(Refused):
 def known_policy(name: str) -> str:
     """The name itself. Raises EndpointError for a decider that does not exist."""
     if name not in DECIDERS:
-        raise EndpointError(f"there is no policy {name!r}; choose one of {', '.join(DECIDERS)}")
+        raise EndpointError(unknown("policy", name, DECIDERS))
     return name
 
 
@@ -102,12 +103,7 @@ def create_app(policy: str | None = None, local: bool = False) -> FastAPI:
     @app.get("/v1/models/{name}")
     async def one_model(name: str) -> Response:
         if name not in models:
-            raise BadRequest(
-                404,
-                f"there is no model {name!r} here; choose one of {', '.join(models)}",
-                "model",
-                "model_not_found",
-            )
+            raise no_such_model(name, models)
         return json_response(card(name))
 
     @app.exception_handler(BadRequest)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, unknown
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """The names under which a request may ask a server on loopback: a web page that has another name point here
@@ -31,6 +31,11 @@ class BadRequest(Refused):
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         return json_response({"error": error}, self.status)
+
+
+def no_such_model(name: str, models: Iterable[str]) -> BadRequest:
+    """What a request for a model that is not served here is told."""
+    return BadRequest(404, unknown("model", name, models), "model", "model_not_found")
 
 
 def json_response(body: Any, status: int = 200) -> Response:
@@ -80,12 +85,7 @@ def read_request(raw: bytes, models: Sequence[str]) -> dict:
     if not isinstance(model, str) or not model:
         raise BadRequest(400, f"model is missing; name one of {', '.join(models)}", "model")
     if model not in models:
-        raise BadRequest(
-            404,
-            f"there is no model {model!r} here; choose one of {', '.join(models)}",
-            "model",
-            "model_not_found",
-        )
+        raise no_such_model(model, models)
     if not isinstance(request.get("messages"), list) or not request["messages"]:
         raise BadRequest(
             400, "messages is missing or empty; send the dialogue as a list of messages", "messages"

@@ -15,10 +15,11 @@ import numpy as np
 
 from kv_cache_rl.agents import outside
 from kv_cache_rl.agents.compiled import CompiledAgent, heuristic, qlearning
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.sim.serving.heuristics import HEURISTICS
 from kv_cache_rl.sim.serving.spec import ServingError
 
-__all__ = ["AGENTS", "CANARIES", "Agent", "CompiledAgent", "agent", "factory_of"]
+__all__ = ["AGENTS", "CANARIES", "Agent", "CompiledAgent", "agent"]
 
 
 class Agent(Protocol):
@@ -59,7 +60,7 @@ def factory_of(name: str) -> Callable[[], Agent]:
         return AGENTS[name]
     if outside.is_outside(name):
         return outside.factory_of(name)
-    raise ServingError(f"unknown agent {name!r}; use one of {', '.join(AGENTS)}, or module:factory")
+    raise ServingError(f"{unknown('agent', name, AGENTS)}, or module:factory")
 
 
 def agent(name: str) -> Agent:

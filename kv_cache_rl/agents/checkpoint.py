@@ -10,7 +10,7 @@ import numpy as np
 
 from kv_cache_rl.agents.qlearning import ARRAYS, Progress, Training
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import write_whole
+from kv_cache_rl.files import regular, write_whole
 
 ABOUT = "about"
 """The array that holds what is no array, as JSON in UTF-8."""
@@ -42,7 +42,7 @@ def load(path: Path, plan: Training, code: str) -> Progress | None:
     if not path.exists():
         return None
     remedy = "delete it to begin anew, or give another --out"
-    check, _, data = path.read_bytes().partition(b"\n")
+    check, _, data = regular(path).read_bytes().partition(b"\n")
     if hashlib.sha256(data).hexdigest().encode() != check:
         raise CheckpointError(f"{path}: is no checkpoint, or was changed or cut off; {remedy}")
     with np.load(io.BytesIO(data)) as stored:

@@ -1,6 +1,5 @@
 """Agents whose decisions are compiled: the heuristics, and the table."""
 
-import json
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -69,8 +68,3 @@ def shipped_table() -> np.ndarray:
         np.load(file) as stored,
     ):
         return stored["table"].astype(np.float64).reshape(-1)
-
-
-def training_record() -> dict:
-    """How the shipped table was made: command, settings, seeds, curve."""
-    return json.loads(resources.files("kv_cache_rl.agents").joinpath(f"weights/{TABLE}.json").read_text())

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kv_cache_rl.files import NotAFile, regular
 from kv_cache_rl.sim.serving.spec import ServingError
 
 SIGN = ":"
@@ -83,6 +84,8 @@ def module_of(place: str) -> ModuleType:
         return imported(path) if path.suffix == ".py" else importlib.import_module(place)
     except FileNotFoundError as wrong:
         raise ServingError(f"{wrong.filename}: there is no such file; check the path") from None
+    except NotAFile as wrong:
+        raise ServingError(f"{wrong.filename}: {wrong.strerror}; give the name of a module's file") from None
     except ModuleNotFoundError as wrong:
         if wrong.name and (place == wrong.name or place.startswith(f"{wrong.name}.")):
             where = f"{folder} or an installed package; check the name, or give FILE.py:FACTORY"
@@ -102,7 +105,7 @@ def imported(path: Path) -> ModuleType:
         return known
     if known is not None or name in sys.stdlib_module_names:
         name = f"{name}_of_{path.resolve().parent.name}"
-    if not path.is_file():
+    if not regular(path).is_file():
         raise FileNotFoundError(2, "no such file", str(path))
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None and spec.loader is not None

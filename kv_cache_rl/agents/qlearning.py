@@ -174,7 +174,7 @@ ARRAYS = ("table", "visits", "mean", "kept", "memory")
 
 @dataclass(slots=True)
 class Progress:
-    """A training between two episodes: whoever goes on from here ends with the same table."""
+    """A training between two episodes: what goes on from here ends with the same table."""
 
     table: np.ndarray = field(default_factory=lambda: np.zeros(STATES * N_CHOICES))
     visits: np.ndarray = field(default_factory=lambda: np.zeros(STATES * N_CHOICES))

@@ -2,7 +2,6 @@
 remedy.
 """
 
-import difflib
 import signal
 import threading
 from collections.abc import Generator, Iterable
@@ -12,11 +11,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, unknown
+from kv_cache_rl.files import NotAFile
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-MOST_LISTED = 40
-"""Known names that a message lists; of more it names the nearest."""
 
 
 class BadInput(Refused):
@@ -37,6 +35,8 @@ def as_sentence(error: Exception) -> str:
         )
     if isinstance(error, IsADirectoryError):
         return f"{error.filename}: is a folder; give a file"
+    if isinstance(error, NotAFile):
+        return f"{error.filename}: {error.strerror} (a pipe, a socket or a device); give the name of a file"
     if isinstance(error, OSError):
         where, what = error.filename or "the system", error.strerror or error
         return f"{where}: {what}; check the path, the permissions and the space left"
@@ -54,6 +54,13 @@ class CommandGroup(TyperGroup):
         return sorted(
             super().list_commands(ctx), key=lambda name: not isinstance(self.commands[name], TyperGroup)
         )
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuses an empty word: as a path it would mean the folder one stands in."""
+        if "" in args:
+            before = args[args.index("") - 1] if args.index("") else self.name
+            ctx.fail(f"what follows {before} is empty (a shell variable that is not set?); give it a value")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -94,9 +101,4 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, 5)
-    guess = f"did you mean {near[0]}? " if near else ""
-    if len(names) > MOST_LISTED:
-        some = ", ".join(near or names[:5])
-        raise BadInput(f"there is no {kind} {name!r}; {guess}choose one of the {len(names)}, such as {some}")
-    raise BadInput(f"there is no {kind} {name!r}; {guess}choose one of {', '.join(names)}")
+    raise BadInput(unknown(kind, name, names))

@@ -2,26 +2,56 @@
 the help where each command says what it reads, draws or writes.
 """
 
+import inspect
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
+from typer.models import ParameterInfo
 
 from kv_cache_rl.core.geometry import MODELS
 from kv_cache_rl.core.hardware import HARDWARE
+from kv_cache_rl.files import regular
 
 WORKLOAD, POLICIES, OUTPUT, RUNNING = "Workload", "Policies", "Output", "Running"
 TIERS, RULES, SERVICE, DECODING = "Tiers", "Rules", "Service", "Decoding"
 """Panels of a command's help: what is played, what decides, what is written, how the work is run, ..."""
 
+MOST, MOST_SEED = 2**31 - 1, 2**63 - 1
+"""The largest count and the largest seed that a command takes where it says nothing else."""
+Command = Callable[..., None]
+
 
 def option(panel: str, *spellings: str, help: str, **limits: Any) -> Any:
     """An option in a panel of the help."""
     return typer.Option(*spellings, help=help, rich_help_panel=panel, **limits)
+
+
+def bounded(command: Command) -> Command:
+    """The command, with an upper bound for each whole number of it that states a lower one alone: one beyond
+    64 bits reaches no compiled code, and thousands of millions of anything fit no memory. What states no
+    bound is held to its own by the code that reads it.
+    """
+    for name, kind in command.__annotations__.items():
+        for said in getattr(kind, "__metadata__", ()):
+            if isinstance(said, ParameterInfo) and _open_above(said) and is_whole(kind):
+                said.max = MOST_SEED if "seed" in name and name != "seeds" else MOST
+    return command
+
+
+def _open_above(said: ParameterInfo) -> bool:
+    """Whether a lower bound is stated and no upper one."""
+    return said.min is not None and said.max is None
+
+
+def is_whole(kind: Any) -> bool:
+    """Whether an annotation takes a whole number, or several, or None."""
+    return kind is int or any(is_whole(part) for part in get_args(kind))
 
 
 def out(help: str) -> Any:
@@ -135,7 +165,7 @@ def writable(path: Path | None, spelling: str) -> None:
 
     Raises:
         BadInput: its folder does not exist.
-        OSError: it cannot be opened there.
+        OSError: it cannot be opened there, or is a pipe of the file system, which waits for a reader.
     """
     if path is None:
         return
@@ -143,6 +173,8 @@ def writable(path: Path | None, spelling: str) -> None:
 
     if not path.parent.is_dir():
         raise BadInput(f"{spelling} {path}: there is no folder {path.parent}; make it, or give another path")
+    if path.resolve().is_fifo():  # a pipe without a name, such as /dev/stdout, has its other end
+        regular(path)
     try:
         if path.exists():
             path.open("ab").close()
@@ -150,6 +182,40 @@ def writable(path: Path | None, spelling: str) -> None:
             tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+OUTPUTS = ("out", "plot", "log")
+"""Parameters that name a file which a command writes."""
+
+
+def sparing_inputs(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which refuses to write over a file that it reads, before it does anything."""
+    if not set(OUTPUTS) & set(inspect.signature(command).parameters):
+        return command
+
+    @wraps(command)
+    def checked(**values: Any) -> None:
+        for name in OUTPUTS:
+            if isinstance(values.get(name), Path) and values[name].is_file():
+                _refuse_input(name, values)
+        command(**values)
+
+    return checked
+
+
+def _refuse_input(output: str, values: dict[str, Any]) -> None:
+    from kv_cache_rl.cli.failures import BadInput
+    from kv_cache_rl.files import same_file
+    from kv_cache_rl.traces.reading import located
+
+    for name, given in values.items():
+        for one in given if isinstance(given, list | tuple) else [given]:
+            if name == output or not isinstance(one, str | Path):
+                continue
+            if same_file(values[output], one) or same_file(values[output], located(one)[0]):
+                raise BadInput(
+                    f"--{output} {values[output]} is a file that this command reads; give another path"
+                )
 
 
 def picture(path: Path | None) -> None:
@@ -165,6 +231,7 @@ def picture(path: Path | None) -> None:
     from kv_cache_rl.cli.failures import choose
     from kv_cache_rl.extras import need
 
-    choose("kind of picture", path.suffix, (".png", ".svg", ".pdf"))
+    choose("kind of picture", path.suffix.lower(), (".png", ".svg", ".pdf"))
+    regular(path)
     need("--plot", "matplotlib")
     writable(path, "--plot")

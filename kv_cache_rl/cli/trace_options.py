@@ -14,6 +14,7 @@ import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import WORKLOAD
+from kv_cache_rl.files import regular
 
 BlockSize = Annotated[
     int | None,
@@ -104,4 +105,4 @@ def readable(path: Path) -> None:
 
     file = Path(located(path)[0])
     if not file.is_dir():
-        file.open("rb").close()
+        regular(file).open("rb").close()

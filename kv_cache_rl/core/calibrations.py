@@ -3,6 +3,7 @@
 from types import MappingProxyType
 
 from kv_cache_rl.core.calibration import Calibration, CalibrationError, Scheme
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.core.geometry import MODELS, ModelGeometry
 from kv_cache_rl.core.hardware import LINKS, HardwareProfile, Link
 from kv_cache_rl.core.precision import PRECISIONS
@@ -47,7 +48,7 @@ def calibration_named(name: str) -> Calibration:
         CalibrationError: the name is unknown; the text lists the known ones.
     """
     if name not in CALIBRATIONS:
-        raise CalibrationError(f"unknown calibration {name!r}; use one of {', '.join(CALIBRATIONS)}")
+        raise CalibrationError(unknown("calibration", name, CALIBRATIONS))
     return CALIBRATIONS[name]
 
 

@@ -1,4 +1,4 @@
-"""Arguments that are whole numbers: seeds and counts."""
+"""What counts as a number, and arguments that are whole ones: seeds and counts."""
 
 import operator
 
@@ -34,6 +34,16 @@ def whole_number(
         above = "" if low is None else f" from {low:,} on" if high is None else f" from {low:,} to {high:,}"
         raise error(f"{name} is {shown(value)}; give a whole number{above}")
     return number
+
+
+def is_number(value: object) -> bool:
+    """Whether it is an integer or a float; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: object) -> bool:
+    """Whether it is an integer from 0 on; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def shown(value: object) -> str:

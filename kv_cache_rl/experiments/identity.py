@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl.experiments.modules import is_own, sources_of
+from kv_cache_rl.files import regular
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, type(Ellipsis), PurePath, range, slice)
 STATES = ("state_dict", "get_parameters")
@@ -71,7 +72,7 @@ def identity_of(factory: Callable[[], Any]) -> Identity:
     except Exception as wrong:  # of foreign code that is not used to being looked at
         walk.troubles.append(f"what it holds cannot be looked at, {type(wrong).__name__}: {wrong}")
     for file in declared:
-        walk.note(hashlib.sha256(file.read_bytes()).hexdigest())
+        walk.note(hashlib.sha256(regular(file).read_bytes()).hexdigest())
     if walk.troubles and not declared:
         return Identity(None, walk.troubles[0])
     return Identity(walk.digest())

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import write_whole
+from kv_cache_rl.files import holds, regular, write_whole
 
 JOURNAL = "rows.jsonl"
 
@@ -34,7 +34,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / JOURNAL
         self.rows: dict[str, dict] = {}
-        self._file: BufferedRandom = open(self.path, "a+b")
+        self._file: BufferedRandom = open(regular(self.path), "a+b")
         self._lock()
         self._file.seek(0)
         try:
@@ -55,17 +55,11 @@ class Journal:
 
     def _lock(self) -> None:
         """Raises JournalError if another process writes here."""
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not holds(self._file.fileno()):
             self._file.close()
             raise JournalError(
                 f"{self.path.parent}: another sweep writes there now; wait for it, or give another folder"
-            ) from None
+            )
 
     def _read(self, data: bytes) -> int:
         """Takes up the rows in `data`; returns how many bytes of it are whole lines."""

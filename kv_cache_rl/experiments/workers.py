@@ -133,9 +133,15 @@ def parts(count: int, workers: int) -> list[range]:
 
 
 def _ignore_interrupt() -> None:
-    """Ctrl-C is the parent's business, which saves what is finished; SIGTERM ends a worker at once."""
+    """Ctrl-C is the parent's business, which saves what is finished; SIGTERM ends a worker at once.
+
+    A network in a worker runs on one thread: threads of PyTorch that a parent had are not there after a fork,
+    and waiting for them would never end. PyTorch's own loaders do the same.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _on_ray(

@@ -23,11 +23,6 @@ OF_THE_BATCH = {
 """Method of a server that its batch has instead, and the remedy."""
 
 
-def remedy_for(name: str) -> str | None:
-    """What to do where this method is called for a server of a batch; None where it may be."""
-    return OF_THE_BATCH.get(name)
-
-
 def mode_of(mode: Any) -> AutoresetMode:
     """An autoreset mode, given as itself or by its name or value, such as `SAME_STEP` or `SameStep`.
 
@@ -88,7 +83,10 @@ def checked_actions(actions: Any, count: int) -> np.ndarray:
     Raises:
         ServingError: they are not one whole number from 0 to 17 for each.
     """
-    numbers = np.asarray(actions)
+    try:
+        numbers = np.asarray(actions)
+    except ValueError:  # lists of several lengths
+        numbers = np.asarray(actions, dtype=object)
     if numbers.shape != (count,) or numbers.dtype.kind not in "iuf":
         raise ServingError(
             f"actions have shape {numbers.shape} and type {numbers.dtype}; "

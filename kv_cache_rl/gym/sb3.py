@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from kv_cache_rl.gym.requests import RESET_MASK, remedy_for
+from kv_cache_rl.gym.requests import OF_THE_BATCH, RESET_MASK
 from kv_cache_rl.gym.single import PIXELS
 from kv_cache_rl.gym.vector import ServingVectorEnv
 from kv_cache_rl.sim.serving.spec import ServingError
@@ -126,7 +126,7 @@ class ServingVecEnv(VecEnv):
         if method_name == "action_masks":
             masks = self.batch.action_masks()
             return [masks[k] for k in chosen]
-        if remedy := remedy_for(method_name):
+        if remedy := OF_THE_BATCH.get(method_name):
             raise ServingError(f"{method_name} cannot be called for single servers; {remedy}")
         return [getattr(self.batch.server(k), method_name)(*method_args, **method_kwargs) for k in chosen]
 

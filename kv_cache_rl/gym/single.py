@@ -112,13 +112,15 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
             terminated = bool(self.state.crashed)
             truncated = not terminated
             info |= final_info(self.state)
-        self._print()
+        if self.render_mode == HUMAN:
+            self._print()
         return self._observed[: self._shown].copy(), reward, terminated, truncated, info
 
     def _begun(self) -> tuple[np.ndarray, dict[str, Any]]:
         assert self.state is not None
         look(*self.state.buffers, self._observed, self._mask)
-        self._print()
+        if self.render_mode == HUMAN:
+            self._print()
         return self._observed[: self._shown].copy(), {"action_mask": self._mask.copy()}
 
     def action_masks(self) -> np.ndarray:
@@ -133,8 +135,7 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
         return picture.text(*now) if self.render_mode == TEXT else None
 
     def _print(self) -> None:
-        if self.render_mode == HUMAN:
-            print(picture.text(self.state, self._observed, self._last), flush=True)
+        print(picture.text(self.state, self._observed, self._last), flush=True)
 
 
 def scenario_of(name: str, settings: dict[str, Any]) -> Scenario:

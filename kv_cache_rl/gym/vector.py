@@ -10,12 +10,12 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from kv_cache_rl.gym.requests import (
+    OF_THE_BATCH,
     RESET_MASK,
     checked_actions,
     checked_mask,
     mode_of,
     per_server,
-    remedy_for,
     seeds_of,
 )
 from kv_cache_rl.gym.single import (
@@ -234,7 +234,7 @@ class ServingVectorEnv(gymnasium.vector.VectorEnv):
             AttributeError: a server has none of this name.
             ServingError: only the batch as a whole can do it.
         """
-        if remedy := remedy_for(name):
+        if remedy := OF_THE_BATCH.get(name):
             raise ServingError(f"{name} cannot be called for single servers; {remedy}")
         found = [getattr(self.server(k), name) for k in range(self.num_envs)]
         return tuple(one(*args, **kwargs) if callable(one) else one for one in found)

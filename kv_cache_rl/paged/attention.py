@@ -61,7 +61,8 @@ def paged_attention(
     """
     pool = cache.pool
     kernel, groups = kernel_for(backend, pool), check_queries(q, pool, layer)
-    if not len(q) or kernel is None or lens.shape != (len(q),):
+    tensors = isinstance(tables, Tensor) and isinstance(lens, Tensor) and lens.shape == (len(q),)
+    if not len(q) or kernel is None or not tensors:
         owned = check_tables(tables, lens, len(q), pool)
         return _by_triton(q, pool, layer, owned, lens) if len(q) else torch.empty_like(q)
     dtype = _computed_in(q, pool)

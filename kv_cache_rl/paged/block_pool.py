@@ -19,7 +19,16 @@ from kv_cache_rl.core import pool as ledger
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.books import check_books, check_holders
 from kv_cache_rl.paged.errors import whole
-from kv_cache_rl.paged.storage import EXACT, FORMATS, STORE, PoolError, Store, allocating, gather_mixed
+from kv_cache_rl.paged.storage import (
+    EXACT,
+    FORMATS,
+    STORE,
+    PoolError,
+    Store,
+    allocating,
+    device_of,
+    gather_mixed,
+)
 
 
 class BlockPool:
@@ -45,7 +54,7 @@ class BlockPool:
         for name, size in sizes.items():
             if whole(size, f"a pool of {name} = {size!r}", PoolError) < 1:
                 raise PoolError(f"a pool of {name} = {size}: every size is at least 1")
-        if not dtype.is_floating_point:
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise PoolError(
                 f"a pool of {dtype}: keys and values are floating point "
                 "(quantised blocks live in an attached store)"
@@ -53,9 +62,10 @@ class BlockPool:
         self.layers, self.blocks, self.block_tokens = layers, blocks, block_tokens
         self.kv_heads, self.head_dim, self.dtype = kv_heads, head_dim, dtype
         shape = (blocks, block_tokens, kv_heads, head_dim)
-        with allocating(blocks, self.block_nbytes, torch.device(device)):
-            self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-            self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        place = device_of(device)
+        with allocating(blocks, self.block_nbytes, place):
+            self.keys = [torch.zeros(shape, dtype=dtype, device=place) for _ in range(layers)]
+            self.values = [torch.zeros(shape, dtype=dtype, device=place) for _ in range(layers)]
         self.device = self.keys[0].device
         self.store: Store | None = None
         self.evictions = 0
@@ -124,12 +134,15 @@ class BlockPool:
         Raises:
             PoolError: fewer than `count` are free; none is taken.
         """
-        if whole(count, f"{count!r} blocks asked for", PoolError) < 0 or count > ledger.free(
-            self._ledger, form
-        ):
-            have = f"{int(ledger.free(self._ledger, form))} of {int(self._ledger[form, ledger.CAPACITY])}"
-            remedy = "release or swap out a sequence, or build a larger pool"
-            raise PoolError(f"{count} {FORMATS[form]} blocks asked for, {have} are free; {remedy}")
+        if form not in (EXACT, STORE):
+            raise PoolError(f"blocks of format {form!r}; give {EXACT} (exact) or {STORE} (the store's)")
+        free = int(ledger.free(self._ledger, form))
+        if not 0 <= whole(count, f"{count!r} blocks asked for", PoolError) <= free:
+            have, remedy = int(self._ledger[form, ledger.CAPACITY]), "release or swap out a sequence"
+            raise PoolError(
+                f"{count} {FORMATS[form]} blocks asked for, {free} of {have} are free; {remedy}, or build "
+                "a larger pool"
+            )
         taken = [block for block, _ in zip(self._free[form], range(count), strict=False)]
         for block in taken:
             self._revive(block)
@@ -185,8 +198,9 @@ class BlockPool:
 
         What a free block holds is another sequence's from its next `take` on.
         """
+        counts = self._references
         for block in blocks:
-            if not self.references(block):
+            if not (counts[block] if 0 <= block < len(counts) else self.references(block)):
                 raise PoolError(
                     f"block {block} is free: {action}; take it first, or use the table of a live sequence"
                 )

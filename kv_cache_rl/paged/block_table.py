@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kv_cache_rl.paged.errors import RequestError
+from kv_cache_rl.paged.errors import RequestError, whole
 
 _numbers = itertools.count()
 
@@ -50,6 +50,8 @@ def slot_mapping(
     Raises:
         RequestError: the sequence's blocks have no room for these positions.
     """
+    for at in (start, stop):
+        whole(at, f"position {at!r} of sequence {sequence.id}")
     if not 0 <= start <= stop <= len(sequence.blocks) * block_tokens:
         held = f"{len(sequence.blocks)} blocks of {block_tokens}"
         raise RequestError(

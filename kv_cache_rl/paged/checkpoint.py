@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kv_cache_rl.files import regular
 from kv_cache_rl.paged.config_files import CheckpointError, field, read_object
 from kv_cache_rl.paged.errors import whole
 
@@ -193,7 +194,7 @@ def _refuse_other_arithmetic(path: Path, config: dict[str, Any], rope: dict[str,
 
 
 def read_weights(
-    folder: str | Path, geometry: DecoderGeometry, dtype: torch.dtype, device: str
+    folder: str | Path, geometry: DecoderGeometry, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Tensor]:
     """Every tensor that the geometry needs, by name, from the folder's *.safetensors, as `dtype`.
 
@@ -204,7 +205,7 @@ def read_weights(
     found: dict[str, Tensor] = {}
     for path in _shards(Path(folder)):
         try:
-            with safe_open(path, "pt") as shard:
+            with safe_open(regular(path), "pt") as shard:
                 found |= {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118 (no mapping)
         except (SafetensorError, OSError) as wrong:
             raise CheckpointError(f"{path}: {wrong}; download the shard again") from wrong

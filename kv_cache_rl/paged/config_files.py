@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.files import regular
 
 
 class CheckpointError(Refused):
@@ -18,7 +19,7 @@ class CheckpointError(Refused):
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, else CheckpointError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(regular(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as wrong:
         raise CheckpointError(f"{path}: not JSON ({wrong}); download the checkpoint again") from wrong
     if not isinstance(found, dict):

@@ -42,7 +42,7 @@ def drawn(logits: Tensor, generator: torch.Generator, temperature: float = 1.0) 
 
 def check_request(prompt: Many[int], count: int, temperature: float = 1.0) -> None:
     """Raises RequestError for an empty prompt, nothing to generate, or a temperature not above 0."""
-    if isinstance(prompt, str | bytes) or not isinstance(prompt, Sized):
+    if isinstance(prompt, str | bytes) or not isinstance(prompt, Sized) or not getattr(prompt, "ndim", 1):
         raise RequestError(f"a prompt {prompt!r:.60}; give token ids, such as those of `tokenizer.encode`")
     if not len(prompt) or whole(count, f"{count!r} tokens to generate") < 1:
         raise RequestError(

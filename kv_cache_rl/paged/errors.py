@@ -21,12 +21,13 @@ def whole(value: object, said: str, error: Callable[[str], Refused] = RequestErr
         Refused: an `error`, where the value is no whole number. True and 2.0 are none.
     """
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
+        found = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
+        found = None
+    # A tensor of one bool is an index to torch.
+    if found is None or isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
         raise error(f"{said}; give a whole number")
-    return number
+    return found
 
 
 def number(value: object, said: str, error: Callable[[str], Refused] = RequestError) -> float:

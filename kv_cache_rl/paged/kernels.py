@@ -42,7 +42,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) ->
     )
     # Fewer than 16 scores that are all NaN or -inf it takes for a row that is masked out: 0, with a
     # log-sum-exp of 0. Such rows look like the rare true zeros, so that both are computed again.
-    return public(q, k, v, mask, causal) if (lse == 0).any() else (out, lse)
+    return (out, lse) if lse.all() else public(q, k, v, mask, causal)
 
 
 def public(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:

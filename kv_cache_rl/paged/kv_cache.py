@@ -88,10 +88,8 @@ class KVCache:
             _wide(kept.flatten(0, 1)).index_copy_(0, slots, _wide(new.contiguous()))
 
     def _check_slots(self, slots: Tensor) -> None:
-        if slots.dtype != torch.int64 or slots.dim() != 1:
-            raise CacheError(
-                f"slots are {slots.dtype} of shape {list(slots.shape)}; give int64 [n], as `extend` does"
-            )
+        if not isinstance(slots, Tensor) or slots.dtype != torch.int64 or slots.dim() != 1:
+            raise CacheError(f"slots are {_kind(slots)}; give int64 [n], as `extend` does")
         room = self.pool.blocks * self.pool.block_tokens
         lowest, highest = (int(x) for x in torch.aminmax(slots)) if len(slots) else (0, 0)
         if lowest < 0 or highest >= room:
@@ -116,6 +114,8 @@ class KVCache:
         if not 0 <= whole(layer, f"layer {layer!r}", CacheError) < pool.layers:
             raise CacheError(f"layer {layer} of a cache with layers 0 to {pool.layers - 1}")
         for name, new in (("k", k), ("v", v)):
+            if not isinstance(new, Tensor):
+                raise CacheError(f"{name} of layer {layer} is {_kind(new)}; give a tensor")
             if new.shape != (count, pool.kv_heads, pool.head_dim):
                 want = f"{[count, pool.kv_heads, pool.head_dim]} (slots, kv heads, head dim)"
                 raise CacheError(f"{name} of layer {layer} has shape {list(new.shape)}, not {want}")
@@ -156,6 +156,7 @@ class KVCache:
 
         Raises:
             CacheError: the sequence has blocks already, or `length` tokens do not fit.
+            PoolError: a block is free, or does not exist.
         """
         if sequence.blocks:
             raise CacheError(
@@ -163,6 +164,7 @@ class KVCache:
             )
         if not 0 <= length <= len(blocks) * self.pool.block_tokens:
             raise CacheError(f"{length} tokens do not fit {len(blocks)} blocks of {self.pool.block_tokens}")
+        self.pool.check_held(blocks, f"sequence {sequence.id} cannot hold it")
         sequence.blocks, sequence.length, sequence.released = list(blocks), length, False
         self._note(sequence)
 
@@ -266,6 +268,12 @@ class KVCache:
                 f"sequence {sequence.id} holds {len(sequence.blocks)} blocks of another cache; "
                 "use it with that one"
             )
+
+
+def _kind(thing: object) -> str:
+    if isinstance(thing, Tensor):
+        return f"{thing.dtype} of shape {list(thing.shape)}"
+    return f"a {type(thing).__name__}"
 
 
 def _wide(rows: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ from kv_cache_rl.paged.drawing import generator_of
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
 from kv_cache_rl.paged.rotary import rotary_frequencies, rotate, rotation
+from kv_cache_rl.paged.storage import device_of
 from kv_cache_rl.paged.token_ids import token_ids
 from kv_cache_rl.paged.tokenizer import ByteTokenizer, Tokenizer, tokenizer_in
 
@@ -73,10 +74,11 @@ class Decoder:
 
         Raises:
             CheckpointError: the folder holds no checkpoint that can be run.
+            PoolError: there is no such device here.
         """
         folder = folder or SHIPPED
         geometry = read_geometry(folder)
-        weights = read_weights(folder, geometry, dtype, device)
+        weights = read_weights(folder, geometry, dtype, device_of(device))
         return cls(geometry, weights, tokenizer_in(folder), read_eos(folder, geometry.vocab))
 
     @classmethod

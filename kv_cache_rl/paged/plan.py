@@ -99,6 +99,10 @@ def check_tables(tables: Tensor, lens: Tensor, queries: int, pool: BlockPool) ->
             shapes that do not match.
         PoolError: a block that would be read is free.
     """
+    if not isinstance(tables, Tensor) or not isinstance(lens, Tensor):
+        raise AttentionError(
+            f"tables are a {type(tables).__name__}, lengths a {type(lens).__name__}; give tensors"
+        )
     if tables.dim() != 2 or len(tables) != queries or lens.shape != (queries,):
         shapes = f"tables of shape {list(tables.shape)}, lengths of shape {list(lens.shape)}"
         raise AttentionError(f"{queries} queries, {shapes}; give [n, m] and [n]")

@@ -50,6 +50,8 @@ def quantise(x: Tensor, bits: int, axis: int, group: int | None = None) -> Packe
         QuantError: bits, axis or group do not fit, or the tensor holds NaN, infinities or numbers
             too large for 16 bits.
     """
+    if not -x.dim() <= axis < x.dim():
+        raise QuantError(f"shape {tuple(x.shape)} has no axis {axis}; give one of its own")
     axis, group = axis % x.dim(), group or x.shape[axis]
     check_fits(x, bits, axis, group)
     parts = x.float().unflatten(axis, (-1, group))

@@ -25,6 +25,7 @@ from collections.abc import Sequence as Many
 from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.core.numbers import shown
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.computing import computed
 from kv_cache_rl.paged.drawing import check_request, drawn, generator_of
@@ -140,6 +141,8 @@ class Scheduler:
         Raises:
             RequestError: the request neither waits nor runs here.
         """
+        if not isinstance(request, Request):
+            raise RequestError(f"{shown(request)} is no request; give what `add` returned")
         if request in self.running:
             self._stop(request, "cancelled")
         elif request in self.waiting:

@@ -31,6 +31,21 @@ class Store(Protocol):
         """
 
 
+def device_of(device: str | torch.device) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        PoolError: there is none here.
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as wrong:
+        raise PoolError(f"device {device!r}: torch has none of this name; use cpu or cuda") from wrong
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise PoolError(f"device {str(device)!r}: torch finds no GPU here; use cpu")
+    return found
+
+
 @contextmanager
 def allocating(blocks: int, block_nbytes: int, device: torch.device) -> Iterator[None]:
     """Raises PoolError where memory does not suffice for the tensors that are made inside it.

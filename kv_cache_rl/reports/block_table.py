@@ -39,11 +39,9 @@ def contents(stage: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     """The text in each block of a table, and how much of it is empty."""
     size, found = stage["block_tokens"], []
     for text, filled in zip(row["text"], row["filled"], strict=True):
-        if size <= LONGEST:
-            found.append(shown(text) + EMPTY * (size - filled))
-        else:
-            cut = shown(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
-            found.append(cut if filled == size else f"{cut} {filled}/{size}")
+        cut = shown(text[:LONGEST]) + ("…" if len(text) > LONGEST else "")
+        marks = EMPTY * (size - filled) if size <= LONGEST else f" {filled}/{size}" * (filled < size)
+        found.append(cut + marks)
     return found
 
 
@@ -84,13 +82,13 @@ def block_table_figure(stages: Sequence[Mapping[str, Any]]) -> "Figure":
     from kv_cache_rl.reports.canvas import style
 
     with style():
-        figure = Figure(figsize=(10.0, 1.28 * len(stages) + 0.5), layout="constrained")
-        figure.suptitle("Block tables (left) and the pool of physical blocks (right)", x=0.01, ha="left")
         longest = max(len(row["blocks"]) for stage in stages for row in stage["rows"])
         pool = max(len(stage["references"]) for stage in stages)
-        grid = figure.subplots(
-            len(stages), 2, squeeze=False, width_ratios=(longest + 1.6, -(-pool // LINES) + 0.6)
-        )
+        widths = (longest + 1.6, -(-pool // LINES) + 0.6)
+        size = (max(0.85 * sum(widths), 7.0), 1.28 * len(stages) + 0.5)
+        figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle("Block tables (left) and the pool of physical blocks (right)", x=0.01, ha="left")
+        grid = figure.subplots(len(stages), 2, squeeze=False, width_ratios=widths)
         for number, (stage, (left, right)) in enumerate(zip(stages, grid, strict=True), 1):
             left.set_title(f"{number}. {stage['title']}: {stage['note']}")
             _draw_tables(left, stage, longest)

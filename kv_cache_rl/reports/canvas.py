@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kv_cache_rl.extras import need
+from kv_cache_rl.files import regular
 from kv_cache_rl.intervals import Interval
 
 need("drawing figures", "matplotlib")
@@ -85,7 +86,7 @@ def save(figure: "Figure", path: str | Path) -> Path:
     the same bytes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    regular(path).parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lstrip(".").lower()
     metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Producer": None}}
     with style():

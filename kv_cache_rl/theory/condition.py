@@ -70,6 +70,8 @@ def footprint(
     s, o = whole("prompt", prompt, 0), whole("output", output, 0)
     if min(chunk, block) < 1:
         raise StabilityError(f"chunk is {chunk} and block is {block}; both are at least 1 token")
+    if max(chunk, block) > 2**31:
+        raise StabilityError(f"chunk is {chunk} and block is {block}; both are at most {2**31} tokens")
     chunks = -(-s // chunk)
     if up_front:
         prefill = chunks * -(-(s + 1) // block) * block

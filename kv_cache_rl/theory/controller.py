@@ -13,6 +13,7 @@ Source: the seed's QueueingController; arXiv:2605.04595 for the paper mode.
 
 import math
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.theory import flow as rates
 from kv_cache_rl.theory.condition import delta, service_rate
 from kv_cache_rl.theory.errors import StabilityError
@@ -73,7 +74,7 @@ class QueueingController:
         if config is not None and not isinstance(config, QueueingConfig):
             raise StabilityError(f"config is {config!r}; give a QueueingConfig, or None for the usual one")
         if mode not in MODES:
-            raise StabilityError(f"there is no mode {mode!r}; choose one of {', '.join(MODES)}")
+            raise StabilityError(unknown("mode", mode, MODES))
         self.config, self.mode = config or QueueingConfig(), mode
         window, margin = self.config.window_seconds, self.config.safety_margin
         self.flow = new_flow(window, margin, arrival_rate=arrival_rate, service_s=service_s, blocks=blocks)

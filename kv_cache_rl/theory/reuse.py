@@ -175,18 +175,6 @@ def _needed(reuse: Reuse, arrival_rate: float, found: np.ndarray) -> np.ndarray:
     return arrival_rate * reuse.kept * reuse.think_s * (gone + reuse.returns * found)
 
 
-def found_share(reuse: Reuse, arrival_rate: float, held: float) -> float:
-    """Share of the history found at the return, while running requests hold `held` tokens."""
-    spare = reuse.memory_tokens - held
-    if spare <= 0:
-        return 0.0
-
-    def short(found: float) -> float:
-        return spare - float(_needed(reuse, arrival_rate, np.asarray(found)))
-
-    return 1.0 if short(1.0) >= 0 else _bisect(short, 0.0, 1.0)
-
-
 @dataclass(frozen=True, slots=True)
 class FixedPoint:
     """A state that reproduces itself: shares of history found and of memory in use by requests."""

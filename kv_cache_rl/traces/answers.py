@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 
-Run = tuple[int, int]
-"""First id, number of consecutive ids."""
+from kv_cache_rl.traces.runs import Run, leading, place_of
 
 
 class Kept:
@@ -66,35 +65,3 @@ class Intervals:
         """How many integers from `start` on, at most `length`, are in the set."""
         at = bisect_right(self._starts, start) - 1
         return max(0, min(self._ends[at] - start, length)) if at >= 0 else 0
-
-
-def runs_of(ids: Iterable[int]) -> list[Run]:
-    """The ids as runs."""
-    runs: list[Run] = []
-    for one in ids:
-        if runs and sum(runs[-1]) == one:
-            runs[-1] = runs[-1][0], runs[-1][1] + 1
-        else:
-            runs.append((one, 1))
-    return runs
-
-
-def leading(runs: Iterable[Run], count: int) -> list[Run]:
-    """The first `count` blocks."""
-    found: list[Run] = []
-    for start, length in runs:
-        if count <= 0:
-            break
-        found.append((start, min(length, count)))
-        count -= length
-    return found
-
-
-def place_of(runs: Iterable[Run], block: int) -> int:
-    """The position of a block; -1 where it is in none of the runs."""
-    before = 0
-    for start, length in runs:
-        if start <= block < start + length:
-            return before + block - start
-        before += length
-    return -1

@@ -15,6 +15,7 @@ from kv_cache_rl.traces.fields import LARGEST, Fields, shown
 
 LARGEST_BLOCK = 2**20
 ROOT = -1
+GIVEN = "name the block size the trace was made with (--block-size)"
 
 
 @dataclass(slots=True)
@@ -79,8 +80,10 @@ class Blocks:
     note: str = ""
     """What was assumed about the size, a sentence."""
 
-    def check(self, fields: Fields, name: str, tokens: int, ids: int) -> None:
-        """Raises TraceError where a prompt of so many tokens cannot have so many ids."""
+    def check(self, fields: Fields, name: str, tokens: int, ids: int, otherwise: str = GIVEN) -> None:
+        """Raises TraceError where a prompt of so many tokens cannot have so many ids; `otherwise` says what
+        else than the line can be wrong.
+        """
         full, begun = tokens // self.size, -(-tokens // self.size)
         if ids == (full if self.full_only else begun) or (self.full_only is None and ids == full):
             return
@@ -88,7 +91,7 @@ class Blocks:
         raise fields.error(
             name,
             f"{ids} ids for {tokens} tokens, expected {expected} blocks of {self.size}",
-            "correct the line, or name the block size the trace was made with (--block-size)",
+            f"correct the line, or {otherwise}",
         )
 
 

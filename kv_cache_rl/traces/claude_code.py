@@ -18,7 +18,7 @@ from typing import Any
 
 from kv_cache_rl.traces.blocks import Blocks, Names, blocks_of
 from kv_cache_rl.traces.errors import Place
-from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, shown
+from kv_cache_rl.traces.fields import LARGEST, Fields, pair_of, shown
 from kv_cache_rl.traces.files import sources
 from kv_cache_rl.traces.lines import Line
 from kv_cache_rl.traces.reading import PLAIN, Reading, located
@@ -127,7 +127,11 @@ def distinct(sessions: Iterable[Session], left_out: Counter[str] | None = None) 
 def _sessions(records: Iterable[Fields], drop_duplicates: bool, reading: Reading) -> Iterator[Session]:
     seen: dict[str, Place] = {}
     common = Names()
+    empty: Fields | None = None
     for fields in records:
+        if fields.record.get("requests") == []:  # one that was opened and never called a model
+            empty = empty or fields
+            continue
         session = parse_session(fields, reading, common)
         if session.id in seen:
             before = seen[session.id]
@@ -138,6 +142,8 @@ def _sessions(records: Iterable[Fields], drop_duplicates: bool, reading: Reading
         seen[session.id] = fields.place
         if not (drop_duplicates and session.exact_duplicate):
             yield session
+    if empty is not None and not seen:
+        raise empty.error("requests", "the list is empty", "give at least one request")
 
 
 def parse_session(fields: Fields, reading: Reading = PLAIN, common: Names | None = None) -> Session:
@@ -146,7 +152,7 @@ def parse_session(fields: Fields, reading: Reading = PLAIN, common: Names | None
     if scope not in ("local", "global"):
         raise fields.error("hash_id_scope", f"unknown scope {shown(scope)}", "write 'local' or 'global'")
     return Session(
-        id=fields.text("id"),
+        id=_id(fields),
         models=fields.texts("models", default=()),
         block_size=(block_size := _block_size(fields, reading)),
         tool_tokens=fields.whole("tool_tokens", default=0),
@@ -156,6 +162,12 @@ def parse_session(fields: Fields, reading: Reading = PLAIN, common: Names | None
         is_global=scope == "global",
         place=fields.place,
     )
+
+
+def _id(fields: Fields) -> str:
+    """A session's name; a number is one, too."""
+    value = fields.take("id")
+    return str(value) if type(value) is int else fields.text("id")
 
 
 def _block_size(fields: Fields, reading: Reading) -> int:
@@ -247,12 +259,7 @@ def _runs(fields: Fields, tokens: int, block_size: int) -> tuple[Run, ...]:
     runs: list[Run] = []
     for at, item in enumerate(fields.items("h")):
         name = f"h[{at}]"
-        if not isinstance(item, list) or len(item) != 2:
-            raise fields.error(
-                name, f"expected [first id, length], got {shown(item)}", "write runs as two integers"
-            )
-        first = check_whole(fields, f"{name}[0]", item[0], 0, LARGEST)
-        length = check_whole(fields, f"{name}[1]", item[1], 1, LARGEST)
+        first, length = pair_of(fields, name, item, LARGEST)
         if first + length - 1 > LARGEST:
             raise fields.error(
                 name, f"the last id {first + length - 1} has more than 63 bits", "use smaller ids"

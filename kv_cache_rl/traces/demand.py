@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from itertools import tee
 from pathlib import Path
 
-from kv_cache_rl.traces.answers import Kept, runs_of
+from kv_cache_rl.traces.answers import Kept
 from kv_cache_rl.traces.calls import continued
 from kv_cache_rl.traces.claude_code import Request, Session, distinct, read_sessions
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.requests import FAILED, Requests, lengths
+from kv_cache_rl.traces.runs import runs_of
 from kv_cache_rl.traces.tracks import chain_of
 
 

@@ -132,6 +132,16 @@ def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) ->
     return value
 
 
+def pair_of(fields: Fields, name: str, value: Any, most: int) -> tuple[int, int]:
+    """First id and length of a run of blocks, which is written as two integers."""
+    if not isinstance(value, list) or len(value) != 2:
+        raise fields.error(
+            name, f"expected [first id, length], got {shown(value)}", "write runs as two integers"
+        )
+    first = check_whole(fields, f"{name}[0]", value[0], 0, most)
+    return first, check_whole(fields, f"{name}[1]", value[1], 1, LARGEST)
+
+
 def json_fields(place: Place, text: str) -> Fields:
     """The JSON object on a line (a comma behind it does no harm), or on several lines from there
     on.

@@ -14,15 +14,17 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any, BinaryIO, cast
 
+from kv_cache_rl.files import NotAFile, regular
 from kv_cache_rl.traces.errors import Place, TraceError, place_of
 
 HEAD = 4096
 CHUNK = 512  # bytes of Zstandard data at a time: a bomb must not fill the memory
 FOLDER_ENDINGS = re.compile(r"\.jsonl?(\.(gz|zst|bz2|xz))?$", re.IGNORECASE)
-"""Names of the files in a folder that are read; others (notes, pictures) are left alone."""
+"""Names of the files in a folder that are read; others (notes, pictures) are left alone, and so are
+hidden ones, such as macOS leaves beside every file that it packs (._a.json).
+"""
 TORN = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
 
@@ -36,7 +38,8 @@ def sources(path: str | Path) -> list[Path]:
     try:
         if not folder.is_dir():
             return [folder]
-        found = sorted(one for one in folder.iterdir() if FOLDER_ENDINGS.search(one.name) and one.is_file())
+        seen = (one for one in folder.iterdir() if not one.name.startswith("."))
+        found = sorted(one for one in seen if FOLDER_ENDINGS.search(one.name) and one.is_file())
     except (OSError, ValueError) as error:
         raise place_of(path).error(
             f"it cannot be opened ({error})", "check the path and the permissions"
@@ -76,9 +79,9 @@ def on_disk(path: str | Path) -> Iterator[BinaryIO]:
     try:
         if Path(path).is_dir():
             raise whole.error("this is a directory", "name a trace file inside it")
-        if not S_ISREG(Path(path).stat().st_mode):
-            raise whole.error("this is not a regular file", "save the trace to a file first")
-        file = open(path, "rb")
+        file = open(regular(path), "rb")
+    except NotAFile:
+        raise whole.error("this is not a regular file", "save the trace to a file first") from None
     except FileNotFoundError:
         raise whole.error("there is no such file", "check the path") from None
     except PermissionError:
@@ -215,6 +218,7 @@ FOREIGN: tuple[tuple[bytes, str, str], ...] = (
         "write it as JSON Lines first: "
         "pandas.read_parquet(FILE).to_json('trace.jsonl', orient='records', lines=True)",
     ),
+    (rb"\xff\xfe\0\0|\0\0\xfe\xff", "a text in UTF-32", "save it as UTF-8"),
     (rb"PK\x03\x04", "a ZIP archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
     (rb".{257}ustar", "a tar archive", "unpack it (tar -xf) and name the trace file inside"),
     (

@@ -21,13 +21,14 @@ from kv_cache_rl.traces.fields import Fields
 from kv_cache_rl.traces.lines import Line
 from kv_cache_rl.traces.reading import PLAIN, Reading, located
 from kv_cache_rl.traces.records import parse_records, read_records
-from kv_cache_rl.traces.requests import SORT, Arrival, Requests, in_order
+from kv_cache_rl.traces.requests import SORT, Arrival, Requests, forward, in_order
+from kv_cache_rl.traces.tables import EPOCH_UNITS
 
 BLOCK_TOKENS = 512
 REQUEST_KEYS = ("timestamp", "input_length", "output_length", "hash_ids", "session_id", "delay")
 CROWDED_PER_S = 100.0
-"""Decimal times with more requests per second than this on average are probably seconds, not
-milliseconds.
+"""Decimal times, and those that seconds since 1970 could be, with more requests per second than this on
+average are probably seconds, not milliseconds.
 """
 
 
@@ -66,21 +67,27 @@ def mooncake_requests(path: str, reading: Reading) -> Requests:
     blocks = file_blocks(path, reading.block_size)
     found = Requests(path, "mooncake", blocks.size, iter(()))
     found.notes += [blocks.note] if blocks.note else []
-    found.arrivals = _arrivals(found, _requests(read_records(path), blocks, reading, found.names))
+    found.arrivals = _arrivals(found, _requests(read_records(path), blocks, reading, found.names), reading)
     return found
 
 
-def _arrivals(found: Requests, requests: Iterable[MooncakeRequest]) -> Iterator[Arrival]:
+def _arrivals(found: Requests, requests: Iterable[MooncakeRequest], reading: Reading) -> Iterator[Arrival]:
     first, last, count, decimal = 0.0, 0.0, 0, False
     for one in requests:
         time_s = one.timestamp_ms / 1000
         first, last, count = (first if count else time_s), time_s, count + 1
         decimal = decimal or not float(one.timestamp_ms).is_integer()
         yield Arrival(one.place, time_s, one.input_length, one.output_length, one.hash_ids, one.session_id)
-    if decimal and count - 1 > CROWDED_PER_S * (last - first) > 0 and count > 9:
+    since_1970 = next((unit for unit, most in EPOCH_UNITS.items() if 10**9 <= first * 1000 < most), "")
+    if (decimal or since_1970 == "s") and count - 1 > CROWDED_PER_S * (last - first) > 0 and count > 9:
         found.notes.append(
             f"{count:,} requests in {last - first:.3g} s, read as milliseconds: if its times are seconds, "
             "give --time-unit s"
+        )
+    if since_1970 in ("us", "ns") and reading.time_unit is None:
+        found.notes.append(
+            f"its times, read as milliseconds, look like times since 1970 in {since_1970}: if they are, give "
+            f"--time-unit {since_1970}"
         )
 
 
@@ -143,11 +150,12 @@ def _runs_back(one: MooncakeRequest, last: float) -> Exception:
 def _sessions(
     first: list[Fields], rest: Iterable[Fields], blocks: Blocks, names: Names, reading: Reading
 ) -> Iterator[MooncakeRequest]:
-    """The rows from the first one of a session on, in order of time; rows of a session are in order
-    of turns.
+    """The rows from the first one of a session on, in order of time; rows that state a time are in
+    order of it, rows of a session in order of turns.
     """
     ends: dict[str, float] = {}
     found: list[MooncakeRequest] = []
+    stated = 0.0
     for fields in chain(first, rest):
         session = str(fields.take("session_id", ""))
         start = fields.number("timestamp", default=None)
@@ -158,6 +166,7 @@ def _sessions(
         else:
             one = _request(fields, blocks, names, reading, fields.number("timestamp"))
             one = replace(one, session_id=session)
+            stated = forward(one, one.timestamp_ms, stated, _runs_back, reading)
         if session:
             ends[session] = one.timestamp_ms / 1000 + call_seconds(one.output_length or 0)
         found.append(one)

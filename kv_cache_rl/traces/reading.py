@@ -82,9 +82,11 @@ def checked(reading: Reading, path: str) -> Reading:
         )
     if reading.time_unit is not None and reading.time_unit not in UNITS:
         raise place.error(
-            f"there is no unit of time {reading.time_unit!r}",
-            f"choose one of {', '.join(UNITS)} (--time-unit)",
+            f"unknown unit of time {reading.time_unit!r}",
+            f"use one of {', '.join(UNITS)} (--time-unit)",
         )
     if reading.limit is not None and not 1 <= reading.limit <= LARGEST:
-        raise place.error(f"a limit of {reading.limit} requests", f"give 1 to {LARGEST:,} (--limit)")
+        raise place.error(
+            f"a limit of {reading.limit} requests", "give a number from 1 on, of at most 19 digits (--limit)"
+        )
     return reading

@@ -8,7 +8,7 @@ needs and does not find."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
@@ -33,7 +33,7 @@ class Arrival:
     """Seconds on the trace's clock."""
     input_tokens: int
     output_tokens: int | None
-    ids: tuple[int, ...] | None = None
+    ids: Sequence[int] | None = None
     """Ids of the blocks of the input; chained: equal ids mean equal prefixes."""
     session: str = ""
     """Names the session or chat that it belongs to; "": not known."""
@@ -112,11 +112,21 @@ def in_order(
         return
     last = 0.0
     for record in limited(records, reading):
-        now = time(record)
-        if now < last:
-            raise problem(record, last)
-        last = now
+        last = forward(record, time(record), last, problem, reading)
         yield record
+
+
+def forward(
+    record: Record, now: float, last: float, problem: Callable[[Record, float], Exception], reading: Reading
+) -> float:
+    """The time itself.
+
+    Raises:
+        problem(record, last): it is before the last one, and the reading does not ask for sorting.
+    """
+    if now < last and not reading.sort:
+        raise problem(record, last)
+    return now
 
 
 SORT = "run kv-cache-rl traces convert, which sorts them"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.traces.claude_code import distinct, read_sessions
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
+from kv_cache_rl.traces.lab import checked_header
 from kv_cache_rl.traces.libcachesim import Access
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.records import read_records
 from kv_cache_rl.traces.requests import Requests, limited
+from kv_cache_rl.traces.runs import Run, runs_of
 
 LAB, SERVING, PLAN, WINDOWS = "hierarchy", "serving simulate", "stability plan", "scenarios from-trace"
 COMMANDS = (LAB, SERVING, PLAN, WINDOWS)
@@ -89,7 +92,7 @@ def _sessions(path: str, reading: Reading) -> Summary:
     return found
 
 
-def _covered(runs: list[tuple[int, int]]) -> int:
+def _covered(runs: Iterable[Run]) -> int:
     """How many different ids the runs name."""
     total, until = 0, None
     for first, length in sorted(set(runs)):
@@ -118,25 +121,20 @@ def _pages(path: str, reading: Reading, format: str) -> Summary | None:
 
 def _lab(path: str, reading: Reading) -> Summary:
     records = read_records(path)
-    header = next(records)
-    rest = list(limited(records, reading))
-    if header.text("kind", default="") == "pages":
+    if checked_header(next(records)).record["kind"] == "pages":
+        rest = list(limited(records, reading))
         pages = {fields.record.get("page") for fields in rest}
         found = Summary(path, "lab", len(rest), blocks=len(pages), block_accesses=len(rest))
         found.uses = dict.fromkeys(COMMANDS, "it holds page accesses, no requests") | {LAB: ""}
         return found
     found = _requests(path, requests_of(path, reading))
-    runs = [(first, length) for fields in rest for first, length in fields.items("runs")]
-    found.uses[LAB] = "" if runs else "no request names a block"
-    if runs:
-        found.block_size = header.whole("block_tokens")
-        found.blocks, found.block_accesses = _covered(runs), sum(length for _, length in runs)
+    found.uses[LAB] = found.uses[LAB] if found.blocks else "no request names a block"
     return found
 
 
 def _requests(path: str, requests: Requests) -> Summary:
     missing: Counter[str] = Counter()
-    sessions, blocks = set[str](), set[int]()
+    sessions, runs = set[str](), set[Run]()
     found = Summary(path, requests.format, input_tokens=0, output_tokens=0, block_accesses=0)
     first = last = 0.0
     for one in requests.arrivals:
@@ -154,10 +152,10 @@ def _requests(path: str, requests: Requests) -> Summary:
         found.input_tokens = (found.input_tokens or 0) + one.input_tokens
         found.output_tokens = (found.output_tokens or 0) + (one.output_tokens or 0)
         found.block_accesses = (found.block_accesses or 0) + len(one.ids or ())
-        blocks.update(one.ids or ())
+        runs.update(runs_of(one.ids or ()))
     found.left_out, found.notes = dict(requests.left_out), requests.notes
     found.sessions = len(sessions) or None
-    found.blocks = len(blocks)
+    found.blocks = _covered(runs)
     if missing["block ids"] == found.requests:
         found.blocks = found.block_accesses = None
     else:

@@ -77,10 +77,10 @@ class Row(Fields):
         text = self.cell(name, None)
         if text is None:
             return default
-        number = text.replace(",", ".") if text.count(",") == 1 else text
-        if not NUMBER.fullmatch(number) or not math.isfinite(float(number)):
+        value = decimal_of(text.replace(",", ".") if text.count(",") == 1 else text)
+        if value is None:
             raise self.error(name, f"expected a number, got {shown(text)}", "correct the cell")
-        return Decimal(number)
+        return value
 
     def number_or_none(self, name: str) -> float | None:
         """A number;
@@ -88,14 +88,14 @@ class Row(Fields):
         None where the cell holds none, whatever else it holds: for columns that nothing depends on.
         """
         text = self.cell(name, "")
-        return float(text) if NUMBER.fullmatch(text) else None
+        value = decimal_of(text)
+        return None if value is None else float(value)
 
     def count(self, name: str) -> int:
         """A whole number of tokens."""
-        text, value = self.cell(name, ""), None
-        if NUMBER.fullmatch(text):
-            value = Decimal(text)
-        if value is None or value < 0 or value != int(value) or value > LARGEST:
+        text = self.cell(name, "")
+        value = decimal_of(text)
+        if value is None or not 0 <= value <= LARGEST or value != int(value):
             raise self.error(
                 name, f"expected a whole number of tokens, got {shown(text)}", "correct the cell"
             )
@@ -115,11 +115,10 @@ class Row(Fields):
         Dates with slashes are month/day/year, as Excel writes them in the United States, where most
         of these tables come from, and year/month/day."""
         text = self.cell(name, "")
-        if NUMBER.fullmatch(text):
-            value = Decimal(text)
-            if 0 <= value < Decimal(2) ** 63:
-                unit = reading.time_unit or next(unit for unit, most in EPOCH_UNITS.items() if value < most)
-                return int(value * NANOSECONDS[unit])
+        value = decimal_of(text)
+        if value is not None and 0 <= value < Decimal(2) ** 63:
+            unit = reading.time_unit or next(unit for unit, most in EPOCH_UNITS.items() if value < most)
+            return int(value * NANOSECONDS[unit])
         match = STAMP.fullmatch(text)
         try:
             if match is None:
@@ -128,6 +127,17 @@ class Row(Fields):
         except ValueError:
             remedy = "write it as 2023-11-16 18:17:03.9799600"
             raise self.error(name, f"expected a date and time, got {shown(text)}", remedy) from None
+
+
+def decimal_of(text: str) -> Decimal | None:
+    """The number that a text writes, one nearer to 0 than every float as the float nearest to 0; None
+    where it writes none, or one beyond every float: no exponent is worth more digits than these.
+    """
+    if not (match := NUMBER.fullmatch(text)) or not math.isfinite(float(text)):
+        return None
+    if float(text) or not any(map(int, re.findall(r"\d", match[1]))):
+        return Decimal(text) if float(text) else Decimal(0)
+    return Decimal(math.copysign(math.ulp(0.0), float(text)))
 
 
 NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}

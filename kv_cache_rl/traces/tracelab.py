@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kv_cache_rl.traces.calls import call_seconds
+from kv_cache_rl.traces.fields import shown
 from kv_cache_rl.traces.lines import read_lines
 from kv_cache_rl.traces.reading import Reading, located
-from kv_cache_rl.traces.requests import Arrival, Requests, by_time, limited
-from kv_cache_rl.traces.tables import rows
+from kv_cache_rl.traces.requests import SORT, Arrival, Requests, by_time, forward, limited
+from kv_cache_rl.traces.tables import Row, rows
 
 COLUMNS = ("session_id", "arrival_time", "prefix_len", "input_len", "output_len")
 MORE_COLUMNS = ("tool_wait_after_ms",)
@@ -31,10 +32,12 @@ def tracelab_requests(path: str, reading: Reading) -> Requests:
 def _rounds(path: str, reading: Reading) -> Iterator[Arrival]:
     next_s: dict[str, float] = {}
     found: list[Arrival] = []
+    stated = 0.0
     for row in rows(read_lines(path), COLUMNS, MORE_COLUMNS):
         session = row.cell("session_id", "")
         waits = row.cell("arrival_time") is None and session in next_s
         start = next_s[session] if waits else row.seconds_in("arrival_time", reading)
+        stated = stated if waits else forward(row, start, stated, _runs_back, reading)
         output = row.count("output_len")
         wait_ms = max(0.0, float(row.real("tool_wait_after_ms", default=0)))
         next_s[session] = start + call_seconds(output) + wait_ms / 1000
@@ -42,3 +45,8 @@ def _rounds(path: str, reading: Reading) -> Iterator[Arrival]:
             Arrival(row.place, start, row.count("prefix_len") + row.count("input_len"), output, None, session)
         )
     yield from sorted(found, key=by_time)
+
+
+def _runs_back(row: Row, last: float) -> Exception:
+    problem = f"{shown(row.cell('arrival_time'))} s is before {last:g} s"
+    return row.error("arrival_time", problem, f"put the first rounds in order of time, or {SORT}")

@@ -106,7 +106,7 @@ class ChainedRequest:
     start_s: float
     input_tokens: int
     output_tokens: int
-    ids: tuple[int, ...]  # chained: equal ids mean equal prefixes; () where none are named
+    ids: Sequence[int]  # chained: equal ids mean equal prefixes; () where none are named
     session: str = ""  # of the track that it belongs to, where the file names one
 
 
@@ -153,7 +153,7 @@ def chain_tracks(requests: Sequence[ChainedRequest], block: int) -> list[Track]:
     return [_chain_track(f"chain-{at:05d}", chain, block, sharers) for at, chain in enumerate(chains)]
 
 
-def _full(request: ChainedRequest, block: int) -> tuple[int, ...]:
+def _full(request: ChainedRequest, block: int) -> Sequence[int]:
     return request.ids[: request.input_tokens // block]
 
 
@@ -165,7 +165,7 @@ def _gather(requests: Sequence[ChainedRequest], block: int) -> list[list[Chained
     return list(chains.values())
 
 
-def chain_of(paths: Iterable[tuple[int, ...]]) -> Iterator[int]:
+def chain_of(paths: Iterable[Sequence[int]]) -> Iterator[int]:
     """The chain, numbered from 0 as they appear, that each path of full blocks continues: the
     longest open one it extends."""
     chains = 0

@@ -132,10 +132,10 @@ def test_two_trainings_do_not_write_into_one_folder(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from kv_cache_rl.cli import app
-    from kv_cache_rl.cli.eviction.live import only_writer
+    from kv_cache_rl.cli.saved import only_writer
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "made").mkdir()
-    with only_writer(tmp_path / "made"):
+    with only_writer(tmp_path / "made", "training"):
         said = CliRunner().invoke(app, ["serving", "train", "--episodes", "1", "--out", "made"])
     assert said.exit_code == 2 and "another training writes to made now; wait until it ends" in said.stderr

@@ -1,8 +1,10 @@
 """The table: its features, its training, and what is shipped."""
 
 import itertools
+import json
 import subprocess
 import sys
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kv_cache_rl.agents.compiled import shipped_table, training_record
+from kv_cache_rl.agents.compiled import TABLE, shipped_table
 from kv_cache_rl.agents.qlearning import Training, seeds_of, train, training_seed
 from kv_cache_rl.sim.serving.observe import VIEW
 from kv_cache_rl.sim.serving.seeds import SEEDS
@@ -66,7 +68,7 @@ def test_the_same_plan_makes_the_same_table_and_another_seed_another():
 
 
 def test_the_shipped_table_says_how_it_was_made():
-    record = training_record()
+    record = json.loads(resources.files("kv_cache_rl.agents").joinpath(f"weights/{TABLE}.json").read_text())
     assert shipped_table().shape == (STATES * len(CHOICES),)
     assert record["command"].startswith("kv-cache-rl serving train --agent qlearning")
     plan = record["training"]

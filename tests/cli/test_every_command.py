@@ -1,6 +1,7 @@
 """What holds for every command: help with an example that parses, --json, and a fast start."""
 
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 import typer
-from click_tree import commands
+from click_tree import commands, options
 
 from kv_cache_rl.cli import app
 from kv_cache_rl.sim.eviction import DECIDERS
@@ -126,7 +127,7 @@ def test_help_comes_without_loading_anything_heavy():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["eval", "--policy", "lruu"], "there is no policy 'lruu'; did you mean lru? choose one of keep"),
+        (["eval", "--policy", "lruu"], "unknown policy 'lruu'; did you mean lru? use one of keep"),
         (
             ["eval", "--model", "gpt", "--base-url", "nonsense"],
             "give something like http://127.0.0.1:8000/v1",
@@ -148,11 +149,11 @@ def test_help_comes_without_loading_anything_heavy():
         (["report", "nothing"], "give one that eval or baselines --out made"),
         (["replay", "eviction-eval-hard-9999-v1"], "did you mean eviction-eval-hard-"),
         (["replay", "seven"], "give an id such as eviction-eval-hard-0007-v1"),
-        (["replay", "eviction-eval-hard-0000-v1", "--policy", "best"], "there is no policy 'best'"),
+        (["replay", "eviction-eval-hard-0000-v1", "--policy", "best"], "unknown policy 'best'"),
         (["replay", "eviction-eval-hard-0000-v1", "--run", "nothing"], "nothing"),
         (["oracle", "nothing.jsonl"], "nothing.jsonl"),
         (["oracle", "--difficulty", "brutal"], "brutal"),
-        (["export-sft", "--out", "x.parquet", "--policy", "me"], "there is no expert 'me'"),
+        (["export-sft", "--out", "x.parquet", "--policy", "me"], "unknown expert 'me'"),
         (["export-sft", "--out", "."], ". is a folder"),
         (
             ["export-sft", "--out", "x.txt"],
@@ -178,9 +179,9 @@ def test_help_comes_without_loading_anything_heavy():
         (["eval", "--block-size", "16"], "--block-size is for trace files; name one with --trace"),
         (
             ["stability", "plan", "--trace", "x", "--time-unit", "h"],
-            "no unit of time 'h'; choose one of s, ms",
+            "unknown unit of time 'h'; use one of s, ms",
         ),
-        (["hierarchy", "replay", "workload:rag", "--capacity", "9"], "there is no workload 'rag'"),
+        (["hierarchy", "replay", "workload:rag", "--capacity", "9"], "unknown workload 'rag'"),
         (["hierarchy", "replay", "workload:rag_burst", "-p", "lruu", "--capacity", "9"], "did you mean lru?"),
         (["hierarchy", "replay", "workload:rag_burst"], "give either --capacity BLOCKS"),
         (
@@ -198,7 +199,7 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=60KB,disk=9MB"],
-            "there is no tier 'disk'; use some",
+            "unknown tier 'disk'; use one",
         ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu"],
@@ -222,11 +223,11 @@ def test_help_comes_without_loading_anything_heavy():
             "--selection is for trace",
         ),
         (["hierarchy", "mrc", "workload:rag_burst", "--sampled", "2"], "give a share above 0, at most 1"),
-        (["hierarchy", "mrc", "nothing.jsonl", "--format", "azurr"], "there is no format 'azurr'"),
+        (["hierarchy", "mrc", "nothing.jsonl", "--format", "azurr"], "unknown format 'azurr'"),
         (["hierarchy", "heldout", "workload:rag_burst"], "there is nothing to hold out"),
         (["hierarchy", "sweep", "nothing.toml"], "nothing.toml: there is no such file"),
         (["hierarchy", "sweep", "--ray", "127.0.0.1:1"], "ay "),
-        (["hierarchy", "ablation", "--semantics", "mine"], "there is no semantics 'mine'"),
+        (["hierarchy", "ablation", "--semantics", "mine"], "unknown semantics 'mine'"),
         (
             ["hierarchy", "reproduce", "--golden", "nothing.json"],
             "give the path of default_sweep_metrics.json",
@@ -234,7 +235,7 @@ def test_help_comes_without_loading_anything_heavy():
         (["hierarchy", "plot", "nothing"], "nothing is no finished sweep"),
         (["hierarchy", "bench", "--part", "lruu"], "did you mean lru?"),
         (["hierarchy", "bench", "--trace", "nothing.gz"], "nothing.gz: there is no such file"),
-        (["hierarchy", "workload", "rag", "--out", "x.jsonl"], "there is no workload 'rag'"),
+        (["hierarchy", "workload", "rag", "--out", "x.jsonl"], "unknown workload 'rag'"),
         (["hierarchy", "workload", "rag_burst", "--out", "."], ". is a folder"),
         (
             ["hierarchy", "workload", "rag_burst", "--set", "depth=3", "--out", "x.jsonl"],
@@ -242,12 +243,11 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--calibration", "lab"],
-            "no calibration 'lab'",
+            "unknown calibration 'lab'",
         ),
         (["paged", "demo", "--model", "nothing"], "nothing"),
         (["paged", "bench", "--part", "memori"], "did you mean memory?"),
         (["paged", "bench", "--model", "nothing"], "nothing"),
-        (["paged", "generate", ""], "the prompt is empty; give some text"),
         (["paged", "generate", "a", "--samples", "2", "--beams", "2"], "give one"),
         (["paged", "generate", "a", "--beams", "300", "-n", "2"], "a beam of width 300"),
         (["paged", "calibrate", "--name", "literature"], "give another name"),
@@ -269,6 +269,7 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
     ("arguments", "word"),
     [
         (["fly"], "fly"),
+        (["traces", "show", ""], "what follows show is empty"),
         (["eval", "--fly"], "--fly"),
         (["scenarios", "fly"], "fly"),
         (["bench", "--seconds", "soon"], "--seconds"),
@@ -279,6 +280,7 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
         (["hierarchy", "sweep", "--workers", "0"], "--workers"),
         (["paged", "fly"], "fly"),
         (["paged", "generate"], "prompt"),
+        (["paged", "generate", ""], "what follows generate is empty"),
         (["paged", "generate", "a", "--tokens", "0"], "--tokens"),
     ],
 )
@@ -296,5 +298,42 @@ def test_an_unknown_policy_lists_every_policy(kv):
 def test_an_unknown_scenario_names_the_nearest_ones_of_many(kv):
     said = kv("replay", "eviction-eval-hard-9999-v1")
     assert said.code == 2
-    assert "choose one of the 50, such as eviction-eval-hard-" in said.err
+    assert "use one of the 50, such as eviction-eval-hard-" in said.err
     assert len(said.err) < 300
+
+
+def test_every_whole_number_has_an_upper_bound_that_compiled_code_can_hold(kv):
+    whole = [
+        (command, option)
+        for command, option in options()
+        if option.type_descriptor.annotation in (int, list[int])
+    ]
+    assert len(whole) > 30
+    unbounded = {option.name for _, option in whole if option.max is None or option.max >= 2**63}
+    assert unbounded <= {"seed", "seeds", "ticks", "port", "stop_token"}  # their readers say the range
+    said = kv("stability", "plan", "--trace", "none.jsonl", "--chunk", 10**23)
+    assert said.code == 2 and "2147483647" in said.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "serving simulate --trace pipe.json",
+        "serving simulate --log pipe.json",
+        "serving simulate --agent pipe.py:make",
+        "hierarchy sweep pipe.json --out made",
+        "hierarchy replay workload:rag_burst --capacity 5 --calibration pipe.json",
+        "hierarchy replay workload:rag_burst --capacity 5 --plot pipe.png",
+        "hierarchy replay pipe.json --capacity 5",
+        "stability plan --trace pipe.json",
+        "eviction scenarios verify pipe.json",
+        "eviction oracle pipe.jsonl",
+        "traces show pipe.json",
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(kv, words):
+    for name in ("pipe.json", "pipe.jsonl", "pipe.png", "pipe.py"):
+        os.mkfifo(name)
+    said = kv(*words.split())
+    assert said.code == 2 and "regular file" in said.err

@@ -9,8 +9,11 @@ from kv_cache_rl.core.errors import Refused
 
 BUGS = {"LedgerError"}
 """States that cannot be; the simulator is wrong where one is raised."""
-SIGNALS = {"Interrupted"}
-"""No errors: Ctrl-C, with what is saved."""
+SIGNALS = {"Interrupted", "Damaged"}
+"""No errors: Ctrl-C, with what is saved; a file of the compile cache, which is then made anew."""
+
+SYSTEMS = {"NotAFile"}
+"""The operating system's kind: the command line says them with the file's name."""
 
 
 def classes() -> dict[str, type]:
@@ -29,8 +32,9 @@ def classes() -> dict[str, type]:
 def test_every_exception_is_refused_or_on_the_short_list():
     found = classes()
     strangers = {name for name, kind in found.items() if not issubclass(kind, Refused)}
-    assert strangers == BUGS | SIGNALS
+    assert strangers == BUGS | SIGNALS | SYSTEMS
     assert all(issubclass(found[name], RuntimeError) for name in BUGS)
+    assert all(issubclass(found[name], OSError) for name in SYSTEMS)
     assert len(found) > 20
 
 

@@ -82,6 +82,10 @@ def test_the_server_names_its_wait_in_seconds_in_milliseconds_or_as_a_date():
     assert asked_to_wait(refused(429, retry_after=formatdate(now + 60, usegmt=True)), now) == 60
     assert asked_to_wait(refused(429, retry_after=formatdate(now - 60, usegmt=True)), now) == 0
     assert asked_to_wait(refused(429, retry_after="soon")) is None
+    assert all(
+        asked_to_wait(refused(429, retry_after=said)) is None for said in ("inf", "nan", "1e400", "", "-inf")
+    )
+    assert asked_to_wait(refused(429, retry_after_ms="nan", retry_after="9")) == 9
     assert asked_to_wait(refused(429)) is None and asked_to_wait(lost()) is None
 
 

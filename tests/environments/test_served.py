@@ -197,3 +197,31 @@ def test_a_harness_that_streams_gets_bounded_replies_too(play, null_harness):
     )
     assert trace.ok and trace.metrics["invalid_calls"] == 1
     assert len(requests) == 15 and replies_so_far(requests[-1]) == 14
+
+
+def test_counts_of_tokens_that_cannot_be_are_said_once_and_leave_the_score(play):
+    usage = {"prompt_tokens": -5, "completion_tokens": 2.5, "total_tokens": "3"}
+    head = {"id": 7, "object": "chat.completion", "created": "now", "model": None, "usage": usage}
+    choice = {"index": 0, "message": calls(("keep", {})), "finish_reason": "tool_calls"}
+    trace, _ = play(lambda turn, body: sends(json.dumps({**head, "choices": [choice]}).encode()))
+    assert trace.ok and trace.usage.input_tokens == trace.usage.completion_tokens == 0
+    assert [note for note in trace.info["notes"] if "prompt_tokens -5, completion_tokens 2.5" in note]
+
+
+@pytest.mark.parametrize(
+    ("failure", "says_so"),
+    [
+        (
+            refuses(307, "", location="http://there:9/v2/chat/completions"),
+            "give --base-url http://there:9/v2",
+        ),
+        (refuses(302, "", location="/login?next=x"), "/login; check --base-url"),
+        (sends(b"<html>login</html>"), "it begins '<html>login</html>'"),
+        (sends(b""), "empty"),
+        (sends(b"data: {}\n\ndata: [DONE]"), "it begins 'data: {} data: [DONE]'"),
+    ],
+    ids=["moved", "login", "html", "nothing", "stream"],
+)
+def test_what_came_instead_of_a_reply_is_said(play, failure, says_so):
+    trace, _ = play(at(0, failure), harness={"id": "kv-cache-eviction", "max_retries": 0})
+    assert not trace.ok and says_so in trace.last_error.message

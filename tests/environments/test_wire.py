@@ -7,12 +7,15 @@ import pytest
 from kv_cache_eviction.wire import (
     MAX_CALLS_PER_STEP,
     MOST_CALLS,
+    ODD,
     NoReply,
     calls_left_out,
     history,
+    not_json,
     not_read,
     tamed,
 )
+from verifiers.v1.dialects.chat import ChatDialect
 
 
 def call(name: object = "evict", arguments: object = '{"seq_id": "s1"}', **more: object) -> dict:
@@ -133,6 +136,27 @@ def test_fields_that_a_server_leaves_out_are_filled_in():
     assert {"id", "created", "model", "object"} <= set(reply)
     assert reply_of({"content": "x"}, usage={"prompt_tokens": None})["usage"]["total_tokens"] == 0
     assert message_of({"content": None, "refusal": "I will not."})["content"] == "I will not."
+
+
+@pytest.mark.parametrize("odd", [-5, 2.5, "3", True, [], 10**30])
+def test_a_count_of_tokens_that_cannot_be_is_0_and_said(odd):
+    given = {"prompt_tokens": odd, "completion_tokens": 2, "total_tokens": "3", "cost": "free"}
+    given |= {"prompt_tokens_details": {"cached_tokens": odd}, "completion_tokens_details": "none"}
+    usage = reply_of({"content": "x"}, usage=given)["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (0, 2, 2)
+    assert usage[ODD].startswith("prompt_tokens ") and usage["prompt_tokens_details"] == {}
+    assert not {"cost", "completion_tokens_details"} & set(usage)
+
+
+def test_fields_of_other_kinds_that_decide_nothing_are_put_right():
+    reply = reply_of({"content": "x"}, id=7, created="now", model=None, system_fingerprint=3)
+    ChatDialect().validate_response(reply)
+    assert (reply["id"], reply["created"], reply["model"]) == ("chat", 0, "")
+
+
+def test_a_body_that_is_no_json_is_named_by_its_start_and_its_kind():
+    assert not_json(b"<html>\nlogin", "text/html") == "text/html, it begins '<html> login'"
+    assert not_json(b"", "") == "no content type, empty" and not_json(b"{}", "") is None
 
 
 @pytest.mark.parametrize("calls", [None, [], "evict", {}])

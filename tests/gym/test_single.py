@@ -221,7 +221,7 @@ def test_steps_outside_an_episode_say_what_to_do():
         ({"task": "extreme"}, "unknown task 'extreme'"),
         ({"observation": "pixels"}, "unknown observation 'pixels'; use 'plain' .* or 'rich'"),
         ({"observation": ["q"]}, r"unknown observation \['q'\]; use 'plain' .* or 'rich'"),
-        ({"task": ["easy"]}, r"unknown task \['easy'\]; use one of easy, medium, hard"),
+        ({"task": ["easy"]}, r"unknown task \['easy'\]; did you mean easy"),
         ({"gpu_blocks": 0}, "gpu_blocks is 0; give a whole number from"),
         ({"rho": float("nan")}, "rho is nan; give a number from"),
         ({"sla_free": 0}, "sla_free is 0; give a positive number"),

@@ -1,12 +1,16 @@
 """Stable-Baselines3 and sb3-contrib train on it as it is: by id, one by one, and on the compiled batch."""
 
+import json
 import warnings
 
 import gymnasium
 import numpy as np
 import pytest
+from editing import ROOT, execute
+from typer.testing import CliRunner
 
 import kv_cache_rl.gym  # noqa: F401
+from kv_cache_rl.cli import app
 from kv_cache_rl.sim.serving.spec import ServingError, task
 
 pytest.importorskip("stable_baselines3", reason="the extra `serving` with Stable-Baselines3 is not installed")
@@ -178,3 +182,22 @@ def test_servers_are_asked_and_changed_by_index():
 def test_what_is_no_batch_is_refused(arguments, words):
     with pytest.raises(ServingError, match=words):
         ServingVecEnv(*arguments)
+
+
+def test_the_example_trains_and_what_it_learned_is_evaluated_beside_lru(tmp_path, monkeypatch):
+    example = ROOT / "examples" / "train_with_sb3.py"
+    words = ("--steps", "64", "--servers", "2", "--ticks", "4", "--task", "easy", "--out", tmp_path)
+    said = execute(ROOT, example, *words)
+    assert [line.split(":")[0] for line in said.splitlines()] == ["plain", "masked"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SB3_MODEL", "masked.zip")
+    command = ["serving", "evaluate", "--agent", "lru", "--agent", f"{example}:Learned", "--task", "easy"]
+    command += ["--seeds", "2", "--ticks", "9", "--workers", "2", "--json"]
+    for trained_anew in (False, True):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.stderr
+        rows = json.loads(result.stdout)["episodes"]
+        assert len(rows) == 4 and all(row["error"] is None for row in rows)
+        kept = len((tmp_path / "runs/serving/evaluate/rows.jsonl").read_text().splitlines())
+        assert kept == (6 if trained_anew else 4)
+        execute(ROOT, example, *words[:-3], "medium", *words[-2:])

@@ -113,6 +113,7 @@ def test_two_thousand_servers_run_side_by_side():
     [
         (np.full(3, 17), r"actions have shape \(3,\) .*; give 4 whole numbers from 0 to 17"),
         (np.full(4, "17"), "<U2; give 4 whole numbers"),
+        ([[1], [2], [3, 4], [5]], r"actions have shape \(4,\) and type object; give 4 whole numbers"),
         (np.full(4, 16.5), "action is 16.5; give a whole number from 0 to 17"),
         (np.full(4, np.nan), "action is nan; give a whole number"),
         (np.array([17, 17, 18, 17]), "action is 18; give a whole number from 0 to 17"),

@@ -8,12 +8,13 @@ from poisoned import Poisoned
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.attention import paged_attention, paged_prefill
 from kv_cache_rl.paged.block_pool import BlockPool, PoolError
-from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
+from kv_cache_rl.paged.block_table import Sequence, block_table, lengths, slot_mapping
 from kv_cache_rl.paged.checkpoint import DecoderGeometry
 from kv_cache_rl.paged.decoding import beam, greedy, sample
 from kv_cache_rl.paged.drawing import drawn, generator_of
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
 from kv_cache_rl.paged.model import Decoder
+from kv_cache_rl.paged.quant import quantise
 from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks
 from kv_cache_rl.paged.scheduler import Scheduler
 from kv_cache_rl.paged.swap import HostPool
@@ -185,3 +186,50 @@ def test_a_free_block_is_not_copied():
     (stored,) = pool.take(1, form=1)
     with pytest.raises(PoolError, match=f"block {stored} is quantised: copy exact blocks"):
         pool.copy(held, stored)
+
+
+ODD = {
+    "dtype": (lambda: BlockPool(1, 2, 4, 1, 2, dtype="float32"), "a pool of float32: keys and values are"),
+    "device": (lambda: BlockPool(1, 2, 4, 1, 2, device="nowhere"), "device 'nowhere': torch has none"),
+    "loaded on": (
+        lambda: Decoder.load(device="nowhere"),
+        "device 'nowhere': torch has none of this name; use",
+    ),
+    "cancelled": (lambda: Scheduler(decoder(0), decoder(0).new_cache(4)).cancel(None), "None is no request;"),
+    "no device": (lambda: BlockPool(1, 2, 4, 1, 2, device=None), "device None: torch has none"),
+    "format": (lambda: BlockPool(1, 2, 4, 1, 2).take(1, 7), r"blocks of format 7; give 0 \(exact\)"),
+    "position": (lambda: slot_mapping(Sequence(), 0, 1.5, 4), "position 1.5 of sequence"),
+    "adopted": (lambda: cache_of().adopt(Sequence(), [3], 2), "block 3 is free: sequence"),
+    "unknown": (lambda: cache_of().adopt(Sequence(), [99], 2), "block 99 does not exist"),
+    "slots": (lambda: cache_of().write(0, [0, 1, 2], ROWS, ROWS), "slots are a list; give int64"),
+    "keys": (lambda: cache_of().check_write(0, 3, [1], ROWS), "k of layer 0 is a list; give a tensor"),
+    "axis": (lambda: quantise(torch.ones(4, 4), 8, 2), r"shape \(4, 4\) has no axis 2"),
+    "number": (lambda: greedy(decoder(0), cache_of(), torch.tensor(3), 5), "a prompt tensor"),
+    "bool": (
+        lambda: Scheduler(decoder(0), decoder(0).new_cache(4)).add([1], torch.tensor(True)),
+        "whole number",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_things_are_named_instead_of_an_error_of_torch(what):
+    act, words = ODD[what]
+    with pytest.raises(Refused, match=words):
+        act()
+
+
+def test_tables_that_are_lists_are_refused_after_a_step_as_before_one():
+    case = Poisoned(4, [10])
+    q, tables, lens = case.normal(1, 4, 8), case.tables(), case.lens()
+    for _ in range(2):
+        for pair in ((tables.tolist(), lens), (tables, lens.tolist())):
+            with pytest.raises(Refused, match="; give tensors"):
+                paged_attention(q, case.cache, 0, *pair)
+        paged_attention(q, case.cache, 0, tables, lens)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_pool_on_a_gpu_that_is_not_there_is_refused_for_that():
+    with pytest.raises(PoolError, match="device 'cuda': torch finds no GPU here; use cpu"):
+        BlockPool(1, 2, 4, 1, 2, device="cuda")

@@ -193,6 +193,7 @@ def test_unequal_prompts_cost_more_attention_than_equal_ones_of_the_same_mean():
         (lambda: footprint(5, 2**40), "the most is"),
         (lambda: footprint(5, 5, 0), "at least 1"),
         (lambda: footprint(5, 5, 100, 16), "make the chunk a multiple"),
+        (lambda: footprint(5, 5, 10**23), "both are at most 2147483648 tokens"),
         (lambda: uniform_lengths((5, 4), (1, 1)), "give the smaller one"),
         (lambda: sampled_lengths([1, 2], [1]), "2 prompts and 1 outputs"),
         (lambda: sampled_lengths([], []), "at least one request"),

@@ -366,7 +366,7 @@ def test_two_hundred_thousand_events_a_second_through_python(mode):
         (lambda c: c.eviction_decision(1, 4, 1, active=-2), "active is -2"),
         (
             lambda c: QueueingController(mode="best"),
-            "there is no mode 'best'; choose one of seed, reserve, paper",
+            "unknown mode 'best'; use one of seed, reserve, paper",
         ),
         (lambda c: QueueingController(arrival_rate=1.0), "declared together"),
         (lambda c: QueueingConfig(window_seconds=0), "window_seconds is 0"),

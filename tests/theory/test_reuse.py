@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kv_cache_rl.core.hardware import HARDWARE
+from kv_cache_rl.theory import reuse as theory
 from kv_cache_rl.theory.condition import footprint, saturated_tick_s, service_rate
 from kv_cache_rl.theory.errors import StabilityError
 from kv_cache_rl.theory.lengths import sampled_lengths
 from kv_cache_rl.theory.reuse import (
     bistable_region,
     fixed_points,
-    found_share,
     held_tokens,
     reuse_of,
     service_rate_at,
@@ -41,6 +41,17 @@ def agents(think_s=20.0, memory_tokens=426_000, history=0.9, **changes):
         token_budget=2048,
     )
     return replace(found, **changes)
+
+
+def found_share(reuse, rate, held):
+    """The share of the history that the idle memory beside `held` tokens can keep, by bisection."""
+
+    def spare(found):
+        return reuse.memory_tokens - held - float(theory._needed(reuse, rate, np.asarray(found)))
+
+    if reuse.memory_tokens <= held:
+        return 0.0
+    return 1.0 if spare(1.0) >= 0 else theory._bisect(spare, 0.0, 1.0)
 
 
 def settle(reuse, rate, found):

@@ -11,8 +11,9 @@ from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.spec import one_tier
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 from kv_cache_rl.sim.hierarchy.traces.writes import decoded
-from kv_cache_rl.traces.answers import Intervals, Kept, leading, place_of, runs_of
+from kv_cache_rl.traces.answers import Intervals, Kept
 from kv_cache_rl.traces.demand import demand_of
+from kv_cache_rl.traces.runs import leading, place_of, runs_of
 
 law = settings(max_examples=40, deadline=None)
 

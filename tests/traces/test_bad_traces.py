@@ -231,3 +231,28 @@ def test_an_unknown_format_is_refused_with_the_list_of_known_ones(write, first):
     error = refusal(detect, write([first]))
     assert error.line == 1
     assert "claude-code, mooncake, bailian, azure, burstgpt" in str(error)
+
+
+@pytest.mark.parametrize(
+    "exponent", ["e999999999", "e9999999999999999999", "e-999999999", "e-9999999999999999999"]
+)
+def test_a_number_with_an_endless_exponent_is_refused_at_once(write, exponent):
+    row = f"2023-11-16 18:17:03,1{exponent},10"
+    error = refusal(read, write([AZURE, row], "a.csv"))
+    assert (error.line, error.field) == (2, "ContextTokens")
+    if "-" not in exponent:
+        assert refusal(read, write([AZURE, f"1{exponent},9,10"], "b.csv")).field == "TIMESTAMP"
+        assert refusal(read, write([BURSTGPT, f"1{exponent},G,4,1,5,API log"], "c.csv")).field == "Timestamp"
+
+
+def test_sessions_glued_together_are_refused_where_the_clock_runs_back(write):
+    rows = [MOONCAKE | {"timestamp": time, "session_id": name} for time, name in ((0, "a"), (900, "b"))]
+    later = {key: value for key, value in MOONCAKE.items() if key != "timestamp"}
+    delayed = [rows[0], later | {"session_id": "a", "delay": 90_000}, rows[1]]
+    assert len(list(read_mooncake(write(delayed)))) == 3
+    error = refusal(read_mooncake, write([*rows, *rows]))
+    assert (error.line, error.field) == (3, "timestamp") and "0 ms is before 900 ms" in str(error)
+    table = ["session_id,arrival_time,prefix_len,input_len,output_len,tool_wait_after_ms", "s,5,0,9,9,90000"]
+    assert len(list(read(write([*table, "s,,9,9,9,0", "t,6,0,9,9,0"], "a.csv")))) == 3
+    error = refusal(read, write([*table, "t,4,0,9,9,0"], "b.csv"))
+    assert (error.line, error.field) == (3, "arrival_time")

@@ -106,3 +106,20 @@ def test_no_record_of_one_format_passes_for_another():
     assert list(records) == list(RECORDS)
     for name, record in records.items():
         assert next(known for known, fits in RECORDS.items() if fits(record)) == name
+
+
+def test_hidden_files_of_a_folder_are_left_alone_and_empty_sessions_skipped(tmp_path):
+    requests = [{"t": 0, "type": "n", "in": 64, "out": 1, "hash_ids": [1]}]
+    (tmp_path / "._b.json").write_bytes(b"\0\5\x16\7\0\2")
+    (tmp_path / "a.json").write_text(json.dumps({"id": "a", "requests": [], "block_size": 64}))
+    (tmp_path / "b.json").write_text(json.dumps({"id": 7, "requests": requests, "block_size": 64}))
+    assert sources(tmp_path) == [tmp_path / "a.json", tmp_path / "b.json"]
+    assert [one.id for one in read(tmp_path)] == ["7"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be"])
+def test_utf_32_is_named(tmp_path, encoding):
+    path = tmp_path / "wide.jsonl"
+    path.write_bytes('\ufeff{"timestamp": 0, "input_length": 5, "hash_ids": [1]}\n'.encode(encoding))
+    with pytest.raises(TraceError, match="this is a text in UTF-32; save it as UTF-8"):
+        detect(path)

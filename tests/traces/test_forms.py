@@ -371,9 +371,9 @@ def test_a_limit_reads_no_further_and_travels_behind_the_name(write):
     assert located("plain#name.jsonl") == ("plain#name.jsonl", Reading())
     assert demand_of(Reading(limit=1).named(path)).requests == 1
     for bad, words in (
-        ("limit=0", "at least 1"),
+        ("limit=0", "a number from 1 on"),
         ("limit=x", "cannot be read"),
-        ("time_unit=h", "choose one of"),
+        ("time_unit=h", "use one of"),
     ):
         with pytest.raises(TraceError, match=words):
             detect(f"{path}#{bad}")
@@ -412,3 +412,15 @@ def test_a_name_may_hold_any_sign(write, tmp_path):
 def test_a_sub_agent_that_called_no_model_is_none(write, session, call, agent):
     (found,) = read_sessions(write([session("a", [call(0, 64, [[1, 1]]), agent(1, [])])]))
     assert (len(found.calls), found.sub_agents) == (1, ())
+
+
+@pytest.mark.parametrize(("unit", "perhaps"), [(10**18, "ns"), (10**15, "us"), (10**12, ""), (10**9, "s")])
+def test_times_since_1970_in_another_unit_are_noticed(write, unit, perhaps):
+    line = {"input_length": 600, "output_length": 1, "hash_ids": [1, 2]}
+    path = write([line | {"timestamp": 17 * unit // 10 + k * unit // 10**9} for k in range(20)])
+    found = requests_of(path)
+    assert len(list(found.arrivals)) == 20
+    assert [note.rpartition("--time-unit ")[2] for note in found.notes] == ([perhaps] if perhaps else [])
+    if perhaps:
+        given = requests_of(path, Reading(time_unit=perhaps))
+        assert [one.time_s for one in given.arrivals][-1] == pytest.approx(1.7e9 + 19) and not given.notes

@@ -7,6 +7,7 @@ garbled   the server could not read what its own model wrote: tried again, then 
 final     anything else (a wrong key, name or address): said at once
 """
 
+import math
 import random
 import re
 import time
@@ -80,18 +81,22 @@ def from_the_server(error: ProviderError) -> bool:
 
 
 def asked_to_wait(error: ProviderError, now: float | None = None) -> float | None:
-    """The seconds that the server's Retry-After header names, as a number or as a date; None without one."""
+    """The seconds that the server's Retry-After header names, as a number or as a date; None where it says
+    nothing that can be waited for.
+    """
     headers: Mapping[str, str] = getattr(getattr(error.__cause__, "response", None), "headers", None) or {}
     for name in RESETS:
         value = headers.get(name)
         if value is None:
             continue
         try:
-            return max(0.0, float(value) / (1000 if name.endswith("ms") else 1))
+            seconds = float(value) / (1000 if name.endswith("ms") else 1)
+            if math.isfinite(seconds):
+                return max(0.0, seconds)
         except ValueError:
             try:
                 moment = parsedate_to_datetime(value).timestamp()
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
             return max(0.0, moment - (time.time() if now is None else now))
     return None

@@ -20,6 +20,7 @@ from verifiers.v1.utils.trace_store import TRACES_FILE, append_episode
 from kv_cache_eviction.env import EvictionEnv
 from kv_cache_eviction.served import Watch
 from kv_cache_eviction.task import EvictionTask
+from kv_cache_rl.files import whole_text
 
 FIRST_REPLY_CHARACTERS = 120
 
@@ -140,14 +141,13 @@ def row_of(task: EvictionTask, episode: vf.Episode, model: str) -> dict:
         "prompt_tokens": usage.input_tokens if usage else 0,
         "completion_tokens": usage.completion_tokens if usage else 0,
         "seconds": trace.timing.agent.duration if trace else 0.0,
-        "notes": trace.info.get("notes", []) if trace else [],
+        "notes": [whole_text(note) for note in trace.info.get("notes", [])] if trace else [],
         "first_reply": first_reply(trace) if trace else "",
     }
     if trace is None or not episode.ok:
         error = episode.last_error if trace is None else trace.last_error or episode.last_error
-        return outcome | {
-            "error": f"{error.type}: {error.message}" if error else "the rollout failed without a message"
-        }
+        why = f"{error.type}: {error.message}" if error else "the rollout failed without a message"
+        return outcome | {"error": whole_text(why)}
     report = task.report(trace)
     outcome |= {"reward": report.total, "normalized": report.normalized}
     told = {name: value for name, value in task.metrics(trace).items() if value or name in report.metrics}
@@ -159,4 +159,4 @@ def first_reply(trace: vf.Trace) -> str:
     said = next(iter(trace.assistant_messages), None)
     if said is None or said.tool_calls:
         return ""
-    return (said.content or said.reasoning_content or "").strip()[:FIRST_REPLY_CHARACTERS]
+    return whole_text((said.content or said.reasoning_content or "").strip()[:FIRST_REPLY_CHARACTERS])

@@ -21,7 +21,7 @@ from verifiers.v1.session import RolloutSession
 from verifiers.v1.types import SamplingConfig
 
 from kv_cache_eviction.patience import Patience, meaning, pause_after
-from kv_cache_eviction.wire import NoReply, bounded, history, tamed
+from kv_cache_eviction.wire import ODD, NoReply, bounded, history, not_json, tamed
 
 CONTEXT_OVERFLOW = "context_overflow"
 """The stop condition of an episode whose dialogue outgrew the model's context."""
@@ -48,11 +48,32 @@ class TamedClient(EvalClient):
             return await super()._request(url, body, headers, stream=stream)
         if isinstance(body.get("messages"), list):
             body = {**body, "messages": history(body["messages"])}
-        answer = await super()._request(url, body, headers)
         try:
-            return httpx.Response(answer.status_code, content=tamed(answer.content), request=answer.request)
+            answer = await super()._request(url, body, headers)
+        except vf.ProviderError as error:
+            raise moved(error) or error from error.__cause__
+        try:
+            content = tamed(answer.content)
         except NoReply as error:
             raise vf.ProviderError(str(error), status_code=502) from error
+        if content == answer.content:
+            kind = answer.headers.get("content-type", "")[:80]
+            if other := not_json(content, kind):
+                text = f"malformed upstream response: no JSON came but something else ({other})"
+                raise vf.ProviderError(text, status_code=502)
+        return httpx.Response(answer.status_code, content=content, request=answer.request)
+
+
+def moved(error: vf.ProviderError) -> vf.ProviderError | None:
+    """The error of a redirection, with the base address that it leads to; None for another error."""
+    answer = getattr(error.__cause__, "response", None)
+    if answer is None or not answer.has_redirect_location:
+        return None
+    target = str(answer.url.join(answer.headers["location"])).partition("?")[0]
+    base = target.removesuffix(ChatDialect.upstream_path)
+    remedy = f"give --base-url {base}" if base != target else "check --base-url"
+    text = f"upstream {answer.status_code}: the server sends the call on to {target[:200]}; {remedy}"
+    return vf.ProviderError(text, status_code=answer.status_code)
 
 
 class ServedClient(Client):
@@ -89,6 +110,9 @@ class ServedClient(Client):
                 raise
             response = unread_reply(dialect, body, error)
         self.watch.answered()
+        odd = ((response.raw or {}).get("usage") or {}).get(ODD)
+        if odd:
+            self.trace.info.setdefault(ODD, odd)
         return with_bounded_calls(response) if response.raw is None else response
 
     async def relay(

@@ -10,6 +10,7 @@ import verifiers.v1 as vf
 
 from kv_cache_eviction.dialogue import answers, decided, left_out, played
 from kv_cache_eviction.served import CONTEXT_OVERFLOW, refuse_empty
+from kv_cache_eviction.wire import ODD
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Episode, Report, Scenario, replay
 
@@ -143,6 +144,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
                 )
             elif trace.stop_condition is not None:
                 found.append(f"the limit {trace.stop_condition} ended the episode {kept}")
+        if odd := trace.info.pop(ODD, None):
+            found.append(f"the server counts tokens that cannot be ({odd}); such counts are taken as 0")
         if cut := cut_replies(trace):
             found.append(
                 f"{cut} of {played_steps} replies were cut at a length limit (finish_reason 'length'); "

@@ -4,9 +4,10 @@ server takes, and replies bounded before anything works on them.
 Both directions are pure functions of JSON values. What a server or a model did well passes unchanged."""
 
 import json
+import math
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic_core import from_json, to_json
 
@@ -24,9 +25,17 @@ NOT_READ = "not_read"
 UNREADABLE = "unreadable"
 """The key under which arguments that are no JSON object go back to the server."""
 
+HEAD = ("id", "created", "model", "service_tier", "system_fingerprint")
+"""Fields of a reply that name it and decide nothing."""
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
 CUT = ("max_tokens", "max_length", "model_length", "length_cap")
 """What other servers write for "length"."""
+MOST_TOKENS = 2**40
+"""A larger count of tokens is none."""
+DETAILS = ("prompt_tokens_details", "completion_tokens_details")
+"""Parts of a usage that split its counts."""
+ODD = "odd_counts"
+"""The key of a usage under which a reply says which of its counts were none, for the episode's notes."""
 NOT_SENT_BACK = ("refusal", "annotations", "audio", "function_call", "tool_calls", "content", "role")
 """Fields of a reply that strict servers refuse in a request, and the three that are written anew."""
 
@@ -51,7 +60,7 @@ def tamed(body: bytes) -> bytes:
     except (ValueError, RecursionError):
         return body
     choice = first_choice(raw)
-    reply = {"id": "chat", "created": 0, "model": "", **{k: v for k, v in raw.items() if v is not None}}
+    reply = {k: v for k, v in raw.items() if v is not None and k not in HEAD} | head_of(raw)
     reply |= {"object": "chat.completion", "choices": [choice], "usage": counted(raw.get("usage"))}
     return to_json(reply, inf_nan_mode="null")
 
@@ -82,6 +91,23 @@ def first_choice(raw: Any) -> dict:
     return {**choice, "index": 0, "message": message, "finish_reason": reason}
 
 
+def head_of(raw: dict) -> dict:
+    """The fields of a reply that name it, each of the kind that a client reads."""
+    texts = {name: raw[name] for name in HEAD if isinstance(raw.get(name), str)}
+    created = raw.get("created")
+    return {"id": "chat", "model": "", **texts, "created": created if is_count(created) else 0}
+
+
+def not_json(body: bytes, content_type: str) -> str | None:
+    """What a body is where it is no JSON; None where it is."""
+    try:
+        read(body)
+    except (ValueError, RecursionError):
+        start = " ".join(body[:400].decode(errors="replace").split())[:80]
+        return f"{content_type or 'no content type'}, {f'it begins {start!r}' if start else 'empty'}"
+    return None
+
+
 def excerpt(value: Any) -> str:
     return to_json(value, inf_nan_mode="null").decode(errors="replace")[:200]
 
@@ -98,14 +124,36 @@ def text_of(message: dict) -> str | None:
 
 
 def counted(usage: Any) -> dict | None:
-    """Token counts with the three fields that a client reads, or None."""
+    """Token counts with the three fields that a client reads, or None; what is no count is 0 or left out.
+
+    Counts of prompt or reply that are odd stand under `ODD`.
+
+    >>> counted({"prompt_tokens": -5, "completion_tokens": 2})["odd_counts"]
+    'prompt_tokens -5'
+    """
     if not isinstance(usage, dict):
         return None
-    read_, wrote = (
-        value if isinstance(value := usage.get(name), int) else 0
-        for name in ("prompt_tokens", "completion_tokens")
-    )
-    return {**usage, "prompt_tokens": read_, "completion_tokens": wrote, "total_tokens": read_ + wrote}
+    given = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+    wrong = {name: value for name, value in given.items() if not (value is None or is_count(value))}
+    odd = [f"{name} {excerpt(value)[:40]}" for name, value in wrong.items()]
+    read_, wrote = (value if is_count(value) else 0 for value in given.values())
+    whole = {"prompt_tokens": read_, "completion_tokens": wrote, "total_tokens": read_ + wrote}
+    rest = {name: value for name, value in usage.items() if name not in (*whole, *DETAILS, "cost", ODD)}
+    details = {name: only_counts(usage[name]) for name in DETAILS if isinstance(usage.get(name), dict)}
+    if cached := details.get(DETAILS[0], {}).get("cached_tokens"):
+        details[DETAILS[0]]["cached_tokens"] = min(cached, read_)
+    cost = usage.get("cost")
+    priced = {"cost": cost} if isinstance(cost, int | float) and 0 <= cost < math.inf else {}
+    return rest | details | priced | whole | ({ODD: ", ".join(odd)} if odd else {})
+
+
+def only_counts(values: dict) -> dict:
+    """The counts among these values."""
+    return {name: value for name, value in values.items() if is_count(value)}
+
+
+def is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
 
 
 def bounded(calls: Any) -> list[dict]:

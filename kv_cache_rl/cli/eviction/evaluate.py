@@ -14,7 +14,7 @@ import typer
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.eviction.findings import failures
-from kv_cache_rl.cli.eviction.live import Live, Recorder, only_writer, stoppable
+from kv_cache_rl.cli.eviction.live import Live, Recorder
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
@@ -27,8 +27,9 @@ from kv_cache_rl.cli.eviction.options import (
 )
 from kv_cache_rl.cli.failures import FAILED, BadInput
 from kv_cache_rl.cli.options import DECODING, POLICIES, RUNNING, AsJson
+from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.terminal import console, print_json
-from kv_cache_rl.files import slug, write_json
+from kv_cache_rl.files import slug, whole_text, write_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
@@ -99,8 +100,13 @@ def evaluate_targets(
     names = ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
     live = Live(scenario_count, quiet)
     recorder = Recorder(folder / runs.RESULTS, live.advance)
+
+    def go_on() -> str:
+        saved = f"{recorder.count} of {scenario_count * len(targets)} rollouts are saved"
+        return f"{saved}; go on with: kv-cache-rl eval --resume {folder}"
+
     with (
-        stoppable(folder, lambda: recorder.count, scenario_count * len(targets)),
+        stoppable(folder, go_on),
         live,
         served(targets) as embedded,
     ):
@@ -192,6 +198,8 @@ def targets_of(
     """What a new run evaluates. Raises BadInput where the options do not fit together."""
     if model is not None and not model.strip():
         raise BadInput("--model is empty; name the model to evaluate, or leave it out")
+    if model is not None and whole_text(model) != model:
+        raise BadInput("--model is not UTF-8; name the model as its server lists it")
     if base_url and not model:
         raise BadInput("--base-url is given without --model; name the model to evaluate there")
     targets = embedded_targets(choose_policies(policy, [] if model else DEFAULT_POLICIES))
@@ -305,7 +313,7 @@ def run_eval(
         )
     if folder is None:
         folder = runs.new_folder(out, config["targets"])
-    with only_writer(folder):
+    with only_writer(folder, "evaluation"):
         write_json(folder / runs.CONFIG, config)
         outcomes = evaluate_targets(folder, config, len(scenarios), resume is not None, quiet=as_json)
         finish(folder, config, outcomes, scenarios, as_json)

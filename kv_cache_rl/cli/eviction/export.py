@@ -30,9 +30,9 @@ def writer_of(out: Path) -> Callable[[list[dict], Path], None]:
     """What writes a file of that name. Raises Refused for a folder, another ending, or a missing package."""
     if out.is_dir():
         raise BadInput(f"{out} is a folder; give the name of a file, .parquet or .jsonl")
-    if out.suffix == ".jsonl":
+    if out.suffix.lower() == ".jsonl":
         return write_lines
-    if out.suffix != ".parquet":
+    if out.suffix.lower() != ".parquet":
         raise BadInput(f"{out} is neither .parquet nor .jsonl; give a name that ends in one of them")
     need("export-sft", "datasets")
     import datasets

@@ -81,6 +81,13 @@ def hint(target: Mapping, error: str) -> str:
             f"{url} answers, but knows no such address or no model {name!r}; --base-url usually ends in /v1, "
             f"and {url}/models lists the names"
         )
+    if status.startswith("3"):
+        return f"{url} is not where the server answers; give the address that the error names as --base-url"
+    if status == "413" and "context" not in error:
+        return (
+            f"the first prompt is larger than {url}, or a proxy before it, takes; raise its limit on the "
+            "bytes of a request (nginx: client_max_body_size), or the context of its model"
+        )
     if "context" in error and status in ("400", "413", "422", "500"):
         return (
             "the first prompt alone does not fit the model's context; an episode fills about 32,000 tokens, "

@@ -10,7 +10,7 @@ from kv_cache_rl.cli.eviction.options import Seed
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
 from kv_cache_rl.cli.terminal import console, print_json
-from kv_cache_rl.files import write_json
+from kv_cache_rl.files import regular, write_json
 
 START, END = "<!-- measured: make landscape -->", "<!-- end of measured -->"
 
@@ -63,7 +63,7 @@ def run_landscape(
 def _around(page: Path) -> tuple[str, str]:
     """What stands before and after the measured part of `page`, which may be a new file."""
     try:
-        with page.open("a+", encoding="utf-8") as file:
+        with regular(page).open("a+", encoding="utf-8") as file:
             file.seek(0)
             head, rest = (file.read() or f"{START}\n{END}\n").split(START, 1)
         return head, rest.split(END, 1)[1]

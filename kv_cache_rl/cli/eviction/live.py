@@ -1,21 +1,17 @@
-"""A running evaluation: rollouts saved as they end, signs of life, one writer per folder, a stop that says
-how to go on.
-"""
+"""A running evaluation: rollouts saved as they end, signs of life."""
 
 import json
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kv_cache_rl.cli.failures import BadInput, Interrupted
 from kv_cache_rl.cli.terminal import console
+from kv_cache_rl.files import regular
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -32,7 +28,7 @@ class Recorder:
     def __init__(self, path: Path, advance: Callable[[], None]) -> None:
         self.path, self.advance, self.count = path, advance, 0
         self._lock = threading.Lock()
-        self.path.write_text("")
+        regular(self.path).write_text("")
 
     def __call__(self, row: Mapping[str, Any]) -> None:
         with self._lock, self.path.open("a") as lines:
@@ -97,41 +93,3 @@ class Live:
         if self.lines and self.clock() - self.said >= LINE_EVERY_S:
             self.said = self.clock()
             typer.echo(f"{self.model}: {self.rollouts} of {self.total} rollouts, {state}", err=True)
-
-
-@contextmanager
-def only_writer(folder: Path, what: str = "evaluation") -> Generator[None]:
-    """Holds a folder that grows for this process. Raises BadInput where another one holds it."""
-    try:
-        import fcntl
-    except ImportError:  # no locks on this system
-        yield
-        return
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(held)
-        raise BadInput(
-            f"another {what} writes to {folder} now; wait until it ends, or stop it first"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(held)
-
-
-@contextmanager
-def stoppable(folder: Path, saved: Callable[[], int], total: int) -> Generator[None]:
-    """An interrupt and a disk that takes no more end with what is saved and the command that goes on."""
-
-    def go_on() -> str:
-        return f"{saved()} of {total} rollouts are saved; go on with: kv-cache-rl eval --resume {folder}"
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(go_on()) from None
-    except OSError as error:
-        what = error.strerror or str(error)
-        raise BadInput(f"{error.filename or folder}: {what}; make room or mend it. {go_on()}") from error

@@ -21,6 +21,7 @@ NumExamples = Annotated[
         "--num-examples",
         "-n",
         help=f"Scenarios in all, -1 = every one; default {PER_TIER} per tier.",
+        max=1_000_000,
     ),
 ]
 Seed = Annotated[int, seed("Which scenarios are drawn from the set, cut from the trace, or generated.")]

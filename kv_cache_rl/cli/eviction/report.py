@@ -10,6 +10,7 @@ from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.options import AsJson
 from kv_cache_rl.cli.terminal import print_json
+from kv_cache_rl.files import regular
 
 
 def run_report(
@@ -27,7 +28,7 @@ def run_report(
     scenarios = runs.scenarios_of(config)
     outcomes = runs.results_of(folder, config, scenarios)
     path = out or folder / runs.REPORT
-    path.write_text(runs.page_of(config, outcomes, scenarios))
+    regular(path).write_text(runs.page_of(config, outcomes, scenarios))
     if as_json:
         print_json({"report": str(path), "bytes": path.stat().st_size, "rollouts": len(outcomes)})
     else:

@@ -11,6 +11,7 @@ from kv_cache_rl.cli.eviction.findings import findings
 from kv_cache_rl.cli.eviction.options import select_scenarios
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.numbers import is_number
 from kv_cache_rl.files import NotJson, read_json, slug, write_json, write_whole
 
 if TYPE_CHECKING:
@@ -118,12 +119,13 @@ def wrong_field(config: object) -> str:
         if not isinstance(value, wanted) or isinstance(value, bool):
             what = f"is {json.dumps(value)[:60]}, not {NAMED[wanted]}" if name in config else "is missing"
             return f"the field {name!r} {what}"
+    config.setdefault("trace", None)
     for name, (fits, wanted) in RANGES.items():
         if config.get(name) is not None and not fits(config[name]):
             return f"the field {name!r} is {config[name]}, not {wanted}"
     for name in ("sampling", "patience"):
         for key, value in (config.get(name) or {}).items():
-            if not isinstance(value, int | float) or isinstance(value, bool):
+            if not is_number(value):
                 return f"{key!r} of {name!r} is {json.dumps(value)[:60]}, not a number"
     return wrong_target(config["targets"])
 
@@ -169,7 +171,7 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
         try:
             if outcome.model not in known:
                 raise BadInput(
-                    f"the model {outcome.model!r} is none of this run ({', '.join(sorted(known))})"
+                    f"the model {outcome.model!r:.80} is none of this run ({', '.join(sorted(known)):.200})"
                 )
             if outcome.scenario_id not in scenarios:
                 raise BadInput(f"the run has no scenario {outcome.scenario_id!r}")

@@ -1,6 +1,5 @@
 """Options that several hierarchy commands share, and the traces, policies and capacities they name."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import RUNNING, SERVICE, TIERS, WORKLOAD, names_of, option
 from kv_cache_rl.cli.terminal import waiting
 from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.files import NotJson, read_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.sources import Source
@@ -98,14 +98,12 @@ def calibration_at(text: str) -> str:
     from kv_cache_rl.core.calibrations import CALIBRATIONS, register
 
     path = Path(text)
-    if not (path.suffix == ".json" or path.is_file()):
+    if not (path.suffix.lower() == ".json" or path.is_file()):
         return choose("calibration", text, CALIBRATIONS)
     try:
-        return register(Calibration.from_json(json.loads(path.read_text(encoding="utf-8")), text))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as broken:
-        raise BadInput(
-            f"{text}: is not JSON ({broken}); make one with kv-cache-rl paged calibrate --out {text}"
-        ) from None
+        return register(Calibration.from_json(read_json(path), text))
+    except NotJson as broken:
+        raise BadInput(f"{broken}; make one with kv-cache-rl paged calibrate --out {text}") from None
 
 
 def policies_of(

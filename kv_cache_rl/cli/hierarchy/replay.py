@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
     BELADY,
-    ENDED,
     Calibration,
     Capacity,
     DecodeWrites,
@@ -25,7 +23,9 @@ from kv_cache_rl.cli.hierarchy.options import (
     read_trace,
     source_at,
 )
+from kv_cache_rl.cli.hierarchy.over_time import draw, to_draw
 from kv_cache_rl.cli.hierarchy.rows import offload_line, replay_rows, written_blocks
+from kv_cache_rl.cli.hierarchy.sizes import moved_in, size_in
 from kv_cache_rl.cli.options import OUTPUT, RULES, TIERS, AsJson, Hardware, names_of
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
 from kv_cache_rl.reports.tables import plain_table
@@ -111,19 +111,6 @@ def title_of(trace: "Trace") -> str:
     return f"{trace.name}: {', '.join(parts)}"
 
 
-def size_in(capacity: int, trace: "Trace") -> str:
-    """A capacity of a replay in words: bytes and the blocks that they hold at fp16, or blocks alone."""
-    size = trace.page_bytes
-    if not isinstance(size, int):
-        return amount(capacity)
-    return f"{amount(capacity)} ({capacity // size:,} blocks)" if size else f"{capacity:,}"
-
-
-def moved_in(count: int, trace: "Trace") -> str:
-    """What crossed the links, in the unit of a replay."""
-    return f"{count:,}" if isinstance(trace.page_bytes, int) and not trace.page_bytes else amount(count)
-
-
 def below_cells(row: dict) -> list[str]:
     """The hits of each lower tier and what reached the model without being computed; none for one tier."""
     lower = list(row["tiers"])[1:]
@@ -132,41 +119,6 @@ def below_cells(row: dict) -> list[str]:
     if "offload" not in row:
         return ["-"] * (len(lower) + 1)
     return [*(percent(row["tier_hit_rate"][tier]) for tier in lower), percent(row["reached_rate"])]
-
-
-def to_draw(policies: Sequence[str], scenarios: Sequence["Scenario"]) -> list[str]:
-    """The policies that --plot draws. Raises BadInput where there is no one picture, or none at all."""
-    if len(scenarios) > 1:
-        raise BadInput(
-            f"--plot draws one capacity over time, and {len(scenarios)} are given; give one, or draw "
-            "kv-cache-rl hierarchy curve --plot over all of them"
-        )
-    found = [name for name in policies if name not in (BELADY, ENDED)]
-    if not found:
-        raise BadInput(f"--plot draws policies step by step, {policies[0]} only counts; add another policy")
-    return found
-
-
-def parts_of(trace: "Trace") -> int:
-    """How many points a picture over time has: enough requests each to tell a rate."""
-    return min(120, max(trace.requests // 20, 12))
-
-
-def draw(
-    trace: "Trace", scenario: "Scenario", policies: Sequence[str], seed: int, path: Path, quiet: bool
-) -> None:
-    """Replays the policies part by part and draws them into a file."""
-    from kv_cache_rl.reports.canvas import save
-    from kv_cache_rl.reports.hierarchy.course import course_plot
-    from kv_cache_rl.sim.hierarchy.course import watch
-
-    with Bar("drawing", quiet) as bar:
-        courses = []
-        for name in policies:
-            courses.append(watch(trace, scenario, name, parts_of(trace), seed))
-            bar(len(courses), len(policies))
-    sizes = [size_in(tier.capacity, trace) for tier in scenario.tiers]
-    save(course_plot(courses, f"{trace.name} over time", sizes), path)
 
 
 def run_replay(

@@ -151,8 +151,8 @@ def offload_line(row: dict[str, Any]) -> str:
     before, after = (percent(rate) for rate in rates)
     slow, fast = (ms / 1e3 for ms in (gain["without_avg_latency_ms"], row["avg_latency_ms"]))
     return (
-        f"{row['policy']}: offload {words[0]} points of blocks reached without being computed ({before} to "
-        f"{after}) and {words[1]} s/request ({slow:.4g} to {fast:.4g})"
+        f"{row['policy']}: offload {words[0]} points ({before} to {after} of accesses reach the model "
+        f"without being computed) and {words[1]} s/request ({slow:.4g} to {fast:.4g})"
     )
 
 

@@ -83,12 +83,13 @@ def best_table(rows: Sequence[dict]):
         if row["metrics"]:
             cells[row["scenario"], row["workload"]][row["policy"]].append(row)
     columns = {"scenario": "left", "workload": "left", "fastest": "left"}
-    columns |= dict.fromkeys(("ms/access", "hit rate", "lru ms", "lru hit rate", "bound"), "right") | {
-        "void": "left"
-    }
+    columns |= dict.fromkeys(
+        ("ms/access", "hit rate", "reached", "lru ms", "lru hit rate", "bound"), "right"
+    ) | {"void": "left"}
     table = plain_table(
         "fastest policy, mean over seeds",
         columns,
+        "hit rate: of the fastest tier; reached: found in a tier and not computed anew; "
         "void: nothing is compared there, see void_reason in results.json",
     )
     for (scenario, workload), policies in sorted(cells.items()):
@@ -101,6 +102,7 @@ def best_table(rows: Sequence[dict]):
             [f"{latency['lru']:.4g}", percent(mean_of(lru, "overall_hit_rate"))] if lru else ["-", "-"]
         )
         mine = [f"{latency[best]:.4g}", percent(mean_of(policies[best], "overall_hit_rate"))]
+        mine.append(percent(reached_of(policies[best])))
         tied = "all" if "policies" in void else best
         table.add_row(
             scenario,
@@ -112,6 +114,14 @@ def best_table(rows: Sequence[dict]):
             ", ".join(void),
         )
     return table
+
+
+def reached_of(rows: Sequence[dict]) -> float | None:
+    """Mean share of accesses that no model computed; None under semantics that do not count it."""
+    from kv_cache_rl.sim.hierarchy.score import reached_rate
+
+    rates = [reached_rate(row["metrics"]) for row in rows if "recompute_rate" in row["metrics"]]
+    return fmean(rates) if rates else None
 
 
 def mean_of(rows: Sequence[dict], metric: str) -> float:

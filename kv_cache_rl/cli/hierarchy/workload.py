@@ -14,7 +14,7 @@ from kv_cache_rl.cli.terminal import print_json
 
 def run_workload(
     name: Annotated[str, typer.Argument(help="chat_continuation, rag_burst, ..., or zipf.")],
-    out: Annotated[Path, options.out("The .jsonl file to write; gzip if it ends in .gz.")],
+    out: Annotated[Path, options.out("The .jsonl file to write; packed if it ends in .gz, .bz2 or .xz.")],
     seed: Annotated[int | None, options.seed("Draws the workload; default: its own.")] = None,
     set_: Annotated[list[str] | None, options.pairs("A parameter, such as length=1000 or pages=200")] = None,
     as_json: AsJson = False,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import DECODING, SERVICE, WORKLOAD, model, option, seed
+from kv_cache_rl.files import regular
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder
@@ -30,6 +31,7 @@ def probe(path: Path) -> None:
     anything is measured.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    regular(path)
     if path.exists():
         path.open("ab").close()
     else:
@@ -62,7 +64,7 @@ def load_tokens(model: "Decoder", path: Path | None, least: int) -> list[int]:
     if path is None:
         return held_out_tokens(model, least)
     try:
-        tokens = model.tokenizer.plain(path.read_text(encoding="utf-8"))
+        tokens = model.tokenizer.plain(regular(path).read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise BadInput(f"{path}: is not UTF-8 text; give a plain text file") from None
     if len(tokens) < least:

@@ -33,8 +33,9 @@ def run_evaluate(
 ) -> None:
     """Compare agents on the same held-out seeds, beside the fluid bound.
 
-    Scores with 95 % t intervals and paired differences to lru. A finished episode is played again where the
-    agent's code, what it holds or its weights have changed.
+    Scores with 95 % t intervals and paired differences to lru.
+
+    A finished episode is played again where the agent's code, what it holds or its weights have changed.
 
     Example: kv-cache-rl serving evaluate --policy lru,stability,oracle --task medium --seeds 20
 

@@ -45,8 +45,7 @@ def run_simulate(
 ) -> None:
     """Play one episode: what was asked of the server, what it could do, and what became of it.
 
-    A nominal tick (b̄) is the time that an iteration of the busy engine takes by theory. Time is given in it;
-    a server with less to do runs more, shorter iterations in the same time.
+    A nominal tick (b̄) is the time of an iteration of the busy engine; an idler one runs more of them in it.
 
     Example: kv-cache-rl serving simulate --policy lru --task hard --json
     """

@@ -1,8 +1,6 @@
 """``serving train``: an agent made on the training seeds and chosen by its scores on the selection seeds."""
 
 import io
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.eviction.live import only_writer
-from kv_cache_rl.cli.failures import BadInput, Interrupted, choose
+from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import AsJson, command_line, names_of
+from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.serving.options import Tasks, agent
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 from kv_cache_rl.files import write_json, write_whole
@@ -40,8 +38,9 @@ def run_train(
 ) -> None:
     """Train an agent, and write its table and how it was made.
 
-    The table is .npz; command, settings, seeds and curve are .json. The same command goes on with a training
-    that was interrupted, and ends with the same table.
+    The table is .npz; command, settings, seeds and curve are .json.
+
+    The same command goes on with a training that was interrupted, and ends with the same table.
 
     Example: kv-cache-rl serving train --policy qlearning --out runs/serving/train
     """
@@ -99,26 +98,13 @@ def trained(plan: "Training", checkpoint: Path, bar: Bar) -> tuple["np.ndarray",
         save(checkpoint, plan, code, now)
         bar(now.episode, plan.episodes)
 
-    with bar, resumable(checkpoint, bar):
-        bar(progress.episode, plan.episodes)
-        return train(plan, progress=progress, keep=keep)
-
-
-@contextmanager
-def resumable(checkpoint: Path, bar: Bar) -> Generator[None]:
-    """An interrupt, and a disk that takes no more, end with what is saved and the command that goes on."""
-
     def go_on() -> str:
         saved = f"{bar.done:,} of {bar.total:,} episodes are saved in {checkpoint.parent}"
         return f"{saved}; go on with: {command_line()}"
 
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(go_on()) from None
-    except OSError as error:
-        what = error.strerror or str(error)
-        raise BadInput(f"{error.filename or checkpoint}: {what}; make room or mend it. {go_on()}") from error
+    with bar, stoppable(checkpoint, go_on):
+        bar(progress.episode, plan.episodes)
+        return train(plan, progress=progress, keep=keep)
 
 
 def written(folder: Path, agent: str, table: "np.ndarray", record: dict) -> tuple[Path, Path]:

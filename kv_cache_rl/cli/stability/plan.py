@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kv_cache_rl.traces.demand import Demand
 
 PEAK_S = 60.0
+MOST_RATE = 1e9
+"""Requests per second; the largest services of the world have a thousandth of it."""
 PROFILE = "a100-llama-3.1-8b"
 
 
@@ -81,6 +83,11 @@ def run_plan(
     demand = demand_of(trace)
     tokens = memory_tokens or capacity(profile, served)
     arrival_rate, peak = rates(demand, rate, users, scale, tokens)
+    if max(arrival_rate, peak or 0) > MOST_RATE:
+        raise BadInput(
+            f"that is {arrival_rate:.3g} requests per second, and a plan is for at most {MOST_RATE:.0e}; "
+            f"lower {'--rate' if rate is not None else '--scale'}"
+        )
     found = plan(
         demand.prompts,
         demand.outputs,

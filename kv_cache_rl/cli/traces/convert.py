@@ -13,7 +13,7 @@ from kv_cache_rl.cli.traces.show import TraceFile
 
 def run_convert(
     trace: TraceFile,
-    out: Annotated[Path, options.out("The file to write; packed if it ends in .gz.")],
+    out: Annotated[Path, options.out("The file to write; packed if it ends in .gz, .bz2 or .xz.")],
     as_json: AsJson = False,
 ) -> None:
     """Write a trace in the project's own format, its rows in order of time.

@@ -1,5 +1,6 @@
 """``traces show``: format, counts and span of a trace file, and which commands can use it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,10 +26,67 @@ def run_show(trace: TraceFile, as_json: AsJson = False) -> None:
     from kv_cache_rl.traces.summary import summary_of
 
     found = summary_of(trace)
+    for command, why in found.uses.items():
+        found.uses[command] = why or refusal(command, str(trace))
     if as_json:
         print_json(found.to_json())
     else:
         show(found)
+
+
+def refusal(command: str, trace: str) -> str:
+    """What a command says that cannot use a trace, asked in the way it asks itself; "" where it can."""
+    from kv_cache_rl.core.errors import Refused
+
+    try:
+        ASK[command](trace)
+    except Refused as error:
+        return getattr(error, "problem", str(error))
+    return ""
+
+
+def _ask_lab(trace: str) -> None:
+    from kv_cache_rl.sim.hierarchy.traces.load import load_trace
+
+    load_trace(trace)
+
+
+def _ask_serving(trace: str) -> None:
+    from kv_cache_rl.sim.serving.recorded import recorded
+
+    recorded(trace)
+
+
+def _ask_plan(trace: str) -> None:
+    from kv_cache_rl.cli.stability.plan import PROFILE, capacity, model_of
+    from kv_cache_rl.core.hardware import HARDWARE
+    from kv_cache_rl.theory.plan import plan
+    from kv_cache_rl.traces.demand import demand_of
+
+    demand, profile = demand_of(trace), HARDWARE[PROFILE]
+    plan(
+        demand.prompts,
+        demand.outputs,
+        arrival_rate=demand.rate or 1.0,
+        hardware=profile,
+        memory_tokens=capacity(profile, model_of(profile)),
+        histories=demand.histories,
+    )
+
+
+def _ask_windows(trace: str) -> None:
+    from kv_cache_rl.sim.eviction.cut import windows_of
+
+    windows_of(trace, "easy", 0, 0)
+
+
+ASK: dict[str, Callable[[str], None]] = {
+    "hierarchy": _ask_lab,
+    "serving simulate": _ask_serving,
+    "stability plan": _ask_plan,
+    "scenarios from-trace": _ask_windows,
+}
+"""Command, as a summary names it → what it asks of a trace before it works on it."""
 
 
 def show(found: "Summary") -> None:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from kv_cache_rl.amounts import amount
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.experiments.hierarchy.cells import traced
 from kv_cache_rl.experiments.hierarchy.settings import (
     Bytes,
@@ -89,7 +90,7 @@ def capacity_curves(
         raise HierarchyError(f"{source.name} has no accesses; give a trace with at least one request")
     for name in policies:
         if name not in (*POLICIES, ENDED):
-            raise HierarchyError(f"unknown policy {name!r}; use one of {', '.join((*POLICIES, ENDED))}")
+            raise HierarchyError(unknown("policy", name, (*POLICIES, ENDED)))
         if name == ENDED and not loaded.chained:
             raise HierarchyError(f"{ENDED} needs a trace of requests, whose sessions end; use {EXACT}")
     trace, size = in_blocks(loaded), bytes_of_block(loaded, model)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl import __version__
+from kv_cache_rl.core.errors import unknown
+from kv_cache_rl.core.numbers import is_number
 from kv_cache_rl.core.precision import LADDER
 from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting, fastest, tier_capacities
 from kv_cache_rl.experiments.hierarchy.sources import Source
@@ -95,7 +97,7 @@ def decider_of(entry: str | dict) -> Decider:
     policy = str(rest.pop("policy", rest.get("name", "")))
     name = str(rest.pop("name", policy))
     if policy not in POLICIES:
-        raise HierarchyError(f"there is no policy {policy!r}; use one of {', '.join(POLICIES)}")
+        raise HierarchyError(unknown("policy", policy, POLICIES))
     if isinstance(rest.get("regret"), list):
         rest["regret"] = tuple(rest["regret"])
     return Decider(name, policy, tuple(sorted(rest.items())))
@@ -155,23 +157,19 @@ def check_tuning(decider: Decider, semantics: str) -> None:
             raise HierarchyError(
                 f"policy {decider.name!r}: regret = {value!r} must be [weight, decay, horizon in accesses]"
             )
-        if key == "window" and not (_is_number(value) and isinstance(value, int) and value >= 1):
+        if key == "window" and not (is_number(value) and isinstance(value, int) and value >= 1):
             raise HierarchyError(
                 f"policy {decider.name!r}: window = {value!r} must be a whole number from 1 on"
             )
-        if key not in ("regret", "window") and not _is_number(value):
+        if key not in ("regret", "window") and not is_number(value):
             raise HierarchyError(f"policy {decider.name!r}: {key} = {value!r} must be a number; correct it")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_regret(value: Any) -> bool:
     return (
         isinstance(value, tuple)
         and len(value) == 3
-        and all(map(_is_number, value))
+        and all(map(is_number, value))
         and isinstance(value[2], int)
     )
 

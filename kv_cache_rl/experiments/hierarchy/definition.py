@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kv_cache_rl.core.numbers import shown
 from kv_cache_rl.experiments.hierarchy.cells import Cell, Decider, check_tuning, decider_of, without_repeats
 from kv_cache_rl.experiments.hierarchy.keys import FILE, SCENARIO, SWEEP, check_kinds
 from kv_cache_rl.experiments.hierarchy.settings import Setting, setting_of
-from kv_cache_rl.experiments.hierarchy.sources import Source, source_of
+from kv_cache_rl.experiments.hierarchy.sources import MOST_SEED, Source, source_of
+from kv_cache_rl.files import regular
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 
 OWN = ("semantics", "model", "policies", "warm_up")
@@ -75,7 +77,7 @@ def plays(setting: Setting, decider: Decider) -> bool:
 def read_sweep(path: str | Path) -> Sweep:
     """The sweep that a TOML file defines. Raises HierarchyError that says what is wrong in it."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
         table = tomllib.loads(text)
     except RecursionError:
         raise HierarchyError(f"{path}: its brackets are nested too deep; mend it") from None
@@ -102,8 +104,10 @@ def sweep_of(table: Mapping[str, Any], folder: Path = Path(), text: str = "") ->
                 f"a sweep has no key {key!r}; use {', '.join(SWEEP)} (hierarchy sweep --keys explains them)"
             )
     seeds = table.get("seeds", [])
-    if not isinstance(seeds, list) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise HierarchyError(f"seeds = {seeds} must be a list of whole numbers from 0 on")
+    if not isinstance(seeds, list) or not all(type(seed) is int and 0 <= seed <= MOST_SEED for seed in seeds):
+        raise HierarchyError(
+            f"seeds = {shown(seeds)} must be a list of whole numbers from 0 on, of at most 63 bits"
+        )
     for key in ("workloads", "scenarios"):
         if not isinstance(table.get(key, []), list) or not all(
             isinstance(entry, dict) for entry in table.get(key, [])

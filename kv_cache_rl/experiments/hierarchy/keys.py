@@ -10,7 +10,6 @@ from typing import Any
 
 from kv_cache_rl.experiments.hierarchy.settings import RULES
 from kv_cache_rl.experiments.hierarchy.sources import ZIPF
-from kv_cache_rl.reports.tables import markdown_table
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -162,15 +161,3 @@ def key_rows() -> Iterator[tuple[str, str, Key]]:
     for where, keys in TABLES.items():
         for name, key in keys.items():
             yield where, name, key
-
-
-def keys_markdown() -> str:
-    """The keys as the tables of a page."""
-    columns = {"key": "left", "kind": "left", "default": "left", "example": "left", "meaning": "left"}
-    parts = []
-    for where, keys in TABLES.items():
-        rows = (
-            [f"`{name}`", key.kind, key.default, f"`{key.example}`", key.says] for name, key in keys.items()
-        )
-        parts.append(f"Keys {where}:\n\n{markdown_table(columns, rows)}")
-    return "\n".join(parts)

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.core.geometry import block_bytes
+from kv_cache_rl.core.numbers import shown
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.spec import laboratory
 from kv_cache_rl.sim.hierarchy.policies import POLICIES
@@ -58,10 +60,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.semantics not in SEMANTICS:
-            raise HierarchyError(
-                f"scenario {self.name!r}: unknown semantics {self.semantics!r}; "
-                f"use one of {', '.join(SEMANTICS)}"
-            )
+            raise HierarchyError(f"scenario {self.name!r}: {unknown('semantics', self.semantics, SEMANTICS)}")
         if self.warm_up is not None:
             parse_warm_up(self.warm_up)
             if self.semantics == LAB:
@@ -75,11 +74,13 @@ class Setting:
             raise HierarchyError(
                 f"scenario {self.name!r}: {LAB} knows only footprint and prefetch; drop {', '.join(others)}"
             )
-        for tier, _ in self.tiers:
+        for tier, capacity in self.tiers:
             if tier not in TIERS:
-                raise HierarchyError(
-                    f"scenario {self.name!r}: there is no tier {tier!r}; use some of {', '.join(TIERS)}"
-                )
+                raise HierarchyError(f"scenario {self.name!r}: {unknown('tier', tier, TIERS)}")
+            try:
+                readable_capacity(capacity)
+            except HierarchyError as wrong:
+                raise HierarchyError(f"scenario {self.name!r}: {tier}: {wrong}") from None
         self.scenario(None)
 
     def rule(self, name: str) -> Any:
@@ -123,7 +124,7 @@ def tiers_of(capacities: Mapping[str, int], **rules: Any) -> Scenario:
     """
     for name, capacity in capacities.items():
         if name not in TIERS:
-            raise HierarchyError(f"there is no tier {name!r}; use some of {', '.join(TIERS)}")
+            raise HierarchyError(unknown("tier", name, TIERS))
         if capacity <= 0:
             raise HierarchyError(
                 f"tier {name!r} has capacity {capacity}; give a positive number, or leave it out"
@@ -141,6 +142,13 @@ def in_blocks(trace: Trace) -> Trace:
     return replace(trace, page_bytes=0)
 
 
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A capacity in bytes."""
+
+    count: int
+
+
 def capacity_of(value: Capacity, trace: Trace) -> int:
     """A capacity in the trace's unit: bytes, or blocks where the trace does not know its bytes.
 
@@ -152,9 +160,23 @@ def capacity_of(value: Capacity, trace: Trace) -> int:
     return capacity
 
 
+def readable_capacity(value: Capacity) -> int | float | Bytes:
+    """A capacity as its kind, whatever the trace. Raises HierarchyError where no trace could have it."""
+    read = parse_capacity(value) if isinstance(value, str) else value
+    if isinstance(read, float) and not 0 < read < np.inf:
+        raise HierarchyError(f"the capacity {read} is no share; give more than 0")
+    if isinstance(read, int) and read <= 0:
+        raise HierarchyError(f"the capacity is {read} blocks; give at least 1")
+    if (read.count if isinstance(read, Bytes) else read) > LARGEST:
+        raise HierarchyError(
+            f"the capacity {shown(value)} is more than 63 bits can count; give a smaller one"
+        )
+    return read
+
+
 def _capacity(value: Capacity, trace: Trace) -> int:
     total = page_total(trace)
-    read = parse_capacity(value) if isinstance(value, str) else value
+    read = readable_capacity(value)
     if isinstance(read, Bytes):
         if total == 0:
             raise HierarchyError(
@@ -162,11 +184,7 @@ def _capacity(value: Capacity, trace: Trace) -> int:
             )
         return read.count
     if isinstance(read, float):
-        if not 0 < read < np.inf:
-            raise HierarchyError(f"the capacity {read} is no share; give more than 0")
         return int(np.ceil(round(read * (total or trace.blocks), 6)))
-    if read <= 0:
-        raise HierarchyError(f"the capacity is {read} blocks; give at least 1")
     return int(-(-read * total // max(trace.blocks, 1))) if total else read
 
 
@@ -174,13 +192,6 @@ def page_total(trace: Trace) -> int:
     """Bytes of all distinct pages at fp16, 0 where unknown."""
     sizes = np.asarray(trace.page_bytes, np.int64)
     return int(sizes) * trace.blocks if sizes.ndim == 0 else int(sizes.sum())
-
-
-@dataclass(frozen=True, slots=True)
-class Bytes:
-    """A capacity in bytes."""
-
-    count: int
 
 
 def parse_capacity(text: str) -> int | float | Bytes:

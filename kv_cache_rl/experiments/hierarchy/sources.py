@@ -1,11 +1,14 @@
 """Where a trace comes from: a file of any format that names blocks, or a synthetic workload by name."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kv_cache_rl.core.errors import unknown
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.sim.hierarchy.generate import WORKLOADS, workload, zipf
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
@@ -14,6 +17,7 @@ from kv_cache_rl.traces import files
 from kv_cache_rl.traces.reading import located
 
 PREFIX = "workload:"
+MOST_SEED = 2**63 - 1
 ZIPF: dict[str, Any] = {"pages": 1000, "accesses": 10_000, "skew": 1.0, "seed": 0, "page_bytes": 0}
 """Parameters of `workload:zipf` with their defaults."""
 
@@ -70,11 +74,15 @@ def from_workload(kind: str, name: str | None = None, **parameters: Any) -> Sour
     Raises HierarchyError for a name or a parameter that does not exist.
     """
     if kind not in (*WORKLOADS, "zipf"):
-        raise HierarchyError(f"there is no workload {kind!r}; use one of {', '.join((*WORKLOADS, 'zipf'))}")
+        raise HierarchyError(unknown("workload", kind, (*WORKLOADS, "zipf")))
     for parameter, value in parameters.items():
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not (whole or (isinstance(value, float) and parameter == "skew")):
             raise HierarchyError(f"{kind}: {parameter} = {value!r} is no whole number; correct it")
+        if parameter == "seed":
+            whole_number(f"{kind}: seed", value, 0, MOST_SEED, HierarchyError)
+        if parameter == "skew" and not 0 <= value < math.inf:
+            raise HierarchyError(f"{kind}: skew = {value!r} is no skew; give a number from 0 on")
     if kind == "zipf":
         for parameter in parameters:
             if parameter not in ZIPF:
@@ -108,6 +116,9 @@ def source_of(table: Mapping[str, Any]) -> Source:
         raise HierarchyError(
             f"workload {dict(table)} needs either workload = NAME or file = PATH; give one of them"
         )
+    for key in ("seed", "jitter_seed"):
+        if file is not None and key in rest:
+            whole_number(f"{file}: {key}", rest[key], 0, MOST_SEED, HierarchyError)
     return from_file(file, name, **rest) if file is not None else from_workload(str(kind), name, **rest)
 
 

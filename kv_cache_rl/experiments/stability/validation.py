@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.experiments.stability.boundary import OFFSETS, Slope, Trial, boundary_of, slope_of
 from kv_cache_rl.experiments.stability.rows import Column, Row, mean_of, saturated
@@ -63,7 +64,7 @@ def chosen_workloads(names: Sequence[str] = (), traces: Sequence[str] = ()) -> l
     made |= {name: lambda name=name: fitted(name) for name in FITS}
     for name in names:
         if name not in made:
-            raise StabilityError(f"there is no workload {name!r}; choose from {', '.join(made)}")
+            raise StabilityError(unknown("workload", name, made))
     found = {name: made[name]() for name in names or made}
     replaced: set[str] = set()
     for path in traces:

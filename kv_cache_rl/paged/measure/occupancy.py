@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_cache_rl.core.blocks import blocks_for
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.paged.block_pool import PoolError
 from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.errors import RequestError
@@ -128,7 +129,7 @@ def occupancy(requests: Many[tuple[int, int]], memory: int, name: str, block_tok
         RequestError: another name, a request that never fits, or a memory so large that none waits.
     """
     if name != "paged" and name not in RESERVATIONS:
-        raise RequestError(f"there is no layout {name!r}; use one of paged, {', '.join(RESERVATIONS)}")
+        raise RequestError(unknown("layout", name, ["paged", *RESERVATIONS]))
     store = _Contiguous(memory, RESERVATIONS[name]) if name in RESERVATIONS else _Blocks(memory, block_tokens)
     for prompt, output in requests:
         if store.least(prompt, prompt + output) > memory:

@@ -5,6 +5,7 @@ FIGURES = {
     "stability_boundary.png": "stability/boundary.png",
     "stability_hysteresis.png": "stability/hysteresis.png",
     "paged_throughput.png": "paged/bench_throughput.png",
+    "paged_block_tables.png": "paged/block_tables.png",
     "paged_fragmentation.png": "paged/bench_fragmentation.png",
 }
 """File in docs/images/ → file under results/."""

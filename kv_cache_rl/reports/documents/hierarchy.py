@@ -34,7 +34,7 @@ def one_line(mooncake: dict) -> str:
     rates = _rates(mooncake)
     least = min(at for _, at in rates)
     return (
-        f"On Mooncake's conversation trace with {least:,} blocks, `lru` finds "
+        f"On the prompts of Mooncake's conversation trace, with {least:,} blocks, `lru` finds "
         f"{100 * rates['lru', least]:.1f} % of the blocks, `arc` {100 * rates['arc', least]:.1f} %. "
         f"No policy can find more than {100 * rates[BOUND, least]:.1f} %."
     )

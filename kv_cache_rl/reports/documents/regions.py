@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.reports.documents import TABLES
 
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->)(.*?)(<!-- end -->)", re.S)
@@ -26,7 +27,7 @@ def content(name: str, root: Path) -> str:
         ValueError: there is no such region, or a file that it needs is missing.
     """
     if name not in TABLES:
-        raise ValueError(f"there is no region {name!r}; use one of {', '.join(TABLES)}")
+        raise ValueError(unknown("region", name, TABLES))
     function, *files = TABLES[name]
     return function(*(read(root / "results" / file) for file in files))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import json_value, lines_of, write_whole
+from kv_cache_rl.core.numbers import is_count, is_number
+from kv_cache_rl.files import json_value, lines_of, regular, write_whole
 from kv_cache_rl.sim.eviction import Report, Scenario, replay
 from kv_cache_rl.sim.eviction.log import log_fault
 
@@ -72,12 +73,8 @@ class Outcome:
         return cls(**found)
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def is_finite(value: Any) -> bool:
+    return is_number(value) and math.isfinite(value)
 
 
 def is_text(value: Any) -> bool:
@@ -85,7 +82,7 @@ def is_text(value: Any) -> bool:
 
 
 def is_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(is_number, value.values()))
+    return isinstance(value, dict) and all(map(is_finite, value.values()))
 
 
 def is_log(value: Any) -> bool:
@@ -96,7 +93,7 @@ def or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or fits(value)
 
 
-TEXT, COUNT, SCORE = ("a text", is_text), ("a count", is_count), ("a number or null", or_null(is_number))
+TEXT, COUNT, SCORE = ("a text", is_text), ("a count", is_count), ("a number or null", or_null(is_finite))
 BY_NAME = ("numbers by name, or null", or_null(is_numbers))
 KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("scenario_id", "difficulty", "split", "model", "first_reply"), TEXT),
@@ -105,7 +102,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("rewards", "metrics"), BY_NAME),
     "log": ("a list of windows of calls", is_log),
     **dict.fromkeys(("model_calls", "prompt_tokens", "completion_tokens"), COUNT),
-    "seconds": ("a number of 0 or more", lambda value: is_number(value) and value >= 0),
+    "seconds": ("a number of 0 or more", lambda value: is_finite(value) and value >= 0),
     "notes": ("a list of texts", lambda value: isinstance(value, list) and all(map(is_text, value))),
 }
 """What each field of a row holds: in words, and the check."""
@@ -191,7 +188,7 @@ def numbered_results(path: Path, remedy: str = RESUME) -> list[tuple[int, Outcom
     found: dict[tuple[str, str], int] = {}
     outcomes = []
     number = 0
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         try:
             for number, line in lines_of(file):
                 outcome = Outcome.from_json(json_value(line))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from kv_cache_rl.amounts import amount
 from kv_cache_rl.reports import canvas
 from kv_cache_rl.reports.canvas import INK, VERMILION, Sheet
@@ -85,6 +87,8 @@ def _scales(axes: "Axes", block_bytes: float | None) -> None:
         return
     ticked(axes.xaxis, amount)
     axes.set_xlabel(f"capacity; a block has {amount(block_bytes)}")
-    below = axes.secondary_xaxis(-0.16, functions=(lambda x: x / block_bytes, lambda x: x * block_bytes))
+    size = block_bytes
+    there_and_back = (lambda x: np.asarray(x, float) / size, lambda x: np.asarray(x, float) * size)
+    below = axes.secondary_xaxis(-0.16, functions=there_and_back)
     ticked(below.xaxis, short_count)
     below.set_xlabel("capacity, blocks")

@@ -56,7 +56,7 @@ def course_plot(courses: Sequence["Course"], title: str, capacities: Sequence[st
         colours = [canvas.SERIES[k % len(canvas.SERIES)] for k in range(len(courses))]
         for axes, (heading, lines) in zip(places, panels, strict=False):
             for one, line, colour in zip(courses, lines, colours, strict=True):
-                axes.plot(clock, line, color=colour, linewidth=0.9, label=one.policy)
+                axes.plot(clock, line, color=colour, linewidth=0.9, label=one.policy, marker=dot_of(clock))
             canvas.panel_title(axes, heading)
             axes.set_ylim(0, 102 if heading.endswith("accesses") and max(map(np.max, lines)) > 60 else None)
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -73,7 +73,8 @@ def _occupancy(axes: "Axes", clock: np.ndarray, courses: Sequence["Course"], col
 
     for one, colour in zip(courses, colours, strict=True):
         for tier in range(len(one.tiers)):
-            axes.plot(clock, 100 * one.used[:, tier], color=colour, linestyle=LINES[tier], linewidth=0.9)
+            look = {"linestyle": LINES[tier], "linewidth": 0.9, "marker": dot_of(clock)}
+            axes.plot(clock, 100 * one.used[:, tier], color=colour, **look)
     canvas.panel_title(axes, "how full the tiers are, %")
     axes.set_ylim(0, 104)
     handles = [
@@ -81,6 +82,11 @@ def _occupancy(axes: "Axes", clock: np.ndarray, courses: Sequence["Course"], col
         for t, name in enumerate(courses[0].tiers)
     ]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def dot_of(clock: np.ndarray) -> str:
+    """A mark for a line of a single point, which would be invisible."""
+    return "o" if len(clock) == 1 else ""
 
 
 def clock_of(course: "Course") -> tuple[np.ndarray, str]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kv_cache_rl.files import NotJson, json_value
+from kv_cache_rl.core.numbers import is_count, is_number
+from kv_cache_rl.files import NotJson, json_value, regular
 from kv_cache_rl.reports.hierarchy.rows import MEASURES, Results
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 
@@ -15,16 +16,8 @@ RESULTS, METADATA, CURVES = "results.json", "run_metadata.json", "curves.json"
 Check = Callable[[Any], bool]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_object(value: Any) -> bool:
@@ -42,24 +35,24 @@ def _each(check: Check) -> Check:
 ROW: dict[str, Check] = {
     **dict.fromkeys(("scenario", "workload", "policy"), _is_text),
     "metrics": _maybe(_is_object),
-    "seed": _maybe(_is_count),
+    "seed": _maybe(is_count),
     "bound": _maybe(_is_text),
-    "bound_hit_rate": _maybe(_is_number),
+    "bound_hit_rate": _maybe(is_number),
     "void": _each(_is_text),
 }
 """Field of a row -> what it must be. The first four must be there."""
 MUST = 4
 NUMBERS: dict[str, Check] = {
-    **{measure.key: _is_number for measure in MEASURES},
-    "prefetch_requests": _is_count,
-    "prefetch_usefulness": _is_number,
+    **{measure.key: is_number for measure in MEASURES},
+    "prefetch_requests": is_count,
+    "prefetch_usefulness": is_number,
 }
 CURVE: dict[str, Check] = {
-    "capacities": lambda value: _each(_is_count)(value) and value == sorted(value),
-    "lru": _each(_is_number),
-    "bound": _each(_is_number),
+    "capacities": lambda value: _each(is_count)(value) and value == sorted(value),
+    "lru": _each(is_number),
+    "bound": _each(is_number),
     "bound_name": _is_text,
-    "seed": _maybe(_is_count),
+    "seed": _maybe(is_count),
 }
 ABOUT: dict[str, Check] = {
     "sweep": _is_text,
@@ -69,13 +62,13 @@ ABOUT: dict[str, Check] = {
     "void": lambda value: (
         _is_object(value)
         and all(_is_object(one) and {"void", "of"} <= set(one) for one in value.values())
-        and all(_is_count(number) for one in value.values() for number in one.values())
+        and all(is_count(number) for one in value.values() for number in one.values())
     ),
 }
 SCENARIO: dict[str, Check] = {
     "name": _is_text,
     "tiers": lambda value: (
-        _is_object(value) and all(_is_number(size) or _is_text(size) for size in value.values())
+        _is_object(value) and all(is_number(size) or _is_text(size) for size in value.values())
     ),
 }
 
@@ -159,6 +152,6 @@ def _object(path: Path) -> dict:
 
 def _json(path: Path) -> Any:
     try:
-        return json_value(path.read_bytes())
+        return json_value(regular(path).read_bytes())
     except NotJson as wrong:
         raise HierarchyError(f"{path}: {wrong}; run the sweep again") from None

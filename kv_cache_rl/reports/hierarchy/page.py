@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from kv_cache_rl.files import regular
 from kv_cache_rl.reports.canvas import Plot, save, style
 from kv_cache_rl.reports.eviction.page import facts
 from kv_cache_rl.reports.hierarchy.ablation import ablation_figures
@@ -59,7 +60,7 @@ def _written(results: Results, drawn: Sequence[Plot], out: Path) -> list[Path]:
         with style():
             files.append(save(plot.draw(), out / f"{plot.name}.png"))
     index = out / INDEX
-    index.write_text(page(results, drawn, files), encoding="utf-8")
+    regular(index).write_text(page(results, drawn, files), encoding="utf-8")
     return [*files, index]
 
 

@@ -137,11 +137,12 @@ def rich_table(found: Sequence[Result], base: str, title: str):
     """The results as a rich table, a rule between tasks."""
     troubles = [trouble for trouble in ("crashed", "failed") if any(getattr(one, trouble) for one in found)]
     numbers = ("score", f"minus {base}", *HEADINGS, *troubles)
+    labels = labels_of([one.agent for one in found])
     table = plain_table(title, {"task": "left", "agent": "left"} | dict.fromkeys(numbers, "right"), CAPTION)
     for index, one in enumerate(found):
         last = index + 1 == len(found) or found[index + 1].task != one.task
         style = "dim" if one.agent == BOUND else "red" if one.failed else None
-        cells = [one.task, one.agent, score_text(one.means["score"]), difference(one)]
+        cells = [one.task, labels[one.agent], score_text(one.means["score"]), difference(one)]
         cells += [joined(one, names) for names in HEADINGS.values()]
         table.add_row(
             *cells,
@@ -150,6 +151,17 @@ def rich_table(found: Sequence[Result], base: str, title: str):
             style=style,
         )
     return table
+
+
+def labels_of(agents: Iterable[str]) -> dict[str, str]:
+    """What agents are called in a table: those of a file without its folder, unless two would be alike.
+
+    >>> labels_of(["lru", "lru", "a/mine.py:Patient"])
+    {'lru': 'lru', 'a/mine.py:Patient': 'mine.py:Patient'}
+    """
+    names = list(dict.fromkeys(agents))
+    short = [name.rpartition("/")[2] for name in names]
+    return dict(zip(names, short if len(set(short)) == len(names) else names, strict=True))
 
 
 def joined(one: Result, names: tuple[str, ...]) -> str:

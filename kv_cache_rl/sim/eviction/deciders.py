@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.jit import folded, njit, uncounted
 from kv_cache_rl.sim.eviction.actions import Verb
 from kv_cache_rl.sim.eviction.blind import keep, on_everything, random, spam_invalid
@@ -155,7 +156,7 @@ def policy_id(name: str) -> int:
         ValueError: no decider has that name.
     """
     if name not in _IDS:
-        raise ValueError(f"there is no decider {name!r}; choose one of {', '.join(DECIDERS)}")
+        raise ValueError(unknown("decider", name, DECIDERS))
     return _IDS[name]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Kind, Place
-from kv_cache_rl.sim.eviction.observe import BITS, Status, head_of, rows_of
+from kv_cache_rl.sim.eviction.observe import BITS, Status
 from kv_cache_rl.sim.eviction.returns import never_read, next_call
 from kv_cache_rl.sim.eviction.weighing import size_of
 from kv_cache_rl.theory.flow import FLOW_SIZE, bits_for, blocks_to_keep_free, prime
@@ -57,9 +57,3 @@ def _rung(bits):
     while level < len(BITS) - 1 and BITS[level] > bits:
         level += 1
     return level
-
-
-@njit
-def reserve_of_view(rows, head):
-    """`reserve` of a packed view."""
-    return reserve(rows_of(rows), head_of(head))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.core.numbers import whole_number
-from kv_cache_rl.files import NotJson, json_value, lines_of
+from kv_cache_rl.files import NotJson, json_value, lines_of, regular
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, SPLITS, Scenario, ScenarioError, dumps, one_of
 
 _ROOTS = (Path(__file__).parents[2] / "scenarios", Path(__file__).parents[3] / "scenarios")
@@ -28,7 +28,8 @@ def load_file(path: str | Path) -> tuple[Scenario, ...]:
     path = Path(path)
     scenarios = []
     try:
-        opened: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        regular(path)
+        opened: Any = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
         with opened as file:
             for number, line in lines_of(file):
                 scenarios.append(_read_line(line, f"{path}:{number}"))
@@ -98,4 +99,4 @@ def write_file(path: str | Path, scenarios) -> None:
     """One scenario a line; regenerating gives the same bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(dumps(scenario) + "\n" for scenario in scenarios), encoding="utf-8")
+    regular(path).write_text("".join(dumps(scenario) + "\n" for scenario in scenarios), encoding="utf-8")

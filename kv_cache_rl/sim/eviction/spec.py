@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.blocks import blocks_for
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.core.hardware import prefill_microseconds, transfer_microseconds
 from kv_cache_rl.core.precision import LADDER, WORK_CLASSES
 from kv_cache_rl.sim.eviction.log import log_fault
@@ -42,7 +42,7 @@ class ScenarioError(Refused):
 def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
     """Raises ScenarioError, with the choices, for a name that is not among them."""
     if value not in known:
-        raise ScenarioError(f"unknown {what} {value!r}; use one of {', '.join(known)}")
+        raise ScenarioError(unknown(what, value, known))
 
 
 @dataclass(frozen=True, slots=True)

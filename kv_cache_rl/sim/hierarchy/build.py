@@ -50,7 +50,6 @@ def settings_of(
     settings.age_shift = max(int(np.log2(max(fit * 16 / AGES, 1))), 0)
     settings.chained, settings.compute_s = trace.chained, scenario.compute_s
     settings.squeeze_level, settings.overlap = LADDER.index(scenario.squeeze), scenario.overlap
-    settings.decoding = trace.writes is not None
     settings.recompute, settings.stepwise = scenario.recompute, scenario.promotion == "step"
     share = RESERVES[scenario.reserve]
     settings.reserved = STABILITY if share < 0 else int(share * scenario.tiers[0].capacity)
@@ -113,8 +112,6 @@ def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: i
     counters = 4 << int(np.ceil(np.log2(max(min(fit, pages), 16)))) if sketched else 1
     follow = records(FOLLOW, pages if settings.prefetching else 1)
     follow["successor"] = NONE
-    found, none = trace.writes, np.zeros(0, np.int64)
-    writes = (found.first, found.base, found.block) if found is not None else (none, none, none)
     return {
         "served": np.zeros(tiers + 1, np.int64),
         "held": np.full(tiers, NONE, np.int64),
@@ -136,7 +133,6 @@ def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: i
         "row": np.zeros(CANDIDATE_COLS),
         "latency": np.zeros(trace.requests),
         "hits": np.zeros(trace.requests, np.int64),
-        **dict(zip(("write_first", "write_base", "written"), writes, strict=True)),
     }
 
 

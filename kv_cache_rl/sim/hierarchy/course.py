@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from kv_cache_rl.sim.hierarchy.dynamics import advance, new_state
+from kv_cache_rl.sim.hierarchy.dynamics import new_state
+from kv_cache_rl.sim.hierarchy.engine import advance_trace
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand
 
@@ -52,7 +53,7 @@ def watch(trace: Trace, scenario: Scenario, policy: str, parts: int = 120, seed:
     edges = np.linspace(0, trace.requests, min(max(parts, 1), trace.requests) + 1).astype(np.int64)
     served, used = [state.served.copy()], []
     for begin, end in pairwise(edges):
-        advance(state, first, blocks, int(begin), int(end))
+        advance_trace(state, trace, first, blocks, int(begin), int(end))
         served.append(state.served.copy())
         used.append(state.tiers["used"] / state.tiers["capacity"])
     found = np.diff(np.array(served), axis=0).astype(np.float64)

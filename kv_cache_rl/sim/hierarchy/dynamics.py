@@ -9,6 +9,7 @@ access, and is not waited for; to a policy it looks as a block does that was com
 
 import numpy as np
 
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import RANKS
 from kv_cache_rl.policies.resting import check_rank
@@ -56,8 +57,9 @@ from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 STATE_BYTES = PAGE.itemsize + NODE.itemsize + 32
 """What a replay keeps of a block in one tier, at least."""
 ACCESS_BYTES = 8
-_NEVER = -2
-"""In place of the position before which a request's writes enter: it has none."""
+
+in_line = uncounted(inline="always")
+"""For parts of a request that two kinds of requests share: a call for each would cost a tenth of a replay."""
 
 
 def new_state(
@@ -79,7 +81,7 @@ def new_state(
         RankError: a rank that drifts, or reads a column, without saying so.
     """
     if policy not in POLICIES:
-        raise HierarchyError(f"unknown policy {policy!r}; use one of {', '.join(POLICIES)}")
+        raise HierarchyError(unknown("policy", policy, POLICIES))
     if policy not in QUEUES:
         check_rank(policy, RANKS[policy])
     need = STATE_BYTES * trace.blocks + ACCESS_BYTES * trace.accesses
@@ -195,34 +197,23 @@ def lru_seconds(s, p, source, moved):
     return compute + wait + read_seconds(s, p) + (0.0 if source == 0 else stall_seconds(s))
 
 
-@uncounted
-def _write(s, r):
-    """Puts what a request wrote by decoding into the fastest tier, the last block first."""
-    for at in range(s.write_first[r + 1] - 1, s.write_first[r] - 1, -1):
-        p = s.written[at]
-        record_access(s, p)
-        if s.page[p].tier == 0:
-            order.touched(s, TOP, p)
-            continue
-        if s.page[p].tier != NONE:
-            leave(s, p)
-            s.page[p].level = 0
-        order.announced(s, TOP, p)
-        enter(s, TOP, p)
-        s.sums.brought += bytes_of(s, p)
-
-
-@uncounted
-def _request(s, blocks, r):
-    """One request of a prefix-tree trace; returns its seconds."""
-    n, found, compute, wait, read = len(blocks), 0, 0.0, 0.0, 0.0
-    catch_up(s)
-    while found < n and s.page[blocks[found]].tier != NONE:
+@in_line
+def _leading(s, blocks):
+    """How many of a request's first blocks lie in some tier: behind a miss nothing can be used."""
+    found = 0
+    while found < len(blocks) and s.page[blocks[found]].tier != NONE:
         found += 1
-    writes_after = s.write_base[r] - 1 if s.settings.decoding == 1 else _NEVER
-    for i in range(n - 1, -1, -1):
-        if i == writes_after:
-            _write(s, r)
+    return found
+
+
+@in_line
+def _read(s, blocks, r, found, start, stop):
+    """Reads the blocks of a request from `start` up to `stop`, the last first, `found` of which are usable.
+
+    Returns seconds of compute, of waiting for the first byte, and of reading.
+    """
+    compute, wait, read = 0.0, 0.0, 0.0
+    for i in range(stop - 1, start - 1, -1):
         p = blocks[i]
         t = s.page[p].tier if i < found else NONE  # behind a miss nothing can be used, wherever it lies
         record_access(s, p)
@@ -238,16 +229,70 @@ def _request(s, blocks, r):
         read += read_seconds(s, p)
         if s.page[p].tier == 0:
             order.touched(s, TOP, p)
+        else:
+            _put(s, p)
+    return compute, wait, read
+
+
+@in_line
+def _put(s, p):
+    """Puts a block into the fastest tier, wherever it lay; room is made when its request is over."""
+    if s.page[p].tier != NONE:
+        leave(s, p)
+    order.announced(s, TOP, p)
+    enter(s, TOP, p)
+    s.sums.brought += bytes_of(s, p)
+
+
+@uncounted
+def _request(s, blocks, r):
+    """One request of a prefix-tree trace; returns its seconds."""
+    catch_up(s)
+    compute, wait, read = _read(s, blocks, r, _leading(s, blocks), 0, len(blocks))
+    make_room(s, TOP, np.int64(0), DEMAND)
+    return compute + wait + read + stall_seconds(s)
+
+
+@uncounted
+def _answered(s, blocks, r, written, base):
+    """One request whose answer wrote blocks behind the first `base` of its own; returns its seconds."""
+    catch_up(s)
+    found = _leading(s, blocks)
+    compute, wait, read = _read(s, blocks, r, found, base, len(blocks))
+    _write(s, written)
+    more = _read(s, blocks, r, found, 0, base)
+    make_room(s, TOP, np.int64(0), DEMAND)
+    return compute + more[0] + max(wait, more[1]) + read + more[2] + stall_seconds(s)
+
+
+@uncounted
+def _write(s, written):
+    """Puts what decoding wrote into the fastest tier, the last block first."""
+    for i in range(len(written) - 1, -1, -1):
+        p = written[i]
+        record_access(s, p)
+        if s.page[p].tier == 0:
+            order.touched(s, TOP, p)
             continue
         if s.page[p].tier != NONE:
             leave(s, p)
-        order.announced(s, TOP, p)
-        enter(s, TOP, p)
-        s.sums.brought += bytes_of(s, p)
-    if writes_after == NONE:
-        _write(s, r)
-    make_room(s, TOP, np.int64(0), DEMAND)
-    return compute + wait + read + stall_seconds(s)
+            s.page[p].level = 0
+        _put(s, p)
+
+
+@in_line
+def _end(s, r, seconds):
+    """The end of a request that took so many seconds."""
+    if s.settings.reserved != 0:
+        seconds += keep_free(s, seconds)
+    seconds += s.sums.squeezing
+    s.sums.squeezing = 0.0
+    s.latency[r] = seconds
+    s.sums.seconds += seconds + s.settings.compute_s
+    s.counters.requests += 1
+    for t in range(len(s.tiers)):
+        tier = s.tiers[t]
+        tier.peak = max(tier.peak, tier.used)
 
 
 @uncounted
@@ -261,13 +306,16 @@ def advance(s, first, blocks, start, stop):
         else:
             s.hits[r] = s.page[blocks[r]].tier == 0
             seconds = _access(s, blocks[r])
+        _end(s, r, seconds)
+
+
+@uncounted
+def advance_answered(s, first, blocks, begins, written, base, start, stop):
+    """As `advance`, for requests that wrote ``written[begins[r]:begins[r + 1]]``, as `Writes` has them."""
+    for r in range(start, stop):
         if s.settings.reserved != 0:
-            seconds += keep_free(s, seconds)
-        seconds += s.sums.squeezing
-        s.sums.squeezing = 0.0
-        s.latency[r] = seconds
-        s.sums.seconds += seconds + s.settings.compute_s
-        s.counters.requests += 1
-        for t in range(len(s.tiers)):
-            tier = s.tiers[t]
-            tier.peak = max(tier.peak, tier.used)
+            catch_up(s)
+        seconds = _answered(
+            s, blocks[first[r] : first[r + 1]], r, written[begins[r] : begins[r + 1]], base[r]
+        )
+        _end(s, r, seconds)

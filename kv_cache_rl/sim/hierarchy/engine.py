@@ -1,9 +1,12 @@
 """A trace replayed under a policy, in one call."""
 
-from kv_cache_rl.sim.hierarchy.dynamics import advance, new_state
+import numpy as np
+
+from kv_cache_rl.sim.hierarchy.dynamics import advance, advance_answered, new_state
 from kv_cache_rl.sim.hierarchy.score import Report, metrics, totals
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
 from kv_cache_rl.sim.hierarchy.stack import advance_stack, applies
+from kv_cache_rl.sim.hierarchy.state import State
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand
 
 
@@ -21,7 +24,18 @@ def run(trace: Trace, scenario: Scenario, policy: str, seed: int = 0, **tuning) 
     if applies(state, scenario) and not trace.warm_up:
         advance_stack(state, blocks)
         return Report(policy, metrics(state, trace, scenario), state, trace)
-    advance(state, first, blocks, 0, trace.warm_up)
+    advance_trace(state, trace, first, blocks, 0, trace.warm_up)
     before = totals(state) if trace.warm_up else None
-    advance(state, first, blocks, trace.warm_up, trace.requests)
+    advance_trace(state, trace, first, blocks, trace.warm_up, trace.requests)
     return Report(policy, metrics(state, trace, scenario, before), state, trace)
+
+
+def advance_trace(
+    state: State, trace: Trace, first: np.ndarray, blocks: np.ndarray, start: int, stop: int
+) -> None:
+    """Replays the requests of an expanded trace from `start` up to `stop`, with what their decoding wrote."""
+    if trace.writes is None:
+        advance(state, first, blocks, start, stop)
+    else:
+        writes = trace.writes
+        advance_answered(state, first, blocks, writes.first, writes.block, writes.base, start, stop)

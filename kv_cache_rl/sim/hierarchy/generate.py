@@ -10,15 +10,22 @@ from random import Random
 
 import numpy as np
 
-from kv_cache_rl.core.numbers import whole_number
+from kv_cache_rl.core.errors import unknown
+from kv_cache_rl.core.numbers import shown, whole_number
 from kv_cache_rl.core.precision import PRECISIONS
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
+from kv_cache_rl.sim.hierarchy.traces.segments import SMALL, free_bytes
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 from kv_cache_rl.sim.hierarchy.traces.trace import pages as page_trace
 
 SIZE_JITTER = 64
 """Scalars by which a page is larger or smaller than the workload's base at most."""
+MOST_LISTED = 2**26
+"""The largest parameter of the eight workloads, whose accesses are drawn one by one."""
+MOST_ACCESSES = 2**31 - 2
+ZIPF_BYTES = 32
+"""Bytes that an access, and a page, of a Zipf trace takes while it is drawn: four columns of 8."""
 
 
 def footprints(page_bytes: np.ndarray, scheme: str) -> np.ndarray:
@@ -29,7 +36,7 @@ def footprints(page_bytes: np.ndarray, scheme: str) -> np.ndarray:
     [1033, 1011, 1]
     """
     if scheme not in PRECISIONS:
-        raise HierarchyError(f"unknown precision {scheme!r}; use one of {', '.join(PRECISIONS)}")
+        raise HierarchyError(unknown("precision", scheme, PRECISIONS))
     return np.maximum(1, np.floor(np.asarray(page_bytes) * PRECISIONS[scheme].multiplier)).astype(np.int64)
 
 
@@ -39,10 +46,14 @@ def workload(name: str, **parameters: int) -> Trace:
     `pages`, `length`, `seed`, `scalars` and its own parameters may be changed.
     """
     if name not in WORKLOADS:
-        raise HierarchyError(f"unknown workload {name!r}; use one of {', '.join(WORKLOADS)}")
+        raise HierarchyError(unknown("workload", name, WORKLOADS))
     for parameter, value in parameters.items():
         if parameter != "seed" and value < 1:
             raise HierarchyError(f"{name} cannot be made with {parameter} {value}; give at least 1")
+        if parameter != "seed" and value > MOST_LISTED:
+            raise HierarchyError(
+                f"{name} cannot be made with {parameter} {shown(value)}; give at most {MOST_LISTED:,}"
+            )
     try:
         return WORKLOADS[name](**parameters)
     except (TypeError, ValueError, IndexError) as wrong:
@@ -151,7 +162,18 @@ def zipf(
         )
     if pages > MOST_BLOCKS:
         raise HierarchyError(
-            f"a Zipf trace of {pages:,} pages is too large; at most {MOST_BLOCKS:,} are supported"
+            f"a Zipf trace of {shown(pages)} pages is too large; at most {MOST_BLOCKS:,} are supported"
+        )
+    if accesses > MOST_ACCESSES:
+        raise HierarchyError(
+            f"a Zipf trace of {shown(accesses)} accesses is too large; "
+            f"at most {MOST_ACCESSES:,} are supported"
+        )
+    need = ZIPF_BYTES * (pages + accesses)
+    if need > SMALL and need > (free := free_bytes()):
+        raise HierarchyError(
+            f"a Zipf trace of {pages:,} pages and {accesses:,} accesses takes {need / 1e9:,.0f} GB while it "
+            f"is drawn, of which {free / 1e9:,.1f} GB are free; ask for fewer"
         )
     rng = np.random.default_rng(seed)
     below = np.cumsum(np.arange(1, pages + 1, dtype=np.float64) ** -skew)

@@ -148,7 +148,9 @@ def reached_rate(found: dict) -> float:
 
     `found` are the metrics of a replay.
     """
-    return 1.0 - found["recompute_rate"] - found["recomputed_from_below"] / found["accesses"]
+    accesses = found["accesses"]
+    nowhere = round(found["recompute_rate"] * accesses)  # as a count: what is left is no difference of floats
+    return (accesses - nowhere - found["recomputed_from_below"]) / accesses
 
 
 def time_line(state: State, trace: Trace, points: int = 60) -> dict:

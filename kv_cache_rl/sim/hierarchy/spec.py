@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from kv_cache_rl.core.calibration import Calibration, CalibrationError
 from kv_cache_rl.core.calibrations import CALIBRATIONS, calibration_named, geometry_named, host_link
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.core.geometry import MODELS, ModelGeometry
 from kv_cache_rl.core.hardware import HARDWARE, LINKS, HardwareProfile, Link, prefill_seconds
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
@@ -105,7 +105,7 @@ class Scenario:
             ("calibration", self.calibration, CALIBRATIONS),
         ):
             if value not in known:
-                raise HierarchyError(f"unknown {name} {value!r}; use one of {', '.join(known)}")
+                raise HierarchyError(unknown(name, value, known))
         if self.squeeze != "fp16" and self.footprint != "fp16":
             raise HierarchyError(
                 f"squeeze {self.squeeze!r} starts from fp16 pages, not {self.footprint!r}; drop one"
@@ -157,7 +157,7 @@ def model_named(name: str) -> ModelGeometry:
     """
     geometry = geometry_named(name)
     if geometry is None:
-        raise HierarchyError(f"unknown model {name!r}; use one of {', '.join(MODELS)}")
+        raise HierarchyError(unknown("model", name, MODELS))
     return geometry
 
 

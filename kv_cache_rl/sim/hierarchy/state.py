@@ -64,7 +64,6 @@ SETTINGS = np.dtype(
         ("overlap", "i8"),  # whether transfers proceed while the GPU computes
         ("recompute", "i8"),  # whether a page in a lower tier is computed anew where that is faster
         ("stepwise", "i8"),  # whether a page found below goes up one tier instead of to the top
-        ("decoding", "i8"),  # whether requests write blocks by decoding
         ("reserved", "i8"),  # bytes kept free in the fastest tier, or STABILITY
         ("nodes", "i8"),  # N, the number of nodes that are no heads of lists
         ("stride", "i8"),  # nodes per tier: P, or 0 where all tiers share the node of a page
@@ -200,9 +199,6 @@ class State(NamedTuple):
     row: np.ndarray  # float64 [CANDIDATE_COLS] scratch for observe.py
     latency: np.ndarray  # float64 [R] seconds per request
     hits: np.ndarray  # int64 [R] blocks found in the fastest tier
-    write_first: np.ndarray  # int64 [R + 1] where the blocks begin that a request wrote; [0] without writes
-    write_base: np.ndarray  # int64 [R] leading blocks of its path that they follow; [0] without
-    written: np.ndarray  # int64 [W]
 
 
 def records(kind: np.dtype, count: int) -> np.recarray:

@@ -50,6 +50,9 @@ GARBAGE_TICKS = 200
 """Nominal ticks after which a Free cache on the CPU counts as garbage."""
 
 
+_COUNT = len(ACTIONS)
+
+
 def checked(action: Any) -> int:
     """The action as Python's own integer, from a whole number of any kind: NumPy's, a tensor of one, 3.0.
 
@@ -60,7 +63,7 @@ def checked(action: Any) -> int:
         number = operator.index(action)
     except TypeError:
         number = whole_float(action)
-    if not 0 <= number < len(ACTIONS):
+    if not 0 <= number < _COUNT:
         raise ServingError(f"action is {action!r}; give a whole number from 0 to {len(ACTIONS) - 1}")
     return number
 

@@ -5,10 +5,10 @@ import os
 from dataclasses import dataclass, replace
 
 from kv_cache_rl.core import geometry
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.core.geometry import MODELS
 from kv_cache_rl.core.hardware import HARDWARE, LINKS
-from kv_cache_rl.core.numbers import shown, whole_number
+from kv_cache_rl.core.numbers import is_number, shown, whole_number
 
 PATTERNS = ("constant", "waves", "spikes")
 ADMISSIONS = ("optimistic", "reserve")
@@ -97,7 +97,7 @@ class Scenario:
             ("model", tuple(MODELS)),
         ):
             if getattr(self, name) not in known:
-                raise ServingError(f"unknown {name} {getattr(self, name)!r}; use one of {', '.join(known)}")
+                raise ServingError(unknown(name, getattr(self, name), known))
         if self.rho_peak < self.rho:
             raise ServingError(f"rho_peak {self.rho_peak} is below the mean load rho {self.rho}; raise it")
 
@@ -165,10 +165,6 @@ def whole(name: str, value: object, low: int, high: int) -> int:
     return whole_number(name, value, low, high, ServingError)
 
 
-def is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def block_bytes(scenario: Scenario) -> int:
     """Bytes of one block at fp16."""
     return geometry.block_bytes(MODELS[scenario.model], scenario.block_tokens)
@@ -191,12 +187,10 @@ def task(name: str, /, **changes) -> Scenario:
         ServingError: there is no such task or setting, or a value is out of range.
     """
     if not isinstance(name, str) or name not in TASKS:
-        raise ServingError(f"unknown task {name!r}; use one of {', '.join(TASKS)}")
-    unknown = [key for key in changes if key not in Scenario.__dataclass_fields__]
-    if unknown:
-        raise ServingError(
-            f"unknown setting {unknown[0]!r}; use one of {', '.join(Scenario.__dataclass_fields__)}"
-        )
+        raise ServingError(unknown("task", name, TASKS))
+    foreign = [key for key in changes if key not in Scenario.__dataclass_fields__]
+    if foreign:
+        raise ServingError(unknown("setting", foreign[0], Scenario.__dataclass_fields__))
     idle = [key for key in OF_DRAWN_USERS if changes.get("trace") is not None and key in changes]
     if idle:
         raise ServingError(

@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from kv_cache_rl.adapters.endpoint import serving
-from kv_cache_rl.cli.eviction.live import Live, only_writer
+from kv_cache_rl.cli.eviction.live import Live
+from kv_cache_rl.cli.saved import only_writer
 from kv_cache_rl.experiments.eviction import sets
 from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
 from kv_cache_rl.sim.eviction.generate import generate
@@ -263,7 +264,7 @@ def test_policies_take_no_new_address(kv, finished):
 
 
 def test_two_evaluations_do_not_write_to_one_folder(kv, finished):
-    with only_writer(finished):
+    with only_writer(finished, "evaluation"):
         said = kv("eval", "--resume", finished)
     assert (said.code, said.out) == (2, "")
     assert f"another evaluation writes to {finished} now; wait until it ends" in said.err

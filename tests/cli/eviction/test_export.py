@@ -88,7 +88,7 @@ def test_a_message_has_the_fields_of_its_role_and_no_nulls(export, suffix):
     ("options", "words"),
     [
         (["--out", "x.csv"], "is neither .parquet nor .jsonl"),
-        (["--out", "x.jsonl", "--arguments", "yaml"], "choose one of object, text"),
+        (["--out", "x.jsonl", "--arguments", "yaml"], "use one of object, text"),
     ],
 )
 def test_another_ending_or_form_is_refused_with_those_that_exist(kv, options, words):

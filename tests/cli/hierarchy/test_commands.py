@@ -127,6 +127,62 @@ def test_tiers_at_physical_scale_count_bytes(kv, tree):
     assert squeezed["hit_rate"] <= squeezed["bound_hit_rate"]
 
 
+@pytest.fixture
+def agent(tmp_path):
+    """A Mooncake trace of one agent: a block in, a block generated, a block of new text per turn."""
+    path = tmp_path / "agent.jsonl"
+    rows = [
+        {"timestamp": 1000 * turn, "input_length": 512 * (2 * turn + 1), "output_length": 512}
+        | {"hash_ids": list(range(2 * turn + 1))}
+        for turn in range(5)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_what_decoding_wrote_is_found_unless_prompts_alone_are_wanted(kv, agent):
+    line = ("hierarchy", "replay", agent, "--policy", "lru,sieve,belady", "--capacity", "100")
+    whole, prompts = (kv(*line, *more, "--json").json["rows"] for more in ((), ("--prompt-only",)))
+    assert [row["hit_rate"] for row in whole] == [0.8] * 3
+    assert [row["hit_rate"] for row in prompts] == [0.64] * 3
+    assert [row["written_blocks"] for row in (*whole, *prompts)] == [5] * 3 + [0] * 3
+    assert "5 blocks written by decoding" in " ".join(kv(*line).out.split())
+    curve = kv("hierarchy", "mrc", agent, "--json").json
+    assert (curve["infinite"], curve["written_blocks"], curve["blocks"]) == (0.8, 5, 10)
+    assert kv("hierarchy", "mrc", agent, "--prompt-only", "--json").json["infinite"] == 0.64
+    plan = kv("stability", "plan", "--trace", agent)
+    assert "all prefixes found (80% of prompts)" in plan.out
+
+
+def test_a_warm_up_is_in_no_metric_and_in_the_time_line(kv, tree):
+    line = ("hierarchy", "replay", tree, "--policy", "lru,sieve,belady", "--capacity", "60", "--json")
+    plain, warm = (kv(*line, *more).json["rows"] for more in ((), ("--warm-up", "30%")))
+    assert all(
+        after["accesses"] < 0.71 * before["accesses"] for before, after in zip(plain, warm, strict=True)
+    )
+    assert all(row["warm_up_requests"] > 0 and row["hit_rate"] <= row["bound_hit_rate"] for row in warm)
+    lines = [kv(*line, *more, "--time-line", 5).json["rows"][0] for more in ((), ("--warm-up", "90s"))]
+    assert lines[0]["time_line"] == lines[1]["time_line"] and lines[1]["warm_up_requests"] == 90
+    said = kv(*line[:-1], "--warm-up", "400s")
+    assert said.code == 2 and "nothing is left to measure; give less" in said.err
+
+
+def test_several_tiers_show_the_hits_of_each_and_what_the_lower_ones_gain(kv):
+    line = ("hierarchy", "replay", "workload:rag_burst", "--policy", "lru,sieve", "--tiers", "gpu=12,host=48")
+    alone = kv(*line[:-1], "gpu=12", "--json").json["rows"]
+    rows, text = kv(*line, "--json").json["rows"], " ".join(kv(*line).out.split())
+    for row, one in zip(rows, alone, strict=True):
+        assert row["reached_rate"] == pytest.approx(sum(row["tier_hit_rate"].values()))
+        gain = row["offload"]
+        assert gain["without_reached_rate"] == pytest.approx(one["hit_rate"])
+        assert gain["gain_points"] == pytest.approx(100 * (row["reached_rate"] - one["hit_rate"])) != 0
+        seconds = (one["avg_latency_ms"] - row["avg_latency_ms"]) / 1e3
+        assert gain["gain_s_per_request"] == pytest.approx(seconds)
+        assert f"{row['policy']}: offload gains {gain['gain_points']:.4g} points" in text
+    assert "gpu hits host hits reached" in text
+    assert "offload" not in alone[0]
+
+
 def test_a_prefetching_replay_has_no_bound(kv):
     options = ("--tiers", "gpu=25%,host=100%", "--policy", "predictive", "--prefetch", "--json")
     said = kv("hierarchy", "replay", "workload:prefetch_friendly", *options).json

@@ -13,12 +13,12 @@ from kv_cache_rl.paged.measure import figures
     ("arguments", "words"),
     [
         (("--temperature", "inf", "--samples", "1"), "a temperature of inf; give a finite one above 0"),
-        (("--tokens", "100000000000"), "give fewer or smaller blocks, that is fewer tokens or sequences"),
-        (("--tokens", "2", "--block-tokens", "99999999999999999999999"), "give fewer or smaller blocks"),
+        (("--tokens", "2000000000"), "give fewer or smaller blocks, that is fewer tokens or sequences"),
+        (("--tokens", "2", "--block-tokens", "2000000000"), "give fewer or smaller blocks"),
         (("--samples", "100000"), "100,000 continuations at once; give at most 1,024. Sample i of --seed S"),
         (("--beams", "1025"), "1,025 continuations at once; give at most 1,024"),
         (("--samples", "1000", "--tokens", "100000000"), "give fewer or smaller blocks"),
-        (("--stop", ""), "stop text ''; give texts of at least one character"),
+        (("--stop", ""), "is empty (a shell variable that is not set?)"),
         (("--stop-token", "256"), "stop 256 is no token; give ids from 0 to 255"),
         (
             ("--beams", "2", "--length-penalty", "nan"),
@@ -36,8 +36,8 @@ def test_what_generate_cannot_do_is_refused(kv, arguments, words):
     ("arguments", "words"),
     [
         (("a" * 60,), "60 tokens and 6 more take 17 blocks of 4, a picture shows 12 of a sequence"),
-        (("",), "the prompt is empty"),
-        (("a", "--plot", "x.txt"), "there is no kind of picture '.txt'"),
+        (("",), "what follows show is empty"),
+        (("a", "--plot", "x.txt"), "unknown kind of picture '.txt'"),
         (("a", "--plot", "plain.txt/x.png"), "plain.txt"),
     ],
 )

@@ -58,10 +58,10 @@ def test_the_literature_is_the_default_and_a_name_or_a_file_takes_its_place(kv, 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("labb", "there is no calibration 'labb'; did you mean lab?"),
+        ("labb", "unknown calibration 'labb'; did you mean lab?"),
         ("nothing.json", "nothing.json: there is no such file"),
-        ("broken.json", "broken.json: is not JSON"),
-        ("deep.json", "deep.json: is not JSON"),
+        ("broken.json", "broken.json is damaged: it is not JSON"),
+        ("deep.json", "deep.json is damaged: its brackets are nested too deep"),
         ("null.json", "null.json.link: one_way is None, expected a number above 0"),
     ],
 )

@@ -67,7 +67,7 @@ def test_a_trace_that_is_not_there_and_a_workload_that_does_not_exist_are_told(k
     missing = kv("stability", "validate", "--trace", "nowhere.jsonl")
     assert missing.code == 2 and "nowhere.jsonl" in missing.err
     unknown = kv("stability", "validate", "-w", "uniform")
-    assert unknown.code == 2 and "there is no workload 'uniform'; choose from balanced" in unknown.err
+    assert unknown.code == 2 and "unknown workload 'uniform'; use one of balanced" in unknown.err
 
 
 def test_compare_prints_means_and_paired_differences(kv):
@@ -87,4 +87,4 @@ def test_compare_prints_means_and_paired_differences(kv):
 
 def test_compare_refuses_a_task_that_does_not_exist(kv):
     said = kv("stability", "compare", "--task", "hrad")
-    assert said.code == 2 and "there is no task 'hrad'; did you mean hard?" in said.err
+    assert said.code == 2 and "unknown task 'hrad'; did you mean hard?" in said.err

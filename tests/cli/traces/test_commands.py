@@ -123,3 +123,24 @@ def test_a_trace_without_times_is_planned_for_at_a_given_rate(kv, write):
     said = kv("stability", "plan", "--trace", path, "--rate", 2, "--json").json
     assert (said["mean_prompt"], said["mean_output"]) == (100, 10)
     assert "no tokenizer was asked" in said["notes"][0]
+
+
+def test_show_says_yes_only_where_the_command_agrees(kv, write):
+    line = {"timestamp": 0, "input_length": 1024, "output_length": 5}
+    cases = {
+        "twice": ([line | {"hash_ids": [1, 1]}, line | {"timestamp": 9, "hash_ids": [1, 2]}], "hierarchy"),
+        "instant": ([line | {"hash_ids": [1, 2]}], "serving simulate"),
+        "empty": ([line | {"input_length": 0, "hash_ids": []}] * 2, "stability plan"),
+    }
+    for name, (lines, refusing) in cases.items():
+        path = write(lines, f"{name}.jsonl")
+        uses = kv("traces", "show", path, "--json").json["uses"]
+        assert uses[refusing], name
+        commands = {
+            "hierarchy": ("hierarchy", "replay", path, "--capacity", 9),
+            "stability plan": ("stability", "plan", "--trace", path, "--rate", 1),
+            "serving simulate": ("serving", "simulate", "--trace", path, "--ticks", 2),
+        }
+        for command, words in commands.items():
+            said = kv(*words)
+            assert said.code == (2 if uses[command] else 0) and uses[command] in said.err, (name, command)

@@ -140,5 +140,5 @@ def test_a_set_holds_the_first_scenarios_that_are_kept_and_says_how_many_it_trie
 
 def test_a_decider_that_does_not_exist_is_named_with_those_that_do(made):
     for ask in (decider, lambda name: policy_return(made("easy", 0), name)):
-        with pytest.raises(ValueError, match="there is no decider 'nope'; choose one of keep, "):
+        with pytest.raises(ValueError, match="unknown decider 'nope'; use one of keep, "):
             ask("nope")

@@ -12,6 +12,7 @@ from kv_cache_rl.experiments.hierarchy import keys
 from kv_cache_rl.experiments.hierarchy.definition import read_sweep, sweep_of
 from kv_cache_rl.experiments.hierarchy.settings import RULES
 from kv_cache_rl.experiments.hierarchy.sources import ZIPF
+from kv_cache_rl.reports.tables import markdown_table
 from kv_cache_rl.sim.hierarchy.generate import WORKLOADS
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
@@ -129,4 +130,11 @@ def test_a_definition_that_no_parser_takes_is_named(tmp_path, text, words):
 
 
 def test_the_page_has_every_key_as_it_is_described():
-    assert keys.keys_markdown() in PAGE.read_text(), f"write this into {PAGE.name}:\n\n{keys.keys_markdown()}"
+    columns = dict.fromkeys(("key", "kind", "default", "example", "meaning"), "left")
+    page = PAGE.read_text()
+    for where, found in keys.TABLES.items():
+        rows = (
+            [f"`{name}`", key.kind, key.default, f"`{key.example}`", key.says] for name, key in found.items()
+        )
+        text = f"Keys {where}:\n\n{markdown_table(columns, rows)}"
+        assert text in page, f"write this into {PAGE.name}:\n\n{text}"

@@ -93,7 +93,7 @@ def test_a_workload_is_named_with_its_parameters():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("workload:rag", "there is no workload 'rag'"),
+        ("workload:rag", "unknown workload 'rag'"),
         ("workload:zipf,depth=3", "zipf has no parameter 'depth'; it takes pages"),
         ("workload:rag_burst,length", "'length' in .* is no parameter; write parameter=number"),
     ],
@@ -101,3 +101,16 @@ def test_a_workload_is_named_with_its_parameters():
 def test_a_workload_that_does_not_exist_says_what_does(text, words):
     with pytest.raises(HierarchyError, match=words):
         parse_source(text)
+
+
+def test_a_warm_up_belongs_to_a_scenario_and_to_the_trace_it_sizes():
+    setting = setting_of({"name": "warm", "tiers": {"gpu": 9}, "warm_up": "25%"})
+    trace = parse_source("workload:rag_burst").trace()
+    assert setting.to_json()["warm_up"] == "25%"
+    assert setting.sized(trace).accesses == 240 < trace.accesses == 320
+    for table, words in (
+        ({"tiers": {"gpu": 9}, "warm_up": "soon"}, "'soon' is no warm-up"),
+        ({"semantics": "kv-hierarchy-lab", "warm_up": 5}, "kv-hierarchy-lab has no warm-up; drop warm_up"),
+    ):
+        with pytest.raises(HierarchyError, match=words):
+            setting_of(table)

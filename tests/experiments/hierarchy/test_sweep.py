@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -277,19 +278,19 @@ def test_the_committed_sweep_holds_every_workload_and_policy():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"policies": ["lruu"]}, "there is no policy 'lruu'; use one of lru"),
+        ({"policies": ["lruu"]}, "unknown policy 'lruu'; did you mean lru\\? use one of lru"),
         ({"policies": []}, "has no policy; give at least one"),
         ({"policies": ["lru", "lru"]}, "has policy 'lru' twice; name each once"),
         (
             {"policies": [{"policy": "lru", "depth": 3}]},
             "policy 'lru' takes no 'depth' under default; it takes window, regret",
         ),
-        ({"workloads": [{"workload": "rag"}]}, "there is no workload 'rag'; use one of chat_continuation"),
+        ({"workloads": [{"workload": "rag"}]}, "unknown workload 'rag'; use one of chat_continuation"),
         ({"workloads": [{"length": 9}]}, "needs either workload = NAME or file = PATH"),
         ({"workloads": ["rag_burst"]}, r"write \[\[workloads\]\]"),
         (
             {"scenarios": [{"name": "a", "tiers": {"gqu": 4}}]},
-            "there is no tier 'gqu'; use some of gpu, peer_gpu, host, nvme",
+            "unknown tier 'gqu'; did you mean gpu\\? use one of gpu, peer_gpu, host, nvme",
         ),
         (
             {"scenarios": [{"name": "a", "prefetching": True}]},
@@ -335,6 +336,21 @@ def test_the_committed_sweep_holds_every_workload_and_policy():
             {"scenarios": [{"name": "a", "prefetch": "yes"}]},
             "scenario 'a': prefetch = 'yes' must be like False, its default",
         ),
+        (
+            {"scenarios": [{"name": "a", "tiers": {"gpu": math.nan}}]},
+            "gpu: the capacity nan is no share",
+        ),
+        (
+            {"scenarios": [{"name": "a", "tiers": {"gpu": math.inf}}]},
+            "gpu: the capacity inf is no share",
+        ),
+        ({"scenarios": [{"name": "a", "tiers": {"gpu": 10**30}}]}, "more than 63 bits can count"),
+        ({"workloads": [{"workload": "zipf", "skew": math.nan}]}, "zipf: skew = nan is no skew"),
+        (
+            {"workloads": [{"workload": "rag_burst", "seed": 2**64}]},
+            "rag_burst: seed is 184467440",
+        ),
+        ({"seeds": [2**64]}, "must be a list of whole numbers from 0 on, of at most 63 bits"),
         ({"seeds": [-1]}, "must be a list of whole numbers from 0 on"),
         ({"cores": 3}, "a sweep has no key 'cores'"),
     ],

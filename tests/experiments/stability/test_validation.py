@@ -238,7 +238,7 @@ def test_progress_is_told_until_everything_is_done():
 
 def test_a_workload_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(
-        StabilityError, match=r"there is no workload 'uniform'; choose from balanced, .*claude-code, mooncake"
+        StabilityError, match=r"unknown workload 'uniform'; use one of balanced, .*claude-code, mooncake"
     ):
         chosen_workloads(["uniform"])
 

@@ -99,7 +99,12 @@ def test_a_beam_of_one_shares_nothing_and_wider_ones_share_their_prompt():
         ),
         ([(15, 1)] * 3, 16, "paged", "a request of 15 . 1 tokens never fits a memory of 16"),
         ([(3, 3)], 1024, "contiguous, longest", "never fits a memory of 1024, contiguous, longest"),
-        ([(3, 3)], 1024, "page", "there is no layout 'page'; use one of paged, contiguous, longest"),
+        (
+            [(3, 3)],
+            1024,
+            "page",
+            "unknown layout 'page'; did you mean paged\\? use one of paged, contiguous, longest",
+        ),
         ([(3, 3)], 1024, "paged", "holds all 1 requests at once; give more, or less memory"),
     ],
 )

@@ -45,7 +45,7 @@ def test_the_command_rewrites_what_differs_and_names_it(checkout, capsys):
 
 
 def test_an_unknown_region_and_a_missing_file_are_refused_with_the_remedy(checkout):
-    with pytest.raises(ValueError, match=r"there is no region 'nothing'; use one of .*eviction-hard"):
+    with pytest.raises(ValueError, match=r"unknown region 'nothing'; use one of .*eviction-hard"):
         regions.content("nothing", checkout)
     with pytest.raises(
         ValueError, match=r"evaluate\.json\.gz is missing; results/README\.md has the command"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kv_cache_rl.files import LINE_LIMIT
 from kv_cache_rl.sim.eviction import (
     DECIDERS,
     Episode,
@@ -180,8 +181,15 @@ def test_a_return_beyond_number_is_refused_in_python_too(good, value):
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
 def test_a_file_without_an_end_is_refused():
-    with pytest.raises(ScenarioError, match=r"cannot be read .line 1 is longer than"):
+    with pytest.raises(ScenarioError, match=r"cannot be read .is not a regular file"):
         load_file("/dev/zero")
+
+
+def test_a_line_without_an_end_is_refused(tmp_path):
+    with open(tmp_path / "long.jsonl", "wb") as file:
+        file.truncate(LINE_LIMIT + 2)
+    with pytest.raises(ScenarioError, match=r"cannot be read .line 1 is longer than"):
+        load_file(tmp_path / "long.jsonl")
 
 
 def test_the_unbroken_scenario_plays(good):

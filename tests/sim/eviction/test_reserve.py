@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from kv_cache_rl.jit import njit
 from kv_cache_rl.search.eviction.oracle import rollout_log, solve
 from kv_cache_rl.search.eviction.proposals import SHIPPED
 from kv_cache_rl.search.eviction.rollout import policy_return
@@ -15,10 +16,17 @@ from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES, Episode, load_scena
 from kv_cache_rl.sim.eviction import process as fitted
 from kv_cache_rl.sim.eviction import reserve as r
 from kv_cache_rl.sim.eviction.deciders import THRESHOLDS, decider, policy_id
+from kv_cache_rl.sim.eviction.observe import head_of, rows_of
 from kv_cache_rl.sim.eviction.text import read_view
 from kv_cache_rl.theory.controller import QueueingConfig, QueueingController
 
 WINDOW_S = 2.0
+
+
+@njit
+def reserve_of_view(rows, head):
+    """What the decider keeps free and the lowest rung it lets memory get to, of a packed view."""
+    return r.reserve(rows_of(rows), head_of(head))
 
 
 def observations(made, name="value_aware"):
@@ -64,7 +72,7 @@ def test_the_reserve_is_the_controllers_over_rates_read_from_one_observation(kit
             declared = {"arrival_rate": calls, "service_s": 5.25, "blocks": max(mean, 1e-9)}
             controller = QueueingController(QueueingConfig(), "reserve", **declared)
             rows, head, _ = read_view(seen)
-            kept_free, lowest = r.reserve_of_view(rows, head)
+            kept_free, lowest = reserve_of_view(rows, head)
             assert kept_free == controller.eviction_decision(0, budget, 0, active=min(running, budget)).blocks
             rho = whole / budget
             assert lowest == (0 if rho < 0.70 else 1 if rho < 0.85 else 2)
@@ -148,7 +156,7 @@ def test_no_stored_best_return_is_below_what_it_earns():
 def test_thresholds_are_measures_and_not_shipped():
     assert set(THRESHOLDS) == {"threshold_0.80", "threshold_0.90", "threshold_0.95"}
     assert not set(THRESHOLDS) & set(DECIDERS)
-    with pytest.raises(ValueError, match=r"there is no decider 'threshold_0\.85'; choose one of keep"):
+    with pytest.raises(ValueError, match=r"unknown decider 'threshold_0\.85'; use one of keep"):
         decider("threshold_0.85")
 
 

@@ -79,7 +79,10 @@ NAN = float("nan")
             lambda: Scenario((Tier("a", 1, LINK), Tier("a", 2, LINK))),
             "two tiers have the same name; name each differently",
         ),
-        (lambda: one_tier(8, footprint="fp7"), "unknown footprint 'fp7'; use one of fp16, fp8"),
+        (
+            lambda: one_tier(8, footprint="fp7"),
+            "unknown footprint 'fp7'; did you mean fp8. use one of fp16, fp8",
+        ),
         (lambda: one_tier(8, squeeze="fp8"), "unknown squeeze 'fp8'; use one of fp16, int8, int4"),
         (lambda: one_tier(8, promotion="up"), "unknown promotion 'up'; use one of top, step"),
         (lambda: one_tier(8, hardware="abacus"), "unknown hardware 'abacus'; use one of"),

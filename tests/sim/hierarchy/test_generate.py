@@ -62,7 +62,7 @@ def test_a_workload_that_cannot_be_made_is_explained(name, parameters, says):
 
 def test_footprints_round_down_and_no_page_vanishes():
     assert footprints(np.array([4132, 4046, 2]), "int2").tolist() == [516, 505, 1]
-    with pytest.raises(HierarchyError, match="unknown precision 'fp7'; use one of fp16"):
+    with pytest.raises(HierarchyError, match=r"unknown precision 'fp7'; did you mean fp8\? use one of fp16"):
         footprints(np.array([1]), "fp7")
 
 
@@ -79,5 +79,15 @@ def test_zipf_is_seeded_and_as_skewed_as_asked():
             zipf(10, 10, **wrong)
     with pytest.raises(HierarchyError, match="at most 2,147,483,646 are supported"):
         zipf(10**11, 10)
+    with pytest.raises(HierarchyError, match="9999999999 accesses is too large; at most 2,147,483,646"):
+        zipf(10, 9_999_999_999)
     with pytest.raises(HierarchyError, match="needs a page"):
         zipf(0, 10)
+
+
+def test_what_fits_no_memory_is_refused_before_it_is_drawn(monkeypatch):
+    monkeypatch.setattr("kv_cache_rl.sim.hierarchy.generate.free_bytes", lambda: 2 * 10**9)
+    with pytest.raises(HierarchyError, match=r"takes 32 GB while it is drawn, of which 2\.0 GB are free"):
+        zipf(10, 10**9)
+    with pytest.raises(HierarchyError, match="rag_burst cannot be made with length 9999999999; give at most"):
+        workload("rag_burst", length=9_999_999_999)

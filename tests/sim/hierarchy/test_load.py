@@ -312,7 +312,7 @@ def test_options_and_formats_that_do_not_exist_are_refused(write):
         ValueError, match="unknown format 'csv'; give one of claude-code, mooncake, bailian, libcachesim"
     ):
         load_trace(path, format="csv")
-    with pytest.raises(ValueError, match="unknown selection 'some'; choose one of all, headroom"):
+    with pytest.raises(ValueError, match="unknown selection 'some'; use one of all, headroom"):
         load_trace(write([session("a", [call(0, [[1, 1]])])]), selection="some")
 
 

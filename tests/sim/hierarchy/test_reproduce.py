@@ -52,9 +52,10 @@ def test_what_is_no_golden_file_is_explained(content, tmp_path):
         read_golden(content)
     with pytest.raises(HierarchyError, match=r"cannot be read.*give the path"):
         read_golden(tmp_path / "absent.json")
-    (tmp_path / "cut.json").write_text('{"rows": [')
-    with pytest.raises(HierarchyError, match=r"cut\.json holds no golden rows"):
-        read_golden(tmp_path / "cut.json")
+    for text in ('{"rows": [', "[" * 100_000, "9" * 5000):
+        (tmp_path / "cut.json").write_text(text)
+        with pytest.raises(HierarchyError, match=r"cut\.json holds no golden rows"):
+            read_golden(tmp_path / "cut.json")
 
 
 def test_in_12_of_35_cells_all_policies_tie(sweep):

@@ -161,6 +161,7 @@ def test_it_spares_misses_the_wait_behind_demotions_and_costs_fewer_hits_than_a_
 
 def test_an_unknown_reserve_is_refused_with_the_known_ones():
     with pytest.raises(
-        HierarchyError, match="unknown reserve '15%'; use one of none, 5%, 10%, 20%, stability"
+        HierarchyError,
+        match=r"unknown reserve '15%'; did you mean 5%\? use one of none, 5%, 10%, 20%, stability",
     ):
         tiers_for(rng_of(0), 1, 10, 20, reserve="15%")

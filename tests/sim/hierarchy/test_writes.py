@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kv_cache_rl.sim.hierarchy.audit import check
+from kv_cache_rl.sim.hierarchy.course import watch
 from kv_cache_rl.sim.hierarchy.curves.bound import min_curve, min_hits
 from kv_cache_rl.sim.hierarchy.curves.runs import lru, lru_curve, pieces
 from kv_cache_rl.sim.hierarchy.curves.sampled import sampled_curve
@@ -198,3 +199,11 @@ def test_a_sample_of_all_blocks_is_the_curve_and_the_bound_has_one_too():
 def test_blocks_of_known_sizes_give_what_nothing_names_the_mean():
     trace = replace(agent(2), page_bytes=np.array([10, 20, 33]))
     assert decoded(trace).page_bytes.tolist() == [10, 20, 33, 21]
+
+
+def test_a_replay_that_is_watched_has_the_writes_too():
+    trace, scenario = with_answers(3), one_tier(12)
+    state, course = run(trace, scenario, "lru").state, watch(trace, scenario, "lru", trace.requests)
+    assert trace.writes is not None
+    assert course.used[-1].tolist() == (state.tiers["used"] / state.tiers["capacity"]).tolist()
+    assert course.latency_s == pytest.approx(state.latency)

@@ -88,7 +88,7 @@ def test_an_sla_is_a_positive_number_of_ticks_or_none(name, value):
         ({"hardware": "abacus"}, "unknown hardware 'abacus'; use one of 8xh100"),
         ({"model": "gpt"}, "unknown model 'gpt'; use one of llama"),
         ({"rho": 0.9, "rho_peak": 0.5}, "rho_peak 0.5 is below the mean load rho 0.9"),
-        ({"gpu_block": 5}, "unknown setting 'gpu_block'; use one of task, pattern"),
+        ({"gpu_block": 5}, "unknown setting 'gpu_block'; did you mean gpu_blocks"),
     ],
     ids=str,
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
+from kv_cache_rl.files import read_json
 from kv_cache_rl.sim.hierarchy.generate import workload
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.replay import PeerReport, replay_peer_trace
@@ -85,7 +86,7 @@ def read_golden(source: str | Path | dict) -> dict[Cell, dict]:
         HierarchyError: if it is no such file.
     """
     try:
-        golden = source if isinstance(source, dict) else json.loads(Path(source).read_text())
+        golden = source if isinstance(source, dict) else read_json(Path(source))
         names, tiers = golden["metric_columns"], [tier[0] for tier in golden["tiers_base"]]
         return {
             (scenario, name, policy): dict(zip(names, plain, strict=True))
@@ -96,7 +97,7 @@ def read_golden(source: str | Path | dict) -> dict[Cell, dict]:
         raise HierarchyError(
             f"the golden rows cannot be read: {wrong}; give the path of default_sweep_metrics.json"
         ) from wrong
-    except (ValueError, KeyError, TypeError) as wrong:
+    except (ValueError, KeyError, TypeError, RecursionError) as wrong:
         where = "the given rows" if isinstance(source, dict) else source
         raise HierarchyError(
             f"{where} holds no golden rows ({wrong!r}); give a default_sweep_metrics.json"

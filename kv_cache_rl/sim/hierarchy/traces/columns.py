@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kv_cache_rl.traces.errors import TraceError
+from kv_cache_rl.traces.lab import MOST_BLOCKS
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
-MOST_BLOCKS = 2**31 - 2  # dense ids fit 32-bit columns; ids in files have up to 63 bits
 Finding = tuple[str, str, str]  # what is wrong ("" if nothing), the field, the remedy
 FINE: Finding = ("", "", "")
 

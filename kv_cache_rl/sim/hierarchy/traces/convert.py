@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from kv_cache_rl.files import same_file
 from kv_cache_rl.sim.hierarchy.traces.lab_file import save
 from kv_cache_rl.sim.hierarchy.traces.load import LOADERS, load_trace
-from kv_cache_rl.traces.errors import TraceError
-from kv_cache_rl.traces.formats import detect, requests_of
+from kv_cache_rl.traces.errors import TraceError, place_of
+from kv_cache_rl.traces.files import sources
+from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
 from kv_cache_rl.traces.lab import write_requests
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.summary import summary_of
@@ -18,38 +20,46 @@ def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
     """Writes the trace in the lab's format, rows whose times run back put in order, and returns how
     many requests, and what else was done.
 
-    Requests that name no blocks are written without any: stability plan and serving simulate read
-    them, the lab does not. Claude Code sessions are placed on one clock, as the lab does.
+    Requests that name no blocks are written without any, the others with theirs: stability plan and
+    serving simulate read them, the lab does not. Claude Code sessions are placed on one clock, as the
+    lab does.
 
     Raises:
         TraceError: the file cannot be read.
     """
     file, reading = located(path)
+    if any(same_file(source, out) for source in sources(file)):
+        raise place_of(file).error(
+            "it is read, and the result would be written over it", "give another --out"
+        )
     format = detect(reading.named(file))
     reading = replace(reading, format=format, sort=True)
     notes = ["sessions start uniformly over 8 hours, as in the lab"] if format == "claude-code" else []
-    if format in LOADERS and not _without_blocks(file, format):
+    unnamed = _without_blocks(file, reading) if format in LOADERS else None
+    if unnamed == 0:
         trace = load_trace(reading.named(file), decode_writes=False)
         save(trace, out)
         return trace.requests, [*notes, *_said(file, reading)]
     found = requests_of(file, reading)
-    count = write_requests(out, Path(file).name, found.timed())
+    count = write_requests(out, Path(file).name, found.timed(), max(1, found.block_tokens))
     left_out = [f"{number:,} left out: {reason}" for reason, number in found.left_out.items()]
     return count, [
         *left_out,
         *found.notes,
-        "its requests name no blocks: the hierarchy lab cannot replay them",
+        f"{'its' if unnamed in (None, count) else f'{unnamed:,} of {count:,}'} requests name no blocks: "
+        "the hierarchy lab cannot replay them",
     ]
 
 
-def _without_blocks(path: str, format: str) -> bool:
-    """Whether the first request of a file names no blocks, though its format can."""
-    if format not in ("mooncake", "bailian"):
-        return False
+def _without_blocks(path: str, reading: Reading) -> int:
+    """How many requests of a file name no blocks, though its format can; 0 where its loader says what is
+    wrong with it."""
+    if FORMATS[reading.format or ""].requests is None:
+        return 0
     try:
-        return next(requests_of(path).arrivals).ids is None
-    except (TraceError, StopIteration):
-        return False  # the loader says what is wrong
+        return sum(one.ids is None for one in requests_of(path, reading).arrivals)
+    except TraceError:
+        return 0
 
 
 def _said(path: str, reading: Reading) -> list[str]:

@@ -1,6 +1,6 @@
 """The lab's own trace file: JSON Lines, a header, then a request or page access a line.
 
-A file named .gz is compressed with gzip.
+A file named .gz, .bz2 or .xz is packed.
 
 Header: {"format": "kv-cache-rl trace", "version": 1, "kind": "pages" or "requests", "name": text,
 "block_tokens": tokens, "page_bytes": bytes of every page, or a list with one entry a page
@@ -12,14 +12,14 @@ used unchanged. Without it they are integers of up to 63 bits and get new, dense
   tick, in file order.
 * requests: {"time_s": 1.5, "sequence": 2, "input_tokens": 900, "output_tokens": 80,
   "runs": [[first id, length], ...]}. The runs are the blocks from the root on; an id names a block
-  together with all blocks before it. Tokens are optional.
+  together with all blocks before it. Tokens are optional; where they are given, the runs hold as many
+  blocks as the prompt fills or begins. A request whose blocks are not known has no runs: the lab needs
+  them, other commands do not.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,40 +28,41 @@ from typing import Any
 
 import numpy as np
 
-from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
 from kv_cache_rl.sim.hierarchy.traces.numbering import dense_ids, dense_runs
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, checked_tree, last_of, pages
-from kv_cache_rl.traces.errors import place_of
-from kv_cache_rl.traces.fields import LARGEST, Fields, check_whole, json_fields, shown
-from kv_cache_rl.traces.lab import FORMAT, VERSION
-from kv_cache_rl.traces.lines import Line, read_lines
+from kv_cache_rl.traces.errors import Place, place_of
+from kv_cache_rl.traces.fields import LARGEST, Fields
+from kv_cache_rl.traces.lab import (
+    FORMAT,
+    MOST_BLOCKS,
+    VERSION,
+    LabRequest,
+    checked_header,
+    lab_lines,
+    written_whole,
+)
 from kv_cache_rl.traces.reading import located
+from kv_cache_rl.traces.records import read_records
 from kv_cache_rl.traces.requests import limited
-
-KINDS = ("pages", "requests")
 
 
 def load_lab_file(path: str | Path) -> Trace:
     """The trace in a file of this format. Raises TraceError at the first line that is not of it."""
     path, reading = located(path)
-    lines = read_lines(path)
-    header = _header(*next(lines))
-    trace = (_pages if header.record["kind"] == "pages" else _requests)(path, header, limited(lines, reading))
+    records = read_records(path)
+    header = checked_header(next(records))
+    if header.record["kind"] == "pages":
+        trace = _pages(path, header, limited(records, reading))
+    else:
+        trace = _requests(path, header, lab_lines(header, records, reading))
     return replace(trace, name=header.text("name", default=Path(path).name))
 
 
 def save(trace: Trace, path: str | Path) -> None:
-    """Writes the trace to a part file, which becomes `path` only when it is complete."""
-    part = Path(f"{path}.part")
-    raw = (
-        gzip.open(part, "wt", encoding="utf-8")
-        if str(path).endswith(".gz")
-        else open(part, "w", encoding="utf-8")
-    )
-    with raw as lines:
+    """Writes the trace to a file that appears whole or not at all, packed as its name says."""
+    with written_whole(path) as lines:
         for record in _records(trace):
             lines.write(json.dumps(record) + "\n")
-    os.replace(part, path)
 
 
 def _records(trace: Trace) -> Iterator[dict[str, Any]]:
@@ -83,37 +84,11 @@ def _records(trace: Trace) -> Iterator[dict[str, Any]]:
             yield {"step": time_s, "page": start[0], "sequence": sequence}
 
 
-def _header(place: Any, text: str) -> Fields:
-    header = json_fields(place, text)
-    if header.text("format") != FORMAT:
-        raise header.error("format", f"got {shown(header.record['format'])}", f"expected {FORMAT!r}")
-    if header.whole("version") != VERSION:
-        raise header.error(
-            "version", f"version {header.record['version']}", f"only version {VERSION} is known"
-        )
-    if header.text("kind") not in KINDS:
-        raise header.error("kind", f"got {shown(header.record['kind'])}", f"use one of {', '.join(KINDS)}")
-    header.whole("block_tokens", least=1)
-    header.whole("blocks", least=1, most=MOST_BLOCKS, default=None)
-    sizes = header.take("page_bytes", 0)
-    if isinstance(sizes, list):
-        for at, size in enumerate(sizes):
-            check_whole(header, f"page_bytes[{at}]", size, 1, LARGEST)
-        if len(sizes) != header.record.get("blocks"):
-            raise header.error(
-                "page_bytes", f"{len(sizes)} sizes", "give blocks, and one size for each of them"
-            )
-    else:
-        check_whole(header, "page_bytes", sizes, 0, LARGEST)
-    return header
-
-
-def _pages(path: str | Path, header: Fields, lines: Iterator[Line]) -> Trace:
+def _pages(path: str | Path, header: Fields, records: Iterator[Fields]) -> Trace:
     blocks, sizes = header.record.get("blocks"), header.take("page_bytes", 0)
     steps, ids, sequence = array("d"), array("q"), array("q")
     bytes_of: dict[int, int] = {}
-    for place, text in lines:
-        fields = json_fields(place, text)
+    for fields in records:
         page = fields.whole("page", most=LARGEST if blocks is None else blocks - 1)
         _forward(fields, "step", steps)
         ids.append(page)
@@ -148,35 +123,29 @@ def _numbered(values: array) -> np.ndarray:
     return np.unique(np.array(values, dtype=np.int64), return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _requests(path: str | Path, header: Fields, lines: Iterator[Line]) -> Trace:
+def _requests(path: str | Path, header: Fields, lines: Iterator[LabRequest]) -> Trace:
     blocks = header.record.get("blocks")
-    most = LARGEST if blocks is None else blocks - 1
     times, sequence, tokens_in, tokens_out = array("d"), array("q"), array("q"), array("q")
     counts, start, length, line_of = array("q"), array("q"), array("q"), array("q")
-    for place, text in lines:
-        fields = json_fields(place, text)
-        _forward(fields, "time_s", times)
-        sequence.append(fields.whole("sequence", default=0))
-        tokens_in.append(fields.whole("input_tokens", default=0))
-        tokens_out.append(fields.whole("output_tokens", default=0))
-        items = fields.items("runs")
-        for at, item in enumerate(items):
-            name = f"runs[{at}]"
-            if not isinstance(item, list) or len(item) != 2:
-                raise fields.error(
-                    name, f"expected [first id, length], got {shown(item)}", "write runs as two integers"
-                )
-            start.append(check_whole(fields, f"{name}[0]", item[0], 0, most))
-            length.append(check_whole(fields, f"{name}[1]", item[1], 1, LARGEST))
-            if start[-1] + length[-1] - 1 > most:
-                raise fields.error(
-                    name,
-                    f"the last id is {start[-1] + length[-1] - 1}, the largest allowed {most}",
-                    "correct it",
-                )
-        counts.append(len(items))
-        line_of.append(place.line)
+    unnamed: Place | None = None
+    for one in lines:
+        unnamed = one.place if one.runs is None and unnamed is None else unnamed
+        times.append(one.time_s)
+        sequence.append(one.sequence or 0)
+        tokens_in.append(one.input_tokens)
+        tokens_out.append(one.output_tokens or 0)
+        for first, count in one.runs or ():
+            start.append(first)
+            length.append(count)
+        counts.append(len(one.runs or ()))
+        line_of.append(one.place.line)
     _some(path, times)
+    if unnamed is not None and start:
+        raise unnamed.error(
+            "the request names no blocks, which the hierarchy lab needs",
+            "give it runs; stability plan and serving simulate do without",
+            "runs",
+        )
     run_start, run_length = np.array(start, dtype=np.int64), np.array(length, dtype=np.int64)
     if blocks is None:
         run_start, blocks = dense_runs(run_start, run_length)

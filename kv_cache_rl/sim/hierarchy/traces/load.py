@@ -124,9 +124,7 @@ def load_claude_code(path: str | Path, *, selection: str = "all", seed: int | No
     `all` starts all of them uniformly over 8 hours, `headroom` starts 60 of medium length over one.
     """
     if selection not in SELECTIONS:
-        raise place_of(path).error(
-            f"unknown selection {selection!r}", f"choose one of {', '.join(SELECTIONS)}"
-        )
+        raise place_of(path).error(f"unknown selection {selection!r}", f"use one of {', '.join(SELECTIONS)}")
     chosen = SELECTIONS[selection]
     rng = random.Random(chosen.seed if seed is None else whole_number("seed", seed))
     sessions = [session for session in _distinct_sessions(path, chosen) if session is not None]

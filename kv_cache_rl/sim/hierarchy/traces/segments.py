@@ -48,7 +48,7 @@ def check_room(name: str, blocks: int, need: int, what: str) -> None:
         need: bytes.
         what: needs them.
     """
-    free = _free_bytes() if need > SMALL else need
+    free = free_bytes() if need > SMALL else need
     if need > free:
         raise TraceError(
             f"{blocks:,} blocks: {what} takes {need / 1e9:,.1f} GB, of which {free / 1e9:,.1f} GB are free",
@@ -58,7 +58,7 @@ def check_room(name: str, blocks: int, need: int, what: str) -> None:
         )
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
     """Memory that is free on this machine; where that is not told, as much as anything needs."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:

@@ -85,6 +85,8 @@ class Trace:
     @property
     def lengths(self) -> np.ndarray:
         """Blocks of each request, int64 [R]."""
+        if not self.chained:  # a request is one access
+            return self.run_length
         until = np.concatenate([[0], np.cumsum(self.run_length)])
         return until[self.first_run[1:]] - until[self.first_run[:-1]]
 

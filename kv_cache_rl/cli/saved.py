@@ -1,0 +1,41 @@
+"""Work that is saved as it grows: one writer at a time, and an end that says how to go on."""
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kv_cache_rl.cli.failures import BadInput, Interrupted
+from kv_cache_rl.files import holds
+
+
+@contextmanager
+def only_writer(folder: Path, what: str) -> Generator[None]:
+    """Holds a folder that grows for this process, which is an evaluation or the like (`what`).
+
+    Raises BadInput where another one holds it.
+    """
+    if os.name == "nt":  # opens no folders, and has no locks
+        yield
+        return
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        if not holds(held):
+            raise BadInput(f"another {what} writes to {folder} now; wait until it ends, or stop it first")
+        yield
+    finally:
+        os.close(held)
+
+
+@contextmanager
+def stoppable(place: Path, go_on: Callable[[], str]) -> Generator[None]:
+    """An interrupt, and a disk that takes no more, end with what `go_on` says: what is saved, and the command
+    that goes on.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(go_on()) from None
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise BadInput(f"{error.filename or place}: {what}; make room or mend it. {go_on()}") from error
