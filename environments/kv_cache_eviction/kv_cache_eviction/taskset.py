@@ -53,7 +53,9 @@ class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
                 scenarios_from_trace,  # it compiles the oracle
             )
 
-            return scenarios_from_trace(config.trace, config.difficulty, config.num_examples, config.seed)
+            return scenarios_from_trace(
+                config.trace, config.difficulty, config.num_examples, config.seed
+            ).scenarios
         return load_scenarios(config.difficulty, config.split, config.num_examples, config.seed)
 
     def row(self, scenario: Scenario) -> EvictionData:

@@ -59,7 +59,7 @@ def select_scenarios(
 
         scenarios = scenarios_from_trace(
             Path(trace), difficulty=difficulty, num_examples=num_examples, seed=seed
-        )
+        ).scenarios
     else:
         from kv_cache_rl.sim.eviction import load_scenarios
 

@@ -14,12 +14,12 @@ from kv_cache_rl.cli.eviction.options import (
     Seed,
     find_scenario,
     how_many,
-    select_scenarios,
 )
 from kv_cache_rl.cli.failures import FAILED, BadInput, choose
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
 from kv_cache_rl.cli.terminal import console, print_json, track
 from kv_cache_rl.cli.tree import group
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
@@ -84,6 +84,12 @@ def tell_written(facts: dict, as_json: bool) -> None:
                 "  another problem than the generated scenarios: scores on these do not compare with "
                 "scores on those"
             )
+        if facts.get("left_out"):
+            gaps = facts["left_out"]
+            typer.echo(
+                f"  {len(gaps)} of {facts['windows']} windows were left out: at every pressure tried the best "
+                f"log known is at most {max(gaps):.3f} above the floor"
+            )
         if "acceptance" in facts:
             typer.echo(f"  kept {facts['acceptance']:.0%} of {facts['tried']} tried (20 % or more)")
 
@@ -100,8 +106,12 @@ def cut_from_trace(
 
     Example: kv-cache-rl scenarios from-trace conversation_trace.jsonl --out windows.jsonl --num-examples 15
     """
+    from kv_cache_rl.experiments.eviction.sets import scenarios_from_trace
+
     total = how_many(num_examples, difficulty)
-    tell_written(write_scenarios(out, select_scenarios(difficulty, "eval", total, seed, trace)), as_json)
+    cut = scenarios_from_trace(trace, difficulty=difficulty, num_examples=total, seed=seed)
+    facts = write_scenarios(out, cut.scenarios)
+    tell_written({**facts, "windows": cut.tried, "left_out": list(cut.left_out)}, as_json)
 
 
 def verify_files(
@@ -127,7 +137,7 @@ def verify_files(
     ]
     for scenario in track(scenarios, "verify", as_json):
         if scenario.floor_by not in FLOOR:
-            fault = f"floor_by names {scenario.floor_by!r}, which is none of {', '.join(FLOOR)}"
+            fault = f"floor_by: {unknown('rule', scenario.floor_by, FLOOR)}"
             found.append({"scenario_id": scenario.id, "fault": fault})
         found += [{"scenario_id": scenario.id, "fault": fault} for _, fault in faults_of([scenario])]
     if as_json:

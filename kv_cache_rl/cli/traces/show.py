@@ -77,7 +77,7 @@ def _ask_plan(trace: str) -> None:
 def _ask_windows(trace: str) -> None:
     from kv_cache_rl.sim.eviction.cut import windows_of
 
-    windows_of(trace, "easy", 0, 0)
+    next(windows_of(trace, "easy", 0), None)
 
 
 ASK: dict[str, Callable[[str], None]] = {

@@ -1,6 +1,6 @@
 """The landscape: what every decider and the oracle earn on unselected scenarios."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,19 +8,27 @@ import numpy as np
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.hardware import prefill_microseconds
 from kv_cache_rl.core.numbers import whole_number
+from kv_cache_rl.experiments.eviction.tuning import tune
+from kv_cache_rl.reports.eviction.landscape import DEALT, FIRST_ONLY, LACKING
 from kv_cache_rl.search.eviction.exhaustive import optimum, small_scenario
-from kv_cache_rl.search.eviction.oracle import ALL_VERBS, DEFAULT_WIDTH, beam, solve
-from kv_cache_rl.search.eviction.rollout import finish
-from kv_cache_rl.sim.eviction.actions import Verb
-from kv_cache_rl.sim.eviction.deciders import DECIDERS, FLOOR, policy_id
+from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, beam, solve
+from kv_cache_rl.search.eviction.rollout import finish, floor_of, play_tuned
+from kv_cache_rl.sim.eviction.actions import ALL_VERBS, Verb
+from kv_cache_rl.sim.eviction.deciders import DECIDERS, policy_id
 from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics
+from kv_cache_rl.sim.eviction.scenarios import load_scenarios
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, ORACLE, PAGE_TOKENS, Scenario, ScenarioError
+from kv_cache_rl.sim.eviction.trained import TUNED
 
 ABLATIONS = {"evict": Verb.EVICT, "compress": Verb.COMPRESS, "swap_to_cpu": Verb.SWAP}
 ABLATED_TIER = "hard"
+WITHOUT = {f"{LACKING}{name}": ALL_VERBS & ~(1 << verb) for name, verb in ABLATIONS.items()}
+"""What `tuned` is compared with, retuned: the same without one tool."""
+DEALS = (1, 2, 3)
+"""Seeds of the deals that are averaged."""
 
 
 def run(
@@ -29,24 +37,34 @@ def run(
     width: int = DEFAULT_WIDTH,
     workers: int = 2,
     small: int = 12,
+    generations: int = 40,
+    learn: int = 600,
+    scenarios: Mapping[str, Sequence[Scenario]] | None = None,
     progress: Callable[[str, int], None] = lambda what, done: None,
 ) -> dict:
     """Plays `per_tier` fresh, unselected scenarios of every tier with every decider and the oracle.
 
+    Args:
+        generations, learn: for how long `tuned` is tuned again without each tool, and on how many
+            scenarios of the committed training set.
+        scenarios: tier -> those to be played in place of fresh ones.
+
     Returns:
         ``tiers``: tier -> columns, one value per scenario: ``return``, ``failures``, ``tokens`` by
-        decider ("oracle" too), ``floor``, ``without`` (returns of oracles that lack one verb) and
-        ``physics``. ``small``: beam and exact optimum.
+        decider ("oracle" too), ``floor``, ``without`` (returns of oracles that lack one verb), ``choices``
+        (returns of `tuned` as it is, without a tool, dealt, in the first window only) and ``physics``.
+        ``small``: beam and exact optimum.
     """  # fmt: skip
     for what, value, low in (("per_tier", per_tier, 1), ("small", small, 0), ("workers", workers, 1)):
         whole_number(what, value, low, error=ScenarioError)
-    tiers = {}
+    played = scenarios or {
+        tier: [generate(tier, seed, "train", k) for k in range(per_tier)] for tier in DIFFICULTIES
+    }
+    weights, tiers = retuned(learn, generations), {}
     with ThreadPoolExecutor(workers) as pool:
-        for tier in DIFFICULTIES:
-            jobs = [
-                pool.submit(_measure, generate(tier, seed, "train", k), width, tier == ABLATED_TIER)
-                for k in range(per_tier)
-            ]
+        for tier, chosen in played.items():
+            ablate = tier == ABLATED_TIER and scenarios is None
+            jobs = [pool.submit(_measure, scenario, width, ablate, weights) for scenario in chosen]
             rows = []
             for done, job in enumerate(jobs, 1):
                 rows.append(job.result())
@@ -56,7 +74,33 @@ def run(
     return {"per_tier": per_tier, "seed": seed, "width": width, "tiers": tiers, "small": instances}
 
 
-def _measure(scenario: Scenario, width: int, ablate: bool) -> dict:
+def retuned(learn: int, generations: int) -> dict[str, np.ndarray]:
+    """Constants of the weighing without each tool and for one window, tuned from the committed ones."""
+    scenarios = load_scenarios(split="train", num_examples=learn)
+    tuned = {
+        name: tune(scenarios, generations, allowed=allowed, start=TUNED.weights)[0]
+        for name, allowed in WITHOUT.items()
+    }
+    first = tune(scenarios, generations, start=TUNED.weights, first_only=True)[0]
+    return {**tuned, FIRST_ONLY: first}
+
+
+def _choices(scenario: Scenario, weights: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Returns of `tuned` and of what it is compared with."""
+    start = new_state(scenario)
+
+    def play(constants: np.ndarray, allowed: int = ALL_VERBS, first: bool = False, deal: int = 0) -> float:
+        return play_tuned(*start.copy(), constants, allowed, first, deal)
+
+    own = TUNED.weights
+    dealt = [play(own, deal=deal) for deal in DEALS]
+    found = {"tuned": play(own), DEALT: sum(dealt) / len(dealt)}
+    found[FIRST_ONLY] = play(weights[FIRST_ONLY], first=True)
+    found |= {name: play(weights[name], allowed) for name, allowed in WITHOUT.items()}
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def _measure(scenario: Scenario, width: int, ablate: bool, weights: Mapping[str, np.ndarray]) -> dict:
     row: dict = {"return": {}, "failures": {}, "tokens": {}, "without": {}, "physics": physics(scenario)}
     for name in DECIDERS:
         state = new_state(scenario)
@@ -65,7 +109,8 @@ def _measure(scenario: Scenario, width: int, ablate: bool) -> dict:
     log, _ = solve(scenario, width)
     report = replay(scenario, log)
     _note(row, ORACLE, report.total, report.metrics)
-    row["floor"] = max(row["return"][name] for name in FLOOR)
+    row["floor"] = floor_of(scenario)[0]
+    row["choices"] = _choices(scenario, weights)
     if ablate:
         for name, verb in ABLATIONS.items():
             row["without"][name] = solve(scenario, width, ALL_VERBS & ~(1 << verb))[1]

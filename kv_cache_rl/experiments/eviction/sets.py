@@ -1,16 +1,16 @@
 """Scenario sets with their references (floor and best-known log), and which scenarios are kept."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, solve
-from kv_cache_rl.search.eviction.rollout import policy_return
-from kv_cache_rl.sim.eviction.cut import windows_of
-from kv_cache_rl.sim.eviction.deciders import FLOOR
+from kv_cache_rl.search.eviction.rollout import floor_of
+from kv_cache_rl.sim.eviction.cut import PRESSURES, windows_of
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.log import LogError
@@ -27,12 +27,11 @@ COMMITTED_WIDTH = DEFAULT_WIDTH
 
 
 def with_references(scenario: Scenario, width: int = DEFAULT_WIDTH) -> Scenario:
-    """The scenario with the return of its best blind decider, and the oracle's log and return."""
-    floors = {name: policy_return(scenario, name) for name in FLOOR}
-    by = max(floors, key=lambda name: floors[name])
+    """The scenario with its floor, and the oracle's log and return."""
+    floor, by = floor_of(scenario)
     log, best = solve(scenario, width)
     frozen = tuple(tuple(tuple(call) for call in step) for step in log)
-    return dataclasses.replace(scenario, floor=floors[by], floor_by=by, best=best, best_log=frozen)
+    return dataclasses.replace(scenario, floor=floor, floor_by=by, best=best, best_log=frozen)
 
 
 def _named(scenario: Scenario, split: str) -> Scenario:
@@ -87,15 +86,28 @@ def make_set(
     return scenarios, tried
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class FromTrace:
+    """Scenarios cut from a trace, and what became of the windows."""
+
+    scenarios: tuple[Scenario, ...]
+    tried: int
+    left_out: tuple[float, ...]
+    """Best known return less floor of each window that was left out, at the pressure where it is largest."""
+
+
 def scenarios_from_trace(
     path: str | Path, difficulty: str = "all", num_examples: int = -1, seed: int = 42, width: int = 2
-) -> tuple[Scenario, ...]:
-    """Playable, unselected scenarios cut from a trace file, with references; -1 takes 20 a tier.
+) -> FromTrace:
+    """Playable scenarios cut from a trace file, with references; -1 takes 20 a tier.
 
-    The latest answer is kept, as an evaluation asks for the same windows once per decider.
+    A window has the least pressure of `PRESSURES` at which looking pays as a set asks for (`kept`); where
+    none does, it is left out. Three times the windows wanted are tried. The latest answer is kept, as an
+    evaluation asks for the same windows once per decider.
 
     Raises:
-        ScenarioError: unknown names, or a file that cannot be read or holds no usable window.
+        ScenarioError: unknown names, a file that cannot be read or holds no usable window, or windows of
+            which none can be pressed.
     """
     path = Path(path)
     check_request(difficulty, num_examples, seed)
@@ -111,15 +123,46 @@ def scenarios_from_trace(
 @lru_cache(maxsize=1)
 def _from_trace(
     path: Path, changed_ns: int, difficulty: str, num_examples: int, seed: int, width: int
-) -> tuple[Scenario, ...]:
+) -> FromTrace:
     tiers = check_request(difficulty, num_examples, seed)
     wanted = 20 if num_examples < 0 else -(-num_examples // len(tiers))
-    groups = [windows_of(path, tier, seed, wanted) for tier in tiers]
-    if not any(groups):
-        raise ScenarioError(f"{path}: no window with at least four calls; use a longer trace")
-    chosen = interleave(groups, num_examples)
+    groups, tried, left_out = [], 0, []
     with ThreadPoolExecutor(2) as pool:
-        return tuple(pool.map(lambda s: with_references(s, width), chosen))
+        for tier in tiers:
+            groups.append([])
+            windows = islice(windows_of(path, tier, seed), 3 * wanted)
+            while len(groups[-1]) < wanted and (batch := list(islice(windows, 2))):
+                for made in pool.map(lambda window: pressed(window, width), batch):
+                    if len(groups[-1]) == wanted:
+                        break
+                    tried += 1
+                    if kept(made):
+                        groups[-1].append(made)
+                    else:
+                        left_out.append(round(made.best - made.floor, 6))
+    if not tried:
+        raise ScenarioError(f"{path}: no window with at least four calls; use a longer trace")
+    if not any(groups):
+        raise ScenarioError(
+            f"{path}: none of {tried} windows can be pressed: at up to {PRESSURES[-1]:g} times a tier's "
+            f"demand the best log known is at most {max(left_out):.3f} above the floor ({MIN_GAP} are asked "
+            "for), as too few sessions return within half a minute; use a trace of agents' sessions"
+        )
+    return FromTrace(interleave(groups, num_examples), tried, tuple(left_out))
+
+
+def pressed(window: Sequence[Scenario], width: int) -> Scenario:
+    """The first of a window's scenarios in which looking pays, with references; else the one with the
+    largest gap."""
+    best = None
+    for scenario in window:
+        made = with_references(scenario, width)
+        if kept(made):
+            return made
+        if best is None or made.best - made.floor > best.best - best.floor:
+            best = made
+    assert best is not None
+    return best
 
 
 def verify(scenarios) -> Iterator[tuple[Scenario, str]]:
@@ -132,10 +175,9 @@ def verify(scenarios) -> Iterator[tuple[Scenario, str]]:
             fault = str(error)
         if fault:
             yield scenario, fault
-        for name in FLOOR:
-            value = policy_return(scenario, name)
-            if value > scenario.floor or (name == scenario.floor_by and value != scenario.floor):
-                yield (
-                    scenario,
-                    f"{name} returns {value}; the stored floor is {scenario.floor} by {scenario.floor_by}",
-                )
+        floor, by = floor_of(scenario)
+        if (floor, by) != (scenario.floor, scenario.floor_by):
+            yield (
+                scenario,
+                f"{by} returns {floor}; the stored floor is {scenario.floor} by {scenario.floor_by or 'none'}",
+            )

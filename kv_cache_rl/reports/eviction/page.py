@@ -19,7 +19,7 @@ from kv_cache_rl.reports.eviction.tables import (
 )
 from kv_cache_rl.reports.stylesheet import SCRIPT, STYLE
 from kv_cache_rl.reports.svg import scrolling
-from kv_cache_rl.sim.eviction import DECIDERS, Report, Scenario, replay, rollout
+from kv_cache_rl.sim.eviction import Report, Scenario, decider, replay, rollout
 
 MAX_PAGE_BYTES = 2_800_000
 """Room that episodes may fill; a page stays under 3 MB."""
@@ -38,7 +38,7 @@ class References:
 
 def references_for(scenario: Scenario) -> References:
     """Replays the stored best log, and plays the blind decider that made the floor."""
-    floor = rollout(scenario, DECIDERS[scenario.floor_by or "keep"]())
+    floor = rollout(scenario, decider(scenario.floor_by or "keep"))
     return References(scenario, replay(scenario, scenario.best_log), floor)
 
 

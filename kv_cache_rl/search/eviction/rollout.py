@@ -1,5 +1,6 @@
 """Compiled rollouts: a decider plays an episode to its end, and a batch of episodes plays one window."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.search.eviction.proposals import AS_MADE, complete, new_desk, new_log
 from kv_cache_rl.sim.eviction.columns import EVENT, Counter, calls_of, columns_of, constants_of
-from kv_cache_rl.sim.eviction.deciders import policy_id
+from kv_cache_rl.sim.eviction.deciders import FLOOR, policy_id
 from kv_cache_rl.sim.eviction.dynamics import advance, new_state
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics
 from kv_cache_rl.sim.eviction.spec import Scenario
@@ -28,9 +29,24 @@ def finish(state: State, policy: int) -> None:
 
 def policy_return(scenario: Scenario, name: str) -> float:
     """The return of a decider, to the last digit that of the rollout through observation texts."""
-    state = new_state(scenario)
-    finish(state, policy_id(name))
-    return rewards_and_metrics(state, scenario.best)[1]
+    return policy_returns(scenario, (name,))[name]
+
+
+def policy_returns(scenario: Scenario, names: Iterable[str]) -> dict[str, float]:
+    """`policy_return` of each of these deciders."""
+    start, returns = new_state(scenario), {}
+    for name in names:
+        state = start.copy()
+        finish(state, policy_id(name))
+        returns[name] = rewards_and_metrics(state, scenario.best)[1]
+    return returns
+
+
+def floor_of(scenario: Scenario) -> tuple[float, str]:
+    """The best return of the rules that do not react, and the first of them that earns it."""
+    returns = policy_returns(scenario, FLOOR)
+    by = max(returns, key=lambda name: returns[name])
+    return returns[by], by
 
 
 @njit(nogil=True)

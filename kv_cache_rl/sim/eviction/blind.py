@@ -1,11 +1,32 @@
-"""Blind deciders: they read nothing but what a verb applies to. They are the floor and the canaries."""
+"""Deciders that do not react: they are the floor and the canaries.
+
+Blind ones read nothing but what a verb applies to. Static ones give every class of work one precision,
+the same in every window whatever the memory, the queue and the entries do."""
+
+from itertools import product
 
 import numpy as np
 
+from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
 from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.sim.eviction.actions import Verb
-from kv_cache_rl.sim.eviction.columns import Kind, Place
+from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Kind, Place
+from kv_cache_rl.sim.eviction.returns import never_read
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP
+
+_RUNGS = np.array(
+    [(*rungs, dead) for rungs in product(range(len(LADDER)), repeat=len(WORK_CLASSES)) for dead in (0, 1)]
+)
+STATIC = tuple(
+    "_".join(
+        ("static", *(str(PRECISIONS[LADDER[level]].bits) for level in rungs), *(("dead",) if dead else ()))
+    )
+    for *rungs, dead in _RUNGS.tolist()
+)
+"""Names of the static rules: bits of each of `WORK_CLASSES` in turn, and whether the dead are evicted.
+
+    static_4_4_8_16_dead: chat and extraction to 4 bits, code to 8, reasoning left at 16; the dead evicted
+"""
 
 
 @uncounted
@@ -57,3 +78,32 @@ def on_everything(verb, lowest=0):
         return m
 
     return calls
+
+
+@njit
+def static(rows, head, out, rule):
+    """The calls of rule `STATIC[rule]`: the dead are evicted, then all entries above their class's
+    precision are compressed by one rung, the largest first."""
+    target, n, m = _RUNGS[rule], head.rows, 0
+    size = np.zeros(n, np.int64)
+    for k in range(n):
+        row = rows[k]
+        gone = target[-1] == 1 and never_read(row)
+        if gone and m < MAX_CALLS_PER_STEP:
+            out[m].verb, out[m].entry = Verb.EVICT, k
+            m += 1
+        elif (
+            not gone
+            and row.place == Place.GPU
+            and row.kind != Kind.SYSTEM
+            and row.level < target[row.work_class]
+        ):
+            size[k] = row.pages * (UNITS_PER_PAGE >> row.level)
+    while m < MAX_CALLS_PER_STEP and n > 0:
+        largest = np.argmax(size)
+        if size[largest] == 0:
+            break
+        out[m].verb, out[m].entry = Verb.COMPRESS, largest
+        size[largest] = 0
+        m += 1
+    return m

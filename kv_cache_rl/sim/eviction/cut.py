@@ -2,11 +2,12 @@
 
 A trace says when calls come and how long they are, not on which server they met, how fast it
 decoded or what the work was. So the contexts live in a window are given the tier's demand by
-scaling the GPU's cache to them; links, prefill and decode stay those of the generated scenarios,
-and work class, tolerance and priority are drawn as there."""
+scaling the GPU's cache to them, or a multiple of it where that is too little to matter (`PRESSURES`).
+Link, prefill and decode stay those of the generated scenarios, and work class, tolerance and priority are
+drawn as there."""
 
 from collections import Counter
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,15 @@ SPEEDUP = {"claude-code": 1.0}
 """How much faster than recorded a format is played. In other formats users come back after
 minutes, so those are played eight times as fast."""
 MAX_PREFIXES = 8
+PRESSURES = (1.0, 1.25, 1.6, 2.0, 2.5)
+"""Multiples of the tier's demand at which a window may be played. The set takes the first at which the
+best log known beats the floor by the gap that it asks of every scenario: a rule that reads demand, floor
+and oracle, and no decider."""
 
 
-def windows_of(path: str | Path, difficulty: str, seed: int, limit: int | None) -> list[Scenario]:
-    """Unselected scenarios of one tier cut from a trace file, without floor and best return.
+def windows_of(path: str | Path, difficulty: str, seed: int) -> Iterator[tuple[Scenario, ...]]:
+    """Each window of a trace file as unselected scenarios of one tier, one per pressure of `PRESSURES`,
+    without floor and best return.
 
     Raises:
         TraceError: the file cannot be read; it names file, line, field and remedy.
@@ -43,13 +49,14 @@ def windows_of(path: str | Path, difficulty: str, seed: int, limit: int | None) 
         live_s=p.LIVE_S,
         speedup=SPEEDUP.get(detect(path), 8.0),
     )
-    # Some windows are too empty to cause pressure. They are skipped, by a rule that reads no policy.
-    return list(
-        islice((s for k, w in enumerate(cut) if (s := _scenario(w, difficulty, seed, k)) is not None), limit)
-    )
+    for k, window in enumerate(cut):
+        made = (_scenario(window, difficulty, seed, k, pressure) for pressure in PRESSURES)
+        # Some windows are too empty to cause pressure. They are skipped, by a rule that reads no policy.
+        if playable := tuple(scenario for scenario in made if scenario is not None):
+            yield playable
 
 
-def _scenario(window: Window, difficulty: str, seed: int, index: int) -> Scenario | None:
+def _scenario(window: Window, difficulty: str, seed: int, index: int, pressure: float) -> Scenario | None:
     rng = np.random.default_rng([seed, DIFFICULTIES.index(difficulty), index])
     tier = TIERS[difficulty]
     shared = Counter(s.prefix_key for s in window.sessions if s.prefix_key and s.prefix_tokens > 0)
@@ -59,7 +66,7 @@ def _scenario(window: Window, difficulty: str, seed: int, index: int) -> Scenari
     drafts = [_draft(rng, s, keys) for s in window.sessions if s.context_tokens_at_start > 0 or s.turns]
     live = sum(d.context for d in drafts if d.calls or d.running)
     budget_share = rng.uniform(*tier.budget)
-    budget_pages = int(live / tier.demand / PAGE_TOKENS)
+    budget_pages = int(live / (tier.demand * pressure) / PAGE_TOKENS)
     if budget_pages < 64 or sum(len(d.turns) for d in drafts) < 4:
         return None
     return build(

@@ -4,7 +4,8 @@ A decider is a compiled function ``(rows, head, out) -> how many calls``. It rea
 (`observe.Row`, `observe.Head`) and writes its calls into `out`, `CALL` records ``[MAX_OUT]`` whose
 entries are rows of the view. Adding one is a function and one line in `REGISTRY`.
 
-`blind` deciders never look. `ranked` ones free just what the queue and a reserve need, in the order of
+`blind` deciders do not react; the static ones among them have numbers and names, but no lines of their
+own in the registry. `ranked` ones free just what the queue and a reserve need, in the order of
 a rank of `kv_cache_rl.policies`. The others weigh every (entry, action) pair. `value_aware` and
 `cost_aware` are among these, and differ in the belief with which they weigh: they are not the ranks of
 the same names. `stability` leaves to the queueing controller how much is freed and how coarse it may
@@ -18,7 +19,7 @@ import numpy as np
 from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.jit import folded, njit, uncounted
 from kv_cache_rl.sim.eviction.actions import Verb
-from kv_cache_rl.sim.eviction.blind import keep, on_everything, random, spam_invalid
+from kv_cache_rl.sim.eviction.blind import STATIC, keep, on_everything, random, spam_invalid, static
 from kv_cache_rl.sim.eviction.brief import is_brief, read_brief
 from kv_cache_rl.sim.eviction.calls import VERBS, Call
 from kv_cache_rl.sim.eviction.columns import calls_of
@@ -95,7 +96,7 @@ class Registered:
     canary: bool = False
     """It would win under a faulty score only."""
     floor: bool = False
-    """A scenario's floor is the best return of these."""
+    """It does not react: a scenario's floor is the best return of these and of the static rules."""
     proposes: bool = False
     """The oracle considers its calls in every window. Stored logs were found with these; the others
     bound the oracle from below."""
@@ -125,13 +126,16 @@ REGISTRY: dict[str, Registered] = {
     "threshold_0.95": Registered(threshold(950), shipped=False),
 }
 
-_IDS = {name: k for k, name in enumerate(REGISTRY)}
+_FIRST_STATIC = len(REGISTRY)
+_IDS = {name: k for k, name in enumerate((*REGISTRY, *STATIC))}
 _decide = folded(tuple(one.calls for one in REGISTRY.values()))
 
 
 @uncounted
 def decide(policy, rows, head, out):
     """Calls of the decider with number `policy` for one window; returns how many."""
+    if policy >= _FIRST_STATIC:
+        return static(rows, head, out, policy - _FIRST_STATIC)
     return _decide(policy, rows, head, out)
 
 
@@ -142,7 +146,8 @@ def decide_view(policy, rows, head, out):
 
 
 CANARIES = tuple(name for name, one in REGISTRY.items() if one.canary)
-FLOOR = tuple(name for name, one in REGISTRY.items() if one.floor)
+FLOOR = (*(name for name, one in REGISTRY.items() if one.floor), *STATIC)
+"""The rules that do not react. The best of them on a scenario is its floor."""
 THRESHOLDS = tuple(name for name, one in REGISTRY.items() if not one.shipped)
 
 Decider = Callable[[dict], Sequence[Call]]
