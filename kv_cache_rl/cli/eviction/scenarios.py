@@ -87,8 +87,8 @@ def tell_written(facts: dict, as_json: bool) -> None:
         if facts.get("left_out"):
             gaps = facts["left_out"]
             typer.echo(
-                f"  {len(gaps)} of {facts['windows']} windows were left out: at every pressure tried the best "
-                f"log known is at most {max(gaps):.3f} above the floor"
+                f"  {len(gaps)} of {facts['windows']} windows were left out: at every pressure tried the "
+                f"best log known is at most {max(gaps):.3f} above the floor"
             )
         if "acceptance" in facts:
             typer.echo(f"  kept {facts['acceptance']:.0%} of {facts['tried']} tried (20 % or more)")

@@ -18,8 +18,8 @@ from kv_cache_rl.sim.eviction.deciders import DECIDERS, policy_id
 from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
-from kv_cache_rl.sim.eviction.score import rewards_and_metrics
 from kv_cache_rl.sim.eviction.scenarios import load_scenarios
+from kv_cache_rl.sim.eviction.score import rewards_and_metrics
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, ORACLE, PAGE_TOKENS, Scenario, ScenarioError
 from kv_cache_rl.sim.eviction.trained import TUNED
 

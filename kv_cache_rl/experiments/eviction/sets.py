@@ -179,5 +179,5 @@ def verify(scenarios) -> Iterator[tuple[Scenario, str]]:
         if (floor, by) != (scenario.floor, scenario.floor_by):
             yield (
                 scenario,
-                f"{by} returns {floor}; the stored floor is {scenario.floor} by {scenario.floor_by or 'none'}",
+                f"{by} returns {floor}; the stored floor is {scenario.floor} by {scenario.floor_by}",
             )

@@ -75,7 +75,7 @@ def _at_least(found: Interval, least: float, enough: int = 100) -> bool:
 
 
 def choice_claims(name: str, tier: dict, chosen: Sequence[int]) -> list[tuple[str, bool, str]]:
-    """What a strong decider says of a tier: how high the bar is, and what tools, choices and time are worth."""
+    """What a strong decider says of a tier: how high the bar is; what tools, choices and time are worth."""
     by = {one: scores(tier, tier["return"][one], chosen) for one in LOOKING}
     best = max(TRAINED, key=lambda one: _mean(by[one]))
     hand = max(BY_HAND, key=lambda one: _mean(by[one]))
@@ -255,8 +255,8 @@ def markdown(raw: dict) -> str:
         "### What tools, choices and time are worth",
         "",
         _choices_table(raw["tiers"]),
-        "Normalised scores on the selected scenarios. Without a tool, and for the first window only, `tuned` is "
-        "tuned again; dealt, its calls keep their verbs and go to random entries that can take them.",
+        "Normalised scores on the selected scenarios. Without a tool, and for the first window only, `tuned` "
+        "is tuned again; dealt, its calls keep their verbs and go to random entries that can take them.",
         "",
     ]
     for name, tier in raw["tiers"].items():

@@ -8,7 +8,8 @@
         evict it, if it is idle
 
 The ladder is the same for every rank, and its reserves are tuned for their mean: so ranks differ by the
-entries that they choose, and by nothing else. System prompts and running requests are left alone."""
+entries that they choose, and by nothing else. System prompts are left alone, and running requests stay on
+the GPU."""
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def free_in_order(policy, rows, head, reserves, out):
                 out[m].verb, out[m].entry = Verb.EVICT, k
                 freed += size_of(row)
                 m += 1
-        elif row.status <= Status.WAIT:
+        else:
             _write_candidate(row, k, c)
             keys[k] = rank(policy, c)
     order = np.argsort(keys, kind="mergesort")
