@@ -18,6 +18,7 @@ EXTRAS = {
     "sb3_contrib": "serving",
     "ray": "ray",
     "zstandard": "zst",
+    "cma": "train",
 }
 """Package as it is imported → extra of kv-cache-rl that installs it."""
 

@@ -9,7 +9,8 @@ own in the registry. `ranked` ones free just what the queue and a reserve need, 
 a rank of `kv_cache_rl.policies`. The others weigh every (entry, action) pair. `value_aware` and
 `cost_aware` are among these, and differ in the belief with which they weigh: they are not the ranks of
 the same names. `stability` leaves to the queueing controller how much is freed and how coarse it may
-get."""
+get. `tuned` weighs with constants that were optimised on the training scenarios, `learned` with a small
+network's factors on them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from kv_cache_rl.sim.eviction.ranked import ranked
 from kv_cache_rl.sim.eviction.reserve import reserve
 from kv_cache_rl.sim.eviction.returns import return_chance
 from kv_cache_rl.sim.eviction.text import read_view
+from kv_cache_rl.sim.eviction.trained import TUNED, Trained, WeightsError
+from kv_cache_rl.sim.eviction.tuned import tuned
 from kv_cache_rl.sim.eviction.weighing import (
     LEVELS,
     believing,
@@ -102,6 +105,8 @@ class Registered:
     bound the oracle from below."""
     shipped: bool = True
     """Offered by name everywhere; the rest are measures for `stability`."""
+    trained: Trained | None = None
+    """Its committed weights. What was trained on scenarios takes no part in making them."""
 
 
 REGISTRY: dict[str, Registered] = {
@@ -121,6 +126,7 @@ REGISTRY: dict[str, Registered] = {
     "cost_aware": Registered(weighing(certain), proposes=True),
     "lookahead": Registered(weighing(return_chance), proposes=True),
     "stability": Registered(stability),
+    "tuned": Registered(tuned, trained=TUNED),
     "threshold_0.80": Registered(threshold(800), shipped=False),
     "threshold_0.90": Registered(threshold(900), shipped=False),
     "threshold_0.95": Registered(threshold(950), shipped=False),
@@ -158,10 +164,13 @@ def policy_id(name: str) -> int:
     """The number by which compiled code knows a decider.
 
     Raises:
-        ValueError: no decider has that name.
+        ValueError: no decider has that name, or its committed weights cannot be used.
     """
     if name not in _IDS:
         raise ValueError(unknown("decider", name, DECIDERS))
+    trained = REGISTRY[name].trained
+    if trained is not None and trained.trouble:
+        raise WeightsError(trained.trouble)
     return _IDS[name]
 
 
