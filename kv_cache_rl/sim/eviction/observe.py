@@ -205,6 +205,19 @@ def look(scn, live, rows, head, slots, whole):
     return n
 
 
+@uncounted
+def look_again(scn, live, rows, head):
+    """Writes the rows and totals of a view anew in the middle of a window: the same entries in the same
+    order, those that are gone with `Place.NOWHERE`.
+    """
+    c = columns_of(scn, live)
+    for k in range(head.rows):
+        i = rows[k].slot
+        _write_facts(c, i, rows[k])
+        _write_history(c, i, rows[k])
+    _write_totals(c, head)
+
+
 @njit
 def view(scn, live, rows, head):
     """Fills the view that a decider takes, buffers of `new_view`; returns the number of rows."""
