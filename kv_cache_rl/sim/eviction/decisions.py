@@ -37,7 +37,7 @@ from kv_cache_rl.sim.eviction.columns import (
 from kv_cache_rl.sim.eviction.dynamics import begin_window, call, end_window, link_left
 from kv_cache_rl.sim.eviction.entries import units_of
 from kv_cache_rl.sim.eviction.log import ActionLog
-from kv_cache_rl.sim.eviction.numbers import write_numbers
+from kv_cache_rl.sim.eviction.numbers import write_row, write_totals
 from kv_cache_rl.sim.eviction.observe import HEAD, MAX_ROWS, ROW, look, look_again
 from kv_cache_rl.sim.eviction.score import REWARDS, weighted_return
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP
@@ -160,14 +160,17 @@ def sit(scn, live, seat, observed, mask, room):
     s, c = seat_of(seat), columns_of(scn, live)
     s.desk.made = 0
     look(scn, live, s.rows, s.head, room.slots, True)
-    _show(c, s, observed, mask, room)
+    observed[:] = 0.0
+    _show(c, s, 0, s.head.rows, observed, mask, room)
 
 
 @uncounted
-def _show(c, s, observed, mask, room):
-    """Writes what an agent sees, and which actions are not refused."""
+def _show(c, s, first, last, observed, mask, room):
+    """Writes what an agent sees, of the rows `first` to `last` - 1, and which actions are not refused."""
     made = s.desk.made
-    write_numbers(c, s.rows, s.head, made, room.slots[0], room.slots[1], observed)
+    write_totals(c, s.head, made, room.slots[0], room.slots[1], observed)
+    for k in range(first, last):
+        write_row(c, s.rows[k], k, observed)
     over = c.counters[Counter.WINDOW] >= c.constants.steps
     linked = c.counters[Counter.LINK_USED] if made else link_left(c)
     cpu_free = free(c.ledger, Tier.CPU)
@@ -185,6 +188,20 @@ def _show(c, s, observed, mask, room):
 
 
 @uncounted
+def _make(c, s, action, made):
+    """Makes the call that an action means, `STOP` a `keep`, and keeps it for the log; returns its row."""
+    row, verb, slot = action // _EACH, Verb.KEEP + 0, -1
+    if action != STOP:
+        verb = Verb.EVICT + action % _EACH
+        slot = s.rows[row].slot if row < s.head.rows else -1
+    call(c, verb, slot, made)
+    kept = s.calls[c.counters[Counter.WINDOW] * MAX_CALLS_PER_STEP + made]
+    kept.verb, kept.entry = verb, slot
+    s.desk.made = made + 1
+    return row
+
+
+@uncounted
 def decide(scn, live, seat, observed, mask, earned, action, room):
     """Takes one decision and shows what follows; returns its reward.
 
@@ -197,19 +214,14 @@ def decide(scn, live, seat, observed, mask, earned, action, room):
     made = s.desk.made
     if made == 0:
         begin_window(c)
-    if action != STOP or made == 0:
-        row = action // _EACH
-        verb, slot = Verb.KEEP + 0, -1
-        if action != STOP:
-            verb = Verb.EVICT + action % _EACH
-            slot = s.rows[row].slot if row < s.head.rows else -1
-        call(c, verb, slot, made)
-        kept = s.calls[c.counters[Counter.WINDOW] * MAX_CALLS_PER_STEP + made]
-        kept.verb, kept.entry = verb, slot
-        s.desk.made = made + 1
-    if action != STOP and s.desk.made < MAX_CALLS_PER_STEP:
-        look_again(scn, live, s.rows, s.head)
-        _show(c, s, observed, mask, room)
+    first = _make(c, s, action, made) if action != STOP or made == 0 else 0
+    if action != STOP and made + 1 < MAX_CALLS_PER_STEP:
+        last = min(first + 1, s.head.rows)
+        if action % _EACH + Verb.EVICT == Verb.EVICT:
+            # A shared prefix has one holder less.
+            first, last = 0, s.head.rows
+        look_again(scn, live, s.rows, s.head, first, last)
+        _show(c, s, first, last, observed, mask, room)
         return 0.0
     end_window(c, room.events, room.lists)
     sit(scn, live, seat, observed, mask, room)

@@ -8,6 +8,7 @@ All lie in [0, 1], but for the queue's growth, which lies in [-1, 1]. Memory is 
 has no bound, such as an age, is written as x / (x + a typical value)."""
 
 from enum import IntEnum
+from functools import partial
 
 import numpy as np
 
@@ -71,9 +72,9 @@ class RowCell(IntEnum):
     RELOAD = SHARERS + 1  # over typical 5 s
 
 
-CELLS_OF_ROW = RowCell.RELOAD + 1
+CELLS_OF_ROW, CELLS_IN_QUEUE = RowCell.RELOAD + 1, len(QueueCell)
 FIRST_IN_QUEUE = len(HeadCell)
-FIRST_ROW = FIRST_IN_QUEUE + TOP * len(QueueCell)
+FIRST_ROW = FIRST_IN_QUEUE + TOP * CELLS_IN_QUEUE
 NUMBERS = FIRST_ROW + MAX_ROWS * CELLS_OF_ROW
 """Length of the vector."""
 PREFIXES = 8
@@ -89,41 +90,44 @@ def parts(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return observed[..., :FIRST_ROW], observed[..., FIRST_ROW:].reshape(shape)
 
 
-@uncounted
+_fast = partial(uncounted, error_model="numpy")
+"""Without a test for zero at each of the 400 divisions; no divisor here is zero."""
+
+
+@_fast
 def over(value, typical):
     """A count without a bound, in [0, 1): a half at the typical value."""
     return value / (value + typical)
 
 
-@uncounted
-def write_numbers(c, rows, head, made, everyone, queue, observed):
-    """Writes the view that `look` or `look_again` left into `observed`, float32 ``[NUMBERS]``.
+@_fast
+def write_totals(c, head, made, everyone, queue, observed):
+    """Writes the head and the queue of a view into `observed`, float32 ``[NUMBERS]``.
 
     Args:
         made: calls of the window so far.
         everyone, queue: int64 ``[sessions]``, to work in.
     """
-    observed[:] = 0.0
     _write_head(c, head, made, observed)
     for i in range(c.constants.sessions):
         everyone[i] = i
     waiting = in_order(c.dyn, everyone, c.constants.sessions, Phase.QUEUED, queue)
-    for k in range(min(waiting, TOP)):
-        at, waited = FIRST_IN_QUEUE + k * len(QueueCell), c.dyn[Slot.WAIT_US, queue[k]]
-        observed[at + QueueCell.NEED] = _of_quarter(c, demand(c, queue[k]))
-        observed[at + QueueCell.WAITED] = min(waited / (WAIT_LIMIT_STEPS * c.constants.step_us), 1.0)
-    for k in range(head.rows):
-        if rows[k].place != Place.NOWHERE:
-            _write_row(c, rows[k], FIRST_ROW + k * CELLS_OF_ROW, observed)
+    for k in range(TOP):
+        at, need, waited = FIRST_IN_QUEUE + k * CELLS_IN_QUEUE, 0.0, 0.0
+        if k < waiting:
+            need = _of_quarter(c, demand(c, queue[k]))
+            wait = c.dyn[Slot.WAIT_US, queue[k]] / (WAIT_LIMIT_STEPS * c.constants.step_us)
+            waited = min(wait, 1.0)
+        observed[at + QueueCell.NEED], observed[at + QueueCell.WAITED] = need, waited
 
 
-@uncounted
+@_fast
 def _of_quarter(c, units):
     """Units as a share of a quarter of the budget."""
     return min(max(4 * units / c.constants.budget_units, 0.0), 1.0)
 
 
-@uncounted
+@_fast
 def _write_head(c, head, made, observed):
     budget = head.budget
     observed[HeadCell.LEFT] = head.left / c.constants.steps
@@ -145,23 +149,27 @@ def _write_head(c, head, made, observed):
     observed[HeadCell.HIDDEN] = over(head.hidden, 8)
 
 
-@uncounted
-def _write_row(c, row, at, observed):
-    observed[at + RowCell.PRESENT] = 1.0
-    observed[at + RowCell.KIND + row.kind] = 1.0
-    observed[at + RowCell.CLASS + row.work_class] = 1.0
-    observed[at + RowCell.STATUS + row.status] = 1.0
-    observed[at + RowCell.GPU] = row.place == Place.GPU
-    observed[at + RowCell.CPU] = row.place == Place.CPU
-    observed[at + RowCell.BITS] = _BITS[row.level] / _BITS[0]
-    observed[at + RowCell.SIZE] = _of_quarter(c, row.pages * (UNITS_PER_PAGE >> row.level))
-    observed[at + RowCell.WHOLE] = _of_quarter(c, row.pages * UNITS_PER_PAGE)
-    observed[at + RowCell.PRIORITY] = row.priority / 100
-    observed[at + RowCell.PROGRESS] = row.progress / 100
-    observed[at + RowCell.VALUE] = row.value / 100
-    observed[at + RowCell.IDLE] = over(max(row.idle, 0), 8)
-    observed[at + RowCell.USES] = over(max(row.uses, 0), 8)
-    observed[at + RowCell.AGE] = over(max(row.age, 0), 8)
-    observed[at + RowCell.PREFIX] = min((row.prefix + 1) / PREFIXES, 1.0)
-    observed[at + RowCell.SHARERS] = over(row.sharers, 8)
-    observed[at + RowCell.RELOAD] = over(row.reload, 50)
+@_fast
+def write_row(c, row, k, observed):
+    """Writes row `k` of a view into `observed`; zeros where the entry is gone."""
+    cells = observed[FIRST_ROW + k * CELLS_OF_ROW : FIRST_ROW + (k + 1) * CELLS_OF_ROW]
+    cells[:] = 0.0
+    if row.place == Place.NOWHERE:
+        return
+    cells[RowCell.PRESENT] = 1.0
+    cells[RowCell.KIND + row.kind] = 1.0
+    cells[RowCell.CLASS + row.work_class] = 1.0
+    cells[RowCell.STATUS + row.status] = 1.0
+    cells[RowCell.GPU if row.place == Place.GPU else RowCell.CPU] = 1.0
+    cells[RowCell.BITS] = _BITS[row.level] / 16
+    cells[RowCell.SIZE] = _of_quarter(c, row.pages * (UNITS_PER_PAGE >> row.level))
+    cells[RowCell.WHOLE] = _of_quarter(c, row.pages * UNITS_PER_PAGE)
+    cells[RowCell.PRIORITY] = row.priority / 100
+    cells[RowCell.PROGRESS] = row.progress / 100
+    cells[RowCell.VALUE] = row.value / 100
+    cells[RowCell.IDLE] = over(max(row.idle, 0), 8)
+    cells[RowCell.USES] = over(max(row.uses, 0), 8)
+    cells[RowCell.AGE] = over(max(row.age, 0), 8)
+    cells[RowCell.PREFIX] = min((row.prefix + 1) / PREFIXES, 1.0)
+    cells[RowCell.SHARERS] = over(row.sharers, 8)
+    cells[RowCell.RELOAD] = over(row.reload, 50)

@@ -206,12 +206,13 @@ def look(scn, live, rows, head, slots, whole):
 
 
 @uncounted
-def look_again(scn, live, rows, head):
-    """Writes the rows and totals of a view anew in the middle of a window: the same entries in the same
-    order, those that are gone with `Place.NOWHERE`.
+def look_again(scn, live, rows, head, first, last):
+    """Writes rows `first` to `last` - 1 of a view, and its totals, anew in the middle of a window.
+
+    They show the same entries; those that are gone have `Place.NOWHERE`.
     """
     c = columns_of(scn, live)
-    for k in range(head.rows):
+    for k in range(first, last):
         i = rows[k].slot
         _write_facts(c, i, rows[k])
         _write_history(c, i, rows[k])
