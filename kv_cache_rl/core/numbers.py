@@ -36,6 +36,18 @@ def whole_number(
     return number
 
 
+def whole_float(given: object) -> int:
+    """The number that one float of a whole value is, -1 for anything else."""
+    import numpy as np
+
+    try:
+        value = np.asarray(given)
+    except ValueError:  # rows of different lengths
+        return -1
+    is_whole = value.shape == () and value.dtype.kind == "f" and float(value).is_integer()
+    return int(value) if is_whole else -1
+
+
 def is_number(value: object) -> bool:
     """Whether it is an integer or a float; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
