@@ -25,7 +25,8 @@ from verifiers.v1.runtimes.subprocess import SubprocessRuntime  # noqa: E402
 
 
 def environment(harness: dict | None = None, agent: dict | None = None, **taskset) -> vf.Env:
-    """The env as the command line would load it."""
+    """The env as the command line would load it, with the full view, whose fields the scripts read."""
+    taskset = {"view": "full", **taskset}
     seat = {**({"harness": harness} if harness else {}), **(agent or {})}
     config = {"taskset": {"id": "kv-cache-eviction", "num_examples": 1, **taskset}, "agent": seat}
     return vf.load_environment(vf.resolve_env_config(config))

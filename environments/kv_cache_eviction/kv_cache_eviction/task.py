@@ -12,9 +12,21 @@ from kv_cache_eviction.dialogue import answers, decided, left_out, played
 from kv_cache_eviction.served import CONTEXT_OVERFLOW, refuse_empty
 from kv_cache_eviction.wire import ODD
 from kv_cache_rl import ENVIRONMENT_VERSION
-from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Episode, Report, Scenario, replay
+from kv_cache_rl.sim.eviction import (
+    CONTEXT_TOKENS,
+    MAX_CALLS_PER_STEP,
+    REWARDS,
+    Episode,
+    Report,
+    Scenario,
+    replay,
+)
 
 OWN_LIMITS = ("max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens")
+ONLY_HERE = (
+    "history 'window' is played by the package's own harness alone, for others send the whole dialogue; take "
+    "history 'full', or leave out --env.agent.harness.id and --env.id"
+)
 TRUNCATING = (None, CONTEXT_OVERFLOW, *OWN_LIMITS)
 """Stop conditions under which the steps that were not played count as `keep`: limits that the user set, the
 model's context, and none at all (an untouched task). Any other one makes an unfinished episode a failure."""
@@ -31,6 +43,7 @@ class EvictionData(vf.TaskData):
     max_calls_per_step: int = MAX_CALLS_PER_STEP
     reward_profile: str = "original"
     view: str = "full"
+    history: str = "full"
 
 
 class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
@@ -63,6 +76,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         call = pending_call(request)
         if call is None:
             return None
+        if self.data.history != "full":
+            raise ValueError(ONLY_HERE)
         *before, last = trace.assistant_messages
         episode = self.played(before)
         texts = answers(episode, decided(last, self.data.max_calls_per_step))
@@ -139,8 +154,9 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             kept = f"after {played_steps} of {steps} model calls; the rest counts as keep"
             if trace.stop_condition == CONTEXT_OVERFLOW:
                 found.append(
-                    f"the dialogue outgrew the model's context {kept}. Serve it with more context, an "
-                    f"episode fills about 32,000 tokens. The server said: {said}"
+                    f"the dialogue outgrew the model's context {kept}. Serve it with "
+                    f"{CONTEXT_TOKENS[self.data.view, self.data.history]:,} tokens of context for view "
+                    f"{self.data.view} and history {self.data.history}. The server said: {said}"
                 )
             elif trace.stop_condition is not None:
                 found.append(f"the limit {trace.stop_condition} ended the episode {kept}")

@@ -31,9 +31,11 @@ class EvictionTasksetConfig(vf.TasksetConfig):
     """A trace file of your own (Claude Code sessions or Mooncake) to cut scenarios from instead."""
     max_calls_per_step: int = Field(MAX_CALLS_PER_STEP, ge=1, le=MAX_CALLS_PER_STEP)
     """How many tool calls of one assistant message count; the rest are refused."""
-    view: Literal["full", "brief"] = "full"
-    """What an observation shows: every entry with every column, or the twelve that matter most, in a sixth of the
-    tokens."""
+    view: Literal["brief", "full"] = "brief"
+    """What an observation shows: the twelve entries that matter most, in a sixth of the tokens, or every
+    entry with every column."""
+    history: Literal["full", "window"] = "full"
+    """What a model call holds: the whole dialogue so far, or the window at hand alone."""
     reward_profile: Literal["original", "normalized"] = "original"
     """`original`: seven rewards with the original's weights; `normalized`: the normalised score."""
 
@@ -70,6 +72,7 @@ class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
             max_calls_per_step=self.config.max_calls_per_step,
             reward_profile=self.config.reward_profile,
             view=self.config.view,
+            history=self.config.history,
         )
 
     @classmethod

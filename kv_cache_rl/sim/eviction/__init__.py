@@ -1,8 +1,8 @@
 """The eviction environment: 15 windows in which tool calls decide what leaves a KV cache under pressure.
 
 Reading order: `log`, `spec`, `process`, `build`, `generate`, `cut`; `columns`, `state`, `entries`, `actions`,
-`admission`, `dynamics`; `observe`, `text`, `score`; `calls`, `deciders` (with `blind`, `ranked`,
-`weighing`, `returns`, `reserve`); `episode`, `scenarios`."""
+`admission`, `dynamics`; `observe`, `text`, `brief`, `score`; `calls`, `deciders` (with `blind`, `ranked`,
+`weighing`, `returns`, `reserve`); `episode`, `messages`, `prompt`, `scenarios`."""
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.lazy import lazy
@@ -12,6 +12,7 @@ _names, __getattr__ = lazy(
     {
         "spec": (
             "DIFFICULTIES",
+            "HISTORIES",
             "MAX_CALLS_PER_STEP",
             "ORACLE",
             "SPLITS",
@@ -24,8 +25,9 @@ _names, __getattr__ = lazy(
         "calls": ("TOOLS", "Call", "parse_call"),
         "deciders": ("CANARIES", "DECIDERS", "FLOOR", "decider"),
         "dynamics": ("new_state",),
-        "episode": ("Episode", "play", "replay", "rollout", "text_only_reply", "tool_messages"),
-        "prompt": ("SYSTEM_PROMPT", "SYSTEM_PROMPTS"),
+        "episode": ("Episode", "play", "replay", "rollout"),
+        "messages": ("text_only_reply", "tool_messages", "window_message"),
+        "prompt": ("CONTEXT_TOKENS", "SYSTEM_PROMPT", "SYSTEM_PROMPTS"),
         "scenarios": ("load_file", "load_scenarios", "write_file"),
         "score": ("METRICS", "REWARDS", "Report", "normalized_score"),
         "state": ("State",),

@@ -1,12 +1,11 @@
 """The brief view: the entries that matter most as short strings, for models that pay for every token.
 
-    {"left":14,"used":951,"cpu_free":150,"link":232,"backlog_s":3.2,"above95":1,
-     "queued":2,"need":210,"queue":["k m93 w4"],
-     "rows":["b tool code idle m59 v71 i3 r23 p50"],"rest":"7 on the GPU m120, 9 on the CPU m310"}
+    {"left":14,"used":951,"cpu_free":150,"link":232,"backlog_s":3,"queued":2,"need":210,
+     "queue":["k m93 w4"],"rows":["b tool code idle m59 v71 i3 r2 p5"],"rest":"7 gpu m120, 9 cpu m310"}
 
 Every memory is in thousandths of the budget (m). A row names its id, type, class and state (`cpu` where it
-lies there), then its memory, bits below 16 (b), value (v), idle windows (i), tenths of a second to recompute
-it (r) and priority (p); numbers that are zero are left out. A tokenizer takes every digit and every blank
+lies there), then its memory, bits below 16 (b), value (v), idle windows (i), seconds to recompute it (r) and
+priority in tenths (p); numbers that are zero are left out. A tokenizer takes every digit and every blank
 before one as a token. So letters stand before the numbers, and ids are letters too: `aliases`."""
 
 import re
@@ -50,8 +49,8 @@ def _units(row: Row) -> int:
 
 
 def _rank(row: Row) -> tuple[int, int]:
-    """What a row is sorted by: dead entries on the GPU, then idle ones, then those in service, then the CPU's;
-    the largest first."""
+    """What a row is sorted by: on the GPU the dead, then the idle, then those in service; then the CPU's.
+    The largest stand first."""
     if row.place == Place.CPU:
         return 3, -_units(row)
     if row.kind in (Kind.REASONING, Kind.EPHEMERAL):
@@ -76,7 +75,7 @@ def brief(rows: np.ndarray, head: np.ndarray, names: Sequence[str], pending: lis
     every.sort(key=_rank)
 
     rest = [
-        f"{len(left)} on the {place.name} m{thousandths(sum(map(_units, left)))}"
+        f"{len(left)} {place.name.lower()} m{thousandths(sum(map(_units, left)))}"
         for place in (Place.GPU, Place.CPU)
         if (left := [row for row in every[SHOWN:] if row.place == place])
     ]
@@ -85,8 +84,7 @@ def brief(rows: np.ndarray, head: np.ndarray, names: Sequence[str], pending: lis
         "used": thousandths(h.used),
         "cpu_free": thousandths(h.cpu - h.cpu_used),
         "link": thousandths(h.link_units),
-        "backlog_s": round(h.backlog_ms / 1000, 1),
-        "above95": h.above,
+        "backlog_s": _seconds(h.backlog_ms, 1000),
         "queued": h.queued,
         "need": thousandths(h.need),
         "queue": [
@@ -98,6 +96,11 @@ def brief(rows: np.ndarray, head: np.ndarray, names: Sequence[str], pending: lis
     }
 
 
+def _seconds(parts: int, per_second: int) -> int:
+    """Whole seconds, rounded; what takes any time at all takes at least one."""
+    return max(round(parts / per_second), int(parts > 0))
+
+
 def _row_text(row: Row, name: str, memory: int) -> str:
     state = STATES[row.status] if row.place != Place.CPU else ON_CPU
     if row.place == Place.CPU and row.status != Status.IDLE:
@@ -107,8 +110,8 @@ def _row_text(row: Row, name: str, memory: int) -> str:
         ("b", BITS[row.level] if row.level else 0),
         ("v", row.value),
         ("i", row.idle),
-        ("r", row.reload),
-        ("p", row.priority),
+        ("r", _seconds(row.reload, 10)),
+        ("p", row.priority // 10),  # 5 and 7, from which on evictions are risky, survive
     )
     words = [name, TYPES[row.kind], CLASSES[row.work_class], state]
     return " ".join(words + [f"{letter}{number}" for letter, number in numbers if number])
@@ -146,15 +149,15 @@ def read_brief(values: dict) -> tuple[np.ndarray, np.ndarray, list[str]]:
             rows[k] = Row(
                 slot=k, kind=TYPES.index(kind), work_class=CLASSES.index(work),
                 status=STATES.index(state) if state else Status.IDLE, pages=memory << level, level=level,
-                place=Place.CPU if cpu else Place.GPU, priority=priority, progress=0, value=value, idle=idle,
-                uses=0, age=0, prefix=-1, sharers=0, reload=reload,
+                place=Place.CPU if cpu else Place.GPU, priority=10 * priority, progress=0, value=value,
+                idle=idle, uses=0, age=0, prefix=-1, sharers=0, reload=10 * reload,
             )  # fmt: skip
         first = _first_of(values["queue"])
         head[:] = Head(
             rows=len(ids), step=0, left=values["left"], used=values["used"] * UNITS_PER_PAGE,
             budget=WHOLE * UNITS_PER_PAGE, gpu=WHOLE * UNITS_PER_PAGE, cpu_used=0,
             cpu=values["cpu_free"] * UNITS_PER_PAGE, queued=values["queued"], growth=0,
-            above=values["above95"], need=values["need"] * UNITS_PER_PAGE,
+            above=0, need=values["need"] * UNITS_PER_PAGE,
             need_first=first[0] * UNITS_PER_PAGE, wait_first=first[1],
             backlog_ms=round(values["backlog_s"] * 1000), link_units=values["link"] * UNITS_PER_PAGE,
             hidden=0, need_cpu=0,

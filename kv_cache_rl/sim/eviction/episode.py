@@ -63,6 +63,11 @@ class Episode:
     def done(self) -> bool:
         return self.t >= self.scenario.steps
 
+    @property
+    def last_window(self) -> bool:
+        """Whether the next step is the last."""
+        return len(self.log) == self.scenario.steps - 1
+
     def observation(self) -> dict:
         """What the decider sees now, as JSON-able values."""
         view(*self.state, self._rows, self._head)
@@ -300,17 +305,3 @@ def play(episode: Episode, decide) -> Episode:
     while not episode.done:
         episode.step(decide(episode.observation()))
     return episode
-
-
-def tool_messages(texts: list[str], prompt: str | None) -> list[str]:
-    """Contents of a step's tool messages: what each call did; the next observation stands at the end of the
-    last.
-    """
-    if prompt is None or not texts:
-        return list(texts)
-    return [*texts[:-1], f"{texts[-1]}\n{prompt}"]
-
-
-def text_only_reply(prompt: str) -> str:
-    """User message that answers a reply without tool calls."""
-    return f"No tool was called, so nothing changed in that window.\n{prompt}"

@@ -31,7 +31,9 @@ ORACLE = "oracle"
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
 PLACES = ("none", "gpu", "cpu")
 VIEWS = ("full", "brief")
-"""How an observation shows the cache: every row with every column (`text`), or what matters most (`brief`)."""
+"""How an observation shows the cache: all rows and columns (`text`), or what matters most (`brief`)."""
+HISTORIES = ("full", "window")
+"""What a model call holds: the whole dialogue so far, or the window at hand alone."""
 DEAD_KINDS = ("", "reasoning", "ephemeral")
 
 
