@@ -5,5 +5,5 @@ import Episode``."""
 
 __version__ = "0.1.0"
 
-ENVIRONMENT_VERSION = "1"
+ENVIRONMENT_VERSION = "2"
 """Version of the eviction environment's rules and scenario format; scores compare only within one version."""

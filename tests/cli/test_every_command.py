@@ -141,16 +141,16 @@ def test_help_comes_without_loading_anything_heavy():
         (["eval", "--num-examples", "0"], "give a positive number, or -1"),
         (["eval", "--trace", "nothing.jsonl"], "nothing.jsonl"),
         (["eval", "--resume", "nothing"], "nothing is not a run folder"),
-        (["baselines", "--policy", "value_awar"], "did you mean value_aware?"),
+        (["baselines", "--policy", "weigh_valu"], "did you mean weigh_value?"),
         (["baselines", "--difficulty", "brutal"], "brutal"),
         (["baselines", "--split", "secret"], "secret"),
         (["baselines", "--num-examples", "-7"], "--num-examples is -7"),
         (["baselines", "--trace", "."], "."),
         (["report", "nothing"], "give one that eval or baselines --out made"),
-        (["replay", "eviction-eval-hard-9999-v1"], "did you mean eviction-eval-hard-"),
-        (["replay", "seven"], "give an id such as eviction-eval-hard-0007-v1"),
-        (["replay", "eviction-eval-hard-0000-v1", "--policy", "best"], "unknown policy 'best'"),
-        (["replay", "eviction-eval-hard-0000-v1", "--run", "nothing"], "nothing"),
+        (["replay", "eviction-eval-hard-9999-v2"], "did you mean eviction-eval-hard-"),
+        (["replay", "seven"], "give an id such as eviction-eval-hard-0007-v2"),
+        (["replay", "eviction-eval-hard-0000-v2", "--policy", "best"], "unknown policy 'best'"),
+        (["replay", "eviction-eval-hard-0000-v2", "--run", "nothing"], "nothing"),
         (["oracle", "nothing.jsonl"], "nothing.jsonl"),
         (["oracle", "--difficulty", "brutal"], "brutal"),
         (["export-sft", "--out", "x.parquet", "--policy", "me"], "unknown expert 'me'"),
@@ -296,7 +296,7 @@ def test_an_unknown_policy_lists_every_policy(kv):
 
 
 def test_an_unknown_scenario_names_the_nearest_ones_of_many(kv):
-    said = kv("replay", "eviction-eval-hard-9999-v1")
+    said = kv("replay", "eviction-eval-hard-9999-v2")
     assert said.code == 2
     assert "use one of the 50, such as eviction-eval-hard-" in said.err
     assert len(said.err) < 300

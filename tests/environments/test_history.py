@@ -68,11 +68,11 @@ def test_history_changes_no_score(play):
 @pytest.mark.parametrize("history", ["full", "window"])
 def test_a_policy_behind_the_endpoint_plays_the_view_that_it_is_shown(tmp_path, history):
     scenarios = load_scenarios(num_examples=3)
-    with served_policies("value_aware") as base_url:
-        given = {"model": "value_aware", "base_url": base_url, "api_key_var": "NONE", "num_examples": 3}
+    with served_policies("weigh_value") as base_url:
+        given = {"model": "weigh_value", "base_url": base_url, "api_key_var": "NONE", "num_examples": 3}
         rows = evaluate(**given, output_dir=tmp_path / "run", view="brief", history=history)
     for row, scenario in zip(rows, scenarios, strict=True):
-        episode = played(Episode(scenario, "brief"), DECIDERS["value_aware"]())
+        episode = played(Episode(scenario, "brief"), DECIDERS["weigh_value"]())
         assert row["error"] is None and row["reward"] == episode.report().total
 
 

@@ -59,7 +59,7 @@ def run_baselines(
 ) -> None:
     """Play policies straight on the simulator, all of them by default: the same table as eval, in seconds.
 
-    Example: kv-cache-rl baselines --policy lru --policy value_aware --difficulty hard --num-examples 50
+    Example: kv-cache-rl baselines --policy lru --policy learned --difficulty hard --num-examples 50
     """
     from kv_cache_rl.cli.eviction import runs
     from kv_cache_rl.reports.eviction import tables

@@ -34,7 +34,7 @@ from kv_cache_rl.files import slug, whole_text, write_json
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
 
-DEFAULT_POLICIES = ["value_aware", "lru"]
+DEFAULT_POLICIES = ["learned", "lru"]
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 DEFAULT_KEY_VAR = "OPENAI_API_KEY"
 MAX_CONCURRENT = 32
@@ -285,7 +285,7 @@ def run_eval(
 ) -> None:
     """Evaluate policies and models with verifiers: table, run folder, HTML report.
 
-    Without a policy or model it serves value_aware and lru as chat models, which needs no network.
+    Without a policy or model it serves learned and lru as chat models, which needs no network.
 
     An episode fills about 32,000 tokens of a model's context: serve 40,960.
 

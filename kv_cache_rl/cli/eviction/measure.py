@@ -208,7 +208,7 @@ def evaluation_cpu_seconds(num_examples: int, harness: str | None = None, beside
     def run(base_url: str, count: int) -> float:
         with TemporaryDirectory() as folder:
             before = cpu()
-            arguments = {"model": "value_aware", "base_url": base_url, "api_key_var": "KV_CACHE_RL_NO_KEY"}
+            arguments = {"model": "learned", "base_url": base_url, "api_key_var": "KV_CACHE_RL_NO_KEY"}
             rows = evaluate(**arguments, num_examples=count, output_dir=folder, harness=harness)
             used = cpu() - before
         if any(row["error"] for row in rows):

@@ -91,7 +91,7 @@ def find_scenario(name: str) -> "Scenario":
     match = re.fullmatch(r"eviction-(\w+)-(\w+)-\d+-v.+", name)
     if not match or match[1] not in SPLITS or match[2] not in DIFFICULTIES:
         raise BadInput(
-            f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v1, FILE.jsonl or "
+            f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v2, FILE.jsonl or "
             "FILE.jsonl:ID"
         )
     by_id = {scenario.id: scenario for scenario in load_scenarios(difficulty=match[2], split=match[1])}

@@ -95,7 +95,7 @@ def run_replay(
     scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl, or FILE.jsonl:ID.")],
     policy: Annotated[
         str | None,
-        options.policy("What decides: a policy, or oracle for the best known; default value_aware."),
+        options.policy("What decides: a policy, or oracle for the best known; default learned."),
     ] = None,
     run: Annotated[
         Path | None,
@@ -112,12 +112,12 @@ def run_replay(
 
     Memory, calls and their results, arrivals, completions, failures.
 
-    Example: kv-cache-rl replay eviction-eval-hard-0007-v1 --policy lru
+    Example: kv-cache-rl replay eviction-eval-hard-0007-v2 --policy lru
     """
     if run is not None:
         found, report, player = recorded_in(run, scenario, policy)
     else:
-        player = policy or "value_aware"
+        player = policy or "learned"
         found, report = played_by(scenario, player)
     if as_json:
         print_json(report_json(found, report, player))

@@ -22,7 +22,7 @@ def run_report(
 ) -> None:
     """Write the HTML report of a run: one file that opens offline, under 3 MB.
 
-    Example: kv-cache-rl report runs/20261122-194500-value_aware-lru --out report.html
+    Example: kv-cache-rl report runs/20261122-194500-learned-lru --out report.html
     """
     config = runs.read_config(folder)
     scenarios = runs.scenarios_of(config)

@@ -160,7 +160,7 @@ def show_scenario(
 ) -> None:
     """Show what a scenario is made of, or what a model sees of it.
 
-    Example: kv-cache-rl scenarios show eviction-eval-hard-0007-v1
+    Example: kv-cache-rl scenarios show eviction-eval-hard-0007-v2
     """
     from kv_cache_rl.sim.eviction import Episode
 

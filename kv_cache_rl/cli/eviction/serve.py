@@ -21,7 +21,7 @@ def run_serve(
 
     The model's name is the policy's.
 
-    Example: kv-cache-rl serve-policy --policy value_aware --port 8000
+    Example: kv-cache-rl serve-policy --policy learned --port 8000
     """
     from kv_cache_rl.adapters.endpoint import base_url_of, listen, server_for
     from kv_cache_rl.sim.eviction import DECIDERS

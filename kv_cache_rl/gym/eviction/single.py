@@ -33,7 +33,7 @@ from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.state import State, slot_names
 
 WORLD = World("cache", DecisionError, ACTIONS, Scenario, "sim.eviction.Scenario, such as load_scenarios()[0]")
-EXAMPLE = "{'scenario': 'eviction-train-hard-0007-v1'}"
+EXAMPLE = "{'scenario': 'eviction-train-hard-0007-v2'}"
 GAUGES = (
     ("GPU budget", HeadCell.USED),
     ("CPU pool", HeadCell.CPU_USED),

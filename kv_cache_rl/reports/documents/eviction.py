@@ -3,7 +3,7 @@
 from kv_cache_rl.reports.documents.markdown import spread, table
 
 TIERS = ("easy", "medium", "hard")
-SHORT = ("floor", "compress_int4", "lru", "gdsf", "cost_aware", "value_aware", "stability", "oracle")
+SHORT = ("floor", "compress_int4", "lru", "gdsf", "weigh_alike", "weigh_value", "stability", "oracle")
 """Rows of the table in the README."""
 
 

@@ -1,6 +1,6 @@
 """The constants of the weighing: one float64 vector, each with its name, unit and meaning.
 
-`WRITTEN` are those chosen by hand, with which `value_aware` and the oracle's proposals weigh. `tuned`
+`WRITTEN` are those chosen by hand, with which `weigh_value` and the oracle's proposals weigh. `tuned`
 has the same ones optimised. Compiled code reads them by name from a `CONSTANTS` record: `w.swap`,
 `w.int8[row.work_class]`."""
 

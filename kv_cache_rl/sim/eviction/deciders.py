@@ -5,10 +5,9 @@ A decider is a compiled function ``(rows, head, out) -> how many calls``. It rea
 entries are rows of the view. Adding one is a function and one line in `REGISTRY`.
 
 `blind` deciders do not react; the static ones among them have numbers and names, but no lines of their
-own in the registry. `ranked` ones free just what the queue and a reserve need, in the order of
-a rank of `kv_cache_rl.policies`. The others weigh every (entry, action) pair. `value_aware` and
-`cost_aware` are among these, and differ in the belief with which they weigh: they are not the ranks of
-the same names. `stability` leaves to the queueing controller how much is freed and how coarse it may
+own in the registry. `ranked` ones go down one tuned ladder of actions in the order of a rank of
+`kv_cache_rl.policies`. The others weigh every (entry, action) pair. `weigh_value`, `weigh_alike` (every
+entry returns) and `lookahead` differ in the belief with which they weigh. `stability` leaves to the queueing controller how much is freed and how coarse it may
 get. `tuned` weighs with constants that were optimised on the training scenarios, `learned` with a small
 network's factors on them."""
 
@@ -65,7 +64,7 @@ _expect_importance = believing(importance)
 
 @njit
 def stability(rows, head, out):
-    """Weighs like `value_aware`, but frees and compresses as the queueing controller's reserve says."""
+    """Weighs like `weigh_value`, but frees and compresses as the queueing controller's reserve says."""
     n = head.rows
     chance, loss = np.empty(n), np.empty((n, LEVELS))
     _expect_importance(rows, n, chance)
@@ -77,7 +76,7 @@ def stability(rows, head, out):
 
 
 def threshold(share):
-    """Weighs like `value_aware`, but frees what is above `share` thousandths of the budget."""
+    """Weighs like `weigh_value`, but frees what is above `share` thousandths of the budget."""
 
     @njit(cache=False)
     def calls(rows, head, out):
@@ -122,8 +121,8 @@ REGISTRY: dict[str, Registered] = {
     "lfu": Registered(ranked("lfu"), proposes=True),
     "largest_first": Registered(ranked("largest_first"), proposes=True),
     "gdsf": Registered(ranked("gdsf"), proposes=True),
-    "value_aware": Registered(weighing(importance), proposes=True),
-    "cost_aware": Registered(weighing(certain), proposes=True),
+    "weigh_value": Registered(weighing(importance), proposes=True),
+    "weigh_alike": Registered(weighing(certain), proposes=True),
     "lookahead": Registered(weighing(return_chance), proposes=True),
     "stability": Registered(stability),
     "tuned": Registered(tuned, trained=TUNED),
@@ -168,9 +167,9 @@ def policy_id(name: str) -> int:
     """
     if name not in _IDS:
         raise ValueError(unknown("decider", name, DECIDERS))
-    trained = REGISTRY[name].trained
-    if trained is not None and trained.trouble:
-        raise WeightsError(trained.trouble)
+    one = REGISTRY.get(name)
+    if one is not None and one.trained is not None and one.trained.trouble:
+        raise WeightsError(one.trained.trouble)
     return _IDS[name]
 
 

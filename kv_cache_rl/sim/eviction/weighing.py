@@ -4,11 +4,9 @@
         take the pair with the least cost per unit of memory
         add its call; an entry that was compressed may be taken again, one rung lower
 
-`value_aware`, `cost_aware`, `lookahead`, `stability` and the oracle's clairvoyant variants differ only
+`weigh_value`, `weigh_alike`, `lookahead`, `stability` and the oracle's clairvoyant variants differ only
 in what they believe about returns and about the precision that an entry bears. `tuned` also has other
-constants (`constants`). The deciders
-`value_aware` and `cost_aware` are not the ranks of these names in `kv_cache_rl.policies.rank`: a rank
-orders entries, these weigh pairs."""
+constants (`constants`)."""
 
 from enum import IntEnum
 

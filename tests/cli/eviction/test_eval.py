@@ -19,29 +19,29 @@ def folder_of(said, tmp_path):
     return tmp_path / said.json["folder"]
 
 
-def test_without_arguments_it_evaluates_value_aware_and_lru_on_five_scenarios_per_tier(
+def test_without_arguments_it_evaluates_learned_and_lru_on_five_scenarios_per_tier(
     kv, environment, tmp_path
 ):
     said = kv("eval")
     assert said.code == 0
     assert [(asked["model"], asked["num_examples"]) for asked in environment.asked] == [
-        ("value_aware", 15),
+        ("learned", 15),
         ("lru", 15),
     ]
     folder = next((tmp_path / "runs").iterdir())
-    assert {"config.json", "results.jsonl", "summary.json", "report.html", "value_aware", "lru"} == {
+    assert {"config.json", "results.jsonl", "summary.json", "report.html", "learned", "lru"} == {
         p.name for p in folder.iterdir()
     }
     assert str(folder / "report.html").removeprefix(str(tmp_path) + "/") in said.out
     summary = json.loads((folder / "summary.json").read_text())
     assert {row["tier"] for row in summary["rows"]} == {"easy", "medium", "hard", "all"}
-    assert summary["environment_version"] == "1"
+    assert summary["environment_version"] == "2"
     assert (summary["rollouts"], summary["failed_rollouts"], summary["model_calls"]) == (30, 0, 30 * 15)
 
 
 def test_scores_through_the_endpoint_equal_the_baselines_to_the_last_digit(kv, environment):
-    evaluated = kv("eval", "-p", "value_aware", "-p", "lookahead", "-n", 6, "--json").json
-    direct = kv("baselines", "-p", "value_aware", "-p", "lookahead", "-n", 6, "--json").json
+    evaluated = kv("eval", "-p", "weigh_value", "-p", "lookahead", "-n", 6, "--json").json
+    direct = kv("baselines", "-p", "weigh_value", "-p", "lookahead", "-n", 6, "--json").json
     assert evaluated["rows"] == direct["rows"]
 
 
@@ -131,7 +131,7 @@ def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finish
     said = kv("eval", "-p", "keep", "-n", 3)
     folder = next((tmp_path / "runs").iterdir())
     assert (said.code, "0 of 3 rollouts are saved" in said.err) == (130, True)
-    for command in (["report", folder], ["replay", "eviction-eval-hard-0000-v1", "--run", folder]):
+    for command in (["report", folder], ["replay", "eviction-eval-hard-0000-v2", "--run", folder]):
         said = kv(*command)
         assert (said.code, said.out) == (2, "")
         assert (
@@ -192,8 +192,8 @@ FAULTS = {
     "a negative count": ({"model_calls": -1}, "line 2: the field 'model_calls' is -1, not a count"),
     "a key twice": (b'{"model": "keep", "model": "lru"}', "line 2: the field 'model' stands there twice"),
     "an unknown scenario": (
-        {"scenario_id": "eviction-eval-easy-9999-v1"},
-        "line 2: the run has no scenario 'eviction-eval-easy-9999-v1'",
+        {"scenario_id": "eviction-eval-easy-9999-v2"},
+        "line 2: the run has no scenario 'eviction-eval-easy-9999-v2'",
     ),
     "an unknown model": ({"model": "gpt"}, "line 2: the model 'gpt' is none of this run (keep)"),
     "a better reward": ({"reward": 0.9}, "line 2: reward is 0.9, but the log of this line gives -0."),
@@ -349,7 +349,7 @@ def test_the_real_package_gives_the_same_scores(kv):
     package = pytest.importorskip("kv_cache_eviction", reason="the environment package is not installed")
     if not hasattr(package, "evaluate"):
         pytest.skip("the installed environment package has no evaluate")
-    said = kv("eval", "-p", "value_aware", "-n", 3, "--json")
+    said = kv("eval", "-p", "weigh_value", "-n", 3, "--json")
     assert (said.code, said.err) == (0, "")
-    assert said.json["rows"] == kv("baselines", "-p", "value_aware", "-n", 3, "--json").json["rows"]
+    assert said.json["rows"] == kv("baselines", "-p", "weigh_value", "-n", 3, "--json").json["rows"]
     assert said.json["model_calls"] == 3 * 15

@@ -29,7 +29,7 @@ def test_a_set_has_its_size_and_stable_ids_in_order(split, difficulty):
     scenarios = load_file(set_path(split, difficulty))
     assert len(scenarios) == {"train": 200, "eval": 50, "test": 50}[split] == SIZES[split]
     numbers = [
-        re.fullmatch(rf"eviction-{split}-{difficulty}-(\d{{4}})-v1", scenario.id)[1] for scenario in scenarios
+        re.fullmatch(rf"eviction-{split}-{difficulty}-(\d{{4}})-v2", scenario.id)[1] for scenario in scenarios
     ]
     assert numbers == sorted(set(numbers))
     assert {(x.split, x.difficulty, x.seed, x.source) for x in scenarios} == {
@@ -87,7 +87,7 @@ def test_a_wrong_floor_and_a_wrong_best_are_found():
     other = (*scenario.best_log[:3], *scenario.best_log[:12])
     for log, fault in (
         (other, "the stored log returns"),
-        (scenario.best_log[:3], "the log has 3 windows, eviction-eval-hard-0000-v1 has 15"),
+        (scenario.best_log[:3], "the log has 3 windows, eviction-eval-hard-0000-v2 has 15"),
         ((), "the log has 0 windows"),
     ):
         assert fault in next(iter(verify([dataclasses.replace(scenario, best_log=log)])))[1]

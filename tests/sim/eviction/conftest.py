@@ -56,7 +56,7 @@ def scenario(
 ):
     """A server with windows of one second, a link of `pages_per_window` and no fixed or quadratic costs."""
     return Scenario(
-        id="eviction-hand-made-v1", version="1", difficulty="easy", split="test", seed=0, source="hand",
+        id="eviction-hand-made-v2", version="2", difficulty="easy", split="test", seed=0, source="hand",
         hardware="none", model="none", steps=steps, step_ms=1000, gpu_pages=budget, budget_pages=budget,
         cpu_pages=cpu, link_ns_per_page=1_000_000_000 // pages_per_window, link_fixed_us=0,
         prefill_c1_ns=1_000_000_000 // prefill_per_window, prefill_c2_ps=0, norm=norm,

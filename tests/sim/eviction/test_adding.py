@@ -23,7 +23,7 @@ def test_a_decider_is_one_function_and_one_line(tmp_path):
     )
     (folder / "scenarios").symlink_to(ROOT / "scenarios")
 
-    replay = json.loads(command(folder, "replay eviction-eval-easy-0020-v1 --policy evict_first --json"))
+    replay = json.loads(command(folder, "replay eviction-eval-easy-0020-v2 --policy evict_first --json"))
     assert {call["verb"] for window in replay["timeline"] for call in window["calls"]} == {"evict"}
     assert "evict_first" in command(folder, "baselines -n 1 --difficulty easy --markdown", COLUMNS="200")
 

@@ -81,7 +81,7 @@ def test_what_is_written_is_read_back(made):
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 def test_every_prompt_is_short_has_its_fields_in_order_and_tells_no_secret(kit, difficulty):
-    for name in ("value_aware", "keep", "swap_all"):
+    for name in ("weigh_value", "keep", "swap_all"):
         episode, decide = Episode(kit.generate(difficulty, 1), "brief"), DECIDERS[name]()
         while not episode.done:
             text = episode.prompt()

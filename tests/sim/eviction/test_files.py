@@ -194,7 +194,7 @@ def test_a_line_without_an_end_is_refused(tmp_path):
 
 def test_the_unbroken_scenario_plays(good):
     episode = Episode(Scenario.from_json(good))
-    assert episode.report().scenario_id == "eviction-hand-made-v1"
+    assert episode.report().scenario_id == "eviction-hand-made-v2"
 
 
 @pytest.mark.parametrize(

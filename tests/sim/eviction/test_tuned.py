@@ -31,7 +31,7 @@ def calls_of(made, weights, allowed=ALL_VERBS, first_only=False, dealt=0):
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize(
-    ("name", "changes"), [("value_aware", {}), ("cost_aware", {"value": 0, "priority": 0, "sharers": 0})]
+    ("name", "changes"), [("weigh_value", {}), ("weigh_alike", {"value": 0, "priority": 0, "sharers": 0})]
 )
 def test_the_hand_written_constants_give_the_hand_written_decider(made, difficulty, name, changes):
     for index in range(5):
@@ -146,4 +146,4 @@ def test_a_decider_without_usable_weights_says_so_and_the_others_play(made, monk
         DECIDERS["tuned"]()
     with pytest.raises(WeightsError, match="is damaged"):
         policy_return(made("easy", 0), "tuned")
-    assert policy_return(made("easy", 0), "value_aware") < 1.0
+    assert policy_return(made("easy", 0), "weigh_value") < 1.0
