@@ -12,6 +12,7 @@ from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.options import RUNNING, AsJson, command_line, names_of, picture
 from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.extras import need
 from kv_cache_rl.files import write_json
 from kv_cache_rl.reports.tables import plain_table
 
@@ -46,20 +47,26 @@ def run_train(
 
     Example: kv-cache-rl train --policy tuned --out runs/eviction/train
     """
-    from kv_cache_rl.experiments.eviction.courses import COURSES, committed_school, follow
+    from kv_cache_rl.experiments.eviction.courses import COURSES, committed_school, follow, journal_of
+    from kv_cache_rl.sim.eviction.trained import read_tuned
 
     names = [choose("decider to train", name, COURSES) for name in names_of(policy)] or list(COURSES)
-    out.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        need(f"training {name}", *COURSES[name].needs)
     picture(plot)
+    out.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict] = {}
     files: list[Path] = []
+    constants = None
     with only_writer(out, "training"):
         school = committed_school()
         for name in sorted(names, key=list(COURSES).index):
             with Bar(f"training {name}", as_json) as bar, stoppable(out, _go_on(bar, out)):
-                made, found[name] = follow(name, school, generations, seed, out, bar)
+                made, found[name] = follow(name, school, generations, seed, out, bar, constants)
             write_json(made[1], {"command": command_line(), **found[name]})
-            shutil.rmtree(out / f"{name}.journal")
+            shutil.rmtree(journal_of(out, name))
+            if name == "tuned":
+                constants = read_tuned(made[0]).weights
             files += made
     if plot is not None:
         from kv_cache_rl.reports.canvas import save

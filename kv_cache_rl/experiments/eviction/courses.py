@@ -15,14 +15,14 @@ import numpy as np
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
 from kv_cache_rl.experiments.eviction import evolving, tuning
-from kv_cache_rl.experiments.eviction.training import School, check_plan
+from kv_cache_rl.experiments.eviction.training import School, check_plan, kept
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.extras import need
 from kv_cache_rl.files import write_json, write_whole
 from kv_cache_rl.sim.eviction.constants import LABELS, START
 from kv_cache_rl.sim.eviction.scenarios import load_scenarios
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, Scenario, dumps
-from kv_cache_rl.sim.eviction.trained import TUNED, learned_bytes
+from kv_cache_rl.sim.eviction.trained import TUNED, WeightsError, learned_bytes
 
 LEARNED_FROM, MEASURED_ON = "train", "eval"
 """Splits that a training learns from and is chosen by, and that it is measured on alone."""
@@ -41,7 +41,7 @@ class Course:
     plan: Callable[[int | None, int], Any]
     """(generations or None for as many as the committed weights had, seed) -> the plan."""
     run: Callable[..., tuple[np.ndarray, list[dict]]]
-    """(school, plan, constants, journal, tell) -> weights and curve."""
+    """(school, plan, constants to begin with, journal, tell) -> weights and curve."""
     write: Callable[[Path, np.ndarray, dict], None]
     """(path, weights, how they were made)"""
     needs: tuple[str, ...] = ()
@@ -53,9 +53,9 @@ def _tuning(generations: int | None, seed: int) -> tuning.Tuning:
 
 
 def _tune(
-    school: School, plan: tuning.Tuning, constants: np.ndarray, journal: Journal, tell: Tell
+    school: School, plan: tuning.Tuning, start: np.ndarray, journal: Journal, tell: Tell
 ) -> tuple[np.ndarray, list[dict]]:
-    return tuning.tuned_in(school, plan, START, journal, tell)
+    return tuning.tuned_in(school, plan, start, journal, tell)
 
 
 def _write_tuned(path: Path, weights: np.ndarray, about: dict) -> None:
@@ -78,36 +78,67 @@ def _write_learned(path: Path, weights: np.ndarray, about: dict) -> None:
 
 COURSES: dict[str, Course] = {
     "tuned": Course("tuned.json", _tuning, _tune, _write_tuned, ("cma",)),
-    "learned": Course("learned.safetensors", _evolving, _evolve, _write_learned),
+    "learned": Course("learned.safetensors", _evolving, _evolve, _write_learned, ("cma",)),
 }
 """Decider -> its course, in the order in which one builds on the other."""
 
 
 def follow(
-    name: str, school: School, generations: int | None, seed: int, folder: Path, tell: Tell
+    name: str,
+    school: School,
+    generations: int | None,
+    seed: int,
+    folder: Path,
+    tell: Tell,
+    constants: np.ndarray | None = None,
 ) -> tuple[list[Path], dict]:
-    """Trains a decider, or goes on with its training, and writes it.
+    """Trains a decider, or goes on with its training, and writes its weights.
+
+    Args:
+        constants: what a network begins with; None: the committed ones of `tuned`.
 
     Returns:
-        the files; ``training`` (the plan), ``scenarios`` and ``curve``.
+        the files, of which the caller writes the second; ``training`` (the plan), ``scenarios``, ``kept``
+        (a generation) and ``curve``.
 
     Raises:
         MissingExtra: what it is trained with is not installed.
         JournalError: the folder holds the journal of another training.
+        WeightsError: the committed constants are wanted and cannot be used.
     """
     course = COURSES[name]
     need(f"training {name}", *course.needs)
-    plan = course.plan(generations, seed)
+    plan, start = course.plan(generations, seed), _start(name, constants)
     about = _about(name, course, plan, school)
-    journal_folder = folder / f"{name}.journal"
-    with Journal(journal_folder) as journal:
-        check_plan(journal, {**about, "code": code_digest(), "numpy": np.__version__})
-        weights, curve = course.run(school, plan, TUNED.weights, journal, tell)
-    best = max(curve, key=lambda point: np.mean(list(point["select"].values())))
-    weights_file, story = folder / course.file, folder / f"{name}.training.json"
+    with Journal(journal_of(folder, name)) as journal:
+        begun = {"start": hashlib.sha256(start.tobytes()).hexdigest()[:16]}
+        check_plan(journal, {**about, **begun, "code": code_digest(), "numpy": np.__version__})
+        weights, curve = course.run(school, plan, start, journal, tell)
+    best = kept(curve)
+    weights_file = folder / course.file
     course.write(weights_file, weights, {**about, "scores": best})
-    record = {"training": about["training"], "scenarios": about["scenarios"], "curve": curve}
-    return [weights_file, story], record
+    record = {
+        "training": about["training"],
+        "scenarios": about["scenarios"],
+        "kept": best["generation"],
+        "curve": curve,
+    }
+    return [weights_file, folder / f"{name}.training.json"], record
+
+
+def journal_of(folder: Path, name: str) -> Path:
+    """The folder that keeps how far a training is."""
+    return folder / f"{name}.journal"
+
+
+def _start(name: str, constants: np.ndarray | None) -> np.ndarray:
+    if name == "tuned":
+        return START
+    if constants is not None:
+        return constants
+    if TUNED.trouble:
+        raise WeightsError(TUNED.trouble)
+    return TUNED.weights
 
 
 def _about(name: str, course: Course, plan: Any, school: School) -> dict:

@@ -51,13 +51,12 @@ class Lessons:
     scenarios: tuple[Scenario, ...]
     states: tuple[State, ...]
 
-    def scores(self, play: Play, weights: np.ndarray, which: Sequence[int] | None = None) -> list[float]:
-        """The normalised score of weights on each scenario, or on those with the numbers in `which`."""
-        found = []
-        for k in range(len(self.states)) if which is None else which:
-            made, state = self.scenarios[k], self.states[k]
-            found.append(normalized_score(play(state.scn, state.live.copy(), weights), made.floor, made.best))
-        return found
+    def scores(self, play: Play, weights: np.ndarray) -> list[float]:
+        """The normalised score of weights on each scenario."""
+        return [
+            normalized_score(play(state.scn, state.live.copy(), weights), made.floor, made.best)
+            for made, state in zip(self.scenarios, self.states, strict=True)
+        ]
 
     def by_tier(self, play: Play, weights: np.ndarray) -> dict[str, float]:
         """The mean normalised score on each tier that there is."""
@@ -96,9 +95,12 @@ class School:
 
 
 def school(scenarios: Sequence[Scenario], held_out: Sequence[Scenario] = ()) -> School:
-    """A school of a set of scenarios, and of others that only measure."""
+    """A school of a set of scenarios, and of others that only measure.
+
+    Of fewer than `SELECT_SHARE` scenarios a tier none is left to choose, and those that are learned from do.
+    """
     learn, select = parted(scenarios)
-    return School(lessons(learn), lessons(select), lessons(held_out) if held_out else None)
+    return School(lessons(learn), lessons(select or learn), lessons(held_out) if held_out else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,6 @@ class Budget:
     generations: int
     look_every: int
     """Generations between looks at the scenarios that choose."""
-    episodes: int | None = None
-    """Scenarios that each candidate of a generation plays, the same ones, in turn; None: all."""
 
 
 def train(
@@ -131,35 +131,30 @@ def train(
         ``held_out``, the mean scores by tier of the search's mean.
     """
     rows = {} if journal is None else journal.rows
-    kept, kept_score, curve = search.mean(), -np.inf, []
+    weights: dict[int, np.ndarray] = {}
+    curve: list[dict] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for g in range(budget.generations + 1):
             if g % budget.look_every == 0 or g == budget.generations:
                 point = rows.get(f"look {g}") or _looked_at(search.mean(), play, school, g, pool)
                 _keep(journal, f"look {g}", point)
                 curve.append(point)
-                if (score := _mean(list(point["select"].values()))) > kept_score:
-                    kept, kept_score = search.mean(), score
+                weights[g] = search.mean()
             tell(g, budget.generations)
             if g == budget.generations:
-                return kept, curve
-            candidates, which = search.ask(), turn_of(g, len(school.learn.states), budget.episodes)
+                break
+            candidates = search.ask()
             row = rows.get(f"generation {g}") or {
-                "scores": list(
-                    pool.map(lambda one, on=which: _mean(school.learn.scores(play, one, on)), candidates)
-                )
+                "scores": list(pool.map(lambda one: _mean(school.learn.scores(play, one)), candidates))
             }
             _keep(journal, f"generation {g}", row)
             search.tell(np.array(row["scores"]))
-    raise AssertionError("the loop returns")
+    return weights[kept(curve)["generation"]], curve
 
 
-def turn_of(generation: int, count: int, episodes: int | None) -> list[int] | None:
-    """The scenarios of a generation: the next so many in an order that mixes the tiers, round and round."""
-    if episodes is None or episodes >= count:
-        return None
-    stride = next(s for s in range(round(count * 0.618), count + 1) if np.gcd(s, count) == 1)
-    return [(generation * episodes + k) * stride % count for k in range(episodes)]
+def kept(curve: Sequence[dict]) -> dict:
+    """The point of a curve that did best on the scenarios that choose; of equal ones the first."""
+    return max(curve, key=lambda point: _mean(list(point["select"].values())))
 
 
 def _looked_at(weights: np.ndarray, play: Play, school: School, generation: int, pool) -> dict:

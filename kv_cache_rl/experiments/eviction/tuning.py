@@ -1,23 +1,17 @@
-"""Tuning: the constants of the weighing, optimised by an evolution strategy with a separable covariance.
+"""Tuning: the constants of the weighing, optimised by an evolution strategy.
 
 The search moves the logarithm of each positive constant, and the constants that may be negative
-themselves. Separable, since a full covariance needs an eigenvalue decomposition, which differs between
-machines in the last digit, and then in all. Candidates are rounded to six digits, so that a difference in
-the last digit of anything changes no game.
-
-Source: Hansen, "The CMA evolution strategy: a tutorial", 2016; Ros, Hansen, "A simple modification in
-CMA-ES achieving linear time and space complexity", PPSN 2008 (separable)."""
+themselves. What is played has six digits."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 
 import numpy as np
 
+from kv_cache_rl.experiments.eviction.separable import Separable
 from kv_cache_rl.experiments.eviction.training import Budget, School, school, train
 from kv_cache_rl.experiments.journal import Journal
-from kv_cache_rl.extras import need
 from kv_cache_rl.search.eviction.proposals import new_log
 from kv_cache_rl.search.eviction.rollout import play_tuned
 from kv_cache_rl.sim.eviction.actions import ALL_VERBS
@@ -64,33 +58,6 @@ def decoded(x: np.ndarray) -> np.ndarray:
     return np.array([float(f"{value:.{DIGITS}g}") for value in values])
 
 
-class Separable:
-    """CMA-ES with a diagonal covariance, as a `training.Search`."""
-
-    def __init__(self, start: np.ndarray, plan: Tuning) -> None:
-        need("tuning", "cma")
-        rng = np.random.default_rng(plan.seed)
-        options = {
-            "CMA_diagonal": True,
-            "popsize": plan.population,
-            "randn": lambda *shape: rng.standard_normal(shape),
-            "seed": np.nan,  # it would seed numpy's global generator
-            "verbose": -9,
-        }
-        self._strategy = import_module("cma").CMAEvolutionStrategy(encoded(start), plan.sigma, options)
-        self._asked: list = []
-
-    def ask(self) -> np.ndarray:
-        self._asked = self._strategy.ask()
-        return np.array([decoded(x) for x in self._asked])
-
-    def tell(self, scores: np.ndarray) -> None:
-        self._strategy.tell(self._asked, [-score for score in scores.tolist()])
-
-    def mean(self) -> np.ndarray:
-        return decoded(self._strategy.mean)
-
-
 def player(plan: Tuning) -> Callable[[np.ndarray, np.ndarray, np.ndarray], float]:
     """Plays constants with the verbs and the windows of a plan."""
 
@@ -113,8 +80,9 @@ def tuned_in(
     Raises:
         MissingExtra: cma is not installed.
     """
+    search = Separable(encoded(start), decoded, plan.sigma, plan.population, plan.seed)
     budget = Budget(plan.generations, plan.look_every)
-    return train(Separable(start, plan), player(plan), found, budget, journal, tell)
+    return train(search, player(plan), found, budget, journal, tell)
 
 
 def tune(

@@ -70,7 +70,23 @@ def served(real: dict, generated: dict) -> str:
     return f"the oracle serves {ours:,.0f} tokens an episode, against {theirs:,.0f} on the generated ones"
 
 
+def training(found: dict) -> str:
+    """Mean normalised scores of the trained deciders before training and where each was kept."""
+    rows = []
+    for name, record in found["deciders"].items():
+        kept = next(point for point in record["curve"] if point["generation"] == record["kept"])
+        for what, point in (("before", record["curve"][0]), ("kept", kept)):
+            scores = [f"{_mean(point[part]):+.3f}" for part in ("learn", "select", "held_out")]
+            rows.append([f"`{name}`, {what}", f"{point['generation']}", *scores])
+    return table(["decider", "generation", "learned from", "chosen by", "held out"], rows)
+
+
+def _mean(by_tier: dict[str, float]) -> float:
+    return sum(by_tier.values()) / len(by_tier)
+
+
 TABLES = {
+    "eviction-training": (training, "eviction/training.json"),
     "eviction-tiers": (tiers, "eviction/baselines.json"),
     "eviction-hard": (hard, "eviction/baselines.json"),
     "eviction-line": (one_line, "eviction/baselines.json"),

@@ -38,16 +38,16 @@ def curves(found: Mapping[str, Mapping[str, Any]]) -> "Figure":
         figure, grid = canvas.laid_out(len(found), 3.2, 2.4, sheet)
         for (name, record), axes in zip(found.items(), grid, strict=True):
             canvas.panel_title(axes, name)
-            _panel(axes, record["curve"])
+            _panel(axes, record)
     return figure
 
 
-def _panel(axes: Any, curve: list[dict]) -> None:
+def _panel(axes: Any, record: Mapping[str, Any]) -> None:
+    curve = record["curve"]
     generations = [point["generation"] for point in curve]
     for part, (colour, marker, _) in PARTS.items():
         if part in curve[0]:
             means = [float(np.mean(list(point[part].values()))) for point in curve]
             axes.plot(generations, means, color=colour, marker=marker, markersize=2.5, linewidth=1)
-    kept = max(curve, key=lambda point: float(np.mean(list(point["select"].values()))))
-    axes.axvline(kept["generation"], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    axes.axvline(record["kept"], color=GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     axes.set_xlabel("generation")

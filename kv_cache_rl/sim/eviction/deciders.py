@@ -23,12 +23,13 @@ from kv_cache_rl.sim.eviction.blind import STATIC, keep, on_everything, random, 
 from kv_cache_rl.sim.eviction.brief import is_brief, read_brief
 from kv_cache_rl.sim.eviction.calls import VERBS, Call
 from kv_cache_rl.sim.eviction.columns import calls_of
+from kv_cache_rl.sim.eviction.learned import learned
 from kv_cache_rl.sim.eviction.observe import head_of, rows_of
 from kv_cache_rl.sim.eviction.ranked import ranked
 from kv_cache_rl.sim.eviction.reserve import reserve
 from kv_cache_rl.sim.eviction.returns import return_chance
 from kv_cache_rl.sim.eviction.text import read_view
-from kv_cache_rl.sim.eviction.trained import TUNED, Trained, WeightsError
+from kv_cache_rl.sim.eviction.trained import LEARNED, TUNED, Trained, WeightsError
 from kv_cache_rl.sim.eviction.tuned import tuned
 from kv_cache_rl.sim.eviction.weighing import (
     LEVELS,
@@ -126,6 +127,7 @@ REGISTRY: dict[str, Registered] = {
     "lookahead": Registered(weighing(return_chance), proposes=True),
     "stability": Registered(stability),
     "tuned": Registered(tuned, trained=TUNED),
+    "learned": Registered(learned, trained=LEARNED),
     "threshold_0.80": Registered(threshold(800), shipped=False),
     "threshold_0.90": Registered(threshold(900), shipped=False),
     "threshold_0.95": Registered(threshold(950), shipped=False),

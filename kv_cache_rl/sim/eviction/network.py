@@ -87,8 +87,8 @@ def unpacked(weights: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def scales() -> np.ndarray:
     """How large each weight usually is, ``[SIZE]``; 0 for the constants, which are not trained.
 
-    A layer's weights are scaled so that its sums are as large as its inputs. Source: He et al., "Delving
-    deep into rectifiers", 2015.
+    A layer's weights are scaled so that its sums are as large as its inputs. Source: "Delving deep into
+    rectifiers", ICCV 2015, arXiv:1502.01852.
     """
     fan_in = {name: shape[1] for name, shape in SHAPES.items() if len(shape) == 2}
     fan_in["head"] = fan_in["pooled"] = len(HEAD) + HIDDEN
