@@ -7,9 +7,9 @@ entries are rows of the view. Adding one is a function and one line in `REGISTRY
 `blind` deciders do not react; the static ones among them have numbers and names, but no lines of their
 own in the registry. `ranked` ones go down one tuned ladder of actions in the order of a rank of
 `kv_cache_rl.policies`. The others weigh every (entry, action) pair. `weigh_value`, `weigh_alike` (every
-entry returns) and `lookahead` differ in the belief with which they weigh. `stability` leaves to the queueing controller how much is freed and how coarse it may
-get. `tuned` weighs with constants that were optimised on the training scenarios, `learned` with a small
-network's factors on them."""
+entry returns) and `lookahead` differ in the belief with which they weigh. `stability` leaves to the
+queueing controller how much is freed and how coarse it may get. `tuned` weighs with constants that were
+optimised on the training scenarios, `learned` with a small network's factors on what the pairs cost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
