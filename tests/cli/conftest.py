@@ -74,7 +74,7 @@ class FakeEnvironment:
         )
         source = {key: arguments[key] for key in ("difficulty", "num_examples", "seed")}
         if arguments["trace"]:
-            scenarios = scenarios_from_trace(Path(arguments["trace"]), **source)
+            scenarios = scenarios_from_trace(Path(arguments["trace"]), **source).scenarios
         else:
             scenarios = load_scenarios(split=arguments["split"], **source)
         saved, rows = Path(output_dir) / "saved.jsonl", []

@@ -192,7 +192,8 @@ def test_windows_of_a_trace_outside_the_targets_of_the_generator_are_flagged(kv,
     far = dataclasses.replace(near, link_ns_per_page=4, sessions=idle)
     (tmp_path / "trace.jsonl").touch()
     for k, (made, missed) in enumerate([(near, []), (far, ["swap_in", "return_share"])]):
-        monkeypatch.setattr(sets, "windows_of", lambda *_, made=made: [made])
+        monkeypatch.setattr(sets, "windows_of", lambda *_, made=made: iter([(made,)]))
+        monkeypatch.setattr(sets, "kept", lambda _: True)
         arguments = (
             "scenarios",
             "from-trace",

@@ -19,9 +19,7 @@ def folder_of(said, tmp_path):
     return tmp_path / said.json["folder"]
 
 
-def test_without_arguments_it_evaluates_learned_and_lru_on_five_scenarios_per_tier(
-    kv, environment, tmp_path
-):
+def test_without_arguments_it_evaluates_learned_and_lru_on_five_scenarios_per_tier(kv, environment, tmp_path):
     said = kv("eval")
     assert said.code == 0
     assert [(asked["model"], asked["num_examples"]) for asked in environment.asked] == [
@@ -66,9 +64,9 @@ def test_a_model_can_be_set_beside_policies(kv, environment, monkeypatch):
 def test_a_trace_is_cut_once_however_many_policies_play_it(kv, environment, tmp_path, monkeypatch):
     cut = []
 
-    def windows_of(path, tier, seed, wanted):
+    def windows_of(path, tier, seed):
         cut.append(tier)
-        return [generate(tier, seed, "eval", k) for k in range(wanted)]
+        return ((generate(tier, seed, "eval", k),) for k in range(9))
 
     monkeypatch.setattr(sets, "windows_of", windows_of)
     trace = tmp_path / "trace.jsonl"

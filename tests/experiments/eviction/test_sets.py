@@ -5,20 +5,33 @@ import re
 
 import pytest
 
+from kv_cache_rl.core.precision import WORK_CLASSES
+from kv_cache_rl.experiments.eviction import sets
 from kv_cache_rl.experiments.eviction.sets import (
     MIN_GAP,
     SEEDS,
     SIZES,
     kept,
     make_set,
+    scenarios_from_trace,
     verify,
     with_references,
 )
 from kv_cache_rl.search.eviction.rollout import policy_return
-from kv_cache_rl.sim.eviction import DIFFICULTIES, FLOOR, SPLITS, decider, load_file, load_scenarios
+from kv_cache_rl.sim.eviction import (
+    DIFFICULTIES,
+    FLOOR,
+    SPLITS,
+    Call,
+    decider,
+    load_file,
+    load_scenarios,
+    rollout,
+)
+from kv_cache_rl.sim.eviction.blind import STATIC
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.scenarios import set_path
-from kv_cache_rl.sim.eviction.spec import dumps
+from kv_cache_rl.sim.eviction.spec import ScenarioError, dumps
 
 SETS = [(split, difficulty) for split in SPLITS for difficulty in DIFFICULTIES]
 IDS = ["-".join(pair) for pair in SETS]
@@ -66,12 +79,62 @@ def test_looking_pays_in_every_scenario_and_more_on_average(split, difficulty):
     assert min(gaps) >= MIN_GAP == 0.05 and sum(gaps) / len(gaps) >= 0.10
 
 
+def static_calls(rungs: dict[str, int], dead: bool):
+    """A static rule, written again from its description."""
+
+    def decide(seen: dict) -> list[Call]:
+        rows = [dict(zip(seen["columns"], row, strict=True)) for row in seen["rows"]]
+        gone = [row for row in rows if dead and row["type"] in ("reasoning", "ephemeral")]
+        calls = [Call("evict", row["id"]) for row in gone]
+        kept = [row for row in rows if row not in gone and row["place"] == "gpu" and row["type"] != "system"]
+        above = [row for row in kept if row["bits"] > rungs[row["class"]]]
+        above.sort(key=lambda row: -row["pages"] * row["bits"])
+        return (calls + [Call("compress", row["id"]) for row in above])[:16]
+
+    return decide
+
+
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
-def test_the_floor_is_the_best_of_the_five_blind_deciders(difficulty):
-    assert set(FLOOR) == {"keep", "evict_all", "swap_all", "compress_int8", "compress_int4"}
-    for scenario in load_file(set_path("test", difficulty))[:5]:
+def test_the_floor_is_the_best_of_the_blind_and_of_every_static_rule(difficulty):
+    blind = {"keep", "evict_all", "swap_all", "compress_int8", "compress_int4"}
+    assert set(FLOOR) == blind | set(STATIC) and len(STATIC) == 3**4 * 2
+    for scenario in load_file(set_path("test", difficulty))[:3]:
         floors = {name: policy_return(scenario, name) for name in FLOOR}
         assert scenario.floor == max(floors.values()) == floors[scenario.floor_by]
+    for name in ("static_8_4_4_16", "static_4_4_8_8_dead", "static_16_16_16_16_dead"):
+        _, *bits = name.removesuffix("_dead").split("_")
+        rungs = dict(zip(WORK_CLASSES, map(int, bits), strict=True))
+        told = rollout(scenario, static_calls(rungs, name.endswith("_dead"))).total
+        assert told == floors[name] == rollout(scenario, decider(name)).total
+
+
+def test_a_window_of_a_trace_has_the_least_pressure_at_which_looking_pays(monkeypatch):
+    asked = []
+
+    def with_gap(scenario, width):
+        asked.append(scenario.budget_pages)
+        return dataclasses.replace(scenario, floor=0.1, best=0.1 + gaps[len(asked) - 1])
+
+    monkeypatch.setattr(sets, "with_references", with_gap)
+    window = tuple(
+        dataclasses.replace(generate("easy", 5, "eval", 4), budget_pages=pages) for pages in (900, 700, 500)
+    )
+    gaps = [0.01, 0.06, 0.3]
+    assert sets.pressed(window, 1).budget_pages == 700 and asked == [900, 700]
+    gaps, asked = [0.01, 0.04, 0.02], []
+    largest = sets.pressed(window, 1)
+    assert largest.budget_pages == 700 and not sets.kept(largest), "none suffices: the largest gap is told"
+
+
+def test_a_trace_whose_windows_cannot_be_pressed_is_refused_with_the_numbers(monkeypatch, tmp_path):
+    flat = generate("easy", 5, "eval", 4)
+    monkeypatch.setattr(sets, "windows_of", lambda *_: iter([(flat,)] * 9))
+    monkeypatch.setattr(
+        sets, "with_references", lambda scenario, _: dataclasses.replace(scenario, floor=0.1, best=0.12)
+    )
+    (tmp_path / "trace.jsonl").touch()
+    with pytest.raises(ScenarioError, match=r"none of 3 windows can be pressed: .* at most 0\.020 above the"):
+        scenarios_from_trace(tmp_path / "trace.jsonl", "easy", 1)
 
 
 def test_a_wrong_floor_and_a_wrong_best_are_found():
