@@ -8,7 +8,6 @@ from poisoned import Poisoned
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.attention import paged_attention, paged_prefill
 from kv_cache_rl.paged.block_pool import BlockPool, PoolError
-from kv_cache_rl.paged.block_table import Sequence, block_table, lengths, slot_mapping
 from kv_cache_rl.paged.checkpoint import DecoderGeometry
 from kv_cache_rl.paged.decoding import beam, greedy, sample
 from kv_cache_rl.paged.drawing import drawn, generator_of
@@ -17,6 +16,7 @@ from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.quant import quantise
 from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks
 from kv_cache_rl.paged.scheduler import Scheduler
+from kv_cache_rl.paged.sequences import Sequence, block_table, lengths, slot_mapping
 from kv_cache_rl.paged.swap import HostPool
 
 ROWS = torch.ones(3, 1, 2)

@@ -148,7 +148,8 @@ def finish(
         for sentence in summary["findings"]:
             out.print(sentence, markup=False, style="yellow", soft_wrap=True)
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]
-        out.print(f"{summary['model_calls']:,} model calls, {read:,} tokens read, {wrote:,} written")
+        counted = f"{read:,} tokens read, {wrote:,} written" if read or wrote else "tokens not counted"
+        out.print(f"{summary['model_calls']:,} model calls, {counted}")
         out.print(f"results: {folder}\nreport:  {folder / runs.REPORT}", soft_wrap=True)
     for sentence in failures(config, outcomes):
         typer.echo(sentence, err=True)
@@ -167,6 +168,24 @@ def given(**options: float | None) -> dict:
     if odd := [name for name, value in found.items() if not math.isfinite(value)]:
         raise BadInput(f"{odd[0].replace('_', ' ')} is {found[odd[0]]}; give a number, or leave it out")
     return found
+
+
+KEPT = (
+    *("policy", "model", "max_tokens", "temperature", "difficulty", "split", "num_examples", "seed", "trace"),
+    "out",
+)
+"""Parameters of a run that a resumed one keeps."""
+
+
+def refuse_kept(context: typer.Context) -> None:
+    """Raises BadInput for an option of the command line that a resumed run keeps as it was."""
+    for parameter in context.command.params:
+        said = context.get_parameter_source(parameter.name or "")
+        if parameter.name in KEPT and said is not None and said.name == "COMMANDLINE":
+            raise BadInput(
+                f"{parameter.opts[0]} cannot change in a run that goes on; leave it out, or start a new run "
+                "without --resume"
+            )
 
 
 def resumed_config(folder: Path, base_url: str | None, api_key_var: str | None, now: Mapping) -> dict:
@@ -214,6 +233,7 @@ def targets_of(
 
 
 def run_eval(
+    context: typer.Context,
     policy: Policies = None,
     model: Annotated[str | None, options.model("A model on an OpenAI-compatible server.")] = None,
     base_url: Annotated[
@@ -293,6 +313,7 @@ def run_eval(
     """
     waits = given(request_timeout=timeout, max_retries=max_retries, patience=patience)
     if resume is not None:
+        refuse_kept(context)
         now = {"patience": waits, "max_concurrent": max_concurrent}
         folder, config = resume, resumed_config(resume, base_url, api_key_var, now)
     else:

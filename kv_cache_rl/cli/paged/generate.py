@@ -12,8 +12,8 @@ from kv_cache_rl.cli.paged.options import BlockTokens, Model, Seed, Tokens, load
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 
 if TYPE_CHECKING:
-    from kv_cache_rl.paged.block_table import Sequence
     from kv_cache_rl.paged.model import Decoder
+    from kv_cache_rl.paged.sequences import Sequence
 
 MOST_AT_ONCE = 1024
 """Continuations of one run: all are decoded in one batch and hold their blocks together."""

@@ -25,7 +25,7 @@ Agents = Annotated[
     list[str] | None,
     agent(
         "By comma or repeated; all: every one; default: all but the canaries. "
-        "MODULE:FACTORY or FILE.py:FACTORY: one of your own."
+        "One of your own: MODULE:FACTORY or FILE.py:FACTORY."
     ),
 ]
 
