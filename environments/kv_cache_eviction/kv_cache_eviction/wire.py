@@ -6,6 +6,7 @@ Both directions are pure functions of JSON values. What a server or a model did 
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
@@ -66,7 +67,11 @@ def tamed(body: bytes) -> bytes:
 
 
 def read(body: bytes) -> Any:
-    """The JSON value of a body, in which lone surrogates and broken UTF-8 become replacement characters."""
+    """The JSON value of a body, in which lone surrogates and broken UTF-8 become replacement characters.
+
+    A byte order mark in front of it is passed over.
+    """
+    body = body.removeprefix(BOM_UTF8)
     try:
         return from_json(body)
     except ValueError:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.eviction.findings import failures
@@ -141,15 +142,15 @@ def finish(
         print_json({**summary, "folder": str(folder), "report": str(folder / runs.REPORT)})
     else:
         out = console()
-        title = f"{len(scenarios)} scenarios, {len(outcomes)} rollouts"
+        title = f"{counted(len(scenarios), 'scenario')}, {counted(len(outcomes), 'rollout')}"
         out.print(rich_table(results_rows(outcomes, scenarios), title))
         for sentence in difference_sentences(outcomes):
             out.print(sentence)
         for sentence in summary["findings"]:
             out.print(sentence, markup=False, style="yellow", soft_wrap=True)
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]
-        counted = f"{read:,} tokens read, {wrote:,} written" if read or wrote else "tokens not counted"
-        out.print(f"{summary['model_calls']:,} model calls, {counted}")
+        tokens = f"{read:,} tokens read, {wrote:,} written" if read or wrote else "tokens not counted"
+        out.print(f"{summary['model_calls']:,} model calls, {tokens}")
         out.print(f"results: {folder}\nreport:  {folder / runs.REPORT}", soft_wrap=True)
     for sentence in failures(config, outcomes):
         typer.echo(sentence, err=True)
