@@ -252,9 +252,7 @@ def test_a_reply_that_a_filter_withheld_counts_as_keep_and_the_notes_name_the_re
 def test_a_model_that_wants_the_newer_name_of_the_limit_gets_it_from_then_on(status):
     def reasoning(turn: int, body: dict) -> dict:
         if "max_tokens" in body:
-            return refuses(
-                status, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
-            )
+            return refuses(status, "Unsupported: 'max_tokens'. Use 'max_completion_tokens' instead.")
         return keeps(turn, body)
 
     with serving(reasoning) as model:

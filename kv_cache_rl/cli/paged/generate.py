@@ -129,9 +129,7 @@ def run_generate(
     if samples and beams:
         raise BadInput("--samples and --beams are two ways to decode; give one")
     if not beams and length_penalty != 1.0:
-        raise BadInput(
-            f"--length-penalty {length_penalty} compares beams; give --beams with it, or leave it out"
-        )
+        raise BadInput(f"--length-penalty {length_penalty} compares beams; give --beams, or leave it out")
     asked = Asked(
         samples, beams, tokens, temperature, seed, length_penalty,
         {"stop": stop_token or None, "stop_text": stop or None, "ignore_eos": ignore_eos},
