@@ -376,7 +376,8 @@ def test_what_a_run_keeps_cannot_be_given_anew(kv, finished, option):
 def test_replies_without_a_call_that_a_limit_cut_are_not_laid_to_the_servers_parser():
     def silent(*notes):
         return Outcome(
-            *("s", "easy", "eval", "m"), error=None, reward=0.0, normalized=0.0, rewards={}, log=[["keep"]] * 15,
+            *("s", "easy", "eval", "m"), error=None, reward=0.0, normalized=0.0, rewards={},
+            log=[["keep"]] * 15,
             metrics={"text_only_steps": 15.0}, model_calls=15, notes=list(notes),
         )  # fmt: skip
 
