@@ -149,7 +149,11 @@ def finish(
         for sentence in summary["findings"]:
             out.print(sentence, markup=False, style="yellow", soft_wrap=True)
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]
-        tokens = f"{read:,} tokens read, {wrote:,} written" if read or wrote else "tokens not counted"
+        tokens = (
+            f"{read:,} tokens read, {wrote:,} written"
+            if read or wrote or not summary["model_calls"]
+            else "tokens not counted"
+        )
         out.print(f"{summary['model_calls']:,} model calls, {tokens}")
         out.print(f"results: {folder}\nreport:  {folder / runs.REPORT}", soft_wrap=True)
     for sentence in failures(config, outcomes):
