@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,23 @@ def test_one_thing_has_one_name():
 
     assert not hasattr(eviction, "TIERS"), "the names of the tiers are DIFFICULTIES"
     assert not hasattr(eviction, "TEXT_ONLY_REPLY"), "the function is text_only_reply"
+
+
+def test_no_public_name_of_a_package_is_the_name_of_a_module_in_it():
+    """Else what `from package import name` gives depends on what was imported before."""
+    clashes = []
+    for init in PACKAGE.rglob("__init__.py"):
+        package = ".".join((PACKAGE.name, *init.parent.relative_to(PACKAGE).parts))
+        public = getattr(import_module(package), "__all__", ())
+        inside = {path.stem for path in init.parent.glob("*.py")} | {
+            path.parent.name for path in init.parent.glob("*/__init__.py")
+        }
+        clashes += [f"{package}.{name}" for name in public if name in inside]
+    assert clashes == []
+
+
+def test_a_package_gives_its_function_after_its_module_was_imported_too():
+    program = (
+        "import kv_cache_rl.paged.sequences; from kv_cache_rl.paged import block_table; block_table.__call__"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

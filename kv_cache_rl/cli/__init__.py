@@ -3,7 +3,7 @@
 Exit codes: 0 it worked; 1 it finished, but a rollout or a check failed; 2 bad usage or bad input; 130
 interrupted."""
 
-from kv_cache_rl.cli.app import app
+from kv_cache_rl.cli.root import app
 
 __all__ = ["app", "main"]
 

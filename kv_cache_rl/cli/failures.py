@@ -63,8 +63,9 @@ class CommandGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        heard: list[int] = []
         try:
-            with terminated_like_an_interrupt():
+            with terminated_like_an_interrupt() as heard:
                 return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as stop:
             typer.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
@@ -74,16 +75,26 @@ class CommandGroup(TyperGroup):
         except (Refused, OSError) as error:
             typer.echo(f"error: {as_sentence(error)}", err=True)
             raise typer.Exit(BAD_INPUT) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception:
+            if not heard:
+                raise
+            # A compiler that was cut off in the middle ends in an error of its own.
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager
-def terminated_like_an_interrupt() -> Generator[None]:
-    """SIGTERM does what Ctrl-C does, as long as the block lasts."""
+def terminated_like_an_interrupt() -> Generator[list[int]]:
+    """SIGTERM does what Ctrl-C does, as long as the block lasts; what is given lists those that came."""
+    heard: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield heard
         return
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
+        heard.append(number)
         if callable(signal.getsignal(signal.SIGINT)):
             signal.raise_signal(signal.SIGINT)
         else:  # ignored, as in a background process
@@ -91,7 +102,7 @@ def terminated_like_an_interrupt() -> Generator[None]:
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield
+        yield heard
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -19,9 +19,9 @@ def console(stderr: bool = False) -> "Console":
     from rich.console import Console
 
     if stderr:
-        return Console(stderr=True, highlight=False)
+        return Console(stderr=True, highlight=False, emoji=False)
     width = max(Console().width, MIN_WIDTH) if sys.stdout.isatty() else 140
-    return Console(width=width, highlight=False)
+    return Console(width=width, highlight=False, emoji=False)
 
 
 def print_json(value: Any) -> None:

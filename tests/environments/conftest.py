@@ -33,11 +33,11 @@ def environment(harness: dict | None = None, agent: dict | None = None, **taskse
 
 
 def episodes(
-    env: vf.Env, base_url: str, tasks: list[vf.Task] | None = None, model: str = "scripted"
+    env: vf.Env, base_url: str, tasks: list[vf.Task] | None = None, model: str = "scripted", **sampling
 ) -> list[vf.Episode]:
     """Plays every task of the env once, all of them at the same time."""
     client = vf.EvalClientConfig(base_url=base_url, api_key_var="NO_KEY_NEEDED")
-    context = vf.ModelContext(model=model, client=client, sampling=vf.Sampling())
+    context = vf.ModelContext(model=model, client=client, sampling=vf.Sampling(**sampling))
 
     async def run() -> list[vf.Episode]:
         chosen = list(env.taskset) if tasks is None else tasks

@@ -9,7 +9,7 @@ from typing import Any, Self
 import verifiers.v1 as vf
 
 from kv_cache_eviction.dialogue import answers, decided, left_out, played
-from kv_cache_eviction.served import CONTEXT_OVERFLOW, refuse_empty
+from kv_cache_eviction.served import CONTEXT_OVERFLOW, WITHHELD, refuse_empty
 from kv_cache_eviction.wire import ODD
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.sim.eviction import (
@@ -166,6 +166,11 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             found.append(
                 f"{cut} of {played_steps} replies were cut at a length limit (finish_reason 'length'); "
                 "raise --max-tokens, or the context of the server"
+            )
+        if kept_back := trace.info.pop(WITHHELD, None):
+            found.append(
+                f"{kept_back} of {played_steps} replies were withheld by the server's filter (finish_reason "
+                "'content_filter'); each counts as keep"
             )
         return found
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
@@ -85,7 +86,8 @@ def run_baselines(
     else:
         console().print(
             tables.rich_table(
-                rows, f"{len(scenarios)} scenarios, environment version {config['environment_version']}"
+                rows,
+                f"{counted(len(scenarios), 'scenario')}, environment version {config['environment_version']}",
             )
         )
     if out is not None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.eviction.findings import failures
@@ -141,14 +142,19 @@ def finish(
         print_json({**summary, "folder": str(folder), "report": str(folder / runs.REPORT)})
     else:
         out = console()
-        title = f"{len(scenarios)} scenarios, {len(outcomes)} rollouts"
+        title = f"{counted(len(scenarios), 'scenario')}, {counted(len(outcomes), 'rollout')}"
         out.print(rich_table(results_rows(outcomes, scenarios), title))
         for sentence in difference_sentences(outcomes):
             out.print(sentence)
         for sentence in summary["findings"]:
             out.print(sentence, markup=False, style="yellow", soft_wrap=True)
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]
-        out.print(f"{summary['model_calls']:,} model calls, {read:,} tokens read, {wrote:,} written")
+        tokens = (
+            f"{read:,} tokens read, {wrote:,} written"
+            if read or wrote or not summary["model_calls"]
+            else "tokens not counted"
+        )
+        out.print(f"{summary['model_calls']:,} model calls, {tokens}")
         out.print(f"results: {folder}\nreport:  {folder / runs.REPORT}", soft_wrap=True)
     for sentence in failures(config, outcomes):
         typer.echo(sentence, err=True)
@@ -167,6 +173,24 @@ def given(**options: float | None) -> dict:
     if odd := [name for name, value in found.items() if not math.isfinite(value)]:
         raise BadInput(f"{odd[0].replace('_', ' ')} is {found[odd[0]]}; give a number, or leave it out")
     return found
+
+
+KEPT = (
+    *("policy", "model", "max_tokens", "temperature", "difficulty", "split", "num_examples", "seed", "trace"),
+    "out",
+)
+"""Parameters of a run that a resumed one keeps."""
+
+
+def refuse_kept(context: typer.Context) -> None:
+    """Raises BadInput for an option of the command line that a resumed run keeps as it was."""
+    for parameter in context.command.params:
+        said = context.get_parameter_source(parameter.name or "")
+        if parameter.name in KEPT and said is not None and said.name == "COMMANDLINE":
+            raise BadInput(
+                f"{parameter.opts[0]} cannot change in a run that goes on; leave it out, or start a new run "
+                "without --resume"
+            )
 
 
 def resumed_config(folder: Path, base_url: str | None, api_key_var: str | None, now: Mapping) -> dict:
@@ -214,6 +238,7 @@ def targets_of(
 
 
 def run_eval(
+    context: typer.Context,
     policy: Policies = None,
     model: Annotated[str | None, options.model("A model on an OpenAI-compatible server.")] = None,
     base_url: Annotated[
@@ -293,6 +318,7 @@ def run_eval(
     """
     waits = given(request_timeout=timeout, max_retries=max_retries, patience=patience)
     if resume is not None:
+        refuse_kept(context)
         now = {"patience": waits, "max_concurrent": max_concurrent}
         folder, config = resume, resumed_config(resume, base_url, api_key_var, now)
     else:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kv_cache_rl.amounts import amount
+from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
@@ -145,7 +145,7 @@ def verify_files(
     else:
         for entry in found[:50]:
             typer.echo(f"{entry['scenario_id']}: {entry['fault']}")
-        typer.echo(f"{len(scenarios)} scenarios, {len(found)} faults")
+        typer.echo(f"{counted(len(scenarios), 'scenario')}, {counted(len(found), 'fault')}")
     if found:
         raise typer.Exit(FAILED)
 

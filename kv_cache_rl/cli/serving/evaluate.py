@@ -43,8 +43,8 @@ def run_evaluate(
     """
     from kv_cache_rl.experiments.serving.evaluate import LEAST_SEEDS, evaluate, held_out
     from kv_cache_rl.experiments.workers import cores
+    from kv_cache_rl.reports.serving.tables import TOO_SHORT, results, rich_table
     from kv_cache_rl.reports.serving.tables import markdown as as_markdown
-    from kv_cache_rl.reports.serving.tables import results, rich_table
     from kv_cache_rl.sim.serving.spec import TASKS
 
     if as_json and markdown:
@@ -76,6 +76,9 @@ def run_evaluate(
     else:
         table = rich_table(found, BASE, f"serving: {len(names)} agents, seeds {chosen[0]} to {chosen[-1]}")
         console().print(table)
+        short = {row["task"]: TOO_SHORT for row in rows if row["report"] and not row["report"]["work_bound"]}
+        for name, why in short.items():
+            console().print(f"{name}: {why}", soft_wrap=True)
         if seeds < LEAST_SEEDS:
             console().print(f"{seeds} seeds are few: published numbers have at least {LEAST_SEEDS}")
     failed = sorted({f"{row['agent']} on {row['task']}: {row['error']}" for row in rows if row["error"]})

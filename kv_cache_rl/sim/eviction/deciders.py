@@ -195,7 +195,18 @@ def decider(name: str) -> Decider:
     return act
 
 
+def factory(name: str) -> Callable[[], Decider]:
+    """What `DECIDERS` holds under a name."""
+
+    def make(*given: object) -> Decider:
+        if given:
+            raise TypeError(f"DECIDERS[{name!r}] makes a decider, it is none; call it: DECIDERS[{name!r}]()")
+        return decider(name)
+
+    return make
+
+
 DECIDERS: dict[str, Callable[[], Decider]] = {
-    name: (lambda name=name: decider(name)) for name, one in REGISTRY.items() if one.shipped
+    name: factory(name) for name, one in REGISTRY.items() if one.shipped
 }
 """Name -> factory; calling the factory is the episode reset."""

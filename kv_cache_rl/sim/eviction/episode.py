@@ -108,6 +108,13 @@ class Episode:
         if wrong:
             what = f"step takes a list of Call, not {type(wrong[0]).__name__} {str(wrong[0])[:40]!r}"
             raise TypeError(f"{what}; write [Call('evict', 's7')], and read logged words with Call.from_log")
+        for call in calls:
+            for part in (call.verb, call.seq_id, call.error):
+                if not isinstance(part, str):
+                    raise TypeError(
+                        f"{str(call)[:80]} holds {type(part).__name__}, where a Call holds texts; write "
+                        "Call('evict', 's7'), and read a model's arguments with parse_call"
+                    )
         packed = np.array([self._pack(call) for call in calls], np.int64).reshape(-1, 2)
         before = self._before(packed)
         results = np.zeros(len(calls), np.int64)
@@ -302,6 +309,8 @@ def play(episode: Episode, decide) -> Episode:
             f"decide is {decide!r}, not a function from an observation to calls; "
             "make one with DECIDERS['lru']()"
         )
+    if isinstance(decide, type):
+        raise TypeError(f"decide is the class {decide.__name__}; give a decider: {decide.__name__}()")
     while not episode.done:
         episode.step(decide(episode.observation()))
     return episode

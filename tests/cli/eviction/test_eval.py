@@ -8,9 +8,11 @@ import signal
 import pytest
 
 from kv_cache_rl.adapters.endpoint import serving
+from kv_cache_rl.cli.eviction.findings import no_calls
 from kv_cache_rl.cli.eviction.live import Live
 from kv_cache_rl.cli.saved import only_writer
 from kv_cache_rl.experiments.eviction import sets
+from kv_cache_rl.reports.eviction.outcome import Outcome
 from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
 from kv_cache_rl.sim.eviction.generate import generate
 
@@ -351,3 +353,33 @@ def test_the_real_package_gives_the_same_scores(kv):
     assert (said.code, said.err) == (0, "")
     assert said.json["rows"] == kv("baselines", "-p", "weigh_value", "-n", 3, "--json").json["rows"]
     assert said.json["model_calls"] == 3 * 15
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(["--policy", "keep"], ["--model", "m"], ["--difficulty", "hard"], ["--split", "eval"], ["-n", 3]),
+        *(["--seed", 42], ["--max-tokens", 9], ["--temperature", 0], ["--trace", "t"], ["--out", "o"]),
+    ],
+    ids=lambda option: option[0],
+)
+def test_what_a_run_keeps_cannot_be_given_anew(kv, finished, option):
+    before = (finished / "config.json").read_bytes()
+    said = kv("eval", "--resume", finished, *option)
+    assert (said.code, said.out) == (2, "")
+    assert "cannot change in a run that goes on; leave it out, or start a new run" in said.err
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_replies_without_a_call_that_a_limit_cut_are_not_laid_to_the_servers_parser():
+    def silent(*notes):
+        return Outcome(
+            *("s", "easy", "eval", "m"), error=None, reward=0.0, normalized=0.0, rewards={},
+            log=[["keep"]] * 15,
+            metrics={"text_only_steps": 15.0}, model_calls=15, notes=list(notes),
+        )  # fmt: skip
+
+    assert "does the server parse tool calls?" in no_calls([silent()])
+    for reason in ("were cut at a length limit (finish_reason 'length')", "(finish_reason 'content_filter')"):
+        said = no_calls([silent(f"15 of 15 replies {reason}")])
+        assert "15 of 15 replies held no tool call" in said and "parse" not in said
