@@ -41,6 +41,7 @@ def test_the_commands_are_those_that_were_promised():
         "landscape",
         "export-sft",
         "serve-policy",
+        "tokens",
         "bench",
         "scenarios",
     }

@@ -11,6 +11,7 @@ from kv_cache_rl.cli.eviction import (
     report,
     scenarios,
     serve,
+    tokens,
 )
 
 COMMANDS = {
@@ -22,6 +23,7 @@ COMMANDS = {
     "landscape": landscape.run_landscape,
     "export-sft": export.run_export,
     "serve-policy": serve.run_serve,
+    "tokens": tokens.run_tokens,
     "bench": bench.run_bench,
     "scenarios": scenarios.app,
 }
