@@ -248,8 +248,9 @@ def run_eval(
 
     Without a policy or model it serves value_aware and lru as chat models, which needs no network.
 
-    A model plays the brief view and needs 16,384 tokens of context, with --history window 2,048; the full
-    view needs 40,960. Policies play the full view.
+    Models play the brief view: serve 16,384 tokens of context, 2,048 with --history window.
+
+    Policies play the full view, of which an episode needs 40,960 tokens.
 
     Example: kv-cache-rl eval --model gpt-5.4-mini --difficulty hard --num-examples 20
     """

@@ -185,8 +185,9 @@ def run_export(
 ) -> None:
     """Write expert dialogues as a file with the columns messages and tools, ready for SFT trainers.
 
-    A sample is an episode, with --history window one window, with --decisions one drawn window. The view is
-    brief, as the environment's default.
+    A sample is an episode, with --history window one window, with --decisions one drawn window.
+
+    It shows the brief view unless told otherwise, as the environment does.
 
     A message has the fields of its role only, none of them null.
 

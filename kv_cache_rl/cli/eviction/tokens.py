@@ -1,7 +1,8 @@
 """``tokens``: what an episode costs a model, counted with a real tokenizer."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.cli import options
@@ -21,10 +22,40 @@ from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.options import SERVICE, AsJson
 from kv_cache_rl.cli.terminal import console, print_json, track
 
+if TYPE_CHECKING:
+    from kv_cache_rl.sim.eviction import Scenario
+
 TEMPLATE = "Qwen2.5"
 HEADINGS = {"view": "left", "history": "left"} | dict.fromkeys(
-    ("observation", "call", "context", "read", "written"), "right"
+    ("observation", "call", "context", "read", "written", "score"), "right"
 )
+
+
+def counted(
+    scenarios: Sequence["Scenario"],
+    policy: str,
+    views: list[str],
+    histories: list[str],
+    count: Callable[[str], int],
+    quiet: bool,
+) -> tuple[list[dict], dict | None]:
+    """A row for each view and history, and what the brief view costs the score, where both are played."""
+    from kv_cache_rl.adapters.tokens import token_counts
+    from kv_cache_rl.cli.eviction.baselines import play_expert
+    from kv_cache_rl.intervals import mean_interval, paired_difference
+
+    rows, scores = [], {}
+    for view in views:
+        played = [play_expert(scenario, policy, view) for scenario in track(scenarios, view, quiet)]
+        scores[view] = {one.scenario_id: one.normalized or 0.0 for one in played}
+        score = mean_interval(list(scores[view].values()))
+        logs = [(scenario, one.log) for scenario, one in zip(scenarios, played, strict=True)]
+        for history in histories:
+            parts = token_counts(logs, view, history, count)
+            told = score.to_json() if score else None
+            rows.append({"view": view, "history": history, **parts, "score": told})
+    loss = paired_difference(scores["brief"], scores["full"]) if len(views) > 1 else None
+    return rows, loss.to_json() if loss else None
 
 
 def run_tokens(
@@ -45,13 +76,14 @@ def run_tokens(
 ) -> None:
     """Count the tokens of observations, model calls and episodes, for each view and history.
 
-    Messages and tools are written as Qwen2.5's chat template writes them. Means, and maxima behind a slash.
+    Messages and tools are written as Qwen2.5's chat template writes them.
+
+    The table has means, and maxima behind a slash; the score is that of the play.
 
     Example: kv-cache-rl tokens --tokenizer Qwen3-4B/tokenizer.json --view brief
     """
-    from kv_cache_rl.adapters.tokens import PARTS, token_counts
+    from kv_cache_rl.adapters.tokens import PARTS
     from kv_cache_rl.agents.tokenizer import token_counter
-    from kv_cache_rl.cli.eviction.baselines import play_expert
     from kv_cache_rl.reports.tables import plain_table
     from kv_cache_rl.sim.eviction import DECIDERS, HISTORIES, ORACLE, SYSTEM_PROMPTS, TOOLS, VIEWS
     from kv_cache_rl.sim.eviction.text import to_text
@@ -61,15 +93,7 @@ def run_tokens(
     histories = HISTORIES if history is None else (choose_history(history),)
     scenarios = select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, None)
     counter = token_counter(tokenizer)
-    logs = {
-        shown: [(scenario, play_expert(scenario, policy, shown).log) for scenario in scenarios]
-        for shown in views
-    }
-    pairs = [(shown, kept) for shown in views for kept in histories]
-    rows = [
-        {"view": shown, "history": kept, **token_counts(logs[shown], shown, kept, counter.count)}
-        for shown, kept in track(pairs, "counting", as_json)
-    ]
+    rows, loss = counted(scenarios, policy, list(views), list(histories), counter.count, as_json)
     prompts = {shown: counter.count(SYSTEM_PROMPTS[shown]) for shown in views}
     tools = counter.count(to_text(TOOLS))
     if as_json:
@@ -84,6 +108,7 @@ def run_tokens(
                 "system_prompt": prompts,
                 "tools": tools,
                 "rows": rows,
+                "brief_minus_full": loss,
             }
         )
         return
@@ -94,7 +119,7 @@ def run_tokens(
     for row in rows:
         spreads = (row[part] for part in PARTS)
         cells = (f"{spread['mean']:,.0f} / {spread['max']:,}" for spread in spreads)
-        table.add_row(row["view"], row["history"], *cells)
+        table.add_row(row["view"], row["history"], *cells, f"{row['score']['mean']:+.2f}")
     out = console()
     out.print(table)
     told = ", ".join(f"{tokens} ({shown})" for shown, tokens in prompts.items())
