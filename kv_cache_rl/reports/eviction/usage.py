@@ -52,7 +52,9 @@ def usage_rows(
 def usage_table(rows: Sequence[Mapping]) -> "Table":
     """The rows for the terminal."""
     priced = any("cost" in row for row in rows)
-    caption = "means over rollouts, as the server reports them" + ("; money as the prices" if priced else "")
+    caption = "means over rollouts, as the server reports them"
+    if priced:
+        caption += "; money in the currency of the prices"
     table = plain_table("tokens per rollout", PRICED if priced else HEADINGS, caption)
     for row in rows:
         tokens = [_told(row[name], ",.0f") for name in ("read", "cached", "written")]
