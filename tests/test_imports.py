@@ -70,11 +70,12 @@ ONCE = {
     "play": ("sim/eviction/episode.py", r"def play\(episode"),
     "rollout": ("sim/eviction/episode.py", r"def rollout\b"),
     "replay": ("sim/eviction/episode.py", r"def replay\(scenario"),
-    "text_only_reply": ("sim/eviction/episode.py", r"(?:def text_only_reply|TEXT_ONLY_REPLY =)"),
+    "window_message": ("sim/eviction/messages.py", r"def window_message\b"),
+    "text_only_reply": ("sim/eviction/messages.py", r"(?:def text_only_reply|TEXT_ONLY_REPLY =)"),
     "MIN_GAP": ("sim/eviction/spec.py", r"MIN_GAP\s*[:=]"),
     "ORACLE": ("sim/eviction/spec.py", r"(?:\w+, )?ORACLE\s*="),
     "NORM": ("sim/eviction/build.py", r"NORM\s*="),
-    "SYSTEM_PROMPT": ("sim/eviction/prompt.py", r"SYSTEM_PROMPT\s*[:=]"),
+    "SYSTEM_PROMPTS": ("sim/eviction/prompt.py", r"SYSTEM_PROMPTS\s*[:=]"),
 }
 
 CALLED = {

@@ -42,6 +42,7 @@ def test_the_commands_are_those_that_were_promised():
         "export-sft",
         "serve-policy",
         "train",
+        "tokens",
         "bench",
         "scenarios",
     }

@@ -57,6 +57,7 @@ def evaluate(tmp_path):
             "kv-cache-eviction",
             "--env.taskset.num-examples",
             3,
+            *("--env.taskset.view", "full"),
             *where,
             *endpoint(model),
             *arguments,

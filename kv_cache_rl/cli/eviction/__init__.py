@@ -11,6 +11,7 @@ from kv_cache_rl.cli.eviction import (
     report,
     scenarios,
     serve,
+    tokens,
     train,
 )
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "export-sft": export.run_export,
     "serve-policy": serve.run_serve,
     "train": train.run_train,
+    "tokens": tokens.run_tokens,
     "bench": bench.run_bench,
     "scenarios": scenarios.app,
 }

@@ -28,15 +28,23 @@ if TYPE_CHECKING:
     from kv_cache_rl.sim.eviction import Scenario
 
 
-def play(scenario: "Scenario", policy: str) -> "Outcome":
-    """One episode of a policy, as a finished rollout."""
+def play(scenario: "Scenario", policy: str, view: str = "full") -> "Outcome":
+    """One episode of a policy that sees this view, as a finished rollout."""
     from kv_cache_rl.reports.eviction.outcome import from_report
     from kv_cache_rl.sim.eviction import DECIDERS, Episode
     from kv_cache_rl.sim.eviction import play as play_episode
 
     started = perf_counter()
-    episode = play_episode(Episode(scenario), DECIDERS[policy]())
+    episode = play_episode(Episode(scenario, view), DECIDERS[policy]())
     return from_report(scenario, policy, episode.report(), episode.log, perf_counter() - started)
+
+
+def play_expert(scenario: "Scenario", name: str, view: str) -> "Outcome":
+    """One episode of a policy, or of the best-known log."""
+    from kv_cache_rl.reports.eviction.tables import oracle_outcomes
+    from kv_cache_rl.sim.eviction import ORACLE
+
+    return oracle_outcomes([scenario])[0] if name == ORACLE else play(scenario, name, view)
 
 
 def play_all(scenarios: Sequence["Scenario"], policies: Sequence[str], quiet: bool) -> list["Outcome"]:

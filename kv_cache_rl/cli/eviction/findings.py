@@ -80,6 +80,8 @@ def cut_short(mine: Sequence["Outcome"]) -> list[str]:
 
 def hint(target: Mapping, error: str) -> str:
     """What to look at after a failure, told by the error."""
+    from kv_cache_rl.sim.eviction import CONTEXT_TOKENS
+
     url, key, name = target["base_url"], target["api_key_var"], target["model"]
     status = match[1] if (match := re.search(r"upstream (\d{3})", error)) else ""
     if status in ("401", "403"):
@@ -103,9 +105,11 @@ def hint(target: Mapping, error: str) -> str:
             "bytes of a request (nginx: client_max_body_size), or the context of its model"
         )
     if kind == "overflow":
+        view, history = target.get("view", "full"), target.get("history", "full")
         return (
-            "the first prompt alone does not fit the model's context; an episode fills about 32,000 tokens, "
-            "so serve 40,960 (vLLM: --max-model-len, llama.cpp: -c per slot, Ollama: num_ctx)"
+            "the first prompt alone does not fit the model's context; serve "
+            f"{CONTEXT_TOKENS[view, history]:,} tokens for view {view} and history {history} (vLLM: "
+            "--max-model-len, llama.cpp: -c per slot, Ollama: num_ctx)"
         )
     if kind == "spent":
         return f"the account of the key in {key} is spent; add credit, or name another --api-key-var"

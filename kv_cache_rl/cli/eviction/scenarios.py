@@ -12,6 +12,8 @@ from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
     Seed,
+    View,
+    choose_view,
     find_scenario,
     how_many,
 )
@@ -156,17 +158,20 @@ def show_scenario(
         bool,
         options.option(OUTPUT, "--observation", help="Print the first observation as the model reads it."),
     ] = False,
+    view: View = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a scenario is made of, or what a model sees of it.
+    """Show what a scenario is made of, or what a model sees of it: the brief view unless told otherwise.
 
     Example: kv-cache-rl scenarios show eviction-eval-hard-0007-v2
     """
     from kv_cache_rl.sim.eviction import Episode
 
     found = find_scenario(scenario)
+    if view is not None and not observation:
+        raise BadInput("--view is given without --observation; add it, or leave out --view")
     if observation:
-        text = Episode(found).prompt()
+        text = Episode(found, choose_view(view, "brief")).prompt()
         typer.echo(text)
     elif as_json:
         print_json(found.to_json())

@@ -57,12 +57,12 @@ TOOLS: list[dict] = [
     _tool("evict", "Drop it. Running: back to the queue. Needed later: recomputed.", True),
     _tool(
         "compress",
-        "Half the memory, to 8, then 4 bits; no decoding now. Wrong answers: rare at 8; at 4 rare for chat "
-        "and extract, some for code, many for reason.",
+        "Half the memory, to 8, then 4 bits; no decoding now. Wrong answers: rare, but at 4 some for code, "
+        "many for reason.",
         True,
     ),
     _tool("swap_to_cpu", "Over the shared link; back when needed, if there is room.", True),
-    _tool("keep", "Change nothing, as invalid calls do.", False),
+    _tool("keep", "Change nothing.", False),
 ]
 """Short: every call of a brief view pays for them."""
 

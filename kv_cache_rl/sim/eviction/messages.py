@@ -30,10 +30,13 @@ def window_message(calls: Sequence[Call], texts: Sequence[str], prompt: str) -> 
     """
     if not calls:
         return text_only_reply(prompt)
-    by_text: dict[str, list[str]] = {}
+    by_text: dict[str, dict[str, list[str]]] = {}
     for call, text in zip(calls, texts, strict=True):
-        named = by_text.setdefault(text, [])
+        by_verb = by_text.setdefault(text, {})
         if not call.error:
-            named.append(f"{call.verb} {call.seq_id}".rstrip())
-    lines = [": ".join(filter(None, (", ".join(named), text))) for text, named in by_text.items()]
+            by_verb.setdefault(call.verb, []).append(call.seq_id)
+    lines = []
+    for text, by_verb in by_text.items():
+        named = ", ".join(" ".join([verb, *ids]).rstrip() for verb, ids in by_verb.items())
+        lines.append(f"{named}: {text}" if named else text)
     return "\n".join([*lines, prompt])

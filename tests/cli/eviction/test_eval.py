@@ -383,3 +383,79 @@ def test_replies_without_a_call_that_a_limit_cut_are_not_laid_to_the_servers_par
     for reason in ("were cut at a length limit (finish_reason 'length')", "(finish_reason 'content_filter')"):
         said = no_calls([silent(f"15 of 15 replies {reason}")])
         assert "15 of 15 replies held no tool call" in said and "parse" not in said
+
+
+def asked_views(environment) -> list[tuple]:
+    return [(asked["model"], asked["view"], asked["history"]) for asked in environment.asked]
+
+
+def test_a_model_plays_the_brief_view_and_policies_the_full_one_unless_told_otherwise(kv, environment):
+    with serving("lru") as url:
+        assert kv("eval", "-p", "keep", "--model", "lru", "--base-url", url, "-n", 1, "--json").code == 0
+        assert asked_views(environment) == [("keep", "full", "full"), ("lru", "brief", "full")]
+        environment.asked.clear()
+        given = ["--view", "brief", "--history", "window"]
+        said = kv("eval", "-p", "keep", "--model", "lru", "--base-url", url, "-n", 1, *given, "--json")
+    assert asked_views(environment) == [("keep", "brief", "window"), ("lru", "brief", "window")]
+    assert [(t["view"], t["history"]) for t in said.json["config"]["targets"]] == [("brief", "window")] * 2
+
+
+def test_a_run_is_resumed_with_its_own_view_and_history_and_refused_with_another(kv, finished, environment):
+    environment.asked.clear()
+    assert kv("eval", "--resume", finished, "--view", "full", "--json").code == 0
+    assert {(view, history) for _, view, history in asked_views(environment)} == {("full", "full")}
+    for option, other, own in (("--view", "brief", "full"), ("--history", "window", "full")):
+        said = kv("eval", "--resume", finished, option, other)
+        assert (said.code, said.out) == (2, "")
+        assert f"was begun with {option[2:]} {own} for" in said.err and f"leave out {option}" in said.err
+
+
+@pytest.mark.parametrize(("option", "wrong"), [("--view", "breif"), ("--history", "none")])
+def test_a_view_or_history_that_does_not_exist_is_refused_by_name(kv, environment, option, wrong):
+    said = kv("eval", "-p", "keep", "-n", 1, option, wrong)
+    assert said.code == 2 and f"unknown {option[2:]} {wrong!r}" in said.err and not environment.asked
+
+
+def test_money_is_tokens_times_prices(kv, environment, monkeypatch):
+    def play(scenario, model, base_url):
+        row = original(scenario, model, base_url)
+        return row | {"prompt_tokens": 3_000_000, "cached_tokens": 1_000_000, "completion_tokens": 500_000}
+
+    original = environment.play
+    monkeypatch.setattr(environment, "play", play)
+    with serving("lru") as url:
+        model = ["--model", "lru", "--base-url", url, "-n", 3]
+        prices = ["--price-in", 2, "--price-out", 8, "--price-cached", 0.5]
+        said = kv("eval", *model, *prices, "--json").json
+        table = kv("eval", *model, *prices).out
+        unpriced = kv("eval", *model, "--json").json
+    [usage] = said["usage"]
+    assert (usage["read"], usage["cached"], usage["written"]) == (3_000_000, 1_000_000, 500_000)
+    assert (usage["cost"], usage["cost_in_all"]) == (2 * 2 + 0.5 + 8 * 0.5, 25.5)
+    assert "8.5000" in table and "25.5000" in table and "3,000,000" in table
+    assert "cost" not in unpriced["usage"][0]
+
+
+def test_a_server_that_reports_no_tokens_costs_nothing_that_is_known(kv, environment, monkeypatch):
+    original = environment.play
+    silent = {"prompt_tokens": 0, "completion_tokens": 0}
+    monkeypatch.setattr(environment, "play", lambda *given: original(*given) | silent)
+    with serving("lru") as url:
+        prices = ["--price-in", 2, "--price-out", 8]
+        said = kv("eval", "--model", "lru", "--base-url", url, "-n", 1, *prices, "--json").json
+    assert said["usage"][0]["read"] is said["usage"][0]["cost"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--price-in", 1], "--price-in is given without --price-out"),
+        (["--price-out", 1], "--price-out is given without --price-in"),
+        (["--price-cached", 1], "--price-cached is given without --price-in"),
+        (["--price-in", "inf", "--price-out", 1], "price in is inf"),
+        (["--price-in", -1, "--price-out", 1], "--price-in"),
+    ],
+)
+def test_a_price_alone_and_one_that_is_none_are_refused(kv, environment, options, words):
+    said = kv("eval", "-p", "keep", "-n", 1, *options)
+    assert said.code == 2 and words in said.err and not environment.asked

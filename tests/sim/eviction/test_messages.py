@@ -4,9 +4,9 @@ from kv_cache_rl.sim.eviction import Call, window_message
 
 
 def test_calls_with_the_same_result_share_a_line_and_the_observation_is_the_last_one():
-    calls = [Call("evict", "a"), Call("compress", "b"), Call("evict", "zz")]
-    text = window_message(calls, ["ok", "ok", "refused: no entry 'zz'"], '{"left":3}')
-    assert text == "evict a, compress b: ok\nevict zz: refused: no entry 'zz'\n{\"left\":3}"
+    calls = [Call("evict", "a"), Call("compress", "b"), Call("evict", "zz"), Call("evict", "c")]
+    text = window_message(calls, ["ok", "ok", "refused: no entry 'zz'", "ok"], '{"left":3}')
+    assert text == "evict a c, compress b: ok\nevict zz: refused: no entry 'zz'\n{\"left\":3}"
 
 
 def test_a_call_without_an_id_and_one_that_could_not_be_read_are_told_too():
