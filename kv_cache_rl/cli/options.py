@@ -3,6 +3,7 @@ the help where each command says what it reads, draws or writes.
 """
 
 import inspect
+import re
 import shlex
 import sys
 import tempfile
@@ -29,7 +30,16 @@ Command = Callable[..., None]
 
 def option(panel: str, *spellings: str, help: str, **limits: Any) -> Any:
     """An option in a panel of the help."""
-    return typer.Option(*spellings, help=help, rich_help_panel=panel, **limits)
+    return typer.Option(*spellings, help=literal(help), rich_help_panel=panel, **limits)
+
+
+def literal(help: str) -> str:
+    """A help text whose brackets are shown: without the sign before them they would name a style.
+
+    >>> print(literal("a definition has [[workloads]]"))
+    a definition has [\\[workloads]]
+    """
+    return re.sub(r"(?<!\\)\[(?=[a-z#/@])", r"\\[", help)
 
 
 def bounded(command: Command) -> Command:
@@ -189,18 +199,30 @@ OUTPUTS = ("out", "plot", "log")
 
 
 def sparing_inputs(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which refuses to write over a file that it reads, before it does anything."""
+    """The command, which refuses to write over a file that it reads, or among the files of a folder that it
+    reads, before it does anything.
+    """
     if not set(OUTPUTS) & set(inspect.signature(command).parameters):
         return command
 
     @wraps(command)
     def checked(**values: Any) -> None:
         for name in OUTPUTS:
-            if isinstance(values.get(name), Path) and values[name].is_file():
-                _refuse_input(name, values)
+            if isinstance(values.get(name), Path):
+                _refuse_folder(name, values)
+                if values[name].is_file():
+                    _refuse_input(name, values)
         command(**values)
 
     return checked
+
+
+def _refuse_folder(output: str, values: dict[str, Any]) -> None:
+    from kv_cache_rl.traces.files import refuse_within
+    from kv_cache_rl.traces.reading import located
+
+    if isinstance(values.get("trace"), str | Path):
+        refuse_within(located(values["trace"])[0], values[output], f"--{output}")
 
 
 def _refuse_input(output: str, values: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What counts as a number, and arguments that are whole ones: seeds and counts."""
 
 import operator
+import sys
 
 from kv_cache_rl.core.errors import Refused
 
@@ -34,6 +35,13 @@ def whole_number(
         above = "" if low is None else f" from {low:,} on" if high is None else f" from {low:,} to {high:,}"
         raise error(f"{name} is {shown(value)}; give a whole number{above}")
     return number
+
+
+def unread(error: Exception) -> str:
+    """What Python says of a text that it cannot read; of a number that is too long, that it is."""
+    if "set_int_max_str_digits" in str(error):
+        return f"it holds a number of more than {sys.get_int_max_str_digits():,} digits"
+    return str(error)
 
 
 def is_number(value: object) -> bool:

@@ -146,7 +146,7 @@ def finish(
         for sentence in difference_sentences(outcomes):
             out.print(sentence)
         for sentence in summary["findings"]:
-            out.print(sentence, markup=False, style="yellow", soft_wrap=True)
+            out.print(sentence, style="yellow", soft_wrap=True)
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]
         out.print(f"{summary['model_calls']:,} model calls, {read:,} tokens read, {wrote:,} written")
         out.print(f"results: {folder}\nreport:  {folder / runs.REPORT}", soft_wrap=True)
