@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -97,6 +97,11 @@ def temperature(low: float = 0) -> Any:
 def trace(help: str) -> Any:
     """``--trace``: the trace file that is played."""
     return option(WORKLOAD, "--trace", help=help)
+
+
+def trace_format(names: Iterable[str]) -> Any:
+    """``--format``: the format of a trace file, of those that the command reads."""
+    return option(WORKLOAD, "--format", help=f"{', '.join(names)}; default: the file says.")
 
 
 def task(help: str) -> Any:

@@ -162,7 +162,8 @@ def rows(lines: Iterable[Line], needed: tuple[str, ...], also: tuple[str, ...] =
     dropped).
 
     Raises:
-        TraceError: a needed column is missing, a column stands twice, a row has more or fewer cells, or there are no rows.
+        TraceError: a needed column is missing, a column stands twice, a row has more or fewer cells,
+            or there are no rows.
     """
     names: list[str | None] = []
     separator, found = ",", 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import RUNNING, SERVICE, TIERS, WORKLOAD, names_of, option
+from kv_cache_rl.cli.options import RUNNING, SERVICE, TIERS, WORKLOAD, names_of, option, trace_format
 from kv_cache_rl.cli.terminal import waiting
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import NotJson, read_json
@@ -26,11 +26,7 @@ TraceFile = Annotated[
 ]
 Format = Annotated[
     str | None,
-    option(
-        WORKLOAD,
-        "--format",
-        help="claude-code, mooncake, bailian, libcachesim, oracle-general, lab; default: the file says.",
-    ),
+    trace_format(("claude-code", "mooncake", "bailian", "libcachesim", "oracle-general", "lab")),
 ]
 Selection = Annotated[
     str | None,

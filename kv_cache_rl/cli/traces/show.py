@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kv_cache_rl.cli.failures import choose
-from kv_cache_rl.cli.options import WORKLOAD, AsJson, option
+from kv_cache_rl.cli.options import AsJson, trace_format
 from kv_cache_rl.cli.terminal import console, print_json
 from kv_cache_rl.traces.formats import FORMATS
 from kv_cache_rl.traces.reading import located
@@ -22,10 +22,7 @@ TraceFile = Annotated[
 ]
 
 
-Format = Annotated[
-    str | None,
-    option(WORKLOAD, "--format", help=f"{', '.join(FORMATS)}; default: the file says."),
-]
+Format = Annotated[str | None, trace_format(FORMATS)]
 
 
 def formatted(trace: Path, format: str | None) -> Path:
