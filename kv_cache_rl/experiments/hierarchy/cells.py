@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from kv_cache_rl import __version__
 from kv_cache_rl.core.errors import unknown
-from kv_cache_rl.core.numbers import is_number
+from kv_cache_rl.core.numbers import is_count, is_number
 from kv_cache_rl.core.precision import LADDER
 from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting, fastest, free_transfers, tier_capacities
 from kv_cache_rl.experiments.hierarchy.sources import Source
@@ -162,11 +161,11 @@ def check_tuning(decider: Decider, semantics: str) -> None:
                 f"policy {decider.name!r}: regret = {value!r} must be [weight, decay, horizon in accesses]: "
                 "a weight from 0 on, a decay from 0 to 1, a whole horizon from 0 on"
             )
-        if key == "window" and not (is_number(value) and isinstance(value, int) and value >= 1):
+        if key == "window" and not (is_count(value) and 1 <= value <= LARGEST):
             raise HierarchyError(
                 f"policy {decider.name!r}: window = {value!r} must be a whole number from 1 on"
             )
-        if key not in ("regret", "window") and not (is_number(value) and isfinite(value)):
+        if key not in ("regret", "window") and not (is_number(value) and abs(value) <= LARGEST):  # no NaN
             raise HierarchyError(
                 f"policy {decider.name!r}: {key} = {value!r} must be a finite number; correct it"
             )
@@ -176,7 +175,7 @@ def _is_regret(value: Any) -> bool:
     if not (isinstance(value, tuple) and len(value) == 3 and all(map(is_number, value))):
         return False
     weight, decay, horizon = value
-    return 0 <= weight < inf and 0 <= decay <= 1 and isinstance(horizon, int) and 0 <= horizon <= LARGEST
+    return 0 <= weight <= LARGEST and 0 <= decay <= 1 and isinstance(horizon, int) and 0 <= horizon <= LARGEST
 
 
 @lru_cache(4)

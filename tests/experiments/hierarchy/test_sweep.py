@@ -318,6 +318,8 @@ def test_the_committed_sweep_holds_every_workload_and_policy():
             "a weight from 0 on",
         ),
         ({"policies": [{"policy": "regret_aware", "regret": [-5, 0.9, 2]}]}, "a weight from 0 on"),
+        ({"policies": [{"policy": "regret_aware", "regret": [10**400, 0.9, 2]}]}, "a weight from 0 on"),
+        ({"policies": [{"policy": "windowed_recency", "window": 10**400}]}, "must be a whole number from 1"),
         ({"policies": [{"policy": "regret_aware", "regret": [6, 5.0, 2]}]}, "a decay from 0 to 1"),
         ({"policies": [{"policy": "regret_aware", "regret": [6, 0.9, -1]}]}, "a whole horizon from 0 on"),
         (
