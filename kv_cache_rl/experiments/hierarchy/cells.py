@@ -12,7 +12,7 @@ import numpy as np
 
 from kv_cache_rl import __version__
 from kv_cache_rl.core.errors import unknown
-from kv_cache_rl.core.numbers import is_count, is_number
+from kv_cache_rl.core.numbers import is_count, is_number, shown
 from kv_cache_rl.core.precision import LADDER
 from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting, fastest, free_transfers, tier_capacities
 from kv_cache_rl.experiments.hierarchy.sources import Source
@@ -158,16 +158,16 @@ def check_tuning(decider: Decider, semantics: str) -> None:
             )
         if key == "regret" and not _is_regret(value):
             raise HierarchyError(
-                f"policy {decider.name!r}: regret = {value!r} must be [weight, decay, horizon in accesses]: "
-                "a weight from 0 on, a decay from 0 to 1, a whole horizon from 0 on"
+                f"policy {decider.name!r}: regret = {shown(value)} must be [weight, decay, horizon in "
+                "accesses]: a weight from 0 on, a decay from 0 to 1, a whole horizon from 0 on"
             )
         if key == "window" and not (is_count(value) and 1 <= value <= LARGEST):
             raise HierarchyError(
-                f"policy {decider.name!r}: window = {value!r} must be a whole number from 1 on"
+                f"policy {decider.name!r}: window = {shown(value)} must be a whole number from 1 on"
             )
         if key not in ("regret", "window") and not (is_number(value) and abs(value) <= LARGEST):  # no NaN
             raise HierarchyError(
-                f"policy {decider.name!r}: {key} = {value!r} must be a finite number; correct it"
+                f"policy {decider.name!r}: {key} = {shown(value)} must be a finite number; correct it"
             )
 
 
