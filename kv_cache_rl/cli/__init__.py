@@ -5,9 +5,8 @@ interrupted; 143 terminated."""
 
 import sys
 
+from kv_cache_rl.cli.exits import INTERRUPTED
 from kv_cache_rl.lazy import lazy
-
-INTERRUPTED = 130
 
 
 def main() -> None:

@@ -12,11 +12,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from kv_cache_rl.cli import INTERRUPTED
+from kv_cache_rl.cli.exits import BAD_INPUT, INTERRUPTED, TERMINATED
 from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.files import NotAFile
-
-FAILED, BAD_INPUT, TERMINATED = 1, 2, 143
 
 
 class BadInput(Refused):

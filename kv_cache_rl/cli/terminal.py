@@ -29,7 +29,7 @@ def console(stderr: bool = False) -> "Console":
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody may look at a stream; one that was closed before the start (`>&-`) is None."""
+    """Whether a stream is shown on a screen; one that was closed before the start (`>&-`) is None."""
     return stream is not None and stream.isatty()
 
 

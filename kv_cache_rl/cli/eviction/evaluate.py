@@ -25,7 +25,8 @@ from kv_cache_rl.cli.eviction.options import (
     choose_policies,
     how_many,
 )
-from kv_cache_rl.cli.failures import FAILED, BadInput
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import DECODING, POLICIES, RUNNING, AsJson
 from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.terminal import console, print_json

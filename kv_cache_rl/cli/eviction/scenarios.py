@@ -16,7 +16,8 @@ from kv_cache_rl.cli.eviction.options import (
     how_many,
     select_scenarios,
 )
-from kv_cache_rl.cli.failures import FAILED, BadInput, choose
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
 from kv_cache_rl.cli.terminal import console, print_json, styled, track
 from kv_cache_rl.cli.tree import group

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import FAILED
+from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.options import WORKLOAD, AsJson, Workers
 from kv_cache_rl.cli.terminal import Bar, console, print_json, styled
 from kv_cache_rl.reports.tables import plain_table

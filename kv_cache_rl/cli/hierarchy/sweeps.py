@@ -13,7 +13,8 @@ import typer
 
 from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import FAILED, choose
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.hierarchy.options import Ray
 from kv_cache_rl.cli.options import OUTPUT, RULES, AsJson, Workers, command_line
 from kv_cache_rl.cli.saved import stoppable

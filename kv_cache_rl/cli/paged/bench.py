@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import FAILED, BadInput, choose
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.measured import number
 from kv_cache_rl.cli.options import OUTPUT, AsJson, Check, Fast, names_of
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens, probe

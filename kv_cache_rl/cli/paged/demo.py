@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kv_cache_rl.cli.failures import FAILED
+from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.options import AsJson
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens
 from kv_cache_rl.cli.terminal import Bar, console, print_json, styled

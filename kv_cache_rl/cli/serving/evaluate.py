@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import FAILED, BadInput
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import AsJson, Markdown, Workers, command_line, names_of
 from kv_cache_rl.cli.saved import stoppable
 from kv_cache_rl.cli.serving.options import Rho, Settings, Tasks, Ticks, Trace, scenario_of
