@@ -1,6 +1,7 @@
 """What counts as a number, and arguments that are whole ones: seeds and counts."""
 
 import operator
+import sys
 
 from kv_cache_rl.core.errors import Refused
 
@@ -46,6 +47,13 @@ def whole_float(given: object) -> int:
         return -1
     is_whole = value.shape == () and value.dtype.kind == "f" and float(value).is_integer()
     return int(value) if is_whole else -1
+
+
+def unread(error: Exception) -> str:
+    """What Python says of a text that it cannot read; of a number that is too long, that it is."""
+    if "set_int_max_str_digits" in str(error):
+        return f"it holds a number of more than {sys.get_int_max_str_digits():,} digits"
+    return str(error)
 
 
 def is_number(value: object) -> bool:

@@ -47,6 +47,7 @@ SAYS_WHAT = {
     "--policy": "what decides in this world, and the default",
     "--model": "served model, geometry, or checkpoint folder",
     "--trace": "the formats that the command reads, and what it takes from them",
+    "--format": "the formats that the command reads",
     "--task": "one task, or several",
     "--seed": "what is drawn",
     "--seeds": "what is played with them",

@@ -7,7 +7,7 @@ import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import select_scenarios
-from kv_cache_rl.cli.failures import FAILED
+from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.measured import Measured, machine_facts, show
 from kv_cache_rl.cli.options import AsJson, Check, Seconds
 from kv_cache_rl.cli.terminal import print_json

@@ -34,7 +34,8 @@ from kv_cache_rl.cli.eviction.targets import (
     shown,
     targets_of,
 )
-from kv_cache_rl.cli.failures import FAILED, BadInput
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import DECODING, OUTPUT, POLICIES, RUNNING, AsJson
 from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.terminal import console, print_json
@@ -118,7 +119,7 @@ def finish(
         for sentence in difference_sentences(outcomes):
             out.print(sentence)
         for sentence in summary["findings"]:
-            out.print(sentence, markup=False, style="yellow", soft_wrap=True)
+            out.print(sentence, style="yellow", soft_wrap=True)
         if summary["usage"]:
             out.print(usage_table(summary["usage"]))
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]

@@ -17,9 +17,10 @@ from kv_cache_rl.cli.eviction.options import (
     find_scenario,
     how_many,
 )
-from kv_cache_rl.cli.failures import FAILED, BadInput, choose
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
-from kv_cache_rl.cli.terminal import console, print_json, track
+from kv_cache_rl.cli.terminal import console, print_json, styled, track
 from kv_cache_rl.cli.tree import group
 from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.reports.tables import plain_table
@@ -183,7 +184,8 @@ def print_scenario(scenario: "Scenario") -> None:
     """The scenario's facts, and its sessions as a table."""
     out = console()
     share = scenario.budget_pages / scenario.gpu_pages
-    out.print(f"[bold]{scenario.id}[/]  {scenario.difficulty}, {scenario.source}, seed {scenario.seed}")
+    source = f"  {scenario.difficulty}, {scenario.source}, seed {scenario.seed}"
+    out.print(styled((scenario.id, "bold"), source))
     out.print(
         f"{scenario.model} on {scenario.hardware}, {scenario.steps} windows of {scenario.step_ms / 1000:g} s"
     )

@@ -13,7 +13,8 @@ from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play
-from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, waiting
+from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled, waiting
+from kv_cache_rl.files import naming
 from kv_cache_rl.reports.serving.tables import TOO_SHORT
 from kv_cache_rl.reports.tables import plain_table
 
@@ -86,7 +87,7 @@ def opened(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
         yield None
         return
-    with path.open("w", encoding="utf-8") as file:
+    with naming(path), path.open("w", encoding="utf-8") as file:
         yield file
 
 
@@ -152,11 +153,10 @@ def show(agent: str, load: "Traffic", found: "Report") -> None:
     for note in load.notes:
         out.print(note, soft_wrap=True)
     title = f"{agent} on {found.task}, seed {found.seed}: score {found.score:.4f}"
-    ended = f"[red]crashed: {found.crashed}[/]" if found.crashed else "ran its whole time"
+    ended = (f"crashed: {found.crashed}", "red") if found.crashed else "ran its whole time"
     nominal = f"{found.seconds * 1e6 / load.tick_us:,.0f} nominal ticks of {load.tick_us / 1e3:.3g} ms"
-    caption = (
-        f"{found.ticks:,} iterations of the engine in {found.seconds:,.1f} s, which are {nominal}; {ended}"
-    )
+    played = f"{found.ticks:,} iterations of the engine in {found.seconds:,.1f} s, which are {nominal}; "
+    caption = styled(played, ended, style="table.caption")
     table = plain_table(title, {"": "left", "value": "right", " ": "left"}, caption)
     for line in lines(found):
         table.add_row(*line)

@@ -283,7 +283,7 @@ def test_sigterm_ends_like_an_interrupt_with_the_command_that_goes_on(kv, enviro
     finally:
         signal.signal(signal.SIGINT, before)
     [folder] = (tmp_path / "runs").iterdir()
-    assert said.code == 130
+    assert said.code == 143
     assert f"1 of 3 rollouts are saved; go on with: kv-cache-rl eval --resume runs/{folder.name}" in said.err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
