@@ -95,7 +95,7 @@ class EvictionEnv(Face):
         self._seat = np.zeros(0, np.int64)
         self._observed, self._mask = np.zeros(NUMBERS, np.float32), np.zeros(ACTIONS, np.int8)
         self._earned = np.zeros(1)
-        self._last: tuple[int, float] | None = None  # the latest action and its reward
+        self._last = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -2,7 +2,7 @@
 
 Reading order: `log`, `spec`, `process`, `build`, `generate`, `cut`; `columns`, `state`, `entries`, `actions`,
 `admission`, `dynamics`; `observe`, `text`, `score`; `calls`, `deciders` (with `blind`, `ranked`,
-`weighing`, `returns`, `reserve`); `episode`, `scenarios`."""
+`weighing`, `returns`, `reserve`); `episode`, `scenarios`; `numbers`, `decisions`."""
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.lazy import lazy
