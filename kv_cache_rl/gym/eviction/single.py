@@ -37,9 +37,9 @@ EXAMPLE = "{'scenario': 'eviction-train-hard-0007-v1'}"
 GAUGES = (
     ("GPU budget", HeadCell.USED),
     ("CPU pool", HeadCell.CPU_USED),
-    ("queue", HeadCell.QUEUED),
-    ("its need", HeadCell.NEED),
-    ("first waits", HeadCell.WAIT_FIRST),
+    ("above 95 %", HeadCell.ABOVE),
+    ("first need", HeadCell.NEED_FIRST),
+    ("first wait", HeadCell.WAIT_FIRST),
     ("calls", HeadCell.MADE),
 )
 """Label → the number of the view that it shows."""
@@ -164,7 +164,7 @@ class EvictionEnv(Face):
             return None
         counters = self.state.columns.counters
         heading = f"{self.playing.difficulty}, window {counters[Counter.WINDOW]} of {self.playing.steps}"
-        heading += f", {counters[Counter.FAILURES]} failed"
+        heading += f", {counters[Counter.QUEUE]} queued, {counters[Counter.FAILURES]} failed"
         gauges = [(label, float(self._observed[cell])) for label, cell in GAUGES]
         last = "" if self._last is None else f"last: {words_of(self._last[0])}, reward {self._last[1]:+.4f}"
         return Panel(heading, gauges, last)

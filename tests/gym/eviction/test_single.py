@@ -315,7 +315,7 @@ def test_text_and_image_say_where_it_stands_and_what_was_done_last():
     assert env.render() == "no episode yet; call reset()"
     seen, _ = env.reset(seed=1)
     lines = env.render().splitlines()
-    assert lines[0] == "medium, window 0 of 15, 0 failed" and len(lines) == 7
+    assert lines[0] == "medium, window 0 of 15, 0 queued, 0 failed" and len(lines) == 7
     assert f"{100 * float(seen[HeadCell.USED]):5.1f} %" in lines[1]
     env.step(STOP)
     assert "last: stop, reward " in env.render() and "window 1 of 15" in env.render()
