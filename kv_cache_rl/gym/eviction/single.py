@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.gym.eviction.sources import Start, source_of
 from kv_cache_rl.gym.face import Face
 from kv_cache_rl.gym.picture import Panel
@@ -33,7 +34,7 @@ from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.state import State, slot_names
 
 WORLD = World("cache", DecisionError, ACTIONS, Scenario, "sim.eviction.Scenario, such as load_scenarios()[0]")
-EXAMPLE = "{'scenario': 'eviction-train-hard-0007-v1'}"
+EXAMPLE = f"{{'scenario': 'eviction-train-hard-0007-v{ENVIRONMENT_VERSION}'}}"
 GAUGES = (
     ("GPU budget", HeadCell.USED),
     ("CPU pool", HeadCell.CPU_USED),
