@@ -14,8 +14,8 @@ need("kv_cache_rl.gym", "gymnasium")
 
 import gymnasium
 
-from kv_cache_rl.gym.eviction import IDS as EVICTION_IDS
-from kv_cache_rl.gym.eviction import EvictionEnv, EvictionVectorEnv
+from kv_cache_rl.gym.eviction.single import EvictionEnv
+from kv_cache_rl.gym.eviction.vector import EvictionVectorEnv
 from kv_cache_rl.gym.registered import Settings
 from kv_cache_rl.gym.single import ServingEnv
 from kv_cache_rl.gym.vector import ServingVectorEnv
@@ -23,6 +23,7 @@ from kv_cache_rl.sim.eviction.spec import DIFFICULTIES
 from kv_cache_rl.sim.serving.spec import TASKS
 
 IDS = tuple(f"KVServing-{name}-v0" for name in TASKS)
+EVICTION_IDS = tuple(f"KVEviction-{name}-v0" for name in DIFFICULTIES)
 
 
 def _register(name: str, single: str, vector: str, **settings: str) -> None:

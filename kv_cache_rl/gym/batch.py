@@ -1,7 +1,7 @@
 """What every compiled batch does as a Gymnasium vector environment: autoreset, partial resets, attributes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import gymnasium
 import numpy as np
@@ -30,8 +30,10 @@ from kv_cache_rl.gym.spaces import Choices
 
 MOST, MOST_STEPS = 1 << 20, 1 << 62
 
+R = TypeVar("R", bound=Rows)
 
-class Batch(gymnasium.vector.VectorEnv):
+
+class Batch(gymnasium.vector.VectorEnv, Generic[R]):
     """`num_envs` environments of one world in stacked buffers.
 
     Autoreset is one of Gymnasium's modes. *next-step* (the default): the step after an episode's end ignores
@@ -47,7 +49,7 @@ class Batch(gymnasium.vector.VectorEnv):
         "render_fps": Face.metadata["render_fps"],
     }
     world: World
-    _stacks: Rows
+    _stacks: R
 
     def _begin_batch(
         self, one: Face, num_envs: int, threads: int, autoreset_mode: Any, max_episode_steps: int | None

@@ -17,8 +17,12 @@ class Face(gymnasium.Env[np.ndarray, np.int64]):
 
     metadata = {"render_modes": [HUMAN, TEXT, PIXELS], "render_fps": 10}  # noqa: RUF012
 
+    _observed: np.ndarray
+    """float32"""
     _mask: np.ndarray
     """int8 ``[actions]``"""
+    _last: tuple[int, float] | None
+    """The latest action and its reward"""
 
     def _drawn_as(self, mode: Any) -> None:
         """Sets how it is drawn; a mode that is not offered gives a warning, and nothing is drawn."""

@@ -20,7 +20,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from kv_cache_rl.gym.batch import Batch
-from kv_cache_rl.gym.eviction import EvictionVectorEnv
+from kv_cache_rl.gym.eviction.vector import EvictionVectorEnv
 from kv_cache_rl.gym.requests import OF_THE_BATCH, PIXELS, RESET_MASK
 from kv_cache_rl.gym.vector import ServingVectorEnv
 

@@ -68,7 +68,7 @@ class ServingEnv(Face):
         self.state: State | None = None
         self._shown = FACES[observation]
         self._observed, self._mask = new_view()
-        self._last: tuple[int, float] | None = None  # the latest action and its reward
+        self._last = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -15,7 +15,7 @@ from kv_cache_rl.sim.serving.spec import Scenario, ServingError
 from kv_cache_rl.sim.serving.state import State
 
 
-class ServingVectorEnv(Batch):
+class ServingVectorEnv(Batch[Stacks]):
     """`num_envs` servers of one task; server k plays as a `ServingEnv` would that was reset with seed + k.
 
     Autoreset is one of Gymnasium's modes (`batch.Batch`). ``info["action_mask"]`` is int8 ``[num_envs, 18]``;
@@ -48,7 +48,7 @@ class ServingVectorEnv(Batch):
         self._begin_batch(one, num_envs, threads, autoreset_mode, max_episode_steps)
         self.scenario, self.task, self.settings = one.scenario, one.task, one.settings
         self.observation = observation
-        self._stacks: Stacks = Stacks(self.num_envs, self.threads)
+        self._stacks = Stacks(self.num_envs, self.threads)
 
     def resume(self, states: Sequence[State]) -> tuple[np.ndarray, dict[str, Any]]:
         """Goes on from copies of servers in the middle of their episodes; those that follow have its own

@@ -3,11 +3,3 @@
 A window is several decisions: one call at a time, then `STOP` (`kv_cache_rl.sim.eviction.decisions`). What is
 seen is the full view as numbers (`kv_cache_rl.sim.eviction.numbers`). Reading order: `sources`, `single`,
 `seats`, `vector`."""
-
-from kv_cache_rl.gym.eviction.single import EvictionEnv
-from kv_cache_rl.gym.eviction.vector import EvictionVectorEnv
-from kv_cache_rl.sim.eviction.spec import DIFFICULTIES
-
-IDS = tuple(f"KVEviction-{name}-v0" for name in DIFFICULTIES)
-
-__all__ = ["IDS", "EvictionEnv", "EvictionVectorEnv"]

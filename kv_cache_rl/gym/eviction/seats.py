@@ -10,7 +10,7 @@ from kv_cache_rl.sim.eviction.decisions import ACTIONS, DecisionError, decide, n
 from kv_cache_rl.sim.eviction.numbers import NUMBERS
 from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.state import State
-from kv_cache_rl.sim.views import record
+from kv_cache_rl.sim.views import cells, record
 
 WORTH_A_THREAD = 64
 """Caches below which handing a share to another thread takes longer than stepping it."""
@@ -27,7 +27,7 @@ class Seats(Rows):
         self.playing: list[Scenario | None] = [None] * count
         self.episode_seeds = np.zeros(count, np.uint64)
         self.earned = np.zeros((count, 1))
-        self._played = np.zeros((count, len(PLAYED)), np.int64)
+        self._played = np.zeros((count, cells(PLAYED)), np.int64)
         self._scns = self._lives = self._seats = np.zeros((count, 0), np.int64)
         self._sizes = np.zeros((count, 3), np.int64)
         """Cells of each row's buffers that count"""

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.gym.eviction.sources import Start, source_of
 from kv_cache_rl.gym.face import Face
 from kv_cache_rl.gym.picture import Panel
@@ -33,13 +34,13 @@ from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.state import State, slot_names
 
 WORLD = World("cache", DecisionError, ACTIONS, Scenario, "sim.eviction.Scenario, such as load_scenarios()[0]")
-EXAMPLE = "{'scenario': 'eviction-train-hard-0007-v2'}"
+EXAMPLE = f"{{'scenario': 'eviction-train-hard-0007-v{ENVIRONMENT_VERSION}'}}"
 GAUGES = (
     ("GPU budget", HeadCell.USED),
     ("CPU pool", HeadCell.CPU_USED),
-    ("queue", HeadCell.QUEUED),
-    ("its need", HeadCell.NEED),
-    ("first waits", HeadCell.WAIT_FIRST),
+    ("above 95 %", HeadCell.ABOVE),
+    ("first need", HeadCell.NEED_FIRST),
+    ("first wait", HeadCell.WAIT_FIRST),
     ("calls", HeadCell.MADE),
 )
 """Label → the number of the view that it shows."""
@@ -95,7 +96,7 @@ class EvictionEnv(Face):
         self._seat = np.zeros(0, np.int64)
         self._observed, self._mask = np.zeros(NUMBERS, np.float32), np.zeros(ACTIONS, np.int8)
         self._earned = np.zeros(1)
-        self._last: tuple[int, float] | None = None  # the latest action and its reward
+        self._last = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -164,7 +165,7 @@ class EvictionEnv(Face):
             return None
         counters = self.state.columns.counters
         heading = f"{self.playing.difficulty}, window {counters[Counter.WINDOW]} of {self.playing.steps}"
-        heading += f", {counters[Counter.FAILURES]} failed"
+        heading += f", {counters[Counter.QUEUE]} queued, {counters[Counter.FAILURES]} failed"
         gauges = [(label, float(self._observed[cell])) for label, cell in GAUGES]
         last = "" if self._last is None else f"last: {words_of(self._last[0])}, reward {self._last[1]:+.4f}"
         return Panel(heading, gauges, last)

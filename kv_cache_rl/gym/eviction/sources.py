@@ -31,7 +31,7 @@ class Source(Protocol):
 
 
 class Listed:
-    """Scenarios of a set or a file, each made a state once."""
+    """Scenarios of a set or a file, each made a state once. Copies of an environment share it."""
 
     def __init__(self, scenarios: Sequence[Scenario], where: str) -> None:
         self.scenarios, self.where = tuple(scenarios), where
@@ -51,10 +51,24 @@ class Listed:
             one_of(f"scenario of {self.where}", scenario_id, tuple(self._places))
         return self._start(self._places[scenario_id])
 
+    def __deepcopy__(self, memo: dict) -> "Listed":
+        return self
+
     def _start(self, place: int) -> Start:
         if place not in self._starts:
             self._starts[place] = new_state(self.scenarios[place])
         return self.scenarios[place], self._starts[place]
+
+
+class Committed(Listed):
+    """A committed set; what is pickled is its name."""
+
+    def __init__(self, difficulty: str, split: str) -> None:
+        super().__init__(load_file(set_path(split, difficulty)), f"the {split} set, {difficulty}")
+        self._name = difficulty, split
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return committed, self._name
 
 
 class Generated:
@@ -89,13 +103,13 @@ def source_of(difficulty: Any, split: Any, source: Any) -> Source:
     """
     one_of("difficulty", difficulty, DIFFICULTIES)
     one_of("split", split, SPLITS)
-    if source == GENERATED:
-        return Generated(difficulty, split)
-    if source == COMMITTED:
-        return _committed(difficulty, split)
     if not isinstance(source, str | os.PathLike) or not str(source):
         choices = f"{COMMITTED!r}, {GENERATED!r}, or the path of a file of scenarios"
         raise DecisionError(f"source is {source!r}; use {choices}")
+    if source == GENERATED:
+        return Generated(difficulty, split)
+    if source == COMMITTED:
+        return committed(difficulty, split)
     if not Path(source).suffix and not Path(source).exists():
         raise DecisionError(
             f"source is {str(source)!r}, and there is no such file; use {COMMITTED!r}, {GENERATED!r}, or a "
@@ -105,8 +119,9 @@ def source_of(difficulty: Any, split: Any, source: Any) -> Source:
 
 
 @cache
-def _committed(difficulty: str, split: str) -> Listed:
-    return Listed(load_file(set_path(split, difficulty)), f"the {split} set, {difficulty}")
+def committed(difficulty: str, split: str) -> Committed:
+    """A committed set, read once."""
+    return Committed(difficulty, split)
 
 
 def _of_file(path: Path, difficulty: str) -> Listed:

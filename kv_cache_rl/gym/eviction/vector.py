@@ -12,7 +12,7 @@ from kv_cache_rl.gym.eviction.sources import Start
 from kv_cache_rl.gym.requests import RESET_MASK
 
 
-class EvictionVectorEnv(Batch):
+class EvictionVectorEnv(Batch[Seats]):
     """`num_envs` caches; cache k plays as an `EvictionEnv` would that was reset with seed + k.
 
     Autoreset is one of Gymnasium's modes (`batch.Batch`). ``info["action_mask"]`` is int8 ``[num_envs, 97]``,
@@ -47,7 +47,7 @@ class EvictionVectorEnv(Batch):
         self._begin_batch(one, num_envs, threads, autoreset_mode, max_episode_steps)
         self.difficulty, self.split, self.source = difficulty, split, source
         self._source = one._source
-        self._stacks: Seats = Seats(self.num_envs, self.threads)
+        self._stacks = Seats(self.num_envs, self.threads)
 
     @property
     def episode_seeds(self) -> np.ndarray | None:

@@ -2,7 +2,8 @@
 
 Reading order: `log`, `spec`, `process`, `build`, `generate`, `cut`; `columns`, `state`, `entries`, `actions`,
 `admission`, `dynamics`; `observe`, `text`, `brief`, `score`; `calls`, `deciders` (with `blind`, `ranked`,
-`weighing`, `returns`, `reserve`); `episode`, `messages`, `prompt`, `scenarios`."""
+`weighing`, `returns`, `reserve`, `tuned`, `learned`); `episode`, `messages`, `prompt`, `scenarios`;
+`numbers`, `decisions`."""
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.lazy import lazy

@@ -101,17 +101,17 @@ def over(value, typical):
 
 
 @_fast
-def write_totals(c, head, made, everyone, queue, observed):
+def write_totals(c, head, made, each, queue, observed):
     """Writes the head and the queue of a view into `observed`, float32 ``[NUMBERS]``.
 
     Args:
         made: calls of the window so far.
-        everyone, queue: int64 ``[sessions]``, to work in.
+        each, queue: int64 ``[sessions]``, to work in.
     """
     _write_head(c, head, made, observed)
     for i in range(c.constants.sessions):
-        everyone[i] = i
-    waiting = in_order(c.dyn, everyone, c.constants.sessions, Phase.QUEUED, queue)
+        each[i] = i
+    waiting = in_order(c.dyn, each, c.constants.sessions, Phase.QUEUED, queue)
     for k in range(TOP):
         at, need, waited = FIRST_IN_QUEUE + k * CELLS_IN_QUEUE, 0.0, 0.0
         if k < waiting:
