@@ -9,11 +9,12 @@ from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.hardware import prefill_microseconds
 from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.experiments.eviction.tuning import tune
-from kv_cache_rl.reports.eviction.landscape import DEALT, FIRST_ONLY, LACKING
 from kv_cache_rl.search.eviction.exhaustive import optimum, small_scenario
 from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, beam, solve
+from kv_cache_rl.search.eviction.proposals import new_log
 from kv_cache_rl.search.eviction.rollout import finish, floor_of, play_tuned
 from kv_cache_rl.sim.eviction.actions import ALL_VERBS, Verb
+from kv_cache_rl.sim.eviction.dealing import DEALT, FIRST_ONLY, LACKING
 from kv_cache_rl.sim.eviction.deciders import DECIDERS, policy_id
 from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.episode import replay
@@ -90,7 +91,7 @@ def _choices(scenario: Scenario, weights: Mapping[str, np.ndarray]) -> dict[str,
     start = new_state(scenario)
 
     def play(constants: np.ndarray, allowed: int = ALL_VERBS, first: bool = False, deal: int = 0) -> float:
-        return play_tuned(*start.copy(), constants, allowed, first, deal)
+        return play_tuned(*start.copy(), constants, allowed, first, deal, *new_log(scenario.steps))
 
     own = TUNED.weights
     dealt = [play(own, deal=deal) for deal in DEALS]

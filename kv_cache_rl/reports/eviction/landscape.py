@@ -9,6 +9,7 @@ from kv_cache_rl.policies.rank import RANK_IDS
 from kv_cache_rl.reports.tables import markdown_table
 from kv_cache_rl.sim.eviction import CANARIES, DIFFICULTIES, ORACLE, normalized_score
 from kv_cache_rl.sim.eviction.build import NORM
+from kv_cache_rl.sim.eviction.dealing import DEALT, FIRST_ONLY, LACKING
 from kv_cache_rl.sim.eviction.deciders import DECIDERS
 from kv_cache_rl.sim.eviction.spec import MIN_GAP
 
@@ -16,8 +17,6 @@ LOOKING = tuple(name for name in DECIDERS if name not in CANARIES)
 TRAINED = ("tuned", "learned")
 BY_HAND = tuple(name for name in LOOKING if name not in TRAINED)
 TEXTBOOK = tuple(name for name in BY_HAND if name in RANK_IDS)
-DEALT, FIRST_ONLY, LACKING = "entries dealt", "first window only", "without "
-"""Names of what `tuned` is compared with; the last begins one for each tool."""
 PRESSED = ("medium", "hard")
 ABLATED = "hard"
 

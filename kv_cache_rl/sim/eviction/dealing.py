@@ -7,6 +7,9 @@ from kv_cache_rl.sim.compiled import mixed
 from kv_cache_rl.sim.eviction.actions import LOWEST, Verb
 from kv_cache_rl.sim.eviction.columns import Kind, Place
 
+DEALT, FIRST_ONLY, LACKING = "entries dealt", "first window only", "without "
+"""Names of what `tuned` is compared with in the landscape; the last begins one for each tool."""
+
 
 @uncounted
 def can_take(row, verb):
