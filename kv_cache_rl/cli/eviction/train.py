@@ -30,9 +30,7 @@ def run_train(
     ] = None,
     generations: Annotated[
         int | None,
-        options.option(
-            RUNNING, "--generations", help="Default: as many as the committed weights had.", min=1
-        ),
+        options.option(RUNNING, "--generations", help="Of the search; default: each decider's own.", min=1),
     ] = None,
     seed: Annotated[int, options.seed("What the search draws.")] = 0,
     out: Annotated[Path, options.out("Folder for the weights and how they were made.")] = Path(

@@ -39,7 +39,7 @@ class Course:
 
     file: str
     plan: Callable[[int | None, int], Any]
-    """(generations or None for as many as the committed weights had, seed) -> the plan."""
+    """(generations or None for the usual number, seed) -> the plan."""
     run: Callable[..., tuple[np.ndarray, list[dict]]]
     """(school, plan, constants to begin with, journal, tell) -> weights and curve."""
     write: Callable[[Path, np.ndarray, dict], None]

@@ -29,7 +29,7 @@ COMMITTED_WIDTH = DEFAULT_WIDTH
 def with_references(scenario: Scenario, width: int = DEFAULT_WIDTH) -> Scenario:
     """The scenario with its floor, and the oracle's log and return."""
     floor, by = floor_of(scenario)
-    log, best = solve(scenario, width)
+    log, best = solve(scenario, width, trained=False)
     frozen = tuple(tuple(tuple(call) for call in step) for step in log)
     return dataclasses.replace(scenario, floor=floor, floor_by=by, best=best, best_log=frozen)
 

@@ -53,8 +53,10 @@ SHIPPED = np.array([policy_id(name) for name, one in REGISTRY.items() if one.pro
 SILENT = tuple(
     name for name, one in REGISTRY.items() if one.shipped and not (one.canary or one.proposes or one.trained)
 )
-"""Deciders that bound the oracle from below. They do not propose, which would change stored logs. Trained
-ones are not among them, or a scenario's best log would depend on what was trained on it."""
+"""Deciders that bound the oracle from below. They do not propose, which would change stored logs."""
+TRAINED = tuple(name for name, one in REGISTRY.items() if one.trained and not one.trained.trouble)
+"""Those with usable weights bound it, too, but not a set's references: these would depend on what is trained
+on them."""
 COMPLETIONS = np.array([2, 5, 9], np.int64)
 """The variants that value a child by playing it to its end."""
 

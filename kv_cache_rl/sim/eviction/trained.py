@@ -38,7 +38,7 @@ class Trained:
 
 def remedy(name: str) -> str:
     """What gives a decider weights that can be used."""
-    return f"train them with `kv-cache-rl eviction train --policy {name}`, or restore the file"
+    return f"train them with `kv-cache-rl train --policy {name}` and put them there, or restore the file"
 
 
 def read_tuned(path: Path) -> Trained:

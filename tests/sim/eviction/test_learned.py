@@ -145,7 +145,9 @@ def test_weights_that_cannot_be_used_are_named_with_the_remedy(file, change, wor
         read_learned(file(change))
     said = str(refused.value)
     assert words in said and "learned.safetensors" in said
-    assert said.endswith("train them with `kv-cache-rl eviction train --policy learned`, or restore the file")
+    assert said.endswith(
+        "; train them with `kv-cache-rl train --policy learned` and put them there, or restore the file"
+    )
 
 
 def test_what_is_written_is_read_back_and_by_the_library_too(tmp_path):

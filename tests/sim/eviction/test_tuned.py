@@ -1,6 +1,9 @@
 """The weighing with constants as a vector: the hand-written ones give the hand-written deciders."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -129,7 +132,9 @@ def test_weights_that_cannot_be_used_are_named_with_the_remedy(file, change, wor
         read_tuned(file(change))
     said = str(refused.value)
     assert words in said and "tuned.json" in said
-    assert said.endswith("train them with `kv-cache-rl eviction train --policy tuned`, or restore the file")
+    assert said.endswith(
+        "; train them with `kv-cache-rl train --policy tuned` and put them there, or restore the file"
+    )
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -147,3 +152,25 @@ def test_a_decider_without_usable_weights_says_so_and_the_others_play(made, monk
     with pytest.raises(WeightsError, match="is damaged"):
         policy_return(made("easy", 0), "tuned")
     assert policy_return(made("easy", 0), "weigh_value") < 1.0
+
+
+def test_in_another_environment_version_all_but_the_trained_deciders_play():
+    program = (
+        "import kv_cache_rl\n"
+        "kv_cache_rl.ENVIRONMENT_VERSION = '99'\n"
+        "from kv_cache_rl.sim.eviction import DECIDERS\n"
+        "from kv_cache_rl.search.eviction.proposals import SILENT, TRAINED\n"
+        "DECIDERS['lru']()\n"
+        "assert 'stability' in SILENT and TRAINED == ()\n"
+        "for name in ('tuned', 'learned'):\n"
+        "    try:\n"
+        "        DECIDERS[name]()\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    said = done.stdout.splitlines()
+    assert done.returncode == 0 and len(said) == 2, done.stderr
+    for line in said:
+        assert "and this release plays '99'; train them with `kv-cache-rl train --policy " in line
