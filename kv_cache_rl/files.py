@@ -14,6 +14,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO, NoReturn
 
 from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.numbers import unread
 
 LINE_LIMIT = 64 * 2**20
 """Bytes of a line, and of a JSON file, at most: an endless file must not fill the memory."""
@@ -58,7 +59,7 @@ def json_value(text: str | bytes) -> Any:
     except RecursionError:
         raise NotJson("its brackets are nested too deep") from None
     except ValueError as error:  # no JSON, or a number of thousands of digits
-        raise NotJson(f"it is not JSON ({error})") from None
+        raise NotJson(f"it is not JSON ({unread(error)})") from None
 
 
 def regular(path: str | Path) -> Path:
@@ -174,7 +175,7 @@ def part_of(path: Path) -> Generator[Path]:
     """Where to write a file, which gets its own name when the block ends; after an error nothing is left.
 
     Raises:
-        OSError: its folder is not there, or it is a folder itself.
+        OSError: its folder is not there, it is a folder itself, or the disk is full; with the file's name.
         NotAFile: it would replace a pipe or a device.
     """
     for code, wrong in ((errno.EISDIR, path.is_dir()), (errno.ENOENT, not path.parent.is_dir())):
@@ -182,10 +183,22 @@ def part_of(path: Path) -> Generator[Path]:
             raise OSError(code, os.strerror(code), str(path))
     part = regular(regular(path).with_name(f"{path.name}.part"))
     try:
-        yield part
-        os.replace(part, path)
+        with naming(path):
+            yield part
+            os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def naming(path: str | Path) -> Generator[None]:
+    """Errors of the operating system inside that name no file, as those of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -27,7 +27,9 @@ LAYERS = ("core", "theory", "policies", "sim", "search", "experiments", "agents"
 def _cache_folder() -> Path:
     root = Path(__file__).parent
     digest = hashlib.sha256(f"checked {numba.__version__}".encode())
-    for source in sorted(s for layer in LAYERS for s in (root / layer).rglob("*.py")):
+    found = [source for layer in LAYERS for source in (root / layer).rglob("*.py")]
+    # Trained weights of `sim` are constants of the compiled code.
+    for source in sorted([*found, *(root / "sim").rglob("weights/*.*")]):
         digest.update(source.relative_to(root).as_posix().encode())
         digest.update(source.read_bytes())
     base = os.environ.get("KV_CACHE_RL_CACHE") or os.path.join(

@@ -104,7 +104,7 @@ def test_the_command_that_writes_the_numbers_leaves_a_checkout_as_it_is():
 
 
 def test_a_command_works_in_a_shell_as_it_does_here(tmp_path):
-    assert "value_aware" in shell(commands(ROOT / "README.md")[0], tmp_path)
+    assert "learned" in shell(commands(ROOT / "README.md")[0], tmp_path)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if ">>>" in p.read_text(encoding="utf-8")], ids=name)

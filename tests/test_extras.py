@@ -42,6 +42,7 @@ COMMANDS = {
     "torch": (["paged", "demo"], "paged attention needs torch"),
     "safetensors": (["paged", "generate", "a"], "paged attention needs safetensors"),
     "gymnasium": (["serving", "bench", "--part", "gym"], "--part gym needs gymnasium"),
+    "cma": (["train", "--policy", "tuned", "--out", "o"], "training tuned needs cma"),
     "ray": (["hierarchy", "sweep", "--ray", "local", "--out", "sweep"], "--ray needs ray"),
 }
 

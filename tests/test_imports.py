@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -69,11 +70,12 @@ ONCE = {
     "play": ("sim/eviction/episode.py", r"def play\(episode"),
     "rollout": ("sim/eviction/episode.py", r"def rollout\b"),
     "replay": ("sim/eviction/episode.py", r"def replay\(scenario"),
-    "text_only_reply": ("sim/eviction/episode.py", r"(?:def text_only_reply|TEXT_ONLY_REPLY =)"),
+    "window_message": ("sim/eviction/messages.py", r"def window_message\b"),
+    "text_only_reply": ("sim/eviction/messages.py", r"(?:def text_only_reply|TEXT_ONLY_REPLY =)"),
     "MIN_GAP": ("sim/eviction/spec.py", r"MIN_GAP\s*[:=]"),
     "ORACLE": ("sim/eviction/spec.py", r"(?:\w+, )?ORACLE\s*="),
     "NORM": ("sim/eviction/build.py", r"NORM\s*="),
-    "SYSTEM_PROMPT": ("sim/eviction/prompt.py", r"SYSTEM_PROMPT\s*[:=]"),
+    "SYSTEM_PROMPTS": ("sim/eviction/prompt.py", r"SYSTEM_PROMPTS\s*[:=]"),
 }
 
 CALLED = {
@@ -124,3 +126,23 @@ def test_one_thing_has_one_name():
 
     assert not hasattr(eviction, "TIERS"), "the names of the tiers are DIFFICULTIES"
     assert not hasattr(eviction, "TEXT_ONLY_REPLY"), "the function is text_only_reply"
+
+
+def test_no_public_name_of_a_package_is_the_name_of_a_module_in_it():
+    """Else what `from package import name` gives depends on what was imported before."""
+    clashes = []
+    for init in PACKAGE.rglob("__init__.py"):
+        package = ".".join((PACKAGE.name, *init.parent.relative_to(PACKAGE).parts))
+        public = getattr(import_module(package), "__all__", ())
+        inside = {path.stem for path in init.parent.glob("*.py")} | {
+            path.parent.name for path in init.parent.glob("*/__init__.py")
+        }
+        clashes += [f"{package}.{name}" for name in public if name in inside]
+    assert clashes == []
+
+
+def test_a_package_gives_its_function_after_its_module_was_imported_too():
+    program = (
+        "import kv_cache_rl.paged.sequences; from kv_cache_rl.paged import block_table; block_table.__call__"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

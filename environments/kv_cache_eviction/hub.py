@@ -124,7 +124,7 @@ def main() -> None:
         "--out", type=Path, default=ROOT / "dist" / "hub", help="the staged folder (is overwritten)"
     )
     parser.add_argument("--stage-only", action="store_true", help="do not build, install and evaluate")
-    parser.add_argument("--policy", default="value_aware", help="the policy that plays in the proof")
+    parser.add_argument("--policy", default="learned", help="the policy that plays in the proof")
     parser.add_argument("--examples", type=int, default=6, help="how many scenarios it plays")
     options = parser.parse_args()
     folder = stage(options.out)

@@ -12,8 +12,8 @@ from typing import Any
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import DECIDERS, Call
 
-MARK = '"visible_seq_ids"'
-"""Every observation has this key; a message without it holds none."""
+MARKS = ('"visible_seq_ids"', '"rows"')
+"""Every observation has one of these keys, that of its view; a message without them holds none."""
 
 
 class DialogueError(Refused):
@@ -41,7 +41,7 @@ def message_text(message: Mapping[str, Any]) -> str:
 def observation_text(text: str) -> str | None:
     """The observation's JSON text at the end of a message: all of it, or from the last line with ``{``."""
     text = text.rstrip()
-    if not text.endswith("}") or MARK not in text:
+    if not text.endswith("}") or not any(mark in text for mark in MARKS):
         return None
     start = text.rfind("\n{") + 1
     return text[start:] if text[start] == "{" else None

@@ -10,8 +10,9 @@ import numpy as np
 
 from kv_cache_rl.agents.qlearning import ARRAYS, Progress, Training
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import regular, write_whole
+from kv_cache_rl.files import read_json, regular, write_whole
 
+REMEDY = "delete it to begin anew, or give another --out"
 ABOUT = "about"
 """The array that holds what is no array, as JSON in UTF-8."""
 
@@ -41,21 +42,37 @@ def load(path: Path, plan: Training, code: str) -> Progress | None:
     """
     if not path.exists():
         return None
-    remedy = "delete it to begin anew, or give another --out"
     check, _, data = regular(path).read_bytes().partition(b"\n")
     if hashlib.sha256(data).hexdigest().encode() != check:
-        raise CheckpointError(f"{path}: is no checkpoint, or was changed or cut off; {remedy}")
+        raise CheckpointError(f"{path}: is no checkpoint, or was changed or cut off; {REMEDY}")
     with np.load(io.BytesIO(data)) as stored:
         arrays = {name: stored[name] for name in ARRAYS}
         about = json.loads(stored[ABOUT].tobytes())
-    theirs, ours = about.pop("plan"), json.loads(json.dumps(asdict(plan)))
+    refuse_others(path, about.pop("plan"), plan)
+    if about.pop("code") != code:
+        raise CheckpointError(f"{path} was made by other code than this package now has; {REMEDY}")
+    return Progress(**arrays, **about)
+
+
+def check_record(path: Path, plan: Training) -> None:
+    """Raises CheckpointError where the record of a finished training is there, of other settings: this
+    training would write over it and its table.
+    """
+    if not path.exists():
+        return
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("training"), dict):
+        raise CheckpointError(f"{path}: is no record of a training; {REMEDY}")
+    refuse_others(path, record["training"], plan)
+
+
+def refuse_others(path: Path, theirs: dict, plan: Training) -> None:
+    """Raises CheckpointError with the first setting that is not that of `plan`."""
+    ours = json.loads(json.dumps(asdict(plan)))
     other = [
         f"{name} {theirs.get(name)!r}, now {one!r}" for name, one in ours.items() if theirs.get(name) != one
     ]
     if other:
         raise CheckpointError(
-            f"{path} is of a training with other settings ({other[0]}); give the same, {remedy}"
+            f"{path} is of a training with other settings ({other[0]}); give the same, {REMEDY}"
         )
-    if about.pop("code") != code:
-        raise CheckpointError(f"{path} was made by other code than this package now has; {remedy}")
-    return Progress(**arrays, **about)

@@ -5,12 +5,12 @@ import importlib
 import importlib.util
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kv_cache_rl.core.errors import raised
 from kv_cache_rl.files import NotAFile, regular
 from kv_cache_rl.sim.serving.spec import ServingError
 
@@ -21,7 +21,7 @@ METHODS = ("reset", "act")
 
 def is_outside(name: str) -> bool:
     """Whether this names an agent from outside."""
-    return SIGN in name
+    return SIGN in name or name.endswith(".py")
 
 
 def factory_of(name: str) -> Callable[[], Any]:
@@ -32,7 +32,8 @@ def factory_of(name: str) -> Callable[[], Any]:
     """
     place, _, attribute = name.rpartition(SIGN)
     if not place or not attribute:
-        raise ServingError(f"agent {name!r} names no factory; write MODULE:FACTORY or FILE.py:FACTORY")
+        write = f"{name}:FACTORY" if name.endswith(".py") else "MODULE:FACTORY or FILE.py:FACTORY"
+        raise ServingError(f"agent {name!r} names no factory; write {write}")
     module = module_of(place)
     factory: Any = module
     for part in attribute.split("."):
@@ -54,20 +55,13 @@ def tried(name: str, factory: Callable[[], Any]) -> None:
     try:
         made = factory()
     except (Exception, SystemExit) as wrong:
-        raise ServingError(f"{name} gives no agent: {said(wrong)}; mend it") from wrong
+        raise ServingError(f"{name} gives no agent: {raised(wrong)}; mend it") from wrong
     lacking = [method for method in METHODS if not callable(getattr(made, method, None))]
     if lacking:
         raise ServingError(
             f"{name} gives an object of type {type(made).__name__} without {lacking[0]}(); "
             "an agent has reset(seed) and act(observation, mask)"
         )
-
-
-def said(wrong: BaseException) -> str:
-    """An error of foreign code in one line: its kind, its text, and where it was raised."""
-    frames = traceback.extract_tb(wrong.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return " ".join(f"{type(wrong).__name__}: {wrong}{where}".split())
 
 
 def module_of(place: str) -> ModuleType:
@@ -94,7 +88,7 @@ def module_of(place: str) -> ModuleType:
             f"{place} needs the module {wrong.name}, which is not installed; install it"
         ) from wrong
     except (Exception, SystemExit) as wrong:
-        raise ServingError(f"{place} cannot be imported: {said(wrong)}; mend it") from wrong
+        raise ServingError(f"{place} cannot be imported: {raised(wrong)}; mend it") from wrong
 
 
 def imported(path: Path) -> ModuleType:

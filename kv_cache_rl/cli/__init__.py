@@ -1,13 +1,23 @@
 """The command line: ``kv-cache-rl``. One module per command group; each imports what it needs when it runs.
 
 Exit codes: 0 it worked; 1 it finished, but a rollout or a check failed; 2 bad usage or bad input; 130
-interrupted."""
+interrupted; 143 terminated."""
 
-from kv_cache_rl.cli.app import app
+import sys
 
-__all__ = ["app", "main"]
+from kv_cache_rl.cli.exits import INTERRUPTED
+from kv_cache_rl.lazy import lazy
 
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        from kv_cache_rl.cli.root import app
+
+        app()
+    except KeyboardInterrupt:  # while the commands were imported
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+__all__, __getattr__ = lazy(__name__, {"root": ("app",)})

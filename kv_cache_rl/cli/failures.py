@@ -6,15 +6,15 @@ import signal
 import threading
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from kv_cache_rl.cli.exits import BAD_INPUT, INTERRUPTED, TERMINATED
 from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.files import NotAFile
-
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 class BadInput(Refused):
@@ -28,6 +28,9 @@ class Interrupted(Exception):
 def as_sentence(error: Exception) -> str:
     """The error's message; for the operating system's errors also the file and what to try."""
     if isinstance(error, FileNotFoundError):
+        folder = Path(str(error.filename)).parent
+        if not folder.is_dir():
+            return f"{error.filename}: there is no folder {folder}; make it, or give another path"
         return f"{error.filename}: there is no such file; check the path"
     if isinstance(error, PermissionError):
         return (
@@ -62,28 +65,49 @@ class CommandGroup(TyperGroup):
             ctx.fail(f"what follows {before} is empty (a shell variable that is not set?); give it a value")
         return super().parse_args(ctx, args)
 
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with ending_in_a_line():
+            return super().make_context(*given, **more)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
-            with terminated_like_an_interrupt():
-                return super().invoke(ctx)
-        except (Interrupted, KeyboardInterrupt) as stop:
-            typer.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:  # the reader, such as head, has seen enough: click ends quietly
-            raise
-        except (Refused, OSError) as error:
-            typer.echo(f"error: {as_sentence(error)}", err=True)
-            raise typer.Exit(BAD_INPUT) from None
+        with ending_in_a_line():
+            return super().invoke(ctx)
 
 
 @contextmanager
-def terminated_like_an_interrupt() -> Generator[None]:
-    """SIGTERM does what Ctrl-C does, as long as the block lasts."""
+def ending_in_a_line() -> Generator[None]:
+    """Turns what ends a command early into its line and its exit code, as long as the block lasts."""
+    signals: list[int] = []
+    try:
+        with terminated_like_an_interrupt(signals):
+            yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        typer.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
+        raise typer.Exit(TERMINATED if signals else INTERRUPTED) from None
+    except BrokenPipeError:  # the reader, such as head, has seen enough: click ends quietly
+        raise
+    except (Refused, OSError) as error:
+        typer.echo(f"error: {as_sentence(error)}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception:
+        if not signals:
+            raise
+        # A compiler that was cut off in the middle ends in an error of its own.
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(TERMINATED) from None
+
+
+@contextmanager
+def terminated_like_an_interrupt(signals: list[int]) -> Generator[None]:
+    """SIGTERM does what Ctrl-C does, as long as the block lasts, and is added to `signals`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
+        signals.append(number)
         if callable(signal.getsignal(signal.SIGINT)):
             signal.raise_signal(signal.SIGINT)
         else:  # ignored, as in a background process

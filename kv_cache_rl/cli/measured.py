@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from kv_cache_rl.cli.terminal import console
+from kv_cache_rl.cli.terminal import console, styled
 from kv_cache_rl.reports.tables import plain_table
 
 
@@ -55,7 +55,7 @@ def show(found: list[Measured], machine: dict, title: str) -> None:
     table = plain_table(title, headings | {"its value": "right", "times better": "right"})
     for one in found:
         target = f"{'≥' if one.more_is_better else '≤'} {number(one.target)}" if one.target else "-"
-        met = {True: "yes", False: "[red]no[/]", None: "-"}[one.met]
+        met = {True: "yes", False: styled(("no", "red")), None: "-"}[one.met]
         theirs = [number(one.peer_value) if one.peer_value else "-", f"{one.ratio:.3g}" if one.ratio else "-"]
         table.add_row(one.name, number(one.value), one.unit, target, met, one.peer or "-", *theirs)
     out = console()

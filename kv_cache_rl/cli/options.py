@@ -3,10 +3,11 @@ the help where each command says what it reads, draws or writes.
 """
 
 import inspect
+import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -29,7 +30,16 @@ Command = Callable[..., None]
 
 def option(panel: str, *spellings: str, help: str, **limits: Any) -> Any:
     """An option in a panel of the help."""
-    return typer.Option(*spellings, help=help, rich_help_panel=panel, **limits)
+    return typer.Option(*spellings, help=literal(help), rich_help_panel=panel, **limits)
+
+
+def literal(help: str) -> str:
+    """A help text whose brackets are shown: without the sign before them they would name a style.
+
+    >>> print(literal("a definition has [[workloads]]"))
+    a definition has [\\[workloads]]
+    """
+    return re.sub(r"(?<!\\)\[(?=[a-z#/@])", r"\\[", help)
 
 
 def bounded(command: Command) -> Command:
@@ -87,6 +97,11 @@ def temperature(low: float = 0) -> Any:
 def trace(help: str) -> Any:
     """``--trace``: the trace file that is played."""
     return option(WORKLOAD, "--trace", help=help)
+
+
+def trace_format(names: Iterable[str]) -> Any:
+    """``--format``: the format of a trace file, of those that the command reads."""
+    return option(WORKLOAD, "--format", help=f"{', '.join(names)}; default: the file says.")
 
 
 def task(help: str) -> Any:
@@ -189,18 +204,30 @@ OUTPUTS = ("out", "plot", "log")
 
 
 def sparing_inputs(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which refuses to write over a file that it reads, before it does anything."""
+    """The command, which refuses to write over a file that it reads, or among the files of a folder that it
+    reads, before it does anything.
+    """
     if not set(OUTPUTS) & set(inspect.signature(command).parameters):
         return command
 
     @wraps(command)
     def checked(**values: Any) -> None:
         for name in OUTPUTS:
-            if isinstance(values.get(name), Path) and values[name].is_file():
-                _refuse_input(name, values)
+            if isinstance(values.get(name), Path):
+                _refuse_folder(name, values)
+                if values[name].is_file():
+                    _refuse_input(name, values)
         command(**values)
 
     return checked
+
+
+def _refuse_folder(output: str, values: dict[str, Any]) -> None:
+    from kv_cache_rl.traces.files import refuse_within
+    from kv_cache_rl.traces.reading import located
+
+    if isinstance(values.get("trace"), str | Path):
+        refuse_within(located(values["trace"])[0], values[output], f"--{output}")
 
 
 def _refuse_input(output: str, values: dict[str, Any]) -> None:

@@ -1,40 +1,63 @@
 """What commands show while they work and when they are done: a spinner, a bar, text, JSON."""
 
+import signal
 import sys
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from kv_cache_rl.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 MIN_WIDTH = 112
 """What the results table needs: a narrower terminal wraps its lines rather than losing numbers."""
 
 
 def console(stderr: bool = False) -> "Console":
-    """A terminal to print to; tables keep their width where the output is a file."""
+    """A terminal to print to; tables keep their width where the output is a file.
+
+    Text is printed as it is: names that users give hold brackets and colons. What has a style is `styled`.
+    """
     from rich.console import Console
 
     if stderr:
-        return Console(stderr=True, highlight=False)
-    width = max(Console().width, MIN_WIDTH) if sys.stdout.isatty() else 140
-    return Console(width=width, highlight=False)
+        return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    width = max(Console().width, MIN_WIDTH) if is_terminal(sys.stdout) else 140
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is shown on a screen; one that was closed before the start (`>&-`) is None."""
+    return stream is not None and stream.isatty()
+
+
+def styled(*parts: "str | tuple[str, str] | Text", style: str = "") -> "Text":
+    """The parts as one text, each as it is or with a style of its own.
+
+    >>> styled(("failed", "red"), " [a]").plain
+    'failed [a]'
+    """
+    from rich.text import Text
+
+    return Text.assemble(*parts, style=style)
 
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout, null in place of NaN and infinity."""
-    sys.stdout.write(json_text(value, ascii_only=False) + "\n")
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.write(json_text(value, ascii_only=False) + "\n")
+        sys.stdout.flush()
 
 
 def track(items: Sequence, what: str, quiet: bool):
     """The items one by one, with a progress bar on stderr."""
     from rich.progress import track as rich_track
 
-    hidden = quiet or not sys.stderr.isatty()
+    hidden = quiet or not is_terminal(sys.stderr)
     return rich_track(items, description=what, console=console(stderr=True), disable=hidden, transient=True)
 
 
@@ -45,7 +68,7 @@ def waiting(what: str, quiet: bool) -> Generator[None]:
     if quiet or not err.is_terminal:
         yield
         return
-    with err.status(what):
+    with err.status(styled(what)):
         yield
 
 
@@ -59,20 +82,40 @@ class Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         err = console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self.progress = Progress(
             *columns, console=err, auto_refresh=False, transient=True, disable=quiet or not err.is_terminal
         )
         self.task, self.done, self.total = self.progress.add_task(what, total=None), 0, 0
+        self._interrupted = False
+        self._before: Any = None
 
     def __enter__(self) -> "Bar":
         self.progress.start()
+        mine = threading.current_thread() is threading.main_thread()
+        if mine and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
         self.progress.stop()
 
+    def _interrupt(self, *_: object) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
+
     def __call__(self, done: int, total: int) -> None:
+        """Shows how far it is. Raises KeyboardInterrupt again where one came and was lost, as Python drops
+        what is raised inside a callback, such as a compiler's."""
+        if self._interrupted:
+            raise KeyboardInterrupt
         self.done, self.total = done, total
         self.progress.update(self.task, completed=done, total=total, refresh=True)
 

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from kv_cache_rl.cli.options import bounded, sparing_inputs
+from kv_cache_rl.cli.options import bounded, literal, sparing_inputs
 from kv_cache_rl.cli.trace_options import with_reading
 
 Commands = Mapping[str, Callable[..., None] | typer.Typer]
@@ -19,7 +19,9 @@ def register(app: typer.Typer, commands: Commands, panel: str | None = None) -> 
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name, rich_help_panel=panel)
         else:
-            app.command(name, rich_help_panel=panel)(bounded(with_reading(sparing_inputs(found))))
+            app.command(name, help=literal(found.__doc__ or ""), rich_help_panel=panel)(
+                bounded(with_reading(sparing_inputs(found)))
+            )
     return app
 
 

@@ -1,7 +1,9 @@
 """The base of every error that a user can solve, and the sentence about a name that does not exist."""
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class Refused(ValueError):
@@ -11,6 +13,13 @@ class Refused(ValueError):
     the command line ends with exit code 2 and the text alone. States that cannot be (`LedgerError`) are
     RuntimeErrors instead.
     """
+
+
+def raised(wrong: BaseException) -> str:
+    """An error of foreign code in one line: its kind, its text, and where it was raised."""
+    frames = traceback.extract_tb(wrong.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return " ".join(f"{type(wrong).__name__}: {wrong}{where}".split())
 
 
 MOST_LISTED = 40

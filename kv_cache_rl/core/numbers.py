@@ -1,6 +1,7 @@
 """What counts as a number, and arguments that are whole ones: seeds and counts."""
 
 import operator
+import sys
 
 from kv_cache_rl.core.errors import Refused
 
@@ -34,6 +35,25 @@ def whole_number(
         above = "" if low is None else f" from {low:,} on" if high is None else f" from {low:,} to {high:,}"
         raise error(f"{name} is {shown(value)}; give a whole number{above}")
     return number
+
+
+def whole_float(given: object) -> int:
+    """The number that one float of a whole value is, -1 for anything else."""
+    import numpy as np
+
+    try:
+        value = np.asarray(given)
+    except ValueError:  # rows of different lengths
+        return -1
+    is_whole = value.shape == () and value.dtype.kind == "f" and float(value).is_integer()
+    return int(value) if is_whole else -1
+
+
+def unread(error: Exception) -> str:
+    """What Python says of a text that it cannot read; of a number that is too long, that it is."""
+    if "set_int_max_str_digits" in str(error):
+        return f"it holds a number of more than {sys.get_int_max_str_digits():,} digits"
+    return str(error)
 
 
 def is_number(value: object) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.experiments.modules import is_own, sources_of
 from kv_cache_rl.files import regular
 
@@ -57,6 +58,7 @@ def identity_of(factory: Callable[[], Any]) -> Identity:
 
     Raises:
         OSError: a file that it declares as its weights cannot be read.
+        Refused: what it declares as its weights is a number.
     """
     made = factory()
     declared = next(
@@ -79,7 +81,12 @@ def identity_of(factory: Callable[[], Any]) -> Identity:
 
 
 def files_of(declared: Any) -> list[Path]:
-    """The files that `weights` names; none where it holds something else, such as an array."""
+    """The files that `weights` names; none where it holds something else, such as an array.
+
+    Raises Refused for a number, which is neither.
+    """
+    if isinstance(declared, (int, float, complex, bytes)):
+        raise Refused(f"its `weights` is {declared!r:.60}; give the path of a file, or a list of paths")
     names = declared if isinstance(declared, (list, tuple)) else [declared]
     return (
         [Path(name) for name in names] if all(isinstance(name, (str, os.PathLike)) for name in names) else []

@@ -1,24 +1,20 @@
-"""What a server looks like: as lines of text, and as an image drawn with NumPy alone."""
+"""What an environment looks like: as lines of text, and as an image drawn with NumPy alone."""
+
+from typing import NamedTuple
 
 import numpy as np
 
-from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.observe import RICH
-from kv_cache_rl.sim.serving.state import State
 
-Last = tuple[int, float]
-"""The latest action and its reward."""
+class Panel(NamedTuple):
+    """What is shown of an environment: a line, bars, a line."""
+
+    heading: str
+    gauges: list[tuple[str, float]]
+    """Label and share of each bar, at most six"""
+    footing: str
+
 
 BEFORE = "no episode yet; call reset()"
-GAUGES = (
-    ("GPU", "gpu_utilization_pct"),
-    ("CPU", "cpu_utilization_pct"),
-    ("queue Free", "free_queue_pressure"),
-    ("queue VIP", "vip_queue_pressure"),
-    ("wait Free", "free_max_wait_time_pct"),
-    ("wait VIP", "vip_max_wait_time_pct"),
-)
-"""Label → the number of the view that it shows."""
 CELLS = 20
 """Characters of a bar in text."""
 
@@ -46,39 +42,25 @@ GLYPHS: dict[str, str] = dict(
 BLANK = "00000"
 
 
-def shares(observed: np.ndarray) -> list[tuple[str, float]]:
-    """Label and value of every gauge."""
-    return [(label, float(observed[RICH.index(name)])) for label, name in GAUGES]
-
-
-def heading(state: State) -> str:
-    ended = f", {state.crashed}" if state.crashed else ""
-    return f"{state.scenario.task}, seed {state.seed}, {state.seconds:.2f} s{ended}"
-
-
-def footing(last: Last | None) -> str:
-    return "" if last is None else f"last: {ACTIONS[last[0]]}, reward {last[1]:+.4f}"
-
-
-def text(state: State | None, observed: np.ndarray, last: Last | None) -> str:
-    """A server as a few lines."""
-    if state is None:
+def text(panel: Panel | None) -> str:
+    """An environment as a few lines."""
+    if panel is None:
         return BEFORE
-    lines = [heading(state)]
-    for label, share in shares(observed):
+    lines = [panel.heading]
+    for label, share in panel.gauges:
         filled = round(CELLS * min(max(share, 0.0), 1.0))
         lines.append(f"{label:<11}{'#' * filled:.<{CELLS}} {100 * share:5.1f} %")
-    return "\n".join([*lines, *filter(None, [footing(last)])])
+    return "\n".join([*lines, *filter(None, [panel.footing])])
 
 
-def image(state: State | None, observed: np.ndarray, last: Last | None) -> np.ndarray:
-    """A server as a picture, uint8 ``[256, 544, 3]``: the lines of `text`, with bars."""
+def image(panel: Panel | None) -> np.ndarray:
+    """An environment as a picture, uint8 ``[256, 544, 3]``: the lines of `text`, with bars."""
     pixels = np.full((HEIGHT, WIDTH, 3), PAPER, np.uint8)
-    if state is None:
+    if panel is None:
         write(pixels, 12, 12, BEFORE)
         return pixels
-    write(pixels, 12, 12, heading(state))
-    for k, (label, share) in enumerate(shares(observed)):
+    write(pixels, 12, 12, panel.heading)
+    for k, (label, share) in enumerate(panel.gauges):
         top = TOP + k * ROW
         write(pixels, top, 12, label, scale=3)
         pixels[top : top + THICK, BAR] = TRACK
@@ -86,7 +68,7 @@ def image(state: State | None, observed: np.ndarray, last: Last | None) -> np.nd
         colour = next(colour for below, colour in LEVELS if share < below)
         pixels[top : top + THICK, BAR.start : BAR.start + filled] = colour
         write(pixels, top, BAR.stop + 8, f"{100 * share:5.1f} %", scale=3)
-    write(pixels, TOP + len(GAUGES) * ROW, 12, footing(last))
+    write(pixels, TOP + len(panel.gauges) * ROW, 12, panel.footing)
     return pixels
 
 

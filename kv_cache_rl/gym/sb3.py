@@ -1,11 +1,13 @@
-"""The compiled batch for Stable-Baselines3: `PPO("MlpPolicy", ServingVecEnv("KVServing-hard-v0", 64))`.
+"""The compiled batches for Stable-Baselines3: `PPO("MlpPolicy", ServingVecEnv("KVServing-hard-v0", 64))`.
+
+`EvictionVecEnv("KVEviction-hard-v0", 64)` is the same for the other world.
 
 SB3's vector environments and Gymnasium's share method names that mean different things (`step` gives four
 values or five, `observation_space` is one server's or the batch's), so that no object can be both."""
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 from kv_cache_rl.extras import need
 
@@ -17,23 +19,27 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from kv_cache_rl.gym.requests import OF_THE_BATCH, RESET_MASK
-from kv_cache_rl.gym.single import PIXELS
+from kv_cache_rl.gym.batch import Batch
+from kv_cache_rl.gym.eviction.vector import EvictionVectorEnv
+from kv_cache_rl.gym.requests import OF_THE_BATCH, PIXELS, RESET_MASK
 from kv_cache_rl.gym.vector import ServingVectorEnv
-from kv_cache_rl.sim.serving.spec import ServingError
 
 
-class ServingVecEnv(VecEnv):
-    """A batch of servers for every algorithm of Stable-Baselines3 and sb3-contrib.
+class BatchVecEnv(VecEnv):
+    """A batch of one world for every algorithm of Stable-Baselines3 and sb3-contrib.
 
     The infos are those of SB3's `DummyVecEnv` over `Monitor`: where an episode ends, they hold
     ``terminal_observation``, ``TimeLimit.truncated`` and ``episode`` (return ``r``, length ``l``, seconds
-    ``t``) beside the environment's own ``score``, ``crashed`` and ``report``. `env_method("action_masks")`
+    ``t``) beside what the environment itself says of an episode that is over. `env_method("action_masks")`
     is what MaskablePPO asks for.
     """
 
-    def __init__(self, env: str | ServingVectorEnv, num_envs: int = 1, **settings: Any) -> None:
-        """A batch, or so many servers of a registered id with settings of your own.
+    kind: ClassVar[type[Batch]]
+    example: ClassVar[str]
+    """An id."""
+
+    def __init__(self, env: str | Batch, num_envs: int = 1, **settings: Any) -> None:
+        """A batch, or so many environments of a registered id with settings of your own.
 
         Args:
             env: a batch made by `gymnasium.make_vec`, which from now on resets as SB3 wants it (same-step),
@@ -42,9 +48,9 @@ class ServingVecEnv(VecEnv):
             settings: of an id; as for `gymnasium.make_vec`.
 
         Raises:
-            ServingError: something else is given, settings beside a batch, or bad settings.
+            Refused: something else is given, settings beside a batch, or bad settings.
         """
-        self.batch = batch_of(env, num_envs, settings)
+        self.batch = self._batch_of(env, num_envs, settings)
         self.batch.autoreset_mode = AutoresetMode.SAME_STEP
         self.spec = self.batch.spec
         self._actions: Any = None
@@ -56,17 +62,32 @@ class ServingVecEnv(VecEnv):
         self._began = perf_counter()
         super().__init__(count, *spaces)
 
+    def _batch_of(self, env: str | Batch, num_envs: int, settings: dict[str, Any]) -> Batch:
+        """The batch that is given, or is made of an id."""
+        found = gymnasium.make_vec(env, num_envs, **settings) if isinstance(env, str) else env
+        if not isinstance(found, self.kind):
+            raise self.kind.world.error(
+                f"{type(found).__name__} is not the compiled batch; give an id, such as {self.example!r}, or "
+                "what gymnasium.make_vec makes of it, without a wrapper"
+            )
+        if found is env and (settings or num_envs != 1):
+            what = f"a batch has its {found.world.noun}s and settings already"
+            raise found.world.error(f"{what}; give them to gymnasium.make_vec")
+        return found
+
     def reset(self) -> np.ndarray:
-        """The first views of all servers, ``[num_envs, 20]`` or 24, with the seeds and options set before."""
+        """The first views of all environments, with the seeds and options set before."""
         observed, info = self.batch.reset(seed=self._seeds)
         for k, options in enumerate(self._options):
             if options:
-                # The same episode again, with settings of its own.
+                # The same episode again, with options of its own.
                 seeds: list[int | None] = [None] * self.num_envs
-                seeds[k] = self.batch.state(k).seed
+                begun = self.batch.episode_seeds
+                assert begun is not None
+                seeds[k] = int(begun[k])
                 alone = {**options, RESET_MASK: np.arange(self.num_envs) == k}
                 observed, info = self.batch.reset(seed=seeds, options=alone)
-        self.reset_infos = [{"action_mask": mask} for mask in info["action_mask"]]
+        self.reset_infos = self._each(info)
         self._returns[:], self._lengths[:] = 0.0, 0
         self._reset_seeds()
         self._reset_options()
@@ -80,18 +101,23 @@ class ServingVecEnv(VecEnv):
         observed, rewards, terminated, truncated, info = self.batch.step(self._actions)
         self._returns += rewards
         self._lengths += 1
-        infos: list[dict[str, Any]] = [{"action_mask": mask} for mask in info["action_mask"]]
+        infos = self._each(info)
         over = terminated | truncated
         for k in np.flatnonzero(over).tolist():
             final = one_of(info["final_info"], k)
+            self.reset_infos[k] = infos[k]
             infos[k] = final | {
                 "terminal_observation": info["final_obs"][k],
                 "TimeLimit.truncated": bool(truncated[k] and not terminated[k]),
                 "episode": self._episode(k),
             }
-            self.reset_infos[k] = {"action_mask": info["action_mask"][k]}
         self._returns[over], self._lengths[over] = 0.0, 0
         return observed, rewards.astype(np.float32), over, infos
+
+    def _each(self, info: dict[str, Any]) -> list[dict[str, Any]]:
+        """What the batch's info says of every environment now, as an info for each."""
+        names = [name for name in info if not name.startswith(("_", "final_"))]
+        return [{name: info[name][k] for name in names} for k in range(self.num_envs)]
 
     def _episode(self, index: int) -> dict[str, float]:
         """What SB3's Monitor says of an episode that ended."""
@@ -102,54 +128,57 @@ class ServingVecEnv(VecEnv):
         self.batch.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """An image of each server, None unless the batch was made with ``render_mode="rgb_array"``."""
+        """An image of each environment, None unless the batch was made with ``render_mode="rgb_array"``."""
         return list(self.batch.call("render")) if self.render_mode == PIXELS else [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """This attribute of the servers, as SB3 means it: of a method, the method."""
-        return [getattr(self.batch.server(k), attr_name) for k in self._get_indices(indices)]
+        """This attribute of the environments, as SB3 means it: of a method, the method."""
+        return [getattr(self.batch.environment(k), attr_name) for k in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Gives these servers an attribute: `scenario`, or one of your own (`ServingVectorEnv.set_attr`)."""
+        """Gives these environments an attribute: `scenario`, or one of your own (`Batch.set_attr`)."""
         chosen = list(self._get_indices(indices))
         self.batch.set_attr(attr_name, [value] * len(chosen), chosen)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
     ) -> list[Any]:
-        """What this method gives for the servers.
+        """What this method gives for the environments.
 
         Raises:
-            ServingError: only the batch as a whole can do it.
+            Refused: only the batch as a whole can do it.
         """
         chosen = self._get_indices(indices)
         if method_name == "action_masks":
             masks = self.batch.action_masks()
             return [masks[k] for k in chosen]
         if remedy := OF_THE_BATCH.get(method_name):
-            raise ServingError(f"{method_name} cannot be called for single servers; {remedy}")
-        return [getattr(self.batch.server(k), method_name)(*method_args, **method_kwargs) for k in chosen]
+            raise self.batch.world.error(
+                f"{method_name} cannot be called for single {self.batch.world.noun}s; {remedy}"
+            )
+        return [
+            getattr(self.batch.environment(k), method_name)(*method_args, **method_kwargs) for k in chosen
+        ]
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
         """True for SB3's Monitor, whose records the infos hold."""
         return [wrapper_class is Monitor] * len(list(self._get_indices(indices)))
 
 
-def batch_of(env: str | ServingVectorEnv, num_envs: int, settings: dict[str, Any]) -> ServingVectorEnv:
-    """The batch that is given, or is made of an id. Raises ServingError where it can be neither."""
-    found = gymnasium.make_vec(env, num_envs, **settings) if isinstance(env, str) else env
-    if not isinstance(found, ServingVectorEnv):
-        raise ServingError(
-            f"{type(found).__name__} is not the compiled batch; give an id, such as 'KVServing-hard-v0', or "
-            "what gymnasium.make_vec makes of it, without a wrapper"
-        )
-    if found is env and (settings or num_envs != 1):
-        raise ServingError("a batch has its servers and settings already; give them to gymnasium.make_vec")
-    return found
+class ServingVecEnv(BatchVecEnv):
+    """A batch of servers for Stable-Baselines3."""
+
+    kind, example = ServingVectorEnv, "KVServing-hard-v0"
+
+
+class EvictionVecEnv(BatchVecEnv):
+    """A batch of caches for Stable-Baselines3."""
+
+    kind, example = EvictionVectorEnv, "KVEviction-hard-v0"
 
 
 def one_of(info: dict[str, Any], index: int) -> dict[str, Any]:
-    """What Gymnasium's layout of infos, with ``_name`` beside ``name``, holds for one server."""
+    """What Gymnasium's layout of infos, with ``_name`` beside ``name``, holds for one environment."""
     return {
         name: one_of(values, index) if isinstance(values, dict) else values[index]
         for name, values in info.items()

@@ -7,7 +7,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from kv_cache_rl.gym import picture
+from kv_cache_rl.gym.face import Face
+from kv_cache_rl.gym.picture import Panel
+from kv_cache_rl.gym.requests import World, checked_seed, next_seed, options_of
 from kv_cache_rl.gym.spaces import Choice
 from kv_cache_rl.sim.serving.actions import ACTIONS, checked
 from kv_cache_rl.sim.serving.dynamics import act, new_state
@@ -16,15 +18,24 @@ from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError, task
 from kv_cache_rl.sim.serving.state import State
 
-HUMAN, TEXT, PIXELS = "human", "ansi", "rgb_array"
-"""Modes of rendering: printed to the terminal at each step, given as text, given as an image."""
+WORLD = World(
+    "server", ServingError, len(ACTIONS), Scenario, "sim.serving.spec.Scenario, such as task('hard')"
+)
+GAUGES = (
+    ("GPU", "gpu_utilization_pct"),
+    ("CPU", "cpu_utilization_pct"),
+    ("queue Free", "free_queue_pressure"),
+    ("queue VIP", "vip_queue_pressure"),
+    ("wait Free", "free_max_wait_time_pct"),
+    ("wait VIP", "vip_max_wait_time_pct"),
+)
+"""Label → the number of the view that it shows."""
 FACES = {"plain": len(OBSERVATION), "rich": len(RICH)}
 """How many of the observed numbers each face shows."""
-SEEDS = 1 << 64
 EXAMPLE = "{'settings': {'rho': 0.9}}"
 
 
-class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
+class ServingEnv(Face):
     """A server under load; every step is one decision, and up to `actions_per_tick` of them share a tick.
 
     Observation: Box of 20 numbers, or of 24 with ``observation="rich"`` (`sim.serving.observe` names them).
@@ -33,11 +44,7 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
     decision. Terminated: the server crashed or collapsed. Truncated: the episode's time is over. The last
     info also has ``score``, ``crashed`` and ``report``. Rendered as text (``ansi``), as an image
     (``rgb_array``, uint8 ``[256, 544, 3]``), or to the terminal at each step (``human``).
-
-    Everything belongs to this instance: it can be pickled and deep-copied in the middle of an episode.
     """
-
-    metadata = {"render_modes": [HUMAN, TEXT, PIXELS], "render_fps": 10}  # noqa: RUF012
 
     def __init__(
         self,
@@ -55,13 +62,13 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
         """
         self.scenario = scenario_of(task, settings)
         self.task, self.settings, self.observation = task, settings, observation
-        self.render_mode = offered(render_mode, self.metadata["render_modes"])
+        self._drawn_as(render_mode)
         self.observation_space = observation_space(observation)
         self.action_space = Choice(len(ACTIONS))
         self.state: State | None = None
         self._shown = FACES[observation]
         self._observed, self._mask = new_view()
-        self._last: picture.Last | None = None
+        self._last = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -75,7 +82,7 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
         Raises:
             ServingError: a seed out of range, or unknown settings.
         """
-        super().reset(seed=checked_seed(seed))
+        super().reset(seed=checked_seed(seed, WORLD))
         changes = changes_of(options)
         scenario = scenario_of(self.task, self.settings | changes) if changes else self.scenario
         episode = next_seed(self.np_random) if seed is None else operator.index(seed)
@@ -112,30 +119,23 @@ class ServingEnv(gymnasium.Env[np.ndarray, np.int64]):
             terminated = bool(self.state.crashed)
             truncated = not terminated
             info |= final_info(self.state)
-        if self.render_mode == HUMAN:
-            self._print()
+        self._print()
         return self._observed[: self._shown].copy(), reward, terminated, truncated, info
 
     def _begun(self) -> tuple[np.ndarray, dict[str, Any]]:
         assert self.state is not None
         look(*self.state.buffers, self._observed, self._mask)
-        if self.render_mode == HUMAN:
-            self._print()
+        self._print()
         return self._observed[: self._shown].copy(), {"action_mask": self._mask.copy()}
 
-    def action_masks(self) -> np.ndarray:
-        """Which actions have a target now, bool ``[18]``: what sb3-contrib's MaskablePPO asks for."""
-        return self._mask.astype(bool)
-
-    def render(self) -> str | np.ndarray | None:  # pyrefly: ignore[bad-override]
-        """The state of the server: text (``ansi``), an image (``rgb_array``), or None."""
-        now = self.state, self._observed, self._last
-        if self.render_mode == PIXELS:
-            return picture.image(*now)
-        return picture.text(*now) if self.render_mode == TEXT else None
-
-    def _print(self) -> None:
-        print(picture.text(self.state, self._observed, self._last), flush=True)
+    def _panel(self) -> Panel | None:
+        if self.state is None:
+            return None
+        ended = f", {self.state.crashed}" if self.state.crashed else ""
+        heading = f"{self.state.scenario.task}, seed {self.state.seed}, {self.state.seconds:.2f} s{ended}"
+        gauges = [(label, float(self._observed[RICH.index(name)])) for label, name in GAUGES]
+        last = "" if self._last is None else f"last: {ACTIONS[self._last[0]]}, reward {self._last[1]:+.4f}"
+        return Panel(heading, gauges, last)
 
 
 def scenario_of(name: str, settings: dict[str, Any]) -> Scenario:
@@ -144,37 +144,15 @@ def scenario_of(name: str, settings: dict[str, Any]) -> Scenario:
 
 
 def changes_of(options: Any, *known: str) -> dict[str, Any]:
-    """The settings that options change for one episode.
-
-    Options other than ``settings`` and those that are `known` give a warning: wrappers and tools pass on what
-    is meant for another environment.
+    """The settings that options change for one episode; others than these and the `known` give a warning.
 
     Raises:
         ServingError: the options are no mapping, or their settings are not given by name.
     """
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise ServingError(f"options are {options!r}; give {EXAMPLE}, or None")
-    for unknown in [key for key in options if key not in ("settings", *known)]:
-        warn(f"the option {unknown!r} is not known here and changes nothing; settings go in {EXAMPLE}")
-    changes = options.get("settings", {})
+    changes = options_of(options, ("settings", *known), EXAMPLE, WORLD).get("settings", {})
     if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
         raise ServingError(f"the option settings is {changes!r}; give settings by name, e.g. {EXAMPLE}")
     return dict(changes)
-
-
-def warn(text: str) -> None:
-    """Warns as Gymnasium does."""
-    gymnasium.logger.warn("%s", text, stacklevel=4)
-
-
-def offered(mode: Any, modes: list[str]) -> str | None:
-    """The render mode, or None where it is not one of these, with a warning: tools ask for one by default."""
-    if mode is None or mode in modes:
-        return mode
-    warn(f"render_mode is {mode!r}, which is not offered: nothing is drawn; use one of {', '.join(modes)}")
-    return None
 
 
 def observation_space(face: str) -> gymnasium.spaces.Box:
@@ -189,26 +167,6 @@ def observation_space(face: str) -> gymnasium.spaces.Box:
     lowest = np.zeros(len(RICH), np.float32)
     lowest[[RICH.index(name) for name in SIGNED]] = -1.0
     return gymnasium.spaces.Box(lowest[:shown], np.ones(shown, np.float32), dtype=np.float32)
-
-
-def checked_seed(seed: Any) -> int | None:
-    """The seed as Python's own integer, or None.
-
-    Raises:
-        ServingError: it is no integer from 0 to 2**64 - 1.
-    """
-    try:
-        number = None if seed is None else operator.index(seed)
-    except TypeError:
-        number = -1
-    if number is not None and not 0 <= number < SEEDS:
-        raise ServingError(f"seed is {seed!r}; give a whole number from 0 to 2**64 - 1")
-    return number
-
-
-def next_seed(stream: np.random.Generator) -> int:
-    """Seed of the next episode of an environment that is reset without one."""
-    return int(stream.integers(0, 1 << 63))
 
 
 def final_info(state: State) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Reading order, each module after those that it imports:
 
-    storage    errors, block_table, storage, books, block_pool, kv_cache
+    storage    errors, sequences, storage, books, block_pool, kv_cache
     attention  kernels, gather, plan, triton_decode, attention, seed
     few bits   quant, quantised_blocks
     decoder    config_files, checkpoint, tokenizer, rotary, token_ids, drawing, model
@@ -24,7 +24,7 @@ __all__, __getattr__ = lazy(
     {
         "attention": ("dense_reference", "merge_states", "paged_attention", "paged_prefill"),
         "block_pool": ("BlockPool", "PoolError"),
-        "block_table": ("Sequence", "block_table", "slot_mapping"),
+        "sequences": ("Sequence", "block_table", "slot_mapping"),
         "decoding": ("beam", "greedy", "sample"),
         "kv_cache": ("CacheError", "KVCache"),
         "measure.calibrate": ("measure_costs",),

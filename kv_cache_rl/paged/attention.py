@@ -15,7 +15,6 @@ from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.errors import whole
 from kv_cache_rl.paged.gather import Workspace, workspace_for
 from kv_cache_rl.paged.kernels import (
@@ -29,6 +28,7 @@ from kv_cache_rl.paged.kernels import (
 )
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.plan import Plan, check_tables, plan_for
+from kv_cache_rl.paged.sequences import Sequence
 
 __all__ = [
     "BACKENDS",

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from kv_cache_rl.core import pool as ledger
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.books import check_books, check_holders
 from kv_cache_rl.paged.errors import whole
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.storage import (
     EXACT,
     FORMATS,
@@ -26,6 +26,7 @@ from kv_cache_rl.paged.storage import (
     PoolError,
     Store,
     allocating,
+    check_store,
     device_of,
     gather_mixed,
 )
@@ -115,12 +116,13 @@ class BlockPool:
         """Numbers the store's blocks behind the pool's own.
 
         Raises:
-            PoolError: the pool has a store already.
+            PoolError: the pool has a store already, or this one holds blocks of another shape.
         """
         if self.store is not None:
             raise PoolError(
                 f"the pool has a store of {self.store.blocks} blocks already; one pool takes one store"
             )
+        check_store(store, (self.layers, *self.keys[0].shape[1:]))
         self.store = store
         self._ledger[STORE, ledger.CAPACITY] = store.blocks
         self._references += [0] * store.blocks
@@ -132,12 +134,14 @@ class BlockPool:
         They keep their old contents until they are written.
 
         Raises:
-            PoolError: fewer than `count` are free; none is taken.
+            PoolError: fewer than `count` are free, or it is no count; none is taken.
         """
         if form not in (EXACT, STORE):
             raise PoolError(f"blocks of format {form!r}; give {EXACT} (exact) or {STORE} (the store's)")
         free = int(ledger.free(self._ledger, form))
-        if not 0 <= whole(count, f"{count!r} blocks asked for", PoolError) <= free:
+        if whole(count, f"{count!r} blocks asked for", PoolError) < 0:
+            raise PoolError(f"{count} blocks asked for; give a number from 0 on")
+        if count > free:
             have, remedy = int(self._ledger[form, ledger.CAPACITY]), "release or swap out a sequence"
             raise PoolError(
                 f"{count} {FORMATS[form]} blocks asked for, {free} of {have} are free; {remedy}, or build "

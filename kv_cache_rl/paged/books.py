@@ -7,7 +7,7 @@ from collections.abc import Sequence as Many
 import numpy as np
 
 from kv_cache_rl.core import pool as ledger
-from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.storage import EXACT, FORMATS, STORE
 
 

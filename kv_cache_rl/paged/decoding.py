@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.drawing import check_request, drawn, generator_of
 from kv_cache_rl.paged.ending import Ending, Stop, StopText, ending_of
 from kv_cache_rl.paged.errors import RequestError, number, whole
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
+from kv_cache_rl.paged.sequences import Sequence
 
 AfterStep = Callable[[list[Sequence]], None]
 """Called with the held sequences after the prompt and after every decode step."""

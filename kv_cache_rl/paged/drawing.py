@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from collections.abc import Sized
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kv_cache_rl.core.draws import mixed
 from kv_cache_rl.paged.errors import RequestError, number, whole
 
 SEEDS = (-(2**63), 2**64 - 1)
@@ -17,12 +19,17 @@ SEEDS = (-(2**63), 2**64 - 1)
 def generator_of(seed: int) -> torch.Generator:
     """The stream of random numbers of one sample.
 
+    Torch's own stream reads the low 32 bits of a seed alone; larger and negative ones are mixed into them.
+
     Raises:
         RequestError: the seed is no whole number of 64 bits.
     """
     if not SEEDS[0] <= whole(seed, f"{seed!r} as a seed") <= SEEDS[1]:
         raise RequestError(f"{seed} as a seed; give a whole number from {SEEDS[0]} to {SEEDS[1]}")
-    return torch.Generator().manual_seed(int(seed))
+    word = int(seed)
+    if not 0 <= word < 2**32:
+        word = int(mixed(np.array([word % 2**64], np.uint64))[0]) >> 32
+    return torch.Generator().manual_seed(word)
 
 
 def drawn(logits: Tensor, generator: torch.Generator, temperature: float = 1.0) -> int:

@@ -29,7 +29,15 @@ def merge_states(outputs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
 
     `outputs` [c, ..., head_dim] and `lses` [c, ...] are those of each chunk. A chunk without tokens
     has lse = -inf: its output has no weight, but must be finite.
+
+    Raises:
+        AttentionError: the two have not the same chunks and queries.
     """
+    if outputs.shape[:-1] != lses.shape:
+        raise AttentionError(
+            f"outputs of shape {tuple(outputs.shape)} and log-sum-exps of {tuple(lses.shape)}; give one "
+            "log-sum-exp for each output, [c, ..., head_dim] and [c, ...]"
+        )
     lse = torch.logsumexp(lses, 0)
     weights = torch.exp(lses - lse.masked_fill(lse == -math.inf, 0.0))
     return (outputs * weights.unsqueeze(-1)).sum(0), lse

@@ -9,8 +9,8 @@ from torch import Tensor
 from kv_cache_rl.core.blocks import blocks_for, prefix_hashes
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.block_table import Sequence, slot_mapping
 from kv_cache_rl.paged.errors import whole
+from kv_cache_rl.paged.sequences import Sequence, slot_mapping
 
 
 class CacheError(Refused):

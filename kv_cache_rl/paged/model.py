@@ -25,7 +25,6 @@ from torch.nn import functional as F
 
 from kv_cache_rl.paged.attention import paged_attention, paged_prefill
 from kv_cache_rl.paged.block_pool import BlockPool, PoolError
-from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.checkpoint import (
     EMBEDDING,
     HEAD,
@@ -41,7 +40,8 @@ from kv_cache_rl.paged.drawing import generator_of
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
 from kv_cache_rl.paged.rotary import rotary_frequencies, rotate, rotation
-from kv_cache_rl.paged.storage import device_of
+from kv_cache_rl.paged.sequences import Sequence, block_table, lengths
+from kv_cache_rl.paged.storage import device_of, floating
 from kv_cache_rl.paged.token_ids import token_ids
 from kv_cache_rl.paged.tokenizer import ByteTokenizer, Tokenizer, tokenizer_in
 
@@ -74,8 +74,9 @@ class Decoder:
 
         Raises:
             CheckpointError: the folder holds no checkpoint that can be run.
-            PoolError: there is no such device here.
+            PoolError: there is no such device here, or `dtype` is no floating one.
         """
+        floating(dtype)
         folder = folder or SHIPPED
         geometry = read_geometry(folder)
         weights = read_weights(folder, geometry, dtype, device_of(device))
@@ -89,7 +90,7 @@ class Decoder:
 
         Source: Radford et al., GPT-2.
         """
-        generator, weights = generator_of(seed), {}
+        generator, weights, dtype = generator_of(seed), {}, floating(dtype)
         for name, shape in tensor_shapes(geometry).items():
             if name.endswith("norm.weight"):
                 weights[name] = torch.ones(shape, dtype=dtype)
@@ -108,7 +109,12 @@ class Decoder:
         return self.weights[EMBEDDING].device
 
     def to(self, dtype: torch.dtype) -> Decoder:
-        """The same decoder computing in `dtype`."""
+        """The same decoder computing in `dtype`.
+
+        Raises:
+            PoolError: it is no floating torch.dtype.
+        """
+        floating(dtype)
         weights = {name: w.to(dtype) for name, w in self.weights.items()}
         return Decoder(self.geometry, weights, self.tokenizer, self.eos)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.precision import PRECISIONS
+from kv_cache_rl.paged.errors import whole
 
 BITS = {name: PRECISIONS[name].bits for name in ("int8", "int4", "int2")}
 """Scheme → bits of a value."""
@@ -50,9 +51,12 @@ def quantise(x: Tensor, bits: int, axis: int, group: int | None = None) -> Packe
         QuantError: bits, axis or group do not fit, or the tensor holds NaN, infinities or numbers
             too large for 16 bits.
     """
-    if not -x.dim() <= axis < x.dim():
+    if not isinstance(x, Tensor):
+        raise QuantError(f"{x!r:.60} is no tensor; give keys or values as one")
+    if not -x.dim() <= whole(axis, f"axis {axis!r}", QuantError) < x.dim():
         raise QuantError(f"shape {tuple(x.shape)} has no axis {axis}; give one of its own")
-    axis, group = axis % x.dim(), group or x.shape[axis]
+    axis = axis % x.dim()
+    group = x.shape[axis] if group is None else whole(group, f"groups of {group!r}", QuantError)
     check_fits(x, bits, axis, group)
     parts = x.float().unflatten(axis, (-1, group))
     low, high = parts.amin(axis + 1), parts.amax(axis + 1)

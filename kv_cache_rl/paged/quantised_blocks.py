@@ -12,10 +12,10 @@ from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import STORE, BlockPool
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.errors import whole
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.quant import SCALE_DTYPE, QuantError, check_fits, quantise, unpack
+from kv_cache_rl.paged.sequences import Sequence
 
 KEY_SPAN = 64
 """Fewest tokens that share the scale of a key channel."""
@@ -47,6 +47,7 @@ class QuantisedBlocks:
             raise QuantError(f"a store of {blocks} blocks; give it at least 1")
         self.bits, self.value_bits, self.blocks = bits, value_bits or bits, blocks
         heads, dim, tokens = pool.kv_heads, pool.head_dim, pool.block_tokens
+        self.shape: tuple[int, ...] = (pool.layers, tokens, heads, dim)
         self.span = blocks_for(KEY_SPAN, tokens)
         self.joined = value_heads(heads, dim)
         groups = blocks_for(blocks, self.span)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.ending import Ending
 from kv_cache_rl.paged.residency import Page
+from kv_cache_rl.paged.sequences import Sequence
 
 
 @dataclass(slots=True, eq=False)

@@ -21,8 +21,8 @@ from itertools import takewhile
 from kv_cache_rl.core.blocks import chained_hash
 from kv_cache_rl.core.pool import LedgerError
 from kv_cache_rl.paged.block_pool import PoolError
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import KVCache
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.swap import HostPool, fill
 
 ABSENT, ROOT = -1, 0

@@ -26,7 +26,6 @@ from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.numbers import shown
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.computing import computed
 from kv_cache_rl.paged.drawing import check_request, drawn, generator_of
 from kv_cache_rl.paged.ending import Stop, StopText, ending_of
@@ -35,6 +34,7 @@ from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.requests import Event, Report, Request
 from kv_cache_rl.paged.residency import Page, Residency
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.swap import HostPool, PreemptionCosts
 
 WATERMARK = 0.01
@@ -73,6 +73,12 @@ class Scheduler:
             RequestError: an option is out of range.
             SwapError, PoolError: the host pool is for another pool, or a pool is in use.
         """
+        parts = {"model": (model, Decoder), "cache": (cache, KVCache)}
+        given_too = {"host": (host, HostPool), "costs": (costs, PreemptionCosts)}
+        parts |= {name: part for name, part in given_too.items() if part[0] is not None}
+        for name, (part, kind) in parts.items():
+            if not isinstance(part, kind):
+                raise RequestError(f"{name} {part!r:.60}; give a {kind.__name__}")
         if preempt not in (None, *WAYS) or (preempt == "swap" and host is None):
             ways = " or ".join(WAYS)
             raise RequestError(f"preempt {preempt!r}: use {ways}, and give a host pool to swap to")

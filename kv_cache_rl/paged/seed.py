@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from kv_cache_rl.paged.attention import dense_reference, paged_attention
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.block_table import Sequence, slot_mapping
 from kv_cache_rl.paged.kernels import AttentionError
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
+from kv_cache_rl.paged.sequences import Sequence, slot_mapping
 
 
 class BlockAllocator(BlockPool):

@@ -23,6 +23,8 @@ class Store(Protocol):
 
     blocks: int
     nbytes: int
+    shape: tuple[int, ...]
+    """Layers, block_tokens, kv_heads and head_dim of the blocks that it decodes."""
 
     def gather(self, layer: int, rows: Tensor, out_k: Tensor, out_v: Tensor) -> None:
         """Writes the decoded blocks of `rows` (int64 [r]) into `out_k` and `out_v`.
@@ -35,7 +37,7 @@ def device_of(device: str | torch.device) -> torch.device:
     """The device of that name.
 
     Raises:
-        PoolError: there is none here.
+        PoolError: there is none here, or it holds no values.
     """
     try:
         found = torch.device(device)
@@ -43,7 +45,38 @@ def device_of(device: str | torch.device) -> torch.device:
         raise PoolError(f"device {device!r}: torch has none of this name; use cpu or cuda") from wrong
     if found.type == "cuda" and not torch.cuda.is_available():
         raise PoolError(f"device {str(device)!r}: torch finds no GPU here; use cpu")
+    try:
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as wrong:
+        raise PoolError(f"device {str(device)!r}: torch cannot use it here; use cpu or cuda") from wrong
+    if found.type == "meta":
+        raise PoolError("device 'meta' holds no values; use cpu or cuda")
     return found
+
+
+def floating(dtype: torch.dtype) -> torch.dtype:
+    """The dtype itself.
+
+    Raises:
+        PoolError: it is none of floating point.
+    """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise PoolError(
+            f"{dtype!r} is no dtype to compute in; give a floating torch.dtype, such as torch.float32 or "
+            "torch.bfloat16 (the device is an argument of its own)"
+        )
+    return dtype
+
+
+def check_store(store: Store, shape: tuple[int, ...]) -> None:
+    """Raises PoolError unless the store decodes blocks of this shape (`Store.shape`)."""
+    if not all(hasattr(store, name) for name in ("blocks", "nbytes", "shape", "gather")):
+        raise PoolError(f"{store!r:.60} is no store; give QuantisedBlocks(pool, blocks, bits)")
+    if tuple(store.shape) != shape:
+        raise PoolError(
+            f"the store holds blocks of {list(store.shape)} (layers, tokens, KV heads, dim), the pool of "
+            f"{list(shape)}; make the store for this pool: QuantisedBlocks(pool, blocks, bits)"
+        )
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from kv_cache_rl.core import pool as ledger
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.errors import whole
 from kv_cache_rl.paged.kv_cache import KVCache
+from kv_cache_rl.paged.sequences import Sequence
 
 if TYPE_CHECKING:
     from kv_cache_rl.paged.model import Decoder

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from kv_cache_rl.extras import need
 from kv_cache_rl.paged.config_files import CheckpointError, field, read_object
+from kv_cache_rl.paged.errors import RequestError, whole
 
 
 class Tokenizer(Protocol):
@@ -33,6 +34,30 @@ class Tokenizer(Protocol):
         ...
 
 
+def checked_text(text: str) -> str:
+    """The text itself. Raises RequestError unless it is one that UTF-8 can hold."""
+    if not isinstance(text, str):
+        raise RequestError(f"{text!r:.60} is no text; give a str")
+    try:
+        text.encode()
+    except UnicodeEncodeError as wrong:
+        raise RequestError(
+            f"the text holds {text[wrong.start]!r} at {wrong.start}, which is no character; read the file as "
+            "UTF-8, or replace it"
+        ) from None
+    return text
+
+
+def ids_below(most: int, tokens: Sequence[int]) -> list[int]:
+    """The tokens as a list. Raises RequestError unless each is a whole number from 0 to `most` - 1."""
+    if all(type(token) is int and 0 <= token < most for token in tokens):
+        return list(tokens)
+    ids = [whole(token, f"a token {token!r:.60}") for token in tokens]
+    if wrong := [token for token in ids if not 0 <= token < most]:
+        raise RequestError(f"a token {wrong[0]} to decode; give whole numbers from 0 to {most - 1}")
+    return ids
+
+
 class ByteTokenizer:
     """A token is a byte of UTF-8; there are no special tokens.
 
@@ -44,12 +69,12 @@ class ByteTokenizer:
         self.opening: list[int] = []
 
     def encode(self, text: str) -> list[int]:
-        return list(text.encode())
+        return list(checked_text(text).encode())
 
     plain = encode
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return bytes(tokens).decode(errors="replace")
+        return bytes(ids_below(256, tokens)).decode(errors="replace")
 
 
 class FileTokenizer:
@@ -79,10 +104,10 @@ class FileTokenizer:
         return [*self.opening, *self.plain(text), *self.closing]
 
     def plain(self, text: str) -> list[int]:
-        return self._library.encode(text, add_special_tokens=False).ids
+        return self._library.encode(checked_text(text), add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self._library.decode(list(tokens))
+        return self._library.decode(ids_below(2**32, tokens))
 
     def _prescribed(self) -> tuple[list[int], list[int]]:
         """The special tokens that the post-processor puts before and behind a text."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kv_cache_rl.core.blocks import blocks_for
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.drawing import check_request, drawn, generator_of
 from kv_cache_rl.paged.model import Decoder
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.snapshot import Snapshot, snapshot
 from kv_cache_rl.paged.swap import HostPool, swap_in, swap_out
 

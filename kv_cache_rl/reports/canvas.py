@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kv_cache_rl.extras import need
-from kv_cache_rl.files import regular
+from kv_cache_rl.files import part_of
 from kv_cache_rl.intervals import Interval
 
 need("drawing figures", "matplotlib")
@@ -83,17 +83,17 @@ def style() -> Iterator[None]:
 
 def save(figure: "Figure", path: str | Path) -> Path:
     """Writes a figure as PNG, SVG or PDF by the file's ending, without date or version: the same figure gives
-    the same bytes.
+    the same bytes. The file appears whole or not at all.
     """
     path = Path(path)
-    regular(path).parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lstrip(".").lower()
     metadata = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None, "Producer": None}}
-    with style():
+    with style(), part_of(path) as part:
         if kind == "png":
-            _save_png(figure, path)
+            _save_png(figure, part)
         else:
-            figure.savefig(path, format=kind, metadata=metadata.get(kind))
+            figure.savefig(part, format=kind, metadata=metadata.get(kind))
     return path
 
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 
-def plain_table(title: str, columns: Mapping[str, str], caption: str | None = None) -> "Table":
+def plain_table(title: str, columns: Mapping[str, str], caption: "str | Text | None" = None) -> "Table":
     """An empty table for the terminal; `columns` maps headings to left or right.
 
     Numbers, which stand right, are never wrapped.

@@ -58,13 +58,13 @@ class Sizes:
         assumed = (
             f"the only power of two from {low} to {high}, which its lines fit: --block-size says another"
         )
-        powers = [
-            Blocks(2**bits, full, f"blocks of {2**bits} tokens, {assumed}")
-            for (low, high), full in self.left
+        powers = {  # a size for which both ways of counting agree is one size
+            2**bits: Blocks(2**bits, full, f"blocks of {2**bits} tokens, {assumed}")
+            for (low, high), full in reversed(self.left)
             for bits in range(21)
             if low <= 2**bits <= high
-        ]
-        return powers[0] if len(powers) == 1 else None
+        }
+        return next(iter(powers.values())) if len(powers) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
+from kv_cache_rl.core.numbers import unread
 from kv_cache_rl.traces.errors import Place, TraceError
 
 LARGEST = 2**63 - 1  # block ids and counts must fit a signed 64-bit column; nothing is ever cut
@@ -159,7 +161,9 @@ def json_fields(place: Place, text: str) -> Fields:
             f"{problem} ({error.msg} at column {error.colno})", "restore or delete this line"
         ) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested too deep
-        raise place.error(f"the line cannot be read ({error})", "restore or delete this line") from None
+        raise place.error(
+            f"the line cannot be read ({unread(error)})", "restore or delete this line"
+        ) from None
     if not isinstance(value, dict):
         raise place.error(f"expected a JSON object, got {shown(value)}", "give one JSON object a line")
     return Fields(value, place)
@@ -169,5 +173,7 @@ def shown(value: Any) -> str:
     """The value as an error message quotes it: at most 40 characters."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
         return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, float) and math.isinf(value):  # 1e400, or Infinity
+        return "a number beyond every float"
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."

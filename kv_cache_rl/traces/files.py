@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from kv_cache_rl.files import NotAFile, regular
+from kv_cache_rl.files import NotAFile, regular, same_file
 from kv_cache_rl.traces.errors import Place, TraceError, place_of
 
 HEAD = 4096
@@ -50,6 +50,17 @@ def sources(path: str | Path) -> list[Path]:
             "name a trace file, or a folder of Claude Code sessions (.json or .jsonl)",
         )
     return found
+
+
+def refuse_within(path: str | Path, out: Path, option: str = "--out") -> None:
+    """Raises TraceError where a trace is a folder of files, and `out` would be one of them when it is read
+    again.
+    """
+    if Path(path).is_dir() and FOLDER_ENDINGS.search(out.name) and same_file(path, out.parent):
+        raise place_of(path).error(
+            f"{out.name} would be read with the other files of this folder from then on",
+            f"give an {option} outside of it",
+        )
 
 
 def digest(path: str | Path) -> str:

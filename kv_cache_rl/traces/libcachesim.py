@@ -24,6 +24,8 @@ ACCESS = struct.Struct("<IQIq")
 
 Source: libCacheSim, oracleGeneralBin.h.
 """
+NO_BYTES = "accesses of no bytes"
+"""What the lab leaves out, as libCacheSim does."""
 SAMPLE = 64
 """Records that decide whether binary data are oracleGeneral's."""
 
@@ -83,8 +85,8 @@ def _records(path: str) -> Iterator[tuple[int, int, int, int]]:
 
 
 def looks_like_oracle(head: bytes) -> bool:
-    """Whether binary data begin as oracleGeneral's: times that never fall, sizes, and later
-    accesses.
+    """Whether binary data begin as oracleGeneral's: times that never fall, and later accesses that come
+    later. Any size may be one.
     """
     whole = head[: len(head) // ACCESS.size * ACCESS.size][: ACCESS.size * SAMPLE]
     records = list(ACCESS.iter_unpack(whole))
@@ -92,8 +94,5 @@ def looks_like_oracle(head: bytes) -> bool:
     return (
         bool(records)
         and times == sorted(times)
-        and all(
-            0 < size < 2**31 and (later == -1 or at < later < 2**48)
-            for at, (_, _, size, later) in enumerate(records)
-        )
+        and all(later == -1 or at < later < 2**48 for at, (_, _, _, later) in enumerate(records))
     )

@@ -31,7 +31,8 @@ def read_lines(path: str | Path) -> Iterator[Line]:
         if b"\0" in head and not head.startswith(UTF_16):
             raise whole.error(
                 "these are binary data, not text",
-                "give a text file (in UTF-8, or in UTF-16 with a byte order mark), or name its --format",
+                "give a text file (in UTF-8, or in UTF-16 with a byte order mark); libCacheSim's binary "
+                "traces: kv-cache-rl traces convert --format oracle-general",
             )
         for line in _decoded(raw_lines, whole.path):
             found = True

@@ -11,7 +11,7 @@ from typing import Any
 from kv_cache_rl.traces.claude_code import distinct, read_sessions
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
 from kv_cache_rl.traces.lab import checked_header
-from kv_cache_rl.traces.libcachesim import Access
+from kv_cache_rl.traces.libcachesim import NO_BYTES, Access
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.records import read_records
 from kv_cache_rl.traces.requests import Requests, limited
@@ -71,6 +71,7 @@ def _sessions(path: str, reading: Reading) -> Summary:
         path, "claude-code", sessions=0, input_tokens=0, output_tokens=0, blocks=0, block_accesses=0
     )
     sizes: Counter[int] = Counter()
+    shared = set[Run]()
     longest = 0.0
     for session in distinct(read_sessions(reading.named(path)), left_out):
         calls = session.all_calls
@@ -80,9 +81,13 @@ def _sessions(path: str, reading: Reading) -> Summary:
         found.output_tokens = (found.output_tokens or 0) + sum(call.output_tokens for call in calls)
         runs = [run for call in calls for run in call.runs]
         found.block_accesses = (found.block_accesses or 0) + sum(length for _, length in runs)
-        found.blocks = (found.blocks or 0) + _covered(runs)
+        if session.is_global:
+            shared.update(runs)
+        else:
+            found.blocks = (found.blocks or 0) + _covered(runs)
         longest = max(longest, session.requests[-1].t_s - session.requests[0].t_s)
         sizes[session.block_size] += 1
+    found.blocks = (found.blocks or 0) + _covered(shared)
     found.block_size = next(iter(sizes)) if len(sizes) == 1 else None
     found.span_s, found.left_out = longest, dict(left_out)
     found.notes.append("every session has a clock of its own: stability plan needs --users N or --rate R")
@@ -110,6 +115,9 @@ def _pages(path: str, reading: Reading, format: str) -> Summary | None:
     first = last = 0.0
     access: Access
     for access in FORMATS[format].read(reading.named(path)):
+        if not access.bytes:
+            found.left_out[NO_BYTES] = found.left_out.get(NO_BYTES, 0) + 1
+            continue
         first = first if found.requests else access.time_s
         last = access.time_s
         found.requests += 1
@@ -165,6 +173,8 @@ def _requests(path: str, requests: Requests) -> Summary:
     if not missing["arrival times"]:
         found.span_s = last - first
         found.rate_per_s = (found.requests - 1) / found.span_s if found.span_s else None
+        if not found.span_s and found.output_tokens is not None:
+            found.notes.append("its requests arrive at one moment: stability plan needs --rate R")
     found.uses = _uses(found, missing)
     return found
 

@@ -162,7 +162,8 @@ def rows(lines: Iterable[Line], needed: tuple[str, ...], also: tuple[str, ...] =
     dropped).
 
     Raises:
-        TraceError: a needed column is missing, a row has more or fewer cells, or there are no rows.
+        TraceError: a needed column is missing, a column stands twice, a row has more or fewer cells,
+            or there are no rows.
     """
     names: list[str | None] = []
     separator, found = ",", 0
@@ -179,6 +180,8 @@ def rows(lines: Iterable[Line], needed: tuple[str, ...], also: tuple[str, ...] =
                 raise place.error(
                     "the column is missing from the header", f"expected {', '.join(needed)}", missing[0]
                 )
+            if twice := [name for name in names if name and names.count(name) > 1]:
+                raise place.error("the column stands twice in the header", "rename one of them", twice[0])
             continue
         cells = cells_of(place, text, separator)
         if not any(cells):  # Excel writes the empty rows below a table

@@ -63,7 +63,7 @@ def test_many_episodes_at_once_do_not_disturb_each_other(base_url, scenarios):
         episode = Episode(scenario)
         messages = opening(episode)
         while not episode.done:
-            reply = await chat.chat.completions.create(model="value_aware", messages=messages, tools=TOOLS)
+            reply = await chat.chat.completions.create(model="weigh_value", messages=messages, tools=TOOLS)
             advance(episode, messages, reply.choices[0].message)
         return episode
 
@@ -72,7 +72,7 @@ def test_many_episodes_at_once_do_not_disturb_each_other(base_url, scenarios):
             return await asyncio.gather(*(one(chat, scenario) for scenario in scenarios * 4))
 
     for episode in asyncio.run(all_of_them()):
-        assert episode.log == play(Episode(episode.scenario), DECIDERS["value_aware"]()).log
+        assert episode.log == play(Episode(episode.scenario), DECIDERS["weigh_value"]()).log
 
 
 def collected(stream) -> tuple[str | None, list[tuple[str, str, str]], str | None, list]:

@@ -24,7 +24,7 @@ def test_the_oracles_dialogue_earns_the_oracles_return(scenarios):
         assert replay(scenario, log_of(messages)).total == scenario.best
 
 
-@pytest.mark.parametrize("policy", ["value_aware", "lru", "swap_all"])
+@pytest.mark.parametrize("policy", ["weigh_value", "lru", "swap_all"])
 def test_a_dialogue_holds_the_observations_that_the_policy_saw(scenarios, policy):
     seen = []
     decide = DECIDERS[policy]()

@@ -12,7 +12,7 @@ from kv_cache_rl.adapters.endpoint import serving
 from kv_cache_rl.adapters.requests import host_name
 from kv_cache_rl.sim.eviction import TOOLS, Call, Episode
 
-DECIDERS_THAT_READ_ALL = ("value_aware", "lru", "compress_int8")
+DECIDERS_THAT_READ_ALL = ("weigh_value", "lru", "compress_int8")
 VALUES = (None, [], {}, "x", -1, 0, 1e308, 10**30, True, [[None]], {"a": None})
 
 
@@ -66,7 +66,7 @@ def test_an_observation_with_one_wrong_value_is_answered_or_refused_and_never_a_
 
 def test_a_null_overview_is_a_bad_request(base_url, observation):
     text = json.dumps({**observation, "cache_overview": None})
-    reply = httpx.post(f"{base_url}/chat/completions", json=asked("value_aware", text))
+    reply = httpx.post(f"{base_url}/chat/completions", json=asked("weigh_value", text))
     assert reply.status_code in (200, 400)
 
 

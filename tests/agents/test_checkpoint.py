@@ -1,16 +1,18 @@
 """A training that is stopped goes on where it was, and ends with the same table."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from kv_cache_rl.agents import checkpoint
-from kv_cache_rl.agents.checkpoint import CheckpointError, load, save
+from kv_cache_rl.agents.checkpoint import CheckpointError, check_record, load, save
 from kv_cache_rl.agents.qlearning import ARRAYS, Progress, Training, begun, train
 
 TINY = Training(tasks=("easy",), episodes=5, look_every=2, select=1)
@@ -96,7 +98,7 @@ def test_a_signal_ends_with_the_command_that_goes_on(tmp_path, name):
         time.sleep(0.05)
     os.kill(child.pid, getattr(signal, name))
     _, err = child.communicate()
-    assert child.returncode == 130, err
+    assert child.returncode == 128 + getattr(signal, name), err
     assert err.startswith("interrupted: ") and err.endswith(f"go on with: kv-cache-rl {' '.join(words)}\n")
     assert " of 400 episodes are saved in made; " in err and os.listdir(tmp_path / "made") == [written.name]
 
@@ -139,3 +141,15 @@ def test_two_trainings_do_not_write_into_one_folder(tmp_path, monkeypatch):
     with only_writer(tmp_path / "made", "training"):
         said = CliRunner().invoke(app, ["serving", "train", "--episodes", "1", "--out", "made"])
     assert said.exit_code == 2 and "another training writes to made now; wait until it ends" in said.stderr
+
+
+def test_a_finished_training_of_other_settings_is_not_written_over(tmp_path):
+    record = tmp_path / "qlearning.json"
+    check_record(record, TINY)
+    record.write_text(json.dumps({"training": asdict(TINY)}))
+    check_record(record, TINY)
+    with pytest.raises(CheckpointError, match=r"other settings \(episodes 5, now 6\).*another --out"):
+        check_record(record, replace(TINY, episodes=6))
+    record.write_text("[]")
+    with pytest.raises(CheckpointError, match="is no record of a training; delete it"):
+        check_record(record, TINY)

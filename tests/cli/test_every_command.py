@@ -41,6 +41,8 @@ def test_the_commands_are_those_that_were_promised():
         "landscape",
         "export-sft",
         "serve-policy",
+        "train",
+        "tokens",
         "bench",
         "scenarios",
     }
@@ -141,7 +143,7 @@ def test_help_comes_without_loading_anything_heavy():
         (["eval", "--num-examples", "0"], "give a positive number, or -1"),
         (["eval", "--trace", "nothing.jsonl"], "nothing.jsonl"),
         (["eval", "--resume", "nothing"], "nothing is not a run folder"),
-        (["baselines", "--policy", "value_awar"], "did you mean value_aware?"),
+        (["baselines", "--policy", "weigh_valu"], "did you mean weigh_value?"),
         (["baselines", "--difficulty", "brutal"], "brutal"),
         (["baselines", "--split", "secret"], "secret"),
         (["baselines", "--num-examples", "-7"], "--num-examples is -7"),
@@ -193,6 +195,21 @@ def test_help_comes_without_loading_anything_heavy():
             "the capacity is 0 blocks; give at least 1",
         ),
         (["hierarchy", "replay", "workload:rag_burst", "--capacity", "many"], "'many' is no capacity"),
+        (["hierarchy", "replay", "workload:rag_burst", "--capacity", "5.5"], "no whole number of blocks"),
+        (
+            ["hierarchy", "replay", "workload:zipf,pages=50,pages=60", "--capacity", "4"],
+            "gives pages twice; give it once",
+        ),
+        (
+            ["hierarchy", "replay", "workload:zipf,seed=4", "--seed", "5", "--capacity", "4"],
+            "zipf has a seed of its own and --seed 5; give one of them",
+        ),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=9", "--compute-s", "inf"],
+            "compute_s inf must be finite",
+        ),
+        (["hierarchy", "workload", "zipf,seed=3", "--seed", "4", "--out", "x.jsonl"], "gives seed twice"),
+        (["traces", "show", "nothing.jsonl", "--format", "lib"], "unknown format 'lib'"),
         (
             ["hierarchy", "replay", "workload:zipf", "--capacity", "1GB"],
             "the bytes of its blocks; name a model",

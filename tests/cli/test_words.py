@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from click_tree import commands, options
+from rich.emoji import Emoji
 
 import kv_cache_rl.cli
+from kv_cache_rl.cli.terminal import console
 
 CLI = Path(kv_cache_rl.cli.__file__).parent
 
@@ -45,6 +47,7 @@ SAYS_WHAT = {
     "--policy": "what decides in this world, and the default",
     "--model": "served model, geometry, or checkpoint folder",
     "--trace": "the formats that the command reads, and what it takes from them",
+    "--format": "the formats that the command reads",
     "--task": "one task, or several",
     "--seed": "what is drawn",
     "--seeds": "what is played with them",
@@ -145,3 +148,20 @@ def test_commas_and_repetition_name_the_same(kv):
 
 def test_no_command_is_left_out():
     assert len(list(commands())) > 30
+
+
+def test_no_help_becomes_a_picture():
+    """Rich reads `:factory:` as one."""
+    texts = [
+        (" ".join(path), text)
+        for path, command in commands()
+        for text in (command.help, *(getattr(one, "help", None) for one in command.params))
+    ]
+    assert [said for said in texts if said[1] and Emoji.replace(said[1]) != said[1]] == []
+
+
+def test_no_name_in_a_table_becomes_a_picture():
+    out = console()
+    with out.capture() as caught:
+        out.print("mine.py:factory: on medium")
+    assert caught.get() == "mine.py:factory: on medium\n"

@@ -25,18 +25,19 @@ from verifiers.v1.runtimes.subprocess import SubprocessRuntime  # noqa: E402
 
 
 def environment(harness: dict | None = None, agent: dict | None = None, **taskset) -> vf.Env:
-    """The env as the command line would load it."""
+    """The env as the command line would load it, with the full view, whose fields the scripts read."""
+    taskset = {"view": "full", **taskset}
     seat = {**({"harness": harness} if harness else {}), **(agent or {})}
     config = {"taskset": {"id": "kv-cache-eviction", "num_examples": 1, **taskset}, "agent": seat}
     return vf.load_environment(vf.resolve_env_config(config))
 
 
 def episodes(
-    env: vf.Env, base_url: str, tasks: list[vf.Task] | None = None, model: str = "scripted"
+    env: vf.Env, base_url: str, tasks: list[vf.Task] | None = None, model: str = "scripted", **sampling
 ) -> list[vf.Episode]:
     """Plays every task of the env once, all of them at the same time."""
     client = vf.EvalClientConfig(base_url=base_url, api_key_var="NO_KEY_NEEDED")
-    context = vf.ModelContext(model=model, client=client, sampling=vf.Sampling())
+    context = vf.ModelContext(model=model, client=client, sampling=vf.Sampling(**sampling))
 
     async def run() -> list[vf.Episode]:
         chosen = list(env.taskset) if tasks is None else tasks

@@ -108,7 +108,7 @@ def test_calls_past_max_calls_per_step_are_refused(play):
 def test_a_policy_played_as_a_chat_model_scores_as_it_does_on_the_simulator():
     def script(turn: int, body: dict) -> dict:
         if turn == 0:
-            players[body["messages"][1]["content"]] = DECIDERS["value_aware"]()
+            players[body["messages"][1]["content"]] = DECIDERS["weigh_value"]()
         decided = players[body["messages"][1]["content"]](observation(body))
         return (
             calls(*[(call.verb, {"seq_id": call.seq_id} if call.seq_id else {}) for call in decided])
@@ -121,7 +121,7 @@ def test_a_policy_played_as_a_chat_model_scores_as_it_does_on_the_simulator():
         played = episodes(environment(num_examples=6), model.base_url)
     for episode, scenario in zip(played, load_scenarios(num_examples=6), strict=True):
         [trace] = episode.traces
-        report = rollout(scenario, DECIDERS["value_aware"]())
+        report = rollout(scenario, DECIDERS["weigh_value"]())
         assert trace.task.key == scenario.id
         assert trace.reward == pytest.approx(
             report.total, abs=6e-7

@@ -26,7 +26,20 @@ def evaluate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(base_url: str, *options: object):
-        asked = ["eval", "--model", "m", "--base-url", base_url, "-n", "1", "-d", "easy", "--json"]
+        asked = [
+            "eval",
+            "--model",
+            "m",
+            "--base-url",
+            base_url,
+            "-n",
+            "1",
+            "-d",
+            "easy",
+            "--view",
+            "full",
+            "--json",
+        ]
         done = CliRunner().invoke(app, [*asked, *map(str, options)])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
@@ -145,7 +158,11 @@ def test_replies_cut_by_max_tokens_are_said(evaluate):
     [
         (refuses(401, "bad key"), (), "does not take the key in OPENAI_API_KEY"),
         (refuses(404, "no model m"), (), "no model 'm'; --base-url usually ends in /v1"),
-        (refuses(400, FULL), (), "the first prompt alone does not fit the model's context; an episode fills"),
+        (
+            refuses(400, FULL),
+            (),
+            "the first prompt alone does not fit the model's context; serve 40,960 tokens for view full",
+        ),
         (
             refuses(429, "slow", retry_after="90"),
             ("--patience", 1),

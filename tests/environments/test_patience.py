@@ -8,6 +8,8 @@ import verifiers.v1 as vf
 from kv_cache_eviction import patience
 from kv_cache_eviction.patience import Patience, asked_to_wait, meaning, pause_after
 
+from kv_cache_rl.cli.eviction.findings import hint
+
 
 def refused(status: int, text: str = "", **headers: str) -> vf.ProviderError:
     """The error that verifiers makes of an answer."""
@@ -40,7 +42,9 @@ OVERFLOWS = [
     "Please reduce the length of the messages or completion.",
     "Your input exceeds the context window of this model.",
     "The input token count (9000) exceeds the maximum number of tokens allowed (8192).",
+    "input length and `max_tokens` exceed context limit: 8190 + 500 > 8192",
 ]
+TOO_FAST = "Request too large on tokens per minute (TPM): Limit 6000, Requested 8000. rate_limit_exceeded"
 
 
 @pytest.mark.parametrize("text", OVERFLOWS)
@@ -53,6 +57,8 @@ def test_the_known_wordings_of_a_full_context_are_told_from_other_refusals(text,
     ("error", "what"),
     [
         (refused(413, "too large"), "overflow"),
+        (refused(413, TOO_FAST), "final"),
+        (refused(402, "insufficient credits"), "final"),
         (refused(429, "rate limit reached"), "busy"),
         (refused(429, "You exceeded your current quota, check your billing"), "final"),
         (refused(503, "loading model"), "busy"),
@@ -118,3 +124,24 @@ def test_what_no_waiting_mends_is_said_at_once(error):
     with pytest.raises(vf.ProviderError) as told:
         pause_after(error, 1, 0, Patience(), True)
     assert told.value is error
+
+
+TARGET = {"base_url": "http://there/v1", "api_key_var": "MY_KEY", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        *((refused(400, text), "the first prompt alone does not fit") for text in OVERFLOWS),
+        (refused(400, "no context is given"), "its words above say why"),
+        (refused(413, "entity too large"), "client_max_body_size"),
+        (refused(413, TOO_FAST), "raise its limit of tokens"),
+        (refused(429, "insufficient_quota"), "the account of the key in MY_KEY is spent; add credit"),
+        (refused(402, "insufficient credits"), "is spent"),
+        (refused(429, "slow down"), "lower --max-concurrent"),
+        (lost(), "does http://there/v1 answer"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_the_hint_after_a_failure_takes_it_as_the_client_does(error, says):
+    assert says in hint(TARGET, str(error))

@@ -18,6 +18,7 @@ def arguments(base_url: str, folder, **more) -> dict:
         "api_key_var": "NO_KEY_NEEDED",
         "output_dir": folder,
         "num_examples": 3,
+        "view": "full",
         **more,
     }
 

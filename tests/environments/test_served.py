@@ -225,3 +225,72 @@ def test_counts_of_tokens_that_cannot_be_are_said_once_and_leave_the_score(play)
 def test_what_came_instead_of_a_reply_is_said(play, failure, says_so):
     trace, _ = play(at(0, failure), harness={"id": "kv-cache-eviction", "max_retries": 0})
     assert not trace.ok and says_so in trace.last_error.message
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["own harness", "null harness"])
+def test_a_reply_that_its_limit_cut_before_the_first_word_counts_as_keep(play, null_harness, other):
+    trace, requests = play(
+        lambda turn, body: cut(says("")) if turn in (3, 9) else keeps(turn, body),
+        **({"harness": null_harness} if other else {}),
+    )
+    whole, _ = play(keeps)
+    assert trace.ok, trace.errors
+    assert len(requests) == trace.num_turns == 15 and trace.reward == whole.reward
+    assert (trace.metrics["cut_replies"], trace.metrics["text_only_steps"]) == (2, 2)
+    assert "2 of 15 replies were cut" in trace.info["notes"][0]
+    assert "raise --max-tokens" in trace.info["notes"][0]
+
+
+def test_a_reply_that_a_filter_withheld_counts_as_keep_and_the_notes_name_the_reason(play):
+    withheld = {**says(""), "finish": "content_filter"}
+    trace, requests = play(lambda turn, body: withheld if turn in (3, 9) else keeps(turn, body))
+    assert trace.ok and len(requests) == 15, trace.errors
+    assert "2 of 15 replies were withheld by the server's filter" in trace.info["notes"][0]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_model_that_wants_the_newer_name_of_the_limit_gets_it_from_then_on(status):
+    def reasoning(turn: int, body: dict) -> dict:
+        if "max_tokens" in body:
+            return refuses(status, "Unsupported: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        return keeps(turn, body)
+
+    with serving(reasoning) as model:
+        [episode] = episodes(environment(), model.base_url, max_tokens=500)
+    assert episode.ok, episode.errors
+    assert len(model.requests) == 16
+    assert all(body.get("max_completion_tokens") == 500 for body in model.requests[1:])
+
+
+def test_a_full_context_that_names_both_limits_is_no_wish_for_the_newer_name():
+    full = "'max_tokens' or 'max_completion_tokens' is too large: 800. " + FULL
+    with serving(at(6, refuses(400, full))) as model:
+        [episode] = episodes(environment(), model.base_url, max_tokens=500)
+    assert episode.traces[0].stop_condition == "context_overflow" and len(model.requests) == 7
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"function_call": {"name": "evict", "arguments": "{}"}},
+        {"tool_calls": {"0": {"id": "a"}}},
+        {"tool_calls": "evict"},
+    ],
+    ids=["legacy", "object", "text"],
+)
+def test_calls_in_a_form_that_is_not_read_are_named(play, fields):
+    body = {"choices": [{"message": {"role": "assistant", "content": None, **fields}}]}
+    trace, _ = play(
+        at(0, sends(json.dumps(body).encode())), harness={"id": "kv-cache-eviction", "max_retries": 0}
+    )
+    message = trace.last_error.message
+    assert not trace.ok and f"the field {next(iter(fields))!r} in a form that is not read" in message
+    assert "overloaded" not in message
+
+
+def test_a_reply_behind_a_byte_order_mark_is_read(play):
+    head = {"id": "a", "object": "chat.completion", "created": 1, "model": "m"}
+    choice = {"index": 0, "message": calls(("keep", {})), "finish_reason": "tool_calls"}
+    reply = sends(b"\xef\xbb\xbf" + json.dumps({**head, "choices": [choice]}).encode())
+    trace, requests = play(at(3, reply))
+    assert trace.ok and len(requests) == 15, trace.errors

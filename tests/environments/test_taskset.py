@@ -19,6 +19,8 @@ OWN_ARGUMENTS = [
     "split",
     "trace",
     "max_calls_per_step",
+    "view",
+    "history",
     "reward_profile",
 ]
 
@@ -40,6 +42,7 @@ def test_arguments_are_flat_all_default_and_those_of_the_original_come_first():
     defaults = EvictionTasksetConfig().model_dump(include=set(OWN_ARGUMENTS))
     assert json.loads(json.dumps(defaults)) == defaults
     assert (defaults["difficulty"], defaults["num_examples"], defaults["seed"]) == ("all", -1, 42)
+    assert (defaults["view"], defaults["history"]) == ("brief", "full")
 
 
 def test_loading_twice_gives_the_same_tasks_and_another_seed_another_order():

@@ -3,8 +3,8 @@
 import torch
 
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.kv_cache import KVCache
+from kv_cache_rl.paged.sequences import Sequence, block_table, lengths
 
 POISON = 0
 """A block without an owner; table ends point to it."""

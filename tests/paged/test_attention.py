@@ -18,8 +18,8 @@ from kv_cache_rl.paged.attention import (
     paged_prefill,
 )
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.gather import Workspace
+from kv_cache_rl.paged.sequences import Sequence
 
 EXACT = 1e-5
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import PoolError
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.decoding import beam, drawn, generator_of, greedy, sample
 from kv_cache_rl.paged.kv_cache import CacheError
+from kv_cache_rl.paged.sequences import Sequence
 
 some = settings(max_examples=25, deadline=None)
 BLOCKS = st.integers(1, 20)

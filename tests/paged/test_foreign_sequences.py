@@ -4,8 +4,8 @@ import pytest
 import torch
 from decoders import contents, decoder, prompt
 
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import CacheError
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.swap import HostPool, swap_out
 
 

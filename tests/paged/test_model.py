@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kv_cache_rl.paged.block_pool import PoolError
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.checkpoint import CheckpointError
 from kv_cache_rl.paged.model import rotary_frequencies, rotate, rotation
+from kv_cache_rl.paged.sequences import Sequence
 
 CLOSE = 1e-4
 """How far logits may be apart."""

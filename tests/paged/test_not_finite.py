@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from poisoned import Poisoned
 
 from kv_cache_rl.paged.attention import dense_reference, paged_attention, paged_prefill
-from kv_cache_rl.paged.block_table import Sequence, slot_mapping
 from kv_cache_rl.paged.decoding import beam, greedy, sample
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kernels import TRITON, flash, public
@@ -21,6 +20,7 @@ from kv_cache_rl.paged.quant import QuantError, quantise
 from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks, quantise_filled
 from kv_cache_rl.paged.scheduler import Scheduler
 from kv_cache_rl.paged.seed import BlockAllocator, PagedAttention, PagedKVCache
+from kv_cache_rl.paged.sequences import Sequence, slot_mapping
 
 BACKENDS = ["auto", "flash", "public", *(["triton"] if TRITON else [])]
 NAN, INF = math.nan, math.inf

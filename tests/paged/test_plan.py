@@ -7,7 +7,7 @@ from decoders import decoder, prompt
 
 from kv_cache_rl.paged import plan
 from kv_cache_rl.paged.attention import paged_attention
-from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.sequences import Sequence
 
 
 def two_sequences():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from kv_cache_rl.core.blocks import blocks_for, prefix_hashes
 from kv_cache_rl.core.pool import LedgerError
 from kv_cache_rl.paged.block_pool import BlockPool, PoolError
-from kv_cache_rl.paged.block_table import Sequence, block_table, lengths, slot_mapping
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
+from kv_cache_rl.paged.sequences import Sequence, block_table, lengths, slot_mapping
 
 BLOCK = 4
 

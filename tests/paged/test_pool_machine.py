@@ -7,8 +7,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import BlockPool, PoolError
-from kv_cache_rl.paged.block_table import Sequence, slot_mapping
 from kv_cache_rl.paged.kv_cache import KVCache
+from kv_cache_rl.paged.sequences import Sequence, slot_mapping
 
 BLOCKS = 14
 

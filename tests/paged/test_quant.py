@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kv_cache_rl.paged.block_pool import STORE, BlockPool, PoolError
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
 from kv_cache_rl.paged.quant import BITS, QuantError, dequantise, pack, quantise, unpack
 from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks, quantise_blocks, quantise_filled
+from kv_cache_rl.paged.sequences import Sequence
 
 LAYERS, HEADS, DIM = 2, 2, 64
 

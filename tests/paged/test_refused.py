@@ -6,17 +6,18 @@ from decoders import decoder, prompt
 from poisoned import Poisoned
 
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.paged.attention import paged_attention, paged_prefill
+from kv_cache_rl.paged.attention import merge_states, paged_attention, paged_prefill
 from kv_cache_rl.paged.block_pool import BlockPool, PoolError
-from kv_cache_rl.paged.block_table import Sequence, block_table, lengths, slot_mapping
 from kv_cache_rl.paged.checkpoint import DecoderGeometry
 from kv_cache_rl.paged.decoding import beam, greedy, sample
 from kv_cache_rl.paged.drawing import drawn, generator_of
 from kv_cache_rl.paged.kv_cache import CacheError, KVCache
+from kv_cache_rl.paged.measure.calibrate import measure_costs
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.quant import quantise
 from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks
 from kv_cache_rl.paged.scheduler import Scheduler
+from kv_cache_rl.paged.sequences import Sequence, block_table, lengths, slot_mapping
 from kv_cache_rl.paged.swap import HostPool
 
 ROWS = torch.ones(3, 1, 2)
@@ -233,3 +234,67 @@ def test_tables_that_are_lists_are_refused_after_a_step_as_before_one():
 def test_a_pool_on_a_gpu_that_is_not_there_is_refused_for_that():
     with pytest.raises(PoolError, match="device 'cuda': torch finds no GPU here; use cpu"):
         BlockPool(1, 2, 4, 1, 2, device="cuda")
+
+
+def test_a_store_for_blocks_of_another_shape_is_refused_and_leaves_the_pool_as_it_was():
+    pool = BlockPool(2, 4, 16, 2, 8)
+    for other in ((1, 4, 16, 2, 8), (2, 4, 32, 2, 8), (2, 4, 16, 4, 8), (2, 4, 16, 2, 16)):
+        with pytest.raises(PoolError, match="make the store for this pool"):
+            pool.attach(QuantisedBlocks(BlockPool(*other), 4, 8))
+    with pytest.raises(PoolError, match="None is no store; give QuantisedBlocks"):
+        pool.attach(None)
+    assert pool.store is None and pool.numbers == 4
+    pool.attach(QuantisedBlocks(BlockPool(2, 9, 16, 2, 8), 4, 8))
+    assert pool.numbers == 8
+
+
+NO_VALUES = {
+    "repeats": (lambda m: measure_costs(m, repeats=0), "repeats 0; give a whole number from 1 on"),
+    "a fraction of repeats": (lambda m: measure_costs(m, repeats=1.5), "repeats 1.5; give a whole"),
+    "no axis": (lambda m: quantise(torch.ones(4, 4), 8, None), "axis None; give a whole number"),
+    "axis 1.0": (lambda m: quantise(torch.ones(4, 4), 8, 1.0), "axis 1.0; give a whole number"),
+    "group 2.0": (lambda m: quantise(torch.ones(4, 4), 8, 1, 2.0), "groups of 2.0; give a whole number"),
+    "group 0": (lambda m: quantise(torch.ones(4, 4), 8, 1, 0), "not whole groups of 0"),
+    "a list": (lambda m: quantise([[1.0]], 8, 1), "is no tensor"),
+    "chunks": (lambda m: merge_states(torch.ones(3, 2, 8), torch.ones(2, 2)), "give one log-sum-exp for"),
+    "host": (lambda m: Scheduler(m, m.new_cache(9), host=3), "host 3; give a HostPool"),
+    "model": (lambda m: Scheduler(3, m.new_cache(9)), "model 3; give a Decoder"),
+    "cache": (lambda m: Scheduler(m, None), "cache None; give a KVCache"),
+    "costs": (lambda m: Scheduler(m, m.new_cache(9), costs=1.0), "costs 1.0; give a PreemptionCosts"),
+    "token -1": (
+        lambda m: m.tokenizer.decode([-1]),
+        "token -1 to decode; give whole numbers from 0 to 255",
+    ),
+    "token 256": (lambda m: m.tokenizer.decode([256]), "a token 256 to decode"),
+    "token 1.5": (lambda m: m.tokenizer.decode([1.5]), "a token 1.5; give a whole number"),
+    "half a pair": (lambda m: m.tokenizer.encode("a\udc80"), "at 1, which is no character"),
+    "no text": (lambda m: m.tokenizer.encode(None), "None is no text; give a str"),
+    "to text": (lambda m: m.to("bf16"), "'bf16' is no dtype .* give a floating torch.dtype"),
+    "to a device": (lambda m: m.to("cuda"), "the device is an argument of its own"),
+    "to integers": (lambda m: m.to(torch.int8), "give a floating torch.dtype"),
+    "to nothing": (lambda m: m.to(None), "give a floating torch.dtype"),
+    "loaded as text": (lambda m: Decoder.load(dtype="bf16"), "give a floating torch.dtype"),
+    "untrained as text": (lambda m: Decoder.untrained(m.geometry, 0, "bf16"), "give a floating torch.dtype"),
+    "a device of others": (lambda m: BlockPool(1, 4, 4, 1, 2, device="xpu"), "cannot use it here; use cpu"),
+    "no device": (lambda m: BlockPool(1, 4, 4, 1, 2, device="meta"), "'meta' holds no values"),
+    "fewer than none": (lambda m: BlockPool(1, 4, 4, 1, 2).take(-1), "-1 blocks .* from 0 on"),
+}
+
+
+@pytest.mark.parametrize("case", NO_VALUES)
+def test_what_cannot_be_used_is_refused_in_words(case):
+    act, words = NO_VALUES[case]
+    with pytest.raises(Refused, match=words):
+        act(decoder(0))
+
+
+def test_every_bit_of_a_seed_counts_and_small_ones_are_torchs_own():
+    def first(seed):
+        return torch.rand(4, generator=generator_of(seed)).tolist()
+
+    seeds = [0, 7, 2**32 - 1, 2**32, 2**32 + 7, 2**40, 2**63, 2**64 - 1, -1]
+    found = [first(seed) for seed in seeds]
+    same = [(a, b) for k, a in enumerate(seeds) for j, b in enumerate(seeds[:k]) if found[k] == found[j]]
+    assert same == [(-1, 2**64 - 1)], "the same 64 bits"
+    for seed, numbers in zip(seeds[:3], found, strict=False):
+        assert torch.rand(4, generator=torch.Generator().manual_seed(seed)).tolist() == numbers

@@ -11,9 +11,9 @@ from schedules import REQUESTS, filled, room_for, scheduled, stepped
 
 from kv_cache_rl.core.pool import LedgerError
 from kv_cache_rl.paged.block_pool import PoolError
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.decoding import sample
 from kv_cache_rl.paged.scheduler import Scheduler
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, SwapError
 
 

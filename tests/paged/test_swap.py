@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from kv_cache_rl.core.pool import LedgerError
 from kv_cache_rl.paged.block_pool import PoolError
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.kv_cache import CacheError
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.swap import HostPool, SwapError, fill, recompute, swap_in, swap_out
 
 CLOSE = 1e-5

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import PoolError
-from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.swap import HostPool, SwapError, swap_in, swap_out
 
 

@@ -14,7 +14,7 @@ def scenarios():
 @pytest.fixture(scope="session")
 def outcomes(scenarios):
     found = []
-    for policy in ("value_aware", "lru"):
+    for policy in ("weigh_value", "lru"):
         for scenario in scenarios.values():
             episode = play(Episode(scenario), DECIDERS[policy]())
             found.append(from_report(scenario, policy, episode.report(), episode.log, 0.0))

@@ -48,22 +48,30 @@ def left_out(messages: Iterable[vf.AssistantMessage]) -> int:
     )
 
 
+def results(episode: Episode, calls: list[Call]) -> list[str]:
+    """Plays one step. One text per call: what became of it."""
+    texts = episode.step(calls)
+    if calls and calls[-1].error.startswith(f"{REST} ") and calls[-1].error.endswith("not read"):
+        texts[-1] = f"refused: {calls[-1].error}"
+    return texts
+
+
 def answers(episode: Episode, calls: list[Call]) -> list[str]:
     """Plays one step. One text per call, the next observation at the end of the last; without calls
     the one text of the user message that carries the next observation, or nothing once the episode
     is over."""
-    texts = episode.step(calls)
-    if calls and calls[-1].error.startswith(f"{REST} ") and calls[-1].error.endswith("not read"):
-        texts[-1] = f"refused: {calls[-1].error}"
+    texts = results(episode, calls)
     prompt = None if episode.done else episode.prompt()
     if calls:
         return tool_messages(texts, prompt)
     return [] if prompt is None else [text_only_reply(prompt)]
 
 
-def played(scenario: Scenario, messages: Iterable[vf.AssistantMessage], most: int) -> Episode:
+def played(
+    scenario: Scenario, messages: Iterable[vf.AssistantMessage], most: int, view: str = "full"
+) -> Episode:
     """The episode after these assistant messages; those past its last step decide nothing."""
-    episode = Episode(scenario)
+    episode = Episode(scenario, view)
     for message in messages:
         if episode.done:
             break

@@ -2,15 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Self, cast
 
 import verifiers.v1 as vf
+from pydantic import model_validator
 from verifiers.v1.mcp import SharedToolServer
 
 from kv_cache_eviction.harness import EvictionHarnessConfig
 from kv_cache_eviction.patience import Patience
 from kv_cache_eviction.served import ServedInterception, Watch
-from kv_cache_eviction.task import EvictionTask, decided_by_dialogue
+from kv_cache_eviction.task import ONLY_HERE, EvictionTask, decided_by_dialogue
 
 
 class EvictionEnvConfig(vf.SingleAgentEnvConfig):
@@ -20,6 +21,14 @@ class EvictionEnvConfig(vf.SingleAgentEnvConfig):
         harness=EvictionHarnessConfig(), runtime=vf.SubprocessConfig()
     )
     """The model. Nothing that it does runs code, so it needs no sandbox."""
+
+    @model_validator(mode="after")
+    def a_window_alone_is_played_here(self) -> Self:
+        """Refuses history `window` with a harness that sends the whole dialogue."""
+        history = getattr(self.taskset, "history", "full")
+        if history != "full" and not isinstance(self.agent.harness, EvictionHarnessConfig):
+            raise ValueError(ONLY_HERE)
+        return self
 
 
 # pyrefly: ignore [invalid-inheritance]  verifiers finds an env's config type by its parameter

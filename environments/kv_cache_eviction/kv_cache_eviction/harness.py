@@ -14,10 +14,10 @@ from verifiers.v1 import graph
 from verifiers.v1.dialects import parse_message
 from verifiers.v1.dialects.chat import parse_tools
 
-from kv_cache_eviction.dialogue import answers, decided
+from kv_cache_eviction.dialogue import answers, decided, results
 from kv_cache_eviction.patience import Patience
 from kv_cache_eviction.task import EvictionData
-from kv_cache_rl.sim.eviction import TOOLS, Episode, Scenario
+from kv_cache_rl.sim.eviction import TOOLS, Episode, Scenario, window_message
 
 
 class EvictionHarnessConfig(vf.HarnessConfig):
@@ -68,8 +68,11 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
         return vf.ProgramResult(exit_code=0, stdout="", stderr="")
 
     async def play(self, client: AsyncOpenAI, model: str, data: EvictionData, messages: list[dict]) -> None:
-        """Plays the episode to its end; `messages` grows into the whole dialogue."""
-        episode = Episode(Scenario.from_json(data.scenario))
+        """Plays the episode to its end; `messages` grows into the whole dialogue, with history `window` into
+        that of the last window. Each of those is a branch of the trace, and so a training sample, of its own.
+        """
+        episode = Episode(Scenario.from_json(data.scenario), data.view)
+        system = messages[:-1]
         while not episode.done:
             # Not `chat.completions.create`: the SDK would walk through every field of the whole
             # dialogue each time, and that costs more than all the rest of an episode.
@@ -77,8 +80,13 @@ class EvictionHarness(vf.Harness[EvictionHarnessConfig]):
             completion = await client.post("/chat/completions", cast_to=ChatCompletion, body=body)
             reply = completion.choices[0].message.model_dump(exclude_none=True)
             message = cast(vf.AssistantMessage, parse_message(reply))
-            texts = answers(episode, decided(message, data.max_calls_per_step))
-            messages += [reply, *answered(reply, texts)]
+            made = decided(message, data.max_calls_per_step)
+            if data.history == "full" or episode.last_window:
+                messages += [reply, *answered(reply, answers(episode, made))]
+            else:
+                texts = results(episode, made)
+                content = window_message(made, texts, episode.prompt())
+                messages[:] = [*system, {"role": "user", "content": content}]
 
     def client(self, endpoint: str, secret: str) -> AsyncOpenAI:
         # The interception is on loopback unless a tunnel is in play: no proxy, and without TLS no

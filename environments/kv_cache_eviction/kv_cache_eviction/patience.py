@@ -4,12 +4,11 @@ busy      429, 503, 529: the server asks to come back; waited for within the pat
 broken    5xx, a lost connection, a timeout, a reply that is none: tried again a few times
 overflow  the dialogue no longer fits the model's context: the episode ends there, with a score
 garbled   the server could not read what its own model wrote: tried again, then a reply without calls
-final     anything else (a wrong key, name or address): said at once
+final     anything else (a wrong key, name or address; an account that is spent or too small): said at once
 """
 
 import math
 import random
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,38 +16,12 @@ from email.utils import parsedate_to_datetime
 
 from verifiers.v1.errors import ProviderError
 
-BUSY_STATUS = (429, 503, 529)
-BROKEN_STATUS = (408, 409, 425, *range(500, 600))
+from kv_cache_rl.adapters.refusals import meaning_of
+
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 FEW_RETRIES = 3
 """Repetitions while the server has answered nothing yet, and of garbled replies."""
 RESETS = ("retry-after-ms", "retry-after")
-
-OVERFLOW = re.compile(
-    "|".join(
-        (
-            r"maximum context length",  # OpenAI, vLLM, Mistral, SGLang
-            r"context_length_exceeded",  # OpenAI's code
-            r"exceed_context_size|available context size",  # llama.cpp
-            r"model'?s context length|context window",  # SGLang, OpenAI's Responses
-            r"exceeds? (the )?(maximum )?context length",  # Ollama
-            r"inputs?`? (tokens \+ `?max_new_tokens|must have less than)",  # TGI
-            r"(prompt|input) is too long",  # Anthropic, Bedrock
-            r"reduce (the length of )?(the|your) (messages|prompt|input)",  # Groq, OpenAI
-            r"input token count .{0,40}exceeds",  # Gemini
-        )
-    ),
-    re.IGNORECASE,
-)
-"""Wordings of "the dialogue does not fit", by who writes them."""
-GARBLED = re.compile(
-    r"does not match the expected \S* ?format"  # llama.cpp: its parser of the chat template
-    r"|failed to parse (the )?(tool call|model|input at pos)"  # llama.cpp
-    r"|tool_use_failed|failed to call a function",  # Groq
-    re.IGNORECASE,
-)
-SPENT = re.compile(r"insufficient_quota|exceeded your current quota|billing", re.IGNORECASE)
-"""A 429 that no waiting ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +38,10 @@ class Patience:
 
 def meaning(error: ProviderError) -> str:
     """busy, broken, overflow, garbled or final; see the head of this module."""
-    text, status = str(error), error.status_code
-    if status == 413 or (status in (400, 422, 500) and OVERFLOW.search(text)):
-        return "overflow"
-    if status in (400, 500) and GARBLED.search(text):
-        return "garbled"
-    if status in BUSY_STATUS and from_the_server(error):
-        return "final" if SPENT.search(text) else "busy"
-    return "broken" if status in BROKEN_STATUS or status in BUSY_STATUS else "final"
+    kind = meaning_of(error.status_code, str(error))
+    if kind in ("busy", "spent") and not from_the_server(error):
+        return "broken"
+    return "final" if kind in ("spent", "limited") else kind
 
 
 def from_the_server(error: ProviderError) -> bool:

@@ -140,6 +140,7 @@ def row_of(task: EvictionTask, episode: vf.Episode, model: str) -> dict:
         "model_calls": trace.num_turns if trace else 0,
         "prompt_tokens": usage.input_tokens if usage else 0,
         "completion_tokens": usage.completion_tokens if usage else 0,
+        "cached_tokens": (usage.cached_input_tokens or 0) if usage else 0,
         "seconds": trace.timing.agent.duration if trace else 0.0,
         "notes": [whole_text(note) for note in trace.info.get("notes", [])] if trace else [],
         "first_reply": first_reply(trace) if trace else "",

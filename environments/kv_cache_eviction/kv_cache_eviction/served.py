@@ -25,6 +25,8 @@ from kv_cache_eviction.wire import ODD, NoReply, bounded, history, not_json, tam
 
 CONTEXT_OVERFLOW = "context_overflow"
 """The stop condition of an episode whose dialogue outgrew the model's context."""
+WITHHELD = "withheld_replies"
+"""Where a trace counts the replies that the server's filter withheld, for the episode's notes."""
 Ask = Callable[[], Awaitable[Any]]
 
 
@@ -41,6 +43,11 @@ class Watch:
 class TamedClient(EvalClient):
     """The client of verifiers, with past turns and replies of chat completions put in order on the wire."""
 
+    def __init__(self, config: BaseClientConfig) -> None:
+        super().__init__(config)
+        self.newer: set[object] = set()
+        """Models that refuse `max_tokens` and take `max_completion_tokens`."""
+
     async def _request(
         self, url: str, body: dict, headers: httpx.Headers, *, stream: bool = False
     ) -> httpx.Response:
@@ -49,7 +56,7 @@ class TamedClient(EvalClient):
         if isinstance(body.get("messages"), list):
             body = {**body, "messages": history(body["messages"])}
         try:
-            answer = await super()._request(url, body, headers)
+            answer = await self.sent(url, body, headers)
         except vf.ProviderError as error:
             raise moved(error) or error from error.__cause__
         try:
@@ -62,6 +69,32 @@ class TamedClient(EvalClient):
                 text = f"malformed upstream response: no JSON came but something else ({other})"
                 raise vf.ProviderError(text, status_code=502)
         return httpx.Response(answer.status_code, content=content, request=answer.request)
+
+    async def sent(self, url: str, body: dict, headers: httpx.Headers) -> httpx.Response:
+        """The server's answer; the limit of a reply goes out under the name that the model takes."""
+        if body.get("model") in self.newer:
+            body = newer_name(body)
+        try:
+            return await super()._request(url, body, headers)
+        except vf.ProviderError as error:
+            if not wants_newer_name(error, body):
+                raise
+        self.newer.add(body.get("model"))
+        return await super()._request(url, newer_name(body), headers)
+
+
+def newer_name(body: dict) -> dict:
+    """The body with `max_tokens` under OpenAI's newer name for it."""
+    if "max_tokens" not in body:
+        return body
+    rest = {key: value for key, value in body.items() if key != "max_tokens"}
+    return {**rest, "max_completion_tokens": body["max_tokens"]}
+
+
+def wants_newer_name(error: vf.ProviderError, body: dict) -> bool:
+    """Whether a refusal asks for `max_completion_tokens`, as OpenAI's reasoning models do."""
+    asks = error.status_code in (400, 422) and "max_completion_tokens" in str(error)
+    return asks and "max_tokens" in body and meaning(error) != "overflow"
 
 
 def moved(error: vf.ProviderError) -> vf.ProviderError | None:
@@ -113,6 +146,8 @@ class ServedClient(Client):
         odd = ((response.raw or {}).get("usage") or {}).get(ODD)
         if odd:
             self.trace.info.setdefault(ODD, odd)
+        if withheld(response):
+            self.trace.info[WITHHELD] = self.trace.info.get(WITHHELD, 0) + 1
         return with_bounded_calls(response) if response.raw is None else response
 
     async def relay(
@@ -194,12 +229,22 @@ class ServedClient(Client):
 
 
 def refuse_empty(response: vf.Response) -> None:
-    """Raises ProviderError for a reply with nothing in it: the server's failure, not a decision."""
+    """Raises ProviderError for a reply with nothing in it: the server's failure, not a decision.
+
+    One that a limit of tokens or a filter ended before its first word is the model's, and decides nothing.
+    """
     message = response.message
-    if not (message.tool_calls or message.content or message.reasoning_content):
+    said = message.tool_calls or message.content or message.reasoning_content
+    if not said and response.finish_reason != "length" and not withheld(response):
         raise vf.ProviderError(
             "the model sent an empty reply: no text, no tool call (is its server overloaded?)"
         )
+
+
+def withheld(response: vf.Response) -> bool:
+    """Whether the server's filter ended the reply; verifiers' own field does not say so."""
+    choices = (response.raw or {}).get("choices") or [{}]
+    return choices[0].get("finish_reason") == "content_filter"
 
 
 def unread_reply(dialect: ChatDialect, body: dict, error: vf.ProviderError) -> vf.Response:

@@ -2,19 +2,31 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import verifiers.v1 as vf
 
 from kv_cache_eviction.dialogue import answers, decided, left_out, played
-from kv_cache_eviction.served import CONTEXT_OVERFLOW, refuse_empty
+from kv_cache_eviction.served import CONTEXT_OVERFLOW, WITHHELD, refuse_empty
 from kv_cache_eviction.wire import ODD
 from kv_cache_rl import ENVIRONMENT_VERSION
-from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, REWARDS, Report, Scenario, replay
+from kv_cache_rl.sim.eviction import (
+    CONTEXT_TOKENS,
+    MAX_CALLS_PER_STEP,
+    REWARDS,
+    Episode,
+    Report,
+    Scenario,
+    replay,
+)
 
 OWN_LIMITS = ("max_turns", "max_input_tokens", "max_output_tokens", "max_total_tokens")
+ONLY_HERE = (
+    "history 'window' is played by the package's own harness alone, for others send the whole dialogue; take "
+    "history 'full', or leave out --env.agent.harness.id and --env.id"
+)
 TRUNCATING = (None, CONTEXT_OVERFLOW, *OWN_LIMITS)
 """Stop conditions under which the steps that were not played count as `keep`: limits that the user set, the
 model's context, and none at all (an untouched task). Any other one makes an unfinished episode a failure."""
@@ -30,6 +42,8 @@ class EvictionData(vf.TaskData):
     scenario: dict[str, Any]
     max_calls_per_step: int = MAX_CALLS_PER_STEP
     reward_profile: str = "original"
+    view: str = "full"
+    history: str = "full"
 
 
 class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
@@ -49,6 +63,10 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
     def scenario(self) -> Scenario:
         return Scenario.from_json(self.data.scenario)
 
+    def played(self, messages: Iterable[vf.AssistantMessage]) -> Episode:
+        """The episode after these messages, as the model saw it."""
+        return played(self.scenario, messages, self.data.max_calls_per_step, self.data.view)
+
     # What any harness but the package's own needs: its tools are stubs, the answers are put in
     # at the model boundary.
 
@@ -58,8 +76,10 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         call = pending_call(request)
         if call is None:
             return None
+        if self.data.history != "full":
+            raise ValueError(ONLY_HERE)
         *before, last = trace.assistant_messages
-        episode = played(self.scenario, before, self.data.max_calls_per_step)
+        episode = self.played(before)
         texts = answers(episode, decided(last, self.data.max_calls_per_step))
         request.messages[-1] = request.messages[-1].model_copy(update={"content": texts[call]})
         return request
@@ -97,7 +117,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         """The user message that follows a text-only reply. None after the last step, and where the
         latest reply does hold calls, which its harness left unanswered."""
         *before, last = trace.assistant_messages
-        episode = played(self.scenario, before, self.data.max_calls_per_step)
+        episode = self.played(before)
         if episode.done or last.tool_calls:
             return None
         return next(iter(answers(episode, [])), None)
@@ -119,9 +139,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
                 "then repeat it with --resume"
             )
         trace.info["environment_version"] = ENVIRONMENT_VERSION
-        trace.info["actions"] = played(
-            self.scenario, trace.assistant_messages, self.data.max_calls_per_step
-        ).log
+        trace.info["actions"] = self.played(trace.assistant_messages).log
         trace.info["diagnosis"] = self.report(trace).notes
         if unread := left_out(trace.assistant_messages):
             trace.info["calls_not_read"] = unread
@@ -136,8 +154,9 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             kept = f"after {played_steps} of {steps} model calls; the rest counts as keep"
             if trace.stop_condition == CONTEXT_OVERFLOW:
                 found.append(
-                    f"the dialogue outgrew the model's context {kept}. Serve it with more context, an "
-                    f"episode fills about 32,000 tokens. The server said: {said}"
+                    f"the dialogue outgrew the model's context {kept}. Serve it with "
+                    f"{CONTEXT_TOKENS[self.data.view, self.data.history]:,} tokens of context for view "
+                    f"{self.data.view} and history {self.data.history}. The server said: {said}"
                 )
             elif trace.stop_condition is not None:
                 found.append(f"the limit {trace.stop_condition} ended the episode {kept}")
@@ -147,6 +166,11 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             found.append(
                 f"{cut} of {played_steps} replies were cut at a length limit (finish_reason 'length'); "
                 "raise --max-tokens, or the context of the server"
+            )
+        if kept_back := trace.info.pop(WITHHELD, None):
+            found.append(
+                f"{kept_back} of {played_steps} replies were withheld by the server's filter (finish_reason "
+                "'content_filter'); each counts as keep"
             )
         return found
 
@@ -187,7 +211,8 @@ class NormalizedTask(EvictionTask):
 def decided_by_dialogue(trace: vf.Trace) -> bool:
     """Whether the log of a saved rollout is what its messages decided."""
     data = EvictionData.model_validate(trace.task.data.model_dump())
-    episode = played(Scenario.from_json(data.scenario), trace.assistant_messages, data.max_calls_per_step)
+    scenario, most = Scenario.from_json(data.scenario), data.max_calls_per_step
+    episode = played(scenario, trace.assistant_messages, most, data.view)
     return trace.info.get("actions") == episode.log
 
 

@@ -11,7 +11,7 @@ from kv_cache_eviction.task import PROFILES, EvictionData, EvictionTask
 from kv_cache_eviction.tools import EvictionToolset
 from kv_cache_rl.sim.eviction import (
     MAX_CALLS_PER_STEP,
-    SYSTEM_PROMPT,
+    SYSTEM_PROMPTS,
     Episode,
     Scenario,
     load_scenarios,
@@ -31,6 +31,11 @@ class EvictionTasksetConfig(vf.TasksetConfig):
     """A trace file of your own (Claude Code sessions or Mooncake) to cut scenarios from instead."""
     max_calls_per_step: int = Field(MAX_CALLS_PER_STEP, ge=1, le=MAX_CALLS_PER_STEP)
     """How many tool calls of one assistant message count; the rest are refused."""
+    view: Literal["brief", "full"] = "brief"
+    """What an observation shows: the twelve entries that matter most, in a sixth of the tokens, or every
+    entry with every column."""
+    history: Literal["full", "window"] = "full"
+    """What a model call holds: the whole dialogue so far, or the window at hand alone."""
     reward_profile: Literal["original", "normalized"] = "original"
     """`original`: seven rewards with the original's weights; `normalized`: the normalised score."""
 
@@ -57,13 +62,15 @@ class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
         return EvictionData(
             id=scenario.id,
             name=scenario.id,
-            prompt=Episode(scenario).prompt(),
-            system_prompt=SYSTEM_PROMPT,
+            prompt=Episode(scenario, self.config.view).prompt(),
+            system_prompt=SYSTEM_PROMPTS[self.config.view],
             scenario=json.loads(
                 json.dumps(scenario.to_json())
             ),  # lists, no tuples, as a saved trace holds it
             max_calls_per_step=self.config.max_calls_per_step,
             reward_profile=self.config.reward_profile,
+            view=self.config.view,
+            history=self.config.history,
         )
 
     @classmethod

@@ -6,6 +6,7 @@ Both directions are pure functions of JSON values. What a server or a model did 
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
@@ -66,7 +67,11 @@ def tamed(body: bytes) -> bytes:
 
 
 def read(body: bytes) -> Any:
-    """The JSON value of a body, in which lone surrogates and broken UTF-8 become replacement characters."""
+    """The JSON value of a body, in which lone surrogates and broken UTF-8 become replacement characters.
+
+    A byte order mark in front of it is passed over.
+    """
+    body = body.removeprefix(BOM_UTF8)
     try:
         return from_json(body)
     except ValueError:
@@ -82,13 +87,25 @@ def first_choice(raw: Any) -> dict:
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise NoReply(f"the server answered without an assistant message: {excerpt(raw)}")
     message = {**message, "role": "assistant", "content": text_of(message)}
-    calls = bounded(message.pop("tool_calls", None))
-    if calls:
+    given = message.pop("tool_calls", None)
+    if calls := bounded(given):
         message["tool_calls"] = calls
+    elif not any(message.get(name) for name in ("content", "reasoning_content", "reasoning")):
+        refuse_other_forms({"tool_calls": given, "function_call": message.get("function_call")})
     reason = choice.get("finish_reason")
     if reason not in FINISH_REASONS:
         reason = "length" if reason in CUT else "stop"
     return {**choice, "index": 0, "message": message, "finish_reason": reason}
+
+
+def refuse_other_forms(fields: dict[str, Any]) -> None:
+    """Raises NoReply for a reply whose calls stand in one of these fields, in a form that is not read."""
+    for name, value in fields.items():
+        if value:
+            raise NoReply(
+                f"the server answered with the field {name!r} in a form that is not read ({excerpt(value)}); "
+                "it must send tool_calls, a list of calls"
+            )
 
 
 def head_of(raw: dict) -> dict:

@@ -11,6 +11,8 @@ from kv_cache_rl.cli.eviction import (
     report,
     scenarios,
     serve,
+    tokens,
+    train,
 )
 
 COMMANDS = {
@@ -22,6 +24,8 @@ COMMANDS = {
     "landscape": landscape.run_landscape,
     "export-sft": export.run_export,
     "serve-policy": serve.run_serve,
+    "train": train.run_train,
+    "tokens": tokens.run_tokens,
     "bench": bench.run_bench,
     "scenarios": scenarios.app,
 }

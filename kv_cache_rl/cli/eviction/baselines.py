@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
@@ -27,15 +28,23 @@ if TYPE_CHECKING:
     from kv_cache_rl.sim.eviction import Scenario
 
 
-def play(scenario: "Scenario", policy: str) -> "Outcome":
-    """One episode of a policy, as a finished rollout."""
+def play(scenario: "Scenario", policy: str, view: str = "full") -> "Outcome":
+    """One episode of a policy that sees this view, as a finished rollout."""
     from kv_cache_rl.reports.eviction.outcome import from_report
     from kv_cache_rl.sim.eviction import DECIDERS, Episode
     from kv_cache_rl.sim.eviction import play as play_episode
 
     started = perf_counter()
-    episode = play_episode(Episode(scenario), DECIDERS[policy]())
+    episode = play_episode(Episode(scenario, view), DECIDERS[policy]())
     return from_report(scenario, policy, episode.report(), episode.log, perf_counter() - started)
+
+
+def play_expert(scenario: "Scenario", name: str, view: str) -> "Outcome":
+    """One episode of a policy, or of the best-known log."""
+    from kv_cache_rl.reports.eviction.tables import oracle_outcomes
+    from kv_cache_rl.sim.eviction import ORACLE
+
+    return oracle_outcomes([scenario])[0] if name == ORACLE else play(scenario, name, view)
 
 
 def play_all(scenarios: Sequence["Scenario"], policies: Sequence[str], quiet: bool) -> list["Outcome"]:
@@ -59,7 +68,7 @@ def run_baselines(
 ) -> None:
     """Play policies straight on the simulator, all of them by default: the same table as eval, in seconds.
 
-    Example: kv-cache-rl baselines --policy lru --policy value_aware --difficulty hard --num-examples 50
+    Example: kv-cache-rl baselines --policy lru --policy learned --difficulty hard --num-examples 50
     """
     from kv_cache_rl.cli.eviction import runs
     from kv_cache_rl.reports.eviction import tables
@@ -85,7 +94,8 @@ def run_baselines(
     else:
         console().print(
             tables.rich_table(
-                rows, f"{len(scenarios)} scenarios, environment version {config['environment_version']}"
+                rows,
+                f"{counted(len(scenarios), 'scenario')}, environment version {config['environment_version']}",
             )
         )
     if out is not None:

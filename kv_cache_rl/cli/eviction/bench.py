@@ -7,7 +7,7 @@ import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import select_scenarios
-from kv_cache_rl.cli.failures import FAILED
+from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.measured import Measured, machine_facts, show
 from kv_cache_rl.cli.options import AsJson, Check, Seconds
 from kv_cache_rl.cli.terminal import print_json
@@ -69,6 +69,9 @@ def measure_all(scenarios: Sequence["Scenario"], seconds: float, episodes: int) 
             peer_value=numba,
         ),
     ]
+    if (decisions := measure.gym_decisions(seconds)) is not None:
+        name, peer = "Gymnasium batch, 256 caches, 2 threads", "Gymnasium's SyncVectorEnv, single caches"
+        found.insert(2, Measured(name, decisions[0], "decisions/s", None, True, peer, decisions[1]))
     evaluation = measure.evaluation_cpu_seconds(episodes)
     if evaluation is not None:
         bare = scenario.steps / text

@@ -1,45 +1,51 @@
 """``eval``: policies and models as chat models, through verifiers, to a table, a run folder and a page."""
 
 import importlib
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.eviction.findings import failures
 from kv_cache_rl.cli.eviction.live import Live, Recorder
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
+    History,
     NumExamples,
     Policies,
     Seed,
     Split,
     Trace,
-    choose_policies,
+    View,
     how_many,
 )
-from kv_cache_rl.cli.failures import FAILED, BadInput
-from kv_cache_rl.cli.options import DECODING, POLICIES, RUNNING, AsJson
+from kv_cache_rl.cli.eviction.targets import (
+    DEFAULT_BASE_URL,
+    DEFAULT_KEY_VAR,
+    given,
+    hosted_target,
+    keep_shown,
+    prices_of,
+    served,
+    shown,
+    targets_of,
+)
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.options import DECODING, OUTPUT, POLICIES, RUNNING, AsJson
 from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.terminal import console, print_json
-from kv_cache_rl.files import slug, whole_text, write_json
+from kv_cache_rl.files import slug, write_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
 
-DEFAULT_POLICIES = ["value_aware", "lru"]
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
-DEFAULT_KEY_VAR = "OPENAI_API_KEY"
 MAX_CONCURRENT = 32
 ENVIRONMENT = "kv_cache_eviction"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def environment_evaluate() -> Callable[..., list[dict]]:
@@ -52,42 +58,6 @@ def environment_evaluate() -> Callable[..., list[dict]]:
             f"environments/{ENVIRONMENT}; elsewhere install the wheel that `make hub` builds, or the "
             "package from the Hub"
         ) from error
-
-
-def hosted_target(model: str, base_url: str | None, api_key_var: str) -> dict:
-    """A model on an OpenAI-compatible server.
-
-    Raises BadInput for a bad URL or a missing key for a remote server.
-    """
-    url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
-    except ValueError:
-        host = None
-    if not host:
-        raise BadInput(f"--base-url {url!r} is not an address; give something like http://127.0.0.1:8000/v1")
-    if not os.environ.get(api_key_var) and host not in LOOPBACK:
-        raise BadInput(
-            f"{api_key_var} is not set, and {host} wants a key; export it, or name another --api-key-var"
-        )
-    return {"model": model, "base_url": url, "api_key_var": api_key_var}
-
-
-def embedded_targets(policies: list[str]) -> list[dict]:
-    return [{"model": name, "base_url": None, "api_key_var": "KV_CACHE_RL_NO_KEY"} for name in policies]
-
-
-@contextmanager
-def served(targets: list[dict]) -> Iterator[str | None]:
-    """The base URL of the embedded endpoint, started only where a target needs it."""
-    if all(target["base_url"] for target in targets):
-        yield None
-        return
-    from kv_cache_rl.adapters.endpoint import serving
-
-    with serving() as base_url:
-        yield base_url
 
 
 def evaluate_targets(
@@ -116,6 +86,8 @@ def evaluate_targets(
                 model=target["model"],
                 base_url=target["base_url"] or embedded,
                 api_key_var=target["api_key_var"],
+                view=target["view"],
+                history=target["history"],
                 **{name: config[name] for name in names},
                 sampling=config.get("sampling") or {},
                 patience=config.get("patience") or {},
@@ -134,6 +106,7 @@ def finish(
 ) -> None:
     """Writes the run folder, prints the table; exit code 1 where a rollout failed."""
     from kv_cache_rl.reports.eviction.tables import difference_sentences, results_rows, rich_table
+    from kv_cache_rl.reports.eviction.usage import usage_table
 
     summary = runs.summarize(config, outcomes, scenarios)
     runs.write_run(folder, config, outcomes, scenarios, summary)
@@ -141,14 +114,21 @@ def finish(
         print_json({**summary, "folder": str(folder), "report": str(folder / runs.REPORT)})
     else:
         out = console()
-        title = f"{len(scenarios)} scenarios, {len(outcomes)} rollouts"
+        title = f"{counted(len(scenarios), 'scenario')}, {counted(len(outcomes), 'rollout')}"
         out.print(rich_table(results_rows(outcomes, scenarios), title))
         for sentence in difference_sentences(outcomes):
             out.print(sentence)
         for sentence in summary["findings"]:
-            out.print(sentence, markup=False, style="yellow", soft_wrap=True)
+            out.print(sentence, style="yellow", soft_wrap=True)
+        if summary["usage"]:
+            out.print(usage_table(summary["usage"]))
         read, wrote = summary["prompt_tokens"], summary["completion_tokens"]
-        out.print(f"{summary['model_calls']:,} model calls, {read:,} tokens read, {wrote:,} written")
+        tokens = (
+            f"{read:,} tokens read, {wrote:,} written"
+            if read or wrote or not summary["model_calls"]
+            else "tokens not counted"
+        )
+        out.print(f"{summary['model_calls']:,} model calls, {tokens}")
         out.print(f"results: {folder}\nreport:  {folder / runs.REPORT}", soft_wrap=True)
     for sentence in failures(config, outcomes):
         typer.echo(sentence, err=True)
@@ -161,12 +141,22 @@ def finish(
         raise typer.Exit(FAILED)
 
 
-def given(**options: float | None) -> dict:
-    """The options that the user gave. Raises BadInput for a number that is none."""
-    found = {name: value for name, value in options.items() if value is not None}
-    if odd := [name for name, value in found.items() if not math.isfinite(value)]:
-        raise BadInput(f"{odd[0].replace('_', ' ')} is {found[odd[0]]}; give a number, or leave it out")
-    return found
+KEPT = (
+    *("policy", "model", "max_tokens", "temperature", "difficulty", "split", "num_examples", "seed", "trace"),
+    "out",
+)
+"""Parameters of a run that a resumed one keeps."""
+
+
+def refuse_kept(context: typer.Context) -> None:
+    """Raises BadInput for an option of the command line that a resumed run keeps as it was."""
+    for parameter in context.command.params:
+        said = context.get_parameter_source(parameter.name or "")
+        if parameter.name in KEPT and said is not None and said.name == "COMMANDLINE":
+            raise BadInput(
+                f"{parameter.opts[0]} cannot change in a run that goes on; leave it out, or start a new run "
+                "without --resume"
+            )
 
 
 def resumed_config(folder: Path, base_url: str | None, api_key_var: str | None, now: Mapping) -> dict:
@@ -177,6 +167,7 @@ def resumed_config(folder: Path, base_url: str | None, api_key_var: str | None, 
     config = runs.read_config(folder)
     if config["command"] != "eval":
         raise BadInput(f"{folder} was made by {config['command']}, which cannot be resumed; run it again")
+    keep_shown(folder, config["targets"], now["view"], now["history"])
     if base_url or api_key_var:
         hosted = [target for target in config["targets"] if target["base_url"]]
         if not hosted:
@@ -186,34 +177,15 @@ def resumed_config(folder: Path, base_url: str | None, api_key_var: str | None, 
         for target in hosted:
             key = api_key_var or target["api_key_var"]
             target |= hosted_target(target["model"], base_url or target["base_url"], key)
+    config["prices"] = now["prices"] or config.get("prices") or {}
     config["patience"] = {**(config.get("patience") or {}), **now["patience"]}
     return config | {
         "max_concurrent": now["max_concurrent"] or config.get("max_concurrent") or MAX_CONCURRENT
     }
 
 
-def targets_of(
-    policy: list[str] | None, model: str | None, base_url: str | None, api_key_var: str | None
-) -> list[dict]:
-    """What a new run evaluates. Raises BadInput where the options do not fit together."""
-    if model is not None and not model.strip():
-        raise BadInput("--model is empty; name the model to evaluate, or leave it out")
-    if model is not None and whole_text(model) != model:
-        raise BadInput("--model is not UTF-8; name the model as its server lists it")
-    if base_url and not model:
-        raise BadInput("--base-url is given without --model; name the model to evaluate there")
-    targets = embedded_targets(choose_policies(policy, [] if model else DEFAULT_POLICIES))
-    targets += [hosted_target(model, base_url, api_key_var or DEFAULT_KEY_VAR)] if model else []
-    names = [slug(target["model"], "model") for target in targets]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BadInput(
-            f"{twice[0]!r} is named twice, and both would write to one folder; evaluate one of them in "
-            "a run of its own"
-        )
-    return targets
-
-
 def run_eval(
+    context: typer.Context,
     policy: Policies = None,
     model: Annotated[str | None, options.model("A model on an OpenAI-compatible server.")] = None,
     base_url: Annotated[
@@ -234,6 +206,8 @@ def run_eval(
         int | None, options.option(DECODING, "--max-tokens", help="Longest reply, in tokens.", min=1)
     ] = None,
     temperature: Annotated[float | None, options.temperature()] = None,
+    view: View = None,
+    history: History = None,
     difficulty: Difficulty = "all",
     split: Split = "eval",
     num_examples: NumExamples = None,
@@ -246,6 +220,19 @@ def run_eval(
             "--max-concurrent",
             help=f"Episodes in flight, default {MAX_CONCURRENT}; a local server with one slot wants 1.",
             min=1,
+        ),
+    ] = None,
+    price_in: Annotated[
+        float | None,
+        options.option(OUTPUT, "--price-in", help="Price of a million tokens read, to show money.", min=0),
+    ] = None,
+    price_out: Annotated[
+        float | None, options.option(OUTPUT, "--price-out", help="Of a million tokens written.", min=0)
+    ] = None,
+    price_cached: Annotated[
+        float | None,
+        options.option(
+            OUTPUT, "--price-cached", help="Of a million read from a cache; default: --price-in.", min=0
         ),
     ] = None,
     timeout: Annotated[
@@ -285,23 +272,34 @@ def run_eval(
 ) -> None:
     """Evaluate policies and models with verifiers: table, run folder, HTML report.
 
-    Without a policy or model it serves value_aware and lru as chat models, which needs no network.
+    Without a policy or model it serves learned and lru as chat models, which needs no network.
 
-    An episode fills about 32,000 tokens of a model's context: serve 40,960.
+    Models play the brief view: serve 16,384 tokens of context, 2,048 with --history window.
+
+    Policies play the full view, of which an episode needs 40,960 tokens.
 
     Example: kv-cache-rl eval --model gpt-5.4-mini --difficulty hard --num-examples 20
     """
+    prices = prices_of(price_in, price_out, price_cached)
     waits = given(request_timeout=timeout, max_retries=max_retries, patience=patience)
     if resume is not None:
-        now = {"patience": waits, "max_concurrent": max_concurrent}
+        refuse_kept(context)
+        now = {
+            "patience": waits,
+            "max_concurrent": max_concurrent,
+            "view": view,
+            "history": history,
+            "prices": prices,
+        }
         folder, config = resume, resumed_config(resume, base_url, api_key_var, now)
     else:
-        targets = targets_of(policy, model, base_url, api_key_var)
+        targets = shown(targets_of(policy, model, base_url, api_key_var), view, history)
         config = runs.new_config(
             *("eval", targets, difficulty, split, how_many(num_examples, difficulty), seed, trace),
             max_concurrent=max_concurrent or MAX_CONCURRENT,
             sampling=given(max_tokens=max_tokens, temperature=temperature),
             patience=waits,
+            prices=prices,
         )
         folder = None
     environment_evaluate()

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from kv_cache_rl.adapters.refusals import meaning_of
+
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
 
@@ -36,12 +38,18 @@ def no_calls(mine: Sequence["Outcome"]) -> str:
     first = next((outcome.first_reply for outcome in mine if outcome.first_reply), "")
     quoted = f"; the first begins with {first.splitlines()[0]!r}" if first else ""
     sentence = f"{silent} of {replies} replies held no tool call{quoted}"
-    if silent < replies:
+    if silent < replies or ended_early(mine) >= MOSTLY * silent:
         return f"{sentence}. A reply without a call counts as keep"
     return (
         f"{sentence}: does the server parse tool calls? (vLLM: --enable-auto-tool-choice --tool-call-parser "
         "NAME; llama.cpp: --jinja; SGLang: --tool-call-parser NAME.) The score is that of keep"
     )
+
+
+def ended_early(mine: Sequence["Outcome"]) -> int:
+    """How many replies ended at a limit of tokens or in a filter: the notes say so, with the reason."""
+    told = [re.match(r"(\d+) of \d+ replies .*finish_reason", note) for one in mine for note in one.notes]
+    return sum(int(match[1]) for match in told if match)
 
 
 def refused_calls(mine: Sequence["Outcome"]) -> str:
@@ -72,6 +80,8 @@ def cut_short(mine: Sequence["Outcome"]) -> list[str]:
 
 def hint(target: Mapping, error: str) -> str:
     """What to look at after a failure, told by the error."""
+    from kv_cache_rl.sim.eviction import CONTEXT_TOKENS
+
     url, key, name = target["base_url"], target["api_key_var"], target["model"]
     status = match[1] if (match := re.search(r"upstream (\d{3})", error)) else ""
     if status in ("401", "403"):
@@ -83,17 +93,27 @@ def hint(target: Mapping, error: str) -> str:
         )
     if status.startswith("3"):
         return f"{url} is not where the server answers; give the address that the error names as --base-url"
+    kind = meaning_of(int(status) if status else None, error)
+    if kind == "limited":
+        return (
+            f"one prompt is larger than what the account may send to {url} in a minute; raise its limit of "
+            "tokens, or evaluate a model with a higher one (an episode fills about 32,000)"
+        )
     if status == "413" and "context" not in error:
         return (
             f"the first prompt is larger than {url}, or a proxy before it, takes; raise its limit on the "
             "bytes of a request (nginx: client_max_body_size), or the context of its model"
         )
-    if "context" in error and status in ("400", "413", "422", "500"):
+    if kind == "overflow":
+        view, history = target.get("view", "full"), target.get("history", "full")
         return (
-            "the first prompt alone does not fit the model's context; an episode fills about 32,000 tokens, "
-            "so serve 40,960 (vLLM: --max-model-len, llama.cpp: -c per slot, Ollama: num_ctx)"
+            "the first prompt alone does not fit the model's context; serve "
+            f"{CONTEXT_TOKENS[view, history]:,} tokens for view {view} and history {history} (vLLM: "
+            "--max-model-len, llama.cpp: -c per slot, Ollama: num_ctx)"
         )
-    if status in ("429", "503", "529") or "patience" in error:
+    if kind == "spent":
+        return f"the account of the key in {key} is spent; add credit, or name another --api-key-var"
+    if kind == "busy" or "patience" in error:
         return f"{url} is busy or the account's limit is reached; lower --max-concurrent or raise --patience"
     if "timed out" in error:
         return f"{url} is slow; raise --timeout, or lower --max-concurrent to the slots that it has"

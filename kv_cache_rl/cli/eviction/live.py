@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kv_cache_rl.cli.terminal import console
-from kv_cache_rl.files import regular
+from kv_cache_rl.cli.terminal import console, is_terminal
+from kv_cache_rl.files import naming, regular
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -31,7 +31,7 @@ class Recorder:
         regular(self.path).write_text("")
 
     def __call__(self, row: Mapping[str, Any]) -> None:
-        with self._lock, self.path.open("a") as lines:
+        with self._lock, naming(self.path), self.path.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
             self.count += 1
         self.advance()
@@ -47,13 +47,13 @@ class Live:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         self.total, self.clock = total, clock
-        self.bar = not quiet and sys.stderr.isatty()
+        self.bar = not quiet and is_terminal(sys.stderr)
         self.lines = not quiet and not self.bar
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeElapsedColumn(),
             console=console(stderr=True),
             disable=not self.bar,

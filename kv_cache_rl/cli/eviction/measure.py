@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -91,6 +92,34 @@ def single_steps(scenario: "Scenario", seconds: float) -> float:
         return 20 * scenario.steps
 
     return best_rate(work, seconds)
+
+
+def gym_decisions(seconds: float, caches: int = 256) -> tuple[float, float] | None:
+    """Decisions per second of the Gymnasium batch, and of Gymnasium's own over single environments.
+
+    Three calls, then a stop. None where gymnasium is not installed.
+    """
+    if find_spec("gymnasium") is None:
+        return None
+    import gymnasium
+
+    import kv_cache_rl.gym  # noqa: F401
+    from kv_cache_rl.sim.eviction.decisions import STOP, action_of
+
+    actions = [action_of("compress", row) for row in (0, 5, 9)] + [STOP]
+
+    def rate(count: int, how: str) -> float:
+        env = gymnasium.make_vec("KVEviction-medium-v0", num_envs=count, vectorization_mode=how)
+        env.reset(seed=0)
+
+        def work() -> int:
+            for action in actions * 4:
+                env.step([action] * count)
+            return 4 * len(actions) * count
+
+        return best_rate(work, seconds)
+
+    return rate(caches, "vector_entry_point"), rate(8, "sync")
 
 
 def text_steps(scenario: "Scenario", seconds: float) -> float:
@@ -208,7 +237,7 @@ def evaluation_cpu_seconds(num_examples: int, harness: str | None = None, beside
     def run(base_url: str, count: int) -> float:
         with TemporaryDirectory() as folder:
             before = cpu()
-            arguments = {"model": "value_aware", "base_url": base_url, "api_key_var": "KV_CACHE_RL_NO_KEY"}
+            arguments = {"model": "learned", "base_url": base_url, "api_key_var": "KV_CACHE_RL_NO_KEY"}
             rows = evaluate(**arguments, num_examples=count, output_dir=folder, harness=harness)
             used = cpu() - before
         if any(row["error"] for row in rows):

@@ -28,6 +28,22 @@ Seed = Annotated[int, seed("Which scenarios are drawn from the set, cut from the
 Trace = Annotated[
     Path | None, trace("Cut the scenarios from this trace file, which names blocks or sessions; also .gz.")
 ]
+View = Annotated[
+    str | None,
+    option(
+        WORKLOAD,
+        "--view",
+        help="What an observation shows: brief (the 12 rows that matter most) or full.",
+    ),
+]
+History = Annotated[
+    str | None,
+    option(
+        WORKLOAD,
+        "--history",
+        help="What a model call holds: full (the dialogue so far, the default) or window (one window alone).",
+    ),
+]
 Policies = Annotated[list[str] | None, policy("A policy by name; by comma or repeated.")]
 
 
@@ -36,6 +52,20 @@ def choose_policies(names: list[str] | None, default: list[str]) -> list[str]:
     from kv_cache_rl.sim.eviction import DECIDERS
 
     return [choose("policy", name, DECIDERS) for name in names_of(names) or default]
+
+
+def choose_view(view: str | None, default: str) -> str:
+    """The view, or the default. Raises BadInput for one that does not exist."""
+    from kv_cache_rl.sim.eviction import VIEWS
+
+    return default if view is None else choose("view", view, VIEWS)
+
+
+def choose_history(history: str | None, default: str = "full") -> str:
+    """The history, or the default. Raises BadInput for one that does not exist."""
+    from kv_cache_rl.sim.eviction import HISTORIES
+
+    return default if history is None else choose("history", history, HISTORIES)
 
 
 def how_many(num_examples: int | None, difficulty: str, per_tier: int = PER_TIER) -> int:

@@ -42,17 +42,16 @@ def run_oracle(
 
     Example: kv-cache-rl oracle --difficulty hard --num-examples 3
     """
-    from kv_cache_rl.search.eviction.oracle import solve
+    from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, solve
 
     if scenario:
         scenarios = [find_scenario(name) for name in scenario]
     else:
         scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
-    wide = {} if width is None else {"width": width}
     found = []
     for item in track(scenarios, "oracle", as_json):
         started = perf_counter()
-        actions, best = solve(item, **wide)
+        actions, best = solve(item, DEFAULT_WIDTH if width is None else width)
         seconds = round(perf_counter() - started, 3)
         row = {
             "scenario_id": item.id,

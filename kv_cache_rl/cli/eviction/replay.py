@@ -12,10 +12,12 @@ from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.eviction.options import find_scenario
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
-from kv_cache_rl.cli.terminal import console, print_json
+from kv_cache_rl.cli.terminal import console, print_json, styled
 from kv_cache_rl.sim.eviction import ORACLE
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from kv_cache_rl.sim.eviction import Report, Scenario
 
 BAR = 40
@@ -60,34 +62,29 @@ def recorded_in(folder: Path, name: str, policy: str | None) -> tuple["Scenario"
     return scenarios[name], replay(scenarios[name], outcome.log, cut_short=True), model
 
 
-def bar(usage: float) -> str:
+def bar(usage: float) -> "Text":
     """Memory as a bar over the budget; what is above it is red."""
     filled = round(min(usage, 1.0) * BAR)
     over = min(round(max(usage - 1.0, 0.0) * BAR), BAR // 2)
     color = "green" if usage < 0.8 else "yellow" if usage < 0.95 else "magenta"
-    return f"[{color}]{'█' * filled}[/][dim]{'░' * (BAR - filled)}[/]|[red]{'█' * over}[/]"
+    return styled(("█" * filled, color), ("░" * (BAR - filled), "dim"), "|", ("█" * over, "red"))
 
 
-def window_lines(window: Mapping) -> list[str]:
+def window_lines(window: Mapping) -> list["Text"]:
     """One window in words."""
-    from rich.markup import escape
-
-    lines = [
-        f"[bold]window {window['step'] + 1:>2}[/]  {bar(window['usage_peak'])} "
-        f"peak {window['usage_peak']:6.1%} of budget   "
-        f"queue {window['queue']:>2}   {window['tokens']:>6,.0f} tokens   link {window['link_busy']:4.0%}   "
-        f"prefill {window['prefill_busy']:4.0%}"
-    ]
+    rest = f" peak {window['usage_peak']:6.1%} of budget   "
+    rest += f"queue {window['queue']:>2}   {window['tokens']:>6,.0f} tokens   "
+    rest += f"link {window['link_busy']:4.0%}   prefill {window['prefill_busy']:4.0%}"
+    lines = [styled((f"window {window['step'] + 1:>2}", "bold"), "  ", bar(window["usage_peak"]), rest)]
     for call in window["calls"]:
-        mark = "[green]✓[/]" if call["ok"] else "[red]✗[/]"
+        mark = ("✓", "green") if call["ok"] else ("✗", "red")
         what = f"{call['verb']} {call['seq_id']}".strip()[:60]
-        lines.append(f"   {mark} {escape(what):<24} [dim]{escape(call['text'][:160])}[/]")
+        lines.append(styled("   ", mark, f" {what:<24} ", (call["text"][:160], "dim")))
     for key, mark in (("arrivals", "+ arrived"), ("completions", "= completed")):
         if window[key]:
-            lines.append(f"   [cyan]{mark}[/] {escape(' '.join(window[key]))}")
-    lines += [
-        f"   [bold red]! failed[/] {escape(f['seq_id'])}: {escape(f['why'])}" for f in window["failures"]
-    ]
+            lines.append(styled("   ", (mark, "cyan"), f" {' '.join(window[key])}"))
+    failed = ("! failed", "bold red")
+    lines += [styled("   ", failed, f" {f['seq_id']}: {f['why']}") for f in window["failures"]]
     return lines
 
 
@@ -95,7 +92,7 @@ def run_replay(
     scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl, or FILE.jsonl:ID.")],
     policy: Annotated[
         str | None,
-        options.policy("What decides: a policy, or oracle for the best known; default value_aware."),
+        options.policy("What decides: a policy, or oracle for the best known; default learned."),
     ] = None,
     run: Annotated[
         Path | None,
@@ -117,27 +114,23 @@ def run_replay(
     if run is not None:
         found, report, player = recorded_in(run, scenario, policy)
     else:
-        player = policy or "value_aware"
+        player = policy or "learned"
         found, report = played_by(scenario, player)
     if as_json:
         print_json(report_json(found, report, player))
         return
     out = console()
-    out.print(
-        f"[bold]{found.id}[/] by [bold]{player}[/]: {found.steps} windows of {found.step_ms / 1000:g} s",
-        soft_wrap=True,
-    )
+    length = f": {found.steps} windows of {found.step_ms / 1000:g} s"
+    out.print(styled((found.id, "bold"), " by ", (player, "bold"), length), soft_wrap=True)
     for window in report.timeline:
         for line in window_lines(window):
             out.print(line, soft_wrap=True)
         time.sleep(delay)
-    out.print(
-        f"\nreward [bold]{report.total:+.4f}[/] (floor {found.floor:+.4f}, oracle {found.best:+.4f})   ",
-        end="",
-    )
+    between = f" (floor {found.floor:+.4f}, oracle {found.best:+.4f})   "
+    out.print(styled("\nreward ", (f"{report.total:+.4f}", "bold"), between), end="")
     out.print(f"normalised {report.normalized:+.3f}   failures {report.metrics['total_failures_metric']:.0f}")
     out.print("  ".join(f"{name} {value:+.4f}" for name, value in report.rewards.items()), soft_wrap=True)
-    out.print(report.notes, markup=False, soft_wrap=True)
+    out.print(report.notes, soft_wrap=True)
 
 
 def report_json(scenario: "Scenario", report: "Report", player: str) -> dict:

@@ -10,7 +10,7 @@ from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.options import AsJson
 from kv_cache_rl.cli.terminal import print_json
-from kv_cache_rl.files import regular
+from kv_cache_rl.files import write_whole
 
 
 def run_report(
@@ -22,13 +22,13 @@ def run_report(
 ) -> None:
     """Write the HTML report of a run: one file that opens offline, under 3 MB.
 
-    Example: kv-cache-rl report runs/20261122-194500-value_aware-lru --out report.html
+    Example: kv-cache-rl report runs/20261122-194500-learned-lru --out report.html
     """
     config = runs.read_config(folder)
     scenarios = runs.scenarios_of(config)
     outcomes = runs.results_of(folder, config, scenarios)
     path = out or folder / runs.REPORT
-    regular(path).write_text(runs.page_of(config, outcomes, scenarios))
+    write_whole(path, runs.page_of(config, outcomes, scenarios).encode())
     if as_json:
         print_json({"report": str(path), "bytes": path.stat().st_size, "rollouts": len(outcomes)})
     else:

@@ -26,7 +26,7 @@ FIELDS: dict[str, tuple[type, bool]] = {
     **dict.fromkeys(("num_examples", "seed"), (int, True)),
     "trace": (str, False),
     "max_concurrent": (int, False),
-    **dict.fromkeys(("sampling", "patience"), (dict, False)),
+    **dict.fromkeys(("sampling", "patience", "prices"), (dict, False)),
 }
 """The fields of a config: their type, and whether each has to be there."""
 RANGES: dict[str, tuple[Callable[[int], bool], str]] = {
@@ -123,7 +123,7 @@ def wrong_field(config: object) -> str:
     for name, (fits, wanted) in RANGES.items():
         if config.get(name) is not None and not fits(config[name]):
             return f"the field {name!r} is {config[name]}, not {wanted}"
-    for name in ("sampling", "patience"):
+    for name in ("sampling", "patience", "prices"):
         for key, value in (config.get(name) or {}).items():
             if not is_number(value):
                 return f"{key!r} of {name!r} is {json.dumps(value)[:60]}, not a number"
@@ -134,6 +134,8 @@ def wrong_target(targets: list) -> str:
     """What is wrong with the models of a config, in words; empty where nothing is."""
     if not targets:
         return "the field 'targets' names no model"
+    from kv_cache_rl.sim.eviction import HISTORIES, VIEWS
+
     named = set()
     for number, target in enumerate(targets, 1):
         if not isinstance(target, dict) or not isinstance(target.get("model"), str):
@@ -146,6 +148,9 @@ def wrong_target(targets: list) -> str:
         target.setdefault("base_url", None)
         if target["base_url"] and not isinstance(target.get("api_key_var"), str):
             return f"'api_key_var' of number {number} of 'targets' is no text"
+        for name, known in (("view", VIEWS), ("history", HISTORIES)):
+            if target.setdefault(name, "full") not in known:
+                return f"{name!r} of number {number} of 'targets' is none of {', '.join(known)}"
     return ""
 
 
@@ -189,7 +194,10 @@ def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping
     """The run in numbers: rows of the table, paired differences, what the models read and wrote."""
     from kv_cache_rl.intervals import T_INTERVAL
     from kv_cache_rl.reports.eviction.tables import differences, results_rows
+    from kv_cache_rl.reports.eviction.usage import usage_rows
 
+    named = {outcome.model for outcome in outcomes}
+    hosted = [t["model"] for t in config["targets"] if t.get("base_url") and t["model"] in named]
     return {
         "environment_version": config["environment_version"],
         "package_version": config["package_version"],
@@ -203,6 +211,7 @@ def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping
         "model_calls": sum(outcome.model_calls for outcome in outcomes),
         "prompt_tokens": sum(outcome.prompt_tokens for outcome in outcomes),
         "completion_tokens": sum(outcome.completion_tokens for outcome in outcomes),
+        "usage": usage_rows(outcomes, hosted, config.get("prices") or None),
     }
 
 
@@ -216,6 +225,10 @@ def page_of(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[s
     about = {
         "scenarios": len({outcome.scenario_id for outcome in outcomes}),
         "rollouts": len(outcomes),
+        **{
+            name: ", ".join(dict.fromkeys(target.get(name, "full") for target in config["targets"]))
+            for name in ("view", "history")
+        },
         "source": Path(config["trace"]).name if config["trace"] else f"{config['split']} set",
         "seed": config["seed"],
         "environment version": config["environment_version"],

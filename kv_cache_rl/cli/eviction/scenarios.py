@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kv_cache_rl.amounts import amount
+from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
     Seed,
+    View,
+    choose_view,
     find_scenario,
     how_many,
     select_scenarios,
 )
-from kv_cache_rl.cli.failures import FAILED, BadInput, choose
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
-from kv_cache_rl.cli.terminal import console, print_json, track
+from kv_cache_rl.cli.terminal import console, print_json, styled, track
 from kv_cache_rl.cli.tree import group
 from kv_cache_rl.reports.tables import plain_table
 
@@ -135,7 +138,7 @@ def verify_files(
     else:
         for entry in found[:50]:
             typer.echo(f"{entry['scenario_id']}: {entry['fault']}")
-        typer.echo(f"{len(scenarios)} scenarios, {len(found)} faults")
+        typer.echo(f"{counted(len(scenarios), 'scenario')}, {counted(len(found), 'fault')}")
     if found:
         raise typer.Exit(FAILED)
 
@@ -146,17 +149,20 @@ def show_scenario(
         bool,
         options.option(OUTPUT, "--observation", help="Print the first observation as the model reads it."),
     ] = False,
+    view: View = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a scenario is made of, or what a model sees of it.
+    """Show what a scenario is made of, or what a model sees of it: the brief view unless told otherwise.
 
     Example: kv-cache-rl scenarios show eviction-eval-hard-0007-v1
     """
     from kv_cache_rl.sim.eviction import Episode
 
     found = find_scenario(scenario)
+    if view is not None and not observation:
+        raise BadInput("--view is given without --observation; add it, or leave out --view")
     if observation:
-        text = Episode(found).prompt()
+        text = Episode(found, choose_view(view, "brief")).prompt()
         typer.echo(text)
     elif as_json:
         print_json(found.to_json())
@@ -168,7 +174,8 @@ def print_scenario(scenario: "Scenario") -> None:
     """The scenario's facts, and its sessions as a table."""
     out = console()
     share = scenario.budget_pages / scenario.gpu_pages
-    out.print(f"[bold]{scenario.id}[/]  {scenario.difficulty}, {scenario.source}, seed {scenario.seed}")
+    source = f"  {scenario.difficulty}, {scenario.source}, seed {scenario.seed}"
+    out.print(styled((scenario.id, "bold"), source))
     out.print(
         f"{scenario.model} on {scenario.hardware}, {scenario.steps} windows of {scenario.step_ms / 1000:g} s"
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import choose_policies
 from kv_cache_rl.cli.options import RUNNING, AsJson
-from kv_cache_rl.cli.terminal import console, print_json
+from kv_cache_rl.cli.terminal import console, print_json, styled
 
 
 def run_serve(
@@ -21,7 +21,7 @@ def run_serve(
 
     The model's name is the policy's.
 
-    Example: kv-cache-rl serve-policy --policy value_aware --port 8000
+    Example: kv-cache-rl serve-policy --policy learned --port 8000
     """
     from kv_cache_rl.adapters.endpoint import base_url_of, listen, server_for
     from kv_cache_rl.sim.eviction import DECIDERS
@@ -33,7 +33,7 @@ def run_serve(
         print_json({"base_url": base_url, "models": models})
     else:
         console().print(
-            f"[bold]{base_url}[/bold]\nmodels: {', '.join(models)}\nany API key will do; Ctrl-C stops"
+            styled((base_url, "bold"), f"\nmodels: {', '.join(models)}\nany API key will do; Ctrl-C stops")
         )
     with listener, suppress(KeyboardInterrupt):
         server_for(policy).run(sockets=[listener])

@@ -64,7 +64,8 @@ def run_mrc(
         raise BadInput(f"--sampled is {sampled}; give a share above 0, at most 1")
     source = source_at(trace, format, selection, jitter_seed, decode_writes)
     loaded = in_blocks(read_trace(source, None, as_json))
-    wanted = [capacity_of(value, loaded) for value in names_of(capacity)] or default_capacities(loaded.blocks)
+    given = dict.fromkeys(capacity_of(value, loaded) for value in names_of(capacity))
+    wanted = list(given) or default_capacities(loaded.blocks)
     with waiting("stack distances", as_json):
         cut = pieces(loaded)
         exact = lru_curve(loaded, cut)

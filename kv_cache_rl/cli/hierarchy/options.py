@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import RUNNING, SERVICE, TIERS, WORKLOAD, names_of, option
+from kv_cache_rl.cli.options import RUNNING, SERVICE, TIERS, WORKLOAD, names_of, option, trace_format
 from kv_cache_rl.cli.terminal import waiting
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import NotJson, read_json
@@ -26,11 +26,7 @@ TraceFile = Annotated[
 ]
 Format = Annotated[
     str | None,
-    option(
-        WORKLOAD,
-        "--format",
-        help="claude-code, mooncake, bailian, libcachesim, oracle-general, lab; default: the file says.",
-    ),
+    trace_format(("claude-code", "mooncake", "bailian", "libcachesim", "oracle-general", "lab")),
 ]
 Selection = Annotated[
     str | None,
@@ -103,7 +99,7 @@ def calibration_at(text: str) -> str:
     try:
         return register(Calibration.from_json(read_json(path), text))
     except NotJson as broken:
-        raise BadInput(f"{broken}; make one with kv-cache-rl paged calibrate --out {text}") from None
+        raise BadInput(f"{broken}; make one with kv-cache-rl paged calibrate --out FILE.json") from None
 
 
 def policies_of(
@@ -152,6 +148,8 @@ def read_trace(source: "Source", seed: int | None = None, quiet: bool = True) ->
 
     Raises BadInput for options of another format.
     """
+    if seed is not None and source.workload is not None and "seed" in dict(source.options):
+        raise BadInput(f"{source.name} has a seed of its own and --seed {seed}; give one of them")
     with waiting(f"reading {source.name}", quiet):
         try:
             trace = source.trace(seed)
@@ -159,6 +157,8 @@ def read_trace(source: "Source", seed: int | None = None, quiet: bool = True) ->
             raise
         except ValueError as wrong:  # an option that the format's loader does not take
             raise BadInput(str(wrong)) from None
+    if trace.left_out and not quiet:
+        typer.echo(f"{source.name}: {trace.left_out} are left out", err=True)
     if not trace.accesses:
         raise BadInput(f"{source.name} has no accesses; give a trace with at least one request")
     return trace

@@ -22,6 +22,8 @@ def run_plot(
     """
     from kv_cache_rl.experiments.hierarchy.artifacts import RESULTS
 
+    if folder.is_file():
+        raise BadInput(f"{folder} is a file; give the folder that kv-cache-rl hierarchy sweep --out made")
     if not (folder / RESULTS).is_file():
         raise BadInput(
             f"{folder} is no finished sweep (it has no {RESULTS}); make one with kv-cache-rl hierarchy "

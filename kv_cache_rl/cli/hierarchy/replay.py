@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.spec import Scenario
     from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
+FREE = "name a --model: the bytes of these blocks are not known, and transfers count as free"
+
 
 def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules: dict) -> list["Scenario"]:
     """One scenario of one tier per capacity, or the one with these tiers.
@@ -48,7 +50,8 @@ def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules:
             "for several"
         )
     if capacities:
-        return [tiers_of({"gpu": capacity_of(value, trace)}, **rules) for value in capacities]
+        rooms = dict.fromkeys(capacity_of(value, trace) for value in capacities)  # 8MiB may be 4 blocks
+        return [tiers_of({"gpu": room}, **rules) for room in rooms]
     sizes: dict[str, int] = {}
     for pair in tiers:
         name, equals, value = pair.partition("=")
@@ -60,8 +63,8 @@ def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules:
     return [tiers_of(sizes, **rules)]
 
 
-def show(rows: Sequence[dict], trace: "Trace") -> None:
-    """The rows as a table, the bound under each scenario."""
+def show(rows: Sequence[dict], trace: "Trace", free: bool) -> None:
+    """The rows as a table, the bound under each scenario; `free`: transfers take no time in it."""
     timed = any("avg_latency_ms" in row and len(row["tiers"]) > 1 for row in rows)
     tiers = list(rows[0]["tiers"])
     top = f"{tiers[0]} hits" if len(tiers) > 1 else "hit rate"
@@ -74,6 +77,7 @@ def show(rows: Sequence[dict], trace: "Trace") -> None:
     of = f"{tiers[0]} hits" if lower else "hit rate"
     notes = [f"regret: points of {of} below the bound ({'; '.join(names)})"] if names else []
     notes += ["reached: found in a tier and not computed anew"] if lower else []
+    notes += [FREE] if free else []
     table = plain_table(title_of(trace), columns, "\n".join(notes) or None)
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1]["tiers"] != row["tiers"]
@@ -221,7 +225,13 @@ def run_replay(
 
     Example: kv-cache-rl hierarchy replay workload:rag_burst --policy lru,sieve,belady --capacity 20,40
     """
-    from kv_cache_rl.experiments.hierarchy.settings import Bytes, in_blocks, parse_capacity, with_model
+    from kv_cache_rl.experiments.hierarchy.settings import (
+        Bytes,
+        free_transfers,
+        in_blocks,
+        parse_capacity,
+        with_model,
+    )
     from kv_cache_rl.sim.hierarchy.traces.warm_up import warmed
 
     options.picture(plot)
@@ -249,6 +259,6 @@ def run_replay(
     if as_json:
         print_json(rows[0] if len(rows) == 1 else {"rows": rows})
         return
-    show(rows, sized)
+    show(rows, sized, any(free_transfers(sized, scenario) for scenario in scenarios))
     if plot is not None:
         typer.echo(plot)

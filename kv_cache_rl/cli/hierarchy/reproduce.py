@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import FAILED
+from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.options import WORKLOAD, AsJson, Workers
-from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.cli.terminal import Bar, console, print_json, styled
 from kv_cache_rl.reports.tables import plain_table
 
 SHOWN = 20
@@ -59,7 +59,7 @@ def show(found: dict) -> None:
     table = plain_table("kv-hierarchy-lab's headline claims", columns)
     for claim in found["claims"]:
         golden = "-" if claim["golden"] is None else f"{claim['golden']:.6g}"
-        agrees = "yes" if claim["agrees"] else "[red]no[/]"
+        agrees = "yes" if claim["agrees"] else styled(("no", "red"))
         table.add_row(
             claim["name"], f"{claim['published']:g}", golden, f"{claim['ours']:.6g}", claim["unit"], agrees
         )
@@ -70,10 +70,8 @@ def show(found: dict) -> None:
         f"{found['against']})"
     )
     for one in found["differences"][:SHOWN]:
-        out.print(
-            f"  [red]differs[/] {', '.join(one['cell'])}: {one['metric']} golden {one['golden']}, ours "
-            f"{one['ours']}"
-        )
+        what = f" {', '.join(one['cell'])}: {one['metric']} golden {one['golden']}, ours {one['ours']}"
+        out.print(styled("  ", ("differs", "red"), what))
     verdicts = found["ablation"]["statements"]
     table = plain_table(
         f"its regret ablation ({found['ablation']['runs']} runs): what its text says, and its own numbers",

@@ -78,7 +78,7 @@ def head(trace: "Trace", scenario: "Scenario", policy: str, method: str) -> dict
         "method": method,
         "written_blocks": written_blocks(trace),
         "warm_up_requests": trace.warm_up,
-    }
+    } | ({"left_out": trace.left_out} if trace.left_out else {})
 
 
 def written_blocks(trace: "Trace") -> int:

@@ -13,15 +13,18 @@ import typer
 
 from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import FAILED, Interrupted, choose
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.hierarchy.options import Ray
 from kv_cache_rl.cli.options import OUTPUT, RULES, AsJson, Workers, command_line
-from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
+from kv_cache_rl.cli.saved import stoppable
+from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.definition import Sweep
 
+FREE = "the bytes of its blocks are not known, and transfers count as free; give the scenario a model"
 Out = Annotated[
     Path, options.out("Folder for the rows and the artifacts; a sweep interrupted there goes on.")
 ]
@@ -32,22 +35,28 @@ Seeds = Annotated[
 
 
 def swept(sweep: "Sweep", out: Path, workers: int | None, ray: str | None, quiet: bool) -> list[dict]:
-    """The rows of a sweep, finished in its folder. Raises Interrupted with what is saved."""
+    """The rows of a sweep, finished in its folder.
+
+    Raises Interrupted, or BadInput where the disk takes no more, with what is saved.
+    """
     from kv_cache_rl.experiments.hierarchy.sweep import run_sweep
     from kv_cache_rl.experiments.workers import cores
 
     with Bar(sweep.name, quiet) as bar:
-        try:
+
+        def go_on() -> str:
+            rows = f"{bar.done:,} of {bar.total:,} rows"
+            return f"{rows} are saved in {out}; the same command goes on from there"
+
+        with stoppable(out, go_on):
             return run_sweep(sweep, out, workers or cores(), ray, command_line(), bar)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"{bar.done:,} of {bar.total:,} rows are saved in {out}; the same command goes on from there"
-            ) from None
 
 
-def facts(sweep: "Sweep", rows: Sequence[dict], out: Path) -> dict:
-    """What came of a sweep, for --json."""
+def facts(sweep: "Sweep", rows: Sequence[dict], out: Path, also: Sequence[str] = ()) -> dict:
+    """What came of a sweep, for --json; `also`: files that were written beside those of every sweep."""
+    from kv_cache_rl.experiments.hierarchy.artifacts import written
     from kv_cache_rl.experiments.hierarchy.comparisons import void_counts
+    from kv_cache_rl.experiments.journal import JOURNAL
 
     return {
         "sweep": sweep.name,
@@ -55,7 +64,7 @@ def facts(sweep: "Sweep", rows: Sequence[dict], out: Path) -> dict:
         "rows": len(rows),
         "failed_rows": sum(row["error"] is not None for row in rows),
         "void": void_counts(rows),
-        "files": sorted(path.name for path in out.iterdir() if path.is_file()),
+        "files": sorted({JOURNAL, *written(sweep), *also}),
     }
 
 
@@ -70,8 +79,10 @@ def tell(found: dict, rows: Sequence[dict]) -> None:
         "prefetch switch"
     )
     out.print(f"{found['rows']:,} rows in {found['folder']}: {', '.join(found['files'])}", soft_wrap=True)
+    for name in sorted({row["workload"] for row in rows if row.get("free_transfers")}):
+        out.print(f"{name}: {FREE}", soft_wrap=True)
     for error in sorted({row["error"] for row in rows if row["error"]}):
-        out.print(f"[red]failed[/] {error}", soft_wrap=True)
+        out.print(styled(("failed", "red"), f" {error}"), soft_wrap=True)
 
 
 def best_table(rows: Sequence[dict]):
@@ -84,7 +95,7 @@ def best_table(rows: Sequence[dict]):
             cells[row["scenario"], row["workload"]][row["policy"]].append(row)
     columns = {"scenario": "left", "workload": "left", "fastest": "left"}
     columns |= dict.fromkeys(
-        ("ms/access", "hit rate", "reached", "lru ms", "lru hit rate", "bound"), "right"
+        ("ms/request", "hit rate", "reached", "lru ms", "lru hit rate", "bound"), "right"
     ) | {"void": "left"}
     table = plain_table(
         "fastest policy, mean over seeds",
@@ -164,8 +175,6 @@ def run_sweep_command(
 
 def tell_keys(as_json: bool) -> None:
     """Prints the keys of a definition."""
-    from rich.markup import escape
-
     from kv_cache_rl.experiments.hierarchy.keys import TABLES, key_rows
 
     if as_json:
@@ -173,9 +182,9 @@ def tell_keys(as_json: bool) -> None:
         return
     for where, keys in TABLES.items():
         columns = dict.fromkeys(("key", "kind", "default", "example", "meaning"), "left")
-        table = plain_table(escape(f"keys {where}"), columns)
+        table = plain_table(f"keys {where}", columns)
         for name, key in keys.items():
-            table.add_row(*map(escape, (name, key.kind, key.default, key.example, key.says)))
+            table.add_row(name, key.kind, key.default, key.example, key.says)
         console().print(table)
 
 
@@ -209,7 +218,7 @@ def run_ablation(
 
     Example: kv-cache-rl hierarchy ablation --semantics kv-hierarchy-lab --out runs/hierarchy/ablation
     """
-    from kv_cache_rl.experiments.hierarchy.ablation import regret_ablation, write_tables
+    from kv_cache_rl.experiments.hierarchy.ablation import FLAT, MEANS, RAW, regret_ablation, write_tables
     from kv_cache_rl.experiments.hierarchy.settings import LAB, SEMANTICS
     from kv_cache_rl.sim.hierarchy.peer.ablation import SEEDS, check_statements
 
@@ -219,7 +228,11 @@ def run_ablation(
     means = write_tables(out, rows)
     complete = semantics == LAB and sweep.seeds == SEEDS
     verdicts = check_statements(means) if complete else []
-    found = facts(sweep, rows, out) | {"semantics": semantics, "seeds": list(sweep.seeds), "means": means}
+    found = facts(sweep, rows, out, (RAW, FLAT, MEANS)) | {
+        "semantics": semantics,
+        "seeds": list(sweep.seeds),
+        "means": means,
+    }
     found["statements"] = [
         {"says": v.says, "stated": v.stated, "agrees": v.agrees, "remark": v.remark} for v in verdicts
     ]
@@ -228,15 +241,13 @@ def run_ablation(
         return
     console().print(means_table(means, found))
     for verdict in verdicts:
-        console().print(
-            f"{'[green]✓[/]' if verdict.agrees else '[red]✗[/]'} {verdict.says}: {verdict.remark}",
-            soft_wrap=True,
-        )
+        mark = ("✓", "green") if verdict.agrees else ("✗", "red")
+        console().print(styled(mark, f" {verdict.says}: {verdict.remark}"), soft_wrap=True)
 
 
 def means_table(means: Sequence[dict], found: dict):
     columns = {"scenario": "left", "workload": "left", "policy": "left"}
-    columns |= dict.fromkeys(("ms/access", "hit rate", "misses", "moved"), "right") | {"void": "left"}
+    columns |= dict.fromkeys(("ms/request", "hit rate", "misses", "moved"), "right") | {"void": "left"}
     title = f"regret ablation, {found['semantics']} semantics, seeds {', '.join(map(str, found['seeds']))}"
     table = plain_table(title, columns, "± is the sample standard deviation over the seeds")
     for line in means:

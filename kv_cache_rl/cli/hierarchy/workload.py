@@ -13,7 +13,9 @@ from kv_cache_rl.cli.terminal import print_json
 
 
 def run_workload(
-    name: Annotated[str, typer.Argument(help="chat_continuation, rag_burst, ..., or zipf.")],
+    name: Annotated[
+        str, typer.Argument(help="chat_continuation, rag_burst, ..., or zipf; also NAME,key=value,...")
+    ],
     out: Annotated[Path, options.out("The .jsonl file to write; packed if it ends in .gz, .bz2 or .xz.")],
     seed: Annotated[int | None, options.seed("Draws the workload; default: its own.")] = None,
     set_: Annotated[list[str] | None, options.pairs("A parameter, such as length=1000 or pages=200")] = None,
@@ -28,8 +30,9 @@ def run_workload(
     from kv_cache_rl.sim.hierarchy.generate import WORKLOADS
     from kv_cache_rl.sim.hierarchy.traces.lab_file import save
 
+    name, *given = name.removeprefix(PREFIX).split(",")
     choose("workload", name, [*WORKLOADS, "zipf"])
-    pairs = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    pairs = [*given, *(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     trace = parse_source(",".join([PREFIX + name, *pairs])).trace()
     if out.is_dir():
         raise BadInput(f"{out} is a folder; give a file")

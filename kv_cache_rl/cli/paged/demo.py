@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kv_cache_rl.cli.failures import FAILED
+from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.options import AsJson
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens
-from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.cli.terminal import Bar, console, print_json, styled
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def show(name: str, checks: list["Check"]) -> None:
             f"{check.value:.4g}",
             limits(check),
             check.unit,
-            "ok" if check.passed else "[red]FAILED[/]",
+            "ok" if check.passed else styled(("FAILED", "red")),
             check.remark,
         )
     console().print(table)

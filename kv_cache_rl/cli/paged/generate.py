@@ -12,8 +12,8 @@ from kv_cache_rl.cli.paged.options import BlockTokens, Model, Seed, Tokens, load
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 
 if TYPE_CHECKING:
-    from kv_cache_rl.paged.block_table import Sequence
     from kv_cache_rl.paged.model import Decoder
+    from kv_cache_rl.paged.sequences import Sequence
 
 MOST_AT_ONCE = 1024
 """Continuations of one run: all are decoded in one batch and hold their blocks together."""
@@ -128,6 +128,8 @@ def run_generate(
     """
     if samples and beams:
         raise BadInput("--samples and --beams are two ways to decode; give one")
+    if not beams and length_penalty != 1.0:
+        raise BadInput(f"--length-penalty {length_penalty} compares beams; give --beams, or leave it out")
     asked = Asked(
         samples, beams, tokens, temperature, seed, length_penalty,
         {"stop": stop_token or None, "stop_text": stop or None, "ignore_eos": ignore_eos},

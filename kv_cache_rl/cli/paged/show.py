@@ -73,7 +73,7 @@ def run_show(
 
     out = console()
     for number, stage in enumerate(stages, 1):
-        out.print(f"{number}. {stage['title']}: {stage['note']}", style="bold", markup=False)
+        out.print(f"{number}. {stage['title']}: {stage['note']}", style="bold")
         for table in tables(stage):
             out.print(table)
     if plot is not None:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import FAILED, choose
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.measured import Measured, show
 from kv_cache_rl.cli.options import AsJson, Check, Seconds, names_of
 from kv_cache_rl.cli.terminal import Bar, print_json

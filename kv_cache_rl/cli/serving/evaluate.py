@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.failures import FAILED, BadInput, Interrupted
+from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import AsJson, Markdown, Workers, command_line, names_of
+from kv_cache_rl.cli.saved import stoppable
 from kv_cache_rl.cli.serving.options import Rho, Settings, Tasks, Ticks, Trace, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, identity, play
 from kv_cache_rl.cli.terminal import Bar, console, print_json
@@ -43,8 +45,8 @@ def run_evaluate(
     """
     from kv_cache_rl.experiments.serving.evaluate import LEAST_SEEDS, evaluate, held_out
     from kv_cache_rl.experiments.workers import cores
+    from kv_cache_rl.reports.serving.tables import TOO_SHORT, results, rich_table
     from kv_cache_rl.reports.serving.tables import markdown as as_markdown
-    from kv_cache_rl.reports.serving.tables import results, rich_table
     from kv_cache_rl.sim.serving.spec import TASKS
 
     if as_json and markdown:
@@ -57,13 +59,13 @@ def run_evaluate(
         if one.digest is None:
             typer.echo(f"{name} is played anew and not kept: {one.trouble}. {REMEDY}", err=True)
     with Bar("episodes", as_json) as bar:
-        try:
+
+        def go_on() -> str:
+            return f"{bar.done:,} of {bar.total:,} episodes are saved in {out}; go on with: {command_line()}"
+
+        with stoppable(out, go_on):
             known = {name: one.digest for name, one in found_out.items()}
             rows = evaluate(names, scenarios, chosen, play, out, workers or cores(), bar, known.__getitem__)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"{bar.done:,} of {bar.total:,} episodes are saved in {out}; go on with: {command_line()}"
-            ) from None
     found = results(rows, BASE)
     if plot is not None:
         draw(found, plot)
@@ -76,6 +78,9 @@ def run_evaluate(
     else:
         table = rich_table(found, BASE, f"serving: {len(names)} agents, seeds {chosen[0]} to {chosen[-1]}")
         console().print(table)
+        short = {row["task"]: TOO_SHORT for row in rows if row["report"] and not row["report"]["work_bound"]}
+        for name, why in short.items():
+            console().print(f"{name}: {why}", soft_wrap=True)
         if seeds < LEAST_SEEDS:
             console().print(f"{seeds} seeds are few: published numbers have at least {LEAST_SEEDS}")
     failed = sorted({f"{row['agent']} on {row['task']}: {row['error']}" for row in rows if row["error"]})

@@ -6,10 +6,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
-from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.cli.failures import BadInput, as_sentence, choose
 from kv_cache_rl.cli.options import names_of
 from kv_cache_rl.cli.serving.options import agent
-from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.core.errors import Refused, raised
 
 if TYPE_CHECKING:
     from kv_cache_rl.agents import Agent
@@ -25,7 +25,7 @@ Agents = Annotated[
     list[str] | None,
     agent(
         "By comma or repeated; all: every one; default: all but the canaries. "
-        "MODULE:FACTORY or FILE.py:FACTORY: one of your own."
+        "One of your own: MODULE:FACTORY or FILE.py:FACTORY."
     ),
 ]
 
@@ -66,14 +66,14 @@ def blamed(name: str) -> Generator[None]:
     Raises:
         BadInput: it failed; says where.
     """
-    from kv_cache_rl.agents.outside import is_outside, said
+    from kv_cache_rl.agents.outside import is_outside
 
     try:
         yield
     except (Exception, SystemExit) as wrong:
         if not is_outside(name) or isinstance(wrong, (Refused, OSError)):
             raise
-        raise BadInput(f"{name} failed: {said(wrong)}; mend it") from wrong
+        raise BadInput(f"{name} failed: {raised(wrong)}; mend it") from wrong
 
 
 def identity(name: str) -> "Identity":
@@ -85,8 +85,10 @@ def identity(name: str) -> "Identity":
         return Identity("")
     try:
         return identity_of(factory_of(name))
-    except (Refused, OSError):
-        raise
+    except OSError as wrong:
+        raise BadInput(f"{name} names weights that cannot be read: {as_sentence(wrong)}") from None
+    except Refused as wrong:
+        raise BadInput(f"{name}: {wrong}") from None
     except Exception as wrong:  # it cannot even be made; its rows say so too
         return Identity(None, f"its factory failed, {type(wrong).__name__}: {wrong}")
 

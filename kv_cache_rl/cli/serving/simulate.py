@@ -13,7 +13,8 @@ from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play
-from kv_cache_rl.cli.terminal import Bar, console, print_json, waiting
+from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled, waiting
+from kv_cache_rl.files import naming
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ BEAT = 256
 
 def run_simulate(
     policy: Annotated[
-        str, agent("What decides; MODULE:FACTORY or FILE.py:FACTORY: an agent of your own.")
+        str, agent("What decides. An agent of your own: MODULE:FACTORY or FILE.py:FACTORY.")
     ] = BASE,
     task: Annotated[str, options.task("easy, medium or hard.")] = "medium",
     trace: Trace = None,
@@ -85,7 +86,7 @@ def opened(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
         yield None
         return
-    with path.open("w", encoding="utf-8") as file:
+    with naming(path), path.open("w", encoding="utf-8") as file:
         yield file
 
 
@@ -151,11 +152,10 @@ def show(agent: str, load: "Traffic", found: "Report") -> None:
     for note in load.notes:
         out.print(note, soft_wrap=True)
     title = f"{agent} on {found.task}, seed {found.seed}: score {found.score:.4f}"
-    ended = f"[red]crashed: {found.crashed}[/]" if found.crashed else "ran its whole time"
+    ended = (f"crashed: {found.crashed}", "red") if found.crashed else "ran its whole time"
     nominal = f"{found.seconds * 1e6 / load.tick_us:,.0f} nominal ticks of {load.tick_us / 1e3:.3g} ms"
-    caption = (
-        f"{found.ticks:,} iterations of the engine in {found.seconds:,.1f} s, which are {nominal}; {ended}"
-    )
+    played = f"{found.ticks:,} iterations of the engine in {found.seconds:,.1f} s, which are {nominal}; "
+    caption = styled(played, ended, style="table.caption")
     table = plain_table(title, {"": "left", "value": "right", " ": "left"}, caption)
     for line in lines(found):
         table.add_row(*line)
@@ -169,9 +169,13 @@ def lines(found: "Report") -> list[tuple[str, str, str]]:
         return " / ".join(form.format(value) if value == value else "-" for value in values.values())
 
     bound = f"{found.work_completed:,} tokens of the bound's {found.work_bound:,.0f}"
+    if not found.work_bound:
+        from kv_cache_rl.reports.serving.tables import TOO_SHORT
+
+        bound = TOO_SHORT
     rewards = ", ".join(f"{name} {value:+,.1f}" for name, value in found.rewards.items() if value)
     return [
-        ("throughput", f"{100 * found.throughput:.1f} %", bound),
+        ("throughput", percent(found.throughput if found.work_bound else None, 1), bound),
         (
             "latency efficiency",
             f"{100 * found.latency_efficiency:.1f} %",

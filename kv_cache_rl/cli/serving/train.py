@@ -44,6 +44,7 @@ def run_train(
 
     Example: kv-cache-rl serving train --policy qlearning --out runs/serving/train
     """
+    from kv_cache_rl.agents.checkpoint import check_record
     from kv_cache_rl.agents.qlearning import Training, seeds_of
     from kv_cache_rl.sim.serving.spec import TASKS
 
@@ -55,6 +56,7 @@ def run_train(
     plan = Training(tasks=names or usual.tasks, episodes=episodes or usual.episodes, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     with only_writer(out, "training"):
+        check_record(out / f"{agent}.json", plan)
         table, curve = trained(plan, out / f"{agent}.checkpoint", Bar(f"training {agent}", as_json))
         record = {
             "command": command_line(),

@@ -8,12 +8,13 @@ import typer
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import AsJson
 from kv_cache_rl.cli.terminal import print_json, waiting
-from kv_cache_rl.cli.traces.show import TraceFile
+from kv_cache_rl.cli.traces.show import Format, TraceFile, formatted
 
 
 def run_convert(
     trace: TraceFile,
     out: Annotated[Path, options.out("The file to write; packed if it ends in .gz, .bz2 or .xz.")],
+    format: Format = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a trace in the project's own format, its rows in order of time.
@@ -23,7 +24,7 @@ def run_convert(
     from kv_cache_rl.sim.hierarchy.traces.convert import convert
 
     with waiting(f"converting {trace}", as_json):
-        requests, notes = convert(trace, out)
+        requests, notes = convert(formatted(trace, format), out)
     if as_json:
         print_json({"out": str(out), "requests": requests, "notes": notes})
         return

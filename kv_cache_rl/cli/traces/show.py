@@ -1,13 +1,17 @@
 """``traces show``: format, counts and span of a trace file, and which commands can use it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kv_cache_rl.cli.options import AsJson
+from kv_cache_rl.cli.failures import choose
+from kv_cache_rl.cli.options import AsJson, trace_format
 from kv_cache_rl.cli.terminal import console, print_json
+from kv_cache_rl.traces.formats import FORMATS
+from kv_cache_rl.traces.reading import located
 
 if TYPE_CHECKING:
     from kv_cache_rl.traces.summary import Summary
@@ -18,13 +22,25 @@ TraceFile = Annotated[
 ]
 
 
-def run_show(trace: TraceFile, as_json: AsJson = False) -> None:
+Format = Annotated[str | None, trace_format(FORMATS)]
+
+
+def formatted(trace: Path, format: str | None) -> Path:
+    """The file's name with the format that its user knows. Raises BadInput for none that exists."""
+    if format is None:
+        return trace
+    name, reading = located(trace)
+    return Path(replace(reading, format=choose("format", format, FORMATS)).named(name))
+
+
+def run_show(trace: TraceFile, format: Format = None, as_json: AsJson = False) -> None:
     """Say what is in a trace file: format, block size, counts, span, and what can use it.
 
     Example: kv-cache-rl traces show conversation_trace.jsonl
     """
     from kv_cache_rl.traces.summary import summary_of
 
+    trace = formatted(trace, format)
     found = summary_of(trace)
     for command, why in found.uses.items():
         found.uses[command] = why or refusal(command, str(trace))

@@ -30,7 +30,7 @@ def with_references(scenario: Scenario, width: int = DEFAULT_WIDTH) -> Scenario:
     """The scenario with the return of its best blind decider, and the oracle's log and return."""
     floors = {name: policy_return(scenario, name) for name in FLOOR}
     by = max(floors, key=lambda name: floors[name])
-    log, best = solve(scenario, width)
+    log, best = solve(scenario, width, trained=False)
     frozen = tuple(tuple(tuple(call) for call in step) for step in log)
     return dataclasses.replace(scenario, floor=floors[by], floor_by=by, best=best, best_log=frozen)
 

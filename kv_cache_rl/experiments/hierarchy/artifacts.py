@@ -43,6 +43,11 @@ def write_artifacts(folder: Path, sweep: "Sweep", rows: Sequence[dict], command:
         write_whole(folder / DEFINITION, sweep.definition.encode())
 
 
+def written(sweep: "Sweep") -> tuple[str, ...]:
+    """The names of those files."""
+    return (RESULTS, TABLE, SUMMARY, CURVES, METADATA, *([DEFINITION] if sweep.definition else []))
+
+
 def flat(row: dict) -> dict:
     """A row with its metrics beside the rest."""
     return {**{key: value for key, value in row.items() if key != "metrics"}, **(row["metrics"] or {})}

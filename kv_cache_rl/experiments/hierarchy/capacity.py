@@ -159,7 +159,7 @@ def blocks_in(value: str, trace: Trace, size: float | None) -> int:
     """The blocks that fit into a capacity. Raises HierarchyError for none, or less than a block."""
     read = parse_capacity(value)
     if not isinstance(read, Bytes):
-        return capacity_of(read, in_blocks(trace))
+        return capacity_of(value, in_blocks(trace))
     if size is None:
         raise HierarchyError(
             f"{value}: {trace.name!r} does not know the bytes of its blocks; name a model, or give blocks"

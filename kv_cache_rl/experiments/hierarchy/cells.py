@@ -12,9 +12,9 @@ import numpy as np
 
 from kv_cache_rl import __version__
 from kv_cache_rl.core.errors import unknown
-from kv_cache_rl.core.numbers import is_number
+from kv_cache_rl.core.numbers import is_count, is_number, shown
 from kv_cache_rl.core.precision import LADDER
-from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting, fastest, tier_capacities
+from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting, fastest, free_transfers, tier_capacities
 from kv_cache_rl.experiments.hierarchy.sources import Source
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
 from kv_cache_rl.sim.hierarchy.engine import run
@@ -27,6 +27,7 @@ from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 from kv_cache_rl.sim.hierarchy.traces.warm_up import WarmUp, warmed
 from kv_cache_rl.traces.errors import TraceError
+from kv_cache_rl.traces.fields import LARGEST
 
 RELAXED = "MIN with bypass, every page as small as the smallest"
 
@@ -125,6 +126,8 @@ def run_cell(cell: Cell, trace: Trace | None = None) -> dict:
         name, rate = bound_of(cell, trace, scenario)
     except (HierarchyError, TraceError, OSError) as wrong:
         return {**head, **empty, "error": str(wrong), "metrics": None}
+    if free_transfers(trace, scenario):
+        head["free_transfers"] = True
     if metrics["prefetch_requests"]:
         # A page fetched before it is asked for hits at its first use; MIN fetches on demand and bounds no
         # such replay.
@@ -155,23 +158,24 @@ def check_tuning(decider: Decider, semantics: str) -> None:
             )
         if key == "regret" and not _is_regret(value):
             raise HierarchyError(
-                f"policy {decider.name!r}: regret = {value!r} must be [weight, decay, horizon in accesses]"
+                f"policy {decider.name!r}: regret = {shown(value)} must be [weight, decay, horizon in "
+                "accesses]: a weight from 0 on, a decay from 0 to 1, a whole horizon from 0 on"
             )
-        if key == "window" and not (is_number(value) and isinstance(value, int) and value >= 1):
+        if key == "window" and not (is_count(value) and 1 <= value <= LARGEST):
             raise HierarchyError(
-                f"policy {decider.name!r}: window = {value!r} must be a whole number from 1 on"
+                f"policy {decider.name!r}: window = {shown(value)} must be a whole number from 1 on"
             )
-        if key not in ("regret", "window") and not is_number(value):
-            raise HierarchyError(f"policy {decider.name!r}: {key} = {value!r} must be a number; correct it")
+        if key not in ("regret", "window") and not (is_number(value) and abs(value) <= LARGEST):  # no NaN
+            raise HierarchyError(
+                f"policy {decider.name!r}: {key} = {shown(value)} must be a finite number; correct it"
+            )
 
 
 def _is_regret(value: Any) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 3
-        and all(map(is_number, value))
-        and isinstance(value[2], int)
-    )
+    if not (isinstance(value, tuple) and len(value) == 3 and all(map(is_number, value))):
+        return False
+    weight, decay, horizon = value
+    return 0 <= weight <= LARGEST and 0 <= decay <= 1 and isinstance(horizon, int) and 0 <= horizon <= LARGEST
 
 
 @lru_cache(4)

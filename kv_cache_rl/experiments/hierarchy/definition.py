@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kv_cache_rl.core.numbers import shown
+from kv_cache_rl.core.numbers import shown, unread
 from kv_cache_rl.experiments.hierarchy.cells import Cell, Decider, check_tuning, decider_of, without_repeats
 from kv_cache_rl.experiments.hierarchy.keys import FILE, SCENARIO, SWEEP, check_kinds
 from kv_cache_rl.experiments.hierarchy.settings import Setting, setting_of
@@ -82,7 +82,7 @@ def read_sweep(path: str | Path) -> Sweep:
     except RecursionError:
         raise HierarchyError(f"{path}: its brackets are nested too deep; mend it") from None
     except ValueError as wrong:  # no TOML, no UTF-8, or a number of thousands of digits
-        raise HierarchyError(f"{path} is no TOML: {wrong}; mend it") from None
+        raise HierarchyError(f"{path} is no TOML: {unread(wrong)}; mend it") from None
     try:
         return sweep_of(table, Path(path).parent, text)
     except HierarchyError as wrong:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ RULES: dict[str, Any] = {rule.name: rule.default for rule in fields(Scenario) if
 
 Capacity = int | float | str
 """Blocks (5000), a share of the trace's distinct pages at fp16 (0.25, "25%"), or bytes ("80GB", "512MiB")."""
+MOST_DIGITS = 40
+"""Of a capacity in a text: more is beyond 63 bits, and thousands of them no number that Python reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,11 @@ def in_blocks(trace: Trace) -> Trace:
     return replace(trace, page_bytes=0)
 
 
+def free_transfers(trace: Trace, scenario: Scenario) -> bool:
+    """Whether blocks without known bytes move between tiers here: they cross in no time."""
+    return len(scenario.tiers) > 1 and isinstance(trace.page_bytes, int) and not trace.page_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Bytes:
     """A capacity in bytes."""
@@ -163,6 +171,7 @@ def capacity_of(value: Capacity, trace: Trace) -> int:
 def readable_capacity(value: Capacity) -> int | float | Bytes:
     """A capacity as its kind, whatever the trace. Raises HierarchyError where no trace could have it."""
     read = parse_capacity(value) if isinstance(value, str) else value
+    read = _blocks_or_share(value) if isinstance(value, float) else read
     if isinstance(read, float) and not 0 < read < np.inf:
         raise HierarchyError(f"the capacity {read} is no share; give more than 0")
     if isinstance(read, int) and read <= 0:
@@ -200,6 +209,8 @@ def parse_capacity(text: str) -> int | float | Bytes:
     >>> parse_capacity("5000"), parse_capacity("25%"), parse_capacity("80GB")
     (5000, 0.25, Bytes(count=80000000000))
     """
+    if len(text) > MOST_DIGITS:
+        raise HierarchyError(f"the capacity {shown(text)} is no number of 63 bits; give a smaller one")
     match = re.fullmatch(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*(%|[a-zA-Z]*)\s*", text)
     number, unit = (match[1].replace("_", ""), match[2].upper()) if match else ("", "")
     if not match or unit not in ("", "%", "BLOCKS", *UNITS):
@@ -209,8 +220,28 @@ def parse_capacity(text: str) -> int | float | Bytes:
     if unit == "%":
         return float(number) / 100
     if unit in UNITS:
-        return Bytes(int(float(number) * UNITS[unit]))
-    return float(number) if "." in number else int(number)
+        return Bytes(int(Fraction(number) * UNITS[unit]))
+    if unit == "BLOCKS" and Fraction(number).denominator != 1:
+        raise HierarchyError(f"{text!r} is no whole number of blocks; give one")
+    if unit == "BLOCKS" or "." not in number:
+        return int(Fraction(number))
+    return _blocks_or_share(float(number))
+
+
+def _blocks_or_share(number: float) -> int | float:
+    """What a number with a decimal point and no unit says: a share below 1, whole blocks above it.
+
+    Raises HierarchyError where it may be either.
+    """
+    if not 1 <= number < np.inf:
+        return number
+    if number == 1:
+        raise HierarchyError("the capacity 1.0 may be one block or all of them; write 1 or 100%")
+    if not number.is_integer():
+        raise HierarchyError(
+            f"the capacity {number} is no whole number of blocks; give one, or a share ({100 * number:g}%)"
+        )
+    return int(number)
 
 
 def setting_of(table: Mapping[str, Any]) -> Setting:

@@ -98,6 +98,8 @@ def parse_source(text: str, **options: Any) -> Source:
     parameters: dict[str, float] = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
+        if key in parameters:
+            raise HierarchyError(f"{text!r} gives {key} twice; give it once")
         try:
             parameters[key] = float(value) if key == "skew" else int(value)
         except ValueError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl import __version__
+from kv_cache_rl.core.errors import raised
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.experiments.workers import spread
 from kv_cache_rl.sim.serving.score import report
@@ -99,7 +100,7 @@ def run_cell(cell: Cell, play: Play) -> dict:
     try:
         state = play(cell.agent, cell.scenario, cell.seed)
     except (Exception, SystemExit) as wrong:
-        return {**head, "error": f"{type(wrong).__name__}: {wrong}", "report": None, "work_arrived": None}
+        return {**head, "error": raised(wrong), "report": None, "work_arrived": None}
     requests = state.columns.requests
     arrived = int(requests["prompt"].sum() + requests["output"].sum())
     return {**head, "error": None, "report": report(state).to_json(), "work_arrived": arrived}

@@ -17,12 +17,14 @@ from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.calibration import Calibration, Scheme
 from kv_cache_rl.core.geometry import ModelGeometry, bytes_per_token
 from kv_cache_rl.core.hardware import HardwareProfile, Link
-from kv_cache_rl.paged.block_table import Sequence
+from kv_cache_rl.paged.drawing import generator_of
+from kv_cache_rl.paged.errors import RequestError, whole
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.measure.quality import SCHEMES, Bits, fit_law, qualities, windows
 from kv_cache_rl.paged.measure.timing import median_seconds, seconds_of
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.quantised_blocks import KEY_SPAN, QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.sequences import Sequence
 from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, recompute, swap_in, swap_out
 
 FP16_BYTES = 2.0
@@ -79,7 +81,7 @@ def geometry_of(model: Decoder) -> ModelGeometry:
 def filled_cache(model: Decoder, tokens: int, block_tokens: int, seed: int) -> tuple[KVCache, Sequence]:
     """A cache with one sequence of random keys and values; contents do not change the cost."""
     cache, sequence = model.new_cache(blocks_for(tokens, block_tokens), block_tokens), Sequence()
-    generator, g = torch.Generator().manual_seed(seed), model.geometry
+    generator, g = generator_of(seed), model.geometry
     slots = cache.extend(sequence, tokens)
     sequence.tokens = [0] * tokens
     for layer in range(g.layers):
@@ -150,7 +152,14 @@ def move_seconds(
 def measure_costs(
     model: Decoder, block_tokens: int = 16, tokens: int = 256, repeats: int = 5, seed: int = 0
 ) -> PreemptionCosts:
-    """Seconds of both ways to get a preempted sequence back, for `scheduler.Scheduler`."""
+    """Seconds of both ways to get a preempted sequence back, for `scheduler.Scheduler`.
+
+    Raises:
+        RequestError: a number is none, or below 1.
+    """
+    for name, given in (("block_tokens", block_tokens), ("tokens", tokens), ("repeats", repeats)):
+        if whole(given, f"{name} {given!r}") < 1:
+            raise RequestError(f"{name} {given}; give a whole number from 1 on")
     return move_seconds(model, block_tokens, (tokens,), repeats, seed, lambda done, total: None).costs[0]
 
 

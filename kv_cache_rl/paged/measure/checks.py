@@ -14,7 +14,6 @@ from torch import Tensor
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.attention import dense_reference, paged_attention
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.decoding import beam, greedy, sample
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.measure.memory import requests_like, usage
@@ -22,6 +21,7 @@ from kv_cache_rl.paged.measure.timing import seconds_of
 from kv_cache_rl.paged.model import Decoder
 from kv_cache_rl.paged.quant import BITS
 from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.sequences import Sequence, block_table, lengths
 from kv_cache_rl.paged.swap import HostPool, PreemptionCosts, recompute, swap_in, swap_out
 
 Part = Callable[[Decoder, list[int], int], "list[Check]"]

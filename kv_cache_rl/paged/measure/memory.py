@@ -7,11 +7,11 @@ import numpy as np
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.decoding import beam
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder
+from kv_cache_rl.paged.sequences import Sequence
 
 LONGEST = 2048
 """Tokens that a system without paging reserves for every request.

@@ -10,9 +10,9 @@ import numpy as np
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.paged.block_pool import PoolError
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.measure.memory import LONGEST, TICK_TOKENS, small_cache
+from kv_cache_rl.paged.sequences import Sequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.attention import paged_attention, paged_prefill
-from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.errors import RequestError
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.model import Decoder, dense
 from kv_cache_rl.paged.quantised_blocks import KEY_SPAN, QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.sequences import Sequence, block_table, lengths
 from kv_cache_rl.paged.training.corpus import text
 from kv_cache_rl.paged.training.train import HELD_OUT_SEED
 

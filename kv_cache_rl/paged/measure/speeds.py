@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.paged.attention import paged_attention
 from kv_cache_rl.paged.block_pool import BlockPool
-from kv_cache_rl.paged.block_table import Sequence, block_table, lengths
 from kv_cache_rl.paged.kv_cache import KVCache
 from kv_cache_rl.paged.measure.timing import clock, median_seconds
 from kv_cache_rl.paged.model import Decoder
+from kv_cache_rl.paged.sequences import Sequence, block_table, lengths
 
 BATCH, HEADS, KV_HEADS, DIM, BLOCK = 16, 32, 8, 128, 16
 """The attention of Llama-3.1-8B, a batch of 16, blocks of 16 tokens."""

@@ -6,12 +6,13 @@ from which files. ``python -m kv_cache_rl.reports.documents`` rewrites all regio
 
 from collections.abc import Callable
 
-from kv_cache_rl.reports.documents import api, eviction, hierarchy, paged, serving, speeds, stability
+from kv_cache_rl.reports.documents import api, eviction, hierarchy, paged, serving, speeds, stability, tokens
 
 __all__ = ["TABLES"]
 
 TABLES: dict[str, tuple[Callable[..., str], *tuple[str, ...]]] = {
     **eviction.TABLES,
+    **tokens.TABLES,
     **hierarchy.TABLES,
     **serving.TABLES,
     **stability.TABLES,

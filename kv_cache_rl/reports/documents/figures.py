@@ -1,6 +1,7 @@
 """Figures of the documents: copies of files under results/, because a site holds only what lies in docs/."""
 
 FIGURES = {
+    "eviction_training.png": "eviction/training.png",
     "hierarchy_miss_ratio.png": "hierarchy/default/plots/miss_ratio.png",
     "stability_boundary.png": "stability/boundary.png",
     "stability_hysteresis.png": "stability/hysteresis.png",

@@ -43,6 +43,8 @@ class Outcome:
     model_calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt tokens, those that the server took from its prefix cache."""
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     """What limits this score: an episode or replies that were cut short."""
@@ -101,7 +103,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("reward", "normalized"), SCORE),
     **dict.fromkeys(("rewards", "metrics"), BY_NAME),
     "log": ("a list of windows of calls", is_log),
-    **dict.fromkeys(("model_calls", "prompt_tokens", "completion_tokens"), COUNT),
+    **dict.fromkeys(("model_calls", "prompt_tokens", "completion_tokens", "cached_tokens"), COUNT),
     "seconds": ("a number of 0 or more", lambda value: is_finite(value) and value >= 0),
     "notes": ("a list of texts", lambda value: isinstance(value, list) and all(map(is_text, value))),
 }

@@ -39,6 +39,7 @@ ROW: dict[str, Check] = {
     "bound": _maybe(_is_text),
     "bound_hit_rate": _maybe(is_number),
     "void": _each(_is_text),
+    "free_transfers": lambda value: isinstance(value, bool),
 }
 """Field of a row -> what it must be. The first four must be there."""
 MUST = 4

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from kv_cache_rl.files import regular
+from kv_cache_rl.files import write_whole
 from kv_cache_rl.reports.canvas import Plot, save, style
 from kv_cache_rl.reports.eviction.page import facts
 from kv_cache_rl.reports.hierarchy.ablation import ablation_figures
@@ -60,7 +60,7 @@ def _written(results: Results, drawn: Sequence[Plot], out: Path) -> list[Path]:
         with style():
             files.append(save(plot.draw(), out / f"{plot.name}.png"))
     index = out / INDEX
-    regular(index).write_text(page(results, drawn, files), encoding="utf-8")
+    write_whole(index, page(results, drawn, files).encode())
     return [*files, index]
 
 
@@ -120,6 +120,8 @@ def _about(results: Results) -> dict[str, object]:
     version = results.metadata.get("versions", {}).get("kv-cache-rl")
     if version:
         about["kv-cache-rl"] = version
+    if results.unsized:
+        about["transfers count as free"] = f"{', '.join(results.unsized)}: give the scenario a model"
     if results.metadata.get("command"):
         about["made by"] = results.metadata["command"]
     return about

@@ -83,8 +83,11 @@ class Results:
         ]
 
     def values(self, measure: Measure, scenario: str, workload: str, policy: str) -> list[float]:
-        """What a policy came to, a value per seed; empty if it was not replayed there."""
+        """What a policy came to, a value per seed; empty if it was not replayed there, or moved blocks
+        whose bytes are not known.
+        """
         rows = self.cells.get((scenario, workload, policy), [])
+        rows = [row for row in rows if measure is not BYTES or not row.get("free_transfers")]
         return [measure.factor * row["metrics"][measure.key] for row in rows]
 
     def bound(self, scenario: str, workload: str) -> tuple[str, list[float]]:
@@ -101,6 +104,11 @@ class Results:
         """Whether all policies came to the same there, in every seed."""
         rows = self.groups.get((scenario, workload), [])
         return bool(rows) and all("policies" in row.get("void", ()) for row in rows)
+
+    @property
+    def unsized(self) -> list[str]:
+        """Workloads whose blocks moved between tiers without known bytes."""
+        return _names((row for row in self.rows if row.get("free_transfers")), "workload")
 
     def rules(self, scenario: str) -> dict:
         """The settings of a scenario, as the sweep defined it."""

@@ -38,6 +38,11 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "forced": ("forced",),
 }
 """Of the columns behind score and difference, and what stands in them."""
+TOO_SHORT = (
+    "no share: the episode is too short for any request, the bound is 0, and the score counts as if all was "
+    "done; give a longer one (--ticks)"
+)
+"""What is said where the fluid bound completes nothing."""
 CAPTION = (
     "In %: completed work over the fluid bound's and over what arrived, latency efficiency, history "
     "found, requests of chatters/power users done, Free/VIP done within the SLA. Waits in nominal ticks, "
@@ -105,7 +110,9 @@ def bound(task: str, rows: Sequence[dict]) -> Result:
     found.
     """
     work = mean_of([min(row["report"]["work_bound"] / max(row["work_arrived"], 1), 1.0) for row in rows])
-    ones = {name: Interval(len(rows), 1.0, None, None) for name in ("score", "of_bound")}
+    some = sum(row["report"]["work_bound"] > 0 for row in rows)
+    ones = {"score": Interval(len(rows), 1.0, None, None)}
+    ones |= {"of_bound": Interval(some, 1.0, None, None)} if some else {}
     return Result(task, BOUND, len(rows), 0, 0, dict.fromkeys(MEASURES) | ones | {"of_work": work}, None)
 
 
@@ -187,7 +194,7 @@ def _cell(one: Result | None) -> str:
     if one is None or one.means["score"] is None:
         return "-"
     if one.agent == BOUND:
-        return f"1 · · 100 % ({text('of_work', one.means['of_work'])} % of what arrives)"
-    return " · ".join(
-        (score_text(one.means["score"]), difference(one), f"{text('of_bound', one.means['of_bound'])} %")
-    )
+        share = "-" if one.means["of_bound"] is None else "100 %"
+        return f"1 · · {share} ({text('of_work', one.means['of_work'])} % of what arrives)"
+    share = "-" if one.means["of_bound"] is None else f"{text('of_bound', one.means['of_bound'])} %"
+    return " · ".join((score_text(one.means["score"]), difference(one), share))

@@ -6,7 +6,15 @@ from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.search.eviction.beam import search
 from kv_cache_rl.search.eviction.exhaustive import is_small, optimum
 from kv_cache_rl.search.eviction.polish import anneal, prune
-from kv_cache_rl.search.eviction.proposals import ALL_VERBS, COMPLETIONS, SHIPPED, SILENT, VARIANTS, new_log
+from kv_cache_rl.search.eviction.proposals import (
+    ALL_VERBS,
+    COMPLETIONS,
+    SHIPPED,
+    SILENT,
+    TRAINED,
+    VARIANTS,
+    new_log,
+)
 from kv_cache_rl.search.eviction.rollout import play_policy
 from kv_cache_rl.sim.eviction.calls import named_calls
 from kv_cache_rl.sim.eviction.deciders import policy_id
@@ -19,13 +27,17 @@ DEFAULT_WIDTH = 6
 
 
 def solve(
-    scenario: Scenario, width: int = DEFAULT_WIDTH, allowed: int = ALL_VERBS, windows: int = 30_000
+    scenario: Scenario,
+    width: int = DEFAULT_WIDTH,
+    allowed: int = ALL_VERBS,
+    windows: int = 30_000,
+    trained: bool = True,
 ) -> tuple[ActionLog, float]:
     """The best action log known and its return, never below any shipped decider of the verbs
-    allowed.
+    allowed; without `trained`, never below any but those that were trained on scenarios.
 
     Instances of at most three entries and windows are solved exactly, the rest by `beam`, whose
-    arguments these are."""
+    arguments the others are."""
     for what, value in (("width", width), ("windows", windows)):
         whole_number(what, value, 1 if what == "width" else 0, error=ScenarioError)
     if allowed == ALL_VERBS and is_small(scenario):
@@ -34,7 +46,7 @@ def solve(
     log = beam(scenario, width, allowed, windows)
     value = replay(scenario, log).total
     if allowed == ALL_VERBS:
-        for name in SILENT:
+        for name in (*SILENT, *(TRAINED if trained else ())):
             played = rollout_log(scenario, name)
             if (reached := replay(scenario, played).total) > value:
                 log, value = played, reached

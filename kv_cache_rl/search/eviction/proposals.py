@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kv_cache_rl.jit import njit, uncounted
-from kv_cache_rl.sim.eviction.actions import Verb
+from kv_cache_rl.sim.eviction.actions import ALL_VERBS, Verb
 from kv_cache_rl.sim.eviction.columns import (
     CALL,
     EVENT,
@@ -24,9 +24,8 @@ from kv_cache_rl.sim.eviction.deciders import MAX_OUT, REGISTRY, decide, policy_
 from kv_cache_rl.sim.eviction.dynamics import advance, new_lists
 from kv_cache_rl.sim.eviction.observe import HEAD, MAX_ROWS, ROW, look
 from kv_cache_rl.sim.eviction.score import total_return
-from kv_cache_rl.sim.eviction.weighing import LEVELS, choose, shortage
+from kv_cache_rl.sim.eviction.weighing import LEVELS, PRICED, by_hand, choose, shortage
 
-ALL_VERBS = (1 << Verb.EVICT) | (1 << Verb.COMPRESS) | (1 << Verb.SWAP)
 AS_MADE = -1
 """In place of a set of verbs: every call as it was made, also `keep` and ids that do not exist."""
 _NO_EVICT, _NO_SWAP = ALL_VERBS & ~(1 << Verb.EVICT), ALL_VERBS & ~(1 << Verb.SWAP)
@@ -51,8 +50,13 @@ VARIANTS = np.array(
     np.int64,
 )
 SHIPPED = np.array([policy_id(name) for name, one in REGISTRY.items() if one.proposes], np.int64)
-SILENT = tuple(name for name, one in REGISTRY.items() if one.shipped and not (one.canary or one.proposes))
+SILENT = tuple(
+    name for name, one in REGISTRY.items() if one.shipped and not (one.canary or one.proposes or one.trained)
+)
 """Deciders that bound the oracle from below. They do not propose, which would change stored logs."""
+TRAINED = tuple(name for name, one in REGISTRY.items() if one.trained and not one.trained.trouble)
+"""Those with usable weights bound it, too, but not a set's references: these would depend on what is trained
+on them."""
 COMPLETIONS = np.array([2, 5, 9], np.int64)
 """The variants that value a child by playing it to its end."""
 
@@ -74,9 +78,11 @@ class Desk(NamedTuple):
     """For `look`"""
     chance: np.ndarray
     loss: np.ndarray
+    usual: np.ndarray
+    """Prices of 1"""
     costs: np.ndarray
     notes: np.ndarray
-    """As `choose` takes them, like the three before"""
+    """As `choose` takes them, like the four before"""
 
 
 @njit(inline="always")
@@ -91,6 +97,7 @@ def new_desk(scn):
         np.empty((2, constants_of(scn).slots + 1), np.int64),
         np.empty(MAX_ROWS),
         np.empty((MAX_ROWS, LEVELS)),
+        np.ones((MAX_ROWS, PRICED)),
         np.empty(MAX_ROWS),
         np.empty((2, MAX_ROWS), np.int64),
     )
@@ -127,11 +134,15 @@ def _clairvoyant(scn, live, variant, desk):
     n = head.rows
     _foresee(columns_of(scn, live), desk.rows, n, variant[2], desk.chance, desk.loss)
     must, wish = shortage(head, variant[0]), shortage(head, variant[1])
-    return choose(desk.rows, n, head, desk.chance, desk.loss, must, wish, desk.out, desk.costs, desk.notes)
+    w = by_hand()
+    return choose(
+        desk.rows, n, head, desk.chance, desk.loss, desk.usual, must, wish, w.cheap, w, ALL_VERBS,
+        desk.out, desk.costs, desk.notes,
+    )  # fmt: skip
 
 
 @uncounted
-def _allowed_calls(desk, m, allowed):
+def allowed_calls(desk, m, allowed):
     """Leaves those of `m` calls whose verbs are allowed, with slots in place of rows; returns how many."""
     out, kept = desk.out, 0
     for k in range(m):
@@ -165,23 +176,46 @@ def alike(calls, n, other_calls, other_n):
 def propose(scn, live, desk, k, variants, shipped, allowed):
     """Writes the allowed calls of proposal `k` for the state whose view is on the desk; returns how many."""
     if k < len(variants):
-        return _allowed_calls(desk, _clairvoyant(scn, live, variants[k], desk), allowed & variants[k, 3])
+        return allowed_calls(desk, _clairvoyant(scn, live, variants[k], desk), allowed & variants[k, 3])
     m = decide(shipped[k - len(variants)], desk.rows, desk.head[0], desk.out)
-    return _allowed_calls(desk, m, allowed)
+    return allowed_calls(desk, m, allowed)
+
+
+def completing(look_and_call):
+    """A compiled function ``(scn, live, desk, plan, calls, counts)`` which finishes the episode, writes its
+    calls and returns the return. It is the one loop in which a compiled decider plays.
+
+    Args:
+        look_and_call: ``(scn, live, desk, plan) -> how many``; looks at the state, and leaves a window's
+            calls on the desk, with slots in place of rows.
+    """
+
+    @uncounted(cache=False)
+    def play(scn, live, desk, plan, calls, counts):
+        c, out = columns_of(scn, live), desk.out
+        counters, steps = c.counters, c.constants.steps
+        while counters[Counter.WINDOW] < steps:
+            t = counters[Counter.WINDOW]
+            m = look_and_call(scn, live, desk, plan)
+            write(out, m, calls[t])
+            counts[t] = m
+            advance(scn, live, out[:m], desk.results, desk.events, desk.lists)
+        return total_return(scn, live)
+
+    return play
+
+
+@uncounted
+def _look_and_propose(scn, live, desk, plan):
+    k, variants, shipped, allowed = plan
+    look(scn, live, desk.rows, desk.head[0], desk.slots, k >= len(variants))
+    return propose(scn, live, desk, k, variants, shipped, allowed)
+
+
+_complete = completing(_look_and_propose)
 
 
 @uncounted
 def complete(scn, live, desk, k, variants, shipped, allowed, calls, counts):
-    """Finishes the episode with proposal `k`, writing its calls; returns the return.
-
-    The one loop in which a compiled decider plays."""
-    c, out = columns_of(scn, live), desk.out
-    counters, steps = c.counters, c.constants.steps
-    while counters[Counter.WINDOW] < steps:
-        t = counters[Counter.WINDOW]
-        look(scn, live, desk.rows, desk.head[0], desk.slots, k >= len(variants))
-        m = propose(scn, live, desk, k, variants, shipped, allowed)
-        write(out, m, calls[t])
-        counts[t] = m
-        advance(scn, live, out[:m], desk.results, desk.events, desk.lists)
-    return total_return(scn, live)
+    """Finishes the episode with proposal `k`, writing its calls; returns the return."""
+    return _complete(scn, live, desk, (k, variants, shipped, allowed), calls, counts)

@@ -5,13 +5,28 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from kv_cache_rl.jit import njit, uncounted
-from kv_cache_rl.search.eviction.proposals import AS_MADE, complete, new_desk, new_log
+from kv_cache_rl.search.eviction.proposals import (
+    AS_MADE,
+    allowed_calls,
+    complete,
+    completing,
+    new_desk,
+    new_log,
+)
+from kv_cache_rl.sim.eviction.actions import ALL_VERBS
 from kv_cache_rl.sim.eviction.columns import EVENT, Counter, calls_of, columns_of, constants_of
+from kv_cache_rl.sim.eviction.constants import CONSTANTS
+from kv_cache_rl.sim.eviction.dealing import deal
 from kv_cache_rl.sim.eviction.deciders import policy_id
 from kv_cache_rl.sim.eviction.dynamics import advance, new_state
+from kv_cache_rl.sim.eviction.learned import choose_learned, new_room
+from kv_cache_rl.sim.eviction.network import NETWORK
+from kv_cache_rl.sim.eviction.observe import MAX_ROWS, look
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics
 from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.state import State
+from kv_cache_rl.sim.eviction.tuned import choose_tuned
+from kv_cache_rl.sim.eviction.weighing import PRICED
 
 
 @njit(nogil=True)
@@ -31,6 +46,63 @@ def policy_return(scenario: Scenario, name: str) -> float:
     state = new_state(scenario)
     finish(state, policy_id(name))
     return rewards_and_metrics(state, scenario.best)[1]
+
+
+@uncounted
+def _look_and_weigh(scn, live, desk, plan):
+    weights, allowed, first_only, dealt = plan
+    c = columns_of(scn, live)
+    t = c.counters[Counter.WINDOW]
+    if first_only and t > 0:
+        return 0
+    n = look(scn, live, desk.rows, desk.head[0], desk.slots, True)
+    m = choose_tuned(
+        desk.rows, n, desk.head[0], weights.view(CONSTANTS)[0], allowed,
+        desk.chance, desk.loss, desk.usual, desk.out, desk.costs, desk.notes,
+    )  # fmt: skip
+    if dealt > 0:
+        deal(desk.rows, n, desk.out, m, dealt * c.constants.steps + t)
+    return allowed_calls(desk, m, allowed)
+
+
+_weigh_to_the_end = completing(_look_and_weigh)
+
+
+@njit(nogil=True)
+def play_tuned(scn, live, weights, allowed, first_only, dealt, calls, counts):
+    """Lets the weighing finish the episode, writes its calls into a log of `new_log`, and returns the return.
+
+    Args:
+        weights: float64 ``[D]``, contiguous, the constants in the order of `CONSTANTS`.
+        allowed: bit set of verbs.
+        first_only: whether it acts in the first window alone.
+        dealt: positive to deal its calls to random entries that can take them, drawn from this seed.
+    """
+    return _weigh_to_the_end(scn, live, new_desk(scn), (weights, allowed, first_only, dealt), calls, counts)
+
+
+@uncounted
+def _look_and_learn(scn, live, desk, plan):
+    weights, priced, room = plan
+    n = look(scn, live, desk.rows, desk.head[0], desk.slots, True)
+    m = choose_learned(
+        desk.rows, n, desk.head[0], weights.view(NETWORK)[0], ALL_VERBS,
+        desk.chance, desk.loss, priced, room, desk.out, desk.costs, desk.notes,
+    )  # fmt: skip
+    return allowed_calls(desk, m, ALL_VERBS)
+
+
+_learn_to_the_end = completing(_look_and_learn)
+
+
+@njit(nogil=True)
+def play_learned(scn, live, weights, calls, counts):
+    """Lets a network finish the episode, writes its calls into a log of `new_log`, and returns the return.
+
+    `weights` is float64 ``[SIZE]``, contiguous, in the order of `NETWORK`.
+    """
+    plan = (weights, np.empty((MAX_ROWS, PRICED)), new_room())
+    return _learn_to_the_end(scn, live, new_desk(scn), plan, calls, counts)
 
 
 @njit(nogil=True)

@@ -19,6 +19,10 @@ class Verb(IntEnum):
     UNREADABLE = 4
 
 
+ALL_VERBS = (1 << Verb.EVICT) | (1 << Verb.COMPRESS) | (1 << Verb.SWAP)
+"""A set of verbs: one bit each."""
+
+
 class Outcome(IntEnum):
     """What became of a call: `OK`, or why it was refused."""
 

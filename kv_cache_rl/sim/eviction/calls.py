@@ -40,9 +40,7 @@ KEEP = Call("keep")
 
 
 def _tool(name: str, description: str, with_id: bool) -> dict:
-    properties = (
-        {"seq_id": {"type": "string", "description": "An id from visible_seq_ids."}} if with_id else {}
-    )
+    properties = {"seq_id": {"type": "string"}} if with_id else {}
     parameters = {
         "type": "object",
         "properties": properties,
@@ -56,19 +54,17 @@ def _tool(name: str, description: str, with_id: bool) -> dict:
 
 
 TOOLS: list[dict] = [
-    _tool("evict", "Drop this entry's own pages. What is asked for again must be recomputed.", True),
+    _tool("evict", "Drop it. Running: back to the queue. Needed later: recomputed.", True),
     _tool(
         "compress",
-        "One precision down (16 to 8 to 4 bits): half the pages; it does not decode in this window.",
+        "Half the memory, to 8, then 4 bits; no decoding now. Wrong answers: rare, but at 4 some for code, "
+        "many for reason.",
         True,
     ),
-    _tool(
-        "swap_to_cpu",
-        "Move this entry's own pages to the CPU pool; it comes back by itself when needed.",
-        True,
-    ),
-    _tool("keep", "Change nothing in this window.", False),
+    _tool("swap_to_cpu", "Over the shared link; back when needed, if there is room.", True),
+    _tool("keep", "Change nothing.", False),
 ]
+"""Short: every call of a brief view pays for them."""
 
 
 def parse_call(name: str, arguments: str | dict | None) -> Call:
@@ -89,19 +85,19 @@ def parse_call(name: str, arguments: str | dict | None) -> Call:
         return Call("?", error=f'{name}: the arguments must be an object like {{"seq_id": "..."}}')
     seq_id = arguments.get("seq_id")
     if not isinstance(seq_id, str) or not seq_id:
-        return Call("?", error=f"{name}: seq_id must be a string from visible_seq_ids")
+        return Call("?", error=f"{name}: seq_id must be a string, the id of a row")
     if extra := sorted(map(str, set(arguments) - {"seq_id"})):
         return Call("?", error=f"{name}: unknown argument {extra[0][:40]!r}; send seq_id only")
     if len(seq_id) > 64 or not seq_id.isprintable():
         return Call(
             "?",
-            error=f"{name}: seq_id {seq_id[:20]!r}... is no id of this cache; choose from visible_seq_ids",
+            error=f"{name}: seq_id {seq_id[:20]!r}... is no id of this cache; choose one from the rows",
         )
     return Call(name, seq_id)
 
 
 # One answer for ids that never were, are gone or are yet to come: the difference would tell the future.
-_NOWHERE = "no entry {name!r} in the cache now; choose from visible_seq_ids"
+_NOWHERE = "no entry {name!r} in the cache now; choose from {ids}"
 _REASONS: dict[int, str] = {
     Outcome.UNKNOWN: _NOWHERE,
     Outcome.ABSENT: _NOWHERE,
@@ -116,14 +112,21 @@ _REASONS: dict[int, str] = {
 }
 
 
-def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str) -> str:
+_BRIEF_REASONS = _REASONS | {
+    Outcome.CPU_FULL: "the CPU pool has no room for {name}; compress it or evict something there",
+}
+"""The brief view counts in thousandths of the budget, not in pages."""
+
+
+def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str, view: str = "full") -> str:
     """What a tool message says: the effect, or the reason for the refusal and the remedy."""
     if code == Outcome.OK:
-        return done
+        return done if view == "full" else "ok"
     if code == Outcome.NOT_READ:
         unknown = f"unknown tool {str(call.verb)[:40]!r}; use one of {', '.join(VERBS)}"
         return f"refused: {call.error or unknown}"
-    return "refused: " + _REASONS[code].format(name=call.seq_id, pages=pages, cpu_free=cpu_free)
+    reasons, ids = (_REASONS, "visible_seq_ids") if view == "full" else (_BRIEF_REASONS, "rows")
+    return "refused: " + reasons[code].format(name=call.seq_id, pages=pages, cpu_free=cpu_free, ids=ids)
 
 
 def named_calls(scenario: Scenario, calls) -> list[list[str]]:

@@ -5,10 +5,11 @@ A decider is a compiled function ``(rows, head, out) -> how many calls``. It rea
 entries are rows of the view. Adding one is a function and one line in `REGISTRY`.
 
 `blind` deciders never look. `ranked` ones free just what the queue and a reserve need, in the order of
-a rank of `kv_cache_rl.policies`. The others weigh every (entry, action) pair. `value_aware` and
-`cost_aware` are among these, and differ in the belief with which they weigh: they are not the ranks of
-the same names. `stability` leaves to the queueing controller how much is freed and how coarse it may
-get."""
+a rank of `kv_cache_rl.policies`. The others weigh every (entry, action) pair. `weigh_value`,
+`weigh_alike` (every entry returns) and `lookahead` differ in the belief with which they weigh.
+`stability` leaves to the queueing controller how much is freed and how coarse it may get. `tuned` weighs
+with constants that were optimised on the training scenarios, `learned` with a small network's factors on
+what the pairs cost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.jit import folded, njit, uncounted
 from kv_cache_rl.sim.eviction.actions import Verb
 from kv_cache_rl.sim.eviction.blind import keep, on_everything, random, spam_invalid
+from kv_cache_rl.sim.eviction.brief import is_brief, read_brief
 from kv_cache_rl.sim.eviction.calls import VERBS, Call
 from kv_cache_rl.sim.eviction.columns import calls_of
+from kv_cache_rl.sim.eviction.learned import learned
 from kv_cache_rl.sim.eviction.observe import head_of, rows_of
 from kv_cache_rl.sim.eviction.ranked import ranked
 from kv_cache_rl.sim.eviction.reserve import reserve
 from kv_cache_rl.sim.eviction.returns import return_chance
 from kv_cache_rl.sim.eviction.text import read_view
+from kv_cache_rl.sim.eviction.trained import LEARNED, TUNED, Trained, WeightsError
+from kv_cache_rl.sim.eviction.tuned import tuned
 from kv_cache_rl.sim.eviction.weighing import (
     LEVELS,
     believing,
@@ -60,7 +65,7 @@ _expect_importance = believing(importance)
 
 @njit
 def stability(rows, head, out):
-    """Weighs like `value_aware`, but frees and compresses as the queueing controller's reserve says."""
+    """Weighs like `weigh_value`, but frees and compresses as the queueing controller's reserve says."""
     n = head.rows
     chance, loss = np.empty(n), np.empty((n, LEVELS))
     _expect_importance(rows, n, chance)
@@ -72,7 +77,7 @@ def stability(rows, head, out):
 
 
 def threshold(share):
-    """Weighs like `value_aware`, but frees what is above `share` thousandths of the budget."""
+    """Weighs like `weigh_value`, but frees what is above `share` thousandths of the budget."""
 
     @njit(cache=False)
     def calls(rows, head, out):
@@ -100,6 +105,8 @@ class Registered:
     bound the oracle from below."""
     shipped: bool = True
     """Offered by name everywhere; the rest are measures for `stability`."""
+    trained: Trained | None = None
+    """Its committed weights. What was trained on scenarios takes no part in making them."""
 
 
 REGISTRY: dict[str, Registered] = {
@@ -115,10 +122,12 @@ REGISTRY: dict[str, Registered] = {
     "lfu": Registered(ranked("lfu"), proposes=True),
     "largest_first": Registered(ranked("largest_first"), proposes=True),
     "gdsf": Registered(ranked("gdsf"), proposes=True),
-    "value_aware": Registered(weighing(importance), proposes=True),
-    "cost_aware": Registered(weighing(certain), proposes=True),
+    "weigh_value": Registered(weighing(importance), proposes=True),
+    "weigh_alike": Registered(weighing(certain), proposes=True),
     "lookahead": Registered(weighing(return_chance), proposes=True),
     "stability": Registered(stability),
+    "tuned": Registered(tuned, trained=TUNED),
+    "learned": Registered(learned, trained=LEARNED),
     "threshold_0.80": Registered(threshold(800), shipped=False),
     "threshold_0.90": Registered(threshold(900), shipped=False),
     "threshold_0.95": Registered(threshold(950), shipped=False),
@@ -152,10 +161,13 @@ def policy_id(name: str) -> int:
     """The number by which compiled code knows a decider.
 
     Raises:
-        ValueError: no decider has that name.
+        ValueError: no decider has that name, or its committed weights cannot be used.
     """
     if name not in _IDS:
         raise ValueError(unknown("decider", name, DECIDERS))
+    trained = REGISTRY[name].trained
+    if trained is not None and trained.trouble:
+        raise WeightsError(trained.trouble)
     return _IDS[name]
 
 
@@ -168,7 +180,7 @@ def decider(name: str) -> Decider:
     policy = policy_id(name)
 
     def act(observation: dict) -> list[Call]:
-        rows, head, ids = read_view(observation)
+        rows, head, ids = (read_brief if is_brief(observation) else read_view)(observation)
         out = np.zeros((MAX_OUT, 2), np.int64)
         count = decide_view(policy, rows, head, out)
         return [
@@ -179,7 +191,18 @@ def decider(name: str) -> Decider:
     return act
 
 
+def factory(name: str) -> Callable[[], Decider]:
+    """What `DECIDERS` holds under a name."""
+
+    def make(*given: object) -> Decider:
+        if given:
+            raise TypeError(f"DECIDERS[{name!r}] makes a decider, it is none; call it: DECIDERS[{name!r}]()")
+        return decider(name)
+
+    return make
+
+
 DECIDERS: dict[str, Callable[[], Decider]] = {
-    name: (lambda name=name: decider(name)) for name, one in REGISTRY.items() if one.shipped
+    name: factory(name) for name, one in REGISTRY.items() if one.shipped
 }
 """Name -> factory; calling the factory is the episode reset."""

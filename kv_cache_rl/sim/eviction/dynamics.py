@@ -229,20 +229,32 @@ def _count_window(c, peak):
 
 
 @uncounted
-def advance(scn, live, calls, results, events, lists):
-    """Plays one window like `step`, with `CALL` and `EVENT` records and the room of `new_lists`."""
-    c = columns_of(scn, live)
-    counters, dyn, sessions = c.counters, c.dyn, c.constants.sessions
+def link_left(c):
+    """Microseconds of transfers that the link has not carried when the window begins."""
+    return max(c.counters[Counter.LINK_USED] - c.constants.step_us, 0)
+
+
+@uncounted
+def begin_window(c):
+    """Opens a window for its calls."""
+    c.counters[Counter.EVENTS] = 0
+    c.counters[Counter.LINK_USED] = link_left(c)
+
+
+@uncounted
+def call(c, verb, entry, made):
+    """Carries out a call of a window in which `made` others were made; returns its `Outcome`."""
+    code = act(c, verb, entry) if made < MAX_CALLS_PER_STEP else Outcome.TOO_MANY
+    c.counters[Counter.CALLS] += 1
+    c.counters[Counter.INVALID] += code != Outcome.OK
+    return code
+
+
+@uncounted
+def end_window(c, events, lists):
+    """Plays what follows the calls of a window."""
+    dyn, sessions = c.dyn, c.constants.sessions
     active, chosen = lists[0], lists[1]
-    counters[Counter.EVENTS] = 0
-    counters[Counter.LINK_USED] = max(counters[Counter.LINK_USED] - c.constants.step_us, 0)
-    if len(calls) == 0:
-        counters[Counter.TEXT_ONLY] += 1
-    for k in range(len(calls)):
-        code = act(c, calls[k].verb, calls[k].entry) if k < MAX_CALLS_PER_STEP else Outcome.TOO_MANY
-        results[k] = code
-        counters[Counter.CALLS] += 1
-        counters[Counter.INVALID] += code != Outcome.OK
     _run(c, events, active, _in_use(dyn, sessions, active))
     for i in range(sessions):
         dyn[Slot.BUSY, i] = 0 if dyn[Slot.BUSY, i] == Busy.PAUSED else dyn[Slot.BUSY, i]
@@ -254,6 +266,18 @@ def advance(scn, live, calls, results, events, lists):
     wait(c, events, active, n)
     _overflow(c, events, active, n)
     _count_window(c, peak)
+
+
+@uncounted
+def advance(scn, live, calls, results, events, lists):
+    """Plays one window like `step`, with `CALL` and `EVENT` records and the room of `new_lists`."""
+    c = columns_of(scn, live)
+    begin_window(c)
+    if len(calls) == 0:
+        c.counters[Counter.TEXT_ONLY] += 1
+    for k in range(len(calls)):
+        results[k] = call(c, calls[k].verb, calls[k].entry, k)
+    end_window(c, events, lists)
 
 
 @njit

@@ -1,12 +1,14 @@
 """A live episode, its replay and the one loop in which a decider written in Python plays it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from kv_cache_rl.core import pool
 from kv_cache_rl.sim.eviction.actions import Outcome, Verb
 from kv_cache_rl.sim.eviction.admission import demand_units
+from kv_cache_rl.sim.eviction.brief import aliases, brief
 from kv_cache_rl.sim.eviction.calls import KEEP, VERBS, Call, result_text
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Counter, Kind, Phase, Place, Slot, Static, Tier
 from kv_cache_rl.sim.eviction.dynamics import new_state, step
@@ -14,7 +16,7 @@ from kv_cache_rl.sim.eviction.entries import Event
 from kv_cache_rl.sim.eviction.log import ActionLog, LogError, log_fault
 from kv_cache_rl.sim.eviction.observe import BITS, new_view, view
 from kv_cache_rl.sim.eviction.score import Report, normalized_score, rewards_and_metrics
-from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, Scenario
+from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, VIEWS, Scenario, one_of
 from kv_cache_rl.sim.eviction.state import check, slot_names
 from kv_cache_rl.sim.eviction.text import TOP, in_pages, observation, to_text
 
@@ -31,17 +33,24 @@ _WHY_FAILED: dict[int, str] = {
 class Episode:
     """One episode in progress; every decision goes through `step`."""
 
-    def __init__(self, scenario: Scenario):
+    def __init__(self, scenario: Scenario, view: str = "full"):
         if not isinstance(scenario, Scenario):
             what = f"an Episode plays a Scenario, not {type(scenario).__name__} {str(scenario)[:40]!r}"
             raise TypeError(f"{what}; read one with Scenario.from_json or load_scenarios")
+        one_of("view", view, VIEWS)
         self.scenario = scenario
+        self.view = view
         self.state = new_state(scenario)
         self.names = slot_names(scenario)
         self.log: ActionLog = []
         self.timeline: list[dict] = []
         self._columns = self.state.columns
         self._slots = {name: k for k, name in enumerate(self.names)}
+        self.shown = self.names
+        """Ids by slot as the view shows them; empty where no alias has been given yet."""
+        if view == "brief":
+            self.shown, self._aliases = [""] * len(self.names), iter(aliases(len(self.names)))
+            self._name_newcomers()
         self._prefix_ids = [p.prefix_id for p in scenario.prefixes]
         self._rows, self._head = new_view()
         self._events = np.zeros((8 * len(scenario.sessions), 3), np.int64)
@@ -54,10 +63,17 @@ class Episode:
     def done(self) -> bool:
         return self.t >= self.scenario.steps
 
+    @property
+    def last_window(self) -> bool:
+        """Whether the next step is the last."""
+        return len(self.log) == self.scenario.steps - 1
+
     def observation(self) -> dict:
         """What the decider sees now, as JSON-able values."""
         view(*self.state, self._rows, self._head)
-        return observation(self._rows, self._head, self.names, self._prefix_ids, self._pending())
+        if self.view == "brief":
+            return brief(self._rows, self._head, self.shown, self._pending())
+        return observation(self._rows, self._head, self.shown, self._prefix_ids, self._pending())
 
     def prompt(self) -> str:
         """The observation as compact JSON, at most 3,600 characters."""
@@ -71,7 +87,7 @@ class Episode:
         waiting = waiting[np.argsort(dyn[Slot.ORDER, waiting])][:TOP]
         waited = (dyn[Slot.WAIT_US, waiting] * 10 // step_us).tolist()
         return [
-            [self.names[i], in_pages(demand_units(*self.state, i)), tenths / 10]
+            [self.shown[i], in_pages(demand_units(*self.state, i)), tenths / 10]
             for i, tenths in zip(waiting.tolist(), waited, strict=True)
         ]
 
@@ -92,19 +108,44 @@ class Episode:
         if wrong:
             what = f"step takes a list of Call, not {type(wrong[0]).__name__} {str(wrong[0])[:40]!r}"
             raise TypeError(f"{what}; write [Call('evict', 's7')], and read logged words with Call.from_log")
+        for call in calls:
+            for part in (call.verb, call.seq_id, call.error):
+                if not isinstance(part, str):
+                    raise TypeError(
+                        f"{str(call)[:80]} holds {type(part).__name__}, where a Call holds texts; write "
+                        "Call('evict', 's7'), and read a model's arguments with parse_call"
+                    )
         packed = np.array([self._pack(call) for call in calls], np.int64).reshape(-1, 2)
         before = self._before(packed)
         results = np.zeros(len(calls), np.int64)
         step(*self.state, packed, results, self._events)
         texts = [
-            result_text(call, int(code), pages, cpu_free, done)
+            result_text(call, int(code), pages, cpu_free, done, self.view)
             for call, code, (pages, cpu_free, done) in zip(
                 calls, results, self._after(packed, results, before), strict=True
             )
         ]
-        self.log.append([call.to_log() for call in calls])
+        self.log.append([self.named(call).to_log() for call in calls])
         self.timeline.append(self._record(calls, results, texts))
+        if self.view == "brief":
+            self._name_newcomers()
         return texts
+
+    def _name_newcomers(self) -> None:
+        """Gives an alias to whatever is in the cache or in the queue for the first time.
+
+        In the order of the slots all at once, they would tell how many sessions are yet to come.
+        """
+        dyn = self._columns.dyn
+        for slot in np.flatnonzero((dyn[Slot.PLACE] != Place.NOWHERE) | (dyn[Slot.PHASE] != Phase.IDLE)):
+            if not self.shown[slot]:
+                self.shown[slot] = next(self._aliases)
+                self._slots[self.shown[slot]] = int(slot)
+
+    def named(self, call: Call, shown: bool = False) -> Call:
+        """The call by the scenario's id of its entry, or by the one that this view shows."""
+        slot = self._slots.get(call.seq_id)
+        return call if slot is None else replace(call, seq_id=(self.shown if shown else self.names)[slot])
 
     def _pack(self, call: Call) -> tuple[int, int]:
         if call.error or call.verb not in VERBS:
@@ -268,20 +309,8 @@ def play(episode: Episode, decide) -> Episode:
             f"decide is {decide!r}, not a function from an observation to calls; "
             "make one with DECIDERS['lru']()"
         )
+    if isinstance(decide, type):
+        raise TypeError(f"decide is the class {decide.__name__}; give a decider: {decide.__name__}()")
     while not episode.done:
         episode.step(decide(episode.observation()))
     return episode
-
-
-def tool_messages(texts: list[str], prompt: str | None) -> list[str]:
-    """Contents of a step's tool messages: what each call did; the next observation stands at the end of the
-    last.
-    """
-    if prompt is None or not texts:
-        return list(texts)
-    return [*texts[:-1], f"{texts[-1]}\n{prompt}"]
-
-
-def text_only_reply(prompt: str) -> str:
-    """User message that answers a reply without tool calls."""
-    return f"No tool was called, so nothing changed in that window.\n{prompt}"

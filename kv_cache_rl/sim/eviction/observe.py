@@ -205,6 +205,20 @@ def look(scn, live, rows, head, slots, whole):
     return n
 
 
+@uncounted
+def look_again(scn, live, rows, head, first, last):
+    """Writes rows `first` to `last` - 1 of a view, and its totals, anew in the middle of a window.
+
+    They show the same entries; those that are gone have `Place.NOWHERE`.
+    """
+    c = columns_of(scn, live)
+    for k in range(first, last):
+        i = rows[k].slot
+        _write_facts(c, i, rows[k])
+        _write_history(c, i, rows[k])
+    _write_totals(c, head)
+
+
 @njit
 def view(scn, live, rows, head):
     """Fills the view that a decider takes, buffers of `new_view`; returns the number of rows."""

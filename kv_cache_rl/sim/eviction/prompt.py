@@ -1,4 +1,4 @@
-"""The system prompt: the task, the rules and what is rewarded; no strategy."""
+"""The system prompts: the task, the rules and what is rewarded; no strategy."""
 
 SYSTEM_PROMPT = """You run the KV cache of an LLM inference server for 15 windows. Before each window you get a JSON observation \
 and answer with tool calls; all calls of one message act in that window, at most 16 count.
@@ -20,3 +20,25 @@ when it still waits at the end. Nothing is freed unless you free it.
 
 Rewarded: few failures (most), tokens of completed requests, memory peaks below 80 % of the budget (less below 95 %), keeping \
 what is worth keeping, little swap-in delay, and no eviction of system prompts, important contexts or nearly finished work."""
+_BRIEF = """You run the KV cache of an LLM server for 15 windows. In each you see JSON and make up to 16 tool calls.
+
+Memory is in thousandths of the GPU budget; link: per window. rows: id, type, class, state (cpu: in the CPU pool), m memory, \
+b bits below 16, v value (100: safest to evict), i idle windows, r seconds to recompute, p priority (to 10); missing is 0. \
+context, tool: history of a waiting session; gen: being generated; think, ephemeral: dead. queue: who waits, w tenths of a window.
+
+In a window: your calls, decoding, completions, arrivals, admission of what fits, in order. Sessions return, served or not. \
+A request fails after more than 5 windows of waiting (queue, CPU, recomputing), by low precision, by overflow, or unserved \
+at the end. Only you free memory.
+
+Rewarded: few failures (most), tokens of completed requests, peaks below 800 (less below 950), keeping what is worth it, \
+little swap-in delay, no eviction of important or nearly finished work."""
+SYSTEM_PROMPTS = {"full": SYSTEM_PROMPT, "brief": _BRIEF}
+"""By view. The brief one leaves what the tools do to their descriptions."""
+CONTEXT_TOKENS = {
+    ("full", "full"): 40_960,
+    ("full", "window"): 4_096,
+    ("brief", "full"): 16_384,
+    ("brief", "window"): 2_048,
+}
+"""Tokens of context that a model is served with, by view and history: what an episode (full) or a window needs
+with SmolLM2's tokenizer (results/eviction/tokens.json), and room for what the model thinks."""

@@ -93,15 +93,20 @@ def reward_terms(scn, live, terms):
     terms[6] = -min(counters[Counter.RISKY] / 100.0, 1.0)
 
 
-@njit
-def total_return(scn, live):
-    """The weighted sum of the rewards, for the search; the reported total sums the rounded rewards."""
-    terms = np.empty(_TERMS)
+@uncounted
+def weighted_return(scn, live, terms):
+    """`total_return` with room for its terms, ``[len(REWARDS)]``."""
     reward_terms(scn, live, terms)
     total = 0.0
     for k in range(_TERMS):
         total += _WEIGHTS[k] * terms[k]
     return total
+
+
+@njit
+def total_return(scn, live):
+    """The weighted sum of the rewards, for the search; the reported total sums the rounded rewards."""
+    return weighted_return(scn, live, np.empty(_TERMS))
 
 
 def normalized_score(total: float, floor: float, best: float) -> float:

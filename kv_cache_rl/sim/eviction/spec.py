@@ -30,6 +30,10 @@ ORACLE = "oracle"
 """The name under which the best-known log is played. It is no decider, as it knows the future."""
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
 PLACES = ("none", "gpu", "cpu")
+VIEWS = ("full", "brief")
+"""How an observation shows the cache: all rows and columns (`text`), or what matters most (`brief`)."""
+HISTORIES = ("full", "window")
+"""What a model call holds: the whole dialogue so far, or the window at hand alone."""
 DEAD_KINDS = ("", "reasoning", "ephemeral")
 
 
@@ -240,6 +244,9 @@ def _check_head(scenario: Scenario, need: Need) -> None:
         need(0 <= getattr(scenario, field) < 2**40, field, "must be at least 0 and below 2^40")
     need(scenario.budget_pages <= scenario.gpu_pages, "budget_pages", "must not exceed gpu_pages")
     need(0 < len(scenario.sessions) <= 512, "sessions", "must be 1 to 512")
+    need(
+        scenario.best >= scenario.floor, f"best {scenario.best}", f"must not be below floor {scenario.floor}"
+    )
 
 
 def _check_names(scenario: Scenario, need: Need) -> None:

@@ -93,7 +93,7 @@ class Scenario:
             raise HierarchyError("two tiers have the same name; name each differently")
         if self.max_prefetch < 0 or not 0 <= self.compute_s < float("inf"):
             raise HierarchyError(
-                f"max_prefetch {self.max_prefetch} and compute_s {self.compute_s} must be 0 or more"
+                f"max_prefetch {self.max_prefetch} and compute_s {self.compute_s} must be finite, 0 or more"
             )
         for name, value, known in (
             ("footprint", self.footprint, PRECISIONS),

@@ -3,8 +3,7 @@
 import operator
 from typing import Any
 
-import numpy as np
-
+from kv_cache_rl.core.numbers import whole_float
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import free, give, take
 from kv_cache_rl.sim.serving.admission import admit, fits
@@ -66,16 +65,6 @@ def checked(action: Any) -> int:
     if not 0 <= number < _COUNT:
         raise ServingError(f"action is {action!r}; give a whole number from 0 to {len(ACTIONS) - 1}")
     return number
-
-
-def whole_float(action: Any) -> int:
-    """The number that one float of a whole value is, -1 for anything else."""
-    try:
-        value = np.asarray(action)
-    except ValueError:  # rows of different lengths
-        return -1
-    is_whole = value.shape == () and value.dtype.kind == "f" and float(value).is_integer()
-    return int(value) if is_whole else -1
 
 
 @uncounted

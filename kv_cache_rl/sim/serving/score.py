@@ -43,7 +43,9 @@ class Report:
     seed: int
     score: float
     throughput: float
-    """Completed prompt and output tokens over the fluid bound's."""
+    """Completed prompt and output tokens over the fluid bound's; NaN where that is 0, as the episode is too
+    short for any request. The score counts it as 1 then.
+    """
     latency_efficiency: float
     """Mean over all arrived requests: time in which it advanced over time since arrival; 0 if it never
     finished.
@@ -105,7 +107,7 @@ def report(state: State) -> Report:
         task=state.scenario.task,
         seed=state.seed,
         score=float(EDGE + (1 - 2 * EDGE) * weighed(state.scenario.task, parts)),
-        throughput=throughput,
+        throughput=throughput if bound else float("nan"),
         latency_efficiency=latency,
         cache_residency=residency,
         arrived=len(requests),

@@ -146,7 +146,12 @@ def test_show_prints_facts_json_and_the_text_a_model_reads(kv, three):
     scenario = three[2]
     assert all(session.seq_id in kv("scenarios", "show", scenario.id).out for session in scenario.sessions)
     assert Scenario.from_json(kv("scenarios", "show", scenario.id, "--json").json) == scenario
-    assert kv("scenarios", "show", scenario.id, "--observation").out.strip() == Episode(scenario).prompt()
+    seen = {view: Episode(scenario, view).prompt() for view in ("brief", "full")}
+    shown = ("scenarios", "show", scenario.id, "--observation")
+    assert kv(*shown).out.strip() == kv(*shown, "--view", "brief").out.strip() == seen["brief"]
+    assert kv(*shown, "--view", "full").out.strip() == seen["full"]
+    assert "unknown view 'breif'" in kv(*shown, "--view", "breif").err
+    assert "--view is given without --observation" in kv(*shown[:3], "--view", "full").err
 
 
 def test_export_writes_messages_and_tools_that_datasets_reads(kv, tmp_path):

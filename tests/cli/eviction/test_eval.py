@@ -8,9 +8,11 @@ import signal
 import pytest
 
 from kv_cache_rl.adapters.endpoint import serving
+from kv_cache_rl.cli.eviction.findings import no_calls
 from kv_cache_rl.cli.eviction.live import Live
 from kv_cache_rl.cli.saved import only_writer
 from kv_cache_rl.experiments.eviction import sets
+from kv_cache_rl.reports.eviction.outcome import Outcome
 from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
 from kv_cache_rl.sim.eviction.generate import generate
 
@@ -19,17 +21,15 @@ def folder_of(said, tmp_path):
     return tmp_path / said.json["folder"]
 
 
-def test_without_arguments_it_evaluates_value_aware_and_lru_on_five_scenarios_per_tier(
-    kv, environment, tmp_path
-):
+def test_without_arguments_it_evaluates_learned_and_lru_on_five_scenarios_per_tier(kv, environment, tmp_path):
     said = kv("eval")
     assert said.code == 0
     assert [(asked["model"], asked["num_examples"]) for asked in environment.asked] == [
-        ("value_aware", 15),
+        ("learned", 15),
         ("lru", 15),
     ]
     folder = next((tmp_path / "runs").iterdir())
-    assert {"config.json", "results.jsonl", "summary.json", "report.html", "value_aware", "lru"} == {
+    assert {"config.json", "results.jsonl", "summary.json", "report.html", "learned", "lru"} == {
         p.name for p in folder.iterdir()
     }
     assert str(folder / "report.html").removeprefix(str(tmp_path) + "/") in said.out
@@ -40,8 +40,8 @@ def test_without_arguments_it_evaluates_value_aware_and_lru_on_five_scenarios_pe
 
 
 def test_scores_through_the_endpoint_equal_the_baselines_to_the_last_digit(kv, environment):
-    evaluated = kv("eval", "-p", "value_aware", "-p", "lookahead", "-n", 6, "--json").json
-    direct = kv("baselines", "-p", "value_aware", "-p", "lookahead", "-n", 6, "--json").json
+    evaluated = kv("eval", "-p", "weigh_value", "-p", "lookahead", "-n", 6, "--json").json
+    direct = kv("baselines", "-p", "weigh_value", "-p", "lookahead", "-n", 6, "--json").json
     assert evaluated["rows"] == direct["rows"]
 
 
@@ -283,7 +283,7 @@ def test_sigterm_ends_like_an_interrupt_with_the_command_that_goes_on(kv, enviro
     finally:
         signal.signal(signal.SIGINT, before)
     [folder] = (tmp_path / "runs").iterdir()
-    assert said.code == 130
+    assert said.code == 143
     assert f"1 of 3 rollouts are saved; go on with: kv-cache-rl eval --resume runs/{folder.name}" in said.err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
@@ -349,7 +349,113 @@ def test_the_real_package_gives_the_same_scores(kv):
     package = pytest.importorskip("kv_cache_eviction", reason="the environment package is not installed")
     if not hasattr(package, "evaluate"):
         pytest.skip("the installed environment package has no evaluate")
-    said = kv("eval", "-p", "value_aware", "-n", 3, "--json")
+    said = kv("eval", "-p", "weigh_value", "-n", 3, "--json")
     assert (said.code, said.err) == (0, "")
-    assert said.json["rows"] == kv("baselines", "-p", "value_aware", "-n", 3, "--json").json["rows"]
+    assert said.json["rows"] == kv("baselines", "-p", "weigh_value", "-n", 3, "--json").json["rows"]
     assert said.json["model_calls"] == 3 * 15
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(["--policy", "keep"], ["--model", "m"], ["--difficulty", "hard"], ["--split", "eval"], ["-n", 3]),
+        *(["--seed", 42], ["--max-tokens", 9], ["--temperature", 0], ["--trace", "t"], ["--out", "o"]),
+    ],
+    ids=lambda option: option[0],
+)
+def test_what_a_run_keeps_cannot_be_given_anew(kv, finished, option):
+    before = (finished / "config.json").read_bytes()
+    said = kv("eval", "--resume", finished, *option)
+    assert (said.code, said.out) == (2, "")
+    assert "cannot change in a run that goes on; leave it out, or start a new run" in said.err
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_replies_without_a_call_that_a_limit_cut_are_not_laid_to_the_servers_parser():
+    def silent(*notes):
+        return Outcome(
+            *("s", "easy", "eval", "m"), error=None, reward=0.0, normalized=0.0, rewards={},
+            log=[["keep"]] * 15,
+            metrics={"text_only_steps": 15.0}, model_calls=15, notes=list(notes),
+        )  # fmt: skip
+
+    assert "does the server parse tool calls?" in no_calls([silent()])
+    for reason in ("were cut at a length limit (finish_reason 'length')", "(finish_reason 'content_filter')"):
+        said = no_calls([silent(f"15 of 15 replies {reason}")])
+        assert "15 of 15 replies held no tool call" in said and "parse" not in said
+
+
+def asked_views(environment) -> list[tuple]:
+    return [(asked["model"], asked["view"], asked["history"]) for asked in environment.asked]
+
+
+def test_a_model_plays_the_brief_view_and_policies_the_full_one_unless_told_otherwise(kv, environment):
+    with serving("lru") as url:
+        assert kv("eval", "-p", "keep", "--model", "lru", "--base-url", url, "-n", 1, "--json").code == 0
+        assert asked_views(environment) == [("keep", "full", "full"), ("lru", "brief", "full")]
+        environment.asked.clear()
+        given = ["--view", "brief", "--history", "window"]
+        said = kv("eval", "-p", "keep", "--model", "lru", "--base-url", url, "-n", 1, *given, "--json")
+    assert asked_views(environment) == [("keep", "brief", "window"), ("lru", "brief", "window")]
+    assert [(t["view"], t["history"]) for t in said.json["config"]["targets"]] == [("brief", "window")] * 2
+
+
+def test_a_run_is_resumed_with_its_own_view_and_history_and_refused_with_another(kv, finished, environment):
+    environment.asked.clear()
+    assert kv("eval", "--resume", finished, "--view", "full", "--json").code == 0
+    assert {(view, history) for _, view, history in asked_views(environment)} == {("full", "full")}
+    for option, other, own in (("--view", "brief", "full"), ("--history", "window", "full")):
+        said = kv("eval", "--resume", finished, option, other)
+        assert (said.code, said.out) == (2, "")
+        assert f"was begun with {option[2:]} {own} for" in said.err and f"leave out {option}" in said.err
+
+
+@pytest.mark.parametrize(("option", "wrong"), [("--view", "breif"), ("--history", "none")])
+def test_a_view_or_history_that_does_not_exist_is_refused_by_name(kv, environment, option, wrong):
+    said = kv("eval", "-p", "keep", "-n", 1, option, wrong)
+    assert said.code == 2 and f"unknown {option[2:]} {wrong!r}" in said.err and not environment.asked
+
+
+def test_money_is_tokens_times_prices(kv, environment, monkeypatch):
+    def play(scenario, model, base_url):
+        row = original(scenario, model, base_url)
+        return row | {"prompt_tokens": 3_000_000, "cached_tokens": 1_000_000, "completion_tokens": 500_000}
+
+    original = environment.play
+    monkeypatch.setattr(environment, "play", play)
+    with serving("lru") as url:
+        model = ["--model", "lru", "--base-url", url, "-n", 3]
+        prices = ["--price-in", 2, "--price-out", 8, "--price-cached", 0.5]
+        said = kv("eval", *model, *prices, "--json").json
+        table = kv("eval", *model, *prices).out
+        unpriced = kv("eval", *model, "--json").json
+    [usage] = said["usage"]
+    assert (usage["read"], usage["cached"], usage["written"]) == (3_000_000, 1_000_000, 500_000)
+    assert (usage["cost"], usage["cost_in_all"]) == (2 * 2 + 0.5 + 8 * 0.5, 25.5)
+    assert "8.5000" in table and "25.5000" in table and "3,000,000" in table
+    assert "cost" not in unpriced["usage"][0]
+
+
+def test_a_server_that_reports_no_tokens_costs_nothing_that_is_known(kv, environment, monkeypatch):
+    original = environment.play
+    silent = {"prompt_tokens": 0, "completion_tokens": 0}
+    monkeypatch.setattr(environment, "play", lambda *given: original(*given) | silent)
+    with serving("lru") as url:
+        prices = ["--price-in", 2, "--price-out", 8]
+        said = kv("eval", "--model", "lru", "--base-url", url, "-n", 1, *prices, "--json").json
+    assert said["usage"][0]["read"] is said["usage"][0]["cost"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--price-in", 1], "--price-in is given without --price-out"),
+        (["--price-out", 1], "--price-out is given without --price-in"),
+        (["--price-cached", 1], "--price-cached is given without --price-in"),
+        (["--price-in", "inf", "--price-out", 1], "price in is inf"),
+        (["--price-in", -1, "--price-out", 1], "--price-in"),
+    ],
+)
+def test_a_price_alone_and_one_that_is_none_are_refused(kv, environment, options, words):
+    said = kv("eval", "-p", "keep", "-n", 1, *options)
+    assert said.code == 2 and words in said.err and not environment.asked

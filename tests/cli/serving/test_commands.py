@@ -442,3 +442,24 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, arguments
     assert said.err.startswith("error: ")
     assert words in said.err
     assert said.err.count("\n") == 1
+
+
+def test_an_episode_too_short_for_any_request_says_so_and_gives_no_share(kv):
+    command = ("--agent", "lru", "--ticks", "2")
+    said = kv("serving", "simulate", *command)
+    assert said.code == 0 and "the episode is too short" in said.out
+    assert "100.0 %" not in said.out.split("latency")[0]
+    assert kv("serving", "simulate", *command, "--json").json["throughput"] is None
+    said = kv("serving", "evaluate", *command, "--task", "easy", "--seeds", "1", "--workers", "1")
+    assert said.code == 0 and "easy: no share: the episode is too short" in said.out
+
+
+def test_train_does_not_write_over_a_training_of_other_settings(kv, tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    settings = {"tasks": ["easy"], "episodes": 2}
+    (made / "qlearning.json").write_text(json.dumps({"training": settings}))
+    (made / "qlearning.npz").write_bytes(b"theirs")
+    said = kv("serving", "train", "--task", "easy", "--episodes", "3", "--out", "made")
+    assert (said.code, "episodes 2, now 3" in said.err, "another --out" in said.err) == (2, True, True)
+    assert (made / "qlearning.npz").read_bytes() == b"theirs"

@@ -236,6 +236,7 @@ def test_what_is_no_agent_is_refused_with_a_remedy(kv, mine, command, name, word
         ("exits.py:Agent", "exits.py cannot be imported: SystemExit: 3"),
         ("needs.py:Agent", "needs.py needs the module no_such_library, which is not installed; install it"),
         (":Agent", "agent ':Agent' names no factory"),
+        ("torn.py", "agent 'torn.py' names no factory; write torn.py:FACTORY"),
         ("json:loads", "json:loads gives no agent: TypeError"),
     ],
 )
@@ -269,3 +270,24 @@ def test_a_row_that_was_altered_by_hand_is_named_and_never_shown(kv, tmp_path, c
     said = kv(*command)
     assert (said.code, said.out) == (2, "") and said.err.count("\n") == 1
     assert f"{JOURNAL}, line 1: is no finished row, or was changed; delete that line" in said.err
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (5, "own.py:Own: its `weights` is 5; give the path of a file, or a list of paths"),
+        ("nope.npz", "own.py:Own names weights that cannot be read: nope.npz: there is no such file"),
+    ],
+)
+def test_weights_that_are_none_are_refused_with_the_agent(kv, tmp_path, weights, words):
+    (tmp_path / "own.py").write_text(
+        f"class Own:\n    name, weights = 'own', {weights!r}\n"
+        "    def reset(self, seed=0): pass\n    def act(self, seen, mask): return 17\n"
+    )
+    said = kv("serving", "evaluate", "--agent", "own.py:Own", *SHORT)
+    assert (said.code, said.out) == (2, "") and words in said.err
+
+
+def test_an_agent_that_fails_in_an_evaluation_is_shown_with_file_and_line(kv, mine):
+    said = kv("serving", "evaluate", "--agent", mine("Fails"), *SHORT)
+    assert said.code == 1 and "KeyError: 'no such key' (mine.py, line 29)" in said.err

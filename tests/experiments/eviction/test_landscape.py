@@ -53,7 +53,7 @@ def test_a_rule_that_reads_only_the_clock_is_no_better_than_the_floor(difficulty
     reports = [rollout(scenario, clock(last)) for scenario in scenarios]
     assert fmean(report.normalized for report in reports) <= 0
     if difficulty != "easy":
-        looking = fmean(policy_return(scenario, "value_aware") for scenario in scenarios)
+        looking = fmean(policy_return(scenario, "weigh_value") for scenario in scenarios)
         assert looking - fmean(report.total for report in reports) >= 0.15
 
 

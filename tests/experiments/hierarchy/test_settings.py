@@ -29,6 +29,11 @@ EQUAL = pages("equal", np.arange(10), 1000, blocks=10)
         ("0.25", 0.25),
         ("80GB", Bytes(80 * 10**9)),
         ("1.5 KiB", Bytes(1536)),
+        ("80.1GB", Bytes(80_100_000_000)),
+        ("4.0blocks", 4),
+        ("4.0", 4),
+        ("10.0", 10),
+        ("200%", 2.0),
     ],
 )
 def test_a_capacity_is_blocks_a_share_or_bytes(text, value):
@@ -39,6 +44,30 @@ def test_a_capacity_is_blocks_a_share_or_bytes(text, value):
 def test_other_text_is_no_capacity(text):
     with pytest.raises(HierarchyError, match=r"is no capacity; write blocks \(5000\), a share"):
         parse_capacity(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("0.5blocks", "no whole number of blocks"),
+        ("5.5 blocks", "no whole number of blocks"),
+        ("5.5", r"no whole number of blocks; give one, or a share \(550%\)"),
+        (5.5, r"no whole number of blocks; give one, or a share \(550%\)"),
+        ("1.0", "one block or all of them; write 1 or 100%"),
+        (1.0, "one block or all of them; write 1 or 100%"),
+        ("9" * 5000, "is no number of 63 bits"),
+        ("9" * 5000 + "GB", "is no number of 63 bits"),
+    ],
+)
+def test_a_capacity_that_may_be_two_things_is_refused(value, words):
+    with pytest.raises(HierarchyError, match=words):
+        capacity_of(value, in_blocks(EQUAL))
+
+
+def test_a_number_from_one_on_counts_blocks_and_a_percentage_is_a_share():
+    assert capacity_of(4.0, in_blocks(EQUAL)) == capacity_of("4.0", in_blocks(EQUAL)) == 4
+    assert capacity_of("200%", in_blocks(EQUAL)) == 20
+    assert capacity_of(0.5, in_blocks(EQUAL)) == 5
 
 
 def test_blocks_shares_and_bytes_mean_the_same_room():

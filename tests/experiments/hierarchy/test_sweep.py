@@ -310,6 +310,19 @@ def test_the_committed_sweep_holds_every_workload_and_policy():
         ({"policies": "lru"}, "policies = 'lru' must be a list"),
         ({"policies": [3]}, r"policies = \[3\] must be a list"),
         (
+            {"policies": [{"policy": "regret_aware", "regret": [float("nan"), 0.9, 2]}]},
+            "a weight from 0 on, a decay from 0 to 1, a whole horizon from 0 on",
+        ),
+        (
+            {"policies": [{"policy": "regret_aware", "regret": [float("inf"), 0.9, 2]}]},
+            "a weight from 0 on",
+        ),
+        ({"policies": [{"policy": "regret_aware", "regret": [-5, 0.9, 2]}]}, "a weight from 0 on"),
+        ({"policies": [{"policy": "regret_aware", "regret": [10**400, 0.9, 2]}]}, "a weight from 0 on"),
+        ({"policies": [{"policy": "windowed_recency", "window": 10**400}]}, "must be a whole number from 1"),
+        ({"policies": [{"policy": "regret_aware", "regret": [6, 5.0, 2]}]}, "a decay from 0 to 1"),
+        ({"policies": [{"policy": "regret_aware", "regret": [6, 0.9, -1]}]}, "a whole horizon from 0 on"),
+        (
             {"policies": [{"policy": "regret_aware", "regret": [1, 2]}]},
             r"regret = \(1, 2\) must be \[weight, decay, horizon",
         ),

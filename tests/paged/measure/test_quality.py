@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.measure.quality import SCHEMES, Quality, fit_law, held_out_tokens, qualities, windows
 from kv_cache_rl.paged.quantised_blocks import QuantisedBlocks, quantise_filled
+from kv_cache_rl.paged.sequences import Sequence
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ import torch
 from decoders import contents, decoder, prompt
 
 from kv_cache_rl.paged.attention import dense_reference
-from kv_cache_rl.paged.block_table import Sequence
 from kv_cache_rl.paged.measure import figures, quality, speeds
 from kv_cache_rl.paged.measure.calibrate import Moves, Seconds
 from kv_cache_rl.paged.measure.memory import Beams
 from kv_cache_rl.paged.measure.quality import attention_errors, held_out_tokens
 from kv_cache_rl.paged.quant import dequantise, quantise
+from kv_cache_rl.paged.sequences import Sequence
 
 
 def test_a_step_counts_the_tokens_that_the_cache_holds_more_and_these_are_decoded():

@@ -54,7 +54,7 @@ def read(text: str) -> Reader:
 
 @pytest.fixture(scope="module")
 def written(outcomes, scenarios):
-    return page("lru and value_aware", "Two policies.", ABOUT, outcomes, scenarios)
+    return page("lru and weigh_value", "Two policies.", ABOUT, outcomes, scenarios)
 
 
 def test_the_page_is_well_formed_and_loads_nothing(written):

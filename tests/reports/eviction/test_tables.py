@@ -28,7 +28,7 @@ def failed(outcome):
 
 def test_every_tier_stands_between_its_floor_and_its_best_known_and_all_comes_last(outcomes, scenarios):
     rows = results_rows(outcomes, scenarios)
-    policies = [FLOOR_ROW, "value_aware", "lru", ORACLE_ROW]
+    policies = [FLOOR_ROW, "weigh_value", "lru", ORACLE_ROW]
     assert [(row.tier, row.policy) for row in rows] == [
         (tier, policy) for tier in ("easy", "medium", "hard", "all") for policy in policies
     ]
@@ -62,11 +62,11 @@ def test_failed_rollouts_are_counted_and_change_no_mean(outcomes, scenarios):
 def test_differences_are_paired_by_scenario(outcomes):
     found = {entry["tier"]: entry for entry in differences(outcomes)}
     assert set(found) == {"easy", "medium", "hard", "all"}
-    ours, theirs = ([o.reward for o in outcomes if o.model == name] for name in ("value_aware", "lru"))
+    ours, theirs = ([o.reward for o in outcomes if o.model == name] for name in ("weigh_value", "lru"))
     expected = statistics.fmean(a - b for a, b in zip(ours, theirs, strict=True))
     assert found["all"]["reward"]["mean"] == pytest.approx(expected)
     assert (found["all"]["policy"], found["all"]["against"], found["all"]["reward"]["n"]) == (
-        "value_aware",
+        "weigh_value",
         "lru",
         6,
     )

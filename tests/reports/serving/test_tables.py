@@ -122,3 +122,11 @@ def test_a_timeline_shows_every_series_to_its_last_tick():
     assert all(
         line.get_xdata()[-1] == records[-1]["clock_s"] and len(line.get_xdata()) <= 2_001 for line in drawn
     )
+
+
+def test_an_episode_that_is_too_short_for_any_request_has_no_share_of_its_bound():
+    short = row("lru", 1, 0.65)
+    short["report"] |= {"throughput": None, "work_bound": 0.0}
+    found = results([short], "lru")
+    assert of("lru", found).means["of_bound"] is None is of(BOUND, found).means["of_bound"]
+    assert "100 %" not in markdown(found, "lru") and "· - |" in markdown(found, "lru")

@@ -37,7 +37,7 @@ def test_a_reward_is_a_term_and_a_line(tmp_path):
         tmp_path,
         "sim/eviction/score.py",
         ('}\n"""Reward name -> weight', '    "fewer_calls": 0.5,\n'),
-        ("\n\n@njit\ndef total_return", "    terms[7] = -counters[Counter.CALLS] / 100.0\n"),
+        ("\n\n@uncounted\ndef weighted_return", "    terms[7] = -counters[Counter.CALLS] / 100.0\n"),
     )
     (folder / "scenarios").symlink_to(ROOT / "scenarios")
     program = (

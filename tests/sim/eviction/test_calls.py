@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kv_cache_rl.sim.eviction import (
+    DECIDERS,
     TOOLS,
     Call,
     Episode,
@@ -194,6 +195,18 @@ def test_an_episode_of_no_scenario_and_a_decider_that_is_none_are_named(kit):
         Episode(made.to_json())
     with pytest.raises(TypeError, match=r"decide is 'lru', not a function .* DECIDERS\['lru'\]\(\)"):
         rollout(made, "lru")
+    with pytest.raises(TypeError, match=r"makes a decider, it is none; call it: DECIDERS\['lru'\]\(\)"):
+        rollout(made, DECIDERS["lru"])
+    with pytest.raises(TypeError, match=r"decide is the class Episode; give a decider: Episode\(\)"):
+        rollout(made, Episode)
+
+
+@pytest.mark.parametrize("call", [Call("evict", {"seq_id": "a"}), Call("evict", 7), Call(["evict"], "a")])
+def test_a_call_of_other_things_than_texts_is_named_and_changes_nothing(kit, call):
+    episode = Episode(kit.scenario(kit.session("a", 5)))
+    with pytest.raises(TypeError, match=r"where a Call holds texts; write Call\('evict', 's7'\)"):
+        episode.step([Call("keep"), call])
+    assert episode.t == 0 and episode.timeline == []
 
 
 def test_the_tools_are_what_the_reader_accepts():

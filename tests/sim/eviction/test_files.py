@@ -147,6 +147,7 @@ BROKEN = {
     "a log that is no list": (("best_log",), "keep", ".best_log: it is str 'keep', not a list of windows"),
     "a log of objects": (("best_log",), [[{"evict": "a"}]], ".best_log: window 1 holds"),
     "a log of texts": (("best_log",), [["evict"]], ".best_log: window 1 holds 'evict', not a call"),
+    "a best return below the floor": (("best",), -0.5, "best -0.5 must not be below floor 0.0"),
     "a log of too few windows": (("best_log",), [[["keep"]]], "best_log has 1 windows, and must have"),
     "a log of numbers": (("best_log",), [[1]], ".best_log: window 1 holds '1', not a call such as"),
 }

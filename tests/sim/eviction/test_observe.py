@@ -59,7 +59,7 @@ def test_the_longest_ids_a_scenario_may_have_do_not_make_a_prompt_too_long(kit):
             assert max(len(text) for _, text in prompts(made, name)) <= written.MAX_CHARACTERS
 
 
-@pytest.mark.parametrize("name", ["keep", "value_aware", "random", "compress_int4", "swap_all"])
+@pytest.mark.parametrize("name", ["keep", "weigh_value", "random", "compress_int4", "swap_all"])
 def test_the_table_written_down_and_read_back_is_the_same_table(kit, name):
     for difficulty, seed in SCENARIOS[::3]:
         for episode, text in prompts(kit.generate(difficulty, seed), name):

@@ -29,7 +29,7 @@ def reserve_of_view(rows, head):
     return r.reserve(rows_of(rows), head_of(head))
 
 
-def observations(made, name="value_aware"):
+def observations(made, name="weigh_value"):
     """What a chat model sees, window by window, while a decider plays."""
     episode, decide = Episode(made), DECIDERS[name]()
     while not episode.done:
@@ -140,7 +140,7 @@ def test_the_load_decides_whether_precision_may_be_touched(kit, pages, compresse
 
 def test_it_bounds_the_oracle_from_below_but_proposes_nothing_to_it(kit):
     proposed = ["keep", "random", "evict_all", "compress_int8", "compress_int4", "swap_all"]
-    proposed += ["lru", "fifo", "lfu", "largest_first", "gdsf", "value_aware", "cost_aware", "lookahead"]
+    proposed += ["lru", "fifo", "lfu", "largest_first", "gdsf", "weigh_value", "weigh_alike", "lookahead"]
     assert SHIPPED.tolist() == [policy_id(name) for name in proposed]
     made = kit.generate("hard", 2)
     assert replay(made, rollout_log(made, "stability")).total == policy_return(made, "stability")

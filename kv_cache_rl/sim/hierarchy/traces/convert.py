@@ -9,7 +9,7 @@ from kv_cache_rl.files import same_file
 from kv_cache_rl.sim.hierarchy.traces.lab_file import save
 from kv_cache_rl.sim.hierarchy.traces.load import LOADERS, load_trace
 from kv_cache_rl.traces.errors import TraceError, place_of
-from kv_cache_rl.traces.files import sources
+from kv_cache_rl.traces.files import refuse_within, sources
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
 from kv_cache_rl.traces.lab import write_requests
 from kv_cache_rl.traces.reading import Reading, located
@@ -25,13 +25,14 @@ def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
     lab does.
 
     Raises:
-        TraceError: the file cannot be read.
+        TraceError: the file cannot be read, or `out` would be one of the files that are read.
     """
     file, reading = located(path)
     if any(same_file(source, out) for source in sources(file)):
         raise place_of(file).error(
             "it is read, and the result would be written over it", "give another --out"
         )
+    refuse_within(file, Path(out))
     format = detect(reading.named(file))
     reading = replace(reading, format=format, sort=True)
     notes = ["sessions start uniformly over 8 hours, as in the lab"] if format == "claude-code" else []

@@ -27,6 +27,7 @@ from kv_cache_rl.traces.claude_code import Request, Run, Session, distinct, read
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.fields import shown
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
+from kv_cache_rl.traces.libcachesim import NO_BYTES
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.tracks import ChainedRequest, chain_of, jittered
 
@@ -274,10 +275,11 @@ def load_pages(path: str | Path) -> Trace:
     """The page accesses of libCacheSim's formats; an object keeps the size that it had first, and accesses
     of no bytes are left out, as libCacheSim does."""
     name, reading = located(path)
-    times, ids, sizes = array("d"), array("q"), array("q")
+    times, ids, sizes, empty = array("d"), array("q"), array("q"), 0
     numbers: dict[int | str, int] = {}
     for access in FORMATS[reading.format or detect(name)].read(path):
         if not access.bytes:
+            empty += 1
             continue
         if times and access.time_s < times[-1]:
             raise access.place.error(
@@ -288,12 +290,13 @@ def load_pages(path: str | Path) -> Trace:
         if number == len(sizes):
             sizes.append(access.bytes)
         ids.append(number)
-    return pages(
+    trace = pages(
         Path(name).name,
         np.array(ids, dtype=np.int64),
         np.array(sizes, dtype=np.int64),
         np.array(times, dtype=np.float64),
     )
+    return replace(trace, left_out=f"{empty:,} {NO_BYTES}" if empty else "")
 
 
 LOADERS: dict[str, Callable[..., Trace]] = {

@@ -65,6 +65,7 @@ class Trace:
     ends: np.ndarray  # bool [R], True at the last request of a sequence
     writes: Writes | None = None  # what decoding left in the cache; None: prompts alone are replayed
     warm_up: int = 0  # leading requests that fill the cache and are in no metric
+    left_out: str = ""  # what of the file is not in it, in words
 
     def __post_init__(self) -> None:
         check_columns(self)

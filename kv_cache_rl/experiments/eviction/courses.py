@@ -1,0 +1,185 @@
+"""Courses: how each trained decider is made, and the files that hold it.
+
+`tuned.json` holds the constants and says of itself how they were made; `tuned.training.json` beside it
+holds the command and the curve. The weights depend on the scenarios, the plan and the seed, and on
+nothing else."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kv_cache_rl import ENVIRONMENT_VERSION, __version__
+from kv_cache_rl.experiments.eviction import evolving, tuning
+from kv_cache_rl.experiments.eviction.training import School, check_plan, kept
+from kv_cache_rl.experiments.journal import Journal
+from kv_cache_rl.extras import need
+from kv_cache_rl.files import write_json, write_whole
+from kv_cache_rl.sim.eviction.constants import LABELS, START
+from kv_cache_rl.sim.eviction.scenarios import load_scenarios
+from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, Scenario, dumps
+from kv_cache_rl.sim.eviction.trained import TUNED, WeightsError, learned_bytes
+
+LEARNED_FROM, MEASURED_ON = "train", "eval"
+"""Splits that a training learns from and is chosen by, and that it is measured on alone."""
+OBJECTIVE = "mean normalised score"
+CODE = ("core", "sim/eviction", "search/eviction", "sim/compiled.py", "sim/views.py", "experiments/eviction")
+"""Folders and files whose code decides how a training goes."""
+
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a decider is trained."""
+
+    file: str
+    plan: Callable[[int | None, int], Any]
+    """(generations or None for the usual number, seed) -> the plan."""
+    run: Callable[..., tuple[np.ndarray, list[dict]]]
+    """(school, plan, constants to begin with, journal, tell) -> weights and curve."""
+    write: Callable[[Path, np.ndarray, dict], None]
+    """(path, weights, how they were made)"""
+    needs: tuple[str, ...] = ()
+    """Packages of an extra."""
+
+
+def _tuning(generations: int | None, seed: int) -> tuning.Tuning:
+    return tuning.Tuning(generations or tuning.Tuning().generations, seed=seed)
+
+
+def _tune(
+    school: School, plan: tuning.Tuning, start: np.ndarray, journal: Journal, tell: Tell
+) -> tuple[np.ndarray, list[dict]]:
+    return tuning.tuned_in(school, plan, start, journal, tell)
+
+
+def _write_tuned(path: Path, weights: np.ndarray, about: dict) -> None:
+    write_json(path, {**about, "constants": dict(zip(LABELS, weights.tolist(), strict=True))})
+
+
+def _evolving(generations: int | None, seed: int) -> evolving.Evolving:
+    return evolving.Evolving(generations or evolving.Evolving().generations, seed=seed)
+
+
+def _evolve(
+    school: School, plan: evolving.Evolving, constants: np.ndarray, journal: Journal, tell: Tell
+) -> tuple[np.ndarray, list[dict]]:
+    return evolving.learned_in(school, plan, constants, journal, tell)
+
+
+def _write_learned(path: Path, weights: np.ndarray, about: dict) -> None:
+    write_whole(path, learned_bytes(weights, about))
+
+
+COURSES: dict[str, Course] = {
+    "tuned": Course("tuned.json", _tuning, _tune, _write_tuned, ("cma",)),
+    "learned": Course("learned.safetensors", _evolving, _evolve, _write_learned, ("cma",)),
+}
+"""Decider -> its course, in the order in which one builds on the other."""
+
+
+def follow(
+    name: str,
+    school: School,
+    generations: int | None,
+    seed: int,
+    folder: Path,
+    tell: Tell,
+    constants: np.ndarray | None = None,
+) -> tuple[list[Path], dict]:
+    """Trains a decider, or goes on with its training, and writes its weights.
+
+    Args:
+        constants: what a network begins with; None: the committed ones of `tuned`.
+
+    Returns:
+        the files, of which the caller writes the second; ``training`` (the plan), ``scenarios``, ``kept``
+        (a generation) and ``curve``.
+
+    Raises:
+        MissingExtra: what it is trained with is not installed.
+        JournalError: the folder holds the journal of another training.
+        WeightsError: the committed constants are wanted and cannot be used.
+    """
+    course = COURSES[name]
+    need(f"training {name}", *course.needs)
+    plan, start = course.plan(generations, seed), _start(name, constants)
+    about = _about(name, course, plan, school)
+    with Journal(journal_of(folder, name)) as journal:
+        begun = {"start": hashlib.sha256(start.tobytes()).hexdigest()[:16]}
+        check_plan(journal, {**about, **begun, "code": code_digest(), "numpy": np.__version__})
+        weights, curve = course.run(school, plan, start, journal, tell)
+    best = kept(curve)
+    weights_file = folder / course.file
+    course.write(weights_file, weights, {**about, "scores": best})
+    record = {
+        "training": about["training"],
+        "scenarios": about["scenarios"],
+        "kept": best["generation"],
+        "curve": curve,
+    }
+    return [weights_file, folder / f"{name}.training.json"], record
+
+
+def journal_of(folder: Path, name: str) -> Path:
+    """The folder that keeps how far a training is."""
+    return folder / f"{name}.journal"
+
+
+def _start(name: str, constants: np.ndarray | None) -> np.ndarray:
+    if name == "tuned":
+        return START
+    if constants is not None:
+        return constants
+    if TUNED.trouble:
+        raise WeightsError(TUNED.trouble)
+    return TUNED.weights
+
+
+def _about(name: str, course: Course, plan: Any, school: School) -> dict:
+    parts = {"learn": school.learn, "select": school.select, "held_out": school.held_out}
+    return {
+        "decider": name,
+        "environment_version": ENVIRONMENT_VERSION,
+        "library_version": __version__,
+        "objective": OBJECTIVE,
+        "made_with": " ".join(f"{package} {version(package)}" for package in course.needs),
+        "training": asdict(plan),
+        "scenarios": {part: _described(found.scenarios) for part, found in parts.items() if found},
+    }
+
+
+def _described(scenarios: Sequence[Scenario]) -> dict:
+    """Split, how many of each tier, and a digest of them."""
+    digest = hashlib.sha256()
+    for made in scenarios:
+        digest.update(dumps(made).encode())
+    tiers = [made.difficulty for made in scenarios]
+    return {
+        "split": "+".join(sorted({made.split for made in scenarios})),
+        **{tier: tiers.count(tier) for tier in DIFFICULTIES if tier in tiers},
+        "sha256": digest.hexdigest()[:16],
+    }
+
+
+def committed_school() -> School:
+    """The school of the committed sets."""
+    from kv_cache_rl.experiments.eviction.training import school
+
+    return school(load_scenarios(split=LEARNED_FROM), load_scenarios(split=MEASURED_ON))
+
+
+def code_digest() -> str:
+    """Digest of all code that decides how a training goes."""
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    found = [path for part in CODE for path in [root / part, *(root / part).rglob("*.py")]]
+    for path in sorted(path for path in found if path.is_file()):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,48 @@
+"""How commands end that were told to stop."""
+
+import os
+import signal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from kv_cache_rl.cli.exits import TERMINATED
+from kv_cache_rl.cli.failures import CommandGroup
+
+
+def group(command) -> typer.Typer:
+    app = typer.Typer(cls=CommandGroup)
+    app.command("go")(command)
+    app.command("stay")(lambda: None)
+    return app
+
+
+def cut_off(signalled: bool) -> None:
+    """Stands for a compiler that loses its interrupt and fails afterwards."""
+    try:
+        if signalled:
+            os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        pass
+    raise RuntimeError("no compiled object yet")
+
+
+def test_an_error_that_follows_sigterm_ends_as_an_interrupt():
+    done = CliRunner().invoke(group(lambda: cut_off(True)), ["go"])
+    assert (done.exit_code, done.stderr) == (TERMINATED, "interrupted\n")
+
+
+def test_an_error_without_a_signal_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="no compiled object"):
+        CliRunner().invoke(group(lambda: cut_off(False)), ["go"], catch_exceptions=False)
+
+
+def test_a_signal_that_a_command_outlives_leaves_its_exit_code():
+    def outlives() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise typer.Exit(3) from None
+
+    assert CliRunner().invoke(group(outlives), ["go"]).exit_code == 3
