@@ -18,7 +18,7 @@ from kv_cache_rl.experiments.eviction import evolving, tuning
 from kv_cache_rl.experiments.eviction.training import School, check_plan, kept
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.extras import need
-from kv_cache_rl.files import write_json, write_whole
+from kv_cache_rl.files import digest_of, write_json, write_whole
 from kv_cache_rl.sim.eviction.constants import LABELS, START
 from kv_cache_rl.sim.eviction.scenarios import load_scenarios
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, Scenario, dumps
@@ -176,10 +176,4 @@ def committed_school() -> School:
 
 def code_digest() -> str:
     """Digest of all code that decides how a training goes."""
-    root = Path(__file__).parents[2]
-    digest = hashlib.sha256()
-    found = [path for part in CODE for path in [root / part, *(root / part).rglob("*.py")]]
-    for path in sorted(path for path in found if path.is_file()):
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest_of(Path(__file__).parents[2], CODE, __version__)
