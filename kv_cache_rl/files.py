@@ -3,11 +3,12 @@ names that a file may have.
 """
 
 import errno
+import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -200,6 +201,21 @@ def naming(path: str | Path) -> Generator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def digest_of(root: Path, parts: Iterable[str], begun: str, pattern: str = "*.py") -> str:
+    """Sixteen hexadecimal digits of a text and of files below a folder: of their names and bytes.
+
+    Args:
+        parts: files, and folders of which all files count whose names fit the pattern.
+        begun: the text, such as a version.
+    """
+    digest = hashlib.sha256(begun.encode())
+    found = {path for part in parts for path in (root / part, *(root / part).rglob(pattern))}
+    for path in sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def holds(descriptor: int) -> bool:

@@ -8,7 +8,6 @@ compiled code. `KV_CACHE_RL_CACHE` sets where the folder lies. What is damaged t
 
 import errno
 import functools
-import hashlib
 import inspect
 import os
 import tempfile
@@ -19,6 +18,7 @@ import numba
 from numba.core.dispatcher import Dispatcher
 
 from kv_cache_rl.code_cache import CheckedCache, Locator
+from kv_cache_rl.files import digest_of
 
 LAYERS = ("core", "theory", "policies", "sim", "search", "experiments", "agents", "gym")
 """The layers that hold compiled code."""
@@ -26,25 +26,20 @@ LAYERS = ("core", "theory", "policies", "sim", "search", "experiments", "agents"
 
 def _cache_folder() -> Path:
     root = Path(__file__).parent
-    digest = hashlib.sha256(f"checked {numba.__version__}".encode())
-    found = [source for layer in LAYERS for source in (root / layer).rglob("*.py")]
     # Trained weights of `sim` are constants of the compiled code.
-    for source in sorted([*found, *(root / "sim").rglob("weights/*.*")]):
-        digest.update(source.relative_to(root).as_posix().encode())
-        digest.update(source.read_bytes())
+    weights = [file.relative_to(root).as_posix() for file in (root / "sim").rglob("weights/*.*")]
+    digest = digest_of(root, [*LAYERS, *weights], f"checked {numba.__version__}")
     base = os.environ.get("KV_CACHE_RL_CACHE") or os.path.join(
         os.path.expanduser("~"), ".cache", "kv-cache-rl"
     )
-    folder = Path(base) / digest.hexdigest()[:16]
+    folder = Path(base) / digest
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         if any(folder.glob("*/*.nbi")):  # made by another user for all: it is read only
             return folder
-        folder = (
-            _private(Path(tempfile.gettempdir()) / f"kv-cache-rl-{os.getuid()}") / digest.hexdigest()[:16]
-        )
+        folder = _private(Path(tempfile.gettempdir()) / f"kv-cache-rl-{os.getuid()}") / digest
         folder.mkdir(exist_ok=True)
     return folder
 

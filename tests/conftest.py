@@ -4,7 +4,9 @@ import functools
 import gzip
 import json
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,10 @@ NO_TRACE, NO_GOLDEN = "the published trace", "the golden results"
 # A busy machine, or a first compilation, must not fail a law.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# A test run that a shell started in the background inherits an ignored SIGINT, and so do its children.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Plain models and drivers that several folders of tests use.
 sys.path[:0] = [str(HERE / folder) for folder in (".", "sim/hierarchy", "sim/serving", "paged", "cli")]

@@ -5,9 +5,13 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kv_cache_rl.cli.terminal import console, styled
 from kv_cache_rl.reports.tables import plain_table
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,11 @@ class Measured:
         return {name: getattr(self, name) for name in names}
 
 
+def yes_or_no(met: bool | None) -> "str | Text":
+    """Whether something holds, a dash where it is not asked for."""
+    return {True: "yes", False: styled(("no", "red")), None: "-"}[met]
+
+
 def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
 
@@ -55,7 +64,7 @@ def show(found: list[Measured], machine: dict, title: str) -> None:
     table = plain_table(title, headings | {"its value": "right", "times better": "right"})
     for one in found:
         target = f"{'≥' if one.more_is_better else '≤'} {number(one.target)}" if one.target else "-"
-        met = {True: "yes", False: styled(("no", "red")), None: "-"}[one.met]
+        met = yes_or_no(one.met)
         theirs = [number(one.peer_value) if one.peer_value else "-", f"{one.ratio:.3g}" if one.ratio else "-"]
         table.add_row(one.name, number(one.value), one.unit, target, met, one.peer or "-", *theirs)
     out = console()

@@ -1,6 +1,8 @@
 """What commands show while they work and when they are done: a spinner, a bar, text, JSON."""
 
+import signal
 import sys
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -90,15 +92,30 @@ class Bar:
             *columns, console=err, auto_refresh=False, transient=True, disable=quiet or not err.is_terminal
         )
         self.task, self.done, self.total = self.progress.add_task(what, total=None), 0, 0
+        self._interrupted = False
+        self._before: Any = None
 
     def __enter__(self) -> "Bar":
         self.progress.start()
+        mine = threading.current_thread() is threading.main_thread()
+        if mine and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
         self.progress.stop()
 
+    def _interrupt(self, *_: object) -> None:
+        self._interrupted = True
+        raise KeyboardInterrupt
+
     def __call__(self, done: int, total: int) -> None:
+        """Shows how far it is. Raises KeyboardInterrupt again where one came and was lost, as Python drops
+        what is raised inside a callback, such as a compiler's."""
+        if self._interrupted:
+            raise KeyboardInterrupt
         self.done, self.total = done, total
         self.progress.update(self.task, completed=done, total=total, refresh=True)
 

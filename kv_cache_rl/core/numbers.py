@@ -2,6 +2,7 @@
 
 import operator
 import sys
+from typing import TypeGuard
 
 from kv_cache_rl.core.errors import Refused
 
@@ -37,10 +38,14 @@ def whole_number(
     return number
 
 
-def whole_float(given: object) -> int:
-    """The number that one float of a whole value is, -1 for anything else."""
-    import numpy as np
-
+def numbered(given: object) -> int:
+    """The number of an action, given as a whole number of any kind: NumPy's, a tensor of one, 3.0; -1 for
+    anything else.
+    """
+    try:
+        return operator.index(given)  # pyrefly: ignore[bad-argument-type]
+    except TypeError:  # no integer: perhaps a float
+        import numpy as np
     try:
         value = np.asarray(given)
     except ValueError:  # rows of different lengths
@@ -56,7 +61,7 @@ def unread(error: Exception) -> str:
     return str(error)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether it is an integer or a float; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

@@ -1,5 +1,5 @@
-"""Who beats whom: what a sound score has to say (specification section 7). Full length, 20 held-out seeds, 95
-% intervals.
+"""Who beats whom: what a sound score has to say (specification section 7). Full length, 20 held-out seeds (10
+for the oracle, which is slow), 95 % intervals.
 
 `kv-cache-rl serving evaluate --policy all --seeds 20` is the same with the oracle at its full width.
 """
@@ -76,9 +76,10 @@ def test_the_learned_table_beats_lru_with_an_interval_clear_of_nothing(task_name
 def test_the_oracle_beats_the_best_of_all_others_with_an_interval_clear_of_nothing_and_leaves_headroom(
     task_name,
 ):
-    found = [planned(task_name, seed, segments=3) for seed in HELD_OUT]
+    seeds = HELD_OUT[:10]
+    found = [planned(task_name, seed, segments=3) for seed in seeds]
     for rival in (best_heuristic(task_name), LEARNED):
-        gains = [ours - score(rival, task_name, seed) for ours, seed in zip(found, HELD_OUT, strict=True)]
+        gains = [ours - score(rival, task_name, seed) for ours, seed in zip(found, seeds, strict=True)]
         assert min(gains) >= 0, rival
         assert mean_interval(gains).low > 0, rival
     assert mean_interval([1 - one for one in found]).low > 0.03

@@ -2,6 +2,7 @@
 endpoint.
 """
 
+import functools
 import json
 import sys
 import types
@@ -52,6 +53,16 @@ def kv(tmp_path, monkeypatch):
         return Said(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@functools.cache
+def one_client() -> openai.OpenAI:
+    """A client costs as much as fifty calls: it loads the certificates of the machine."""
+    return openai.OpenAI(api_key="any", max_retries=0)
+
+
+def asked_at(base_url: str) -> openai.OpenAI:
+    return one_client().with_options(base_url=base_url)
 
 
 class FakeEnvironment:
@@ -119,20 +130,18 @@ class FakeEnvironment:
             {"role": "system", "content": SYSTEM_PROMPT},
             {"role": "user", "content": episode.prompt()},
         ]
-        with openai.OpenAI(base_url=base_url, api_key="any", max_retries=0) as chat:
-            while not episode.done:
-                reply = chat.chat.completions.create(model=model, messages=messages, tools=TOOLS)
-                message, calls = reply.choices[0].message, reply.choices[0].message.tool_calls or []
-                read, wrote = read + reply.usage.prompt_tokens, wrote + reply.usage.completion_tokens
-                messages.append(message.model_dump(exclude_none=True))
-                texts = episode.step(
-                    [parse_call(call.function.name, call.function.arguments) for call in calls]
-                )
-                prompt = None if episode.done else episode.prompt()
-                for call, content in zip(calls, tool_messages(texts, prompt), strict=True):
-                    messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
-                if not calls and prompt:
-                    messages.append({"role": "user", "content": text_only_reply(prompt)})
+        chat = asked_at(base_url).chat.completions
+        while not episode.done:
+            reply = chat.create(model=model, messages=messages, tools=TOOLS)
+            message, calls = reply.choices[0].message, reply.choices[0].message.tool_calls or []
+            read, wrote = read + reply.usage.prompt_tokens, wrote + reply.usage.completion_tokens
+            messages.append(message.model_dump(exclude_none=True))
+            texts = episode.step([parse_call(call.function.name, call.function.arguments) for call in calls])
+            prompt = None if episode.done else episode.prompt()
+            for call, content in zip(calls, tool_messages(texts, prompt), strict=True):
+                messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
+            if not calls and prompt:
+                messages.append({"role": "user", "content": text_only_reply(prompt)})
         outcome = from_report(scenario, model, episode.report(), episode.log, 0.1).to_json()
         return outcome | {"model_calls": episode.t, "prompt_tokens": read, "completion_tokens": wrote}
 

@@ -7,7 +7,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from kv_cache_rl.cli.failures import INTERRUPTED, CommandGroup
+from kv_cache_rl.cli.exits import TERMINATED
+from kv_cache_rl.cli.failures import CommandGroup
 
 
 def group(command) -> typer.Typer:
@@ -29,7 +30,7 @@ def cut_off(signalled: bool) -> None:
 
 def test_an_error_that_follows_sigterm_ends_as_an_interrupt():
     done = CliRunner().invoke(group(lambda: cut_off(True)), ["go"])
-    assert (done.exit_code, done.stderr) == (INTERRUPTED, "interrupted\n")
+    assert (done.exit_code, done.stderr) == (TERMINATED, "interrupted\n")
 
 
 def test_an_error_without_a_signal_keeps_its_traceback():

@@ -4,6 +4,7 @@ import errno
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,17 @@ def test_a_folder_that_is_not_there_is_named_and_not_the_file_alone(tmp_path):
     assert f"y.jsonl: there is no folder {tmp_path / 'x'}; make it" in as_sentence(missing)
     missing = FileNotFoundError(errno.ENOENT, "no", str(tmp_path / "y.jsonl"))
     assert "y.jsonl: there is no such file" in as_sentence(missing)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_a_callback_lost_is_raised_at_the_next_step():
+    class Callback:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)  # Python prints and drops what a finaliser raises
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), Bar("work", quiet=True) as bar:
+        bar(1, 3)
+        Callback()
+        bar(2, 3)
+    assert bar.done == 1 and signal.getsignal(signal.SIGINT) is before

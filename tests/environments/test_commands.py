@@ -130,7 +130,7 @@ def test_vf_gepa_improves_the_system_prompt_from_the_diagnoses(tmp_path):
         return says("```\nEvict only what is dead.\n```")
 
     with serving(script) as model:
-        where = ["-o", tmp_path, "--run.name", "gepa", *endpoint(model)]
+        where = ["-o", tmp_path, "--run.name", "gepa", "--env.taskset.view", "full", *endpoint(model)]
         budget = [
             "--num-train",
             1,

@@ -38,12 +38,13 @@ def strict(turn: int, body: dict) -> dict:
         if message["role"] == "tool":
             assert message["tool_call_id"] in seen
     ids = observation(body)["visible_seq_ids"]
+    # The first two once only: a reply without a call makes the `null` harness begin anew, which is slow.
     return [
         says("I wait."),
         {**says("I wait."), "tool_calls": []},
         calls(("evict", {"seq_id": ids[0]})),
         calls(("evict", '{"seq_id": "'), ("functions.evict", ""), ("evict", '"twice"')),
-    ][turn % 4]
+    ][turn if turn < 2 else 2 + turn % 2]
 
 
 @pytest.mark.parametrize("other", [False, True], ids=["own harness", "null harness"])
@@ -230,7 +231,7 @@ def test_what_came_instead_of_a_reply_is_said(play, failure, says_so):
 @pytest.mark.parametrize("other", [False, True], ids=["own harness", "null harness"])
 def test_a_reply_that_its_limit_cut_before_the_first_word_counts_as_keep(play, null_harness, other):
     trace, requests = play(
-        lambda turn, body: cut(says("")) if turn in (3, 9) else keeps(turn, body),
+        lambda turn, body: cut(says("")) if turn in (3, 14) else keeps(turn, body),
         **({"harness": null_harness} if other else {}),
     )
     whole, _ = play(keeps)

@@ -94,10 +94,12 @@ def hint(target: Mapping, error: str) -> str:
     if status.startswith("3"):
         return f"{url} is not where the server answers; give the address that the error names as --base-url"
     kind = meaning_of(int(status) if status else None, error)
+    view, history = target.get("view", "full"), target.get("history", "full")
+    context = f"{CONTEXT_TOKENS[view, history]:,} tokens for view {view} and history {history}"
     if kind == "limited":
         return (
             f"one prompt is larger than what the account may send to {url} in a minute; raise its limit of "
-            "tokens, or evaluate a model with a higher one (an episode fills about 32,000)"
+            f"tokens, or evaluate a model with a higher one (a server holds {context})"
         )
     if status == "413" and "context" not in error:
         return (
@@ -105,10 +107,8 @@ def hint(target: Mapping, error: str) -> str:
             "bytes of a request (nginx: client_max_body_size), or the context of its model"
         )
     if kind == "overflow":
-        view, history = target.get("view", "full"), target.get("history", "full")
         return (
-            "the first prompt alone does not fit the model's context; serve "
-            f"{CONTEXT_TOKENS[view, history]:,} tokens for view {view} and history {history} (vLLM: "
+            f"the first prompt alone does not fit the model's context; serve {context} (vLLM: "
             "--max-model-len, llama.cpp: -c per slot, Ollama: num_ctx)"
         )
     if kind == "spent":

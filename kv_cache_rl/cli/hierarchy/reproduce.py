@@ -8,6 +8,7 @@ import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.measured import yes_or_no
 from kv_cache_rl.cli.options import WORKLOAD, AsJson, Workers
 from kv_cache_rl.cli.terminal import Bar, console, print_json, styled
 from kv_cache_rl.reports.tables import plain_table
@@ -59,7 +60,7 @@ def show(found: dict) -> None:
     table = plain_table("kv-hierarchy-lab's headline claims", columns)
     for claim in found["claims"]:
         golden = "-" if claim["golden"] is None else f"{claim['golden']:.6g}"
-        agrees = "yes" if claim["agrees"] else styled(("no", "red"))
+        agrees = yes_or_no(claim["agrees"])
         table.add_row(
             claim["name"], f"{claim['published']:g}", golden, f"{claim['ours']:.6g}", claim["unit"], agrees
         )

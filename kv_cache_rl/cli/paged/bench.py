@@ -9,10 +9,10 @@ import typer
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.measured import number
+from kv_cache_rl.cli.measured import number, yes_or_no
 from kv_cache_rl.cli.options import OUTPUT, AsJson, Check, Fast, names_of
 from kv_cache_rl.cli.paged.options import Model, Seed, load_model, load_tokens, probe
-from kv_cache_rl.cli.terminal import Bar, console, is_terminal, print_json, styled
+from kv_cache_rl.cli.terminal import Bar, console, is_terminal, print_json
 from kv_cache_rl.extras import need
 from kv_cache_rl.files import write_json
 from kv_cache_rl.reports.tables import plain_table
@@ -52,7 +52,7 @@ def show(figures: list["Figure"], machine: dict) -> None:
     table = plain_table("paged bench", columns)
     for figure in figures:
         value = "-" if figure.value is None else number(figure.value)
-        met = {True: "yes", False: styled(("no", "red")), None: "-"}[figure.met]
+        met = yes_or_no(figure.met)
         table.add_row(figure.name, value, figure.unit, target(figure), met, figure.remark)
     out = console()
     out.print(table)

@@ -15,7 +15,6 @@ from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, 
 from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled, waiting
 from kv_cache_rl.files import naming
-from kv_cache_rl.reports.serving.tables import TOO_SHORT
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
@@ -171,6 +170,8 @@ def lines(found: "Report") -> list[tuple[str, str, str]]:
 
     bound = f"{found.work_completed:,} tokens of the bound's {found.work_bound:,.0f}"
     if not found.work_bound:
+        from kv_cache_rl.reports.serving.tables import TOO_SHORT
+
         bound = TOO_SHORT
     rewards = ", ".join(f"{name} {value:+,.1f}" for name, value in found.rewards.items() if value)
     return [

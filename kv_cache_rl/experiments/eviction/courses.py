@@ -6,19 +6,19 @@ nothing else."""
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
-from kv_cache_rl.experiments.eviction import evolving, tuning
-from kv_cache_rl.experiments.eviction.training import School, check_plan, kept
+from kv_cache_rl.experiments.eviction.evolving import Evolving, learned_in
+from kv_cache_rl.experiments.eviction.training import Plan, School, check_plan, kept, school
+from kv_cache_rl.experiments.eviction.tuning import Tuning, tuned_in
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.extras import need
-from kv_cache_rl.files import write_json, write_whole
+from kv_cache_rl.files import digest_of, write_json, write_whole
 from kv_cache_rl.sim.eviction.constants import LABELS, START
 from kv_cache_rl.sim.eviction.scenarios import load_scenarios
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, Scenario, dumps
@@ -38,8 +38,8 @@ class Course:
     """How a decider is trained."""
 
     file: str
-    plan: Callable[[int | None, int], Any]
-    """(generations or None for the usual number, seed) -> the plan."""
+    usual: Plan
+    """How it is trained, whatever the seed."""
     run: Callable[..., tuple[np.ndarray, list[dict]]]
     """(school, plan, constants to begin with, journal, tell) -> weights and curve."""
     write: Callable[[Path, np.ndarray, dict], None]
@@ -48,28 +48,8 @@ class Course:
     """Packages of an extra."""
 
 
-def _tuning(generations: int | None, seed: int) -> tuning.Tuning:
-    return tuning.Tuning(generations or tuning.Tuning().generations, seed=seed)
-
-
-def _tune(
-    school: School, plan: tuning.Tuning, start: np.ndarray, journal: Journal, tell: Tell
-) -> tuple[np.ndarray, list[dict]]:
-    return tuning.tuned_in(school, plan, start, journal, tell)
-
-
 def _write_tuned(path: Path, weights: np.ndarray, about: dict) -> None:
     write_json(path, {**about, "constants": dict(zip(LABELS, weights.tolist(), strict=True))})
-
-
-def _evolving(generations: int | None, seed: int) -> evolving.Evolving:
-    return evolving.Evolving(generations or evolving.Evolving().generations, seed=seed)
-
-
-def _evolve(
-    school: School, plan: evolving.Evolving, constants: np.ndarray, journal: Journal, tell: Tell
-) -> tuple[np.ndarray, list[dict]]:
-    return evolving.learned_in(school, plan, constants, journal, tell)
 
 
 def _write_learned(path: Path, weights: np.ndarray, about: dict) -> None:
@@ -77,8 +57,8 @@ def _write_learned(path: Path, weights: np.ndarray, about: dict) -> None:
 
 
 COURSES: dict[str, Course] = {
-    "tuned": Course("tuned.json", _tuning, _tune, _write_tuned, ("cma",)),
-    "learned": Course("learned.safetensors", _evolving, _evolve, _write_learned, ("cma",)),
+    "tuned": Course("tuned.json", Tuning(), tuned_in, _write_tuned, ("cma",)),
+    "learned": Course("learned.safetensors", Evolving(), learned_in, _write_learned, ("cma",)),
 }
 """Decider -> its course, in the order in which one builds on the other."""
 
@@ -108,7 +88,8 @@ def follow(
     """
     course = COURSES[name]
     need(f"training {name}", *course.needs)
-    plan, start = course.plan(generations, seed), _start(name, constants)
+    plan = replace(course.usual, generations=generations or course.usual.generations, seed=seed)
+    start = _start(name, constants)
     about = _about(name, course, plan, school)
     with Journal(journal_of(folder, name)) as journal:
         begun = {"start": hashlib.sha256(start.tobytes()).hexdigest()[:16]}
@@ -141,7 +122,7 @@ def _start(name: str, constants: np.ndarray | None) -> np.ndarray:
     return TUNED.weights
 
 
-def _about(name: str, course: Course, plan: Any, school: School) -> dict:
+def _about(name: str, course: Course, plan: Plan, school: School) -> dict:
     parts = {"learn": school.learn, "select": school.select, "held_out": school.held_out}
     return {
         "decider": name,
@@ -169,17 +150,9 @@ def _described(scenarios: Sequence[Scenario]) -> dict:
 
 def committed_school() -> School:
     """The school of the committed sets."""
-    from kv_cache_rl.experiments.eviction.training import school
-
     return school(load_scenarios(split=LEARNED_FROM), load_scenarios(split=MEASURED_ON))
 
 
 def code_digest() -> str:
     """Digest of all code that decides how a training goes."""
-    root = Path(__file__).parents[2]
-    digest = hashlib.sha256()
-    found = [path for part in CODE for path in [root / part, *(root / part).rglob("*.py")]]
-    for path in sorted(path for path in found if path.is_file()):
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest_of(Path(__file__).parents[2], CODE, __version__)

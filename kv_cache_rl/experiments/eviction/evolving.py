@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_cache_rl.experiments.eviction.separable import Decode, Separable
-from kv_cache_rl.experiments.eviction.training import Budget, School, train
+from kv_cache_rl.experiments.eviction.training import Plan, School, train
 from kv_cache_rl.experiments.eviction.tuning import decoded, encoded
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.search.eviction.proposals import new_log
@@ -22,14 +22,11 @@ from kv_cache_rl.sim.eviction.network import LAST, SHAPES, rounded, scales, untr
 
 
 @dataclass(frozen=True, slots=True)
-class Evolving:
-    """How a network is trained; the committed weights say the same of themselves."""
+class Evolving(Plan):
+    """How a network is trained."""
 
     generations: int = 200
-    population: int = 24
-    seed: int = 0
     sigma: float = 0.1
-    """First step size, in logarithms of constants and usual weights."""
     look_every: int = 10
 
 
@@ -71,4 +68,4 @@ def learned_in(
     first = np.concatenate([encoded(start), np.zeros(MOVED.sum())])
     decode = decoding(untrained(start, plan.seed))
     search = Separable(first, decode, plan.sigma, plan.population, plan.seed)
-    return train(search, play, found, Budget(plan.generations, plan.look_every), journal, tell)
+    return train(search, play, found, plan, journal, tell)

@@ -104,11 +104,15 @@ def school(scenarios: Sequence[Scenario], held_out: Sequence[Scenario] = ()) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """How long a training is."""
+class Plan:
+    """How a decider is trained; the committed weights say the same of themselves."""
 
     generations: int
-    look_every: int
+    population: int = 24
+    seed: int = 0
+    sigma: float = 0.3
+    """First step size, in logarithms of constants and usual weights."""
+    look_every: int = 5
     """Generations between looks at the scenarios that choose."""
 
 
@@ -116,7 +120,7 @@ def train(
     search: Search,
     play: Play,
     school: School,
-    budget: Budget,
+    plan: Plan,
     journal: Journal | None = None,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[np.ndarray, list[dict]]:
@@ -134,14 +138,14 @@ def train(
     weights: dict[int, np.ndarray] = {}
     curve: list[dict] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for g in range(budget.generations + 1):
-            if g % budget.look_every == 0 or g == budget.generations:
+        for g in range(plan.generations + 1):
+            if g % plan.look_every == 0 or g == plan.generations:
                 point = rows.get(f"look {g}") or _looked_at(search.mean(), play, school, g, pool)
                 _keep(journal, f"look {g}", point)
                 curve.append(point)
                 weights[g] = search.mean()
-            tell(g, budget.generations)
-            if g == budget.generations:
+            tell(g, plan.generations)
+            if g == plan.generations:
                 break
             candidates = search.ask()
             row = rows.get(f"generation {g}") or {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_cache_rl.experiments.eviction.separable import Separable
-from kv_cache_rl.experiments.eviction.training import Budget, School, school, train
+from kv_cache_rl.experiments.eviction.training import Plan, School, school, train
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.search.eviction.proposals import new_log
 from kv_cache_rl.search.eviction.rollout import play_tuned
@@ -27,15 +27,10 @@ SCALE = np.where(np.array(LABELS) == "must", 300.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
-    """How constants are tuned; the committed ones say the same of themselves."""
+class Tuning(Plan):
+    """How constants are tuned."""
 
     generations: int = 120
-    population: int = 24
-    seed: int = 0
-    sigma: float = 0.3
-    """First step size, in logarithms."""
-    look_every: int = 5
     allowed: int = ALL_VERBS
     """Bit set of verbs."""
     first_only: bool = False
@@ -81,8 +76,7 @@ def tuned_in(
         MissingExtra: cma is not installed.
     """
     search = Separable(encoded(start), decoded, plan.sigma, plan.population, plan.seed)
-    budget = Budget(plan.generations, plan.look_every)
-    return train(search, player(plan), found, budget, journal, tell)
+    return train(search, player(plan), found, plan, journal, tell)
 
 
 def tune(

@@ -16,6 +16,7 @@ from kv_cache_rl.core.numbers import is_count, is_number, shown
 from kv_cache_rl.core.precision import LADDER
 from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting, fastest, free_transfers, tier_capacities
 from kv_cache_rl.experiments.hierarchy.sources import Source
+from kv_cache_rl.files import digest_of
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
 from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
@@ -69,25 +70,17 @@ class Cell:
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=list).encode()).hexdigest()[:24]
 
 
+DECIDING = (
+    *("core", "policies", "sim/hierarchy", "traces"),
+    *(f"experiments/hierarchy/{name}.py" for name in ("cells", "settings", "sources")),
+)
+"""Folders and files of the package that decide what a row says."""
+
+
 @lru_cache(1)
 def code_digest() -> str:
     """Digest of the package's version and of the code that decides what a row says."""
-    root = Path(__file__).parents[2]
-    digest = hashlib.sha256(__version__.encode())
-    own = [root / "experiments" / "hierarchy" / f"{name}.py" for name in ("cells", "settings", "sources")]
-    for path in sorted(
-        [
-            *own,
-            *(
-                p
-                for layer in ("core", "policies", "sim/hierarchy", "traces")
-                for p in (root / layer).rglob("*.py")
-            ),
-        ]
-    ):
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest_of(Path(__file__).parents[2], DECIDING, __version__)
 
 
 def decider_of(entry: str | dict) -> Decider:

@@ -15,6 +15,7 @@ from kv_cache_rl import __version__
 from kv_cache_rl.core.errors import raised
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.experiments.workers import spread
+from kv_cache_rl.files import digest_of
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS
 from kv_cache_rl.sim.serving.spec import Scenario, ServingError
@@ -69,13 +70,7 @@ def _digest_of(path: str) -> str:
 @functools.lru_cache(1)
 def code_digest() -> str:
     """Digest of the package's version and of all code and weights that decide what a row says."""
-    root = Path(__file__).parents[2]
-    digest = hashlib.sha256(__version__.encode())
-    found = [path for part in DECIDING for path in [root / part, *(root / part).rglob("*")]]
-    for path in sorted({p for p in found if p.is_file() and "__pycache__" not in p.parts}):
-        digest.update(path.relative_to(root).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest_of(Path(__file__).parents[2], DECIDING, __version__, pattern="*")
 
 
 def held_out(count: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from kv_cache_rl.reports.documents.markdown import spread, table
 
 TIERS = ("easy", "medium", "hard")
-SHORT = ("floor", "compress_int4", "lru", "gdsf", "weigh_alike", "weigh_value", "stability", "oracle")
+SHORT = ("floor", "compress_int4", "lru", "gdsf", "weigh_value", "stability", "tuned", "learned", "oracle")
 """Rows of the table in the README."""
 
 
@@ -50,17 +50,20 @@ def one_line(found: dict) -> str:
     fails = {name: f"{row['failures']['mean']:.1f}" for name, row in rows.items() if row["failures"]}
     return (
         f"on the hard tier `lru` fails {fails['lru']} requests an episode, `stability` {fails['stability']}, "
-        f"and the best known log {fails['oracle']}."
+        f"the trained `learned` {fails['learned']}, and the best known log {fails['oracle']}."
     )
 
 
 def real_line(found: dict) -> str:
     """The hard tier of real sessions in one sentence."""
     rows = _rows(found, "hard")
-    reward = {name: spread(rows[name]["reward"], "{:+.3f}") for name in ("floor", "lookahead", "oracle")}
+    reward = {
+        name: spread(rows[name]["reward"], "{:+.3f}") for name in ("floor", "lookahead", "tuned", "oracle")
+    }
     return (
         f"On hard windows of real Claude Code sessions the best blind decider earns {reward['floor']}, "
-        f"`lookahead` {reward['lookahead']}, the best known log {reward['oracle']}."
+        f"`lookahead` {reward['lookahead']}, `tuned` {reward['tuned']}, "
+        f"the best known log {reward['oracle']}."
     )
 
 

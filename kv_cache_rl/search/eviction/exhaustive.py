@@ -14,6 +14,7 @@ from kv_cache_rl.sim.eviction.dynamics import new_state, step
 from kv_cache_rl.sim.eviction.log import ActionLog
 from kv_cache_rl.sim.eviction.score import total_return
 from kv_cache_rl.sim.eviction.spec import Prefix, Scenario, Session, Turn
+from kv_cache_rl.sim.eviction.state import slot_names
 
 _CHOICES = (
     (),
@@ -54,7 +55,8 @@ def optimum(scenario: Scenario) -> tuple[ActionLog, float]:
             if value > best:
                 best, best_log = value, [*log, calls[k, : counts[k]]]
         level = following
-    return [named_calls(scenario, calls.tolist()) for calls in best_log], round(best, 6)
+    names = slot_names(scenario)
+    return [named_calls(names, calls.tolist()) for calls in best_log], round(best, 6)
 
 
 def _joint_actions(place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.log import ActionLog
 from kv_cache_rl.sim.eviction.spec import Scenario, ScenarioError
+from kv_cache_rl.sim.eviction.state import slot_names
 
 DEFAULT_WIDTH = 6
 
@@ -61,7 +62,8 @@ def rollout_log(scenario: Scenario, name: str) -> ActionLog:
 
 
 def _named(scenario: Scenario, calls: np.ndarray, counts: np.ndarray) -> ActionLog:
-    return [named_calls(scenario, calls[t, : counts[t]].tolist()) for t in range(scenario.steps)]
+    names = slot_names(scenario)
+    return [named_calls(names, calls[t, : counts[t]].tolist()) for t in range(scenario.steps)]
 
 
 def beam(

@@ -1,13 +1,16 @@
 """Tool calls: their definitions for chat models, reading them, and saying what became of them."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kv_cache_rl.sim.eviction.actions import Outcome, Verb
-from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, Scenario
-from kv_cache_rl.sim.eviction.state import slot_names
+from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP
 
 VERBS = {"keep": Verb.KEEP, "evict": Verb.EVICT, "compress": Verb.COMPRESS, "swap_to_cpu": Verb.SWAP}
+NAMES: dict[int, str] = {number: verb for verb, number in VERBS.items()}
+NO_ENTRY = "no-entry"
+"""In place of the id of an entry that is not there; ids of entries are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +132,14 @@ def result_text(call: Call, code: int, pages: float, cpu_free: float, done: str,
     return "refused: " + reasons[code].format(name=call.seq_id, pages=pages, cpu_free=cpu_free, ids=ids)
 
 
-def named_calls(scenario: Scenario, calls) -> list[list[str]]:
+def named_calls(names: Sequence[str], calls: Iterable[Sequence[int]]) -> list[list[str]]:
     """Packed calls (verb and slot) as one window of an action log; no call at all is an explicit
     keep.
+
+    Args:
+        names: ids by slot (`state.slot_names`); a slot below 0 is no entry.
     """
-    names, verbs = slot_names(scenario), {number: verb for verb, number in VERBS.items()}
-    log = [Call(verbs[verb], names[slot]).to_log() for verb, slot in calls if verb != Verb.KEEP]
-    return log or [KEEP.to_log()]
+    made = [
+        Call(NAMES[verb], names[slot] if slot >= 0 else NO_ENTRY) for verb, slot in calls if verb != Verb.KEEP
+    ]
+    return [call.to_log() for call in made] or [KEEP.to_log()]

@@ -21,7 +21,7 @@ from kv_cache_rl.jit import folded, njit, uncounted
 from kv_cache_rl.sim.eviction.actions import Verb
 from kv_cache_rl.sim.eviction.blind import STATIC, keep, on_everything, random, spam_invalid, static
 from kv_cache_rl.sim.eviction.brief import is_brief, read_brief
-from kv_cache_rl.sim.eviction.calls import VERBS, Call
+from kv_cache_rl.sim.eviction.calls import NAMES, Call
 from kv_cache_rl.sim.eviction.columns import calls_of
 from kv_cache_rl.sim.eviction.learned import learned
 from kv_cache_rl.sim.eviction.observe import head_of, rows_of
@@ -158,7 +158,6 @@ FLOOR = (*(name for name, one in REGISTRY.items() if one.floor), *STATIC)
 THRESHOLDS = tuple(name for name, one in REGISTRY.items() if not one.shipped)
 
 Decider = Callable[[dict], Sequence[Call]]
-_NAMES = {number: verb for verb, number in VERBS.items()}
 
 
 def policy_id(name: str) -> int:
@@ -188,7 +187,7 @@ def decider(name: str) -> Decider:
         out = np.zeros((MAX_OUT, 2), np.int64)
         count = decide_view(policy, rows, head, out)
         return [
-            Call("keep") if verb == Verb.KEEP else Call(_NAMES[verb], ids[k] if k >= 0 else f"no-such-id-{m}")
+            Call("keep") if verb == Verb.KEEP else Call(NAMES[verb], ids[k] if k >= 0 else f"no-such-id-{m}")
             for m, (verb, k) in enumerate(out[:count].tolist())
         ]
 

@@ -11,17 +11,17 @@
 Rows stay where they stand until the window is played: what is freed leaves its row empty. Rewards so sum
 to the return of the episode, and the calls are an action log that `replay` plays again."""
 
-import operator
 from typing import NamedTuple
 
 import numpy as np
 
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.core.numbers import shown, whole_float
+from kv_cache_rl.core.numbers import numbered, shown
 from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.sim.compiled import free
 from kv_cache_rl.sim.eviction.actions import LOWEST, Verb
-from kv_cache_rl.sim.eviction.calls import KEEP, Call
+from kv_cache_rl.sim.eviction.calls import VERBS as TOOL_VERBS
+from kv_cache_rl.sim.eviction.calls import named_calls
 from kv_cache_rl.sim.eviction.columns import (
     CALL,
     EVENT,
@@ -48,15 +48,12 @@ class DecisionError(Refused):
     """An action, a seed or a setting of an environment cannot be used; names it, and the remedy."""
 
 
-VERBS = {"evict": Verb.EVICT, "compress": Verb.COMPRESS, "swap_to_cpu": Verb.SWAP}
+VERBS = {name: verb for name, verb in TOOL_VERBS.items() if verb != Verb.KEEP}
 """What can be done to a row, in the order of its actions."""
 _EACH, _TERMS = len(VERBS), len(REWARDS)
 STOP = MAX_ROWS * _EACH
 ACTIONS = STOP + 1
 """How many actions there are."""
-
-NO_ENTRY = "no-entry"
-"""In place of the id of an empty row; ids of entries are shorter."""
 
 DESK = record("made")  # calls of the window so far
 
@@ -105,15 +102,12 @@ def action_of(verb: str, row: int) -> int:
 
 
 def checked(action: object) -> int:
-    """The action as Python's own integer; a float without a fraction is one.
+    """The action as Python's own integer (`core.numbers.numbered`).
 
     Raises:
         DecisionError: it is no whole number from 0 to 96.
     """
-    try:
-        number = operator.index(action)  # pyrefly: ignore[bad-argument-type]
-    except TypeError:
-        number = whole_float(action)
+    number = numbered(action)
     if not 0 <= number < ACTIONS:
         raise DecisionError(f"action is {shown(action)}; give a whole number from 0 to {STOP}, which stops")
     return number
@@ -121,13 +115,8 @@ def checked(action: object) -> int:
 
 def calls_made(seat: np.ndarray, names: list[str], steps: int, windows: int) -> ActionLog:
     """The calls of the first `windows` windows as an action log; `names` are the ids by slot."""
-    verbs = {number: verb for verb, number in VERBS.items()}
-    log: ActionLog = []
     packed = seat[_CALLS_AT : seat_size(steps)].reshape(steps, MAX_CALLS_PER_STEP, -1)
-    for window in packed[:windows].tolist():
-        said = [Call(verbs[verb], names[slot] if slot >= 0 else NO_ENTRY) for verb, slot in window if verb]
-        log.append([one.to_log() for one in said] or [KEEP.to_log()])
-    return log
+    return [named_calls(names, window) for window in packed[:windows].tolist()]
 
 
 @njit(inline="always")

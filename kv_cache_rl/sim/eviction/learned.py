@@ -21,6 +21,7 @@ from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.sim.eviction.actions import ALL_VERBS, LOWEST
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Kind, Place
 from kv_cache_rl.sim.eviction.network import ENTRY, HEAD, HIDDEN, NETWORK, Factor, Situation
+from kv_cache_rl.sim.eviction.numbers import over
 from kv_cache_rl.sim.eviction.observe import MAX_ROWS, Status
 from kv_cache_rl.sim.eviction.trained import LEARNED
 from kv_cache_rl.sim.eviction.tuned import expect, wanted
@@ -61,12 +62,6 @@ def new_room():
 
 
 @uncounted
-def share(value, half):
-    """A number from 0 on as one from 0 to 1, which is a half at `half`."""
-    return value / (value + half)
-
-
-@uncounted
 def factor(x):
     """A positive factor: 1 at 0, 1 + x above, 1 / (1 - x) below."""
     return 1.0 + x if x >= 0.0 else 1.0 / (1.0 - x)
@@ -84,16 +79,16 @@ def write_entry(row, head, x):
     a = _FROM_NUMBER
     x[a] = 1.0 if row.place == Place.CPU else 0.0
     x[a + 1] = row.level / LOWEST
-    x[a + 2] = share(size, 0.05 * head.budget)
-    x[a + 3] = share(size, head.link_units + 1.0)
+    x[a + 2] = over(size, 0.05 * head.budget)
+    x[a + 3] = over(size, head.link_units + 1.0)
     x[a + 4] = row.priority / 100.0
     x[a + 5] = row.progress / 100.0
     x[a + 6] = row.value / 100.0
-    x[a + 7] = share(row.idle, 4.0)
-    x[a + 8] = share(row.uses, 4.0)
-    x[a + 9] = share(row.age, 8.0)
-    x[a + 10] = share(row.sharers, 4.0)
-    x[a + 11] = share(row.reload, 10.0)
+    x[a + 7] = over(row.idle, 4.0)
+    x[a + 8] = over(row.uses, 4.0)
+    x[a + 9] = over(row.age, 8.0)
+    x[a + 10] = over(row.sharers, 4.0)
+    x[a + 11] = over(row.reload, 10.0)
 
 
 @uncounted
@@ -101,18 +96,18 @@ def write_head(head, g):
     """Writes the features of a head, in the order of `HEAD`."""
     budget = head.budget * 1.0
     g[0] = (head.budget - head.used) / budget
-    g[1] = share(head.need, budget)
-    g[2] = share(head.need_first, budget)
-    g[3] = share(head.need_cpu, budget)
-    g[4] = share(head.queued, 4.0)
+    g[1] = over(head.need, budget)
+    g[2] = over(head.need_first, budget)
+    g[3] = over(head.need_cpu, budget)
+    g[4] = over(head.queued, 4.0)
     g[5] = head.growth / (abs(head.growth) + 2.0)
-    g[6] = share(head.wait_first, 10.0)
-    g[7] = share(head.backlog_ms, 4000.0)
-    g[8] = share(max(head.cpu - head.cpu_used, 0), budget)
-    g[9] = share(head.link_units, budget)
-    g[10] = share(head.left, 8.0)
-    g[11] = share(head.above, 8.0)
-    g[12] = share(head.hidden, 8.0)
+    g[6] = over(head.wait_first, 10.0)
+    g[7] = over(head.backlog_ms, 4000.0)
+    g[8] = over(max(head.cpu - head.cpu_used, 0), budget)
+    g[9] = over(head.link_units, budget)
+    g[10] = over(head.left, 8.0)
+    g[11] = over(head.above, 8.0)
+    g[12] = over(head.hidden, 8.0)
 
 
 @uncounted

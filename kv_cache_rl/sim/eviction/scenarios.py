@@ -1,5 +1,6 @@
 """Scenario sets: the committed ones, files of your own, and windows cut from a trace."""
 
+import functools
 import gzip
 import random
 import zlib
@@ -68,10 +69,25 @@ def load_scenarios(
     """
     tiers = check_request(difficulty, num_examples, seed)
     one_of("split", split, SPLITS)
-    groups = [list(load_file(set_path(split, tier))) for tier in tiers]
+    groups = [list(_committed(path, _stamp(path))) for path in (set_path(split, tier) for tier in tiers)]
     for group in groups:
         random.Random(seed).shuffle(group)
     return interleave(groups, num_examples)
+
+
+@functools.lru_cache(maxsize=len(SPLITS) * len(DIFFICULTIES))
+def _committed(path: Path, stamp: tuple[int, int]) -> tuple[Scenario, ...]:
+    """The scenarios of a set, read and checked once for as long as the file stays as it is."""
+    return load_file(path)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Time and size of a file: what changes when it is written anew. Zeros where there is none."""
+    try:
+        found = path.stat()
+    except OSError:  # `load_file` says so
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def check_request(difficulty: str, num_examples: int, seed: int) -> tuple[str, ...]:

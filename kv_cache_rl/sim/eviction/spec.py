@@ -4,6 +4,7 @@ A scenario is one JSON object on one line. Integers are tokens, pages, steps, pa
 microseconds."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,6 +158,14 @@ def dumps(scenario: Scenario) -> str:
     return json.dumps(dataclasses.asdict(scenario), separators=(",", ":"), ensure_ascii=True)
 
 
+_EXPECTED: dict = {int: int, str: str, float: (int, float)}
+
+
+@functools.cache
+def _fields_of(cls) -> dict[str, dataclasses.Field]:
+    return {field.name: field for field in dataclasses.fields(cls)}
+
+
 _NESTED = {"turns": Turn, "sessions": Session, "prefixes": Prefix}
 _REMEDY = "regenerate the file with `kv-cache-rl scenarios generate`"
 
@@ -164,7 +173,7 @@ _REMEDY = "regenerate the file with `kv-cache-rl scenarios generate`"
 def _build(cls, data, where):
     if not isinstance(data, dict):
         raise ScenarioError(f"{where}: expected a JSON object, got {type(data).__name__}; {_REMEDY}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = _fields_of(cls)
     if unknown := sorted(set(data) - set(fields)):
         raise ScenarioError(f"{where}: unknown field {unknown[0]!r}; remove it or {_REMEDY}")
     values = {}
@@ -186,7 +195,7 @@ def _value(name, field, value, where):
         if fault := log_fault(value):
             raise ScenarioError(f"{where}: {fault}; {_REMEDY}")
         return tuple(tuple(tuple(call) for call in window) for window in value)
-    expected = {"int": int, "str": str, "float": (int, float)}[getattr(field.type, "__name__", field.type)]
+    expected = _EXPECTED[field.type]
     if not isinstance(value, expected) or isinstance(value, bool):
         raise ScenarioError(f"{where}: expected {field.type.__name__}, got {value!r}; {_REMEDY}")
     if not isinstance(value, str) and not abs(value) < 2**53:

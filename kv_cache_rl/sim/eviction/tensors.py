@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import NotJson, json_value
 
 DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
@@ -21,7 +22,7 @@ METADATA = "__metadata__"
 LENGTH, ALIGNED = 8, 8
 
 
-class NotTensors(ValueError):
+class NotTensors(Refused):
     """Bytes that are no such file; the text says what is wrong with them."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.errors import Refused, unknown
+from kv_cache_rl.core.numbers import is_number
 from kv_cache_rl.files import NotJson, json_text, json_value, read_json, regular
 from kv_cache_rl.sim.eviction.constants import LABELS, START
 from kv_cache_rl.sim.eviction.network import ENTRY, HEAD, SHAPES, packed, unpacked, untrained
@@ -125,7 +126,7 @@ def _constants_fault(constants: Any) -> str:
             return unknown("constant", label, LABELS)
     for label in LABELS:
         value = constants.get(label)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+        if not is_number(value) or not abs(value) < 1e9:
             return f"constant {label!r} is {value!r}, and must be a number"
     return ""
 

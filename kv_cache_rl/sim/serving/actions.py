@@ -1,9 +1,8 @@
 """The eighteen actions: which row each one is about, and what it does."""
 
-import operator
 from typing import Any
 
-from kv_cache_rl.core.numbers import whole_float
+from kv_cache_rl.core.numbers import numbered
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import free, give, take
 from kv_cache_rl.sim.serving.admission import admit, fits
@@ -53,15 +52,12 @@ _COUNT = len(ACTIONS)
 
 
 def checked(action: Any) -> int:
-    """The action as Python's own integer, from a whole number of any kind: NumPy's, a tensor of one, 3.0.
+    """The action as Python's own integer (`core.numbers.numbered`).
 
     Raises:
         ServingError: it is none of the 18.
     """
-    try:
-        number = operator.index(action)
-    except TypeError:
-        number = whole_float(action)
+    number = numbered(action)
     if not 0 <= number < _COUNT:
         raise ServingError(f"action is {action!r}; give a whole number from 0 to {len(ACTIONS) - 1}")
     return number

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -147,9 +148,18 @@ def change_config(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept") / "run"
+
+
 @pytest.fixture
-def finished(kv, environment, tmp_path):
-    return folder_of(kv("eval", "-p", "keep", "-n", 3, "--json"), tmp_path)
+def finished(kv, environment, tmp_path, kept):
+    """The folder of a run of three rollouts, which is played once and copied for each test."""
+    if not kept.is_dir():
+        folder_of(kv("eval", "-p", "keep", "-n", 3, "--json"), tmp_path).rename(kept)
+        environment.asked.clear(), environment.played.clear()
+    return shutil.copytree(kept, tmp_path / "runs" / "finished")
 
 
 def test_a_run_of_another_environment_version_is_not_mixed_with_this_one(kv, finished):

@@ -18,7 +18,7 @@ def file(tmp_path):
 
 def test_a_row_for_each_view_and_history_and_the_tokenizer_is_named(kv, file):
     found = kv("tokens", "--tokenizer", file, "-n", 1, "--json").json
-    assert found["tokenizer"] == file and found["template"] == "Qwen2.5" and found["policy"] == "weigh_value"
+    assert found["tokenizer"] == file and found["template"] == "Qwen2.5" and found["policy"] == "learned"
     pairs = [(row["view"], row["history"]) for row in found["rows"]]
     assert pairs == [("full", "full"), ("full", "window"), ("brief", "full"), ("brief", "window")]
     by_pair = dict(zip(pairs, found["rows"], strict=True))

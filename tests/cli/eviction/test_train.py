@@ -51,7 +51,7 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(kv, tmp_path, monkeypatch)
     monkeypatch.setattr(Journal, "add", until)
     stopped = kv(*command, "made")
     assert stopped.code == 130
-    assert "1 of 2 generations are saved in made; go on with: kv-cache-rl " in stopped.err
+    assert "1 of 2 generations are saved in made; go on with: kv-cache-rl" in stopped.err
     monkeypatch.setattr(Journal, "add", add)
     assert kv(*command, "made").code == 0
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [

@@ -20,7 +20,7 @@ def test_windows_of_a_trace_are_cut_verified_replayed_and_evaluated_with_the_sam
     assert (said.code, said.json["scenarios"]) == (0, 3)
     assert kv("scenarios", "verify", "windows.jsonl", "--json").json["faults"] == []
     assert kv("replay", "windows.jsonl", "--policy", "lru", "--json").json["policy"] == "lru"
-    direct = kv("baselines", "-p", "value_aware", "--trace", trace, "-n", 3, "--json").json
-    evaluated = kv("eval", "-p", "value_aware", "--trace", trace, "-n", 3, "--json").json
+    direct = kv("baselines", "-p", "weigh_value", "--trace", trace, "-n", 3, "--json").json
+    evaluated = kv("eval", "-p", "weigh_value", "--trace", trace, "-n", 3, "--json").json
     assert evaluated["rows"] == direct["rows"]
     assert evaluated["config"]["trace"] == str(trace.resolve())

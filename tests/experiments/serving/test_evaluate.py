@@ -84,7 +84,7 @@ def test_an_interrupted_evaluation_goes_on_with_what_is_missing(tmp_path):
 
 def test_an_agent_that_fails_is_a_row_and_is_asked_again(tmp_path):
     rows = evaluate(["careless"], SHORT[:1], (1, 2), play, tmp_path)
-    assert [row["error"] for row in rows] == ["RuntimeError: no idea", None]
+    assert [row["error"] for row in rows] == ["RuntimeError: no idea (test_evaluate.py, line 35)", None]
     assert rows[0]["report"] is None
     counting.calls = []
     evaluate(["careless"], SHORT[:1], (1, 2), counting, tmp_path)

@@ -33,6 +33,19 @@ def good(kit):
     ).to_json()
 
 
+def test_a_committed_set_is_read_once_and_anew_when_its_file_changes(kit, tmp_path, monkeypatch):
+    path = tmp_path / "easy.jsonl"
+    monkeypatch.setattr("kv_cache_rl.sim.eviction.scenarios.set_path", lambda split, difficulty: path)
+    write_file(path, [kit.generate("easy", 1)])
+    (first,) = load_scenarios("easy")
+    assert load_scenarios("easy")[0] is first
+    write_file(path, [kit.generate("easy", 2), kit.generate("easy", 3)])
+    assert len(load_scenarios("easy")) == 2
+    path.unlink()
+    with pytest.raises(ScenarioError, match=r"easy\.jsonl: cannot be read"):
+        load_scenarios("easy")
+
+
 def test_a_file_is_read_back_as_it_was_written(kit, tmp_path):
     scenarios = [kit.generate("hard", seed) for seed in range(3)]
     write_file(tmp_path / "deep" / "set.jsonl", scenarios)

@@ -114,6 +114,6 @@ def test_a_precision_that_was_not_measured_and_an_unknown_calibration_are_refuse
 
 
 def test_a_sweep_names_it_like_any_other_rule():
-    setting = setting_of({"name": "measured", "tiers": {"gpu": 0.5, "host": 1.0}, "calibration": "lab"})
+    setting = setting_of({"name": "measured", "tiers": {"gpu": 0.5, "host": "100%"}, "calibration": "lab"})
     assert setting.to_json()["calibration"] == "lab"
     assert setting.scenario(trace_of_pages(0, 1)).calibration == "lab"

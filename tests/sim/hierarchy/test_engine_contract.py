@@ -87,9 +87,9 @@ NAN = float("nan")
         (lambda: one_tier(8, promotion="up"), "unknown promotion 'up'; use one of top, step"),
         (lambda: one_tier(8, hardware="abacus"), "unknown hardware 'abacus'; use one of"),
         (lambda: one_tier(8, work_class="poems"), "unknown work_class 'poems'; use one of"),
-        (lambda: one_tier(8, compute_s=NAN), "compute_s nan must be 0 or more"),
-        (lambda: one_tier(8, compute_s=float("inf")), "compute_s inf must be 0 or more"),
-        (lambda: one_tier(8, max_prefetch=-1), "max_prefetch -1 and compute_s 0.0 must be 0 or more"),
+        (lambda: one_tier(8, compute_s=NAN), "compute_s nan must be finite, 0 or more"),
+        (lambda: one_tier(8, compute_s=float("inf")), "compute_s inf must be finite, 0 or more"),
+        (lambda: one_tier(8, max_prefetch=-1), "max_prefetch -1 and compute_s 0.0 must be finite, 0 or more"),
         (
             lambda: Scenario((Tier("a", 8, LINK, read_s=NAN),)),
             "tier 'a': latencies must be 0 or more, rates above 0",
