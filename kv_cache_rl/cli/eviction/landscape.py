@@ -10,7 +10,7 @@ from kv_cache_rl.cli.eviction.options import Seed
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
 from kv_cache_rl.cli.terminal import console, print_json
-from kv_cache_rl.files import regular, write_json
+from kv_cache_rl.files import regular, write_json, write_whole
 
 START, END = "<!-- measured: make landscape -->", "<!-- end of measured -->"
 
@@ -51,7 +51,7 @@ def run_landscape(
         write_json(out, raw)
     text = markdown(raw)
     if page is not None and around is not None:
-        page.write_text(f"{around[0]}{START}\n{text}\n{END}{around[1]}", encoding="utf-8")
+        write_whole(page, f"{around[0]}{START}\n{text}\n{END}{around[1]}".encode())
     if as_json:
         print_json({**raw, "claims": found})
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.core.numbers import whole_number
-from kv_cache_rl.files import NotJson, json_value, lines_of, regular
+from kv_cache_rl.files import NotJson, json_value, lines_of, regular, write_whole
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, SPLITS, Scenario, ScenarioError, dumps, one_of
 
 _ROOTS = (Path(__file__).parents[2] / "scenarios", Path(__file__).parents[3] / "scenarios")
@@ -112,7 +112,7 @@ def interleave(groups: list[list[Scenario]], num_examples: int) -> tuple[Scenari
 
 
 def write_file(path: str | Path, scenarios) -> None:
-    """One scenario a line; regenerating gives the same bytes."""
+    """One scenario a line, all or none of them; regenerating gives the same bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    regular(path).write_text("".join(dumps(scenario) + "\n" for scenario in scenarios), encoding="utf-8")
+    write_whole(path, "".join(dumps(scenario) + "\n" for scenario in scenarios).encode())
