@@ -112,12 +112,21 @@ LEAST_EVICT = {"easy": None, "medium": 0.0, "hard": 0.05}
 """What `tuned` must lose without `evict`."""
 
 
+OPEN: dict[str, str] = {}
+"""Claims that are not met, each with the reason that was measured and what was tried."""
+
+
+def broken(found: Sequence[dict]) -> list[dict]:
+    """The claims that fail without a reason on record."""
+    return [one for one in found if not one["holds"] and one["why_not"] is None]
+
+
 def claims(raw: dict) -> list[dict]:
-    """Every property that must hold, each with the numbers and whether it does."""
+    """Every property that must hold, each with the numbers, whether it does, and why not where that is known."""
     found: list[dict] = []
 
     def claim(text: str, holds: bool, numbers: str) -> None:
-        found.append({"claim": text, "holds": bool(holds), "numbers": numbers})
+        found.append({"claim": text, "holds": bool(holds), "numbers": numbers, "why_not": OPEN.get(text)})
 
     hardest = {}
     for name, tier in raw["tiers"].items():
@@ -245,8 +254,11 @@ def markdown(raw: dict) -> str:
         f"± is a {T_INTERVAL} over scenarios.",
         "",
     ]
-    found = [(c["claim"], "yes" if c["holds"] else "**no**", c["numbers"]) for c in claims(raw)]
+    asked = claims(raw)
+    found = [(c["claim"], "yes" if c["holds"] else "**no**", c["numbers"]) for c in asked]
     out += [markdown_table(dict.fromkeys(("claim", "holds", "numbers"), "left"), found)]
+    if unmet := [c for c in asked if not c["holds"] and c["why_not"]]:
+        out += ["### What is not met, and why", "", *(f"* {c['claim']}. {c['why_not']}" for c in unmet), ""]
     out += [_physics_table(raw["tiers"])]
     out += [
         "Medians over scenarios, times in windows of two seconds; the share of returning sessions is a mean.",
