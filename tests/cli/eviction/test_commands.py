@@ -32,14 +32,14 @@ def test_baselines_averages_what_the_simulator_gives(kv, three):
     for policy in ("lru", "keep"):
         totals = [rollout(scenario, DECIDERS[policy]()).total for scenario in three]
         assert rows["all", policy]["reward"]["mean"] == pytest.approx(statistics.fmean(totals))
-    assert {policy for _, policy in rows} == {"floor (best blind)", "lru", "keep", "oracle (best known)"}
+    assert {policy for _, policy in rows} == {"floor (best fixed rule)", "lru", "keep", "oracle (best known)"}
     assert said["failed_rollouts"] == 0
 
 
 def test_baselines_plays_every_policy_by_default_and_five_scenarios_of_the_tier(kv):
     said = kv("baselines", "--difficulty", "easy", "--json").json
     policies = [row["policy"] for row in said["rows"]]
-    assert policies == ["floor (best blind)", *DECIDERS, "oracle (best known)"]
+    assert policies == ["floor (best fixed rule)", *DECIDERS, "oracle (best known)"]
     assert {row["scenarios"] for row in said["rows"]} == {5}
 
 
