@@ -119,11 +119,12 @@ _NO_EVICT = (
     "and +0.07, each with an interval as wide. Only the oracle loses clearly without it."
 )
 _NOT_SO_FAR = (
-    "The ladder of the ranks is tuned too: how much each rung keeps free was optimised for their mean on the "
-    "training scenarios. Without that they stay below 0. More generations of training raised the score on "
-    "what was learned from, and not on other scenarios."
+    "What is called hand-written was measured too: how much each rung of the ranks' ladder keeps free was "
+    "optimised on the training scenarios, and the constants of the weighing were chosen on them. From 10 "
+    "to 100 generations `tuned` gained 0.10 on what it was learned from, and 0.03 on `eval`."
 )
 OPEN = {
+    "easy: the better of tuned and learned is 0.15 above every hand-written decider": _NOT_SO_FAR,
     "medium: the better of tuned and learned is 0.15 above every hand-written decider": _NOT_SO_FAR,
     "hard: the better of tuned and learned is 0.15 above every hand-written decider": _NOT_SO_FAR,
     "medium: tuned without evict loses at least 0.00": _NO_EVICT,
@@ -135,6 +136,14 @@ OPEN = {
     ),
     "hard: keep fails at least 3 times, the best hand-written decider at most 4": (
         "Where 8 bits are too much for every rule, hand-written ones cannot serve all that is asked."
+    ),
+    "easy: tuned without swap_to_cpu loses at least 0.10": (
+        "Where 4 bits are enough for most work, few caches must leave the GPU. Three trainings lost 0.05 to "
+        "0.11 with intervals of 0.06; more demand would make the tier harder than its name."
+    ),
+    "hard, unselected: the best canary is at least 0.15 below the best decider": (
+        "A quarter of the unselected scenarios has nothing to win, and counts for no difference. On the "
+        "selected ones it holds."
     ),
     "hard: an oracle without swap_to_cpu scores lower": (
         "The oracle knows which answers bear 4 bits and hardly needs the CPU, and a search with one verb "
