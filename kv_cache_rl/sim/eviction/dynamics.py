@@ -44,7 +44,7 @@ from kv_cache_rl.sim.eviction.spec import (
     PLACES,
     Scenario,
 )
-from kv_cache_rl.sim.eviction.state import State, live_size, pack
+from kv_cache_rl.sim.eviction.state import State, held_by, live_size, pack
 
 
 def new_state(scenario: Scenario) -> State:
@@ -70,10 +70,9 @@ def new_state(scenario: Scenario) -> State:
             own[Slot.GENERATED, i] = s.tokens - first.context - first.new
             own[Slot.ORDER, i] = first.arrive * 1024 + i
     _store_prefixes(scenario, c)
-    units = own[Slot.PAGES] * (UNITS_PER_PAGE >> own[Slot.LEVEL])
-    held = [units[own[Slot.PLACE] == place].sum() for place in (Place.GPU, Place.CPU)]
     c.ledger[:, 0] = c.constants.budget_units, c.constants.cpu_units
-    c.ledger[:, 1] = held[0] + c.prefixes["pages"].sum() * UNITS_PER_PAGE, held[1]
+    c.ledger[:, 1] = held_by(own)
+    c.ledger[Tier.GPU, 1] += c.prefixes["pages"].sum() * UNITS_PER_PAGE
     c.counters[Counter.PEAK] = c.ledger[Tier.GPU, 1]
     return state
 

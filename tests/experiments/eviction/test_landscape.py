@@ -25,6 +25,12 @@ def test_every_claim_about_the_landscape_holds_on_thirty_scenarios_per_tier(raw)
     assert [f"{c['claim']}: {c['numbers']}" for c in broken(claims(raw))] == []
 
 
+def test_a_claim_that_fails_is_broken_unless_its_reason_is_on_record():
+    known, new = next(iter(OPEN)), "pigs fly"
+    found = [{"claim": one, "holds": False, "why_not": OPEN.get(one)} for one in (known, new)]
+    assert [one["claim"] for one in broken([*found, {**found[1], "holds": True}])] == [new]
+
+
 def test_the_oracle_is_at_least_as_good_as_every_decider_on_every_scenario(raw):
     for tier, columns in raw["tiers"].items():
         for name, returns in columns["return"].items():
@@ -63,6 +69,7 @@ def test_the_committed_page_states_the_same_claims_and_why_one_is_not_met(raw):
         assert c["claim"].split(":")[0] in page
     assert "200 unselected scenarios per tier" in page
     unmet = re.findall(r"^\| (.+?) \| \*\*no\*\* \|", page, re.M)
-    assert set(unmet) <= set(OPEN)
+    narrow = {"hard: an oracle without swap_to_cpu scores lower"}
+    assert set(unmet) == set(OPEN) - narrow, "a reason for what holds is an excuse"
     assert all(f"* {claim}. {OPEN[claim]}" in page for claim in unmet)
     assert markdown(raw).count("| claim | holds | numbers |") == page.count("| claim | holds | numbers |")
