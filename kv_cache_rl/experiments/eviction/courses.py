@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -160,15 +161,20 @@ def usual_school(folder: Path, tell: Tell = lambda done, total: None) -> School:
 
     The fresh ones are drawn as the committed were, and found again in the folder where they were found once.
     """
-    total, fresh = FRESH * len(DIFFICULTIES), []
+    total, workers = FRESH * len(DIFFICULTIES), os.cpu_count() or 1
+    fresh: list[Scenario] = []
     with Journal(folder / LESSONS) as journal:
         for tier in DIFFICULTIES:
             fresh += make_set(
-                tier, CHOSEN_BY, FRESH, FRESH_SEED, FRESH_WIDTH, os.cpu_count() or 1,
-                lambda kept, tried, before=len(fresh): tell(before + kept, total), journal,
+                tier, CHOSEN_BY, FRESH, FRESH_SEED, FRESH_WIDTH, workers,
+                partial(_tell_from, tell, len(fresh), total), journal,
             )[0]  # fmt: skip
     chosen_by, held_out = (load_scenarios(split=split) for split in (CHOSEN_BY, MEASURED_ON))
     return School(lessons(fresh), lessons(chosen_by), lessons(held_out))
+
+
+def _tell_from(tell: Tell, before: int, total: int, kept: int, tried: int) -> None:
+    tell(before + kept, total)
 
 
 def code_digest() -> str:

@@ -30,7 +30,7 @@ SCALE = np.where(np.array(LABELS) == "must", 300.0, 1.0)
 class Tuning(Plan):
     """How constants are tuned."""
 
-    generations: int = 200
+    generations: int = 120
     allowed: int = ALL_VERBS
     """Bit set of verbs."""
     first_only: bool = False

@@ -16,16 +16,8 @@ ENTRY = (
     *(f"kind {one.name.lower()}" for one in Kind),
     *(f"status {one.name.lower()}" for one in Status),
     *(f"class {work}" for work in WORK_CLASSES),
-    *(
-        "on the CPU",
-        "level",
-        "share of the budget",
-        "share of the link",
-        "priority",
-        "value",
-        "idle",
-        "reload",
-    ),
+    *("on the CPU", "level", "share of the budget", "share of the link", "priority", "value"),
+    *("idle", "reload"),
 )
 """Features of an entry, each from 0 to 1. Both views tell them."""
 HEAD = (
