@@ -151,6 +151,8 @@ OPEN = {
     ),
 }
 """Claims that are not met, each with the reason that was measured and what was tried."""
+OPEN_ON_TRACES: dict[str, str] = {}
+"""The same on windows of Claude Code sessions."""
 
 
 def broken(found: Sequence[dict]) -> list[dict]:
@@ -161,11 +163,20 @@ def broken(found: Sequence[dict]) -> list[dict]:
 def claims(raw: dict) -> list[dict]:
     """Every property that must hold: the numbers, whether it does, and why not where that is known."""
     found: list[dict] = []
+    reasons = OPEN_ON_TRACES if "trace" in raw else OPEN
 
     def claim(text: str, holds: bool, numbers: str) -> None:
-        found.append({"claim": text, "holds": bool(holds), "numbers": numbers, "why_not": OPEN.get(text)})
+        found.append({"claim": text, "holds": bool(holds), "numbers": numbers, "why_not": reasons.get(text)})
 
     hardest = {}
+    if "trace" in raw:
+        for name, tier in raw["tiers"].items():
+            pressed, tried = len(tier["floor"]), raw["tried"][name]
+            text = f"{name}: at least half of the windows can be pressed"
+            claim(text, pressed >= tried / 2, f"{pressed} of {tried}")
+            for said in choice_claims(name, tier, range(pressed)):
+                claim(*said)
+        return found
     for name, tier in raw["tiers"].items():
         chosen = selected(tier)
         everything = range(len(tier["floor"]))
@@ -284,19 +295,41 @@ def _choices_table(tiers: dict) -> str:
     return markdown_table(dict.fromkeys(("played", *tiers), "left"), rows)
 
 
+def _asked(raw: dict) -> list[str]:
+    """Every claim, and why one is not met."""
+    asked = claims(raw)
+    found = [(c["claim"], "yes" if c["holds"] else "**no**", c["numbers"]) for c in asked]
+    out = [markdown_table(dict.fromkeys(("claim", "holds", "numbers"), "left"), found)]
+    if unmet := [c for c in asked if not c["holds"] and c["why_not"]]:
+        out += ["### What is not met, and why", "", *(f"* {c['claim']}. {c['why_not']}" for c in unmet), ""]
+    return out
+
+
+def _of_trace(raw: dict) -> str:
+    """The claims about choices on windows of a trace, and a table of each tier."""
+    out = [
+        f"Windows of `{raw['trace']}`, each at the least pressure at which looking pays, up to "
+        f"{raw['per_tier']} per tier, seed {raw['seed']}, oracle width {raw['width']}; ± is a {T_INTERVAL}.",
+        "",
+        *_asked(raw),
+    ]
+    for name, tier in raw["tiers"].items():
+        windows = range(len(tier["floor"]))
+        out += [f"### {name}, windows of the trace ({len(windows)})", "", _tier_table(table(tier, windows))]
+    return "\n".join(out)
+
+
 def markdown(raw: dict) -> str:
     """Tables per tier, physics, ablations, the exhaustive comparison and the claims."""
+    if "trace" in raw:
+        return _of_trace(raw)
     out = [
         f"{raw['per_tier']} unselected scenarios per tier, seed {raw['seed']}, oracle width {raw['width']}; "
         f"± is a {T_INTERVAL} over scenarios.",
         "",
+        *_asked(raw),
+        _physics_table(raw["tiers"]),
     ]
-    asked = claims(raw)
-    found = [(c["claim"], "yes" if c["holds"] else "**no**", c["numbers"]) for c in asked]
-    out += [markdown_table(dict.fromkeys(("claim", "holds", "numbers"), "left"), found)]
-    if unmet := [c for c in asked if not c["holds"] and c["why_not"]]:
-        out += ["### What is not met, and why", "", *(f"* {c['claim']}. {c['why_not']}" for c in unmet), ""]
-    out += [_physics_table(raw["tiers"])]
     out += [
         "Medians over scenarios, times in windows of two seconds; the share of returning sessions is a mean.",
         "",

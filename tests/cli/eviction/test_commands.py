@@ -234,7 +234,7 @@ def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part
 
     from kv_cache_rl.experiments.eviction import landscape
 
-    monkeypatch.setattr(landscape, "run", partial(landscape.run, width=1, small=1))
+    monkeypatch.setattr(landscape, "run", partial(landscape.run, width=1, small=1, generations=1, learn=12))
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- measured: make landscape -->\nold\n<!-- end of measured -->\nafter\n")
     said = kv("landscape", "--per-tier", 3, "--seed", 9, "--out", "raw.json", "--page", page, "--json")
@@ -245,6 +245,17 @@ def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "\nold\n" not in text
     assert "3 unselected scenarios per tier, seed 9" in text
+    again = kv("landscape", "--per-tier", 2, "--retuned", "raw.json", "--json").json
+    assert again["retuned"] == said.json["retuned"] and again["of_tuned"] == said.json["of_tuned"]
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    for content, fault in (
+        ({**raw, "of_tuned": "0"}, "is of other constants of tuned"),
+        ({"retuned": {}}, "holds no raw numbers"),
+        ([], "holds no raw numbers"),
+    ):
+        (tmp_path / "other.json").write_text(json.dumps(content))
+        refused = kv("landscape", "--per-tier", 2, "--retuned", "other.json")
+        assert refused.code == 2 and fault in refused.err and "leave it out" in refused.err
 
 
 def test_landscape_refuses_a_page_it_cannot_rewrite_before_it_measures_anything(kv, tmp_path, monkeypatch):

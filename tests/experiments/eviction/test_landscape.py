@@ -8,17 +8,19 @@ from statistics import fmean
 
 import pytest
 
-from kv_cache_rl.experiments.eviction.landscape import run
+from kv_cache_rl.experiments.eviction.landscape import read_retuned, run
 from kv_cache_rl.reports.eviction.landscape import OPEN, broken, claims, markdown
 from kv_cache_rl.search.eviction.rollout import policy_return
 from kv_cache_rl.sim.eviction import DIFFICULTIES, Call, load_scenarios, rollout
 
-PAGE = Path(__file__).parents[3] / "scenarios" / "LANDSCAPE.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "scenarios" / "LANDSCAPE.md"
+RAW = ROOT / "results" / "eviction" / "landscape.json"
 
 
 @pytest.fixture(scope="module")
 def raw():
-    return run(30, small=2)
+    return run(30, small=2, weights=read_retuned(RAW))
 
 
 def test_every_claim_about_the_landscape_holds_on_thirty_scenarios_per_tier(raw):
