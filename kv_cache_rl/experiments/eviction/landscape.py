@@ -49,7 +49,7 @@ def run(
     width: int = DEFAULT_WIDTH,
     workers: int = 2,
     small: int = 12,
-    generations: int = 40,
+    generations: int = 25,
     learn: int = 600,
     weights: Mapping[str, np.ndarray] | None = None,
     trace: str | Path | None = None,
