@@ -29,7 +29,7 @@ bench: $(VENV)/installed ## Speeds as ratios to named peers, with machine facts.
 	$(BIN)/kv-cache-rl bench
 
 landscape: $(VENV)/installed ## 200 unselected scenarios per tier: does looking pay? (minutes)
-	$(BIN)/kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md
+	$(BIN)/kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md --out results/eviction/landscape.json
 
 scenarios: $(VENV)/installed ## Regenerate the committed sets, to the byte. (minutes)
 	$(BIN)/kv-cache-rl scenarios generate --committed --out scenarios
