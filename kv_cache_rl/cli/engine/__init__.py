@@ -1,0 +1,3 @@
+"""``engine``: a real engine beside the lab: recorded, compared, attached to, and led by the lab's policies."""
+
+COMMANDS = {}
