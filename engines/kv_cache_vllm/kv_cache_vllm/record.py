@@ -74,10 +74,10 @@ def record(
         done = {one.request for one in out.finished}
         if len(done) == len(plan.requests):
             return out.finished
-        run = _Run(plan, vllm_engine.started(settings), vocabulary_of(at), config.seed, pace)
+        run = _Run(plan, config, vllm_engine.started(settings), vocabulary_of(at), pace)
         try:
             if done:
-                run.refill(out.finished, config)
+                run.refill(out.finished)
             run.play([one for one in plan.requests if one.number not in done], out, told)
         finally:
             run.close()
@@ -98,11 +98,11 @@ def _check_length(plan: Plan, model: Path) -> None:
 class _Run:
     """An engine that answers the requests of a plan."""
 
-    def __init__(self, plan: Plan, engine: Any, vocabulary: int, seed: int, pace: Pace) -> None:
+    def __init__(self, plan: Plan, config: Config, engine: Any, vocabulary: int, pace: Pace) -> None:
         from kv_cache_vllm.watch import Watch
 
-        self._plan, self._engine, self._pace = plan, engine, pace
-        self._vocabulary, self._seed = vocabulary, seed
+        self._plan, self._config, self._engine, self._pace = plan, config, engine, pace
+        self._vocabulary = vocabulary
         self._scheduler = vllm_engine.scheduler_of(engine)
         self._watch = Watch(self._scheduler)
         self._began = time.monotonic()
@@ -121,13 +121,13 @@ class _Run:
     def _hand_over(self, one: Asked) -> None:
         from kv_cache_vllm.answers import answering
 
-        text = text_of(one, self._plan, self._vocabulary, self._seed)
+        text = text_of(one, self._plan, self._vocabulary, self._config.seed)
         self._watch.expect(one)
         self._times[one.number] = [self._now()]
         prompt = {"prompt_token_ids": text[: one.prompt]}
         self._engine.add_request(str(one.number), prompt, answering(text[one.prompt :]))
 
-    def refill(self, before: Sequence[Recorded], config: Config) -> None:
+    def refill(self, before: Sequence[Recorded]) -> None:
         """Asks again what decides the cache's content, and checks that it is as it was.
 
         One at a time, and in the order of last use, the cache holds the blocks used last, so requests from
@@ -136,14 +136,14 @@ class _Run:
         Raises:
             EngineError: requests ran beside each other, or the policy is another, so it cannot be exact.
         """
-        if not config.one_at_a_time or config.policy != "lru":
+        if not self._config.one_at_a_time or self._config.policy != "lru":
             raise EngineError(
                 "only a recording one at a time under vLLM's own order can be gone on with exactly; record "
                 "again into another folder"
             )
         known: set[int] = set()
         start = len(before)
-        while start and len(known) < config.blocks:
+        while start and len(known) < self._config.blocks:
             start -= 1
             known.update(self._plan.requests[start].blocks)
         for one in self._plan.requests[start : len(before)]:
@@ -173,7 +173,8 @@ class _Run:
             told(len(over), total)
 
     def _due(self, waiting: Sequence[Asked], over: set[int]) -> Iterator[Asked]:
-        ready = [one for one in waiting if one.waits_for < 0 or one.waits_for in over]
+        beside = self._config.max_num_seqs > 1  # else the engine itself keeps the order
+        ready = [one for one in waiting if not beside or one.waits_for < 0 or one.waits_for in over]
         yield from (one for one in ready if self._clock() >= self._time_of(one))
 
     def _clock(self) -> float:
