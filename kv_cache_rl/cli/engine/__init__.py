@@ -1,3 +1,5 @@
-"""``engine``: a real engine beside the lab: recorded, compared, attached to, and led by the lab's policies."""
+"""``engine``: a real vLLM beside the lab, recorded and compared request by request."""
 
-COMMANDS = {}
+from kv_cache_rl.cli.engine import compare, record
+
+COMMANDS = {"record": record.run_record, "compare": compare.run_compare}
