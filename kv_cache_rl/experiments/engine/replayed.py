@@ -29,17 +29,6 @@ NULL_BLOCKS = 1
 """Blocks of vLLM's pool that hold nothing. Source: vllm/v1/core/block_pool.py, `null_block`."""
 
 
-def leading(runs: Sequence[Run], count: int) -> list[Run]:
-    """The runs of the first `count` blocks."""
-    kept, left = [], count
-    for start, length in runs:
-        if left <= 0:
-            break
-        kept.append((start, min(length, left)))
-        left -= length
-    return kept
-
-
 def blocks_of(runs: Iterable[Run]) -> list[int]:
     """The blocks of runs, one by one."""
     return [block for start, length in runs for block in range(start, start + length)]
