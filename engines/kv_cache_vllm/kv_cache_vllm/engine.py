@@ -43,9 +43,10 @@ def check_platform(block_tokens: int) -> None:
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu() and block_tokens % CPU_BLOCK_TOKENS:
+        next_size = -(-block_tokens // CPU_BLOCK_TOKENS) * CPU_BLOCK_TOKENS
         raise EngineError(
             f"vLLM's attention for CPUs takes blocks of {CPU_BLOCK_TOKENS} tokens or a multiple, not "
-            f"{block_tokens}; give --engine-block-size {-(-block_tokens // CPU_BLOCK_TOKENS) * CPU_BLOCK_TOKENS}"
+            f"{block_tokens}; give --engine-block-size {next_size}"
         )
 
 

@@ -68,7 +68,7 @@ def record(
             config.block_tokens,
             config.max_num_seqs,
             config.token_budget,
-            plan.longest.total + 1,
+            plan.longest.total,
             more,
         )
         done = {one.request for one in out.finished}
@@ -89,9 +89,9 @@ def _check_length(plan: Plan, model: Path) -> None:
     longer = [one for one in plan.requests if most is not None and one.total > most]
     if longer:
         raise EngineError(
-            f"{len(longer):,} of {len(plan.requests):,} requests are longer than the {most:,} tokens of {model}, "
-            f"the first ({longer[0].number}) has {longer[0].total:,}; give a model that reads more, a smaller "
-            "--engine-block-size, or fewer --requests"
+            f"{len(longer):,} of {len(plan.requests):,} requests are longer than the {most:,} tokens that "
+            f"{model} reads, the first ({longer[0].number}) has {longer[0].total:,}; give a model that reads "
+            "more, a smaller --engine-block-size, or fewer --requests"
         )
 
 

@@ -145,8 +145,8 @@ def run_record(
         print_json(facts)
         return
     typer.echo(
-        f"{config.engine}: {len(done):,} requests, {facts['found']:,} of {facts['prompt_blocks']:,} blocks found, "
-        f"{facts['preempted']:,} preemptions, in {out}; next: kv-cache-rl engine compare {out}"
+        f"{config.engine}: {len(done):,} requests, {facts['found']:,} of {facts['prompt_blocks']:,} blocks "
+        f"found, {facts['preempted']:,} preemptions, in {out}; next: kv-cache-rl engine compare {out}"
     )
 
 

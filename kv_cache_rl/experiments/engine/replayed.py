@@ -35,7 +35,7 @@ def blocks_of(runs: Iterable[Run]) -> list[int]:
 
 
 def full_blocks(one: Recorded, config: Config) -> int:
-    """Blocks of a request that are full when it is over: all tokens but the last of the answer are computed."""
+    """Blocks of a request that are full when it is over: the last token of the answer is not computed."""
     return (one.prompt + one.generated - 1) // config.block_tokens
 
 

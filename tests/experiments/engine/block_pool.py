@@ -1,6 +1,6 @@
 """vLLM's block pool in plain Python, as its source says: a queue of free blocks, hashes, a reference count.
 
-Source: vLLM 0.32, v1/core/block_pool.py, v1/core/kv_cache_manager.py and v1/core/single_type_kv_cache_manager.py.
+Source: vLLM 0.32, v1/core: block_pool.py, kv_cache_manager.py and single_type_kv_cache_manager.py.
 """
 
 from collections import OrderedDict

@@ -46,7 +46,7 @@ def folder(tmp_path):
 def test_what_is_written_is_read(folder):
     run = read_run(folder)
     assert (run.config, run.requests, run.complete) == (CONFIG, (ONE,), False)
-    assert list(run.events())[0] == (0, [STORED])
+    assert next(iter(run.events())) == (0, [STORED])
 
 
 def test_a_step_that_changed_nothing_has_no_line_and_is_read_all_the_same(folder):
