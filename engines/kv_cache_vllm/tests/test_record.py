@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from conftest import GOLDEN, arguments_of, started, without_times
+from recordings import GOLDEN, arguments_of, started, without_times
 
 FILES = ("requests.jsonl", "steps.jsonl", "events.jsonl")
 
