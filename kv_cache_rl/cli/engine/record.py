@@ -109,7 +109,7 @@ def run_record(
     loaded, source = trace_of(str(trace), format, selection, as_json)
     plan = plan_of(loaded, engine_block_size, merge, requests)
     config = Config(
-        engine=vllm.version(),
+        engine=vllm.version(folder is None),
         trace=plan.name,
         source=source,
         command=command_line(),
