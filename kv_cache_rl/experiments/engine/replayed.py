@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_cache_rl.experiments.engine.folder import Config, Recorded, Recording, Run
+from kv_cache_rl.experiments.engine.plan import EngineError
 from kv_cache_rl.sim.hierarchy.dynamics import advance_answered, new_state
 from kv_cache_rl.sim.hierarchy.engine import advance_trace
 from kv_cache_rl.sim.hierarchy.spec import one_tier
@@ -126,11 +127,21 @@ def _held(state: State, known: np.ndarray) -> frozenset[int]:
 
 
 def as_scheduled(recording: Recording) -> Replayed:
-    """In the recorded order of taking and freeing blocks; what is found is up to the lab."""
+    """In the recorded order of taking and freeing blocks; what is found is up to the lab.
+
+    Raises:
+        EngineError: a request was cut off, or one that is over has no step.
+    """
     running = _Running(recording)
     lookups: list[Lookup] = []
+    over = {one.request for one in recording.requests}
     for step in recording.steps():
         for op in step.ops:
+            if op[1] not in over:
+                raise EngineError(
+                    f"{recording.folder}: request {op[1]} was cut off, and its blocks are not known; record "
+                    "again, or compare with --order in-order"
+                )
             if op[0] == "free":
                 running.free(op[1])
                 continue
@@ -138,6 +149,11 @@ def as_scheduled(recording: Recording) -> Replayed:
             if found is not None:
                 lookups.append(Lookup(number, step.step, found, running.start(number)))
             running.take(number, full, held)
+    if missing := over - {one.request for one in lookups}:
+        raise EngineError(
+            f"{recording.folder}: {len(missing):,} requests have no step; restore steps.jsonl, or "
+            "compare with --order in-order"
+        )
     return Replayed(tuple(lookups), _held(running.state, running.known))
 
 

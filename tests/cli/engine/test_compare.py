@@ -49,6 +49,17 @@ def test_a_recording_that_is_not_complete_is_compared_as_far_as_it_goes(kv, tmp_
     assert "20 of 40 requests are recorded" in said.err
 
 
+def test_beside_each_other_a_request_that_was_cut_off_or_lost_steps_are_named(kv, tmp_path):
+    run = Path(shutil.copytree(GOLDEN / "beside_each_other", tmp_path / "run"))
+    lines = (run / "requests.jsonl").read_text().splitlines(keepends=True)
+    (run / "requests.jsonl").write_text("".join(lines[:20]))
+    said = kv("engine", "compare", run)
+    assert (said.code, "was cut off" in said.err, "--order in-order" in said.err) == (2, True, True)
+    assert " of 20 requests equal" in kv("engine", "compare", run, "--order", "in-order").out
+    (run / "steps.jsonl").unlink()
+    assert "20 requests have no step" in kv("engine", "compare", run).err
+
+
 def test_what_is_no_recording_is_refused(kv, tmp_path):
     assert "holds no recording" in kv("engine", "compare", tmp_path).err
     assert "unknown order 'sideways'" in kv("engine", "compare", tmp_path, "--order", "sideways").err
