@@ -160,7 +160,7 @@ def test_the_page_of_questions_gives_every_reader_commands_that_run_and_says_wha
         assert sum(f"`{code}`" in section for code, _ in WANTED_ROWS) >= 3, heading
 
 
-GROUPS = ("eviction", "hierarchy", "serving", "stability", "paged", "traces", "scenarios")
+GROUPS = ("eviction", "hierarchy", "serving", "stability", "paged", "engine", "traces", "scenarios")
 
 
 def test_a_command_that_no_test_runs_has_the_options_that_its_row_gives(run):
