@@ -1,3 +1,5 @@
-"""``engine``: a real engine beside the lab: recorded, compared, attached to, and led by the lab's policies."""
+"""``engine``: a real engine beside the lab: recorded, compared, attached to, led by its policies."""
 
-COMMANDS = {}
+from kv_cache_rl.cli.engine import attach
+
+COMMANDS = {"attach": attach.run_attach}
