@@ -39,7 +39,7 @@ TRIES = 3
 """Questions for the same batch, since a ROUTER drops what its peer cannot take."""
 ADDRESS = re.compile(r"(tcp://(\*|\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):\d{1,5}|ipc://.+)")
 HOW = "tcp://HOST:PORT, the endpoint of --kv-events-config '{\"enable_kv_cache_events\": true, ...}'"
-EVENTS = {
+EVENTS: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_SUCCEEDED: "connected",
     zmq.EVENT_DISCONNECTED: "gone",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "foreign",
@@ -214,7 +214,7 @@ class Feed:
         with self._context.socket(zmq.DEALER) as question:
             question.set_hwm(0)
             question.linger = 0
-            question.connect(self.replay)
+            question.connect(self.replay or "")
             question.send_multipart([b"", number.to_bytes(8, "big")])
             while question.poll(REPLY_MS):
                 frames = question.recv_multipart()

@@ -73,9 +73,9 @@ def _arrival(path: str | Path, one: Asked, seen: CacheSeen, size: int) -> Arriva
 def notes(seen: CacheSeen, size: int) -> list[str]:
     """What is inferred and what is not known, in sentences."""
     said = [
-        f"requests are inferred, {len(seen.requests):,} from {seen.counts['stored']:,} stored blocks: a store "
-        f"asks for the blocks ahead of it and its own; {seen.counts['joined']:,} went on with a request (one "
-        "block: decoding wrote it; several: more of its prompt)",
+        f"requests are inferred, {len(seen.requests):,} from {seen.counts['stored']:,} stored blocks: a "
+        f"store asks for the blocks ahead of it and its own; {seen.counts['joined']:,} went on with a "
+        "request (one block: decoding wrote it; several: more of its prompt)",
         f"not seen: {UNSEEN_HITS}, so the engine's hit rate is higher; what fills no block, so prompts and "
         "answers are cut to whole blocks",
         f"the cache held at most {seen.peak:,} blocks at one time",
@@ -138,8 +138,8 @@ def _matched(path: str | Path, every: list[Arrival], seen: CacheSeen, log: Reque
     inside = [one for one in every if begin <= (one.time_s or 0.0) <= end]
     if not inside:
         raise place_of(log.path).error(
-            f"none of its {len(every):,} requests arrived while the events were recorded ({begin + WAIT_S:.0f} "
-            f"to {seen.now_s:.0f} seconds since 1970)",
+            f"none of its {len(every):,} requests arrived while the events were recorded "
+            f"({begin + WAIT_S:.0f} to {seen.now_s:.0f} seconds since 1970)",
             "log arrival times in milliseconds since 1970, on the engine's clock",
             "timestamp",
         )

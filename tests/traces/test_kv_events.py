@@ -222,7 +222,7 @@ def test_a_log_without_blocks_gives_requests_their_lengths_and_the_events_their_
     ]
     assert found.left_out == {"requests that stored no block: what they found is not seen": 1}
     late = write([{"timestamp": 5, "input_length": 50, "output_length": 1}], "late.jsonl")
-    with pytest.raises(TraceError, match="none of its 1 requests arrived while .* milliseconds since 1970"):
+    with pytest.raises(TraceError, match=r"none of its 1 requests arrived while .* milliseconds since 1970"):
         logged_requests("events", seen_of(*events), requests_of(late), Reading())
 
 

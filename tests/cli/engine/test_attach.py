@@ -77,7 +77,9 @@ def test_no_batch_is_an_error_that_names_the_option_and_leaves_no_file(kv, engin
     (tmp_path / "old.jsonl").write_text("kept\n")
     said = kv("engine", "attach", engine.address, "--for", 0.3, "--out", "old.jsonl")
     assert (
-        said.code == 2 and "no batch of KV events came; send the engine requests, and start it with --kv-events-config" in said.err
+        said.code == 2
+        and "no batch of KV events came; send the engine requests, and start it with --kv-events-config"
+        in said.err
     )
     assert (tmp_path / "old.jsonl").read_text() == "kept\n"
 
