@@ -6,6 +6,7 @@
     steps.jsonl      a step of the engine: requests that run and wait, free blocks, preemptions so far, and
                      what was done with blocks, in its order:
                      ["take", request, found or null, full blocks, blocks held]   ["free", request]
+                     a step without a line is as the one before, and nothing was done
     events.jsonl     the KV events of a step as vLLM writes them, blocks named by their numbers in the trace
 
 A request is there once its line is whole. What steps and events hold beyond the last such line belongs to
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,18 @@ class Recording:
         return len(self.requests) == self.config.requests
 
     def steps(self) -> Iterator[Step]:
-        """The steps. Raises EngineError at the first line that is none."""
+        """Every step up to the last that changed something.
+
+        Raises:
+            EngineError: at the first line that is none.
+        """
+        before: Step | None = None
         for record in _lines(self.folder / STEPS):
-            yield _built(self.folder / STEPS, Step, record, ops=_ops)
+            step = _built(self.folder / STEPS, Step, record, ops=_ops)
+            if before is not None:
+                yield from (replace(before, step=at, ops=()) for at in range(before.step + 1, step.step))
+            yield step
+            before = step
 
     def events(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """The KV events of each step that had some."""
@@ -203,6 +213,7 @@ class Writer:
     def __init__(self, folder: Path, config: Config, resume: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self._last: tuple[int, ...] = ()
         self._files: dict[str, BufferedRandom] = {REQUESTS: open(regular(folder / REQUESTS), "a+b")}
         try:
             self._claim(config, resume)
@@ -260,8 +271,11 @@ class Writer:
         self._files[REQUESTS].flush()
 
     def step(self, one: Step) -> None:
-        """Keeps a step."""
-        self._write(STEPS, asdict(one))
+        """Keeps a step that changed something."""
+        now = (one.running, one.waiting, one.free, one.preempted)
+        if one.ops or now != self._last:
+            self._write(STEPS, asdict(one))
+        self._last = now
 
     def events(self, step: int, time_s: float, events: list[dict[str, Any]]) -> None:
         """Keeps the KV events of a step."""
