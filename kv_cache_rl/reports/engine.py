@@ -38,7 +38,9 @@ def said(row: Mapping[str, Any]) -> list[str]:
     starts = "requests" if row["starts"] == row["requests"] else "starts"
     lines = [f"{row['recording']}, {row['order']}: {row['equal']:,} of {row['starts']:,} {starts} equal"]
     held = row["held"]
-    lines[0] += f"; at the end vLLM holds {held['engine']:,} blocks, the lab {held['lab']:,}, both {held['both']:,}"
+    lines[0] += (
+        f"; at the end vLLM holds {held['engine']:,} blocks, the lab {held['lab']:,}, both {held['both']:,}"
+    )
     first = row["first"]
     if first is not None:
         lines.append(

@@ -81,7 +81,9 @@ def started(settings: Settings) -> Any:
             return LLMEngine.from_engine_args(EngineArgs(**arguments | settings.more))
     except (ValueError, TypeError, AssertionError, NotImplementedError, RuntimeError) as refused:
         said = " ".join(str(refused).split())[:400]
-        raise EngineError(f"vLLM refuses these settings: {said}; change them, or see its documentation") from refused
+        raise EngineError(
+            f"vLLM refuses these settings: {said}; change them, or see its documentation"
+        ) from refused
 
 
 @contextmanager

@@ -4,8 +4,8 @@
       "kv_connector_extra_config": {"cpu_bytes_to_use": 8000000000,
         "eviction_policy": "s3fifo", "cache_policy_module_path": "kv_cache_vllm.offload"}}'
 
-`eviction_policy` is any policy of the lab; vLLM keeps `lru` and `arc` for its own, so the lab's are `lab_lru` and
-`lab_arc`. Chunks that are being written or read, and those of the store at hand, are spared.
+`eviction_policy` is any policy of the lab; vLLM keeps `lru` and `arc` for its own, so the lab's are `lab_lru`
+and `lab_arc`. Chunks that are being written or read, and those of the store at hand, are spared.
 
 Source: vLLM 0.32, v1/kv_offload/cpu/policies/base.py (CachePolicy).
 """

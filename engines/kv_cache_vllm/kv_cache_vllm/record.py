@@ -1,8 +1,8 @@
 """A trace driven through a real vLLM, every step of which is written down.
 
-    requests that are due, and whose blocks earlier ones have written --> engine --> one step
-         ^                                                                            |
-         +---- requests that are over <--- steps, blocks, KV events <-----------------+
+requests that are due, and whose blocks earlier ones have written --> engine --> one step
+     ^                                                                            |
+     +---- requests that are over <--- steps, blocks, KV events <-----------------+
 """
 
 import time

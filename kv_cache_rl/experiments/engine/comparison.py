@@ -163,7 +163,9 @@ def _explained(
                 lab_held=one.lab > one.engine,
                 removed_in_step=None if block is None else cache.removed.get(block),
                 step=one.step,
-                cause=_cause(one, block, cache, beside, by_number[one.request], recording.config.block_tokens),
+                cause=_cause(
+                    one, block, cache, beside, by_number[one.request], recording.config.block_tokens
+                ),
             )
         )
     cache.until(float("inf"))

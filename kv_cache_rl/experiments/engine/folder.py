@@ -182,7 +182,9 @@ def _built(path: Path, kind: type, record: Any, **parts: Callable[[Any], Any]) -
     try:
         return kind(**record | {name: build(record[name]) for name, build in parts.items()})
     except (TypeError, ValueError, KeyError):
-        raise _damaged(path, f"expected the fields of {kind.__name__.lower()}, got {str(record)[:80]}") from None
+        raise _damaged(
+            path, f"expected the fields of {kind.__name__.lower()}, got {str(record)[:80]}"
+        ) from None
 
 
 def _lines(path: Path) -> Iterator[Any]:

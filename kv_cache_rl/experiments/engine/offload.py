@@ -21,9 +21,6 @@ from typing import Any, Protocol
 from kv_cache_rl.sim.hierarchy.live import LiveTier
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand
 
-TOLD = 8
-"""Blocks of a difference that are named at most."""
-
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -148,14 +145,13 @@ def likeness(lab: Sequence[Moved], engine: Sequence[Moved]) -> Likeness:
 
 
 def _told(lab: Moved, engine: Moved) -> str:
-    for name, what in (("host", "found below"), ("stored", "stored"), ("evicted", "evicted")):
+    if (lab.gpu, lab.host) != (engine.gpu, engine.host):
+        return f"{lab.host:,} blocks found below in the lab, {engine.host:,} in the engine"
+    for name in ("stored", "evicted"):
         left, right = getattr(lab, name), getattr(engine, name)
-        if left != right:
-            return f"{what} {_shown(left)} in the lab, {_shown(right)} in the engine"
-    return f"found on the GPU {lab.gpu} in the lab, {engine.gpu} in the engine"
-
-
-def _shown(value: int | tuple[int, ...]) -> str:
-    if isinstance(value, int):
-        return f"{value} blocks"
-    return ", ".join(map(str, value[:TOLD])) + ("" if len(value) <= TOLD else ", ...") if value else "none"
+        at = next((at for at, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1]), None)
+        if at is not None:
+            return f"block {left[at]} is {name} in the lab, {right[at]} in the engine"
+        if len(left) != len(right):
+            return f"{len(left):,} blocks are {name} in the lab, {len(right):,} in the engine"
+    return ""

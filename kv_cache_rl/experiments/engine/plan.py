@@ -120,7 +120,9 @@ def _asked(trace: Trace, r: int, fresh: Iterator[int]) -> tuple[int, int, list[i
     """Tokens of a prompt and its answer, and the blocks that both fill; `fresh` numbers those without a name."""
     runs = slice(trace.first_run[r], trace.first_run[r + 1])
     starts, lengths = trace.run_start[runs].tolist(), trace.run_length[runs].tolist()
-    named = [block for start, length in zip(starts, lengths, strict=True) for block in range(start, start + length)]
+    named = [
+        block for start, length in zip(starts, lengths, strict=True) for block in range(start, start + length)
+    ]
     prompt, output = int(trace.input_tokens[r]), int(trace.output_tokens[r])
     if not (trace.chained and prompt):
         prompt = len(named) * trace.block_tokens
