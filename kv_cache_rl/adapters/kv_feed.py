@@ -1,7 +1,8 @@
 """The KV events of a running engine: a subscription over ZeroMQ that loses nothing which can be had.
 
     engine  PUB     topic | number, 8 bytes, big-endian | batch in msgpack
-            ROUTER  asked for a number, sends number | batch for all from it on that it keeps, then -1 | ""
+            ROUTER  asked for a number, sends topic | number | batch for all from it on that it keeps, and
+                    -1 at the end
 
     connected         the replay is asked for all that the engine keeps
     a number missing  the replay is asked for it
@@ -35,6 +36,8 @@ END = (NUMBERS - 1).to_bytes(8, "big")
 BEAT_MS = 100
 REPLY_MS = 3000
 """Milliseconds that an answer of the replay is waited for; vLLM looks for questions ten times a second."""
+REPLAYED = (3, 4)
+"""Frames of an answer: the empty envelope, the topic in newer versions, number, batch."""
 TRIES = 3
 """Questions for the same batch, since a ROUTER drops what its peer cannot take."""
 ADDRESS = re.compile(r"(tcp://(\*|\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):\d{1,5}|ipc://.+)")
@@ -218,9 +221,10 @@ class Feed:
             question.send_multipart([b"", number.to_bytes(8, "big")])
             while question.poll(REPLY_MS):
                 frames = question.recv_multipart()
-                if len(frames) == 3 and frames[1] == END and not frames[2]:
+                if len(frames) in REPLAYED and frames[-2] == END and not frames[-1]:
                     return found
-                if (one := self._frames(frames)) is not None:
+                # The envelope is empty; versions before 0.32 leave the topic out.
+                if (one := self._frames(frames[1:] if len(frames) == 4 else frames)) is not None:
                     found.append(one)
         self._wrong(f"no answer from --replay {self.replay}: check it, and that the engine has it")
         return found or None

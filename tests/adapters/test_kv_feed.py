@@ -66,8 +66,9 @@ def blocks(batches):
     return [event.blocks for batch in batches for event in batch.events]
 
 
-def test_batches_come_as_they_are_published_and_those_before_by_replay(attach):
-    one = attach()
+@pytest.mark.parametrize("names_topic", [True, False], ids=["vllm 0.32", "before"])
+def test_batches_come_as_they_are_published_and_those_before_by_replay(attach, names_topic):
+    one = attach(names_topic=names_topic)
     for at in range(3):
         one.engine.publish(stored([at]), sent=False)
     one.attached()
@@ -75,6 +76,7 @@ def test_batches_come_as_they_are_published_and_those_before_by_replay(attach):
     one.engine.publish(stored([3]))
     [batch] = one.take(1)
     assert (batch.sequence, batch.missed, blocks([batch])) == (3, 0, [(3,)])
+    assert not one.feed.trouble
 
 
 def test_a_gap_is_filled_by_replay(attach):
