@@ -44,8 +44,8 @@ def said(row: Mapping[str, Any]) -> list[str]:
     first = row["first"]
     if first is not None:
         lines.append(
-            f"  first: request {first['request']} in step {first['step']}, vLLM found {first['engine']} blocks "
-            f"and the lab {first['lab']}; block {first['block']} (number {first['depth']} of the prompt): "
+            f"  first: request {first['request']} in step {first['step']}, vLLM found {first['engine']} "
+            f"blocks and the lab {first['lab']}; block {first['block']} (number {first['depth']} of the prompt): "
             f"{_engine_side(first)}, the lab {'held it' if first['lab_held'] else 'did not hold it'}; "
             f"{first['cause']}"
         )

@@ -1,4 +1,4 @@
-"""Answers that are given, not sampled: what decoding writes is then known before, and the same in every run."""
+"""Answers that are given, not sampled: what decoding writes is known before, and the same in every run."""
 
 import torch
 from vllm import SamplingParams

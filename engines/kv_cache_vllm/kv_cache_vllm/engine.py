@@ -16,6 +16,15 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+
+def one_thread() -> None:
+    """Has a tiny model computed by one thread: several would wait for each other longer than they compute.
+
+    Before vLLM is imported, since its threads are made then.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 CPU_BLOCK_TOKENS = 32
 """vLLM's attention for CPUs takes blocks of multiples of so many tokens."""
 
@@ -43,9 +52,10 @@ def check_platform(block_tokens: int) -> None:
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu() and block_tokens % CPU_BLOCK_TOKENS:
+        next_size = -(-block_tokens // CPU_BLOCK_TOKENS) * CPU_BLOCK_TOKENS
         raise EngineError(
             f"vLLM's attention for CPUs takes blocks of {CPU_BLOCK_TOKENS} tokens or a multiple, not "
-            f"{block_tokens}; give --engine-block-size {-(-block_tokens // CPU_BLOCK_TOKENS) * CPU_BLOCK_TOKENS}"
+            f"{block_tokens}; give --engine-block-size {next_size}"
         )
 
 

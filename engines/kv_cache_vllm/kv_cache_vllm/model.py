@@ -2,6 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+from kv_cache_rl.experiments.engine.plan import EngineError
+from kv_cache_rl.files import NotJson, read_json
 
 TINY = {
     "architectures": ["LlamaForCausalLM"],
@@ -32,10 +36,22 @@ def write_tiny(folder: Path, length: int) -> Path:
 
 def vocabulary_of(folder: Path) -> int:
     """How many token ids the model in a folder has."""
-    return int(json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"])
+    found = _config_of(folder).get("vocab_size")
+    if not isinstance(found, int):
+        raise EngineError(f"{folder / 'config.json'} has no vocab_size; give the folder of a language model")
+    return found
 
 
 def length_of(folder: Path) -> int | None:
     """Tokens that the model in a folder reads at most; None where it does not say."""
-    found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    return None if found is None else int(found)
+    found = _config_of(folder).get("max_position_embeddings")
+    return found if isinstance(found, int) else None
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    """What a model says of itself. Raises EngineError where that cannot be read."""
+    try:
+        found = read_json(folder / "config.json")
+    except NotJson as damaged:
+        raise EngineError(f"{damaged}; give the folder of a language model") from None
+    return found if isinstance(found, dict) else {}

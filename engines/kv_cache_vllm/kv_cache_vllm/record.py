@@ -30,8 +30,10 @@ class Pace:
     """Seconds of the trace in a second, or steps in a second of the trace."""
 
 
-def version() -> str:
-    """Name and version of the engine."""
+def version(tiny: bool = True) -> str:
+    """Name and version of the engine; `tiny`: it is to compute next to nothing."""
+    if tiny:
+        vllm_engine.one_thread()
     import vllm
 
     return f"vllm {vllm.__version__}"
@@ -68,7 +70,7 @@ def record(
             config.block_tokens,
             config.max_num_seqs,
             config.token_budget,
-            plan.longest.total + 1,
+            plan.longest.total,
             more,
         )
         done = {one.request for one in out.finished}
@@ -89,9 +91,9 @@ def _check_length(plan: Plan, model: Path) -> None:
     longer = [one for one in plan.requests if most is not None and one.total > most]
     if longer:
         raise EngineError(
-            f"{len(longer):,} of {len(plan.requests):,} requests are longer than the {most:,} tokens of {model}, "
-            f"the first ({longer[0].number}) has {longer[0].total:,}; give a model that reads more, a smaller "
-            "--engine-block-size, or fewer --requests"
+            f"{len(longer):,} of {len(plan.requests):,} requests are longer than the {most:,} tokens that "
+            f"{model} reads, the first ({longer[0].number}) has {longer[0].total:,}; give a model that reads "
+            "more, a smaller --engine-block-size, or fewer --requests"
         )
 
 

@@ -44,10 +44,8 @@ def run_compare(
     for folder in run:
         recording = read_run(folder)
         if not recording.complete:
-            typer.echo(
-                f"{folder}: {len(recording.requests):,} of {recording.config.requests:,} requests are recorded",
-                err=True,
-            )
+            done, all_of_them = len(recording.requests), recording.config.requests
+            typer.echo(f"{folder}: {done:,} of {all_of_them:,} requests are recorded", err=True)
         chosen = order or ("in-order" if recording.config.one_at_a_time else BOTH)
         wanted = list(names) if chosen == BOTH else [chosen]
         rows += [compare(recording, names[one]).to_json() for one in wanted]

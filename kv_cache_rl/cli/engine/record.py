@@ -109,7 +109,7 @@ def run_record(
     loaded, source = trace_of(str(trace), format, selection, as_json)
     plan = plan_of(loaded, engine_block_size, merge, requests)
     config = Config(
-        engine=vllm.version(),
+        engine=vllm.version(folder is None),
         trace=plan.name,
         source=source,
         command=command_line(),
@@ -145,8 +145,8 @@ def run_record(
         print_json(facts)
         return
     typer.echo(
-        f"{config.engine}: {len(done):,} requests, {facts['found']:,} of {facts['prompt_blocks']:,} blocks found, "
-        f"{facts['preempted']:,} preemptions, in {out}; next: kv-cache-rl engine compare {out}"
+        f"{config.engine}: {len(done):,} requests, {facts['found']:,} of {facts['prompt_blocks']:,} blocks "
+        f"found, {facts['preempted']:,} preemptions, in {out}; next: kv-cache-rl engine compare {out}"
     )
 
 

@@ -81,7 +81,8 @@ def compare(recording: Recording, order: str) -> Comparison:
         raise EngineError(f"{recording.folder} holds no finished request; go on with engine record --resume")
     if config.policy != "lru":
         raise EngineError(
-            f"{recording.folder} was recorded under {config.policy}; compare takes recordings of vLLM's own order"
+            f"{recording.folder} was recorded under {config.policy}; compare takes recordings of vLLM's own "
+            "order"
         )
     replayed = ORDERS[order](recording)
     by_number = {one.request: one for one in recording.requests}

@@ -117,7 +117,9 @@ def shrunk(tokens: int, size: int, block_tokens: int) -> int:
 
 
 def _asked(trace: Trace, r: int, fresh: Iterator[int]) -> tuple[int, int, list[int]]:
-    """Tokens of a prompt and its answer, and the blocks that both fill; `fresh` numbers those without a name."""
+    """Tokens of a prompt and its answer, and the blocks that both fill; `fresh` numbers those without a
+    name.
+    """
     runs = slice(trace.first_run[r], trace.first_run[r + 1])
     starts, lengths = trace.run_start[runs].tolist(), trace.run_length[runs].tolist()
     named = [

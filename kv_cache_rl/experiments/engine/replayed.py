@@ -29,24 +29,13 @@ NULL_BLOCKS = 1
 """Blocks of vLLM's pool that hold nothing. Source: vllm/v1/core/block_pool.py, `null_block`."""
 
 
-def leading(runs: Sequence[Run], count: int) -> list[Run]:
-    """The runs of the first `count` blocks."""
-    kept, left = [], count
-    for start, length in runs:
-        if left <= 0:
-            break
-        kept.append((start, min(length, left)))
-        left -= length
-    return kept
-
-
 def blocks_of(runs: Iterable[Run]) -> list[int]:
     """The blocks of runs, one by one."""
     return [block for start, length in runs for block in range(start, start + length)]
 
 
 def full_blocks(one: Recorded, config: Config) -> int:
-    """Blocks of a request that are full when it is over: all tokens but the last of the answer are computed."""
+    """Blocks of a request that are full when it is over: the last token of the answer is not computed."""
     return (one.prompt + one.generated - 1) // config.block_tokens
 
 

@@ -6,7 +6,17 @@ from which files. ``python -m kv_cache_rl.reports.documents`` rewrites all regio
 
 from collections.abc import Callable
 
-from kv_cache_rl.reports.documents import api, eviction, hierarchy, paged, serving, speeds, stability, tokens
+from kv_cache_rl.reports.documents import (
+    api,
+    engine,
+    eviction,
+    hierarchy,
+    paged,
+    serving,
+    speeds,
+    stability,
+    tokens,
+)
 
 __all__ = ["TABLES"]
 
@@ -17,6 +27,7 @@ TABLES: dict[str, tuple[Callable[..., str], *tuple[str, ...]]] = {
     **serving.TABLES,
     **stability.TABLES,
     **paged.TABLES,
+    **engine.TABLES,
     **speeds.TABLES,
     **api.TABLES,
 }
