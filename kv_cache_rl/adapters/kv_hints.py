@@ -137,7 +137,7 @@ def _unanswered(timeline: Timeline, target: str, step: int) -> bool:
 
 
 def _next_turn(scenario: Scenario, target: str, step: int) -> int | None:
-    """The window in which the session's next turn arrives; None: there is none, or the target is no session."""
+    """The window in which the session's next turn arrives; None: there is none, or no such session."""
     for session in scenario.sessions:
         if session.seq_id == target:
             return next((turn.arrive for turn in session.turns if turn.arrive > step), None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.cli import options
+from kv_cache_rl.cli.engine.options import requests_option
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import RUNNING, WORKLOAD, AsJson
 from kv_cache_rl.cli.terminal import Board, console, percent, print_json, waiting
@@ -51,9 +52,7 @@ def run_attach(
     ] = None,
     requests: Annotated[
         Path | None,
-        options.option(
-            WORKLOAD, "--requests", help="A log of the requests: a trace file of any format that has times."
-        ),
+        requests_option("A log of the requests: a trace file of any format that has times."),
     ] = None,
     for_: Annotated[
         float | None,

@@ -45,7 +45,7 @@ class PlainArc:
         return block in self.part[RECENT] or block in self.part[FREQUENT]
 
     def serve(self, loaded: Sequence[int], offered: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Loads some blocks of a request and takes in others; the blocks that entered, and those that left."""
+        """Loads some blocks of a request and takes others in; which ones entered, and which ones left."""
         entering, spared = [block for block in offered if not self.holds(block)], set(offered)
         for block in reversed(entering):
             self._learn(block)

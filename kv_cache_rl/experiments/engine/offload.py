@@ -1,4 +1,4 @@
-"""Two tiers as an engine offloads: what is computed is written through to a host tier, loads leave a copy there.
+"""Two tiers as an engine offloads: what is computed is written through to the host, loads leave a copy there.
 
     request   |= found on the GPU =|= found below: loaded =|= computed, and offered to the host tier =|
     GPU       LRU, every block of the request used, the last first
@@ -44,7 +44,7 @@ class Host(Protocol):
         ...
 
     def serve(self, loaded: Sequence[int], offered: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Loads some blocks of a request and takes in others; the blocks that entered, and those that left."""
+        """Loads some blocks of a request and takes others in; which ones entered, and which ones left."""
         ...
 
 
@@ -59,7 +59,7 @@ class LabHost:
         return block in self.tier
 
     def serve(self, loaded: Sequence[int], offered: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Loads some blocks of a request and takes in others; the blocks that entered, and those that left."""
+        """Loads some blocks of a request and takes others in; which ones entered, and which ones left."""
         entering = [block for block in offered if block not in self.tier]
         for block in reversed(entering):
             self.tier.asked(block)
