@@ -33,7 +33,7 @@ class Publisher:
 
     def awaits(self):
         """Returns once a subscriber is there."""
-        assert self.pub.poll(10_000), "no subscriber came"
+        assert self.pub.poll(60_000), "no subscriber came"
         self.pub.recv()
 
     def publish(self, *events, sent=True, payload=None, ts=None):

@@ -38,6 +38,8 @@ REPLY_MS = 3000
 """Milliseconds that an answer of the replay is waited for; vLLM looks for questions ten times a second."""
 REPLAYED = (3, 4)
 """Frames of an answer: the empty envelope, the topic in newer versions, number, batch."""
+KINDS = 20
+"""Kinds of trouble that are told apart."""
 TRIES = 3
 """Questions for the same batch, since a ROUTER drops what its peer cannot take."""
 ADDRESS = re.compile(r"(tcp://(\*|\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):\d{1,5}|ipc://.+)")
@@ -95,6 +97,7 @@ class Feed:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.set_hwm(0)
+        self._socket.setsockopt(zmq.IPV6, 1)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._monitor = self._socket.get_monitor_socket(sum(EVENTS))
         try:
@@ -136,9 +139,12 @@ class Feed:
             elif event == "foreign":
                 self._wrong("what answers there speaks no ZeroMQ: check the port")
 
-    def _wrong(self, what: str) -> None:
+    def _wrong(self, what: str, more: str = "") -> None:
+        """Counts what was wrong, and says it the first time, with `more` of that time."""
+        if what not in self.trouble and len(self.trouble) >= KINDS:
+            what, more = "something else was wrong with a message", ""
         if not self.trouble[what]:
-            self.say(f"{self.address}: {what}")
+            self.say(f"{self.address}: {what}{more}")
         self.trouble[what] += 1
 
     def _frames(self, frames: list[bytes]) -> tuple[int, bytes] | None:
@@ -216,6 +222,7 @@ class Feed:
         found: list[tuple[int, bytes]] = []
         with self._context.socket(zmq.DEALER) as question:
             question.set_hwm(0)
+            question.setsockopt(zmq.IPV6, 1)
             question.linger = 0
             question.connect(self.replay or "")
             question.send_multipart([b"", number.to_bytes(8, "big")])
@@ -234,12 +241,12 @@ class Feed:
         try:
             found = batch_of(msgspec.msgpack.decode(payload), errors.Place(self.address))
         except errors.TraceError as error:
-            self._wrong(f"a batch that cannot be read is passed over ({error.problem})")
+            self._wrong("a batch that cannot be read is passed over", f" ({error.field}: {error.problem})")
             return Batch((), sequence=number, missed=missed + 1)
         except (msgspec.DecodeError, ValueError, RecursionError):
             self._wrong("a batch that is no msgpack is passed over")
             return Batch((), sequence=number, missed=missed + 1)
         for event in found.events:
             if isinstance(event, Unknown):
-                self._wrong(f"events of type {event.name} are not known (a newer engine?): they are kept")
+                self._wrong(f"events of type {event.name!r} are not known (a newer engine?): they are kept")
         return Batch(found.events, found.time_s, found.rank, number, missed)

@@ -53,7 +53,7 @@ def test_what_returns_is_demoted_and_what_does_not_is_released(scenario):
 
 def test_a_swap_demotes_to_the_cpu_and_what_engines_cannot_say_is_counted(scenario):
     names = [one[0] for one in Episode(scenario).observation()["rows"] if one[6] == "gpu"]
-    log = [[["compress", names[0]], ["swap_to_cpu", "nobody"], ["keep"]]]
+    log = [[["compress", names[0]], ["swap_to_cpu", "none"], ["keep"]]]
     hints = hints_of(scenario, log, "me")
     assert hints.untold == {"compress": 1, "refused": 1}
     freeing = [[["evict", one[0]] for one in Episode(scenario).observation()["rows"] if one[6] == "cpu"][:8]]
