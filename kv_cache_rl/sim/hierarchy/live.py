@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -34,10 +35,10 @@ SPARE = 64
 """Further blocks that may be announced at the same time."""
 MOST = 2**24
 
-Name = Hashable
+Name = TypeVar("Name", bound=Hashable)
 
 
-class LiveTier:
+class LiveTier(Generic[Name]):
     """The blocks of one tier, and the order in which they leave."""
 
     def __init__(self, policy: str, capacity: int, seed: int = 0) -> None:
@@ -56,7 +57,7 @@ class LiveTier:
         trace = pages("a live tier", np.zeros(1, np.int64), blocks=slots)
         self._state = new_state(trace, one_tier(self.capacity), self.policy, self._seed)
         self._slot: dict[Name, int] = {}
-        self._name: list[Name] = [None] * slots
+        self._name: list[Any] = [None] * slots
         self._free = list(range(slots - 1, -1, -1))
         self._gone: OrderedDict[Name, None] = OrderedDict()
         """Blocks that are known and not held, the one asked for longest ago first."""
@@ -148,7 +149,7 @@ class LiveTier:
         return slot
 
 
-def _new_page() -> np.void:
+def _new_page() -> Any:
     page = np.zeros((), PAGE)
     for field in ("tier", "left_at", "place", "parent", "child", "elder", "younger"):
         page[field] = NONE
