@@ -11,6 +11,7 @@ from kv_cache_rl.reports.documents import (
     engine,
     eviction,
     hierarchy,
+    offload,
     paged,
     serving,
     speeds,
@@ -28,6 +29,7 @@ TABLES: dict[str, tuple[Callable[..., str], *tuple[str, ...]]] = {
     **stability.TABLES,
     **paged.TABLES,
     **engine.TABLES,
+    **offload.TABLES,
     **speeds.TABLES,
     **api.TABLES,
 }
