@@ -10,6 +10,7 @@ from kv_cache_rl import ENVIRONMENT_VERSION, __version__
 from kv_cache_rl.cli.eviction.findings import findings
 from kv_cache_rl.cli.eviction.options import select_scenarios
 from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.saved import refuse_replacing
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.numbers import is_number
 from kv_cache_rl.files import NotJson, read_json, slug, write_json, write_whole
@@ -79,6 +80,14 @@ def new_folder(parent: Path, targets: Sequence[Mapping]) -> Path:
             continue
         return folder
     raise BadInput(f"{parent / name} and 999 more exist; give another --out")
+
+
+def refuse_other_run(folder: Path, config: Mapping) -> None:
+    """Raises BadInput where the folder holds a run that was asked for otherwise, or one without a config."""
+    asked = {name: value for name, value in config.items() if name not in ("package_version", "started")}
+    refuse_replacing(folder / CONFIG, asked)
+    if (folder / RESULTS).exists() and not (folder / CONFIG).exists():
+        raise BadInput(f"{folder} holds {RESULTS} of another run; give another --out, or delete the folder")
 
 
 def read_config(folder: Path) -> dict:

@@ -2,12 +2,13 @@
 decision.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kv_cache_rl.cli.failures import BadInput, as_sentence, choose
-from kv_cache_rl.cli.options import names_of
+from kv_cache_rl.cli.options import names_of, refuse_read
 from kv_cache_rl.cli.serving.options import agent
 from kv_cache_rl.core.errors import Refused, raised
 
@@ -57,6 +58,26 @@ def agent_of(name: str) -> str:
         tried(name, factory_of(name))
         return name
     return choose("agent", name, known)
+
+
+def refuse_agents_files(names: Iterable[str], outputs: Mapping[str, Path | None]) -> None:
+    """Raises BadInput where an output is a file that an agent from outside is made of.
+
+    Args:
+        names: agents.
+        outputs: option -> the file that it names, if any.
+    """
+    from kv_cache_rl.agents import factory_of
+    from kv_cache_rl.agents.outside import is_outside
+    from kv_cache_rl.experiments.identity import files_read
+
+    given = {spelling: path for spelling, path in outputs.items() if path is not None and path.is_file()}
+    for name in names if given else ():
+        if name not in known_agents() and is_outside(name):
+            with blamed(name):
+                read = files_read(factory_of(name))
+            for spelling, path in given.items():
+                refuse_read(spelling, path, read)
 
 
 @contextmanager

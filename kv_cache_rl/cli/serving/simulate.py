@@ -12,7 +12,7 @@ from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play
+from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play, refuse_agents_files
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled, waiting
 from kv_cache_rl.files import naming
 from kv_cache_rl.reports.tables import plain_table
@@ -54,6 +54,7 @@ def run_simulate(
     from kv_cache_rl.sim.serving.score import report
 
     agent = agent_of(policy)
+    refuse_agents_files([agent], {"--log": log, "--plot": plot})
     scenario = scenario_of(task, trace, rho, ticks, set_)
     options.picture(plot)
     options.writable(log, "--log")
