@@ -142,6 +142,8 @@ def rates(
 
     Raises BadInput where the trace tells none and none is given.
     """
+    if rate is not None and users is not None:
+        raise BadInput("--users and --rate both say how many requests come; give one of them")
     if rate is not None:
         if not 0 < rate < float("inf"):
             raise BadInput(f"--rate is {rate}; give requests per second, above 0")
