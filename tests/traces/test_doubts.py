@@ -10,7 +10,6 @@ from kv_cache_rl.traces.errors import TraceError
 from kv_cache_rl.traces.formats import detect, requests_of
 from kv_cache_rl.traces.reading import Reading
 
-
 SIZED = Reading(block_size=512)
 
 
@@ -125,7 +124,8 @@ def test_bailians_whole_times_far_apart_are_asked_about(write):
     rows = [ROW | {"chat_id": k, "type": "text", "turn": 1, "timestamp": 300 * k} for k in range(4)]
     [note] = told(write(rows), SIZED)[1]
     assert "4 requests in 900 s, read as seconds" in note and "--time-unit ms" in note
-    assert not any("read as seconds" in note for note in told(write(rows), Reading(block_size=512, time_unit="ms"))[1])
+    said = told(write(rows), Reading(block_size=512, time_unit="ms"))[1]
+    assert not any("read as seconds" in note for note in said)
     near = [row | {"timestamp": row["timestamp"] / 100} for row in rows]
     assert not any("read as seconds" in note for note in told(write(near), SIZED)[1])
 

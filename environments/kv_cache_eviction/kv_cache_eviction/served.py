@@ -31,7 +31,10 @@ Ask = Callable[[], Awaitable[Any]]
 
 
 class Watch:
-    """What an evaluation hears while model calls run; both do nothing by default."""
+    """What an evaluation hears while it runs; all do nothing by default."""
+
+    def resumed(self, kept: int) -> None:
+        """A run goes on, of which so many rollouts are kept."""
 
     def answered(self) -> None:
         """A model call has its reply."""

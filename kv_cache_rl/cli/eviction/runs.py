@@ -1,6 +1,7 @@
 """The run folder: config, results, summary, report, and a folder per model with the evaluator's files."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -197,6 +198,20 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
             f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}"
         )
     return [outcome for _, outcome in numbered]
+
+
+def finished(folder: Path) -> Counter[str]:
+    """Model -> rollouts that ended well, as far as the results of a folder can be read."""
+    found: Counter[str] = Counter()
+    path = folder / RESULTS
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.get("error") is None:
+            found[str(row.get("model"))] += 1
+    return found
 
 
 def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> dict:

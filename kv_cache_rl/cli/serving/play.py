@@ -2,8 +2,9 @@
 decision.
 """
 
+import sys
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +56,8 @@ def agent_of(name: str) -> str:
 
     known = known_agents()
     if name not in known and is_outside(name):
-        tried(name, factory_of(name))
+        with aside(name):
+            tried(name, factory_of(name))
         return name
     return choose("agent", name, known)
 
@@ -81,6 +83,18 @@ def refuse_agents_files(names: Iterable[str], outputs: Mapping[str, Path | None]
 
 
 @contextmanager
+def aside(name: str) -> Generator[None]:
+    """What an agent from outside prints goes to stderr while the block lasts: stdout is the command's."""
+    from kv_cache_rl.agents.outside import is_outside
+
+    if name in known_agents() or not is_outside(name) or sys.stderr is None:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+@contextmanager
 def blamed(name: str) -> Generator[None]:
     """Names the agent where its own code fails.
 
@@ -90,7 +104,8 @@ def blamed(name: str) -> Generator[None]:
     from kv_cache_rl.agents.outside import is_outside
 
     try:
-        yield
+        with aside(name):
+            yield
     except (Exception, SystemExit) as wrong:
         if not is_outside(name) or isinstance(wrong, (Refused, OSError)):
             raise
@@ -105,7 +120,8 @@ def identity(name: str) -> "Identity":
     if name == ORACLE:  # this package's code alone, which every row's key holds
         return Identity("")
     try:
-        return identity_of(factory_of(name))
+        with aside(name):
+            return identity_of(factory_of(name))
     except OSError as wrong:
         raise BadInput(f"{name} names weights that cannot be read: {as_sentence(wrong)}") from None
     except Refused as wrong:
@@ -126,13 +142,15 @@ def play(name: str, scenario: "Scenario", seed: int) -> "State":
         from kv_cache_rl.search.serving.oracle import solve
 
         return solve(scenario, seed, workers=1, learned=learned()).state
-    state, agent = new_state(scenario, seed), agents.agent(name)
-    agent.reset(agent_seed(seed))
-    if isinstance(agent, agents.CompiledAgent):
-        finish(state, agent.which, agent.memory)
-    else:
-        for _ in ticks(state, asked(agent)):
-            pass
+    state = new_state(scenario, seed)
+    with aside(name):
+        agent = agents.agent(name)
+        agent.reset(agent_seed(seed))
+        if isinstance(agent, agents.CompiledAgent):
+            finish(state, agent.which, agent.memory)
+        else:
+            for _ in ticks(state, asked(agent)):
+                pass
     return state
 
 
