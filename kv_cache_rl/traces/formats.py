@@ -132,6 +132,7 @@ def detect_records(place: Place, lines: Iterator[Line]) -> str:
         for name, fits in RECORDS.items():
             if fits(fields.record):
                 return name
+        refuse_kin(fields)
         keys |= set(map(str, fields.record))
     raise unknown(place, f"its fields: {', '.join(sorted(keys))[:120]}" if keys else "it holds no records")
 
@@ -145,8 +146,36 @@ def unknown(place: Place, found: str) -> Exception:
     )
 
 
+def refuse_kin(fields: Fields) -> None:
+    """Raises TraceError for what is near to a trace and none: Claude Code's own transcripts, and requests that
+    stand inside another object.
+    """
+    record = fields.record
+    if name := _wrapped(record):
+        raise fields.place.error(
+            "the requests stand in a list inside an object",
+            f"write them for themselves, one a line: jq -c '.{name}[]' FILE > requests.jsonl",
+            name,
+        )
+    if TRANSCRIPT & set(record) or {"sessionId", "type"} <= set(record):
+        raise fields.place.error(
+            "this is a transcript of Claude Code (~/.claude/projects): texts, without the ids of blocks",
+            "give sessions as kv-cache-tester publishes them, or one request a line with timestamp, "
+            "input_length, output_length and hash_ids (mooncake); docs/formats.md shows both",
+        )
+
+
 def _has(*keys: str) -> Callable[[dict[str, Any]], bool]:
     return lambda record: set(keys) <= set(record)
+
+
+def _wrapped(record: dict[str, Any]) -> str:
+    """The field whose list holds the requests of a trace, which are to stand for themselves; "" for none."""
+    for name, value in record.items():
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict) and _is_mooncake(first):
+            return str(name)
+    return ""
 
 
 def _is_mooncake(record: dict[str, Any]) -> bool:
@@ -156,7 +185,7 @@ def _is_mooncake(record: dict[str, Any]) -> bool:
 
 RECORDS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "lab": lambda record: is_header(Fields(record, Place(""))),
-    "claude-code": lambda record: isinstance(record.get("requests"), list),
+    "claude-code": lambda record: isinstance(record.get("requests"), list) and not _wrapped(record),
     "sharegpt": lambda record: any(
         isinstance(record.get(key), list) for key in ("conversations", "messages")
     ),
@@ -166,6 +195,9 @@ RECORDS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "kv-events": is_event,
 }
 """Format → whether a JSON object is one of its records; the first that fits is the file's."""
+
+TRANSCRIPT = {"parentUuid", "leafUuid"}
+"""Fields of Claude Code's own transcripts; other lines of them have a type and the session's id."""
 
 HEADERS = {
     "azure": azure.COLUMNS,

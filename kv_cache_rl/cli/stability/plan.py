@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import SERVICE, WORKLOAD, AsJson, Hardware
@@ -142,6 +143,8 @@ def rates(
 
     Raises BadInput where the trace tells none and none is given.
     """
+    if rate is not None and users is not None:
+        raise BadInput("--users and --rate both say how many requests come; give one of them")
     if rate is not None:
         if not 0 < rate < float("inf"):
             raise BadInput(f"--rate is {rate}; give requests per second, above 0")
@@ -179,7 +182,7 @@ def show(
 
     out = console()
     peak = "" if found.peak_rate is None else f", {found.peak_rate:.3g}/s in the busiest minute"
-    out.print(f"{found.requests:,} requests ({demand.format}), {found.offered_rate:.3g}/s{peak}")
+    out.print(f"{counted(found.requests, 'request')} ({demand.format}), {found.offered_rate:.3g}/s{peak}")
     lengths = found.lengths
     means = (
         f"mean prompt {lengths.prompt:,.0f}, mean output {lengths.output:,.0f}, mean footprint "

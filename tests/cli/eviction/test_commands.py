@@ -269,3 +269,11 @@ def test_landscape_refuses_a_page_it_cannot_rewrite_before_it_measures_anything(
     assert page.read_text() == "no markers here"
     said = kv("landscape", "--per-tier", 3, "--page", tmp_path / "nowhere" / "page.md")
     assert said.code == 2 and "cannot be written (No such file or directory)" in said.err
+
+
+def test_one_of_anything_is_named_in_the_singular(kv):
+    given = ("export-sft", "--split", "eval", "-n", 1, "-d", "easy")
+    assert kv(*given, "--out", "a.jsonl").out.startswith("1 dialogue in a.jsonl")
+    assert "0 dialogues left out" in kv(*given, "--out", "b.jsonl", "--history", "window").out
+    said = kv(*given, "--out", "c.jsonl", "--decisions", 99, "-p", "lru")
+    assert "15 windows of 1 scenario, played by 1 player" in said.err
