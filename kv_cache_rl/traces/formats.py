@@ -20,10 +20,13 @@ from kv_cache_rl.traces.claude_code import read_sessions
 from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.fields import Fields, shown
 from kv_cache_rl.traces.files import peek, sources, unpacked
+from kv_cache_rl.traces.kv_events import is_event, is_unnamed, read_kv_events
+from kv_cache_rl.traces.kv_requests import kv_events_requests
 from kv_cache_rl.traces.lab import is_header, lab_requests, read_lab
 from kv_cache_rl.traces.libcachesim import looks_like_oracle, read_libcachesim, read_oracle_general
 from kv_cache_rl.traces.lines import UTF_16, Line, read_lines
 from kv_cache_rl.traces.mooncake import mooncake_requests, read_mooncake
+from kv_cache_rl.traces.packed import looks_packed
 from kv_cache_rl.traces.ragpulse import ragpulse_requests, read_ragpulse
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.records import parse_records
@@ -88,6 +91,8 @@ def _detect_file(path: Path) -> str:
     whole = place_of(path)
     with unpacked(path) as content:
         head = peek(content, whole)
+    if looks_packed(head):
+        return "kv-events"
     if b"\0" in head and not head.startswith(UTF_16) and looks_like_oracle(head):
         return "oracle-general"
     lines = read_lines(path)
@@ -119,12 +124,14 @@ def detect_records(place: Place, lines: Iterator[Line]) -> str:
     """The format that the first of some records has, or the second where the first only describes
     the file.
     """
-    keys: set[str] = set()
+    first = next(lines, (place, ""))
+    if is_unnamed(first[1]):
+        return "kv-events"
+    lines, keys = chain([first], lines), set[str]()
     for fields, _ in zip(parse_records(lines), range(2), strict=False):
         for name, fits in RECORDS.items():
             if fits(fields.record):
                 return name
-        refuse_events(fields)
         keys |= set(map(str, fields.record))
     raise unknown(place, f"its fields: {', '.join(sorted(keys))[:120]}" if keys else "it holds no records")
 
@@ -136,20 +143,6 @@ def unknown(place: Place, found: str) -> Exception:
         f"the first line fits no known trace format ({found})",
         f"give one of {known}; kv-cache-rl traces --help and docs/formats.md say what each looks like",
     )
-
-
-def refuse_events(fields: Fields) -> None:
-    """Raises TraceError for the events of an engine's cache, which no trace of requests can be made
-    of.
-    """
-    record = fields.record
-    inner = record.get("data") if isinstance(record.get("data"), dict) else record
-    if {"stored", "removed", "cleared"} & set(inner or ()) or str(record.get("type", "")).startswith("Block"):
-        raise fields.place.error(
-            "these are KV cache events: what one cache stored and removed, not which requests asked for it",
-            "log requests instead, one a line with timestamp, input_length, output_length and hash_ids "
-            "(mooncake)",
-        )
 
 
 def _has(*keys: str) -> Callable[[dict[str, Any]], bool]:
@@ -170,6 +163,7 @@ RECORDS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "ragpulse": lambda record: isinstance(record.get("hash_ids"), dict),
     "bailian": _has("chat_id", "input_length"),
     "mooncake": _is_mooncake,
+    "kv-events": is_event,
 }
 """Format → whether a JSON object is one of its records; the first that fits is the file's."""
 
@@ -195,6 +189,7 @@ FORMATS: dict[str, Format] = {
     "sharegpt": Format(read_sharegpt, sharegpt_requests, ()),
     "libcachesim": Format(read_libcachesim),
     "oracle-general": Format(read_oracle_general),
+    "kv-events": Format(read_kv_events, kv_events_requests, BOTH),
     "lab": Format(read_lab, lab_requests, ()),
 }
 

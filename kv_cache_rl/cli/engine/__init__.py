@@ -1,5 +1,10 @@
-"""``engine``: a real vLLM beside the lab, recorded and compared request by request."""
+"""``engine``: a real vLLM beside the lab: recorded and compared, attached to, led by its policies."""
 
-from kv_cache_rl.cli.engine import compare, record
+from kv_cache_rl.cli.engine import attach, compare, offload, record
 
-COMMANDS = {"record": record.run_record, "compare": compare.run_compare}
+COMMANDS = {
+    "record": record.run_record,
+    "compare": compare.run_compare,
+    "attach": attach.run_attach,
+    "offload": offload.run_offload,
+}

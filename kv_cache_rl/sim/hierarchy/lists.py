@@ -26,6 +26,17 @@ def link_in(s, t, p, which):
 
 
 @uncounted
+def link_back(s, t, p, which):
+    """Puts a page at the oldest end of a list."""
+    at, head = node_of(s, t, p), _head_of(s, t, which)
+    node, before = s.node[at], s.node[head].previous
+    node.list, node.previous, node.next = which, before, head
+    s.node[head].previous = at
+    s.node[before].next = at
+    s.tiers[t].list_bytes[which] += _weight(s, p, which)
+
+
+@uncounted
 def link_out(s, t, p):
     """Takes a page out of the list it is in."""
     node = s.node[node_of(s, t, p)]

@@ -1,0 +1,111 @@
+"""``engine offload``: the lab's host tier beside vLLM's own, key by key."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.engine.options import ENGINE, engine_module
+from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.cli.hierarchy.options import Format, Selection, TraceFile, read_trace, source_at
+from kv_cache_rl.cli.options import AsJson, command_line, names_of
+from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.reports.tables import plain_table
+
+if TYPE_CHECKING:
+    from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+
+
+def run_offload(
+    trace: TraceFile,
+    policy: Annotated[
+        list[str] | None,
+        options.policy("Of the host tier: lru, arc, or another of the lab's, by comma; default: lru,arc."),
+    ] = None,
+    format: Format = None,
+    selection: Selection = None,
+    gpu: Annotated[
+        str,
+        options.option(ENGINE, "--gpu", help="Room on the GPU: blocks (700), or a share of all (10%)."),
+    ] = "10%",
+    host: Annotated[
+        list[str] | None,
+        options.option(ENGINE, "--host", help="Room of the host tier, alike; by comma; default: 25%,50%."),
+    ] = None,
+    out: Annotated[Path | None, options.out("Also write the rows to this JSON file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a trace with a host tier of the lab and with vLLM's CPUOffloadingManager; compare the keys.
+
+    Under lru and arc these are two implementations; under another policy vLLM's manager asks the lab's.
+
+    Example: kv-cache-rl engine offload workload:rag_burst --policy lru,arc --host 25%
+    """
+    from kv_cache_rl.experiments.engine.offload import LabHost, likeness, offloaded, paths
+    from kv_cache_rl.files import write_json
+    from kv_cache_rl.sim.hierarchy.policies import POLICIES
+
+    options.writable(out, "--out")
+    policies = [choose("policy", name, POLICIES) for name in names_of(policy) or ["lru", "arc"]]
+    engine = engine_module("host", "engine offload")
+    loaded = read_trace(source_at(str(trace), format, selection, None, decode_writes=False), quiet=as_json)
+    requests = list(paths(chained(loaded)))
+    different = len({block for path in requests for block in path})
+    rooms = [room(text, different, "--host") for text in names_of(host) or ["25%", "50%"]]
+    top, rows = room(gpu, different, "--gpu"), list[dict[str, Any]]()
+    with Bar("host tiers", as_json) as bar:
+        for at, (name, blocks) in enumerate((name, blocks) for name in policies for blocks in rooms):
+            bar(at, len(policies) * len(rooms))
+            lab = offloaded(requests, top, LabHost(name, blocks))
+            theirs = offloaded(requests, top, engine.EngineHost(engine.named(name), blocks))
+            rows.append({"policy": name, "gpu_blocks": top, "host_blocks": blocks})
+            rows[-1] |= {"engine_policy": engine.named(name)} | likeness(lab, theirs).to_json()
+    found = {"command": command_line(), "engine": engine.version(), "trace": loaded.name}
+    found |= {"blocks": different, "accesses": sum(map(len, requests)), "rows": rows}
+    if out is not None:
+        write_json(out, found)
+    if as_json:
+        print_json(found)
+        return
+    show(found)
+    if out is not None:
+        typer.echo(out)
+
+
+def chained(trace: "Trace") -> "Trace":
+    """The trace itself. Raises BadInput for one of pages, which are no prefixes."""
+    if not trace.chained:
+        raise BadInput(f"{trace.name} has pages, and a host tier is asked for prefixes; give a trace of requests")
+    return trace
+
+
+def room(text: str, different: int, option: str) -> int:
+    """Blocks of a tier: a number, or a share of all different ones. Raises BadInput for neither."""
+    share = text.removesuffix("%")
+    if text.endswith("%") and share.replace(".", "", 1).isdecimal():
+        blocks = round(float(share) / 100 * different)
+    elif text.isdecimal():
+        blocks = int(text)
+    else:
+        raise BadInput(f"{option} {text} is no room; write blocks (700) or a share of all blocks (10%)")
+    if not 0 < blocks < 2**24:
+        raise BadInput(f"{option} {text}: {blocks:,} of {different:,} blocks; give 1 to {2**24 - 1:,}")
+    return blocks
+
+
+def show(found: dict[str, Any]) -> None:
+    """The rows as a table, and under it where the first differences lie."""
+    columns = {"policy": "left", "host blocks": "right", "requests equal": "right"}
+    columns |= {"found below, lab": "right", "vLLM": "right", "stored, lab": "right", "vLLM ": "right"}
+    title = f"{found['trace']}: {found['accesses']:,} block accesses, host tier of the lab and of {found['engine']}"
+    table = plain_table(title, columns)
+    for row in found["rows"]:
+        equal = f"{row['equal']:,} of {row['requests']:,}"
+        counts = [f"{row[key]:,}" for key in ("lab_host", "engine_host", "lab_stored", "engine_stored")]
+        table.add_row(row["policy"], f"{row['host_blocks']:,}", equal, *counts)
+    out = console()
+    out.print(table)
+    for row in found["rows"]:
+        if row["first"]:
+            out.print(f"{row['policy']}, {row['host_blocks']:,} blocks: {row['first']}", soft_wrap=True)

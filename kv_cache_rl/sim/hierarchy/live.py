@@ -1,0 +1,214 @@
+"""A tier whose blocks come and go one by one, as an engine says: the lab's policies outside of a replay.
+
+    asked      a block is wanted: counted, and used where it is held
+    announced  a block that is not held is about to enter; queues learn from their ghosts
+    victims    room is made
+    entered    the block is held
+
+In this order a page trace is decided here as it is in a replay, access by access. Blocks are equal, have
+names of any kind, and no parents. What is known of a block that left is kept until REMEMBERED times as many
+others as fit have been asked for since.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+
+import numpy as np
+
+from kv_cache_rl.core.numbers import whole_number
+from kv_cache_rl.jit import uncounted
+from kv_cache_rl.sim.hierarchy import heap, order
+from kv_cache_rl.sim.hierarchy.dynamics import new_state
+from kv_cache_rl.sim.hierarchy.lists import link_back, link_in, link_out, node_of, page_of
+from kv_cache_rl.sim.hierarchy.memory import record_access
+from kv_cache_rl.sim.hierarchy.moves import enter, evict, leave
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
+from kv_cache_rl.sim.hierarchy.state import NONE, PAGE, TOP, Order
+from kv_cache_rl.sim.hierarchy.traces.trace import pages
+
+REMEMBERED = 3
+"""Blocks that left and are remembered, for each that fits: ARC's ghosts are two, S3-FIFO's one."""
+SPARE = 64
+"""Further blocks that may be announced at the same time."""
+MOST = 2**24
+
+Name = Hashable
+
+
+class LiveTier:
+    """The blocks of one tier, and the order in which they leave."""
+
+    def __init__(self, policy: str, capacity: int, seed: int = 0) -> None:
+        """An empty tier for `capacity` blocks under a policy of the lab.
+
+        Raises:
+            HierarchyError: an unknown policy, or a capacity that is none.
+        """
+        self.policy = policy
+        self.capacity = whole_number("capacity", capacity, 1, MOST, HierarchyError)
+        self._seed = seed
+        self._begin()
+
+    def _begin(self) -> None:
+        slots = (1 + REMEMBERED) * self.capacity + SPARE
+        trace = pages("a live tier", np.zeros(1, np.int64), blocks=slots)
+        self._state = new_state(trace, one_tier(self.capacity), self.policy, self._seed)
+        self._slot: dict[Name, int] = {}
+        self._name: list[Name] = [None] * slots
+        self._free = list(range(slots - 1, -1, -1))
+        self._gone: OrderedDict[Name, None] = OrderedDict()
+        """Blocks that are known and not held, the one asked for longest ago first."""
+
+    def __len__(self) -> int:
+        """Blocks held."""
+        return len(self._slot) - len(self._gone)
+
+    def __contains__(self, name: Name) -> bool:
+        """Whether a block is held."""
+        return name in self._slot and name not in self._gone
+
+    def asked(self, name: Name) -> bool:
+        """Counts that a block is wanted; whether it is held, and so was used."""
+        held = bool(_asked(self._state, self._slot_of(name)))
+        if not held:
+            self._gone.move_to_end(name)
+        return held
+
+    def announced(self, name: Name) -> None:
+        """A block that is not held is about to enter; room is made after this."""
+        order.announced(self._state, TOP, self._slot_of(name))
+
+    def entered(self, name: Name) -> None:
+        """The block is held from now on, even beyond the capacity."""
+        enter(self._state, TOP, self._slot_of(name))
+        del self._gone[name]
+
+    def renewed(self, name: Name) -> None:
+        """A block that is held counts as the newest of those like it, which is no use of it."""
+        _renewed(self._state, self._slot[name])
+
+    def removed(self, name: Name) -> None:
+        """A block goes for another reason than want of room."""
+        leave(self._state, self._slot[name])
+        self._gone[name] = None
+
+    def victims(self, count: int, spared: Callable[[Name], bool] = lambda _: False) -> list[Name]:
+        """So many blocks that leave now, the first first, without those that are spared.
+
+        Raises:
+            HierarchyError: fewer could leave; those that can are gone.
+        """
+        found, aside, passed = [], list[tuple[int, int]](), set[int]()
+        while len(found) < count and len(self) > len(aside) + len(passed):
+            slot = int(order.victim(self._state, TOP))
+            if spared(self._name[slot]):
+                if _passed(self._state, slot):
+                    passed.add(slot)
+                else:
+                    aside.append((slot, int(_set_aside(self._state, slot))))
+                continue
+            evict(self._state, TOP, slot)
+            name = self._name[slot]
+            self._gone[name] = None
+            found.append(name)
+        for slot, which in reversed(aside):
+            _put_back(self._state, slot, which)
+        if len(found) < count:
+            raise HierarchyError(f"{count} blocks should leave and {len(found)} can; spare fewer")
+        return found
+
+    def clear(self) -> None:
+        """All blocks go, and all that was known of them."""
+        self._begin()
+
+    def names(self) -> Iterable[Name]:
+        """The blocks held, in no order."""
+        return (name for name in self._slot if name not in self._gone)
+
+    def _slot_of(self, name: Name) -> int:
+        slot = self._slot.get(name)
+        if slot is None:
+            slot = self._free.pop() if self._free else self._forgotten()
+            self._slot[name], self._name[slot] = slot, name
+            self._gone[name] = None
+        return slot
+
+    def _forgotten(self) -> int:
+        """The slot of the block that was asked for longest ago and is not held, emptied."""
+        if not self._gone:
+            raise HierarchyError(f"all {len(self._slot):,} blocks are held; make room first (victims)")
+        name, _ = self._gone.popitem(last=False)
+        slot, state = self._slot.pop(name), self._state
+        _unlink(state, slot)
+        state.ring[state.ring == slot] = NONE
+        state.regret[slot] = 0.0
+        state.page[slot] = _new_page()
+        return slot
+
+
+def _new_page() -> np.void:
+    page = np.zeros((), PAGE)
+    for field in ("tier", "left_at", "place", "parent", "child", "elder", "younger"):
+        page[field] = NONE
+    page["full_bytes"] = 1
+    return page[()]
+
+
+@uncounted
+def _asked(s, p):
+    """Counts an access; whether the page lies in the tier."""
+    record_access(s, p)
+    if s.page[p].tier == NONE:
+        return False
+    order.touched(s, TOP, p)
+    return True
+
+
+@uncounted
+def _unlink(s, p):
+    """Takes a page that lies nowhere out of the ghosts, if it is one."""
+    if s.settings.order == Order.LISTED and s.node[node_of(s, TOP, p)].list != NONE:
+        link_out(s, TOP, p)
+
+
+@uncounted
+def _renewed(s, p):
+    """Makes a page the newest of its list, or the last that was accessed."""
+    if s.settings.order == Order.LISTED:
+        _passed(s, p)
+        link_in(s, TOP, p, _set_aside(s, p))
+    else:
+        s.counters.clock += 1
+        s.page[p].last_access = s.page[p].inserted = s.counters.clock
+        order.changed(s, TOP, p)
+
+
+@uncounted
+def _passed(s, p):
+    """Whether a hand points at a page, which moves on then and leaves the page where it is."""
+    if s.tiers[TOP].hand != p:
+        return False
+    s.tiers[TOP].hand = page_of(s, TOP, s.node[node_of(s, TOP, p)].previous)
+    return True
+
+
+@uncounted
+def _set_aside(s, p):
+    """Takes a page out of those that can leave; returns the list that it was in."""
+    if s.settings.order != Order.LISTED:
+        heap.remove(s, TOP, p)
+        return NONE
+    which = s.node[node_of(s, TOP, p)].list
+    link_out(s, TOP, p)
+    return which
+
+
+@uncounted
+def _put_back(s, p, which):
+    """Puts a page back that was set aside, among those that leave first."""
+    if s.settings.order == Order.LISTED:
+        link_back(s, TOP, p, which)
+    else:
+        heap.add(s, TOP, p)
