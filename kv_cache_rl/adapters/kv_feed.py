@@ -1,7 +1,8 @@
 """The KV events of a running engine: a subscription over ZeroMQ that loses nothing which can be had.
 
     engine  PUB     topic | number, 8 bytes, big-endian | batch in msgpack
-            ROUTER  asked for a number, sends number | batch for all from it on that it keeps, then -1 | ""
+            ROUTER  asked for a number, sends topic | number | batch for all from it on that it keeps, and
+                    -1 at the end
 
     connected         the replay is asked for all that the engine keeps
     a number missing  the replay is asked for it
@@ -35,6 +36,10 @@ END = (NUMBERS - 1).to_bytes(8, "big")
 BEAT_MS = 100
 REPLY_MS = 3000
 """Milliseconds that an answer of the replay is waited for; vLLM looks for questions ten times a second."""
+REPLAYED = (3, 4)
+"""Frames of an answer: the empty envelope, the topic in newer versions, number, batch."""
+KINDS = 20
+"""Kinds of trouble that are told apart."""
 TRIES = 3
 """Questions for the same batch, since a ROUTER drops what its peer cannot take."""
 ADDRESS = re.compile(r"(tcp://(\*|\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):\d{1,5}|ipc://.+)")
@@ -92,6 +97,7 @@ class Feed:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.set_hwm(0)
+        self._socket.setsockopt(zmq.IPV6, 1)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"")
         self._monitor = self._socket.get_monitor_socket(sum(EVENTS))
         try:
@@ -133,9 +139,12 @@ class Feed:
             elif event == "foreign":
                 self._wrong("what answers there speaks no ZeroMQ: check the port")
 
-    def _wrong(self, what: str) -> None:
+    def _wrong(self, what: str, more: str = "") -> None:
+        """Counts what was wrong, and says it the first time, with `more` of that time."""
+        if what not in self.trouble and len(self.trouble) >= KINDS:
+            what, more = "something else was wrong with a message", ""
         if not self.trouble[what]:
-            self.say(f"{self.address}: {what}")
+            self.say(f"{self.address}: {what}{more}")
         self.trouble[what] += 1
 
     def _frames(self, frames: list[bytes]) -> tuple[int, bytes] | None:
@@ -213,14 +222,16 @@ class Feed:
         found: list[tuple[int, bytes]] = []
         with self._context.socket(zmq.DEALER) as question:
             question.set_hwm(0)
+            question.setsockopt(zmq.IPV6, 1)
             question.linger = 0
             question.connect(self.replay or "")
             question.send_multipart([b"", number.to_bytes(8, "big")])
             while question.poll(REPLY_MS):
                 frames = question.recv_multipart()
-                if len(frames) == 3 and frames[1] == END and not frames[2]:
+                if len(frames) in REPLAYED and frames[-2] == END and not frames[-1]:
                     return found
-                if (one := self._frames(frames)) is not None:
+                # The envelope is empty; versions before 0.32 leave the topic out.
+                if (one := self._frames(frames[1:] if len(frames) == 4 else frames)) is not None:
                     found.append(one)
         self._wrong(f"no answer from --replay {self.replay}: check it, and that the engine has it")
         return found or None
@@ -230,12 +241,12 @@ class Feed:
         try:
             found = batch_of(msgspec.msgpack.decode(payload), errors.Place(self.address))
         except errors.TraceError as error:
-            self._wrong(f"a batch that cannot be read is passed over ({error.problem})")
+            self._wrong("a batch that cannot be read is passed over", f" ({error.field}: {error.problem})")
             return Batch((), sequence=number, missed=missed + 1)
         except (msgspec.DecodeError, ValueError, RecursionError):
             self._wrong("a batch that is no msgpack is passed over")
             return Batch((), sequence=number, missed=missed + 1)
         for event in found.events:
             if isinstance(event, Unknown):
-                self._wrong(f"events of type {event.name} are not known (a newer engine?): they are kept")
+                self._wrong(f"events of type {event.name!r} are not known (a newer engine?): they are kept")
         return Batch(found.events, found.time_s, found.rank, number, missed)

@@ -189,7 +189,9 @@ def batch_of(value: Any, place: Place, reading: Reading | None = None) -> Batch:
     )
 
 
-RANKS = 1024
+NAME_LENGTH = 40
+"""Characters of the name of an event that is not known."""
+RANKS_OF_A_WORKER = 1024
 """More caches than one of Dynamo's workers has; the first rank of worker 1 is this one."""
 REMEDY = "give vLLM's batches (ts, events) or Dynamo's events (event_id, data), one a line"
 
@@ -205,7 +207,7 @@ def _event(batch: Fields, value: Any) -> Event:
         raise batch.error("events", f"expected an event with its type, got {shown(value)}", REMEDY)
     kind = READ.get(record["type"])
     if kind is None:
-        return Unknown(record["type"], record)
+        return Unknown(record["type"][:NAME_LENGTH], record)
     return kind(Fields(record, batch.place))
 
 
@@ -246,7 +248,7 @@ def _of_dynamo(fields: Fields, reading: Reading) -> Batch:
     return Batch(
         (_dynamo_event(inner),),
         None if moment is None else reading.seconds(moment, "ms"),
-        worker * RANKS + rank,
+        worker * RANKS_OF_A_WORKER + rank,
         inner.whole("event_id", most=2**64 - 1, default=None),
         place=fields.place,
     )
@@ -267,7 +269,11 @@ def _dynamo_event(fields: Fields) -> Event:
         )
     if kind == "removed" and inner is not None:
         return Removed(_names(inner, "block_hashes"))
-    return Cleared() if kind == "cleared" else Unknown(str(kind), {"type": str(kind), "data": data})
+    return (
+        Cleared()
+        if kind == "cleared"
+        else Unknown(str(kind)[:NAME_LENGTH], {"type": str(kind), "data": data})
+    )
 
 
 def _names(fields: Fields, name: str) -> tuple[Name, ...]:

@@ -9,7 +9,8 @@ from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
-from kv_cache_rl.files import regular
+from kv_cache_rl.files import holds, regular
+from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.kv_events import Batch, record_of
 
 
@@ -25,8 +26,9 @@ class Recording:
 
         Raises:
             OSError: it cannot be written; the file ends with the batch before it.
+            TraceError: another recording writes to it.
         """
-        file = self._file = self._file or open(regular(self.path), "wb", buffering=0)
+        file = self._file = self._file or self._opened()
         line = json.dumps(record_of(batch)).encode() + b"\n"
         try:
             if file.write(line) < len(line):
@@ -36,6 +38,16 @@ class Recording:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
         self._end += len(line)
         self.batches += 1
+
+    def _opened(self) -> FileIO:
+        file = open(regular(self.path), "ab", buffering=0)
+        if not holds(file.fileno()):
+            file.close()
+            raise place_of(self.path).error(
+                "another recording writes to it now", "give another --out, or stop the other one first"
+            )
+        file.truncate(0)
+        return file
 
     def __enter__(self) -> Recording:
         return self

@@ -99,7 +99,7 @@ def notes(seen: CacheSeen, size: int) -> list[str]:
     for where, count in sorted(seen.elsewhere.items()):
         said.append(f"{count:,} blocks of {where} are not counted")
     for name, count in sorted(seen.unknown.items()):
-        said.append(f"{count:,} events of type {name} are not known here (a newer engine?) and passed over")
+        said.append(f"{count:,} events of type {name!r} are not known here (a newer engine?) and passed over")
     if seen.counts["unseen"]:
         said.append(
             f"{seen.counts['unseen']:,} blocks were stored before the recording begins: what lies ahead of "

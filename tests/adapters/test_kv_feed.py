@@ -66,8 +66,9 @@ def blocks(batches):
     return [event.blocks for batch in batches for event in batch.events]
 
 
-def test_batches_come_as_they_are_published_and_those_before_by_replay(attach):
-    one = attach()
+@pytest.mark.parametrize("names_topic", [True, False], ids=["vllm 0.32", "before"])
+def test_batches_come_as_they_are_published_and_those_before_by_replay(attach, names_topic):
+    one = attach(names_topic=names_topic)
     for at in range(3):
         one.engine.publish(stored([at]), sent=False)
     one.attached()
@@ -75,6 +76,7 @@ def test_batches_come_as_they_are_published_and_those_before_by_replay(attach):
     one.engine.publish(stored([3]))
     [batch] = one.take(1)
     assert (batch.sequence, batch.missed, blocks([batch])) == (3, 0, [(3,)])
+    assert not one.feed.trouble
 
 
 def test_a_gap_is_filled_by_replay(attach):
@@ -203,7 +205,16 @@ def test_a_newer_schema_is_named_and_read_as_far_as_it_is_known(attach):
     one.engine.publish({"type": "BlockPinned", "ttl": 5}, stored([1]) | {"warmth": 3})
     [batch] = one.take(1)
     assert [batch.events[0].name, batch.events[1].blocks] == ["BlockPinned", (1,)]
-    assert any("events of type BlockPinned are not known (a newer engine?)" in line for line in one.said)
+    assert any("events of type 'BlockPinned' are not known (a newer engine?)" in line for line in one.said)
+
+
+def test_what_is_wrong_in_ever_new_ways_is_told_in_few_kinds(attach):
+    one = attach().attached()
+    for at in range(60):
+        one.engine.publish({"type": f"Block\x1b{at}" + "x" * 500})
+    one.take(60)
+    assert len(one.feed.trouble) <= 21 and len(one.said) <= 24
+    assert all("\x1b" not in line and len(line) < 200 for line in one.said)
 
 
 def test_a_port_at_which_something_else_answers_is_named():

@@ -54,6 +54,7 @@ SAYS_WHAT = {
     "--part": "the parts of the benchmark",
     "--episodes": "measured, or trained on",
     "--set": "the settings there are",
+    "--requests": "how many of a trace, or a log of them",
 }
 """Options whose help differs by command, and what it says there."""
 

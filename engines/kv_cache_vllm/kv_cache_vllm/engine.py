@@ -16,6 +16,15 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+
+def one_thread() -> None:
+    """Has a tiny model computed by one thread: several would wait for each other longer than they compute.
+
+    Before vLLM is imported, since its threads are made then.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 CPU_BLOCK_TOKENS = 32
 """vLLM's attention for CPUs takes blocks of multiples of so many tokens."""
 

@@ -34,7 +34,7 @@ class EngineHost:
         return self.manager.lookup(_key(block), ReqContext(str(self._requests))) is LookupResult.HIT
 
     def serve(self, loaded: Sequence[int], offered: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Loads some blocks of a request and takes in others; the blocks that entered, and those that left."""
+        """Loads some blocks of a request and takes others in; which ones entered, and which ones left."""
         self._requests += 1
         request = ReqContext(str(self._requests))
         for at, block in enumerate([*loaded, *offered]):

@@ -4,8 +4,8 @@
       "kv_connector_extra_config": {"cpu_bytes_to_use": 8000000000,
         "eviction_policy": "s3fifo", "cache_policy_module_path": "kv_cache_vllm.offload"}}'
 
-`eviction_policy` is any policy of the lab; vLLM keeps `lru` and `arc` for its own, so the lab's are `lab_lru` and
-`lab_arc`. Chunks that are being written or read, and those of the store at hand, are spared.
+`eviction_policy` is any policy of the lab; vLLM keeps `lru` and `arc` for its own, so the lab's are `lab_lru`
+and `lab_arc`. Chunks that are being written or read, and those of the store at hand, are spared.
 
 Source: vLLM 0.32, v1/kv_offload/cpu/policies/base.py (CachePolicy).
 """
@@ -35,6 +35,8 @@ class LabCachePolicy(CachePolicy):
     def __init__(self, cache_capacity: int) -> None:
         super().__init__(cache_capacity)
         self._chunks: dict[OffloadKey, ChunkStatus] = {}
+        self._free: set[OffloadKey] = set()
+        """Chunks that are neither written nor read now."""
         self._tier = LiveTier(self.name, cache_capacity)
 
     def get(self, key: OffloadKey) -> ChunkStatus | None:
@@ -51,10 +53,13 @@ class LabCachePolicy(CachePolicy):
         """The chunk enters."""
         self._chunks[key] = chunk
         self._tier.entered(key)
+        if chunk.ref_cnt == 0:
+            self._free.add(key)
 
     def remove(self, key: OffloadKey) -> None:
         """The chunk goes: it could not be written."""
         del self._chunks[key]
+        self._free.discard(key)
         self._tier.removed(key)
 
     def touch(self, keys: Iterable[OffloadKey], req_context: ReqContext) -> None:
@@ -81,20 +86,25 @@ class LabCachePolicy(CachePolicy):
 
     def evict(self, n: int, protected: set[OffloadKey]) -> list[tuple[OffloadKey, ChunkStatus]] | None:
         """So many chunks leave; None, and nothing changes, where fewer can."""
-        if n == 0:
-            return []
-
-        def spared(key: OffloadKey) -> bool:
-            return key in protected or self._chunks[key].ref_cnt != 0
-
-        if sum(not spared(key) for key in self._chunks) < n:
+        if len(self._free) - len(self._free & protected) < n:
             return None
-        return [(key, self._chunks.pop(key)) for key in self._tier.victims(n, spared)]
+        gone = self._tier.victims(n, lambda key: key in protected or key not in self._free)
+        self._free.difference_update(gone)
+        return [(key, self._chunks.pop(key)) for key in gone]
 
     def clear(self) -> None:
         """All chunks go."""
         self._chunks.clear()
+        self._free.clear()
         self._tier.clear()
+
+    def mark_evictable(self, key: OffloadKey) -> None:
+        """The last transfer of the chunk is over."""
+        self._free.add(key)
+
+    def mark_non_evictable(self, key: OffloadKey) -> None:
+        """A transfer of the chunk begins."""
+        self._free.discard(key)
 
 
 def __getattr__(name: str) -> type[LabCachePolicy]:

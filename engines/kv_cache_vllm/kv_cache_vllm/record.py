@@ -30,8 +30,10 @@ class Pace:
     """Seconds of the trace in a second, or steps in a second of the trace."""
 
 
-def version() -> str:
-    """Name and version of the engine."""
+def version(tiny: bool = True) -> str:
+    """Name and version of the engine; `tiny`: it is to compute next to nothing."""
+    if tiny:
+        vllm_engine.one_thread()
     import vllm
 
     return f"vllm {vllm.__version__}"

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.cli import options
+from kv_cache_rl.cli.engine.options import requests_option
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import RUNNING, WORKLOAD, AsJson
 from kv_cache_rl.cli.terminal import Board, console, percent, print_json, waiting
+from kv_cache_rl.files import same_file
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
@@ -51,9 +53,7 @@ def run_attach(
     ] = None,
     requests: Annotated[
         Path | None,
-        options.option(
-            WORKLOAD, "--requests", help="A log of the requests: a trace file of any format that has times."
-        ),
+        requests_option("A log of the requests: a trace file of any format that has times."),
     ] = None,
     for_: Annotated[
         float | None,
@@ -71,7 +71,10 @@ def run_attach(
     if requests is not None and out is None:
         raise BadInput("--requests is for the trace that is written; give --out FILE, or leave it out")
     if is_address(source):
-        seen, trouble = attached(source, replay, beside(out, requests), for_, as_json)
+        events = beside(out, requests)
+        if events is not None and requests is not None and same_file(events, requests):
+            raise BadInput(f"the events would be written over {requests}; give another --out")
+        seen, trouble = attached(source, replay, events, for_, as_json)
     else:
         for name, given in (("--replay", replay), ("--for", for_)):
             if given is not None:

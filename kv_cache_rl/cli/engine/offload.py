@@ -1,7 +1,7 @@
 """``engine offload``: the lab's host tier beside vLLM's own, key by key."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,6 @@ from kv_cache_rl.cli.hierarchy.options import Format, Selection, TraceFile, read
 from kv_cache_rl.cli.options import AsJson, command_line, names_of
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 from kv_cache_rl.reports.tables import plain_table
-
-if TYPE_CHECKING:
-    from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
 
 def run_offload(
@@ -38,10 +35,11 @@ def run_offload(
 ) -> None:
     """Serve a trace with a host tier of the lab and with vLLM's CPUOffloadingManager; compare the keys.
 
-    Under lru and arc these are two implementations; under another policy vLLM's manager asks the lab's.
+    Under lru and arc these are two implementations; else vLLM's manager asks the lab's policy.
 
     Example: kv-cache-rl engine offload workload:rag_burst --policy lru,arc --host 25%
     """
+    from kv_cache_rl.experiments.engine.arc_rules import PlainArc
     from kv_cache_rl.experiments.engine.offload import LabHost, likeness, offloaded, paths
     from kv_cache_rl.files import write_json
     from kv_cache_rl.sim.hierarchy.policies import POLICIES
@@ -50,7 +48,7 @@ def run_offload(
     policies = [choose("policy", name, POLICIES) for name in names_of(policy) or ["lru", "arc"]]
     engine = engine_module("host", "engine offload")
     loaded = read_trace(source_at(str(trace), format, selection, None, decode_writes=False), quiet=as_json)
-    requests = list(paths(chained(loaded)))
+    requests = list(paths(loaded))
     different = len({block for path in requests for block in path})
     rooms = [room(text, different, "--host") for text in names_of(host) or ["25%", "50%"]]
     top, rows = room(gpu, different, "--gpu"), list[dict[str, Any]]()
@@ -61,6 +59,9 @@ def run_offload(
             theirs = offloaded(requests, top, engine.EngineHost(engine.named(name), blocks))
             rows.append({"policy": name, "gpu_blocks": top, "host_blocks": blocks})
             rows[-1] |= {"engine_policy": engine.named(name)} | likeness(lab, theirs).to_json()
+            if name == "arc":
+                ruled = offloaded(requests, top, PlainArc(blocks))
+                rows[-1]["equal_by_its_rules"] = likeness(ruled, theirs).equal
     found = {"command": command_line(), "engine": engine.version(), "trace": loaded.name}
     found |= {"blocks": different, "accesses": sum(map(len, requests)), "rows": rows}
     if out is not None:
@@ -71,13 +72,6 @@ def run_offload(
     show(found)
     if out is not None:
         typer.echo(out)
-
-
-def chained(trace: "Trace") -> "Trace":
-    """The trace itself. Raises BadInput for one of pages, which are no prefixes."""
-    if not trace.chained:
-        raise BadInput(f"{trace.name} has pages, and a host tier is asked for prefixes; give a trace of requests")
-    return trace
 
 
 def room(text: str, different: int, option: str) -> int:
@@ -98,7 +92,8 @@ def show(found: dict[str, Any]) -> None:
     """The rows as a table, and under it where the first differences lie."""
     columns = {"policy": "left", "host blocks": "right", "requests equal": "right"}
     columns |= {"found below, lab": "right", "vLLM": "right", "stored, lab": "right", "vLLM ": "right"}
-    title = f"{found['trace']}: {found['accesses']:,} block accesses, host tier of the lab and of {found['engine']}"
+    title = f"{found['trace']}: {found['accesses']:,} block accesses, host tier of the lab and of "
+    title += found["engine"]
     table = plain_table(title, columns)
     for row in found["rows"]:
         equal = f"{row['equal']:,} of {row['requests']:,}"
@@ -109,3 +104,6 @@ def show(found: dict[str, Any]) -> None:
     for row in found["rows"]:
         if row["first"]:
             out.print(f"{row['policy']}, {row['host_blocks']:,} blocks: {row['first']}", soft_wrap=True)
+        if row.get("equal_by_its_rules") is not None:
+            ruled = f"{row['equal_by_its_rules']:,} of {row['requests']:,}"
+            out.print(f"arc by vLLM's three rules, {row['host_blocks']:,} blocks: {ruled} requests equal")

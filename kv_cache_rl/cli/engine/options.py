@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.options import WORKLOAD, option
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.engine.plan import Plan
@@ -16,6 +17,11 @@ ENGINE = "Engine"
 """Panel of a command's help: how the engine is run."""
 PACKAGE, FOLDER = "kv_cache_vllm", "engines/kv_cache_vllm"
 SHARED = "workload:shared_prefixes"
+
+
+def requests_option(help: str, **limits: Any) -> Any:
+    """``--requests``: how many of a trace, or a log of them."""
+    return option(WORKLOAD, "--requests", help=help, **limits)
 
 
 def engine_module(name: str, command: str) -> Any:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.engine.options import ENGINE, engine_module, folder_of, pool_of, trace_of
+from kv_cache_rl.cli.engine.options import (
+    ENGINE,
+    engine_module,
+    folder_of,
+    pool_of,
+    requests_option,
+    trace_of,
+)
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.hierarchy.options import Format, Selection, TraceFile
 from kv_cache_rl.cli.options import RUNNING, WORKLOAD, AsJson, command_line
@@ -28,7 +35,7 @@ def run_record(
     selection: Selection = None,
     requests: Annotated[
         int | None,
-        options.option(WORKLOAD, "--requests", help="Ask only the first so many of what was read.", min=1),
+        requests_option("Ask only the first so many of what was read.", min=1),
     ] = None,
     merge: Annotated[
         int,
@@ -109,7 +116,7 @@ def run_record(
     loaded, source = trace_of(str(trace), format, selection, as_json)
     plan = plan_of(loaded, engine_block_size, merge, requests)
     config = Config(
-        engine=vllm.version(),
+        engine=vllm.version(folder is None),
         trace=plan.name,
         source=source,
         command=command_line(),

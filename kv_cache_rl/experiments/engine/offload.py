@@ -1,4 +1,4 @@
-"""Two tiers as an engine offloads: what is computed is written through to a host tier, loads leave a copy there.
+"""Two tiers as an engine offloads: what is computed is written through to the host, loads leave a copy there.
 
     request   |= found on the GPU =|= found below: loaded =|= computed, and offered to the host tier =|
     GPU       LRU, every block of the request used, the last first
@@ -20,9 +20,6 @@ from typing import Any, Protocol
 
 from kv_cache_rl.sim.hierarchy.live import LiveTier
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand
-
-TOLD = 8
-"""Blocks of a difference that are named at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Host(Protocol):
         ...
 
     def serve(self, loaded: Sequence[int], offered: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Loads some blocks of a request and takes in others; the blocks that entered, and those that left."""
+        """Loads some blocks of a request and takes others in; which ones entered, and which ones left."""
         ...
 
 
@@ -62,7 +59,7 @@ class LabHost:
         return block in self.tier
 
     def serve(self, loaded: Sequence[int], offered: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Loads some blocks of a request and takes in others; the blocks that entered, and those that left."""
+        """Loads some blocks of a request and takes others in; which ones entered, and which ones left."""
         entering = [block for block in offered if block not in self.tier]
         for block in reversed(entering):
             self.tier.asked(block)
@@ -148,14 +145,13 @@ def likeness(lab: Sequence[Moved], engine: Sequence[Moved]) -> Likeness:
 
 
 def _told(lab: Moved, engine: Moved) -> str:
-    for name, what in (("host", "found below"), ("stored", "stored"), ("evicted", "evicted")):
+    if (lab.gpu, lab.host) != (engine.gpu, engine.host):
+        return f"{lab.host:,} blocks found below in the lab, {engine.host:,} in the engine"
+    for name in ("stored", "evicted"):
         left, right = getattr(lab, name), getattr(engine, name)
-        if left != right:
-            return f"{what} {_shown(left)} in the lab, {_shown(right)} in the engine"
-    return f"found on the GPU {lab.gpu} in the lab, {engine.gpu} in the engine"
-
-
-def _shown(value: int | tuple[int, ...]) -> str:
-    if isinstance(value, int):
-        return f"{value} blocks"
-    return ", ".join(map(str, value[:TOLD])) + ("" if len(value) <= TOLD else ", ...") if value else "none"
+        at = next((at for at, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1]), None)
+        if at is not None:
+            return f"block {left[at]} is {name} in the lab, {right[at]} in the engine"
+        if len(left) != len(right):
+            return f"{len(left):,} blocks are {name} in the lab, {len(right):,} in the engine"
+    return ""

@@ -35,6 +35,6 @@ def stand_in(monkeypatch):
                 told(at + 1, len(lines))
         return lines
 
-    module = SimpleNamespace(version=lambda: "vllm 0.32.0", Pace=Pace, record=recording)
+    module = SimpleNamespace(version=lambda tiny: "vllm 0.32.0", Pace=Pace, record=recording)
     monkeypatch.setattr(record, "engine_module", lambda name, command: module)
     return asked

@@ -11,7 +11,9 @@ import time
 import pytest
 from kv_publisher import Publisher, stored
 
-from kv_cache_rl.traces import read
+from kv_cache_rl.traces import TraceError, read
+from kv_cache_rl.traces.kv_events import Batch, Cleared
+from kv_cache_rl.traces.kv_recording import Recording
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def engine():
 
 
 def serves(engine, count=6):
-    """Requests of two sessions that share a prefix, published once somebody listens."""
+    """Requests of two sessions that share a prefix, published once a subscriber is there."""
 
     def serve():
         engine.awaits()
@@ -108,9 +110,6 @@ def test_whatever_stops_it_the_file_is_whole(engine, tmp_path, number):
 
 
 def test_a_disk_that_is_full_leaves_whole_lines(engine, tmp_path, monkeypatch):
-    from kv_cache_rl.traces.kv_events import Batch, Cleared
-    from kv_cache_rl.traces.kv_recording import Recording
-
     with Recording(tmp_path / "full.jsonl") as recording:
         recording.append(Batch((Cleared(),), 1.0))
         whole = (tmp_path / "full.jsonl").read_bytes()
@@ -126,6 +125,23 @@ def test_a_disk_that_is_full_leaves_whole_lines(engine, tmp_path, monkeypatch):
         with pytest.raises(OSError, match=r"full\.jsonl"):
             recording.append(Batch((Cleared(),), 2.0))
     assert (tmp_path / "full.jsonl").read_bytes() == whole
+
+
+def test_two_recordings_share_no_file(tmp_path):
+    with Recording(tmp_path / "live.jsonl") as first, Recording(tmp_path / "live.jsonl") as second:
+        first.append(Batch((Cleared(),), 1.0))
+        with pytest.raises(TraceError, match="another recording writes to it now; give another --out"):
+            second.append(Batch((Cleared(),), 2.0))
+        first.append(Batch((Cleared(),), 3.0))
+    assert [batch.time_s for batch in read(tmp_path / "live.jsonl")] == [1.0, 3.0]
+
+
+def test_a_log_is_not_written_over(kv, write, tmp_path):
+    log = write([{"timestamp": 1, "input_length": 5, "output_length": 1}], "lab.events.jsonl")
+    said = kv("engine", "attach", "tcp://127.0.0.1:5557", "--requests", log, "--out", "lab.jsonl")
+    assert (
+        said.code == 2 and "the events would be written over" in said.err and "timestamp" in log.read_text()
+    )
 
 
 def events(*batches):
