@@ -2,7 +2,7 @@
 
     KV_CACHE_RL_POLICY=s3fifo vllm serve MODEL --scheduler-cls kv_cache_vllm.scheduler.PolicyScheduler
 
-KV_CACHE_RL_POLICY is any policy of the lab, with parameters after commas (`regret_aware,regret_weight=2`);
+KV_CACHE_RL_POLICY is any policy of the lab, with parameters after colons (`regret_aware:regret_weight=2`);
 `lru`, the default, is vLLM's own order. Nothing else of the scheduler changes. The pool says what it does by
 four of its methods, and its queue of free blocks asks `FreeBlocks`, as a prediction of the lab does.
 
@@ -16,7 +16,8 @@ Source: vLLM 0.32, v1/core: block_pool.py (BlockPool), kv_cache_utils.py (FreeKV
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from vllm.v1.core.block_pool import BlockPool
@@ -27,6 +28,22 @@ from kv_cache_rl.sim.hierarchy.free_blocks import FreeBlocks
 
 VARIABLE = "KV_CACHE_RL_POLICY"
 DEFAULT = "lru"
+CHOSEN = {"scheduler_cls": "kv_cache_vllm.scheduler.PolicyScheduler"}
+"""Arguments of an engine that has this scheduler."""
+
+
+@contextmanager
+def policy(name: str) -> Generator[None]:
+    """Engines that are started in this block have this policy."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
 
 
 class PolicyScheduler(Scheduler):
@@ -62,7 +79,12 @@ class PolicyQueue:
         store, clear = pool.cache_full_blocks, pool.reset_prefix_cache
 
         def storing(
-            request: Any, blocks: list[KVCacheBlock], num_cached_blocks: int, num_full_blocks: int, *more: Any, **named: Any
+            request: Any,
+            blocks: list[KVCacheBlock],
+            num_cached_blocks: int,
+            num_full_blocks: int,
+            *more: Any,
+            **named: Any,
         ) -> None:
             store(request, blocks, num_cached_blocks, num_full_blocks, *more, **named)
             for at in range(num_cached_blocks, num_full_blocks):

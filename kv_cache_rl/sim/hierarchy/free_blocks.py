@@ -32,7 +32,7 @@ from kv_cache_rl.sim.hierarchy.moves import enter, evict, leave
 from kv_cache_rl.sim.hierarchy.policies import parsed
 from kv_cache_rl.sim.hierarchy.slots import Name, Slots, slots_for
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
-from kv_cache_rl.sim.hierarchy.state import NONE, TOP, Order, State
+from kv_cache_rl.sim.hierarchy.state import NONE, TOP, Order
 from kv_cache_rl.sim.hierarchy.traces.trace import PAGE_TOKENS, Trace
 from kv_cache_rl.sim.hierarchy.tree import blocked, leaf_below
 
@@ -55,7 +55,7 @@ class FreeBlocks:
         """A pool of `blocks` blocks without content.
 
         Args:
-            policy: its name, and parameters after commas (`regret_aware,regret_weight=2`).
+            policy: its name, and parameters after colons (`regret_aware:regret_weight=2`).
 
         Raises:
             HierarchyError: an unknown policy or parameter, or a number of blocks that is none.
@@ -74,7 +74,10 @@ class FreeBlocks:
         if self.policy == "lru":
             state.settings.closed = 0
         self._pins = Pins(
-            np.zeros(pages, np.uint8), np.zeros(pages, np.uint8), np.zeros(pages, np.int64), np.zeros(1, np.int64)
+            np.zeros(pages, np.uint8),
+            np.zeros(pages, np.uint8),
+            np.zeros(pages, np.int64),
+            np.zeros(1, np.int64),
         )
         self._parent, self._depth, self._tier = (state.page[name] for name in ("parent", "depth", "tier"))
         self._slots = Slots(state)

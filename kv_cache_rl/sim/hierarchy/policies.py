@@ -40,16 +40,16 @@ def parameters_of(policy: str) -> list[str]:
 
 
 def parsed(text: str) -> tuple[str, dict[str, Any]]:
-    """A policy and its tuning as `dynamics.new_state` takes it, from `NAME` or `NAME,PARAMETER=VALUE,...`.
+    """A policy and its tuning as `dynamics.new_state` takes it, from `NAME` or `NAME:PARAMETER=VALUE:...`.
 
     Raises:
         HierarchyError: the lab does not have the policy, or the policy not the parameter, or it takes another
             value.
 
-    >>> parsed("windowed_recency,window=64")
+    >>> parsed("windowed_recency:window=64")
     ('windowed_recency', {'window': 64})
     """
-    policy, *pairs = text.split(",")
+    policy, *pairs = text.split(":")
     if policy not in POLICIES:
         raise HierarchyError(unknown("policy", policy, POLICIES))
     given: dict[str, float] = {}
