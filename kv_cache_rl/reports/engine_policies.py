@@ -1,9 +1,8 @@
 """Policies inside an engine beside the lab: the table, and what is said of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kv_cache_rl.experiments.engine.policies import same_order
 from kv_cache_rl.reports.tables import plain_table
 
 COLUMNS = {
@@ -47,3 +46,28 @@ def said(found: Mapping[str, Any]) -> list[str]:
                 f"{first['engine']} blocks and the lab {first['lab']}"
             )
     return lines
+
+
+def same_order(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Whether the policies stand in the same order by another rate as by what the engine found."""
+    return all(
+        (one["engine_rate"] - two["engine_rate"]) * (one[name] - two[name]) > 0
+        or one["engine_rate"] == two["engine_rate"]
+        for at, one in enumerate(rows)
+        for two in rows[:at]
+    )
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which policy found most in the engine, and by how much more than LRU; without LRU only the first."""
+    best = max(rows, key=lambda row: row["engine_rate"])
+    lru = next((row for row in rows if row["policy"] == "lru"), None)
+    found = f"{100 * best['engine_rate']:.2f} %"
+    if lru is None:
+        return f"{best['policy']} finds most, {found}"
+    if best["engine_rate"] <= lru["engine_rate"]:
+        return f"no policy beats lru, which finds {100 * lru['engine_rate']:.2f} %"
+    points = 100 * (best["engine_rate"] - lru["engine_rate"])
+    return (
+        f"{best['policy']} beats lru by {points:.2f} points: {found} against {100 * lru['engine_rate']:.2f} %"
+    )

@@ -56,8 +56,9 @@ def run_policies(
     Example: kv-cache-rl engine policies workload:rag_burst --policy lru,s3fifo --blocks 25%
     """
     from kv_cache_rl.experiments.engine.plan import plan_of
-    from kv_cache_rl.experiments.engine.policies import beside, verdict
+    from kv_cache_rl.experiments.engine.policies import beside
     from kv_cache_rl.files import write_json
+    from kv_cache_rl.reports.engine_policies import verdict
     from kv_cache_rl.sim.hierarchy.policies import parsed
 
     options.writable(out, "--out")

@@ -58,28 +58,3 @@ def beside(plan: Plan, config: Config, done: Sequence[Recorded], policy: str) ->
         predicted(plan.requests, config.blocks, config.block_tokens, policy),
         replayed(done, config, policy),
     )
-
-
-def same_order(rows: Sequence[dict[str, Any]], name: str) -> bool:
-    """Whether the policies stand in the same order by another rate as by what the engine found."""
-    return all(
-        (one["engine_rate"] - two["engine_rate"]) * (one[name] - two[name]) > 0
-        or one["engine_rate"] == two["engine_rate"]
-        for at, one in enumerate(rows)
-        for two in rows[:at]
-    )
-
-
-def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """Which policy found most in the engine, and by how much more than LRU; without LRU only the first."""
-    best = max(rows, key=lambda row: row["engine_rate"])
-    lru = next((row for row in rows if row["policy"] == "lru"), None)
-    found = f"{100 * best['engine_rate']:.2f} %"
-    if lru is None:
-        return f"{best['policy']} finds most, {found}"
-    if best["engine_rate"] <= lru["engine_rate"]:
-        return f"no policy beats lru, which finds {100 * lru['engine_rate']:.2f} %"
-    points = 100 * (best["engine_rate"] - lru["engine_rate"])
-    return (
-        f"{best['policy']} beats lru by {points:.2f} points: {found} against {100 * lru['engine_rate']:.2f} %"
-    )

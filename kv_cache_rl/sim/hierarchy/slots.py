@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class Slots:
         raise HierarchyError(f"all {len(self.of):,} blocks are held; make room first (victims)")
 
 
-def _new_page() -> np.void:
+def _new_page() -> Any:
     page = np.zeros((), PAGE)
     for field in ("tier", "left_at", "place", "parent", "child", "elder", "younger"):
         page[field] = NONE
