@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SERVER = Path(__file__).parent / "serving_engine.py"
-PATIENCE_S = 300
+PATIENCE_S = 600
 REQUESTS = 10
 
 

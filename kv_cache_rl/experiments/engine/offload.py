@@ -52,7 +52,7 @@ class LabHost:
     """A host tier under a policy of the lab."""
 
     def __init__(self, policy: str, blocks: int) -> None:
-        self.tier = LiveTier(policy, blocks)
+        self.tier = LiveTier[int](policy, blocks)
 
     def holds(self, block: int) -> bool:
         """Whether a block can be loaded."""
@@ -79,7 +79,7 @@ class LabHost:
                 self.tier.renewed(block)
             elif block in self.tier:
                 self.tier.asked(block)
-        return entering, [int(block) for block in gone]
+        return entering, gone
 
 
 def paths(trace: Trace, limit: int | None = None) -> Iterator[list[int]]:
@@ -91,7 +91,7 @@ def paths(trace: Trace, limit: int | None = None) -> Iterator[list[int]]:
 
 def offloaded(requests: Iterable[Sequence[int]], gpu: int, host: Host) -> list[Moved]:
     """What each request moves, one after the other; the GPU has room for `gpu` blocks, under LRU."""
-    tier, found = LiveTier("lru", gpu), []
+    tier, found = LiveTier[int]("lru", gpu), []
     for blocks in requests:
         there = sum(1 for _ in takewhile(tier.__contains__, blocks))
         below = sum(1 for _ in takewhile(host.holds, blocks[there:]))

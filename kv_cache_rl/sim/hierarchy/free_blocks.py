@@ -17,7 +17,7 @@ used before its children, so its order is that of the engine to the block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from kv_cache_rl.sim.hierarchy.lists import link_back, link_out, node_of, page_o
 from kv_cache_rl.sim.hierarchy.memory import record_access
 from kv_cache_rl.sim.hierarchy.moves import enter, evict, leave
 from kv_cache_rl.sim.hierarchy.policies import parsed
-from kv_cache_rl.sim.hierarchy.slots import Name, Slots, slots_for
+from kv_cache_rl.sim.hierarchy.slots import Slots, slots_for
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
 from kv_cache_rl.sim.hierarchy.state import NONE, TOP, Order
 from kv_cache_rl.sim.hierarchy.traces.trace import PAGE_TOKENS, Trace
@@ -80,7 +80,7 @@ class FreeBlocks:
             np.zeros(1, np.int64),
         )
         self._parent, self._depth, self._tier = (state.page[name] for name in ("parent", "depth", "tier"))
-        self._slots = Slots(state)
+        self._slots = Slots[Hashable](state)
         self._at: dict[int, int] = {}
         self._block = np.full(pages, NONE)
         self._free = 0
@@ -89,7 +89,7 @@ class FreeBlocks:
         """Free blocks with content."""
         return self._free
 
-    def stored(self, block: int, name: Name, before: int | None) -> None:
+    def stored(self, block: int, name: Hashable, before: int | None) -> None:
         """A block that a request holds has content now, behind that of the block `before`.
 
         Content that another block has too is another page: each copy is used and leaves by itself.

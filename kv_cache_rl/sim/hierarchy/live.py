@@ -13,6 +13,7 @@ others as fit have been asked for since (`slots`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Generic
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from kv_cache_rl.sim.hierarchy.traces.trace import pages
 MOST = 2**24
 
 
-class LiveTier:
+class LiveTier(Generic[Name]):
     """The blocks of one tier, and the order in which they leave."""
 
     def __init__(self, policy: str, capacity: int, seed: int = 0) -> None:
@@ -48,7 +49,7 @@ class LiveTier:
     def _begin(self) -> None:
         trace = pages("a live tier", np.zeros(1, np.int64), blocks=slots_for(self.capacity))
         self._state = new_state(trace, one_tier(self.capacity), self.policy, self._seed)
-        self._slots = Slots(self._state)
+        self._slots = Slots[Name](self._state)
         self._slot, self._name, self._gone = self._slots.of, self._slots.name, self._slots.gone
 
     def __len__(self) -> int:

@@ -1,10 +1,10 @@
-"""Pages of a replay given to blocks as they come: a block has a name of any kind, and its page until forgotten."""
+"""Pages of a replay for blocks that come one by one, each under a name of any kind, until it is forgotten."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ REMEMBERED = 3
 SPARE = 64
 """Further blocks that may be announced at the same time."""
 
-Name = Hashable
+Name = TypeVar("Name", bound=Hashable)
 
 
 def slots_for(capacity: int) -> int:
@@ -26,7 +26,7 @@ def slots_for(capacity: int) -> int:
     return (1 + REMEMBERED) * capacity + SPARE
 
 
-class Slots:
+class Slots(Generic[Name]):
     """Which page of a state is which block."""
 
     def __init__(self, state: State) -> None:
@@ -34,7 +34,7 @@ class Slots:
         self._state = state
         self._free = list(range(count - 1, -1, -1))
         self.of: dict[Name, int] = {}
-        self.name: list[Name] = [None] * count
+        self.name: list[Any] = [None] * count
         self.gone: OrderedDict[Name, None] = OrderedDict()
         """Blocks that are known and not held, the one asked for longest ago first."""
 
@@ -78,7 +78,7 @@ def _new_page() -> Any:
 
 @uncounted
 def _unlink(s, p):
-    """Takes a page that lies nowhere out of the ghosts, if it is one; nothing is known of the way down to it."""
+    """Takes a page that lies nowhere out of the ghosts, if it is one; no way down leads to it any more."""
     s.counters.named = NONE
     if s.settings.order == Order.LISTED and s.node[node_of(s, TOP, p)].list != NONE:
         link_out(s, TOP, p)
