@@ -1,6 +1,6 @@
 """The lab's policies inside vLLM's scheduler: which free block of the KV cache is overwritten next.
 
-    KV_CACHE_RL_POLICY=s3fifo vllm serve MODEL --scheduler-cls kv_cache_vllm.scheduler.PolicyScheduler
+    KV_CACHE_RL_POLICY=s3fifo vllm serve MODEL --scheduler-cls kv_cache_vllm.scheduler.AsyncPolicyScheduler
 
 KV_CACHE_RL_POLICY is any policy of the lab, with parameters after colons (`regret_aware:regret_weight=2`);
 `lru`, the default, is vLLM's own order. Nothing else of the scheduler changes. The pool says what it does by
@@ -10,6 +10,8 @@ four of its methods, and its queue of free blocks asks `FreeBlocks`, as a predic
     free_blocks         a request lets go     -> used, then append_n: freed, prepend_n: dropped
     touch               a request finds one   -> remove: taken
     get_new_blocks      room                  -> popleft_n: blocks without content, then victims
+
+A block that is cached in part only (Mamba) is not stored; it leaves before those of the policy.
 
 Source: vLLM 0.32, v1/core: block_pool.py (BlockPool), kv_cache_utils.py (FreeKVCacheBlockQueue).
 """
@@ -22,6 +24,7 @@ from typing import Any
 
 from vllm.v1.core.block_pool import BlockPool
 from vllm.v1.core.kv_cache_utils import KVCacheBlock
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from kv_cache_rl.sim.hierarchy.free_blocks import FreeBlocks
@@ -56,7 +59,29 @@ class PolicyScheduler(Scheduler):
             HierarchyError: the environment names a policy that the lab does not have.
         """
         super().__init__(*arguments, **more)
-        self.policy_queue = PolicyQueue(self.kv_cache_manager.block_pool, os.environ.get(VARIABLE, DEFAULT))
+        take_over(self)
+
+
+class AsyncPolicyScheduler(AsyncScheduler):
+    """The same for engines that plan a step while the one before is computed, which is vLLM's default."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        """As vLLM's own.
+
+        Raises:
+            HierarchyError: the environment names a policy that the lab does not have.
+        """
+        super().__init__(*arguments, **more)
+        take_over(self)
+
+
+def take_over(scheduler: Scheduler) -> None:
+    """Has the policy that the environment names decide for a scheduler whose blocks are all free.
+
+    Raises:
+        HierarchyError: the lab does not have it.
+    """
+    PolicyQueue(scheduler.kv_cache_manager.block_pool, os.environ.get(VARIABLE, DEFAULT))
 
 
 class PolicyQueue:
@@ -94,10 +119,10 @@ class PolicyQueue:
                     self._order.stored(block.block_id, block.block_hash, before)
 
         def releasing(let_go: Callable[..., None]) -> Callable[..., None]:
-            def released(blocks: Iterable[KVCacheBlock], *more: Any) -> None:
+            def released(blocks: Iterable[KVCacheBlock], *more: Any, **named: Any) -> None:
                 ordered = list(blocks)
                 self._order.used([block.block_id for block in ordered if block.pool in (None, pool)])
-                let_go(ordered, *more)
+                let_go(ordered, *more, **named)
 
             return released
 

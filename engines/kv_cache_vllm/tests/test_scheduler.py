@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from kv_cache_vllm import engine as vllm_engine
+from kv_cache_vllm.answers import answering
 from kv_cache_vllm.model import write_tiny
 from kv_cache_vllm.scheduler import CHOSEN, PolicyQueue, policy
 from recordings import GOLDEN
@@ -110,3 +111,24 @@ def test_policies_decide_in_a_running_engine_as_the_lab_predicted(kv, tmp_path):
     assert said.code == 0, said.err
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["rows"] == golden["rows"]
+
+
+@pytest.mark.parametrize("name", ["lru", "s3fifo"])
+def test_an_engine_that_plans_ahead_has_the_policy_too(tmp_path, name):
+    ahead = {"scheduler_cls": "kv_cache_vllm.scheduler.AsyncPolicyScheduler", "async_scheduling": True}
+    settings = vllm_engine.Settings(write_tiny(tmp_path, 256), True, 12, 32, 2, 2048, 256, ahead)
+    with policy(name):
+        engine = vllm_engine.started(settings)
+    pool = vllm_engine.scheduler_of(engine).kv_cache_manager.block_pool
+    assert isinstance(pool.free_block_queue, PolicyQueue)
+    try:
+        for at in range(12):
+            engine.add_request(str(at), {"prompt_token_ids": [3 + at % 5] * 100}, answering([7] * 40))
+        answers = {}
+        while engine.has_unfinished_requests():
+            answers |= {one.request_id: one for one in engine.step() if one.finished}
+    finally:
+        engine.engine_core.shutdown()
+    assert sorted(answers, key=int) == [str(at) for at in range(12)]
+    assert sum(one.num_cached_tokens for one in answers.values()) > 0
+    assert pool.get_num_free_blocks() == 11
