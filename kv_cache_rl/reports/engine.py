@@ -43,9 +43,10 @@ def said(row: Mapping[str, Any]) -> list[str]:
     )
     first = row["first"]
     if first is not None:
+        block = f"block {first['block']} (number {first['depth']} of the prompt)"
         lines.append(
             f"  first: request {first['request']} in step {first['step']}, vLLM found {first['engine']} "
-            f"blocks and the lab {first['lab']}; block {first['block']} (number {first['depth']} of the prompt): "
+            f"blocks and the lab {first['lab']}; {block}: "
             f"{_engine_side(first)}, the lab {'held it' if first['lab_held'] else 'did not hold it'}; "
             f"{first['cause']}"
         )
