@@ -18,7 +18,6 @@ from kv_cache_rl.cli.engine.options import (
     trace_of,
 )
 from kv_cache_rl.cli.exits import FAILED
-from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import Format, Selection, TraceFile
 from kv_cache_rl.cli.options import AsJson, Check, command_line, names_of
 from kv_cache_rl.cli.terminal import Bar, console, print_json
@@ -65,9 +64,6 @@ def run_policies(
     chosen = names_of(policy) or list(DEFAULT)
     for name in chosen:
         parsed(name)
-    twice = {name for name in chosen if chosen.count(name) > 1}
-    if twice:
-        raise BadInput(f"--policy names {', '.join(sorted(twice))} twice; name it once")
     vllm = engine_module("record", "engine policies")
     engine = vllm.version()  # says with how many threads, which comes before vLLM is imported
     decided = engine_module("scheduler", "engine policies")

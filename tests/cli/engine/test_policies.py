@@ -83,7 +83,6 @@ def test_a_request_that_differs_is_named_and_check_fails(kv, stand_in):
         (["--policy", "lru,s4fifo"], "unknown policy 's4fifo'; did you mean s3fifo"),
         (["--policy", "lru:window=3"], "policy lru has no parameter 'window'"),
         (["--policy", "random:seed=x"], "seed='x' is not possible"),
-        (["--policy", "lru,lru"], "--policy names lru twice"),
         (["--blocks", "2"], "cannot hold request"),
         (["--requests", "0"], "--requests"),
     ],

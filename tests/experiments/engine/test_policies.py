@@ -35,7 +35,7 @@ def test_lru_finds_what_vllm_finds_under_its_own_queue():
     assert ROWS["lru"]["found"] == [one.found for one in own.requests]
 
 
-@pytest.mark.parametrize("blocks", [40, 61, 90])
+@pytest.mark.parametrize("blocks", [61, 75, 120])
 def test_lru_is_predicted_as_the_plain_pool_has_it(plan, blocks):
     found, _ = one_at_a_time(plan.requests, blocks, 32)
     assert predicted(plan.requests, blocks, 32, "lru") == found
