@@ -123,7 +123,7 @@ def test_an_engine_that_plans_ahead_has_the_policy_too(tmp_path, name):
     assert isinstance(pool.free_block_queue, PolicyQueue)
     try:
         for at in range(12):
-            engine.add_request(str(at), {"prompt_token_ids": [3 + at % 5] * 100}, answering([7] * 40))
+            engine.add_request(str(at), {"prompt_token_ids": [3 + at % 2] * 100}, answering([7] * 40))
         answers = {}
         while engine.has_unfinished_requests():
             answers |= {one.request_id: one for one in engine.step() if one.finished}
