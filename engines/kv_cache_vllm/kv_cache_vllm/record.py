@@ -6,6 +6,7 @@ requests that are due, and whose blocks earlier ones have written --> engine -->
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import kv_cache_vllm.engine as vllm_engine
-from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, Writer
+from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, Writer, held, note, read_run
 from kv_cache_rl.experiments.engine.plan import Asked, EngineError, Plan, text_of
 from kv_cache_vllm.model import length_of, vocabulary_of, write_tiny
 
@@ -79,11 +80,20 @@ def record(
         run = _Run(plan, config, vllm_engine.started(settings), vocabulary_of(at), pace)
         try:
             if done:
-                run.refill(out.finished)
+                run.refill(out.finished, _held_in(folder))
             run.play([one for one in plan.requests if one.number not in done], out, told)
         finally:
             run.close()
         return (*out.finished, *run.finished)
+
+
+def _held_in(folder: Path) -> set[int]:
+    """The blocks that the engine of a recording held at its end."""
+    copies: Counter[int] = Counter()
+    for _, events in read_run(folder).events():
+        for event in events:
+            note(event, copies)
+    return held(copies)
 
 
 def _check_length(plan: Plan, model: Path) -> None:
@@ -129,14 +139,15 @@ class _Run:
         prompt = {"prompt_token_ids": text[: one.prompt]}
         self._engine.add_request(str(one.number), prompt, answering(text[one.prompt :]))
 
-    def refill(self, before: Sequence[Recorded]) -> None:
+    def refill(self, before: Sequence[Recorded], there: set[int]) -> None:
         """Asks again what decides the cache's content, and checks that it is as it was.
 
         One at a time, and in the order of last use, the cache holds the blocks used last, so requests from
         the latest one on back to a pool's worth of different blocks are enough.
 
         Raises:
-            EngineError: requests ran beside each other, or the policy is another, so it cannot be exact.
+            EngineError: requests ran beside each other, or the policy is another, so it cannot be exact; or
+                the cache does not hold the blocks that are to be `there`.
         """
         if not self._config.one_at_a_time or self._config.policy != "lru":
             raise EngineError(
@@ -147,12 +158,20 @@ class _Run:
         start = len(before)
         while start and len(known) < self._config.blocks:
             start -= 1
-            known.update(self._plan.requests[start].blocks)
+            one = self._plan.requests[start]
+            known.update(one.blocks[: (one.total - 1) // self._plan.block_tokens])
+        copies: Counter[int] = Counter()
         for one in self._plan.requests[start : len(before)]:
             self._hand_over(one)
             while self._engine.has_unfinished_requests():
                 self._engine.step()
-        self._watch.taken()
+            for event in self._watch.taken()[1]:
+                note(event, copies)
+        if held(copies) != there:
+            raise EngineError(
+                f"filled again, the engine holds {len(held(copies)):,} blocks and not the {len(there):,} "
+                "that it held; record again into another folder"
+            )
         self._watch.forget()
         self._step = before[-1].steps[1] + 1
         self._began = time.monotonic() - before[-1].done_s

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ENGINE = "Engine"
 """Panel of a command's help: how the engine is run."""
 PACKAGE, FOLDER = "kv_cache_vllm", "engines/kv_cache_vllm"
+MOST_BLOCKS = 2**20
 SHARED = "workload:shared_prefixes"
 TINY = "tiny"
 """In place of a model: one made of its config.json, without weights."""
@@ -94,6 +95,8 @@ def pool_of(text: str, plan: "Plan") -> int:
         blocks = int(number)
     else:
         raise BadInput(f"--blocks {text} is no pool; write blocks (700) or a share of the working set (10%)")
+    if blocks > MOST_BLOCKS:
+        raise BadInput(f"--blocks {text} is more than any engine has; give at most {MOST_BLOCKS:,}")
     longest = plan.longest
     least = -(-longest.total // plan.block_tokens) + 1
     if blocks < least:

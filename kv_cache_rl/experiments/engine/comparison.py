@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kv_cache_rl.experiments.engine.folder import Recorded, Recording
+from kv_cache_rl.experiments.engine.folder import Recorded, Recording, held, note
 from kv_cache_rl.experiments.engine.plan import EngineError
 from kv_cache_rl.experiments.engine.replayed import Lookup, Replayed, as_scheduled, blocks_of, in_order
 
@@ -87,7 +87,7 @@ def compare(recording: Recording, order: str) -> Comparison:
     replayed = ORDERS[order](recording)
     by_number = {one.request: one for one in recording.requests}
     lookups = [one for one in replayed.lookups if one.request in by_number]
-    held, differences = _explained(recording, lookups, by_number)
+    kept, differences = _explained(recording, lookups, by_number)
     return Comparison(
         recording=recording.folder.name,
         order=order,
@@ -99,7 +99,7 @@ def compare(recording: Recording, order: str) -> Comparison:
         engine_found=sum(one.engine for one in lookups),
         lab_found=sum(one.lab for one in lookups),
         preempted=sum(one.preempted for one in recording.requests),
-        held={"engine": len(held), "lab": len(replayed.held), "both": len(held & replayed.held)},
+        held={"engine": len(kept), "lab": len(replayed.held), "both": len(kept & replayed.held)},
         causes=dict(Counter(one.cause for one in differences).most_common()),
         first=differences[0] if differences else None,
     )
@@ -117,7 +117,7 @@ class _Cache:
     @property
     def held(self) -> set[int]:
         """Blocks of which at least one copy is there."""
-        return {block for block, copies in self._copies.items() if copies > 0}
+        return held(self._copies)
 
     @property
     def twice(self) -> bool:
@@ -128,11 +128,7 @@ class _Cache:
         """Takes up the events of all steps before."""
         while self._next is not None and self._next[0] < step:
             for event in self._next[1]:
-                added = {"BlockStored": 1, "BlockRemoved": -1}.get(event.get("type", ""), 0)
-                for block in event.get("block_hashes", ()):
-                    self._copies[block] += added
-                    if added < 0:
-                        self.removed[block] = self._next[0]
+                self.removed |= dict.fromkeys(note(event, self._copies), self._next[0])
             self._next = next(self._events, None)
 
 

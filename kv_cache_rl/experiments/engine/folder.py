@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from io import BufferedRandom
@@ -134,6 +135,20 @@ class Recording:
                 yield int(record["step"]), list(record["events"])
             except (KeyError, TypeError, ValueError):
                 raise _damaged(self.folder / EVENTS, "a line has no step and events") from None
+
+
+def note(event: dict[str, Any], copies: Counter[int]) -> list[int]:
+    """Takes up a KV event in how often each block is there, and returns the blocks that it removed."""
+    added = {"BlockStored": 1, "BlockRemoved": -1}.get(event.get("type", ""), 0)
+    blocks = list(event.get("block_hashes", ()))
+    for block in blocks:
+        copies[block] += added
+    return blocks if added < 0 else []
+
+
+def held(copies: Counter[int]) -> set[int]:
+    """The blocks of which at least one copy is there."""
+    return {block for block, count in copies.items() if count > 0}
 
 
 def read_run(folder: Path) -> Recording:

@@ -52,6 +52,7 @@ def test_an_interrupted_recording_says_how_to_go_on_and_does(kv, stand_in):
     [
         (["--blocks", "20"], "a pool of 20 blocks cannot hold request"),
         (["--blocks", "20"], "give --blocks 50 or more"),
+        (["--blocks", "9999999999"], "is more than any engine has; give at most 1,048,576"),
         (["--blocks", "half"], "--blocks half is no pool; write blocks (700) or a share"),
         (["--at", "noon"], "unknown time 'noon'"),
         (["--rate", "2"], "--rate is for --at trace and --at step; leave it out"),

@@ -75,7 +75,7 @@ def test_an_answer_is_the_text_that_the_next_prompt_names():
     assert plan.requests[1].waits_for == 0
 
 
-def test_blocks_that_the_trace_does_not_name_are_shared_by_nobody():
+def test_blocks_that_the_trace_does_not_name_are_not_shared():
     plan = plan_of(tree([((0,), 9, 5), ((0,), 9, 5)]), 4)
     assert [one.blocks for one in plan.requests] == [(0, 1, 2), (0, 3, 4)]
 
