@@ -34,7 +34,7 @@ from zmq.utils.monitor import recv_monitor_message
 END = (NUMBERS - 1).to_bytes(8, "big")
 """The number of the replay's last message, which has no content."""
 BEAT_MS = 100
-REPLY_MS = 3000
+REPLY_MS = 10_000
 """Milliseconds that an answer of the replay is waited for; vLLM looks for questions ten times a second."""
 REPLAYED = (3, 4)
 """Frames of an answer: the empty envelope, the topic in newer versions, number, batch."""

@@ -14,7 +14,6 @@ Source: vLLM 0.32, distributed/kv_events.py; Dynamo, lib/kv-router/src/protocols
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from kv_cache_rl.files import finite
 from kv_cache_rl.traces.errors import Place
 from kv_cache_rl.traces.fields import Fields, json_fields, shown
 from kv_cache_rl.traces.files import peek, unpacked
@@ -286,30 +284,3 @@ def _name(fields: Fields, name: str, value: Any) -> Name:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise fields.error(name, f"expected the hash of a block, got {shown(value)}", REMEDY)
     return value
-
-
-def record_of(batch: Batch) -> dict[str, Any]:
-    """The batch as a line of a file says it; the tokens of the prompts are not among it."""
-    head = {"ts": batch.time_s, "seq": batch.sequence, "data_parallel_rank": batch.rank or None}
-    head |= {"missed": batch.missed or None, "restarted": batch.restarted or None}
-    line: dict[str, Any] = {key: value for key, value in head.items() if value is not None}
-    return {"ts": None, **line, "events": [_written(event) for event in batch.events]}
-
-
-def _written(event: Event) -> dict[str, Any]:
-    if isinstance(event, Unknown):
-        return json.loads(json.dumps(finite(event.record), default=_plain, skipkeys=True))
-    if isinstance(event, Cleared):
-        return {"type": CLEARED}
-    record: dict[str, Any] = {"block_hashes": list(event.blocks)}
-    if isinstance(event, Stored):
-        record |= {"parent_block_hash": event.parent, "block_size": event.block_tokens}
-        record |= {"session_id": event.session} if event.session else {}
-    record |= {"medium": event.medium} if event.medium != GPU else {}
-    record |= {"group_idx": event.group} if event.group else {}
-    return {"type": STORED if isinstance(event, Stored) else REMOVED, **record}
-
-
-def _plain(value: Any) -> str:
-    """What JSON does not have, as text."""
-    return value.hex() if isinstance(value, bytes) else str(value)

@@ -8,10 +8,11 @@ import os
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from kv_cache_rl.files import holds, regular
+from kv_cache_rl.files import finite, holds, regular
 from kv_cache_rl.traces.errors import place_of
-from kv_cache_rl.traces.kv_events import Batch, record_of
+from kv_cache_rl.traces.kv_events import CLEARED, GPU, REMOVED, STORED, Batch, Cleared, Event, Stored, Unknown
 
 
 class Recording:
@@ -56,3 +57,30 @@ class Recording:
         """Closes the file."""
         if self._file is not None:
             self._file.close()
+
+
+def record_of(batch: Batch) -> dict[str, Any]:
+    """The batch as a line of a file says it; the tokens of the prompts are not among it."""
+    head = {"ts": batch.time_s, "seq": batch.sequence, "data_parallel_rank": batch.rank or None}
+    head |= {"missed": batch.missed or None, "restarted": batch.restarted or None}
+    line: dict[str, Any] = {key: value for key, value in head.items() if value is not None}
+    return {"ts": None, **line, "events": [_written(event) for event in batch.events]}
+
+
+def _written(event: Event) -> dict[str, Any]:
+    if isinstance(event, Unknown):
+        return json.loads(json.dumps(finite(event.record), default=_plain, skipkeys=True))
+    if isinstance(event, Cleared):
+        return {"type": CLEARED}
+    record: dict[str, Any] = {"block_hashes": list(event.blocks)}
+    if isinstance(event, Stored):
+        record |= {"parent_block_hash": event.parent, "block_size": event.block_tokens}
+        record |= {"session_id": event.session} if event.session else {}
+    record |= {"medium": event.medium} if event.medium != GPU else {}
+    record |= {"group_idx": event.group} if event.group else {}
+    return {"type": STORED if isinstance(event, Stored) else REMOVED, **record}
+
+
+def _plain(value: Any) -> str:
+    """What JSON does not have, as text."""
+    return value.hex() if isinstance(value, bytes) else str(value)

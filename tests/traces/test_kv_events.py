@@ -11,7 +11,8 @@ from kv_cache_rl.sim.hierarchy import load_trace, lru_curve
 from kv_cache_rl.traces import Reading, TraceError, detect, read, requests_of
 from kv_cache_rl.traces.errors import Place
 from kv_cache_rl.traces.kv_cache import CacheSeen
-from kv_cache_rl.traces.kv_events import Batch, Cleared, Removed, Stored, Unknown, batch_of, record_of
+from kv_cache_rl.traces.kv_events import Batch, Cleared, Removed, Stored, Unknown, batch_of
+from kv_cache_rl.traces.kv_recording import record_of
 from kv_cache_rl.traces.kv_requests import cache_seen, logged_requests, requests_seen
 from kv_cache_rl.traces.packed import end_of
 

@@ -12,7 +12,7 @@ import pytest
 
 SERVER = Path(__file__).parent / "serving_engine.py"
 PATIENCE_S = 600
-REQUESTS = 10
+REQUESTS = 6
 
 
 def free_port():

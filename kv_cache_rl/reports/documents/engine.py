@@ -79,7 +79,7 @@ def verdict(found: dict) -> str:
 
 def cost(found: dict) -> str:
     """What each policy costs a block."""
-    heads = ["policy", "µs a block", "vLLM's own", "ratio", "of a step"]
+    heads = ["policy", "µs a block", "vLLM's own", "ratio", "of a step", "ms more for 128"]
     return table(
         heads,
         (
@@ -89,6 +89,7 @@ def cost(found: dict) -> str:
                 f"{row['own_block_us']:.1f}",
                 f"{row['ratio']:.1f}",
                 f"{100 * row['of_a_step']:.2f} %",
+                f"{128 * (row['block_us'] - row['own_block_us']) / 1000:.2f}",
             ]
             for row in found["rows"]
         ),
