@@ -81,7 +81,7 @@ def take_over(scheduler: Scheduler) -> None:
     Raises:
         HierarchyError: the lab does not have it.
     """
-    PolicyQueue(scheduler.kv_cache_manager.block_pool, os.environ.get(VARIABLE, DEFAULT))
+    PolicyQueue(scheduler.kv_cache_manager.block_pool, os.environ.get(VARIABLE) or DEFAULT)
 
 
 class PolicyQueue:
