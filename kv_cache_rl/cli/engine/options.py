@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import WORKLOAD, option
@@ -18,6 +18,26 @@ ENGINE = "Engine"
 PACKAGE, FOLDER = "kv_cache_vllm", "engines/kv_cache_vllm"
 MOST_BLOCKS = 2**20
 SHARED = "workload:shared_prefixes"
+TINY = "tiny"
+"""In place of a model: one made of its config.json, without weights."""
+
+Merge = Annotated[
+    int,
+    option(WORKLOAD, "--merge", help="So many blocks of the trace are one of the engine.", min=1, max=2**20),
+]
+Blocks = Annotated[
+    str, option(ENGINE, "--blocks", help="Of the pool: a number, or a share of all different blocks (25%).")
+]
+BlockSize = Annotated[
+    int,
+    option(
+        ENGINE,
+        "--engine-block-size",
+        help="Tokens that the engine computes for a block of the trace; on CPUs a multiple of 32.",
+        min=1,
+        max=2**16,
+    ),
+]
 
 
 def requests_option(help: str, **limits: Any) -> Any:

@@ -8,6 +8,10 @@ import typer
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.engine.options import (
     ENGINE,
+    TINY,
+    Blocks,
+    BlockSize,
+    Merge,
     engine_module,
     folder_of,
     pool_of,
@@ -24,8 +28,6 @@ if TYPE_CHECKING:
     from kv_cache_rl.experiments.engine.plan import Plan
 
 AT = ("trace", "once", "step")
-TINY = "tiny"
-"""In place of a model: one made of its config.json, without weights."""
 
 
 def run_record(
@@ -37,12 +39,7 @@ def run_record(
         int | None,
         requests_option("Ask only the first so many of what was read.", min=1),
     ] = None,
-    merge: Annotated[
-        int,
-        options.option(
-            WORKLOAD, "--merge", help="So many blocks of the trace are one of the engine.", min=1, max=2**20
-        ),
-    ] = 1,
+    merge: Merge = 1,
     seed: Annotated[int, options.seed("Draws the token ids.", high=2**20)] = 0,
     at: Annotated[
         str,
@@ -63,22 +60,8 @@ def run_record(
             min=1e-6,
         ),
     ] = 1.0,
-    blocks: Annotated[
-        str,
-        options.option(
-            ENGINE, "--blocks", help="Of the pool: a number, or a share of all different blocks (25%)."
-        ),
-    ] = "50%",
-    engine_block_size: Annotated[
-        int,
-        options.option(
-            ENGINE,
-            "--engine-block-size",
-            help="Tokens that the engine computes for a block of the trace; on CPUs a multiple of 32.",
-            min=1,
-            max=2**16,
-        ),
-    ] = 32,
+    blocks: Blocks = "50%",
+    engine_block_size: BlockSize = 32,
     max_num_seqs: Annotated[
         int, options.option(ENGINE, "--max-num-seqs", help="Requests that run at once.", min=1, max=4096)
     ] = 1,

@@ -1,5 +1,6 @@
 """Tables of the lab beside a real engine, from ``engine compare --json``."""
 
+from kv_cache_rl.reports import engine_policies
 from kv_cache_rl.reports.documents.markdown import table
 from kv_cache_rl.reports.engine import COLUMNS, cells
 
@@ -62,7 +63,45 @@ def causes(found: dict) -> str:
     return table(["cause", "requests"], ([cause, f"{count:,}"] for cause, count in counts.items()))
 
 
+def policies(found: dict) -> str:
+    """The policies of one trace, the one that finds most in the engine first."""
+    rows = sorted(found["rows"], key=lambda row: -row["engine_rate"])
+    return table(
+        list(engine_policies.COLUMNS),
+        ([f"`{row['policy']}`", *engine_policies.cells(row)[1:]] for row in rows),
+    )
+
+
+def verdict(found: dict) -> str:
+    """Which policy beats LRU in the engine."""
+    return found["verdict"]
+
+
+def cost(found: dict) -> str:
+    """What each policy costs a block."""
+    heads = ["policy", "µs a block", "vLLM's own", "ratio", "of a step", "ms more for 128"]
+    return table(
+        heads,
+        (
+            [
+                f"`{row['policy']}`",
+                f"{row['block_us']:.1f}",
+                f"{row['own_block_us']:.1f}",
+                f"{row['ratio']:.1f}",
+                f"{100 * row['of_a_step']:.2f} %",
+                f"{128 * (row['block_us'] - row['own_block_us']) / 1000:.2f}",
+            ]
+            for row in found["rows"]
+        ),
+    )
+
+
 TABLES = {
+    "engine-policies-claude": (policies, "engine/policies_claude_code.json"),
+    "engine-policies-claude-verdict": (verdict, "engine/policies_claude_code.json"),
+    "engine-policies-mooncake": (policies, "engine/policies_mooncake.json"),
+    "engine-policies-mooncake-verdict": (verdict, "engine/policies_mooncake.json"),
+    "engine-policies-cost": (cost, "engine/policies_cost.json"),
     "engine-comparison": (comparison, "engine/comparison.json"),
     "engine-line": (one_line, "engine/comparison.json"),
     "engine-in-order": (in_order, "engine/comparison.json"),

@@ -7,14 +7,13 @@
 
 In this order a page trace is decided here as it is in a replay, access by access. Blocks are equal, have
 names of any kind, and no parents. What is known of a block that left is kept until REMEMBERED times as many
-others as fit have been asked for since.
+others as fit have been asked for since (`slots`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Generic
 
 import numpy as np
 
@@ -25,17 +24,12 @@ from kv_cache_rl.sim.hierarchy.dynamics import new_state
 from kv_cache_rl.sim.hierarchy.lists import link_back, link_in, link_out, node_of, page_of
 from kv_cache_rl.sim.hierarchy.memory import record_access
 from kv_cache_rl.sim.hierarchy.moves import enter, evict, leave
+from kv_cache_rl.sim.hierarchy.slots import Name, Slots, slots_for
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
-from kv_cache_rl.sim.hierarchy.state import NONE, PAGE, TOP, Order
+from kv_cache_rl.sim.hierarchy.state import NONE, TOP, Order
 from kv_cache_rl.sim.hierarchy.traces.trace import pages
 
-REMEMBERED = 3
-"""Blocks that left and are remembered, for each that fits: ARC's ghosts are two, S3-FIFO's one."""
-SPARE = 64
-"""Further blocks that may be announced at the same time."""
 MOST = 2**24
-
-Name = TypeVar("Name", bound=Hashable)
 
 
 class LiveTier(Generic[Name]):
@@ -53,14 +47,10 @@ class LiveTier(Generic[Name]):
         self._begin()
 
     def _begin(self) -> None:
-        slots = (1 + REMEMBERED) * self.capacity + SPARE
-        trace = pages("a live tier", np.zeros(1, np.int64), blocks=slots)
+        trace = pages("a live tier", np.zeros(1, np.int64), blocks=slots_for(self.capacity))
         self._state = new_state(trace, one_tier(self.capacity), self.policy, self._seed)
-        self._slot: dict[Name, int] = {}
-        self._name: list[Any] = [None] * slots
-        self._free = list(range(slots - 1, -1, -1))
-        self._gone: OrderedDict[Name, None] = OrderedDict()
-        """Blocks that are known and not held, the one asked for longest ago first."""
+        self._slots = Slots[Name](self._state)
+        self._slot, self._name, self._gone = self._slots.of, self._slots.name, self._slots.gone
 
     def __len__(self) -> int:
         """Blocks held."""
@@ -72,18 +62,18 @@ class LiveTier(Generic[Name]):
 
     def asked(self, name: Name) -> bool:
         """Counts that a block is wanted; whether it is held, and so was used."""
-        held = bool(_asked(self._state, self._slot_of(name)))
+        held = bool(_asked(self._state, self._slots.slot_of(name)))
         if not held:
             self._gone.move_to_end(name)
         return held
 
     def announced(self, name: Name) -> None:
         """A block that is not held is about to enter; room is made after this."""
-        order.announced(self._state, TOP, self._slot_of(name))
+        order.announced(self._state, TOP, self._slots.slot_of(name))
 
     def entered(self, name: Name) -> None:
         """The block is held from now on, even beyond the capacity."""
-        enter(self._state, TOP, self._slot_of(name))
+        enter(self._state, TOP, self._slots.slot_of(name))
         del self._gone[name]
 
     def renewed(self, name: Name) -> None:
@@ -128,34 +118,6 @@ class LiveTier(Generic[Name]):
         """The blocks held, in no order."""
         return (name for name in self._slot if name not in self._gone)
 
-    def _slot_of(self, name: Name) -> int:
-        slot = self._slot.get(name)
-        if slot is None:
-            slot = self._free.pop() if self._free else self._forgotten()
-            self._slot[name], self._name[slot] = slot, name
-            self._gone[name] = None
-        return slot
-
-    def _forgotten(self) -> int:
-        """The slot of the block that was asked for longest ago and is not held, emptied."""
-        if not self._gone:
-            raise HierarchyError(f"all {len(self._slot):,} blocks are held; make room first (victims)")
-        name, _ = self._gone.popitem(last=False)
-        slot, state = self._slot.pop(name), self._state
-        _unlink(state, slot)
-        state.ring[state.ring == slot] = NONE
-        state.regret[slot] = 0.0
-        state.page[slot] = _new_page()
-        return slot
-
-
-def _new_page() -> Any:
-    page = np.zeros((), PAGE)
-    for field in ("tier", "left_at", "place", "parent", "child", "elder", "younger"):
-        page[field] = NONE
-    page["full_bytes"] = 1
-    return page[()]
-
 
 @uncounted
 def _asked(s, p):
@@ -165,13 +127,6 @@ def _asked(s, p):
         return False
     order.touched(s, TOP, p)
     return True
-
-
-@uncounted
-def _unlink(s, p):
-    """Takes a page that lies nowhere out of the ghosts, if it is one."""
-    if s.settings.order == Order.LISTED and s.node[node_of(s, TOP, p)].list != NONE:
-        link_out(s, TOP, p)
 
 
 @uncounted
