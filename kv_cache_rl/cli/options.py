@@ -94,6 +94,18 @@ def temperature(low: float = 0) -> Any:
     return option(DECODING, "--temperature", help="Of sampled tokens.", min=low)
 
 
+def rate(help: str, least: float | None = None) -> Any:
+    return option(WORKLOAD, "--rate", help=help, min=least)
+
+
+def token_budget(help: str) -> Any:
+    return option(SERVICE, "--token-budget", help=help, min=1)
+
+
+def resume(help: str) -> Any:
+    return option(RUNNING, "--resume", help=help)
+
+
 def trace(help: str) -> Any:
     """``--trace``: the trace file that is played."""
     return option(WORKLOAD, "--trace", help=help)

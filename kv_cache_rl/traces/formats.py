@@ -147,8 +147,8 @@ def unknown(place: Place, found: str) -> Exception:
 
 
 def refuse_kin(fields: Fields) -> None:
-    """Raises TraceError for what is near to a trace and none: Claude Code's own transcripts, and requests that
-    stand inside another object.
+    """Raises TraceError for what is near to a trace and none: Claude Code's own transcripts, and requests
+    that stand inside another object.
     """
     record = fields.record
     if name := _wrapped(record):

@@ -86,8 +86,8 @@ def status_of(error: Any) -> int:
     fields = error if isinstance(error, dict) else {}
     names = [fields.get(name) for name in ("code", "status_code", "status", "type")]
     for name in names:
-        if str(name).isdecimal() and 400 <= int(name) < 600:
-            return int(name)
+        if (digits := str(name)).isdecimal() and 400 <= int(digits) < 600:
+            return int(digits)
     text = " ".join(str(name) for name in names)
     return next((status for words, status in STATUS_OF if re.search(words, text, re.IGNORECASE)), 500)
 

@@ -20,7 +20,7 @@ from kv_cache_rl.cli.engine.options import (
 )
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.hierarchy.options import Format, Selection, TraceFile
-from kv_cache_rl.cli.options import RUNNING, WORKLOAD, AsJson, command_line
+from kv_cache_rl.cli.options import WORKLOAD, AsJson, command_line
 from kv_cache_rl.cli.saved import stoppable
 from kv_cache_rl.cli.terminal import Bar, print_json
 
@@ -52,12 +52,10 @@ def run_record(
     ] = "once",
     rate: Annotated[
         float,
-        options.option(
-            WORKLOAD,
-            "--rate",
-            help="With --at trace: seconds of the trace in one second. With --at step: steps in one second "
+        options.rate(
+            "With --at trace: seconds of the trace in one second. With --at step: steps in one second "
             "of the trace.",
-            min=1e-6,
+            least=1e-6,
         ),
     ] = 1.0,
     blocks: Blocks = "50%",
@@ -67,20 +65,13 @@ def run_record(
     ] = 1,
     token_budget: Annotated[
         int | None,
-        options.option(
-            ENGINE,
-            "--token-budget",
-            help="Tokens that a step computes at most; default: all of the longest prompt.",
-            min=1,
-        ),
+        options.token_budget("Tokens that a step computes at most; default: all of the longest prompt."),
     ] = None,
     model: Annotated[
         Path | None,
         options.model("Folder of a model with weights; default: a tiny Llama without.", ENGINE),
     ] = None,
-    resume: Annotated[
-        bool, options.option(RUNNING, "--resume", help="Go on with what --out holds, where that is exact.")
-    ] = False,
+    resume: Annotated[bool, options.resume("Go on with what --out holds, where that is exact.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Drive a real vLLM with a trace, and write what it found, held and evicted.

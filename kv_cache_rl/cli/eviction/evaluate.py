@@ -261,11 +261,7 @@ def run_eval(
     ] = None,
     resume: Annotated[
         Path | None,
-        options.option(
-            RUNNING,
-            "--resume",
-            help="Go on with this run folder; address, key and the four options above may change.",
-        ),
+        options.resume("Go on with this run folder; address, key and the four options above may change."),
     ] = None,
     out: Annotated[Path, options.out("Where the run folder is made.")] = Path("runs"),
     as_json: AsJson = False,

@@ -28,7 +28,7 @@ def run_plan(
     ],
     rate: Annotated[
         float | None,
-        options.option(WORKLOAD, "--rate", help="Requests per second, instead of the trace's."),
+        options.rate("Requests per second, instead of the trace's."),
     ] = None,
     users: Annotated[
         int | None,
@@ -52,9 +52,7 @@ def run_plan(
             SERVICE, "--target-utilisation", help="Share of the service rate to plan for, 0 to 1."
         ),
     ] = 0.8,
-    token_budget: Annotated[
-        int, options.option(SERVICE, "--token-budget", help="Prompt tokens per iteration.", min=1)
-    ] = 2048,
+    token_budget: Annotated[int, options.token_budget("Prompt tokens per iteration.")] = 2048,
     chunk: Annotated[
         int,
         options.option(SERVICE, "--chunk", help="Tokens of a request's prefill per iteration.", min=1),
