@@ -95,14 +95,17 @@ def temperature(low: float = 0) -> Any:
 
 
 def rate(help: str, least: float | None = None) -> Any:
+    """``--rate``: how fast requests come."""
     return option(WORKLOAD, "--rate", help=help, min=least)
 
 
 def token_budget(help: str) -> Any:
+    """``--token-budget``: tokens that a step may compute."""
     return option(SERVICE, "--token-budget", help=help, min=1)
 
 
 def resume(help: str) -> Any:
+    """``--resume``: go on with what was interrupted."""
     return option(RUNNING, "--resume", help=help)
 
 

@@ -1,11 +1,15 @@
 """A real engine on the CPU: the command line in this process."""
 
-from dataclasses import dataclass
+from dataclasses import signal
 
+import dataclass
 import pytest
 from typer.testing import CliRunner
 
 from kv_cache_rl.cli import app
+
+# A test run that a shell started in the background inherits an ignored SIGINT, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,8 @@ def test_it_follows_an_engine_that_serves_and_is_started_again(kv, tmp_path):
     address, replay = (f"tcp://127.0.0.1:{port}" for port in ports)
     code = "import sys; from kv_cache_rl.cli import app; app(sys.argv[1:])"
     words = ["engine", "attach", address, "--replay", replay, "--out", "live.jsonl", "--json"]
-    # Where the tests run in the background, a shell has them ignore the interrupt, and so their children.
-    begin = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
     attached = subprocess.Popen(
-        [sys.executable, "-c", code, *words],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=begin,
+        [sys.executable, "-c", code, *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
     live = tmp_path / "live.jsonl"
     first = served(tmp_path, ports, 1)
