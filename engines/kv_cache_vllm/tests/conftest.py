@@ -1,8 +1,8 @@
 """A real engine on the CPU: the command line in this process."""
 
-from dataclasses import signal
+import signal
+from dataclasses import dataclass
 
-import dataclass
 import pytest
 from typer.testing import CliRunner
 
