@@ -35,6 +35,7 @@ def run_landscape(
     """Measure on fresh scenarios whether looking at the cache pays.
 
     Floor, deciders, oracle, acceptance rate and ablations; exit 1 if a claim fails without a known reason.
+
     With a trace its windows are played, and the claims are those about the choice of tools and entries.
 
     Example: kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md
@@ -59,7 +60,7 @@ def run_landscape(
         raw = run(per_tier, seed, weights=weights, trace=trace, progress=advance)
     found = claims(raw)
     if out is not None:
-        write_json(out, raw)
+        write_json(out, raw, indent=None)  # tens of thousands of numbers
     text = markdown(raw)
     if page is not None and around is not None:
         write_whole(page, f"{around[0]}{start}\n{text}\n{END}{around[1]}".encode())

@@ -207,7 +207,7 @@ def finished(folder: Path) -> Counter[str]:
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and row.get("error") is None:
             found[str(row.get("model"))] += 1

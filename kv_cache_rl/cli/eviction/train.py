@@ -41,9 +41,9 @@ def run_train(
 ) -> None:
     """Train the deciders that ship with weights, in the compiled simulator.
 
-    They learn from 3,000 fresh scenarios; the committed `train` set helps to choose what is kept, and
-    `eval` measures. The same command goes on with a training that was interrupted, and ends with the same
-    bytes.
+    They learn from 3,000 fresh scenarios; the `train` set helps to choose what is kept, and `eval` measures.
+
+    The same command goes on with a training that was interrupted, and ends with the same bytes.
 
     Example: kv-cache-rl train --policy tuned --out runs/eviction/train
     """

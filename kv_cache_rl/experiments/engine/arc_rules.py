@@ -77,7 +77,9 @@ class PlainArc:
         more = self.target + step if self._coming == RECENT else self.target - step
         self.target = min(max(more, 0.0), self.room)
         self._back.add(block)
-        if not self.wide_ghosts:
+        if self.wide_ghosts:
+            self.ghosts[self._coming].move_to_end(block)
+        else:
             del self.ghosts[self._coming][block]
 
     def _evicted(self, spared: set[int]) -> int:
