@@ -1,6 +1,7 @@
 """A training learns, is the same bytes for the same seed, and goes on where it was stopped."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from kv_cache_rl.experiments.eviction import courses, sets
 from kv_cache_rl.experiments.eviction.evolving import MOVED, Evolving, decoding, learned_in, play
 from kv_cache_rl.experiments.eviction.separable import Separable
-from kv_cache_rl.experiments.eviction.training import check_plan, parted, school
+from kv_cache_rl.experiments.eviction.training import Lessons, check_plan, parted, school
 from kv_cache_rl.experiments.eviction.tuning import Tuning, decoded, encoded, player, tune, tuned_in
 from kv_cache_rl.experiments.journal import Journal, JournalError
 from kv_cache_rl.sim.eviction import DIFFICULTIES, load_scenarios
@@ -85,6 +86,13 @@ def test_a_generation_plays_some_of_each_tier_and_others_than_the_last(small):
     assert all(state.scn.tolist() == small.learn.states[small.learn.scenarios.index(made)].scn.tolist()
                for made, state in zip(first.scenarios, first.states, strict=True))  # fmt: skip
     assert small.learn.some(99, (7, 0)).scenarios == small.learn.scenarios
+
+
+def test_every_generation_of_a_training_draws_its_own_lessons(small, monkeypatch):
+    drawn, some = [], Lessons.some
+    monkeypatch.setattr(Lessons, "some", lambda one, *of: drawn.append(of) or some(one, *of))
+    tuned_in(small, replace(TINY, generations=3, seed=5, lessons=2))
+    assert drawn == [(2, (5, 0)), (2, (5, 1)), (2, (5, 2))]
 
 
 def test_the_usual_school_learns_from_fresh_scenarios_and_finds_them_again(tmp_path, monkeypatch):
