@@ -17,13 +17,17 @@ COLUMNS = {
 }
 
 
+def share(of: Mapping[str, Any]) -> float:
+    """Per cent of the working set that a pool holds, without the null block and an open one."""
+    return 100 * (of["blocks"] - 2) / of["working_set"]
+
+
 def cells(row: Mapping[str, Any]) -> list[str]:
     """The cells of a comparison, a row of `engine compare --json`."""
     config = row["config"]
-    share = 100 * (config["blocks"] - 2) / config["working_set"]
     return [
         config["trace"],
-        f"{config['blocks']:,} ({share:.0f} %)",
+        f"{config['blocks']:,} ({share(config):.0f} %)",
         f"{config['max_num_seqs']}",
         row["order"],
         f"{row['equal']:,} of {row['starts']:,}",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kv_cache_rl.reports.engine import share
 from kv_cache_rl.reports.tables import plain_table
 
 COLUMNS = {
@@ -22,8 +23,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 def table(found: Mapping[str, Any]) -> Any:
     """All policies, the one that finds most in the engine first."""
-    share = 100 * (found["blocks"] - 2) / found["working_set"]
-    title = f"{found['trace']}: {found['blocks']:,} blocks ({share:.0f} %) of {found['engine']}"
+    title = f"{found['trace']}: {found['blocks']:,} blocks ({share(found):.0f} %) of {found['engine']}"
     caption = "hit rates; lab: the prediction over vLLM's pool, replay: hierarchy replay"
     made = plain_table(title, COLUMNS, caption)
     for row in sorted(found["rows"], key=lambda row: -row["engine_rate"]):

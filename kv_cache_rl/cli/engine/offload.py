@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.engine.options import ENGINE, engine_module
+from kv_cache_rl.cli.engine.options import ENGINE, engine_module, share_of
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.hierarchy.options import Format, Selection, TraceFile, read_trace, source_at
 from kv_cache_rl.cli.options import AsJson, command_line, names_of
@@ -76,9 +76,8 @@ def run_offload(
 
 def room(text: str, different: int, option: str) -> int:
     """Blocks of a tier: a number, or a share of all different ones. Raises BadInput for neither."""
-    share = text.removesuffix("%")
-    if text.endswith("%") and share.replace(".", "", 1).isdecimal():
-        blocks = round(float(share) / 100 * different)
+    if (share := share_of(text)) is not None:
+        blocks = round(share * different)
     elif text.isdecimal():
         blocks = int(text)
     else:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import WORKLOAD, option
+from kv_cache_rl.cli.options import WORKLOAD, command_line, option
 
 if TYPE_CHECKING:
+    from kv_cache_rl.experiments.engine.folder import Config
     from kv_cache_rl.experiments.engine.plan import Plan
     from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
@@ -82,15 +83,21 @@ def trace_of(text: str, format: str | None, selection: str | None, quiet: bool) 
     return shared_prefixes(**given), {"workload": "shared_prefixes", "options": given}
 
 
+def share_of(text: str) -> float | None:
+    """What a share in per cent (`25%`) is of the whole; None for what is no share."""
+    share = text.removesuffix("%")
+    return float(share) / 100 if text.endswith("%") and share.replace(".", "", 1).isdecimal() else None
+
+
 def pool_of(text: str, plan: "Plan") -> int:
     """Blocks of a pool: a number, or a share of the plan's working set with the two blocks that an engine
     needs besides: its null block, and the one that a request fills in part.
 
     Raises BadInput for no such number, and for a pool that cannot hold the longest request.
     """
-    share, number = text.removesuffix("%"), text.replace("_", "").replace(",", "")
-    if text.endswith("%") and share.replace(".", "", 1).isdecimal():
-        blocks = round(float(share) / 100 * plan.working_set) + 2
+    number = text.replace("_", "").replace(",", "")
+    if (share := share_of(text)) is not None:
+        blocks = round(share * plan.working_set) + 2
     elif number.isdecimal():
         blocks = int(number)
     else:
@@ -105,6 +112,36 @@ def pool_of(text: str, plan: "Plan") -> int:
             f"vLLM's null block; give --blocks {least} or more"
         )
     return blocks
+
+
+def config_of(
+    plan: "Plan", engine: str, source: dict[str, Any], pool: int, seed: int, **how: Any
+) -> "Config":
+    """What a recording of a plan says of itself: one request at a time at a tiny model, unless `how` says
+    otherwise of a field of `Config`."""
+    from kv_cache_rl.experiments.engine.folder import Config
+
+    usual: dict[str, Any] = {
+        "max_num_seqs": 1,
+        "token_budget": plan.step_tokens,
+        "at": "once",
+        "rate": 1.0,
+        "model": TINY,
+    }
+    return Config(
+        engine=engine,
+        trace=plan.name,
+        source=source,
+        command=command_line(),
+        requests=len(plan.requests),
+        blocks=pool,
+        block_tokens=plan.block_tokens,
+        trace_block_tokens=plan.trace_block_tokens,
+        seed=seed,
+        lengthened=plan.lengthened,
+        working_set=plan.working_set,
+        **(usual | how),
+    )
 
 
 def folder_of(path: Path | None) -> Path | None:

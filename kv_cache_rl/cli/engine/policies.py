@@ -2,16 +2,16 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.engine.options import (
-    TINY,
     Blocks,
     BlockSize,
     Merge,
+    config_of,
     engine_module,
     pool_of,
     requests_option,
@@ -21,10 +21,6 @@ from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.hierarchy.options import Format, Selection, TraceFile
 from kv_cache_rl.cli.options import AsJson, Check, command_line, names_of
 from kv_cache_rl.cli.terminal import Bar, console, print_json
-
-if TYPE_CHECKING:
-    from kv_cache_rl.experiments.engine.folder import Config
-    from kv_cache_rl.experiments.engine.plan import Plan
 
 DEFAULT = ("lru", "fifo", "lfu", "s3fifo", "sieve", "gdsf", "ttl")
 
@@ -72,7 +68,7 @@ def run_policies(
     pool, rows = pool_of(blocks, plan), list[dict[str, Any]]()
     with Bar("requests", as_json) as bar, TemporaryDirectory() as scratch:
         for at, name in enumerate(chosen):
-            config = _config(engine, plan, source, pool, seed, name)
+            config = config_of(plan, engine, source, pool, seed, policy=name)
 
             def told(done: int, total: int, before: int = at) -> None:
                 bar(before * total + done, len(chosen) * total)
@@ -93,30 +89,6 @@ def run_policies(
             typer.echo(out)
     if check and any(row["equal"] < row["requests"] for row in rows):
         raise typer.Exit(FAILED)
-
-
-def _config(engine: str, plan: "Plan", source: dict[str, Any], pool: int, seed: int, policy: str) -> "Config":
-    from kv_cache_rl.experiments.engine.folder import Config
-
-    return Config(
-        engine=engine,
-        trace=plan.name,
-        source=source,
-        command=command_line(),
-        requests=len(plan.requests),
-        blocks=pool,
-        block_tokens=plan.block_tokens,
-        trace_block_tokens=plan.trace_block_tokens,
-        max_num_seqs=1,
-        token_budget=max(plan.longest.total + 1, 2048),
-        at="once",
-        rate=1.0,
-        model=TINY,
-        seed=seed,
-        lengthened=plan.lengthened,
-        working_set=plan.working_set,
-        policy=policy,
-    )
 
 
 def show(found: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from kv_cache_rl.cli.engine.options import (
     Blocks,
     BlockSize,
     Merge,
+    config_of,
     engine_module,
     folder_of,
     pool_of,
@@ -20,7 +21,7 @@ from kv_cache_rl.cli.engine.options import (
 )
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.hierarchy.options import Format, Selection, TraceFile
-from kv_cache_rl.cli.options import WORKLOAD, AsJson, command_line
+from kv_cache_rl.cli.options import WORKLOAD, AsJson
 from kv_cache_rl.cli.saved import stoppable
 from kv_cache_rl.cli.terminal import Bar, print_json
 
@@ -80,7 +81,6 @@ def run_record(
 
     Example: kv-cache-rl engine record workload:rag_burst --blocks 50% --out runs/rag
     """
-    from kv_cache_rl.experiments.engine.folder import Config
     from kv_cache_rl.experiments.engine.plan import plan_of
 
     choose("time", at, AT)
@@ -89,23 +89,17 @@ def run_record(
         raise BadInput("--rate is for --at trace and --at step; leave it out")
     loaded, source = trace_of(str(trace), format, selection, as_json)
     plan = plan_of(loaded, engine_block_size, merge, requests)
-    config = Config(
-        engine=vllm.version(folder is None),
-        trace=plan.name,
-        source=source,
-        command=command_line(),
-        requests=len(plan.requests),
-        blocks=pool_of(blocks, plan),
-        block_tokens=plan.block_tokens,
-        trace_block_tokens=plan.trace_block_tokens,
+    config = config_of(
+        plan,
+        vllm.version(folder is None),
+        source,
+        pool_of(blocks, plan),
+        seed,
         max_num_seqs=max_num_seqs,
         token_budget=_budget(token_budget, plan, max_num_seqs),
         at=at,
         rate=rate,
         model=TINY if folder is None else folder.resolve().name,
-        seed=seed,
-        lengthened=plan.lengthened,
-        working_set=plan.working_set,
     )
     go_on = f"what is over is in {out}; go on with the same command and --resume"
     with Bar("requests", as_json) as bar, stoppable(out, lambda: go_on):
@@ -134,7 +128,7 @@ def run_record(
 def _budget(given: int | None, plan: "Plan", max_num_seqs: int) -> int:
     """Tokens of a step. Raises BadInput for fewer than one a running request."""
     if given is None:
-        return max(plan.longest.total + 1, 2048)
+        return plan.step_tokens
     if given < max_num_seqs:
         raise BadInput(
             f"--token-budget {given} is less than a token for each of {max_num_seqs} requests; give more"

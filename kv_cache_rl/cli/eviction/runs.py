@@ -14,7 +14,7 @@ from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.saved import refuse_replacing
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.numbers import is_number
-from kv_cache_rl.files import NotJson, read_json, slug, write_json, write_whole
+from kv_cache_rl.files import NotJson, json_value, read_json, slug, write_json, write_whole
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
@@ -206,8 +206,8 @@ def finished(folder: Path) -> Counter[str]:
     path = folder / RESULTS
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = json_value(line)
+        except NotJson:
             continue
         if isinstance(row, dict) and row.get("error") is None:
             found[str(row.get("model"))] += 1

@@ -74,6 +74,11 @@ class Plan:
         return len({block for one in self.requests for block in one.blocks})
 
     @property
+    def step_tokens(self) -> int:
+        """Tokens of a step in which every prompt is computed whole."""
+        return max(self.longest.total + 1, 2048)
+
+    @property
     def longest(self) -> Asked:
         """The request of most tokens."""
         return max(self.requests, key=lambda one: one.total)

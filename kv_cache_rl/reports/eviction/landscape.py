@@ -128,7 +128,7 @@ _ONE_LADDER = (
 _FEW = "It holds on 200 scenarios, by too little to show on 30."
 OPEN = {
     "medium: the better of tuned and learned is 0.15 above every hand-written decider": (
-        "It is 0.14 ± 0.06 above. What is called hand-written was measured too: how much each rung of the "
+        "It is nearly so. What is called hand-written was measured too: how much each rung of the "
         "ranks' ladder keeps free was optimised on the training scenarios. Tried: five searches from other "
         "seeds, twice the population, fresh scenarios in every generation, and a network on top."
     ),

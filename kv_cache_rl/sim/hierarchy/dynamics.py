@@ -26,7 +26,7 @@ from kv_cache_rl.sim.hierarchy.build import (
 from kv_cache_rl.sim.hierarchy.foresight import learn, predict
 from kv_cache_rl.sim.hierarchy.memory import record_access
 from kv_cache_rl.sim.hierarchy.moves import enter, leave, make_room, transfer
-from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.policies import POLICIES, REGRET
 from kv_cache_rl.sim.hierarchy.queues import QUEUES
 from kv_cache_rl.sim.hierarchy.reserve import keep_free
 from kv_cache_rl.sim.hierarchy.seconds import (
@@ -68,7 +68,7 @@ def new_state(
     policy: str,
     seed: int = 0,
     window: int = 32,
-    regret: tuple = (6.0, 0.98, 0),
+    regret: tuple = tuple(REGRET.values()),
 ) -> State:
     """A replay before its first request.
 

@@ -26,11 +26,11 @@ from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy import heap, order
 from kv_cache_rl.sim.hierarchy.dynamics import new_state
-from kv_cache_rl.sim.hierarchy.lists import link_back, link_out, node_of, page_of
+from kv_cache_rl.sim.hierarchy.lists import link_back
 from kv_cache_rl.sim.hierarchy.memory import record_access
 from kv_cache_rl.sim.hierarchy.moves import enter, evict, leave
 from kv_cache_rl.sim.hierarchy.policies import parsed
-from kv_cache_rl.sim.hierarchy.slots import Slots, slots_for
+from kv_cache_rl.sim.hierarchy.slots import Slots, hand_passes, set_aside, slots_for
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
 from kv_cache_rl.sim.hierarchy.state import NONE, TOP, Order
 from kv_cache_rl.sim.hierarchy.traces.trace import PAGE_TOKENS, Trace
@@ -242,8 +242,7 @@ def _victims(s, pins, out):
             out[found] = below if pins.held[below] == 0 else p
             evict(s, TOP, out[found])
             found, passed = found + 1, 0
-        elif tier.hand == p:  # a hand passes a page without moving it
-            tier.hand = page_of(s, TOP, s.node[node_of(s, TOP, p)].previous)
+        elif hand_passes(s, p):
             passed += 1
             if passed > tier.used:
                 break
@@ -257,12 +256,7 @@ def _set_aside(s, pins, p):
     """Takes a page that a request holds out of those that can be named."""
     pins.aside[p] = 1
     pins.count[0] += 1
-    if s.settings.order == Order.LISTED:
-        pins.list[p] = s.node[node_of(s, TOP, p)].list
-        link_out(s, TOP, p)
-    else:
-        pins.list[p] = NONE
-        heap.remove(s, TOP, p)
+    pins.list[p] = set_aside(s, p)
 
 
 @uncounted

@@ -21,10 +21,10 @@ from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy import heap, order
 from kv_cache_rl.sim.hierarchy.dynamics import new_state
-from kv_cache_rl.sim.hierarchy.lists import link_back, link_in, link_out, node_of, page_of
+from kv_cache_rl.sim.hierarchy.lists import link_back, link_in
 from kv_cache_rl.sim.hierarchy.memory import record_access
 from kv_cache_rl.sim.hierarchy.moves import enter, evict, leave
-from kv_cache_rl.sim.hierarchy.slots import Name, Slots, slots_for
+from kv_cache_rl.sim.hierarchy.slots import Name, Slots, hand_passes, set_aside, slots_for
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
 from kv_cache_rl.sim.hierarchy.state import NONE, TOP, Order
 from kv_cache_rl.sim.hierarchy.traces.trace import pages
@@ -95,10 +95,10 @@ class LiveTier(Generic[Name]):
         while len(found) < count and len(self) > len(aside) + len(passed):
             slot = int(order.victim(self._state, TOP))
             if spared(self._name[slot]):
-                if _passed(self._state, slot):
+                if hand_passes(self._state, slot):
                     passed.add(slot)
                 else:
-                    aside.append((slot, int(_set_aside(self._state, slot))))
+                    aside.append((slot, int(set_aside(self._state, slot))))
                 continue
             evict(self._state, TOP, slot)
             name = self._name[slot]
@@ -133,32 +133,12 @@ def _asked(s, p):
 def _renewed(s, p):
     """Makes a page the newest of its list, or the last that was accessed."""
     if s.settings.order == Order.LISTED:
-        _passed(s, p)
-        link_in(s, TOP, p, _set_aside(s, p))
+        hand_passes(s, p)
+        link_in(s, TOP, p, set_aside(s, p))
     else:
         s.counters.clock += 1
         s.page[p].last_access = s.page[p].inserted = s.counters.clock
         order.changed(s, TOP, p)
-
-
-@uncounted
-def _passed(s, p):
-    """Whether a hand points at a page, which moves on then and leaves the page where it is."""
-    if s.tiers[TOP].hand != p:
-        return False
-    s.tiers[TOP].hand = page_of(s, TOP, s.node[node_of(s, TOP, p)].previous)
-    return True
-
-
-@uncounted
-def _set_aside(s, p):
-    """Takes a page out of those that can leave; returns the list that it was in."""
-    if s.settings.order != Order.LISTED:
-        heap.remove(s, TOP, p)
-        return NONE
-    which = s.node[node_of(s, TOP, p)].list
-    link_out(s, TOP, p)
-    return which
 
 
 @uncounted

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from kv_cache_rl.jit import uncounted
-from kv_cache_rl.sim.hierarchy.lists import link_out, node_of
+from kv_cache_rl.sim.hierarchy import heap
+from kv_cache_rl.sim.hierarchy.lists import link_out, node_of, page_of
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.state import NONE, PAGE, TOP, Order, State
 
@@ -82,3 +83,23 @@ def _unlink(s, p):
     s.counters.named = NONE
     if s.settings.order == Order.LISTED and s.node[node_of(s, TOP, p)].list != NONE:
         link_out(s, TOP, p)
+
+
+@uncounted
+def hand_passes(s, p):
+    """Whether a hand points at a page, which moves on then and leaves the page where it is."""
+    if s.tiers[TOP].hand != p:
+        return False
+    s.tiers[TOP].hand = page_of(s, TOP, s.node[node_of(s, TOP, p)].previous)
+    return True
+
+
+@uncounted
+def set_aside(s, p):
+    """Takes a page out of those that can leave; returns the list that it was in."""
+    if s.settings.order != Order.LISTED:
+        heap.remove(s, TOP, p)
+        return NONE
+    which = s.node[node_of(s, TOP, p)].list
+    link_out(s, TOP, p)
+    return which
