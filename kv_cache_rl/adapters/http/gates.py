@@ -1,0 +1,63 @@
+"""How many things run at a time: a gate with so many places, before which so many may wait."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from kv_cache_rl.adapters.http.errors import Problem
+
+T = TypeVar("T")
+
+
+class Gate:
+    """So many at a time; more wait, and of those beyond `waiting` each is answered with 429."""
+
+    def __init__(self, what: str, places: int, waiting: int, retry_after_s: float = 1.0) -> None:
+        self.what, self.places, self.most, self.retry_after_s = what, places, waiting, retry_after_s
+        self.running = self.waiting = 0
+        self._free = asyncio.Semaphore(places)
+
+    @asynccontextmanager
+    async def entered(self) -> AsyncIterator[None]:
+        """Holds a place while the block lasts. Raises Problem where too many wait already."""
+        if self._free.locked() and self.waiting >= self.most:
+            what = f"{self.running} {self.what} run and {self.waiting} wait"
+            raise Problem(
+                429, f"{what}, which is all that this server takes; try again", None, None, self.retry_after_s
+            )
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self._free.release()
+
+
+class Threads:
+    """Threads in which simulations run, so that no one of them holds up the answers to others."""
+
+    def __init__(self, what: str, places: int, waiting: int) -> None:
+        self.gate = Gate(what, places, waiting)
+        self._pool = ThreadPoolExecutor(places, thread_name_prefix=what)
+
+    async def __call__(self, work: Callable[..., T], *given: Any, **named: Any) -> T:
+        """What `work` gives, done in one of the threads."""
+        async with self.gate.entered():
+            # A client that hangs up leaves its work running: the place is free when the work is done.
+            task = asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *given, **named))
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                await asyncio.wait([task])
+                raise
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
