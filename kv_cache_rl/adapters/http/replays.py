@@ -57,8 +57,10 @@ def curves(
     capacities: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Hit rate by capacity, as `kv-cache-rl hierarchy curve --json` gives it."""
-    read(given, seed)
-    return capacity_curves(source_of(given), policies, capacities, points, model, seed).to_json()
+    name = given.get("name", read(given, seed).name)
+    return capacity_curves(source_of(given), policies, capacities, points, model, seed).to_json() | {
+        "trace": name
+    }
 
 
 def replays(
@@ -81,7 +83,7 @@ def replays(
         done = run(trace, scenario, policy, seed=seed or 0)
         rows.append({"policy": policy, **done.metrics, "time_line": done.time_line(points)})
     return {
-        "trace": trace.name,
+        "trace": given.get("name", trace.name),
         "capacity": scenario.tiers[0].capacity,
         "bound": {"name": name, "hit_rate": best},
         "rows": rows,

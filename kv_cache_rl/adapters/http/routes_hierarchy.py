@@ -66,13 +66,13 @@ def router(lab: Lab) -> APIRouter:
         headers = {"location": f"/api/hierarchy/traces/{one.id}"}
         return json_response({"trace": one.id, "name": name, **one.facts}, 201, headers)
 
-    @api.get("/traces/{id}", response_model=UploadOf, responses=responses(404))
+    @api.get("/traces/{id}", response_model=UploadOf, responses=responses(404, 422))
     async def uploaded(id: str) -> Response:
         """What an uploaded trace holds."""
         one = lab.uploads.find(id)
         return json_response({"trace": one.id, "name": one.name, **one.facts})
 
-    @api.delete("/traces/{id}", status_code=204, responses=responses(404))
+    @api.delete("/traces/{id}", status_code=204, responses=responses(404, 422))
     async def forget(id: str) -> Response:
         """Deletes an uploaded trace."""
         lab.uploads.remove(id)

@@ -152,7 +152,7 @@ def router(lab: Lab) -> APIRouter:
                 raise Problem(422, "advice is for sessions of the eviction world", "id")
             return json_response(await lab.steps(episodes.advice, one.world.episode, policy))
 
-    @api.delete("/{id}", status_code=204, responses=responses(404, 409))
+    @api.delete("/{id}", status_code=204, responses=responses(404, 409, 422))
     async def delete_session(id: str) -> Response:
         """Ends a session."""
         lab.sessions.remove(id)

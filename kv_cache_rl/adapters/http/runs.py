@@ -100,6 +100,7 @@ class Runs:
 
     def opened(self, name: str) -> dict[str, Any]:
         """A run with a row for each rollout so far, and its summary once it has ended."""
+        self.folder(name)
         found, size = self.listed(name), 0
         if found["problem"]:
             raise Problem(422, found["problem"], "run")
@@ -261,10 +262,10 @@ def at(value: Any, *keys: str) -> Any:
 
 def dialogue_of(trace: dict[str, Any]) -> list[dict[str, Any]]:
     """The messages of a rollout as they were said, each with its window, replies with tokens and seconds."""
-    first = next((one for one in trace.get("traces") or [] if isinstance(one, dict)), {})
-    calls = {call.get("node"): call for call in first.get("calls") or [] if isinstance(call, dict)}
+    first = next((one for one in listed(trace.get("traces")) if isinstance(one, dict)), {})
+    calls = {str(at(call, "node")): call for call in listed(first.get("calls"))}
     messages, window = [], 1
-    for number, node in enumerate(first.get("nodes") or []):
+    for number, node in enumerate(listed(first.get("nodes"))):
         message = at(node, "message")
         if not isinstance(message, dict):
             continue
@@ -277,8 +278,8 @@ def dialogue_of(trace: dict[str, Any]) -> list[dict[str, Any]]:
         if thought := message.get("reasoning_content"):
             found["reasoning"] = text_of(thought)
         if asked := message.get("tool_calls"):
-            found["tool_calls"] = [call_of(one) for one in asked if isinstance(one, dict)]
-        if call := calls.get(number):
+            found["tool_calls"] = [call_of(one) for one in listed(asked) if isinstance(one, dict)]
+        if call := calls.get(str(number)):
             found["usage"] = at(call, "usage")
             ends = at(call, "time", "start"), at(call, "time", "end")
             found["seconds"] = (
@@ -287,6 +288,11 @@ def dialogue_of(trace: dict[str, Any]) -> list[dict[str, Any]]:
         messages.append(found)
         window += role == "assistant"
     return messages
+
+
+def listed(value: Any) -> list:
+    """The value where it is a list; none of it where it is anything else."""
+    return value if isinstance(value, list) else []
 
 
 def text_of(content: Any) -> str:
