@@ -15,17 +15,17 @@ from kv_cache_rl.sim.serving.seeds import agent_seed
 from kv_cache_rl.sim.serving.spec import Scenario
 from kv_cache_rl.sim.serving.state import State
 
-ORACLE = "oracle"
+PLANNER = "oracle"
 
 
 def known_agents() -> list[str]:
     """Names of all agents, the oracle last."""
-    return [*agents.AGENTS, ORACLE]
+    return [*agents.AGENTS, PLANNER]
 
 
 def play(name: str, scenario: Scenario, seed: int) -> State:
     """The end of an agent's episode."""
-    if name == ORACLE:
+    if name == PLANNER:
         return solve(scenario, seed, workers=1, learned=learned()).state
     state = new_state(scenario, seed)
     agent = agents.agent(name)
@@ -51,7 +51,7 @@ def learned() -> dict[str, Base]:
 
 def decider(name: str, state: State) -> Decide:
     """An agent that is about to play `state` from its beginning, as a function."""
-    if name == ORACLE:
+    if name == PLANNER:
         return following(plan(state.scenario, state.seed), state)
     agent = agents.agent(name)
     agent.reset(agent_seed(state.seed))

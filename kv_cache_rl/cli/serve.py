@@ -13,9 +13,7 @@ def run_serve(
     port: Port = 7860,
     host: Annotated[
         str,
-        options.option(
-            RUNNING, "--host", help="Address to listen on; 0.0.0.0 lets other machines in (--allow-host)."
-        ),
+        options.host("Address to listen on; 0.0.0.0 lets other machines in (--allow-host).", RUNNING),
     ] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,

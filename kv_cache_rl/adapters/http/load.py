@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from kv_cache_rl.extras import need
 from kv_cache_rl.files import json_text
 
-need("the load test", "httpx")
+need("the load test", "httpx", extra="test")
 
 import httpx
 

@@ -19,7 +19,7 @@ def described() -> dict[str, Any]:
 
 def written() -> str:
     """The description as YAML."""
-    need("writing YAML", "yaml")
+    need("writing YAML", "yaml", extra="test")
     import yaml
 
     return MADE_BY + yaml.safe_dump(described(), sort_keys=False, allow_unicode=True, width=110)

@@ -26,7 +26,7 @@ from kv_cache_rl.adapters.http.shapes import (
     Simulation,
     SimulationBatch,
 )
-from kv_cache_rl.adapters.playing import ORACLE, known_agents
+from kv_cache_rl.adapters.playing import PLANNER, known_agents
 from kv_cache_rl.agents import AGENTS, CANARIES
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import NotJson, json_text, json_value
@@ -50,7 +50,7 @@ def asked(body: EpisodeOf, lab: Lab) -> tuple[Scenario, int]:
 
 async def plan_of(agent: str, scenario: Scenario, seed: int, lab: Lab) -> tuple[str, ...] | None:
     """The oracle's plan, where the oracle plays."""
-    return await lab.plan(scenario, seed) if agent == ORACLE else None
+    return await lab.plan(scenario, seed) if agent == PLANNER else None
 
 
 def router(lab: Lab) -> APIRouter:

@@ -111,11 +111,11 @@ def blamed(name: str) -> Generator[None]:
 
 def identity(name: str) -> "Identity":
     """What an agent is beyond its name: its code, what it holds, its weights."""
-    from kv_cache_rl.adapters.playing import ORACLE
+    from kv_cache_rl.adapters.playing import PLANNER
     from kv_cache_rl.agents import factory_of
     from kv_cache_rl.experiments.identity import Identity, identity_of
 
-    if name == ORACLE:  # this package's code alone, which every row's key holds
+    if name == PLANNER:  # this package's code alone, which every row's key holds
         return Identity("")
     try:
         with aside(name):

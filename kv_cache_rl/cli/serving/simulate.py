@@ -50,7 +50,7 @@ def run_simulate(
 
     Example: kv-cache-rl serving simulate --policy lru --task hard --json
     """
-    from kv_cache_rl.adapters.playing import ORACLE, decider
+    from kv_cache_rl.adapters.playing import PLANNER, decider
     from kv_cache_rl.sim.serving.dynamics import new_state
     from kv_cache_rl.sim.serving.score import report
 
@@ -64,7 +64,7 @@ def run_simulate(
             state = play(agent, scenario, seed)
     else:
         state = new_state(scenario, seed)
-        with waiting("the oracle plans", as_json or agent != ORACLE), blamed(agent):
+        with waiting("the oracle plans", as_json or agent != PLANNER), blamed(agent):
             decide = decider(agent, state)
         with opened(log) as file, blamed(agent):
             records = recorded(state, decide, file, as_json, plot is not None)
