@@ -46,15 +46,28 @@ def json_response(value: Any, status: int = 200, headers: dict[str, str] | None 
     return text_response(json_text(value, indent=None), status, headers)
 
 
-def text_response(text: str, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """JSON text as an answer."""
+class Held:
+    """Bytes of long answers that clients are reading now."""
+
+    bytes = 0
+
+
+def text_response(
+    text: str, status: int = 200, headers: dict[str, str] | None = None, held: Held | None = None
+) -> Response:
+    """JSON text as an answer; a long one counts in `held` while it is read."""
+    held = held or Held()
     data, headers = text.encode(), {"cache-control": "no-store", **(headers or {})}
     if len(data) <= PIECE:
         return Response(data, status, headers, media_type="application/json")
 
     async def pieces() -> AsyncIterator[bytes]:
-        for start in range(0, len(data), PIECE):
-            yield data[start : start + PIECE]
+        held.bytes += len(data)
+        try:
+            for start in range(0, len(data), PIECE):
+                yield data[start : start + PIECE]
+        finally:
+            held.bytes -= len(data)
 
     return StreamingResponse(pieces(), status, headers, media_type="application/json")
 

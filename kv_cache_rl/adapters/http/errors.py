@@ -108,9 +108,8 @@ def of_refused(error: Refused, fields: Iterable[str] = (), prefix: str = "") -> 
     if isinstance(error, Problem):
         return error
     text = str(error)
-    first = text.split(" ", 1)[0].rstrip(":,")
-    named = re.match(r"unknown \w+ '([^']*)'", text)
-    field = first if first in set(fields) else named[1] if named and prefix else None
+    first = re.match(r"(?:unknown )?(\w+)", text)
+    field = first[1] if first and first[1] in set(fields) else None
     range = re.search(r"; give ([^;]+)$", text)
     return Problem(422, text, field and prefix + field, range[1] if range else None)
 
@@ -128,8 +127,31 @@ def of_validation(errors: Iterable[Any]) -> Problem:
         return Problem(422, f"{named} is missing; send it", field)
     if error["type"] == "extra_forbidden":
         return Problem(422, f"there is no field {shown(named)}; leave it out", field)
-    rule = error["msg"][:1].lower() + error["msg"][1:]
-    return Problem(422, f"{named} is {shown(error.get('input'))}; {rule}", field, rule)
+    rule = rule_of(error)
+    return Problem(422, f"{named} is {shown(error.get('input'))}; give {rule}", field, rule)
+
+
+KINDS = {
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a JSON object",
+    "model_type": "a JSON object",
+    "model_attributes_type": "a JSON object",
+}
+"""What pydantic calls a value of another type -> what the field takes."""
+
+
+def rule_of(error: Any) -> str:
+    """What a field takes, in words."""
+    kind, told = error["type"], error.get("ctx") or {}
+    unit = "characters" if kind.startswith("string") else "items"
+    for bound, word in (("min_length", "at least"), ("max_length", "at most")):
+        if bound in told:
+            return f"{word} {told[bound]:,} {unit}"
+    if kind == "literal_error":
+        return f"one of {told['expected']}"
+    return KINDS.get(kind, error["msg"][:1].lower() + error["msg"][1:])
 
 
 class OutOfRange(Refused):

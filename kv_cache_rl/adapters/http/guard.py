@@ -3,6 +3,7 @@ read; writes the security headers on every answer.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -91,7 +92,10 @@ class Wire:
     def __init__(self, guard: Guard, receive: Receive, send: Send, most: int) -> None:
         self.guard, self.read, self.write, self.most = guard, receive, send, most
         self.seen, self.whole, self.given_up = 0, False, False
-        self.until = asyncio.get_running_loop().time() + guard.limits.body_seconds
+        self.clock = asyncio.get_running_loop().time
+        self.until = self.clock() + guard.limits.body_seconds
+        self.last = math.inf
+        """When an answer that is no stream has to be read."""
 
     async def receive(self) -> Message:
         """The next message. Raises Problem where the body is too large or comes too slowly."""
@@ -114,9 +118,12 @@ class Wire:
         """Sends a message. Raises TimeoutError where the client does not read."""
         if message["type"] == "http.response.start":
             self.guard.answered(message["status"])
-            message = {**message, "headers": [*message.get("headers", ()), *self.guard.headers]}
+            headers = list(message.get("headers", ()))
+            message = {**message, "headers": headers + self.guard.headers}
+            if not dict(headers).get(b"content-type", b"").startswith(b"text/event-stream"):
+                self.last = self.clock() + self.guard.limits.answer_seconds
         try:
-            async with asyncio.timeout(self.guard.limits.send_seconds):
+            async with asyncio.timeout_at(min(self.clock() + self.guard.limits.send_seconds, self.last)):
                 await self.write(message)
         except TimeoutError:
             self.given_up = True

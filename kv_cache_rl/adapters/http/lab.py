@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.adapters.http import jobs
+from kv_cache_rl.adapters.http.bodies import Held
 from kv_cache_rl.adapters.http.errors import Problem
 from kv_cache_rl.adapters.http.gates import Gate, Threads
 from kv_cache_rl.adapters.http.limits import Limits
@@ -45,7 +46,8 @@ class Lab:
         self.steps = Threads("step", STEP_THREADS, limits.waiting)
         self.simulations = Threads("simulation", limits.simulations, limits.waiting)
         self.jobs = Gate("jobs", limits.jobs, limits.waiting // 8, retry_after_s=5.0)
-        self.engines, self.streams = Engines(), 0
+        self.receiving = Gate("uploads", limits.uploads, limits.waiting // 8)
+        self.engines, self.streams, self.held = Engines(), 0, Held()
         self._compiled: dict[str, asyncio.Lock] = {work: asyncio.Lock() for work in jobs.SMALL}
         own: dict[str, tuple[str, Callable[[], float]]] = {
             "sessions": ("Open sessions.", lambda: len(self.sessions)),
@@ -54,6 +56,12 @@ class Lab:
             "streams": ("Streams that are read now.", lambda: self.streams),
         }
         self.metrics = Metrics(Collected(self.playing, own))
+
+    def answerable(self) -> None:
+        """Raises Problem where clients read so many long answers that no more are made."""
+        if self.held.bytes > self.limits.answer_bytes:
+            what = f"{self.held.bytes:,} bytes of answers are being read, which is all that this server holds"
+            raise Problem(429, f"{what}; try again, or leave out the tick_logs", retry_after_s=10.0)
 
     def playing(self) -> Iterator[tuple[str, Numbers]]:
         """Every server that is simulated now, by the name of its engine."""

@@ -19,6 +19,12 @@ class Limits:
     """How long a client may take to send its request; longer is 408."""
     send_seconds: float = 30.0
     """How long a client may leave an answer unread before it is cut off."""
+    answer_seconds: float = 300.0
+    """How long a client may take to read an answer that is no stream."""
+    answer_bytes: int = 256 * MIB
+    """Long answers that are being read; no simulation begins beyond that, 429."""
+    uploads: int = 2
+    """Traces that are received at a time; others wait."""
     connections: int = 1_024
     """Open connections; more get 503 from the server below."""
     sessions: int = 256

@@ -52,7 +52,8 @@ def router(lab: Lab) -> APIRouter:
     async def upload(request: Request, name: Annotated[Name, Query()] = "trace.jsonl") -> Response:
         """Keeps a trace file, sent as the body, for a while: any format that names blocks, unpacked."""
         lab.uploads.room()
-        data = await request.body()
+        async with lab.receiving.entered():
+            data = await request.body()
         if data.startswith(PACKED):
             raise Problem(422, "the trace is packed; send it unpacked", "body")
         one = await lab.steps(lab.uploads.write, name, data)

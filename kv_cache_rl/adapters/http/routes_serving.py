@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -77,12 +78,14 @@ def router(lab: Lab) -> APIRouter:
         found = {"status": "valid", "task": body.task, "seed": seed, "settings": settings_of(scenario)}
         return json_response(found | {"expected_requests": expected(scenario, lab.limits)})
 
-    async def played(agent: str, body: Simulate | SimulateBatch) -> str:
+    async def played(agent: str, body: Simulate | SimulateBatch, among: int = 1) -> str:
+        lab.answerable()
+        limits = replace(lab.limits, rows=lab.limits.rows // among) if body.tick_logs else lab.limits
         scenario, seed = await lab.steps(asked, body, lab)
         plan = await plan_of(agent, scenario, seed, lab)
 
         def work() -> str:
-            found = serving.simulated(agent, scenario, seed, lab.limits, plan, body.tick_logs)
+            found = serving.simulated(agent, scenario, seed, limits, plan, body.tick_logs)
             return json_text(found, indent=None)
 
         return await lab.simulations(work)
@@ -90,7 +93,7 @@ def router(lab: Lab) -> APIRouter:
     @api.post("/simulate", response_model=Simulation, responses=responses(404, 408, 413, 422, 429, 503))
     async def simulate(body: Simulate) -> Response:
         """Plays one episode under one agent."""
-        return text_response(await played(known_agent(body.agent), body))
+        return text_response(await played(known_agent(body.agent), body), held=lab.held)
 
     @api.post(
         "/simulate/batch", response_model=SimulationBatch, responses=responses(404, 408, 413, 422, 429, 503)
@@ -99,9 +102,10 @@ def router(lab: Lab) -> APIRouter:
         """Plays the same episode under several agents."""
         names = unique([known_agent(name, f"agents.{k}") for k, name in enumerate(body.agents)])
         # One after the other: a batch takes one place, however long it is.
-        results = [await played(name, body) for name in names]
+        results = [await played(name, body, len(names)) for name in names]
         text = ", ".join(results)
-        return text_response(f'{{"status": "success", "task": {json_text(body.task)}, "results": [{text}]}}')
+        head = f'{{"status": "success", "task": {json_text(body.task)}, "results": ['
+        return text_response(f"{head}{text}]}}", held=lab.held)
 
     @api.get(
         "/simulate/stream",

@@ -185,6 +185,36 @@ def test_a_client_that_does_not_read_is_given_up():
     assert ended == [True]
 
 
+@pytest.mark.parametrize(("kind", "whole"), [(b"application/json", False), (b"text/event-stream", True)])
+def test_only_a_stream_may_be_read_for_ever(kind, whole):
+    read = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        for _ in range(6):
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        read.append(True)
+
+    async def slow(message):
+        await asyncio.sleep(0.05)
+
+    async def never():
+        await asyncio.sleep(10)
+
+    asyncio.run(Guard(app, Limits(answer_seconds=0.15))(SCOPE, never, slow))
+    assert bool(read) is whole
+
+
+def test_no_more_is_made_than_clients_read(asked_with):
+    ask = asked_with(limits=Limits(answer_bytes=1_000))
+    ask.lab.held.bytes = 2_000
+    answer = ask("POST", "/api/simulate", json={"agent": "lru", "ticks": 20})
+    assert answer.status_code == 429 and answer.headers["retry-after"]
+    ask.lab.held.bytes = 0
+    assert ask("POST", "/api/simulate", json={"agent": "lru", "ticks": 400}).status_code == 200
+    assert ask.lab.held.bytes == 0
+
+
 def test_what_is_no_request_is_not_answered():
     async def call():
         return await talk(create_app(), {"type": "websocket", "path": "/", "headers": []}, None)
