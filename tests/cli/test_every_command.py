@@ -46,9 +46,12 @@ def test_the_commands_are_those_that_were_promised():
         "tokens",
         "bench",
         "scenarios",
+        "submit",
+        "leaderboard",
     }
     assert set(ROOT.commands) == {*WORLDS, *ENGINES, *FILES, *eviction}
     assert names_in("eviction") == eviction
+    assert names_in("leaderboard") == {"build"}
     assert names_in("scenarios") == {"generate", "verify", "from-trace", "show"}
     hierarchy = {
         "replay",

@@ -51,6 +51,7 @@ SAYS_WHAT = {
     "--task": "one task, or several",
     "--seed": "what is drawn",
     "--seeds": "what is played with them",
+    "--name": "a calibration's, or a submission's",
     "--part": "the parts of the benchmark",
     "--episodes": "measured, or trained on",
     "--set": "the settings there are",

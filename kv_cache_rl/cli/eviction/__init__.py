@@ -11,6 +11,7 @@ from kv_cache_rl.cli.eviction import (
     report,
     scenarios,
     serve,
+    submit,
     tokens,
     train,
 )
@@ -24,6 +25,8 @@ COMMANDS = {
     "landscape": landscape.run_landscape,
     "export-sft": export.run_export,
     "serve-policy": serve.run_serve,
+    "submit": submit.run_submit,
+    "leaderboard": submit.app,
     "train": train.run_train,
     "tokens": tokens.run_tokens,
     "bench": bench.run_bench,
