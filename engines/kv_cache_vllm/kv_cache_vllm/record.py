@@ -72,7 +72,7 @@ def record(
             config.max_num_seqs,
             config.token_budget,
             plan.longest.total,
-            more,
+            _rules(config) | more,
         )
         done = {one.request for one in out.finished}
         if len(done) == len(plan.requests):
@@ -85,6 +85,15 @@ def record(
         finally:
             run.close()
         return (*out.finished, *run.finished)
+
+
+def _rules(config: Config) -> dict[str, Any]:
+    """A recording's rules as vLLM's engine names them."""
+    return {
+        "enable_prefix_caching": config.prefix_caching,
+        "long_prefill_token_threshold": config.long_prefill,
+        "watermark": config.watermark,
+    }
 
 
 def _held_in(folder: Path) -> set[int]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -58,6 +59,12 @@ class Config:
     lengthened: int
     working_set: int
     policy: str = "lru"
+    prefix_caching: bool = True
+    """Whether requests find what others computed."""
+    long_prefill: int = 0
+    """Tokens of a prompt that a step computes at most while other requests are there; 0: any."""
+    watermark: float = 0.0
+    """Share of the pool that stays free where a request is admitted beside others."""
 
     @property
     def one_at_a_time(self) -> bool:
@@ -115,7 +122,7 @@ class Recording:
         return len(self.requests) == self.config.requests
 
     def steps(self) -> Iterator[Step]:
-        """Every step up to the last that changed something.
+        """Every step up to the last that changed something; none while nothing ran or waited.
 
         Raises:
             EngineError: at the first line that is none.
@@ -123,10 +130,22 @@ class Recording:
         before: Step | None = None
         for record in _lines(self.folder / STEPS):
             step = _built(self.folder / STEPS, Step, record, ops=_ops)
-            if before is not None:
+            self._check_follows(before, step)
+            if before is not None and (before.running or before.waiting):
                 yield from (replace(before, step=at, ops=()) for at in range(before.step + 1, step.step))
             yield step
             before = step
+
+    def _check_follows(self, before: Step | None, step: Step) -> None:
+        """Raises EngineError for a step that is not behind the one before, or too far.
+
+        While requests run the first of them computes, and fills a block in so many steps as it has tokens.
+        """
+        if before is None:
+            return
+        runs = before.running or before.waiting
+        if not before.step < step.step <= before.step + (self.config.block_tokens if runs else sys.maxsize):
+            raise _damaged(self.folder / STEPS, f"step {step.step} stands behind step {before.step}")
 
     def events(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """The KV events of each step that had some."""

@@ -60,6 +60,22 @@ def test_a_step_that_changed_nothing_has_no_line_and_is_read_all_the_same(folder
     ]
 
 
+@pytest.mark.parametrize("step", [3, 2, -1, 3 + 33, 10**15])
+def test_a_step_that_cannot_follow_the_one_before_is_named(folder, step):
+    line = {"step": step, "time_s": 0.4, "running": 1, "waiting": 0, "free": 6, "preempted": 0, "ops": []}
+    with open(folder / "steps.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(EngineError, match=f"step {step} stands behind step 3"):
+        list(read_run(folder).steps())
+
+
+def test_while_nothing_runs_there_is_no_step(folder):
+    line = {"step": 9, "time_s": 0.4, "running": 1, "waiting": 0, "free": 6, "preempted": 0, "ops": []}
+    lines = (folder / "steps.jsonl").read_text().splitlines()[:2]
+    (folder / "steps.jsonl").write_text("\n".join([*lines, json.dumps(line)]) + "\n")
+    assert [one.step for one in read_run(folder).steps()] == [0, 1, 2, 9]
+
+
 def test_a_line_that_was_cut_off_is_left_out_and_taken_away_where_the_run_goes_on(folder):
     with open(folder / "requests.jsonl", "a") as file:
         file.write('{"request": 1, "time')
