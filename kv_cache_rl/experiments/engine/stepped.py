@@ -159,10 +159,21 @@ def _parting(recording: Recording, engine: list[Step], world: np.ndarray, step: 
     differ = [number for number in sorted(theirs) if theirs[number] != ours[number]]
     started = [number for number in differ if "runs" in (theirs[number].state, ours[number].state)]
     number = (started or differ or [None])[0]
-    sides = {one.step: _counts(one) for one in engine}, {int(one[0]): tuple(one) for one in world.tolist()}
-    counts = [dict(zip(COUNTS[1:], side[step][1:], strict=True)) if step in side else None for side in sides]
-    held = (None, None) if number is None else (theirs[number], ours[number])
-    return Parting(step, *counts, number, *held, _why(*held))
+    engine_held, world_held = (None, None) if number is None else (theirs[number], ours[number])
+    return Parting(
+        step=step,
+        engine=_named(map(_counts, engine), step),
+        world=_named(map(tuple, world.tolist()), step),
+        request=number,
+        engine_held=engine_held,
+        world_held=world_held,
+        why=_why(engine_held, world_held),
+    )
+
+
+def _named(counted: Iterable[tuple[int, ...]], step: int) -> dict[str, int] | None:
+    """What was counted of a step, by name; None where there was none."""
+    return next((dict(zip(COUNTS[1:], one[1:], strict=True)) for one in counted if one[0] == step), None)
 
 
 def _engine_held(recording: Recording, steps: Iterable[Step], last: int) -> dict[int, Held]:

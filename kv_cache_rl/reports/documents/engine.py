@@ -2,7 +2,7 @@
 
 from kv_cache_rl.reports import engine_policies
 from kv_cache_rl.reports.documents.markdown import table
-from kv_cache_rl.reports.engine import COLUMNS, cells
+from kv_cache_rl.reports.engine import COLUMNS, STEPS, cells, step_cells
 
 NAMES = {
     "cc_sessions_rle.jsonl.gz": "Claude Code",
@@ -15,17 +15,43 @@ NAMES = {
 
 def comparison(found: dict) -> str:
     """Every recording, in the order of the traces, then of requests at once and pools."""
+    heads = ["trace", *list(COLUMNS)[1:]]
+    rows = _in_order(found["rows"])
+    return table(heads, ([NAMES[row["config"]["trace"]], *cells(row)[1:]] for row in rows))
+
+
+def _in_order(rows: list[dict]) -> list[dict]:
     names = list(NAMES)
-    rows = sorted(
-        found["rows"],
+    return sorted(
+        rows,
         key=lambda row: (
             names.index(row["config"]["trace"]),
             row["config"]["max_num_seqs"],
             row["config"]["blocks"],
         ),
     )
-    heads = ["trace", *list(COLUMNS)[1:]]
-    return table(heads, ([NAMES[row["config"]["trace"]], *cells(row)[1:]] for row in rows))
+
+
+def steps(found: dict) -> str:
+    """Every recording beside the serving world, and beside the hierarchy lab in the engine's order."""
+    starts = {row["recording"]: f"{row['equal']:,} of {row['starts']:,}" for row in found["rows"]}
+    heads = ["trace", *list(STEPS)[1:], "hierarchy lab: starts equal"]
+    lines = (
+        [NAMES[row["config"]["trace"]], *step_cells(row)[1:], starts.get(row["recording"], "-")]
+        for row in _in_order(found["steps"])
+    )
+    return table(heads, lines)
+
+
+def steps_line(found: dict) -> str:
+    """How many steps are equal, in one sentence."""
+    rows = found["steps"]
+    equal, of = (sum(row[name] for row in rows) for name in ("equal", "steps"))
+    preempted = sum(row["preempted"] for row in rows)
+    return (
+        f"The serving world under vLLM's rules: {equal:,} of {of:,} steps equal in {len(rows)} recordings, "
+        f"{preempted:,} preemptions among them."
+    )
 
 
 def one_line(found: dict) -> str:
@@ -103,6 +129,8 @@ TABLES = {
     "engine-policies-mooncake-verdict": (verdict, "engine/policies_mooncake.json"),
     "engine-policies-cost": (cost, "engine/policies_cost.json"),
     "engine-comparison": (comparison, "engine/comparison.json"),
+    "engine-steps": (steps, "engine/steps.json"),
+    "engine-steps-line": (steps_line, "engine/steps.json"),
     "engine-line": (one_line, "engine/comparison.json"),
     "engine-in-order": (in_order, "engine/comparison.json"),
     "engine-causes": (causes, "engine/comparison.json"),
