@@ -122,12 +122,31 @@ def cost(found: dict) -> str:
     )
 
 
+def real_cost(found: dict) -> str:
+    """What a policy costs more than vLLM's own queue, in steps of models of real sizes."""
+    names = [row["policy"] for row in found["rows"]]
+    more_us = {row["policy"]: row["block_us"] - row["own_block_us"] for row in found["rows"]}
+    most = max(names, key=lambda name: more_us[name])
+    chosen = dict.fromkeys(("lru", most))
+    heads = ["model", "a step that", "takes", *(f"`{name}`: more, of it" for name in chosen)]
+    rows = []
+    for step in found["real_steps"]:
+        for what, key, blocks in (
+            ("reads 2,048 tokens, 128 blocks", "prefill_us", 128),
+            ("decodes a token, a block every 16 steps", "decode_us", 1 / 16),
+        ):
+            shares = [f"{100 * blocks * more_us[name] / step[key]:.4f} %" for name in chosen]
+            rows.append([step["model"], what, f"{step[key] / 1000:,.0f} ms", *shares])
+    return table(heads, rows)
+
+
 TABLES = {
     "engine-policies-claude": (policies, "engine/policies_claude_code.json"),
     "engine-policies-claude-verdict": (verdict, "engine/policies_claude_code.json"),
     "engine-policies-mooncake": (policies, "engine/policies_mooncake.json"),
     "engine-policies-mooncake-verdict": (verdict, "engine/policies_mooncake.json"),
     "engine-policies-cost": (cost, "engine/policies_cost.json"),
+    "engine-policies-real-cost": (real_cost, "engine/policies_cost.json"),
     "engine-comparison": (comparison, "engine/comparison.json"),
     "engine-steps": (steps, "engine/steps.json"),
     "engine-steps-line": (steps_line, "engine/steps.json"),
