@@ -2,8 +2,8 @@
 
 A round is a request of ROUND blocks: it finds the first of an earlier one, takes room for the rest, stores
 what it computed and lets all go. Only what the pool does is timed, in CPU seconds, in turns with vLLM's own
-queue. Beside it stand steps of an engine, in CPU seconds of one thread: with a tiny model and one request, the
-least that a step takes, and with models of real shapes, whose weights are made up.
+queue. Beside it stand steps of an engine, in CPU seconds of one thread: with a tiny model and one request,
+the least that a step takes, and with models of real shapes, whose weights are made up.
 """
 
 import sys

@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import kv_cache_vllm.engine as vllm_engine
-from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, Writer, held, note, read_run
+from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, held, note, read_run
 from kv_cache_rl.experiments.engine.plan import Asked, EngineError, Plan, text_of
+from kv_cache_rl.experiments.engine.writer import Writer
 from kv_cache_vllm.model import length_of, vocabulary_of, write_tiny
 
 Told = Callable[[int, int], None]

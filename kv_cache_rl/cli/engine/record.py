@@ -29,8 +29,6 @@ from kv_cache_rl.cli.terminal import Bar, print_json
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.engine.plan import Plan
 
-AT = ("trace", "once", "step")
-
 
 def run_record(
     trace: TraceFile,
@@ -105,6 +103,7 @@ def run_record(
 
     Example: kv-cache-rl engine record workload:rag_burst --blocks 50% --out runs/rag
     """
+    from kv_cache_rl.experiments.engine.folder import AT
     from kv_cache_rl.experiments.engine.plan import plan_of
 
     choose("time", at, AT)

@@ -21,6 +21,9 @@ from kv_cache_rl.sim.serving.columns import ACTIVE, FINISHED
 from kv_cache_rl.sim.serving.vllm import COUNTS
 from kv_cache_rl.sim.serving.vllm_server import Ask, Rules, Server, new_server
 
+NEVER = 1 << 60
+"""A step that no server takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -143,7 +146,7 @@ def server_of(recording: Recording) -> Server:
 def _due(one: Recorded, recording: Recording) -> int:
     """The step before which a request comes."""
     since = one.time_s - recording.requests[0].time_s
-    return math.ceil(since * recording.config.rate) if recording.config.at == "step" else 0
+    return math.ceil(min(since * recording.config.rate, NEVER)) if recording.config.at == "step" else 0
 
 
 def _counts(one: Step) -> tuple[int, ...]:

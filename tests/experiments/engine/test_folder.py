@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, Writer, read_run
+from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, read_run
 from kv_cache_rl.experiments.engine.plan import EngineError
+from kv_cache_rl.experiments.engine.writer import Writer
 
 CONFIG = Config(
     engine="vllm 0.32.0",
@@ -137,6 +138,34 @@ def test_a_request_that_stands_there_twice_is_refused(folder):
         file.write((folder / "requests.jsonl").read_text())
     with pytest.raises(EngineError, match="request 0 stands in it twice"):
         read_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"watermark": "5%"}, "watermark is '5%'"),
+        ({"rate": None}, "rate is None"),
+        ({"blocks": 9.5}, "blocks is 9.5"),
+        ({"prefix_caching": 1}, "prefix_caching is 1"),
+        ({"max_num_seqs": True}, "max_num_seqs is True"),
+        ({"watermark": -0.1}, "watermark is -0.1"),
+        ({"at": "noon"}, "requests that come noon"),
+        ({"block_tokens": 0}, "in blocks of 0 tokens"),
+    ],
+)
+def test_a_config_that_no_recorder_wrote_is_named(folder, changes, said):
+    found = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(found | changes))
+    with pytest.raises(EngineError, match=said):
+        read_run(folder)
+
+
+def test_a_recording_from_before_the_scheduler_had_options_is_read(folder):
+    found = json.loads((folder / "config.json").read_text())
+    for name in ("prefix_caching", "long_prefill", "watermark"):
+        del found[name]
+    (folder / "config.json").write_text(json.dumps(found))
+    assert read_run(folder).config == CONFIG
 
 
 def test_a_recording_of_another_version_is_refused(folder):

@@ -8,10 +8,11 @@ from shutil import copytree
 import pytest
 
 from kv_cache_rl.experiments.engine import stepped
-from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, Writer, read_run
+from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, read_run
 from kv_cache_rl.experiments.engine.plan import plan_of, writers
 from kv_cache_rl.experiments.engine.stepped import CAUSES, compare_steps, rules_of, server_of
 from kv_cache_rl.experiments.engine.workloads import shared_prefixes
+from kv_cache_rl.experiments.engine.writer import Writer
 
 GOLDEN = Path(__file__).parents[2] / "golden/engine"
 RECORDINGS = {
