@@ -67,12 +67,12 @@ def run_record(
         int | None,
         options.token_budget("Tokens that a step computes at most; default: all of the longest prompt."),
     ] = None,
-    prefix_caching: Annotated[
+    no_prefix_caching: Annotated[
         bool,
         options.option(
-            ENGINE, "--prefix-caching/--no-prefix-caching", help="Whether requests find what others computed."
+            ENGINE, "--no-prefix-caching", help="Have requests find nothing of what others computed."
         ),
-    ] = True,
+    ] = False,
     long_prefill: Annotated[
         int,
         options.option(
@@ -123,7 +123,7 @@ def run_record(
         at=at,
         rate=rate,
         model=TINY if folder is None else folder.resolve().name,
-        prefix_caching=prefix_caching,
+        prefix_caching=not no_prefix_caching,
         long_prefill=_long_prefill(long_prefill, plan),
         watermark=watermark_of(watermark),
     )
