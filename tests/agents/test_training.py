@@ -123,7 +123,7 @@ def test_the_demonstrator_decides_as_it_does_in_its_own_episode():
     admitted = int(np.isin(labels, (ADMIT, ADMIT + 1)).sum())
     assert admitted >= int((ended.columns.rows["found"] >= 0).sum())
     assert int((labels == NOTHING).sum()) <= int(ended.columns.book["ticks"])
-    assert (demonstrated(x, memory_like({"base": 0.3})) != labels).any()
+    assert (demonstrated(x, memory_like({"base": 0.99})) != labels).any()
 
 
 def test_servers_show_features_and_charge_for_waiting():
@@ -174,8 +174,6 @@ class TestCommand:
         assert os.path.getsize("curve.png") > 1000 and not os.path.exists("made/ppo.checkpoint")
         memory, about = networks.read_network(networks.Path("made/ppo.safetensors"), "ppo")
         assert about["training"] == found["training"] and len(found["curve"]) == 3
-        one = networks.network_bytes  # what is written is what was kept
-        assert callable(one)
         from kv_cache_rl.search.serving.rollout import episode_of
         from kv_cache_rl.sim.serving.heuristics import NEURAL
 
@@ -189,8 +187,9 @@ class TestCommand:
         kept = course.save
 
         def until(path, plan, code, progress):
+            if len(progress.curve) == 2:
+                raise KeyboardInterrupt
             kept(path, plan, code, progress)
-            raise KeyboardInterrupt
 
         monkeypatch.setattr(course, "save", until)
         stopped = self.run("--agent", "neural", "--out", "made")

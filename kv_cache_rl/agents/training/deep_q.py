@@ -30,6 +30,7 @@ from kv_cache_rl.agents.training.learner import (
     ARCHITECTURE,
     Tell,
     arrays_of,
+    metrics,
     mlp_layers,
     put_back,
     told,
@@ -180,11 +181,7 @@ class DeepQ:
         model.set_env(servers, force_reset=True)
         model.set_random_seed(int(rng.integers(1 << 31)))
         model.learn(plan.decisions, callback=told(tell, model), reset_num_timesteps=False)
-        return servers.said() | {
-            name.partition("/")[2]: float(value)
-            for name, value in model.logger.name_to_value.items()
-            if name.startswith("train/")
-        }
+        return servers.said() | metrics(model)
 
     def layers(self) -> dict[str, np.ndarray]:
         return mlp_layers(self.linears)

@@ -24,6 +24,7 @@ from kv_cache_rl.agents.training.learner import (
     ARCHITECTURE,
     Tell,
     arrays_of,
+    metrics,
     mlp_layers,
     put_back,
     told,
@@ -98,11 +99,7 @@ class MaskedPPO:
         model.set_random_seed(int(rng.integers(1 << 31)))
         model.num_timesteps = (k - plan.imitated) * plan.decisions
         model.learn(plan.decisions, callback=told(tell, model), reset_num_timesteps=False)
-        return servers.said() | {
-            name.partition("/")[2]: float(value)
-            for name, value in model.logger.name_to_value.items()
-            if name.startswith("train/")
-        }
+        return servers.said() | metrics(model)
 
     def values(self, x: torch.Tensor) -> torch.Tensor:
         """The actor's values of actions, those not allowed far below all others."""

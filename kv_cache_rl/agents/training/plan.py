@@ -52,10 +52,10 @@ class NetworkTraining:
 USUAL = {
     "neural": NetworkTraining(
         "neural",
-        rounds=8,
-        imitated=2,
-        decisions=160_000,
-        learning_rate=3e-4,
+        rounds=12,
+        imitated=8,
+        decisions=256_000,
+        learning_rate=1e-4,
         gamma=0.998,
         settings={
             "n_steps": 10,
@@ -65,14 +65,14 @@ USUAL = {
             "learning_starts": 20_000,
             "target_every": 400,
             "epsilon": 0.01,
-            "margin": 0.5,
+            "margin": 0.1,
             "demonstrated": 1.0,
         },
         tasks=SERVERS,
     ),
     "ppo": NetworkTraining(
         "ppo",
-        rounds=16,
+        rounds=12,
         imitated=8,
         decisions=384_000,
         learning_rate=1e-4,

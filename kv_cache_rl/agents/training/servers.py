@@ -86,8 +86,8 @@ class Servers(VecEnvWrapper):
         return state if begun.done else begun
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        seen: Any
-        seen, rewards, over, infos = self.venv.step_wait()
+        shown, rewards, over, infos = self.venv.step_wait()
+        seen = np.asarray(shown)
         for k in np.flatnonzero(over):
             # Nothing can be done in a server that is over.
             last = infos[k]["terminal_observation"][None]

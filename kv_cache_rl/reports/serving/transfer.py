@@ -36,7 +36,7 @@ def rows_of(parts: Mapping[str, Sequence[dict]]) -> list[dict]:
 def _text(mean: Mapping | None, form: str) -> str:
     if mean is None:
         return "-"
-    half = "" if mean.get("half_width") is None else f" ± {mean['half_width']:.3f}"
+    half = "" if mean["high"] is None else f" ± {mean['high'] - mean['mean']:.3f}"
     return f"{mean['mean']:{form}}{half}"
 
 
