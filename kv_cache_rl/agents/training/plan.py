@@ -52,8 +52,8 @@ class NetworkTraining:
 USUAL = {
     "neural": NetworkTraining(
         "neural",
-        rounds=12,
-        imitated=8,
+        rounds=8,
+        imitated=5,
         decisions=256_000,
         learning_rate=1e-4,
         gamma=0.998,

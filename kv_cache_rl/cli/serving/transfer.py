@@ -79,10 +79,13 @@ def run_transfer(
 
 def worlds_of(traces: list[Path], ticks: int | None) -> "dict[str, Scenario]":
     """What is played, by name: each trace at each load, then each task with half the memory."""
+    from kv_cache_rl.reports.serving.tables import labels_of
+
     found: dict[str, Any] = {}
-    for trace in traces:
+    labels = labels_of(str(trace) for trace in traces)
+    for trace in dict.fromkeys(traces):
         for load in LOADS:
-            found[f"{trace.name}, load {load:g}"] = scenario_of("hard", trace, load, ticks, None)
+            found[f"{labels[str(trace)]}, load {load:g}"] = scenario_of("hard", trace, load, ticks, None)
     for name in TASKS:
         half = scenario_of(name, None, None, ticks, None).gpu_blocks // 2
         found[f"{name}, {half:,} GPU blocks"] = scenario_of(name, None, None, ticks, [f"gpu_blocks={half}"])

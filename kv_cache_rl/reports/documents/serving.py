@@ -94,6 +94,16 @@ def _differences(found: dict, agents: dict[str, str], form: str) -> str:
     return table(heads, ([f"`{name}`", *(cell(t, a) for t in tasks)] for a, name in agents.items()))
 
 
+def tried(found: dict) -> str:
+    """Trials before the shipped trainings: scores on selection seeds minus those of `stability`."""
+    rows = []
+    for one in found["trials"]:
+        marks = [f"{one[name]:+.4f}" if name in one else "-" for name in ("medium", "hard")]
+        rows.append([one["what"], f"{one['decisions'] / 1e6:.1f} M" if "decisions" in one else "-", *marks])
+    heads = ["trial", "decisions learned from", "medium: minus stability", "hard: minus stability"]
+    return table(heads, rows)
+
+
 def transferred(found: dict) -> str:
     """Agents where they were not trained."""
     return elsewhere.markdown(found["rows"]).rstrip("\n")
@@ -105,5 +115,6 @@ TABLES = {
     "serving-forced": (forced, "serving/evaluate.json.gz"),
     "serving-learned": (learned, "serving/evaluate.json.gz"),
     "serving-another-seed": (another_seed, "serving/another_seed.json.gz"),
+    "serving-tried": (tried, "serving/tried.json"),
     "serving-transfer": (transferred, "serving/transfer.json"),
 }
