@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from kv_cache_rl.agents import networks
 from kv_cache_rl.agents.checkpoint import CheckpointError
@@ -15,8 +16,10 @@ from kv_cache_rl.agents.training.imitation import states_of
 from kv_cache_rl.agents.training.learner import TrainingError
 from kv_cache_rl.agents.training.plan import USUAL, first_seed, planned, scenarios_of, seeds_of
 from kv_cache_rl.agents.training.servers import CAN, Servers
-from kv_cache_rl.search.serving.rollout import episode
+from kv_cache_rl.cli import app
+from kv_cache_rl.search.serving.rollout import episode, episode_of
 from kv_cache_rl.sim.serving.actions import ADMIT, NOTHING
+from kv_cache_rl.sim.serving.heuristics import NEURAL
 from kv_cache_rl.sim.serving.network import INPUTS
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS
@@ -160,10 +163,6 @@ class TestCommand:
         monkeypatch.setattr(plan, "USUAL", {name: tiny(name) for name in plan.USUAL})
 
     def run(self, *words):
-        from typer.testing import CliRunner
-
-        from kv_cache_rl.cli import app
-
         return CliRunner().invoke(app, ["serving", "train", *words])
 
     def test_it_writes_weights_that_play_and_a_picture(self):
@@ -174,9 +173,9 @@ class TestCommand:
         assert os.path.getsize("curve.png") > 1000 and not os.path.exists("made/ppo.checkpoint")
         memory, about = networks.read_network(networks.Path("made/ppo.safetensors"), "ppo")
         assert about["training"] == found["training"] and len(found["curve"]) == 3
-        from kv_cache_rl.search.serving.rollout import episode_of
-        from kv_cache_rl.sim.serving.heuristics import NEURAL
-
+        words = ["--agent", "made/ppo.safetensors", "--task", "easy", "--seeds", "2", "--ticks", "60"]
+        played = CliRunner().invoke(app, ["serving", "evaluate", *words, "--json"])
+        assert {row["agent"] for row in json.loads(played.stdout)["episodes"]} == {"made/ppo.safetensors"}
         best = max(point["select"]["easy"] for point in found["curve"])
         assert report(episode_of(task("easy"), SEEDS["select"][0], NEURAL, memory)).score == best
 

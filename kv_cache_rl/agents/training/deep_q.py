@@ -43,6 +43,7 @@ from kv_cache_rl.agents.training.plan import (
     scenarios_of,
 )
 from kv_cache_rl.agents.training.servers import CAN, Servers
+from kv_cache_rl.sim.serving.actions import NOTHING
 from kv_cache_rl.sim.serving.network import memory_of_layers
 
 NEVER = -1e6
@@ -54,7 +55,10 @@ class AllowedValues(QNetwork):
 
     def forward(self, obs: Any) -> torch.Tensor:
         assert isinstance(obs, torch.Tensor)
-        return super().forward(obs).masked_fill(obs[:, CAN] < 0.5, NEVER)
+        forbidden = obs[:, CAN] < 0.5
+        # In a server that is over nothing is allowed, and a target that looks ahead still needs a value.
+        forbidden[:, NOTHING] = False
+        return super().forward(obs).masked_fill(forbidden, NEVER)
 
 
 class AllowedPolicy(DQNPolicy):

@@ -54,13 +54,15 @@ class MaskedPPO:
         """
         self.plan, self.rate = plan, 0.0
         settings = plan.settings
+        played = int(settings["n_steps"]) * sum(plan.tasks.values())
         servers = Servers(scenarios_of(plan), first_seed(plan, 0))
         self.model = MaskablePPO(
             "MlpPolicy",
             servers,
             learning_rate=lambda _: self.rate,
             n_steps=int(settings["n_steps"]),
-            batch_size=int(settings["batch_size"]),
+            # Parts of equal size, with any number of servers.
+            batch_size=played // max(round(played / settings["batch_size"]), 1),
             n_epochs=int(settings["n_epochs"]),
             gamma=plan.gamma,
             gae_lambda=settings["gae_lambda"],
