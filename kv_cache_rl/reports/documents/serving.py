@@ -1,5 +1,7 @@
 """Tables of the serving world, from what ``serving evaluate --json`` prints."""
 
+from statistics import fmean
+
 from kv_cache_rl.intervals import paired_difference
 from kv_cache_rl.reports.documents.markdown import spread, table
 from kv_cache_rl.reports.serving import transfer as elsewhere
@@ -94,6 +96,17 @@ def _differences(found: dict, agents: dict[str, str], form: str) -> str:
     return table(heads, ([f"`{name}`", *(cell(t, a) for t in tasks)] for a, name in agents.items()))
 
 
+def kept(neural: dict, ppo: dict) -> str:
+    """Which round of each training ships, in words."""
+    texts = []
+    for record in (neural, ppo):
+        best = max(record["curve"], key=lambda point: fmean(point["select"].values()))
+        kind = "which learns by reward" if best["kind"] == "learns" else "which imitates"
+        name, rounds = record["training"]["agent"], record["training"]["rounds"]
+        texts.append(f"`{name}` ships round {best['round']} of {rounds}, {kind}")
+    return " · ".join(texts)
+
+
 def tried(found: dict) -> str:
     """Trials before the shipped trainings: scores on selection seeds minus those of `stability`."""
     rows = []
@@ -115,6 +128,11 @@ TABLES = {
     "serving-forced": (forced, "serving/evaluate.json.gz"),
     "serving-learned": (learned, "serving/evaluate.json.gz"),
     "serving-another-seed": (another_seed, "serving/another_seed.json.gz"),
+    "serving-kept": (
+        kept,
+        "../kv_cache_rl/agents/weights/neural.json",
+        "../kv_cache_rl/agents/weights/ppo.json",
+    ),
     "serving-tried": (tried, "serving/tried.json"),
     "serving-transfer": (transferred, "serving/transfer.json"),
 }
