@@ -66,7 +66,7 @@ def test_the_commands_are_those_that_were_promised():
         "workload",
     }
     assert names_in("hierarchy") == hierarchy
-    assert names_in("serving") == {"simulate", "evaluate", "bench", "train"}
+    assert names_in("serving") == {"simulate", "evaluate", "bench", "train", "transfer"}
     assert names_in("stability") == {"plan", "validate", "compare"}
     assert names_in("engine") == {"record", "compare", "attach", "offload", "hints", "policies"}
     assert names_in("traces") == {"show", "convert"}

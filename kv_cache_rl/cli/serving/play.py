@@ -27,7 +27,7 @@ Agents = Annotated[
     list[str] | None,
     agent(
         "By comma or repeated; all: every one; default: all but the canaries. "
-        "One of your own: MODULE:FACTORY or FILE.py:FACTORY."
+        "One of your own: MODULE:FACTORY, FILE.py:FACTORY, or a file of weights that `serving train` wrote."
     ),
 ]
 
