@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
-BASE, ORACLE, ALL = "lru", "oracle", "all"
+BASE, ORACLE, LLM, ALL = "lru", "oracle", "llm", "all"
 
 Agents = Annotated[
     list[str] | None,
     agent(
-        "By comma or repeated; all: every one; default: all but the canaries. "
+        "By comma or repeated; all: every one but llm; default: all but the canaries. llm: a chat model. "
         "One of your own: MODULE:FACTORY or FILE.py:FACTORY."
     ),
 ]
@@ -54,7 +54,7 @@ def agent_of(name: str) -> str:
     from kv_cache_rl.agents import factory_of
     from kv_cache_rl.agents.outside import is_outside, tried
 
-    known = known_agents()
+    known = [*known_agents(), LLM]
     if name not in known and is_outside(name):
         with aside(name):
             tried(name, factory_of(name))
