@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,13 +82,13 @@ def make_reply(request: dict, prompt_bytes: int) -> Reply:
 class World:
     """Whose deciders are served."""
 
-    models: Sequence[str]
+    models: Collection[str]
     reply: Callable[[dict, int], Reply]
     """(checked request, its bytes) -> the answer. Raises BadRequest."""
 
 
 WORLDS = {
-    "eviction": World(tuple(DECIDERS), make_reply),
+    "eviction": World(DECIDERS, make_reply),
     "serving": World(heuristic_model.MODELS, heuristic_model.make_reply),
 }
 

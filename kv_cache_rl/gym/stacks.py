@@ -5,7 +5,7 @@ import numpy as np
 from kv_cache_rl.gym.rows import Rows, unbegun
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.columns import Crash, columns_of, fixed_size, live_size
+from kv_cache_rl.sim.serving.columns import BOOK, BOOK_WORDS, Crash, columns_of, fixed_size, live_size
 from kv_cache_rl.sim.serving.dynamics import step
 from kv_cache_rl.sim.serving.observe import RICH, look
 from kv_cache_rl.sim.serving.spec import ServingError
@@ -31,6 +31,11 @@ class Stacks(Rows):
 
     def begun(self, index: int) -> bool:
         return self.states[index] is not None
+
+    @property
+    def books(self) -> np.ndarray:
+        """The books of all servers as they stand, `columns.BOOK` ``[count]``."""
+        return self._live[:, :BOOK_WORDS].view(BOOK)[:, 0]
 
     def state(self, index: int) -> State:
         state = self.states[index]

@@ -1,19 +1,33 @@
 """``serving evaluate``: agents x tasks on held-out seeds, beside the fluid bound."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import chat_options, options
 from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import AsJson, Markdown, Workers, command_line, names_of
+from kv_cache_rl.cli.options import OUTPUT, AsJson, Markdown, Workers, command_line, names_of
 from kv_cache_rl.cli.saved import stoppable
 from kv_cache_rl.cli.serving import chat
 from kv_cache_rl.cli.serving.options import Rho, Settings, Tasks, Ticks, Trace, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, LLM, Agents, agents_of, identity, play, refuse_agents_files
+from kv_cache_rl.cli.serving.play import (
+    BASE,
+    LLM,
+    Agents,
+    agents_of,
+    identity,
+    play,
+    recorded,
+    refuse_agents_files,
+)
 from kv_cache_rl.cli.terminal import Bar, console, print_json
+from kv_cache_rl.extras import need
+
+if TYPE_CHECKING:
+    from kv_cache_rl.experiments.serving.evaluate import Cell
 
 REMEDY = "Its results are kept once it names the files it comes from, in an attribute `weights`"
 """For an agent whose state no digest covers."""
@@ -43,6 +57,12 @@ def run_evaluate(
     patience: Annotated[float | None, chat_options.patience(chat.PATIENCE)] = None,
     workers: Workers = None,
     plot: Annotated[Path | None, options.plot("Draw the scores")] = None,
+    telemetry: Annotated[
+        Path | None,
+        options.option(
+            OUTPUT, "--telemetry", help="Folder for every tick of every episode, as Parquet with a data card."
+        ),
+    ] = None,
     markdown: Markdown = False,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +78,7 @@ def run_evaluate(
 
     A chat model: kv-cache-rl serving evaluate --policy lru,llm --model qwen3 --base-url http://127.0.0.1:8000/v1
     """
-    from kv_cache_rl.experiments.serving.evaluate import LEAST_SEEDS, evaluate, held_out
+    from kv_cache_rl.experiments.serving.evaluate import LEAST_SEEDS, Cell, evaluate, held_out
     from kv_cache_rl.experiments.workers import cores
     from kv_cache_rl.reports.serving.tables import TOO_SHORT, results, rich_table
     from kv_cache_rl.reports.serving.tables import markdown as as_markdown
@@ -80,6 +100,8 @@ def run_evaluate(
     ticks = chat.bounded(target, ticks)
     scenarios = [scenario_of(name, trace, rho, ticks, set_) for name in names_of(task) or TASKS]
     options.picture(plot)
+    if telemetry is not None:
+        need("--telemetry", "datasets")
     found_out = {name: identity(name) for name in names if name != LLM}
     for name, one in found_out.items():
         if one.digest is None:
@@ -96,6 +118,11 @@ def run_evaluate(
                 identity=known.__getitem__,
             )
             rows += chat.evaluated(target, scenarios, chosen, out, max_concurrent, bar)
+    if telemetry is not None:
+        failed_ = {(row["task"], row["agent"], row["seed"]) for row in rows if row["error"]}
+        cells = [Cell(name, one, seed, known[name]) for one in scenarios for name in known for seed in chosen]
+        whole = [cell for cell in cells if (cell.scenario.task, cell.agent, cell.seed) not in failed_]
+        record(whole, telemetry, workers or cores(), as_json)
     rows.sort(key=lambda row: names.index(row["agent"]))  # stable: by task, agent, seed
     rows.sort(key=lambda row: [one.task for one in scenarios].index(row["task"]))
     found, told = results(rows, BASE), chat.said(rows, target)
@@ -123,6 +150,16 @@ def run_evaluate(
         typer.echo(f"failed {error}", err=True)
     if failed:
         raise typer.Exit(FAILED)
+
+
+def record(cells: list["Cell"], folder: Path, workers: int, quiet: bool) -> None:
+    """Plays the episodes decision by decision, and writes their ticks."""
+    from kv_cache_rl.experiments.serving.telemetry import written
+
+    with Bar("telemetry", quiet) as bar, stoppable(folder, lambda: f"go on with: {command_line()}"):
+        paths = written(cells, recorded, folder, command_line(), workers, bar)
+    size = sum(path.stat().st_size for path in paths)
+    typer.echo(f"telemetry: {counted(len(paths), 'episode')}, {amount(size)} in {folder}", err=True)
 
 
 def draw(found: list, path: Path) -> None:

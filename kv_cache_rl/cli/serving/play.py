@@ -14,6 +14,8 @@ from kv_cache_rl.cli.serving.options import agent
 from kv_cache_rl.core.errors import Refused, raised
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from kv_cache_rl.agents import Agent
     from kv_cache_rl.experiments.identity import Identity
     from kv_cache_rl.search.serving.oracle import Base
@@ -177,6 +179,18 @@ def decider(name: str, state: "State") -> "Decide":
     agent = agents.agent(name)
     agent.reset(agent_seed(state.seed))
     return asked(agent)
+
+
+def recorded(name: str, state: "State") -> "Decide":
+    """`decider`, what an agent from outside prints put aside."""
+    with aside(name):
+        decide = decider(name, state)
+
+    def quietly(seen: "np.ndarray", mask: "np.ndarray") -> int:
+        with aside(name):
+            return decide(seen, mask)
+
+    return quietly
 
 
 def planned(state: "State") -> "Decide":
