@@ -83,9 +83,7 @@ class ServingVectorEnv(Batch[Stacks]):
         self._stacks.put(index, new_state(asked or usual, seed))
 
     def _ended(self) -> tuple[np.ndarray, np.ndarray]:
-        books = self._stacks.books
-        ended = books["alive"] == 0
-        return ended, ended & (books["crash"] != 0)
+        return self._stacks.ended, self._stacks.crashed.copy()
 
     def _final(self, index: int) -> dict[str, Any]:
         return final_info(self.state(index))

@@ -14,6 +14,8 @@ from kv_cache_rl.cli.serving.options import agent
 from kv_cache_rl.core.errors import Refused, raised
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from kv_cache_rl.agents import Agent
     from kv_cache_rl.experiments.identity import Identity
     from kv_cache_rl.search.serving.oracle import Base
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
-BASE, ORACLE, ALL = "lru", "oracle", "all"
+BASE, ORACLE, LLM, ALL = "lru", "oracle", "llm", "all"
 
 Agents = Annotated[
     list[str] | None,
     agent(
-        "By comma or repeated; all: every one; default: all but the canaries. "
+        "By comma or repeated; all: every one but llm; default: all but the canaries. llm: a chat model. "
         "One of your own: MODULE:FACTORY, FILE.py:FACTORY, or a file of weights that `serving train` wrote."
     ),
 ]
@@ -54,7 +56,7 @@ def agent_of(name: str) -> str:
     from kv_cache_rl.agents import factory_of
     from kv_cache_rl.agents.outside import is_outside, tried
 
-    known = known_agents()
+    known = [*known_agents(), LLM]
     if name not in known and is_outside(name):
         with aside(name):
             tried(name, factory_of(name))
@@ -177,6 +179,18 @@ def decider(name: str, state: "State") -> "Decide":
     agent = agents.agent(name)
     agent.reset(agent_seed(state.seed))
     return asked(agent)
+
+
+def recorded(name: str, state: "State") -> "Decide":
+    """`decider`, what an agent from outside prints put aside."""
+    with aside(name):
+        decide = decider(name, state)
+
+    def quietly(seen: "np.ndarray", mask: "np.ndarray") -> int:
+        with aside(name):
+            return decide(seen, mask)
+
+    return quietly
 
 
 def planned(state: "State") -> "Decide":
