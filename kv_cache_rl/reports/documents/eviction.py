@@ -44,6 +44,16 @@ def _short(name: str, row: dict) -> list[str]:
     return [_name(name), spread(row["reward"], "{:+.3f}"), f"{row['normalized']['mean']:+.2f}", failures]
 
 
+def planner(found: dict) -> str:
+    """Normalised scores of a trained decider, the planner and the oracle on every tier."""
+    by_tier = {tier: _rows(found, tier) for tier in TIERS}
+    rows = (
+        [_name(who), *(spread(by_tier[tier][who]["normalized"], "{:+.2f}") for tier in TIERS)]
+        for who in ("learned", "planner", "oracle")
+    )
+    return table(["normalised score, mean and 95 % interval", *TIERS], rows)
+
+
 def one_line(found: dict) -> str:
     """The result of the hard tier in one sentence."""
     rows = _rows(found, "hard")
@@ -92,6 +102,7 @@ TABLES = {
     "eviction-training": (training, "eviction/training.json"),
     "eviction-tiers": (tiers, "eviction/baselines.json"),
     "eviction-hard": (hard, "eviction/baselines.json"),
+    "eviction-planner": (planner, "eviction/planner.json"),
     "eviction-line": (one_line, "eviction/baselines.json"),
     "eviction-real-line": (real_line, "eviction/claude_code.json"),
     "eviction-claude-code": (tiers, "eviction/claude_code.json"),

@@ -180,6 +180,15 @@ def test_oracle_is_at_least_as_good_as_what_is_stored(kv, three):
     assert len(said[0]["log"]) == 15
 
 
+def test_planner_is_shown_beside_learned_and_the_oracle(kv, three):
+    said = kv("planner", three[0].id, "--futures", 2, "--workers", 1, "--json").json
+    assert (said["futures"], said["seed"]) == (2, 42)
+    rows = {row["policy"]: row["reward"]["mean"] for row in said["rows"]}
+    assert list(rows) == ["floor (best blind)", "learned", "planner", "oracle (best known)"]
+    assert rows["learned"] == pytest.approx(rollout(three[0], DECIDERS["learned"]()).total)
+    assert rows["oracle (best known)"] == three[0].best
+
+
 def test_generate_writes_the_same_playable_file_twice(kv, tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
         said = kv(
