@@ -232,7 +232,7 @@ def _write(state: State, memory: Memory, drawn: list[_Drawn], step_us: int) -> N
 
 def _hotness(row: Row) -> int:
     """The hotness at the last access that the shown value implies."""
-    base = {Kind.CONTEXT: 250, Kind.TOOL_RESULT: 250, Kind.GENERATION: 500}.get(row.kind, 500)
+    base = 250 if row.kind in (Kind.CONTEXT, Kind.TOOL_RESULT) else 500
     now = 500 + (base - 10 * row.value - 1.5 * (row.priority - 50) - row.progress) / 0.15
     return int(np.clip(now / 0.7 ** min(row.idle, 18), 0, 1000))
 
