@@ -22,7 +22,7 @@ PERSONS = (
 )
 """Words for persons, which things are not, and riddles. A user is "they"."""
 SAID = ("eviction/prompt.py", "eviction/episode.py")
-"""What these say is part of the environment's version 1."""
+"""What these say is part of the environment's version."""
 
 
 @pytest.mark.parametrize("page", PLAIN, ids=name)

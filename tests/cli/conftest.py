@@ -61,10 +61,6 @@ def one_client() -> openai.OpenAI:
     return openai.OpenAI(api_key="any", max_retries=0)
 
 
-def asked_at(base_url: str) -> openai.OpenAI:
-    return one_client().with_options(base_url=base_url)
-
-
 class FakeEnvironment:
     """Plays the evaluation's seam one episode after the other;
 
@@ -130,7 +126,7 @@ class FakeEnvironment:
             {"role": "system", "content": SYSTEM_PROMPT},
             {"role": "user", "content": episode.prompt()},
         ]
-        chat = asked_at(base_url).chat.completions
+        chat = one_client().with_options(base_url=base_url).chat.completions
         while not episode.done:
             reply = chat.create(model=model, messages=messages, tools=TOOLS)
             message, calls = reply.choices[0].message, reply.choices[0].message.tool_calls or []

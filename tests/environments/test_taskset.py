@@ -94,9 +94,9 @@ def test_a_trace_file_that_is_not_there_is_named():
     "name", ["claude-code/cc_sessions_rle.jsonl.gz", "mooncake/conversation_trace.jsonl.gz"]
 )
 def test_a_real_trace_becomes_tasks_that_play(name, real):
-    [task] = tasks(trace=str(real(name)), difficulty="medium")
+    [task] = tasks(trace=str(real(name)), difficulty="hard")
     best = [[list(call) for call in step] for step in task.scenario.best_log]
-    assert task.scenario.difficulty == "medium"
+    assert task.scenario.difficulty == "hard"
     assert scored(task, best).reward == pytest.approx(task.scenario.best, abs=6e-7)
     assert asyncio.run(task.validate(None))
 

@@ -201,7 +201,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
 
 class NormalizedTask(EvictionTask):
-    """The same with one reward: 0 is the best blind policy on the scenario, 1 the best known."""
+    """The same with one reward: 0 is the best fixed rule on the scenario, 1 the best known."""
 
     @vf.reward(weight=1.0)
     async def normalized_score(self, trace: vf.Trace) -> float:

@@ -10,7 +10,7 @@ from kv_cache_rl.cli.eviction.options import Seed
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
 from kv_cache_rl.cli.terminal import console, print_json
-from kv_cache_rl.files import regular, write_json
+from kv_cache_rl.files import regular, write_json, write_whole
 
 START, END = "<!-- measured: make landscape -->", "<!-- end of measured -->"
 
@@ -26,7 +26,7 @@ def run_landscape(
 ) -> None:
     """Measure on fresh scenarios whether looking at the cache pays.
 
-    Floor, deciders, oracle, acceptance rate and ablations; exit 1 if a claim fails.
+    Floor, deciders, oracle, acceptance rate and ablations; exit 1 if a claim fails without a known reason.
 
     Example: kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md
     """
@@ -34,7 +34,7 @@ def run_landscape(
     from rich.progress import Progress
 
     from kv_cache_rl.experiments.eviction.landscape import run
-    from kv_cache_rl.reports.eviction.landscape import claims, markdown
+    from kv_cache_rl.reports.eviction.landscape import broken, claims, markdown
 
     around = _around(page) if page is not None else None
     with Progress(console=console(), disable=as_json, transient=True) as bar:
@@ -51,12 +51,12 @@ def run_landscape(
         write_json(out, raw)
     text = markdown(raw)
     if page is not None and around is not None:
-        page.write_text(f"{around[0]}{START}\n{text}\n{END}{around[1]}", encoding="utf-8")
+        write_whole(page, f"{around[0]}{START}\n{text}\n{END}{around[1]}".encode())
     if as_json:
         print_json({**raw, "claims": found})
     else:
         console().print(Markdown(text))
-    if not all(c["holds"] for c in found):
+    if broken(found):
         raise typer.Exit(1)
 
 

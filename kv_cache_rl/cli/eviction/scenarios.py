@@ -32,7 +32,7 @@ Out = Annotated[Path, options.out("The .jsonl file to write, one scenario per li
 
 TARGETS = {
     "return_gap": (2.0, 8.0),
-    "swap_in": (0.05, 0.3),
+    "swap_in": (0.05, 0.35),
     "cold_prefill": (0.5, 4.0),
     "return_share": (0.4, 1.0),
 }

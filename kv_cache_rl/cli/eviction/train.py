@@ -1,4 +1,4 @@
-"""``train``: deciders made on the `train` scenarios, chosen by others of them, measured on `eval`."""
+"""``train``: deciders made on the `train` scenarios and measured on `eval`."""
 
 import shutil
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from kv_cache_rl.reports.tables import plain_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-PARTS = {"learn": "learned from", "select": "chosen by", "held_out": "held out"}
+PARTS = {"learn": "learned from", "select": "not learned from", "held_out": "held out"}
 """What a training plays, and what the table calls it."""
 
 

@@ -21,7 +21,14 @@ from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.scenarios import load_scenarios
 from kv_cache_rl.sim.eviction.score import rewards_and_metrics
-from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, ORACLE, PAGE_TOKENS, Scenario, ScenarioError
+from kv_cache_rl.sim.eviction.spec import (
+    DIFFICULTIES,
+    OFFLOADED,
+    ORACLE,
+    PAGE_TOKENS,
+    Scenario,
+    ScenarioError,
+)
 from kv_cache_rl.sim.eviction.trained import TUNED
 
 ABLATIONS = {"evict": Verb.EVICT, "compress": Verb.COMPRESS, "swap_to_cpu": Verb.SWAP}
@@ -151,9 +158,10 @@ def physics(scenario: Scenario) -> dict[str, float]:
     pages = np.median([blocks_for(s.tokens, PAGE_TOKENS) for s in live])
     tokens = int(np.median([s.tokens for s in live]))
     cold_us = prefill_microseconds(tokens, 0, scenario.prefill_c1_ns, scenario.prefill_c2_ps)
+    link_us = float(pages * scenario.link_ns_per_page / 1e3)  # at 16 bits
     return {
         "return_gap": round(float(np.median(gaps)), 6) if gaps else float("nan"),
-        "swap_in": round(float(pages * scenario.link_ns_per_page / 1e3 / scenario.step_us), 6),
+        "swap_in": round(link_us / (1 << OFFLOADED) / scenario.step_us, 6),
         "cold_prefill": round(cold_us / scenario.step_us, 6),
         "return_share": round(sum(any(t.arrive >= 0 for t in s.turns) for s in live) / len(live), 6),
         "resident": float(sum(s.place == "gpu" for s in scenario.sessions)),

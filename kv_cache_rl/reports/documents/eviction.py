@@ -13,7 +13,7 @@ def _rows(found: dict, tier: str) -> dict[str, dict]:
 
 
 def _name(decider: str) -> str:
-    names = {"floor": "*floor: best blind decider*", "oracle": "*oracle: best known log*"}
+    names = {"floor": "*floor: best fixed rule*", "oracle": "*oracle: best known log*"}
     return names.get(decider, f"`{decider}`")
 
 
@@ -71,7 +71,7 @@ def real_line(found: dict) -> str:
         name: spread(rows[name]["reward"], "{:+.3f}") for name in ("floor", "lookahead", "tuned", "oracle")
     }
     return (
-        f"On hard windows of real Claude Code sessions the best blind decider earns {reward['floor']}, "
+        f"On hard windows of real Claude Code sessions the best fixed rule earns {reward['floor']}, "
         f"`lookahead` {reward['lookahead']}, `tuned` {reward['tuned']}, "
         f"the best known log {reward['oracle']}."
     )
@@ -91,7 +91,7 @@ def training(found: dict) -> str:
         for what, point in (("before", record["curve"][0]), ("kept", kept)):
             scores = [f"{_mean(point[part]):+.3f}" for part in ("learn", "select", "held_out")]
             rows.append([f"`{name}`, {what}", f"{point['generation']}", *scores])
-    return table(["decider", "generation", "learned from", "chosen by", "held out"], rows)
+    return table(["decider", "generation", "learned from", "rest of train", "held out"], rows)
 
 
 def _mean(by_tier: dict[str, float]) -> float:

@@ -187,7 +187,7 @@ def reward_chart(report: Report, oracle: Report, floor: Report) -> str:
     names = [
         ("fill-run", "this run"),
         ("fill-oracle", "oracle (best known)"),
-        ("fill-floor", "floor (best blind)"),
+        ("fill-floor", "floor (best fixed rule)"),
     ]
     return svg(frame, body, "Reward terms") + legend(names)
 

@@ -27,7 +27,7 @@ MAX_PAGE_BYTES = 2_800_000
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What a scenario's episodes are compared with: the best-known log and the best blind decider, played
+    """What a scenario's episodes are compared with: the best-known log and the best fixed rule, played
     again.
     """
 
@@ -37,7 +37,7 @@ class References:
 
 
 def references_for(scenario: Scenario) -> References:
-    """Replays the stored best log, and plays the blind decider that made the floor."""
+    """Replays the stored best log, and plays the fixed rule that made the floor."""
     floor = rollout(scenario, decider(scenario.floor_by or "keep"))
     return References(scenario, replay(scenario, scenario.best_log), floor)
 

@@ -8,7 +8,7 @@ from kv_cache_rl.reports.eviction.outcome import Outcome, from_report
 from kv_cache_rl.reports.tables import markdown_table, plain_table
 from kv_cache_rl.sim.eviction import DIFFICULTIES, ORACLE, Scenario, replay
 
-FLOOR_ROW, ORACLE_ROW = "floor (best blind)", f"{ORACLE} (best known)"
+FLOOR_ROW, ORACLE_ROW = "floor (best fixed rule)", f"{ORACLE} (best known)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,18 @@ from kv_cache_rl.core.calibrations import LITERATURE, calibration_named
 from kv_cache_rl.core.geometry import MODELS, bytes_per_token
 from kv_cache_rl.core.hardware import HARDWARE, LINKS
 from kv_cache_rl.core.precision import LADDER, tolerated_level
+from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE
 from kv_cache_rl.sim.eviction.process import Draft
-from kv_cache_rl.sim.eviction.spec import PAGE_TOKENS, STEPS, Prefix, Scenario, ScenarioError, Session, Turn
+from kv_cache_rl.sim.eviction.spec import (
+    OFFLOADED,
+    PAGE_TOKENS,
+    STEPS,
+    Prefix,
+    Scenario,
+    ScenarioError,
+    Session,
+    Turn,
+)
 
 STEP_MS = 2000
 STEP_S = STEP_MS / 1000
@@ -20,9 +30,9 @@ WINDOW_S = STEPS * STEP_S
 NORM = 500 * STEP_MS // 100
 """Completed tokens that earn the full throughput reward: 500 per 100 ms of one window."""
 HARDWARE_NAME, MODEL_NAME = "8xh100-llama-3.1-70b", "llama-3.1-70b"
-HOST_LINK = "pcie5"
-"""One link to the host's memory, which the GPUs share. A choice: with one for each of the eight, sending
-dead contexts to the CPU cost nothing, and nothing was ever worth evicting."""
+HOST_LINK = "pcie4"
+"""One link to the host's memory, which the GPUs share. A choice: with one for each of the eight, moving
+contexts cost nothing, and any rule that kept memory free did as well as one that chose."""
 MEMORY_SHARE = 0.8
 """Of the GPU's memory for weights and cache; the rest is for activations of long prefills and for graphs."""
 FILLED = 0.95
@@ -98,7 +108,7 @@ def build(
             continue
         elif tokens:
             place, tokens, running = "cpu", own, False
-            cpu_used += blocks_for(own, PAGE_TOKENS)
+            cpu_used += blocks_for(own, PAGE_TOKENS) * (UNITS_PER_PAGE >> OFFLOADED)
         turns = turns_of(draft, own, running, cap)
         if place == "none" and not turns:
             continue
@@ -114,7 +124,8 @@ def build(
     return Scenario(
         id=name, version=ENVIRONMENT_VERSION, difficulty=difficulty, split=split, seed=seed, source=source,
         hardware=profile.name, model=model.name, steps=STEPS, step_ms=STEP_MS,
-        gpu_pages=gpu_pages, budget_pages=budget_pages, cpu_pages=cpu_used + round(budget_pages * cpu_slack),
+        gpu_pages=gpu_pages, budget_pages=budget_pages,
+        cpu_pages=cpu_used // UNITS_PER_PAGE + round(budget_pages * cpu_slack),
         link_ns_per_page=round(page_bytes / link.one_way * 1e9),
         link_fixed_us=round(link.latency_s * 1e6),
         prefill_c1_ns=round(profile.prefill_c1_s * 1e9), prefill_c2_ps=round(profile.prefill_c2_s * 1e12),

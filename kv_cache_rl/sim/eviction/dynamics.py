@@ -36,8 +36,15 @@ from kv_cache_rl.sim.eviction.entries import (
     units_of,
     wrong_answer,
 )
-from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, MAX_CALLS_PER_STEP, PAGE_TOKENS, PLACES, Scenario
-from kv_cache_rl.sim.eviction.state import State, live_size, pack
+from kv_cache_rl.sim.eviction.spec import (
+    BLOCK_TYPES,
+    MAX_CALLS_PER_STEP,
+    OFFLOADED,
+    PAGE_TOKENS,
+    PLACES,
+    Scenario,
+)
+from kv_cache_rl.sim.eviction.state import State, held_by, live_size, pack
 
 
 def new_state(scenario: Scenario) -> State:
@@ -48,6 +55,7 @@ def new_state(scenario: Scenario) -> State:
     own = c.dyn[:, : len(sessions)]
     own[Slot.KIND] = [BLOCK_TYPES.index(s.kind) for s in sessions]
     own[Slot.PLACE] = [PLACES.index(s.place) for s in sessions]
+    own[Slot.LEVEL][own[Slot.PLACE] == Place.CPU] = OFFLOADED
     own[Slot.TOKENS] = own[Slot.EVER] = [s.tokens for s in sessions]
     own[Slot.PAGES] = [blocks.blocks_for(s.tokens, PAGE_TOKENS) for s in sessions]
     own[Slot.REF] = [s.tokens > 0 and s.prefix >= 0 for s in sessions]
@@ -62,9 +70,9 @@ def new_state(scenario: Scenario) -> State:
             own[Slot.GENERATED, i] = s.tokens - first.context - first.new
             own[Slot.ORDER, i] = first.arrive * 1024 + i
     _store_prefixes(scenario, c)
-    held = [own[Slot.PAGES, own[Slot.PLACE] == place].sum() for place in (Place.GPU, Place.CPU)]
     c.ledger[:, 0] = c.constants.budget_units, c.constants.cpu_units
-    c.ledger[:, 1] = np.array([held[0] + c.prefixes["pages"].sum(), held[1]]) * UNITS_PER_PAGE
+    c.ledger[:, 1] = held_by(own)
+    c.ledger[Tier.GPU, 1] += c.prefixes["pages"].sum() * UNITS_PER_PAGE
     c.counters[Counter.PEAK] = c.ledger[Tier.GPU, 1]
     return state
 

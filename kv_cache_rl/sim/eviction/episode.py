@@ -250,7 +250,7 @@ def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scena
     ]
     parts = [
         f"Return {total:.3f}; the best known is {scenario.best:.3f}, "
-        f"the best blind policy {scenario.floor:.3f}."
+        f"the best fixed rule {scenario.floor:.3f}."
     ]
     if failures:
         more = f" and {len(failures) - 4} more" if len(failures) > 4 else ""

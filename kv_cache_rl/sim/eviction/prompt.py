@@ -20,14 +20,14 @@ when it still waits at the end. Nothing is freed unless you free it.
 
 Rewarded: few failures (most), tokens of completed requests, memory peaks below 80 % of the budget (less below 95 %), keeping \
 what is worth keeping, little swap-in delay, and no eviction of system prompts, important contexts or nearly finished work."""
-_BRIEF = """You run the KV cache of an LLM server for 15 windows. In each you see JSON and make up to 16 tool calls.
+_BRIEF = """You run an LLM server's KV cache for 15 windows. In each you see JSON and make up to 16 calls.
 
 Memory is in thousandths of the GPU budget; link: per window. rows: id, type, class, state (cpu: in the CPU pool), m memory, \
-b bits below 16, v value (100: safest to evict), i idle windows, r seconds to recompute, p priority (to 10); missing is 0. \
+b bits below 16, v value (100: safest to evict), i idle windows, r seconds to recompute, p priority; missing is 0. \
 context, tool: history of a waiting session; gen: being generated; think, ephemeral: dead. queue: who waits, w tenths of a window.
 
 In a window: your calls, decoding, completions, arrivals, admission of what fits, in order. Sessions return, served or not. \
-A request fails after more than 5 windows of waiting (queue, CPU, recomputing), by low precision, by overflow, or unserved \
+A request fails after more than 5 windows of waiting (queue, CPU, recomputing), by low precision or overflow, or unserved \
 at the end. Only you free memory.
 
 Rewarded: few failures (most), tokens of completed requests, peaks below 800 (less below 950), keeping what is worth it, \

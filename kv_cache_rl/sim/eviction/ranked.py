@@ -24,7 +24,7 @@ from kv_cache_rl.sim.eviction.returns import never_read
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, PAGE_TOKENS
 from kv_cache_rl.sim.eviction.weighing import shortage, size_of
 
-RESERVES = np.array([700, 200, 320, -100], np.int64)
+RESERVES = np.array([800, 160, 210, -80], np.int64)
 """Thousandths of the budget to keep free beyond what the queue needs, by compressing to 8 bits, to 4
 bits, by swapping and by evicting."""
 _EIGHT, _FOUR, _SWAP, _EVICT = range(4)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.core.numbers import whole_number
-from kv_cache_rl.files import NotJson, json_value, lines_of, regular
+from kv_cache_rl.files import NotJson, json_value, lines_of, regular, write_whole
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, SPLITS, Scenario, ScenarioError, dumps, one_of
+from kv_cache_rl.traces.files import stamp
 
 _ROOTS = (Path(__file__).parents[2] / "scenarios", Path(__file__).parents[3] / "scenarios")
 
@@ -69,25 +70,17 @@ def load_scenarios(
     """
     tiers = check_request(difficulty, num_examples, seed)
     one_of("split", split, SPLITS)
-    groups = [list(_committed(path, _stamp(path))) for path in (set_path(split, tier) for tier in tiers)]
+    paths = [set_path(split, tier) for tier in tiers]
+    groups = [list(_committed(path, stamp(path) if path.exists() else None)) for path in paths]
     for group in groups:
         random.Random(seed).shuffle(group)
     return interleave(groups, num_examples)
 
 
 @functools.lru_cache(maxsize=len(SPLITS) * len(DIFFICULTIES))
-def _committed(path: Path, stamp: tuple[int, int]) -> tuple[Scenario, ...]:
-    """The scenarios of a set, read and checked once for as long as the file stays as it is."""
+def _committed(path: Path, stamped: tuple[int, int] | None) -> tuple[Scenario, ...]:
+    """The scenarios of a set, read and checked once for as long as the file keeps its stamp."""
     return load_file(path)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Time and size of a file: what changes when it is written anew. Zeros where there is none."""
-    try:
-        found = path.stat()
-    except OSError:  # `load_file` says so
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
 
 
 def check_request(difficulty: str, num_examples: int, seed: int) -> tuple[str, ...]:
@@ -112,7 +105,7 @@ def interleave(groups: list[list[Scenario]], num_examples: int) -> tuple[Scenari
 
 
 def write_file(path: str | Path, scenarios) -> None:
-    """One scenario a line; regenerating gives the same bytes."""
+    """One scenario a line, all or none of them; regenerating gives the same bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    regular(path).write_text("".join(dumps(scenario) + "\n" for scenario in scenarios), encoding="utf-8")
+    write_whole(path, "".join(dumps(scenario) + "\n" for scenario in scenarios).encode())

@@ -29,6 +29,9 @@ MIN_GAP = 0.05
 """A generated scenario is kept if its best known return beats its floor by this much."""
 ORACLE = "oracle"
 """The name under which the best-known log is played. It is no decider, as it knows the future."""
+OFFLOADED = LADDER.index("int8")
+"""Rung of what lies on the CPU when an episode begins. A choice: offload tiers store a cache compressed,
+since the link is what they wait for."""
 BLOCK_TYPES = ("system", "context", "tool_result", "generation", "reasoning", "ephemeral")
 PLACES = ("none", "gpu", "cpu")
 VIEWS = ("full", "brief")

@@ -88,6 +88,12 @@ def pack(scenario: Scenario) -> np.ndarray:
     return scn
 
 
+def held_by(dyn: np.ndarray) -> np.ndarray:
+    """Units that these entries hold on each tier, int64 ``[len(Tier)]``; shared prefixes left out."""
+    units = dyn[Slot.PAGES] * (UNITS_PER_PAGE >> dyn[Slot.LEVEL])
+    return np.array([units[dyn[Slot.PLACE] == tier + 1].sum() for tier in Tier])
+
+
 def check(state: State) -> None:
     """Compares the ledger with the entries and prefixes that hold memory.
 
@@ -96,12 +102,11 @@ def check(state: State) -> None:
     """
     c = state.columns
     dyn, prefixes = c.dyn, c.prefixes
-    units = dyn[Slot.PAGES] * (UNITS_PER_PAGE >> dyn[Slot.LEVEL])
-    held = [int(units[dyn[Slot.PLACE] == tier + 1].sum()) for tier in Tier]
+    held = held_by(dyn)
     references = np.bincount(c.static[Static.PREFIX][dyn[Slot.REF] == 1], minlength=len(prefixes))
     if not np.array_equal(references, prefixes["refs"]):
         raise pool.LedgerError(
             f"prefix references {prefixes['refs'].tolist()}, but {references.tolist()} entries hold one"
         )
     held[Tier.GPU] += int((prefixes["pages"] * (prefixes["refs"] > 0)).sum()) * UNITS_PER_PAGE
-    pool.check(c.ledger, np.array(held))
+    pool.check(c.ledger, held)

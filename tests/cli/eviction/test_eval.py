@@ -163,12 +163,12 @@ def finished(kv, environment, tmp_path, kept):
 
 
 def test_a_run_of_another_environment_version_is_not_mixed_with_this_one(kv, finished):
-    change_config(finished, environment_version="0")
+    change_config(finished, environment_version="1")
     for command in (["eval", "--resume", finished], ["report", finished]):
         said = kv(*command)
         assert said.code == 2
         assert (
-            "played by environment version 0, this is version 1; scores compare only within one version"
+            "played by environment version 1, this is version 2; scores compare only within one version"
             in said.err
         )
 

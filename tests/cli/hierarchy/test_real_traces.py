@@ -16,11 +16,11 @@ def trace(request, real):
 def test_windows_of_a_trace_are_cut_verified_replayed_and_evaluated_with_the_same_scores(
     kv, environment, trace
 ):
-    said = kv("scenarios", "from-trace", trace, "--out", "windows.jsonl", "-n", 3, "--json")
-    assert (said.code, said.json["scenarios"]) == (0, 3)
+    said = kv("scenarios", "from-trace", trace, "--out", "windows.jsonl", "-d", "hard", "-n", 2, "--json")
+    assert (said.code, said.json["scenarios"]) == (0, 2)
     assert kv("scenarios", "verify", "windows.jsonl", "--json").json["faults"] == []
     assert kv("replay", "windows.jsonl", "--policy", "lru", "--json").json["policy"] == "lru"
-    direct = kv("baselines", "-p", "weigh_value", "--trace", trace, "-n", 3, "--json").json
-    evaluated = kv("eval", "-p", "weigh_value", "--trace", trace, "-n", 3, "--json").json
+    direct = kv("baselines", "-p", "weigh_value", "--trace", trace, "-d", "hard", "-n", 2, "--json").json
+    evaluated = kv("eval", "-p", "weigh_value", "--trace", trace, "-d", "hard", "-n", 2, "--json").json
     assert evaluated["rows"] == direct["rows"]
     assert evaluated["config"]["trace"] == str(trace.resolve())

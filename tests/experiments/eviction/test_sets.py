@@ -84,7 +84,7 @@ def static_calls(rungs: dict[str, int], dead: bool):
 
     def decide(seen: dict) -> list[Call]:
         rows = [dict(zip(seen["columns"], row, strict=True)) for row in seen["rows"]]
-        gone = [row for row in rows if dead and row["type"] in ("reasoning", "ephemeral")]
+        gone = [row for row in rows if dead and row["type"] in ("think", "ephemeral")]
         calls = [Call("evict", row["id"]) for row in gone]
         kept = [row for row in rows if row not in gone and row["place"] == "gpu" and row["type"] != "system"]
         above = [row for row in kept if row["bits"] > rungs[row["class"]]]

@@ -59,7 +59,7 @@ HUGE = 10**30
 BROKEN = {
     "a missing field": (("norm",), None, "field 'norm' is missing"),
     "an unknown field": (("colour",), 1, "unknown field 'colour'"),
-    "another version": (("version",), "2", "version '2' is not '1'"),
+    "another version": (("version",), "1", "version '1' is not '2'"),
     "a text for a number": (("gpu_pages",), "many", ".gpu_pages: expected int, got 'many'"),
     "a truth for a number": (("gpu_pages",), True, ".gpu_pages: expected int, got True"),
     "a fraction for a number": (("gpu_pages",), 1.5, ".gpu_pages: expected int, got 1.5"),
