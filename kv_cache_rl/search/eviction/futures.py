@@ -36,7 +36,7 @@ def imagine(memory: Memory, rules: Scenario, rng: np.random.Generator) -> tuple[
     believed = [memory.entries[name] for name in memory.ids if name in memory.entries]
     places = {name: k for k, name in enumerate(n for n in memory.ids if n in memory.entries)}
     believed += [entry for name, entry in memory.entries.items() if name not in places]
-    believed += _never_seen(memory, believed)
+    believed += _never_seen(memory, believed, rng)
     drawn = [_Drawn(memory, rules, entry, len(prefixes), rng) for entry in believed]
     newcomers = _newcomers(memory, rules, prefixes, rng)
     sessions = [replace(s, seq_id=f"s{k}") for k, s in enumerate([*(d.session for d in drawn), *newcomers])]
@@ -47,15 +47,26 @@ def imagine(memory: Memory, rules: Scenario, rng: np.random.Generator) -> tuple[
     return state, np.array([places[name] for name in memory.ids], np.int64)
 
 
-def _never_seen(memory: Memory, believed: list[Entry]) -> list[Entry]:
-    """Entries that the totals speak of, and that no view has shown."""
+def _never_seen(memory: Memory, believed: list[Entry], rng: np.random.Generator) -> list[Entry]:
+    """Entries that the totals speak of, and that no view has shown.
+
+    A view leaves out the smallest of those on the CPU. How long they have been idle, and what for, is
+    drawn from those that it shows.
+    """
     head = memory.head
     known = sum(entry.cached for entry in believed)
     waiting = sum(entry.queued for entry in believed)
     hidden = max(head.rows + head.hidden - len(memory.anchors) - known, 0)
     rest = head.cpu_used - sum(e.units for e in believed if e.cached and e.row.place == Place.CPU)
     pages = max(rest, 0) // UNITS_PER_PAGE // max(hidden, 1)
-    unseen = [Entry(_UNSEEN._replace(pages=pages), memory.t - 8, cached=True) for _ in range(hidden)]
+    alike = [e for e in believed if e.cached and not e.active and e.row.place == Place.CPU and e.seen <= 0]
+    unseen = []
+    for _ in range(hidden):
+        row, seen = _UNSEEN._replace(pages=pages), -8
+        if alike:
+            like = alike[rng.integers(len(alike))]
+            row, seen = row._replace(kind=like.row.kind), like.seen
+        unseen.append(Entry(row, seen, cached=True))
     need = max(head.need / UNITS_PER_PAGE - sum(e.need for e in believed if e.queued), 0)
     queued = max(head.queued - waiting, 0)
     row = _UNSEEN._replace(kind=Kind.CONTEXT, place=Place.NOWHERE)
@@ -128,7 +139,9 @@ class _Drawn:
                 round(entry.need * PAGE_TOKENS * (1 << row.level)) + there - self.done, self.tokens, 1
             )
         first = p.DraftTurn(self.now_s - self.step_s, 0, out, thought, ends)
-        over_s = self.now_s + (out - self.done) / self.rate_s
+        over_s = self.now_s + (out - self.done) / self.rate_s - entry.delay * self.step_s
+        if entry.cut:
+            over_s -= self.rng.random() * out / self.rate_s
         gap = p.gap_after(self.rng, self.sub, ends)
         if gap is None:
             return prompt, (first,), self.sub
@@ -137,8 +150,10 @@ class _Drawn:
 
     def _returns(self, ended: bool) -> float | None:
         """When an idle session calls again, given that it has not yet; None if it does not."""
-        # The nominal end lies somewhere in the window of the last access.
-        end_s = (self.entry.seen + self.rng.random()) * self.step_s
+        if self.entry.cut and self.entry.seen == self.now_s == 0:
+            return 0.0
+        # The nominal end lies somewhere in the window of the last access, or before, if it was late.
+        end_s = (self.entry.seen - self.entry.delay + self.rng.random()) * self.step_s
         for _ in range(TRIES):
             gap = p.gap_after(self.rng, self.sub, ended and not self.sub)
             if gap is None or end_s + gap >= self.now_s:
@@ -198,7 +213,6 @@ def _write(state: State, memory: Memory, drawn: list[_Drawn], step_us: int) -> N
     """Writes what the view shows over the state: entries, shared prefixes, ledger and counters."""
     c, head, t = state.columns, memory.head, memory.t
     dyn = c.dyn
-    lanes = max(sum(d.row.status == Status.PREFILL for d in drawn), 1)
     for i, d in enumerate(drawn):
         entry, row = d.entry, d.row
         cached = entry.cached and row.place != Place.NOWHERE
@@ -211,14 +225,14 @@ def _write(state: State, memory: Memory, drawn: list[_Drawn], step_us: int) -> N
         dyn[Slot.LAST, i], dyn[Slot.BORN, i] = entry.seen, entry.seen + row.idle - row.age
         dyn[Slot.EVER, i] = max(d.tokens, row.pages * PAGE_TOKENS - PAGE_TOKENS // 2)
         dyn[Slot.GENERATED, i], dyn[Slot.WAIT_US, i] = d.done, round(entry.waited * step_us)
-        dyn[Slot.ORDER, i] = (t - (round(entry.waited) if entry.queued else 20)) * 1024 + i
-        if phase == Phase.PREFILL:
-            dyn[Slot.TODO_US, i] = max(head.backlog_ms * 1000 // lanes, 1)
-            dyn[Slot.LOST_US, i] = dyn[Slot.TODO_US, i] * entry.lost
+        dyn[Slot.ORDER, i] = entry.arrived * 1024 + i
+        if phase == Phase.DECODE and d.done and row.level > c.static[Static.TOLERANCE, i]:
+            dyn[Slot.SPOILED, i] = row.level
         if cached:
             dyn[Slot.LEVEL, i], dyn[Slot.TOKENS, i], dyn[Slot.PAGES, i] = row.level, d.tokens, row.pages
             dyn[Slot.REF, i] = d.session.prefix >= 0 and (row.prefix >= 0 or row.work_class == UNKNOWN)
             dyn[Slot.HOT, i] = _hotness(row)
+    _share_backlog(dyn, drawn, head.backlog_ms * 1000)
     anchors = slice(dyn.shape[1] - len(memory.prefixes), dyn.shape[1])
     there = np.array([name in memory.anchors for name in memory.prefixes], bool)
     dyn[Slot.PLACE, anchors] = np.where(there, Place.GPU, Place.NOWHERE)
@@ -228,6 +242,19 @@ def _write(state: State, memory: Memory, drawn: list[_Drawn], step_us: int) -> N
     c.counters[Counter.QUEUE], c.counters[Counter.QUEUE_BEFORE] = head.queued, head.queued - head.growth
     c.counters[Counter.ABOVE_95] = head.above
     c.counters[Counter.TOKENS_DONE] = round(memory.decoded * MEAN_RATE_S * step_us / 1e6)
+
+
+def _share_backlog(dyn: np.ndarray, drawn: list[_Drawn], backlog_us: int) -> None:
+    """Tells what each prefill has yet to do: the last in the lane all of it, the first what is left."""
+    lane = [i for i in range(len(drawn)) if dyn[Slot.PHASE, i] == Phase.PREFILL]
+    for i in sorted(lane, key=lambda i: -dyn[Slot.ORDER, i]):
+        whole = round(drawn[i].row.reload * 100_000 * drawn[i].entry.fresh)
+        dyn[Slot.TODO_US, i] = max(min(whole, backlog_us), 1)
+        backlog_us = max(backlog_us - whole, 0)
+    if lane:
+        dyn[Slot.TODO_US, min(lane, key=lambda i: dyn[Slot.ORDER, i])] += backlog_us
+    for i in lane:
+        dyn[Slot.LOST_US, i] = dyn[Slot.TODO_US, i] * drawn[i].entry.lost
 
 
 def _hotness(row: Row) -> int:

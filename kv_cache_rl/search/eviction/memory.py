@@ -16,6 +16,8 @@ from kv_cache_rl.sim.eviction.text import read_view
 
 UNKNOWN = -1
 """Class and prefix of a request that was seen in the queue alone."""
+USUALLY_NEW = 30
+"""Pages that a call adds to its session's context, where that was not seen."""
 _QUEUED_ONLY = Row(0, Kind.CONTEXT, UNKNOWN, Status.IDLE, 0, 0, Place.NOWHERE, 50, 0, 25, 0, 0, 0, -1, 0, 0)
 
 
@@ -44,8 +46,19 @@ class Entry:
     """Windows that its request has waited."""
     need: float = 0.0
     """Pages that its request still needs; 0 where that is not said."""
+    delay: int = 0
+    """Windows in which its latest request waited, computed its prompt or was paused. The session's next
+    call comes when it would have without them."""
+    cut: bool = False
+    """Its request had begun to decode when the episode began, and was sent to the CPU before."""
+    arrived: int = 0
+    """Window in which its latest request arrived, as far as that was seen."""
+    fresh: float = 1.0
+    """Share of its pages that its prefill computes."""
     lost: bool = False
     """What it prefills was cached before."""
+    stepped: bool = False
+    """It decoded in the last window."""
     bears: int = 0
     """Coarsest rung at which it has answered right."""
     breaks: int = len(LADDER)
@@ -98,8 +111,11 @@ class Memory:
         queue = {name: (pages, waited) for name, pages, waited in values["pending_summary"]["first"]}
         self._miss(queue)
         for name, (need, waited) in queue.items():
-            entry = self.entries.setdefault(name, Entry(_QUEUED_ONLY, self.t))
+            entry = self.entries.setdefault(name, Entry(_QUEUED_ONLY, self.t, arrived=self.t - 1))
             entry.need, entry.waited, entry.queued = need, waited, True
+            entry.arrived = self.t - round(waited)
+        for entry in self.entries.values():
+            entry.delay += entry.active and not entry.stepped
 
     def called(self, calls: Sequence[Call]) -> None:
         """Takes in the calls that were made after the last observation."""
@@ -120,6 +136,17 @@ class Memory:
             entry.gained = entry.grew = 0
         elif row.progress > old.progress:
             entry.gained, entry.grew = entry.gained + row.progress - old.progress, entry.grew + 1
+        asked = known and (entry.queued or old.status != Status.IDLE)
+        if row.status != Status.IDLE and (not asked or (ran and row.progress < old.progress)):
+            entry.delay, entry.arrived = 0, self.t - 1  # a new request
+        if row.status == Status.PREFILL and not (known and entry.cached and old.status == Status.PREFILL):
+            had = old.pages if known and entry.cached else 0
+            if not known and row.age > 1:  # it was on the CPU, out of sight
+                had = row.pages - USUALLY_NEW
+            entry.fresh = max(row.pages - had, 1) / max(row.pages, 1)
+        entry.stepped = runs and (not ran or row.progress > old.progress)
+        if not known and row.place == Place.CPU:
+            entry.cut = self.t == 0 and row.idle == 0
         lost = known and not entry.cached and old.pages > 0
         entry.lost = row.status == Status.PREFILL and (entry.lost or lost)
         if row.status == Status.IDLE:
