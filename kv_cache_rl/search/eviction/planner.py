@@ -24,7 +24,7 @@ from kv_cache_rl.sim.eviction.deciders import MAX_OUT, decide_view, policy_id
 from kv_cache_rl.sim.eviction.dynamics import advance
 from kv_cache_rl.sim.eviction.episode import Episode, play
 from kv_cache_rl.sim.eviction.log import ActionLog
-from kv_cache_rl.sim.eviction.observe import Row
+from kv_cache_rl.sim.eviction.observe import Row, Status
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, Scenario, ScenarioError
 from kv_cache_rl.sim.eviction.text import read_view
 
@@ -40,7 +40,7 @@ ROUNDS = 3
 KEPT = 12
 """Lists that are judged."""
 
-_PLACE = Row._fields.index("place")
+_PLACE, _STATUS = Row._fields.index("place"), Row._fields.index("status")
 
 Calls = tuple[tuple[int, int], ...]
 """Calls of one window: verb and row of the view."""
@@ -131,23 +131,31 @@ def _calls_of(name: str, rows: np.ndarray, head: np.ndarray) -> Calls:
 
 
 def _changes(calls: Calls, rows: np.ndarray) -> list[Calls]:
-    """All lists that differ in one call: one less, one more, or another verb in its place."""
-    verbs = (Verb.EVICT, Verb.COMPRESS, Verb.SWAP)
+    """All lists that differ in one call: one less, one more, or another verb in its place.
+
+    Nothing that runs or waits is evicted: on average it costs a request, and of the many that could be,
+    some seem to gain by chance.
+    """
     changed = [calls[:k] + calls[k + 1 :] for k in range(len(calls))]
     changed += [
         (*calls[:k], (int(verb), row), *calls[k + 1 :])
         for k, (made, row) in enumerate(calls)
-        for verb in verbs
+        for verb in _verbs(rows[row])
         if verb != made
     ]
     if len(calls) < MAX_CALLS_PER_STEP:
         changed += [
             (*calls, (int(verb), row))
             for row in range(len(rows))
-            for verb in verbs
-            if verb == Verb.EVICT or rows[row, _PLACE] == Place.GPU
+            for verb in _verbs(rows[row])
         ]
     return changed
+
+
+def _verbs(row: np.ndarray) -> tuple[Verb, ...]:
+    """What may be tried on an entry."""
+    on_gpu = (Verb.COMPRESS, Verb.SWAP) if row[_PLACE] == Place.GPU else ()
+    return (Verb.EVICT, *on_gpu) if row[_STATUS] == Status.IDLE else on_gpu
 
 
 def plan(scenario: Scenario, seed: int = 0, futures: int = DEFAULT_FUTURES) -> tuple[ActionLog, float]:
