@@ -20,6 +20,8 @@ EXTRAS = {
     "ray": "ray",
     "zstandard": "zst",
     "cma": "train",
+    "zmq": "engine",
+    "msgspec": "engine",
 }
 """Package as it is imported → extra of kv-cache-rl that installs it."""
 

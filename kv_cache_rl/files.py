@@ -158,9 +158,9 @@ def json_text(value: Any, indent: int | None = 2, ascii_only: bool = True) -> st
     return json.dumps(finite(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a value as a JSON file that appears whole or not at all."""
-    write_whole(path, (json_text(value) + "\n").encode())
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Writes a value as a JSON file that appears whole or not at all; on one line without an indent."""
+    write_whole(path, (json_text(value, indent=indent) + "\n").encode())
 
 
 def write_whole(path: Path, data: bytes) -> None:

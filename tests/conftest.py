@@ -28,7 +28,8 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Plain models and drivers that several folders of tests use.
-sys.path[:0] = [str(HERE / folder) for folder in (".", "sim/hierarchy", "sim/serving", "paged", "cli")]
+PLAIN = (".", "sim/hierarchy", "sim/serving", "experiments/engine", "paged", "cli")
+sys.path[:0] = [str(HERE / folder) for folder in PLAIN]
 
 
 SLOW = (

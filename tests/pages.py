@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "environments/*/*.md", "results/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "environments/*/*.md", "engines/*/*.md", "results/**/*.md")
     for path in ROOT.glob(pattern)
 )
 BLOCK = re.compile(r"(?:<!-- ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```$", re.S | re.M)

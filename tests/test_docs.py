@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import os
 import re
 import shlex
@@ -22,10 +23,14 @@ from kv_cache_rl.sim.serving.score import SCORE_WEIGHTS
 from kv_cache_rl.sim.serving.spec import TASKS
 
 GUIDE = ROOT / "docs" / "extending" / "adding_a_policy.md"
+IN_VLLM = ROOT / "docs" / "extending" / "a_policy_in_vllm.md"
 COMING = ROOT / "docs" / "coming_from.md"
 WANTED = ROOT / "docs" / "i_want_to.md"
 SITE = sorted((ROOT / "docs").rglob("*.md"))
-NAMED = {GUIDE: {"function", "line", "reference", "check", "queue", "queue import", "queue line"}}
+NAMED = {
+    GUIDE: {"function", "line", "reference", "check", "queue", "queue import", "queue line"},
+    IN_VLLM: {"function", "line", "check"},
+}
 """Blocks that a test below uses by the name in the comment before them."""
 NOT_CODE = {"", "text", "json"}
 WRITES_NUMBERS = "python -m kv_cache_rl.reports.documents"
@@ -160,7 +165,7 @@ def test_the_page_of_questions_gives_every_reader_commands_that_run_and_says_wha
         assert sum(f"`{code}`" in section for code, _ in WANTED_ROWS) >= 3, heading
 
 
-GROUPS = ("eviction", "hierarchy", "serving", "stability", "paged", "traces", "scenarios")
+GROUPS = ("eviction", "hierarchy", "serving", "stability", "paged", "engine", "traces", "scenarios")
 
 
 def test_a_command_that_no_test_runs_has_the_options_that_its_row_gives(run):
@@ -284,9 +289,9 @@ def test_every_file_of_results_has_a_line_that_says_what_made_it():
 # The guide to adding a policy, and the examples
 
 
-def block(mark):
-    """The code of the guide under a marker."""
-    (found,) = [one.code for one in blocks(GUIDE) if one.mark == mark]
+def block(mark, page=GUIDE):
+    """The code of a guide under a marker."""
+    (found,) = [one.code for one in blocks(page) if one.mark == mark]
     return found
 
 
@@ -319,6 +324,20 @@ def test_a_policy_added_as_the_guide_says_replays_like_its_reference(folder):
 def test_a_policy_added_as_the_guide_says_is_known_to_the_commands(folder, policy):
     line = f"hierarchy replay workload:rag_burst --policy {policy} --capacity 24 --json"
     assert f'"policy": "{policy}"' in command(folder, line)
+
+
+def test_a_policy_of_ten_lines_finds_in_the_lab_what_it_found_in_vllm(tmp_path):
+    lines = [block(mark, IN_VLLM) for mark in ("function", "line")]
+    assert sum(len(code.splitlines()) for code in lines) <= 10
+    edits = zip(("RANKS: dict[str, Rank] = {\n", "}\nRANK_IDS"), (lines[0] + "\n\n", lines[1]), strict=True)
+    folder = edited(tmp_path, "policies/rank.py", *edits)
+    (folder / "check.py").write_text(block("check", IN_VLLM), encoding="utf-8")
+    engine = json.loads((ROOT / "tests/golden/engine/once_first.json").read_text(encoding="utf-8"))
+    found = {row["policy"]: sum(row["found"]) for row in engine["rows"]}
+    printed = execute(folder, "check.py", NUMBA_DISABLE_JIT="1")
+    assert printed == f"lru {found['lru']}\nonce_first {found['once_first']}\n"
+    line = "hierarchy replay workload:rag_burst --policy once_first --capacity 24 --json"
+    assert '"policy": "once_first"' in command(folder, line)
 
 
 def test_what_the_guide_quotes_stands_in_the_file_it_names():

@@ -29,9 +29,15 @@ def test_the_base_install_needs_four_packages():
     assert {name_of(one) for one in PROJECT["dependencies"]} == {"numpy", "numba", "typer", "rich"}
 
 
+NAMED_OTHERWISE = {"zmq": "pyzmq"}
+"""Package as it is imported → the distribution that holds it."""
+
+
 @pytest.mark.parametrize("package", EXTRAS)
 def test_an_extra_installs_what_it_is_named_for(package):
-    assert package in {name_of(one) for one in PROJECT["optional-dependencies"][EXTRAS[package]]}
+    assert NAMED_OTHERWISE.get(package, package) in {
+        name_of(one) for one in PROJECT["optional-dependencies"][EXTRAS[package]]
+    }
 
 
 COMMANDS = {
@@ -43,6 +49,8 @@ COMMANDS = {
     "safetensors": (["paged", "generate", "a"], "paged attention needs safetensors"),
     "gymnasium": (["serving", "bench", "--part", "gym"], "--part gym needs gymnasium"),
     "cma": (["train", "--policy", "tuned", "--out", "o"], "training tuned needs cma"),
+    "zmq": (["engine", "attach", "tcp://127.0.0.1:5557"], "attaching to an engine needs zmq"),
+    "msgspec": (["engine", "attach", "tcp://127.0.0.1:5557"], "attaching to an engine needs msgspec"),
     "ray": (["hierarchy", "sweep", "--ray", "local", "--out", "sweep"], "--ray needs ray"),
 }
 
@@ -84,6 +92,8 @@ def test_a_command_asks_for_matplotlib_before_it_begins(arguments, tmp_path, mon
         ("fastapi", "kv_cache_rl.adapters.endpoint"),
         ("uvicorn", "kv_cache_rl.adapters.endpoint"),
         ("openai", "kv_cache_rl.adapters.replies"),
+        ("zmq", "kv_cache_rl.adapters.kv_feed"),
+        ("msgspec", "kv_cache_rl.adapters.kv_feed"),
         ("matplotlib", "kv_cache_rl.reports.canvas"),
         ("matplotlib", "kv_cache_rl.reports.stability"),
         ("matplotlib", "kv_cache_rl.reports.paged"),

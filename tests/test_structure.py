@@ -15,9 +15,9 @@ WORLDS = ("eviction", "hierarchy", "serving")
 FLOORS = {
     "sim": WORLDS,
     "search": ("eviction", "serving"),
-    "experiments": (*WORLDS, "stability"),
-    "reports": (*WORLDS, "stability", "paged"),
-    "cli": (*WORLDS, "stability", "paged"),
+    "experiments": (*WORLDS, "stability", "engine"),
+    "reports": (*WORLDS, "stability", "paged", "engine"),
+    "cli": (*WORLDS, "stability", "paged", "engine"),
 }
 """Floor → its wings, folders or modules of that name. The hierarchy lab has bounds in place of a search."""
 ONLY_TESTS = {"golden", "environments"}

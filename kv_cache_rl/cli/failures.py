@@ -3,6 +3,7 @@ remedy.
 """
 
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ def ending_in_a_line() -> Generator[None]:
     """Turns what ends a command early into its line and its exit code, as long as the block lasts."""
     signals: list[int] = []
     try:
-        with terminated_like_an_interrupt(signals):
+        with terminated_like_an_interrupt(signals), lost_interrupts_unsaid():
             yield
     except (Interrupted, KeyboardInterrupt) as stop:
         typer.echo(f"interrupted{f': {stop}' if str(stop) else ''}", err=True)
@@ -97,6 +98,24 @@ def ending_in_a_line() -> Generator[None]:
         # A compiler that was cut off in the middle ends in an error of its own.
         typer.echo("interrupted", err=True)
         raise typer.Exit(TERMINATED) from None
+
+
+@contextmanager
+def lost_interrupts_unsaid() -> Generator[None]:
+    """Says nothing of an interrupt that came inside a callback, such as a compiler's: Python drops it there
+    with a traceback, and the command ends in a line of its own.
+    """
+    before = sys.unraisablehook
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

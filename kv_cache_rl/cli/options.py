@@ -94,6 +94,21 @@ def temperature(low: float = 0) -> Any:
     return option(DECODING, "--temperature", help="Of sampled tokens.", min=low)
 
 
+def rate(help: str, least: float | None = None) -> Any:
+    """``--rate``: how fast requests come."""
+    return option(WORKLOAD, "--rate", help=help, min=least)
+
+
+def token_budget(help: str) -> Any:
+    """``--token-budget``: tokens that a step may compute."""
+    return option(SERVICE, "--token-budget", help=help, min=1)
+
+
+def resume(help: str) -> Any:
+    """``--resume``: go on with what was interrupted."""
+    return option(RUNNING, "--resume", help=help)
+
+
 def trace(help: str) -> Any:
     """``--trace``: the trace file that is played."""
     return option(WORKLOAD, "--trace", help=help)
@@ -201,6 +216,8 @@ def writable(path: Path | None, spelling: str) -> None:
 
 OUTPUTS = ("out", "plot", "log")
 """Parameters that name a file which a command writes."""
+SHOWN = (".html", ".png", ".svg", ".pdf")
+"""Endings of what no command reads: pages and pictures may stand in a folder that is read."""
 
 
 def sparing_inputs(command: Callable[..., None]) -> Callable[..., None]:
@@ -216,7 +233,7 @@ def sparing_inputs(command: Callable[..., None]) -> Callable[..., None]:
             if isinstance(values.get(name), Path):
                 _refuse_folder(name, values)
                 if values[name].is_file():
-                    _refuse_input(name, values)
+                    refuse_read(f"--{name}", values[name], _inputs(values))
         command(**values)
 
     return checked
@@ -230,19 +247,42 @@ def _refuse_folder(output: str, values: dict[str, Any]) -> None:
         refuse_within(located(values["trace"])[0], values[output], f"--{output}")
 
 
-def _refuse_input(output: str, values: dict[str, Any]) -> None:
-    from kv_cache_rl.cli.failures import BadInput
-    from kv_cache_rl.files import same_file
+def _inputs(values: dict[str, Any]) -> list[str | Path]:
+    """The files and folders that these parameters of a command may name, besides what it writes."""
     from kv_cache_rl.traces.reading import located
 
-    for name, given in values.items():
-        for one in given if isinstance(given, list | tuple) else [given]:
-            if name == output or not isinstance(one, str | Path):
-                continue
-            if same_file(values[output], one) or same_file(values[output], located(one)[0]):
-                raise BadInput(
-                    f"--{output} {values[output]} is a file that this command reads; give another path"
-                )
+    given = [one for name, value in values.items() if name not in OUTPUTS for one in _each(value)]
+    return given + [located(one)[0] for one in given]
+
+
+def _each(value: Any) -> list[str | Path]:
+    return [
+        one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, str | Path)
+    ]
+
+
+def refuse_read(spelling: str, output: Path | None, read: Iterable[str | Path]) -> None:
+    """Raises BadInput where the file of an option is one of those that are read, or lies in a folder of them
+    and is neither a page nor a picture.
+
+    Args:
+        spelling: the option.
+        output: what it names; None where it was not given.
+        read: files and folders.
+    """
+    from kv_cache_rl.cli.failures import BadInput
+    from kv_cache_rl.files import same_file
+
+    if output is None or not output.is_file():
+        return
+    for one in read:
+        if same_file(output, one):
+            raise BadInput(f"{spelling} {output} is a file that this command reads; give another path")
+        inside = isinstance(one, Path) and any(same_file(one, above) for above in output.resolve().parents)
+        if inside and output.suffix.lower() not in SHOWN:
+            raise BadInput(
+                f"{spelling} {output} is a file of {one}, which this command reads; give another path"
+            )
 
 
 def picture(path: Path | None) -> None:

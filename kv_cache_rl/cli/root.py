@@ -43,11 +43,14 @@ WORLDS = {
     "stability": "Whether a service can hold its load: queueing theory of the KV cache.",
     "paged": "Paged attention on real tensors: demo, bench, generate, show, calibrate.",
 }
+ENGINES = {
+    "engine": "A real vLLM beside the lab: recorded, compared request by request.",
+}
 FILES = {
     "traces": "Look into trace files of any format, and convert them. Formats: Claude Code sessions, "
     "Mooncake and its kin, Qwen-Bailian, Azure, BurstGPT, vidur, RAGPulse, TraceLab, ShareGPT, "
     "libCacheSim; docs/formats.md has their fields.",
 }
-for panel, groups in (("Worlds", WORLDS), ("Files", FILES)):
+for panel, groups in (("Worlds", WORLDS), ("Real engines", ENGINES), ("Files", FILES)):
     register(app, {name: wing(name, text) for name, text in groups.items()}, panel)
 register(app, eviction.COMMANDS, "Short forms: `kv-cache-rl eval` is `kv-cache-rl eviction eval`")

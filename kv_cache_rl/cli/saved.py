@@ -1,12 +1,37 @@
 """Work that is saved as it grows: one writer at a time, and an end that says how to go on."""
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kv_cache_rl.cli.failures import BadInput, Interrupted
-from kv_cache_rl.files import holds
+from kv_cache_rl.files import NotJson, holds, json_text, read_json
+
+
+def refuse_replacing(record: Path, mine: Mapping[str, Any]) -> None:
+    """Raises BadInput where a folder holds the finished work of another command or of other settings, which
+    this one would replace.
+
+    Args:
+        record: the file of the folder that says what was asked for, as JSON.
+        mine: what is asked for now; a folder that says the same may be made anew.
+    """
+    if not record.exists():
+        return
+    try:
+        found = read_json(record)
+    except NotJson as error:
+        raise BadInput(f"{error}; give another --out, or delete the folder") from None
+    theirs = found if isinstance(found, dict) else {}
+    for name, value in mine.items():
+        if theirs.get(name) != value:
+            was, now = (json_text(one, indent=None)[:80] for one in (theirs.get(name), value))
+            raise BadInput(
+                f"{record.parent} holds another run ({name} {was}, not {now}), which this one would replace; "
+                "give another --out, or delete the folder"
+            )
 
 
 @contextmanager

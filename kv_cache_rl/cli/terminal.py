@@ -3,7 +3,8 @@
 import signal
 import sys
 import threading
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -11,6 +12,7 @@ from kv_cache_rl.files import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 MIN_WIDTH = 112
@@ -118,6 +120,38 @@ class Bar:
             raise KeyboardInterrupt
         self.done, self.total = done, total
         self.progress.update(self.task, completed=done, total=total, refresh=True)
+
+
+class Board:
+    """A table on stderr that is drawn anew while work goes on, at most four times a second."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.live import Live
+
+        err = console(stderr=True)
+        hidden = quiet or not err.is_terminal
+        self.live = None if hidden else Live(console=err, auto_refresh=False, transient=True)
+        self._drawn = 0.0
+
+    def __enter__(self) -> "Board":
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def __call__(self, draw: Callable[[], "Table"]) -> None:
+        """Shows what `draw` gives, which is not asked where the last table is fresh or none is shown."""
+        if self.live is not None and time.monotonic() - self._drawn >= 0.25:
+            self._drawn = time.monotonic()
+            self.live.update(draw(), refresh=True)
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the table where one is shown."""
+        out = console(stderr=True) if self.live is None else self.live.console
+        out.print(line, soft_wrap=True)
 
 
 def percent(value: float | None, digits: int = 2) -> str:

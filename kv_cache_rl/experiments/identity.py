@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.experiments.modules import is_own, sources_of
+from kv_cache_rl.experiments.modules import file_of, is_own, sources_of
 from kv_cache_rl.files import regular
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, type(Ellipsis), PurePath, range, slice)
@@ -78,6 +78,22 @@ def identity_of(factory: Callable[[], Any]) -> Identity:
     if walk.troubles and not declared:
         return Identity(None, walk.troubles[0])
     return Identity(walk.digest())
+
+
+def files_read(factory: Callable[[], Any]) -> list[Path]:
+    """The files that a factory and what it makes come from: their modules, all own modules that these import,
+    and what they declare as their weights.
+
+    Raises:
+        Refused: what it declares as its weights is a number.
+    """
+    made = factory()
+    modules = {one.__module__ for one in (factory, made, type(made)) if getattr(one, "__module__", None)}
+    roots = {*map(root_of, (made, factory))}
+    named = [name for name in modules if is_own(name, roots)]
+    code = [file_of(name) for name, _ in sources_of(named, roots)]
+    weights = [file for one in (made, factory) for file in files_of(getattr(one, "weights", None))]
+    return [file for file in code if file is not None] + weights
 
 
 def files_of(declared: Any) -> list[Path]:

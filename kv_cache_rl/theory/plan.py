@@ -64,7 +64,8 @@ class Plan:
     """
     plain: Need
     cached: Need | None
-    """As if that share were spared: a bound, not a promise (reuse.py says when hits last)."""
+    """As if that share were spared, what decoding wrote included: what an endless cache finds (reuse.py says
+    when hits last)."""
 
 
 def plan(

@@ -11,7 +11,7 @@ from kv_cache_rl.traces.errors import Place
 from kv_cache_rl.traces.lines import Line, read_lines
 from kv_cache_rl.traces.reading import PLAIN, Reading, located
 from kv_cache_rl.traces.requests import SORT, Arrival, Requests, in_order
-from kv_cache_rl.traces.tables import rows
+from kv_cache_rl.traces.tables import clock_of, rows
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
@@ -35,18 +35,24 @@ def read_azure(path: str | Path) -> Iterator[AzureRequest]:
     return parse_azure(read_lines(name), reading)
 
 
-def parse_azure(lines: Iterable[Line], reading: Reading = PLAIN) -> Iterator[AzureRequest]:
-    """The same from lines that are already in memory."""
-    requests = (
-        AzureRequest(
-            row.nanoseconds("TIMESTAMP", reading),
+def parse_azure(
+    lines: Iterable[Line], reading: Reading = PLAIN, notes: list[str] | None = None
+) -> Iterator[AzureRequest]:
+    """The same from lines that are already in memory; `notes` gets what was assumed, once all are read."""
+    requests = _rows(lines, reading, notes if notes is not None else [])
+    return in_order(requests, lambda one: one.timestamp_ns, _runs_back, reading)
+
+
+def _rows(lines: Iterable[Line], reading: Reading, notes: list[str]) -> Iterator[AzureRequest]:
+    clock, found = clock_of(rows(lines, COLUMNS), "TIMESTAMP", reading)
+    for row in found:
+        yield AzureRequest(
+            row.nanoseconds("TIMESTAMP", reading, clock),
             row.count("ContextTokens"),
             row.count("GeneratedTokens"),
             row.place,
         )
-        for row in rows(lines, COLUMNS)
-    )
-    return in_order(requests, lambda one: one.timestamp_ns, _runs_back, reading)
+    notes += clock.notes
 
 
 def _runs_back(one: AzureRequest, last: float) -> Exception:
@@ -56,7 +62,9 @@ def _runs_back(one: AzureRequest, last: float) -> Exception:
 
 def azure_requests(path: str, reading: Reading) -> Requests:
     """The requests of a file in the common form, their clock from the first one on."""
-    return Requests(path, "azure", 0, _arrivals(parse_azure(read_lines(path), reading)))
+    found = Requests(path, "azure", 0, iter(()))
+    found.arrivals = _arrivals(parse_azure(read_lines(path), reading, found.notes))
+    return found
 
 
 def _arrivals(requests: Iterable[AzureRequest]) -> Iterator[Arrival]:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kv_cache_rl.traces.blocks import Blocks, blocks_of, chain, opaque
+from kv_cache_rl.traces.blocks import Blocks, Kinds, blocks_of, chain, opaque
 from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.fields import Fields, shown
 from kv_cache_rl.traces.lines import Line
@@ -25,6 +25,9 @@ from kv_cache_rl.traces.requests import SORT, Arrival, Requests, in_order
 BLOCK_TOKENS = 16
 ROOT = -1
 LINK_RECORDS = 10_000  # so many are looked at for one that follows another
+
+SPARSE_S = 10.0
+"""Whole times that are further apart than this on average are probably milliseconds."""
 
 ChatId = int | str
 
@@ -82,9 +85,28 @@ def bailian_requests(path: str, reading: Reading) -> Requests:
     """The requests of a file in the common form: a chat and its follow-ups are one session."""
     blocks = file_blocks(path, reading.block_size)
     linked = any(_parent(fields) != ROOT for fields in islice(read_records(path), LINK_RECORDS))
-    arrivals = _arrivals(_requests(read_records(path), blocks, reading), linked)
-    notes = [blocks.note] if blocks.note else []
-    return Requests(path, "bailian", blocks.size, arrivals, notes=notes)
+    found = Requests(path, "bailian", blocks.size, iter(()), notes=[blocks.note] if blocks.note else [])
+    requests = _noted(_requests(read_records(path), blocks, reading), found.notes, reading)
+    found.arrivals = _arrivals(requests, linked)
+    return found
+
+
+def _noted(
+    requests: Iterable[BailianRequest], notes: list[str], reading: Reading
+) -> Iterator[BailianRequest]:
+    """The requests themselves; `notes` gets what they make one doubt, once all are read."""
+    first, last, count, whole, kinds = 0.0, 0.0, 0, True, Kinds()
+    for one in requests:
+        first, last, count = (one.timestamp_s if not count else first), one.timestamp_s, count + 1
+        whole = whole and one.timestamp_s.is_integer()
+        kinds.take(one.hash_ids or ())
+        yield one
+    notes += kinds.notes
+    if whole and reading.time_unit is None and last - first > SPARSE_S * (count - 1) > 0:
+        notes.append(
+            f"{count:,} requests in {last - first:,.0f} s, read as seconds: if its times are milliseconds, "
+            "give --time-unit ms"
+        )
 
 
 def _arrivals(requests: Iterable[BailianRequest], linked: bool) -> Iterator[Arrival]:

@@ -125,6 +125,31 @@ def blocks_of(
 
 
 @dataclass(slots=True)
+class Kinds:
+    """Whether ids are written as numbers, as texts of digits, or as both."""
+
+    numbers: bool = False
+    texts: bool = False
+
+    def take(self, ids: Iterable[Any]) -> None:
+        """Takes in some ids."""
+        for one in ids:
+            if isinstance(one, int):
+                self.numbers = True
+            elif one.isdecimal():
+                self.texts = True
+            if self.numbers and self.texts:
+                return
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence where both occur."""
+        if not (self.numbers and self.texts):
+            return []
+        return ['some of its block ids are numbers and some are texts: 1 and "1" count as two blocks']
+
+
+@dataclass(slots=True)
 class Names:
     """Ids as integers: those from 0 to 2^63 - 1 stay what they are, all else is numbered from -1
     downwards.
@@ -133,12 +158,15 @@ class Names:
     """
 
     numbers: dict[Hashable, int] = field(default_factory=dict)
+    kinds: Kinds = field(default_factory=Kinds)
 
     def taken(self, fields: Fields, name: str) -> tuple[int, ...]:
         """The ids in a list of integers and texts. Raises TraceError for anything else."""
         values = opaque(fields, name)
         if all(isinstance(value, int) and 0 <= value <= LARGEST for value in values):
+            self.kinds.numbers = self.kinds.numbers or bool(values)
             return values
+        self.kinds.take(values)
         return tuple(map(self._number, values))
 
     def text(self, number: int) -> str:

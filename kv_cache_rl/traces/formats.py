@@ -20,10 +20,13 @@ from kv_cache_rl.traces.claude_code import read_sessions
 from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.fields import Fields, shown
 from kv_cache_rl.traces.files import peek, sources, unpacked
+from kv_cache_rl.traces.kv_events import is_event, is_unnamed, read_kv_events
+from kv_cache_rl.traces.kv_requests import kv_events_requests
 from kv_cache_rl.traces.lab import is_header, lab_requests, read_lab
 from kv_cache_rl.traces.libcachesim import looks_like_oracle, read_libcachesim, read_oracle_general
 from kv_cache_rl.traces.lines import UTF_16, Line, read_lines
 from kv_cache_rl.traces.mooncake import mooncake_requests, read_mooncake
+from kv_cache_rl.traces.packed import looks_packed
 from kv_cache_rl.traces.ragpulse import ragpulse_requests, read_ragpulse
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.records import parse_records
@@ -88,6 +91,8 @@ def _detect_file(path: Path) -> str:
     whole = place_of(path)
     with unpacked(path) as content:
         head = peek(content, whole)
+    if looks_packed(head):
+        return "kv-events"
     if b"\0" in head and not head.startswith(UTF_16) and looks_like_oracle(head):
         return "oracle-general"
     lines = read_lines(path)
@@ -119,12 +124,15 @@ def detect_records(place: Place, lines: Iterator[Line]) -> str:
     """The format that the first of some records has, or the second where the first only describes
     the file.
     """
-    keys: set[str] = set()
+    first = next(lines, (place, ""))
+    if is_unnamed(first[1]):
+        return "kv-events"
+    lines, keys = chain([first], lines), set[str]()
     for fields, _ in zip(parse_records(lines), range(2), strict=False):
         for name, fits in RECORDS.items():
             if fits(fields.record):
                 return name
-        refuse_events(fields)
+        refuse_kin(fields)
         keys |= set(map(str, fields.record))
     raise unknown(place, f"its fields: {', '.join(sorted(keys))[:120]}" if keys else "it holds no records")
 
@@ -138,22 +146,36 @@ def unknown(place: Place, found: str) -> Exception:
     )
 
 
-def refuse_events(fields: Fields) -> None:
-    """Raises TraceError for the events of an engine's cache, which no trace of requests can be made
-    of.
+def refuse_kin(fields: Fields) -> None:
+    """Raises TraceError for what is near to a trace and none: Claude Code's own transcripts, and requests
+    that stand inside another object.
     """
     record = fields.record
-    inner = record.get("data") if isinstance(record.get("data"), dict) else record
-    if {"stored", "removed", "cleared"} & set(inner or ()) or str(record.get("type", "")).startswith("Block"):
+    if name := _wrapped(record):
         raise fields.place.error(
-            "these are KV cache events: what one cache stored and removed, not which requests asked for it",
-            "log requests instead, one a line with timestamp, input_length, output_length and hash_ids "
-            "(mooncake)",
+            "the requests stand in a list inside an object",
+            f"write them for themselves, one a line: jq -c '.{name}[]' FILE > requests.jsonl",
+            name,
+        )
+    if TRANSCRIPT & set(record) or {"sessionId", "type"} <= set(record):
+        raise fields.place.error(
+            "this is a transcript of Claude Code (~/.claude/projects): texts, without the ids of blocks",
+            "give sessions as kv-cache-tester publishes them, or one request a line with timestamp, "
+            "input_length, output_length and hash_ids (mooncake); docs/formats.md shows both",
         )
 
 
 def _has(*keys: str) -> Callable[[dict[str, Any]], bool]:
     return lambda record: set(keys) <= set(record)
+
+
+def _wrapped(record: dict[str, Any]) -> str:
+    """The field whose list holds the requests of a trace, which are to stand for themselves; "" for none."""
+    for name, value in record.items():
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict) and _is_mooncake(first):
+            return str(name)
+    return ""
 
 
 def _is_mooncake(record: dict[str, Any]) -> bool:
@@ -163,15 +185,19 @@ def _is_mooncake(record: dict[str, Any]) -> bool:
 
 RECORDS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "lab": lambda record: is_header(Fields(record, Place(""))),
-    "claude-code": lambda record: isinstance(record.get("requests"), list),
+    "claude-code": lambda record: isinstance(record.get("requests"), list) and not _wrapped(record),
     "sharegpt": lambda record: any(
         isinstance(record.get(key), list) for key in ("conversations", "messages")
     ),
     "ragpulse": lambda record: isinstance(record.get("hash_ids"), dict),
     "bailian": _has("chat_id", "input_length"),
     "mooncake": _is_mooncake,
+    "kv-events": is_event,
 }
 """Format → whether a JSON object is one of its records; the first that fits is the file's."""
+
+TRANSCRIPT = {"parentUuid", "leafUuid"}
+"""Fields of Claude Code's own transcripts; other lines of them have a type and the session's id."""
 
 HEADERS = {
     "azure": azure.COLUMNS,
@@ -195,6 +221,7 @@ FORMATS: dict[str, Format] = {
     "sharegpt": Format(read_sharegpt, sharegpt_requests, ()),
     "libcachesim": Format(read_libcachesim),
     "oracle-general": Format(read_oracle_general),
+    "kv-events": Format(read_kv_events, kv_events_requests, BOTH),
     "lab": Format(read_lab, lab_requests, ()),
 }
 

@@ -78,6 +78,7 @@ def _arrivals(found: Requests, requests: Iterable[MooncakeRequest], reading: Rea
         first, last, count = (first if count else time_s), time_s, count + 1
         decimal = decimal or not float(one.timestamp_ms).is_integer()
         yield Arrival(one.place, time_s, one.input_length, one.output_length, one.hash_ids, one.session_id)
+    found.notes += found.names.kinds.notes
     since_1970 = next((unit for unit, most in EPOCH_UNITS.items() if 10**9 <= first * 1000 < most), "")
     if (decimal or since_1970 == "s") and count - 1 > CROWDED_PER_S * (last - first) > 0 and count > 9:
         found.notes.append(

@@ -4,6 +4,7 @@ said before."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from kv_cache_rl.traces.requests import Arrival, Requests, limited
 
 CHARACTERS_PER_TOKEN = 4.0
 """Of English text. Source: OpenAI's rule of thumb for its tokenizers; other scripts have fewer."""
+BESIDES = ("reasoning_content", "tool_calls", "function_call")
+"""Fields of a turn, besides its text, that a model wrote."""
+CALLED = {"arguments", "input", "parameters"}
+"""Names of what a tool is called with."""
 ANSWERS = ("gpt", "assistant", "chatgpt", "bing", "bard", "model", "chatbot")
 """Names of the side that answers."""
 
@@ -60,9 +65,25 @@ def _answers(found: Requests, path: str, reading: Reading) -> Iterator[Arrival]:
 
 
 def _text(inner: Fields) -> str:
-    value: Any = inner.take("value" if "value" in inner.record else "content", "")
+    """All that a turn holds as one text: what was said, thought and called."""
+    name = "value" if "value" in inner.record else "content"
+    value: Any = inner.take(name, "")
+    if not isinstance(value, str | list):
+        raise inner.error(name, f"expected a text, got {shown(value)}", "write it in double quotes")
+    return _words(value) + "".join(_words(inner.record.get(also)) for also in BESIDES)
+
+
+def _words(value: Any) -> str:
+    """The words in a text, in the parts of a text, or in calls of tools."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, list):
-        value = "".join(part.get("text") or "" for part in value if isinstance(part, dict))
-    if not isinstance(value, str):
-        raise inner.error("value", f"expected a text, got {shown(value)}", "write it in double quotes")
-    return value
+        return "".join(map(_words, value))
+    if not isinstance(value, dict):
+        return ""
+    if isinstance(value.get("function"), dict):
+        return _words(value["function"])
+    if "name" in value and CALLED & set(value):
+        given = next(value[name] for name in value if name in CALLED)
+        return str(value["name"]) + (given if isinstance(given, str) else json.dumps(given or {}))
+    return _words(value.get("text") or value.get("content"))

@@ -10,8 +10,10 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 from kv_cache_rl.traces.errors import Place
@@ -27,6 +29,10 @@ STAMP = re.compile(
     r"[ T]+(?P<hour>\d\d?):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?"
     r"(?: ?(?P<half>[AaPp])[Mm])?(?: ?(?:(?P<sign>[+-])(?P<off_h>\d\d):?(?P<off_m>\d\d)?|Z|UTC))?"
 )
+EXCEL_1970 = 25_569
+"""1 January 1970 in Excel's days, which begin on 30 December 1899."""
+LOOKED_AT = 1_000
+"""Rows that are looked at, at most, for how a table writes its moments."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOTHING = ("", "nan", "none", "null", "na", "n/a", "<na>")
 """What stands in a cell that holds nothing."""
@@ -60,6 +66,51 @@ def column_key(name: str) -> str:
 def header_keys(place: Place, text: str) -> set[str]:
     """The columns that a header names, as they are compared."""
     return {column_key(cell) for cell in cells_of(place, text, separator_of(text))}
+
+
+@dataclass(slots=True)
+class Clock:
+    """How a table writes its moments, as far as its cells tell."""
+
+    excel_days: bool = False
+    """Numbers are days as Excel counts them."""
+    first_slashed: str = ""
+    """The first date with slashes and the year behind."""
+    month_first: bool = False
+    """One of those has a day over 12, and so the month before it."""
+
+    def saw(self, match: re.Match) -> None:
+        """Takes in a moment that was read."""
+        if match["us_month"]:
+            self.first_slashed = self.first_slashed or match[0].split()[0]
+            self.month_first = self.month_first or int(match["us_day"]) > 12
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed, in sentences."""
+        found = []
+        if self.first_slashed and not self.month_first:
+            found.append(
+                f"dates such as {self.first_slashed} are read as month/day/year, and no date of the file "
+                "tells: if the day is first, write them as 2023-11-16"
+            )
+        if self.excel_days:
+            found.append(
+                "its times are read as days, as Excel counts them: give --time-unit s if they are not"
+            )
+        return found
+
+
+def clock_of(rows: Iterator[Row], name: str, reading: Reading) -> tuple[Clock, Iterator[Row]]:
+    """The clock of a table, told from the first of its moments that is no whole number, and its rows."""
+    held: list[Row] = []
+    for row in rows:
+        held.append(row)
+        value = decimal_of(row.cell(name, ""))
+        days = value is not None and _excel_day(value) and reading.time_unit is None
+        if not days or value != int(value) or len(held) > LOOKED_AT:
+            return Clock(excel_days=days and value != int(value)), chain(held, rows)
+    return Clock(), iter(held)
 
 
 class Row(Fields):
@@ -109,13 +160,18 @@ class Row(Fields):
             raise self.error(name, f"expected seconds, not negative, got {shown(text)}", "correct the cell")
         return reading.seconds(float(value), "s")
 
-    def nanoseconds(self, name: str, reading: Reading) -> int:
+    def nanoseconds(self, name: str, reading: Reading, clock: Clock | None = None) -> int:
         """A moment since 1970 (UTC): a date and time, or a number in a unit that its size tells.
 
         Dates with slashes are month/day/year, as Excel writes them in the United States, where most
-        of these tables come from, and year/month/day."""
-        text = self.cell(name, "")
+        of these tables come from, and year/month/day.
+
+        Args:
+            clock: how the table writes its moments; it learns from this one."""
+        text, clock = self.cell(name, ""), clock or Clock()
         value = decimal_of(text)
+        if value is not None and clock.excel_days and _excel_day(value):
+            return int((value - EXCEL_1970) * 86_400 * 10**9)
         if value is not None and 0 <= value < Decimal(2) ** 63:
             unit = reading.time_unit or next(unit for unit, most in EPOCH_UNITS.items() if value < most)
             return int(value * NANOSECONDS[unit])
@@ -123,9 +179,13 @@ class Row(Fields):
         try:
             if match is None:
                 raise ValueError
-            return _moment(match)
+            moment = _moment(match)
+            clock.saw(match)
+            return moment
         except ValueError:
             remedy = "write it as 2023-11-16 18:17:03.9799600"
+            if match is not None and match["us_month"] and 12 < int(match["us_month"]) < 32:
+                remedy = f"dates are read as month/day/year, is its day first? {remedy}"
             raise self.error(name, f"expected a date and time, got {shown(text)}", remedy) from None
 
 
@@ -143,6 +203,11 @@ def decimal_of(text: str) -> Decimal | None:
 NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 EPOCH_UNITS = {"s": 10**11, "ms": 10**14, "us": 10**17, "ns": 2**63}
 """Unit → what a number since 1970 in it stays below (for seconds: the year 5138)."""
+
+
+def _excel_day(value: Decimal) -> bool:
+    """Whether a number can be a moment as Excel counts days: of the years 1954 to 2119."""
+    return 20_000 <= value < 80_000
 
 
 def _moment(match: re.Match) -> int:

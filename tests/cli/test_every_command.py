@@ -16,6 +16,7 @@ from kv_cache_rl.sim.eviction import DECIDERS
 
 ROOT = typer.main.get_command(app)
 WORLDS = ("eviction", "hierarchy", "serving", "stability", "paged")
+ENGINES = ("engine",)
 FILES = ("traces",)
 COMMANDS = [path for path, _ in commands()]
 
@@ -47,7 +48,7 @@ def test_the_commands_are_those_that_were_promised():
         "bench",
         "scenarios",
     }
-    assert set(ROOT.commands) == {*WORLDS, *FILES, *eviction}
+    assert set(ROOT.commands) == {*WORLDS, *ENGINES, *FILES, *eviction}
     assert names_in("eviction") == eviction
     assert names_in("scenarios") == {"generate", "verify", "from-trace", "show"}
     hierarchy = {
@@ -65,6 +66,7 @@ def test_the_commands_are_those_that_were_promised():
     assert names_in("hierarchy") == hierarchy
     assert names_in("serving") == {"simulate", "evaluate", "bench", "train"}
     assert names_in("stability") == {"plan", "validate", "compare"}
+    assert names_in("engine") == {"record", "compare", "attach", "offload", "hints", "policies"}
     assert names_in("traces") == {"show", "convert"}
     assert names_in("paged") == {"demo", "bench", "generate", "show", "calibrate"}
 

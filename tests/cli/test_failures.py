@@ -1,7 +1,9 @@
 """How commands end that were told to stop."""
 
+import ctypes
 import os
 import signal
+import sys
 
 import pytest
 import typer
@@ -31,6 +33,35 @@ def cut_off(signalled: bool) -> None:
 def test_an_error_that_follows_sigterm_ends_as_an_interrupt():
     done = CliRunner().invoke(group(lambda: cut_off(True)), ["go"])
     assert (done.exit_code, done.stderr) == (TERMINATED, "interrupted\n")
+
+
+def test_an_interrupt_that_a_callback_drops_is_said_in_one_line(capfd):
+    """As ctypes does for the callbacks of a compiler: what they raise is lost, with a traceback."""
+
+    def compiles() -> None:
+        @ctypes.CFUNCTYPE(None)
+        def callback() -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        callback()
+        raise RuntimeError("no compiled object yet")
+
+    assert CliRunner().invoke(group(compiles), ["go"]).exit_code == TERMINATED
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_another_error_that_a_callback_drops_keeps_its_traceback(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: said.append(lost.exc_type))
+
+    def fails() -> None:
+        @ctypes.CFUNCTYPE(None)
+        def callback() -> None:
+            raise ValueError
+
+        callback()
+
+    assert CliRunner().invoke(group(fails), ["go"]).exit_code == 0 and said == [ValueError]
 
 
 def test_an_error_without_a_signal_keeps_its_traceback():

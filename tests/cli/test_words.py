@@ -54,6 +54,10 @@ SAYS_WHAT = {
     "--part": "the parts of the benchmark",
     "--episodes": "measured, or trained on",
     "--set": "the settings there are",
+    "--rate": "what is scaled",
+    "--resume": "what goes on: a run folder, or what --out holds",
+    "--token-budget": "whose tokens, and the default",
+    "--requests": "how many of a trace, or a log of them",
 }
 """Options whose help differs by command, and what it says there."""
 

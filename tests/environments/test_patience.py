@@ -27,6 +27,11 @@ def lost(status: int = 503) -> vf.ProviderError:
     return error
 
 
+def wrong(text: str) -> vf.ProviderError:
+    """The client's own error for an answer that is no reply."""
+    return vf.ProviderError(text, status_code=502)
+
+
 OVERFLOWS = [
     "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens",
     '{"code": "context_length_exceeded"}',
@@ -43,6 +48,18 @@ OVERFLOWS = [
     "Your input exceeds the context window of this model.",
     "The input token count (9000) exceeds the maximum number of tokens allowed (8192).",
     "input length and `max_tokens` exceed context limit: 8190 + 500 > 8192",
+    "Context size has been exceeded.",
+    "<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, 30720]",
+    "Invalid request: Your request exceeded model token limit: 8192",
+    "This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
+    "The number of tokens to keep from the initial prompt is greater than the context length.",
+    "prompt too long; exceeded max context length by 812 tokens",
+    "Prompt exceeds max length",
+    "too many tokens: size limit exceeded by 900 tokens. Try using shorter or fewer inputs.",
+    "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 280000 tokens.",
+    "The decoder prompt (length 9000) is longer than the maximum model length of 8192.",
+    "max_tokens must be at least 1, got -83.",
+    "litellm.ContextWindowExceededError: litellm.BadRequestError",
 ]
 TOO_FAST = "Request too large on tokens per minute (TPM): Limit 6000, Requested 8000. rate_limit_exceeded"
 
@@ -62,6 +79,10 @@ def test_the_known_wordings_of_a_full_context_are_told_from_other_refusals(text,
         (refused(429, "rate limit reached"), "busy"),
         (refused(429, "You exceeded your current quota, check your billing"), "final"),
         (refused(503, "loading model"), "busy"),
+        (refused(429, "Rate limit exceeded: 20 requests per minute"), "busy"),
+        (refused(403, "Key limit exceeded (total limit)"), "final"),
+        (refused(400, "Your credit balance is too low to access the API"), "final"),
+        (refused(400, "This model only supports single tool-calls at once!"), "single calls"),
         (refused(529, "overloaded"), "busy"),
         (lost(503), "broken"),
         (lost(504), "broken"),
@@ -140,6 +161,14 @@ TARGET = {"base_url": "http://there/v1", "api_key_var": "MY_KEY", "model": "m"}
         (refused(402, "insufficient credits"), "is spent"),
         (refused(429, "slow down"), "lower --max-concurrent"),
         (lost(), "does http://there/v1 answer"),
+        (refused(401, "Incorrect API key"), "does not take the key in MY_KEY"),
+        (refused(403, "Key limit exceeded (total limit)"), "is spent"),
+        (refused(403, "Country, region, or territory not supported"), "its words above say why"),
+        (refused(400, "only supports single tool-calls at once!"), "--history window"),
+        (wrong("the server answered with the field 'function_call' in a form"), "in no form that is read"),
+        (wrong("the server answered without an assistant message: {}"), "in no form that is read"),
+        (wrong("malformed upstream response: no JSON came"), "in no form that is read"),
+        (wrong("the server broke its reply off (finish_reason 'abort')"), "answers, but fails"),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -5,6 +5,7 @@ import signal
 import pytest
 from conftest import environment
 from kv_cache_eviction import evaluate
+from kv_cache_eviction.served import Watch
 from scripted_model import ERROR_500, calls, serving
 
 from kv_cache_rl.adapters.endpoint import serving as served_policies
@@ -39,6 +40,29 @@ def test_every_policy_scores_the_same_as_a_chat_model_and_on_the_simulator(tmp_p
                     row["metrics"],
                 ) == expected, name
                 assert Outcome.from_json(row).model_calls == 15
+
+
+class Hears(Watch):
+    """Keeps what is said about a run that goes on."""
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+
+    def resumed(self, kept: int) -> None:
+        self.kept.append(kept)
+
+
+def test_a_run_that_goes_on_says_how_much_of_it_is_kept(tmp_path):
+    hears = Hears()
+    with serving(lambda turn, body: calls(("keep", {}))) as model:
+        given = {**arguments(model.base_url, tmp_path / "run"), "model": "scripted", "watch": hears}
+        evaluate(**given)
+        evaluate(**given, resume=True)
+        (tmp_path / "run" / "traces.jsonl").write_text("")
+        evaluate(**given, resume=True)
+        (tmp_path / "run" / "traces.jsonl").unlink()
+        evaluate(**given, resume=True)
+    assert hears.kept == [3, 0, 0]
 
 
 def test_a_failed_rollout_has_an_error_and_no_score_and_a_resumed_run_repeats_it_alone(tmp_path):

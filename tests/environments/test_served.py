@@ -10,6 +10,11 @@ from scripted_model import ERROR_500, calls, cut, observation, refuses, replies_
 FULL = "This model's maximum context length is 8192 tokens, the messages have 9000. Reduce their length."
 
 
+def inside(code: int, text: str) -> dict:
+    """An error in place of a reply, as OpenRouter sends it: with status 200."""
+    return sends(json.dumps({"error": {"message": text, "code": code}}).encode())
+
+
 def keeps(turn: int, body: dict) -> dict:
     return calls(("keep", {}))
 
@@ -71,9 +76,11 @@ def test_a_strict_server_never_sees_a_past_turn_that_it_would_refuse(play, null_
         [refuses(503, "loading model")] * 5,
         [refuses(502, "bad gateway"), refuses(504, "too late"), ERROR_500],
         [sends(b'{"choices": []}'), sends(b'{"error": {"message": "overloaded"}}')],
+        [inside(429, "slow down")] * 9,
         [says(""), sends(b"<html>")],
+        [{**says("I will"), "finish": end} for end in ("error", "abort")],
     ],
-    ids=["429", "503", "5xx", "200 without a reply", "nothing"],
+    ids=["429", "503", "5xx", "200 without a reply", "429 inside a 200", "nothing", "half a reply"],
 )
 def test_a_refusal_that_passes_costs_no_rollout(play, failures):
     trace, requests = play(once_each(failures))
@@ -96,10 +103,13 @@ def test_a_server_that_stays_busy_fails_with_its_words_and_the_option_that_waits
     assert "--patience" in message
 
 
+FULLS = [refuses(400, FULL), refuses(413, "too large"), refuses(500, FULL), inside(400, FULL)]
+
+
 @pytest.mark.parametrize("other", [False, True], ids=["own harness", "null harness"])
-@pytest.mark.parametrize("full", [refuses(400, FULL), refuses(413, "too large"), refuses(500, FULL)])
+@pytest.mark.parametrize("full", FULLS)
 def test_a_dialogue_that_outgrows_the_context_is_scored_as_played(play, null_harness, other, full):
-    if other and full["fails"] != 400:
+    if other and full is not FULLS[0]:
         pytest.skip("one status is enough for the slow harness")
     trace, _ = play(at(6, full), **({"harness": null_harness} if other else {}))
     whole, _ = play(keeps)
@@ -108,7 +118,30 @@ def test_a_dialogue_that_outgrows_the_context_is_scored_as_played(play, null_har
     assert trace.reward == whole.reward, "what was not played counts as keep"
     assert (trace.metrics["unplayed_steps"], whole.metrics["unplayed_steps"]) == (9, 0)
     [note] = trace.info["notes"]
-    assert "after 6 of 15 model calls; the rest counts as keep" in note and full["text"] in note
+    assert "after 6 of 15 model calls; the rest counts as keep" in note
+    assert full.get("text", FULL) in note
+
+
+def test_an_account_that_is_spent_in_mid_play_is_said_at_once(play):
+    trace, requests = play(at(2, inside(402, "Insufficient credits")))
+    assert not trace.ok and "upstream 402" in trace.last_error.message and len(requests) == 3
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_template_of_one_call_a_turn_gets_one_call_a_turn_from_then_on(play, status):
+    def llama(turn: int, body: dict) -> dict:
+        past = [m["tool_calls"] for m in body["messages"] if m["role"] == "assistant"]
+        if any(len(made) > 1 for made in past):
+            return refuses(status, "This model only supports single tool-calls at once!")
+        return calls(("keep", {}), ("evict", {"seq_id": "s0"}))
+
+    trace, requests = play(llama)
+    assert trace.ok and trace.num_turns == 15, trace.errors
+    assert len(requests) == 16, "asked twice only once"
+    roles = [message["role"] for message in requests[-1]["messages"][2:]]
+    assert roles == ["assistant", "tool"] * 28
+    whole, _ = play(lambda turn, body: calls(("keep", {}), ("evict", {"seq_id": "s0"})))
+    assert trace.reward == whole.reward
 
 
 def test_a_first_prompt_that_does_not_fit_is_a_failure_with_the_servers_words(play):
@@ -124,6 +157,47 @@ def test_replies_cut_at_a_length_limit_are_counted_and_said(play):
     assert trace.ok and trace.num_turns == 15
     assert (trace.metrics["cut_replies"], trace.metrics["text_only_steps"]) == (3, 3)
     assert trace.info["notes"][0].startswith("3 of 15 replies were cut at a length limit")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "evict", "arguments": {}}</tool_call>',
+        '{"name": "evict", "parameters": {"seq_id": "a"}}',
+        '[evict(seq_id="a")]',
+    ],
+)
+def test_a_call_that_the_server_left_in_the_text_is_said_from_one_on(play, text):
+    trace, _ = play(lambda turn, body: says(f"So: {text}") if turn == 4 else keeps(turn, body))
+    [note] = trace.info["notes"]
+    assert note.startswith("1 of 15 replies hold a call as text that the server did not parse")
+    assert text[1:12] in note
+    trace, _ = play(lambda turn, body: says("I keep all, and evict none") if turn == 4 else keeps(turn, body))
+    assert "notes" not in trace.info
+
+
+def test_a_prompt_whose_count_stays_while_the_dialogue_grows_is_said(play):
+    def counted(turn: int, body: dict) -> dict:
+        usage = {"prompt_tokens": min(600 + 420 * turn, 2048), "completion_tokens": 3, "total_tokens": 9}
+        choice = {"index": 0, "message": keeps(turn, body), "finish_reason": "tool_calls"}
+        head = {"id": "a", "object": "chat.completion", "created": 1, "model": "m", "usage": usage}
+        return sends(json.dumps({**head, "choices": [choice]}).encode())
+
+    trace, _ = play(counted)
+    [note] = trace.info["notes"]
+    assert note.startswith(
+        "the server counts 2,048 tokens of prompt from call 5 on, while the dialogue grows"
+    )
+    trace, _ = play(counted, history="window")
+    assert "notes" not in trace.info
+
+
+def test_a_reply_in_which_the_model_refuses_is_marked_as_one_that_was_withheld(play):
+    refused = {"role": "assistant", "content": None, "refusal": "I can't help with that."}
+    trace, requests = play(lambda turn, body: refused if turn in (3, 9) else keeps(turn, body))
+    assert trace.ok and len(requests) == 15, trace.errors
+    [note] = trace.info["notes"]
+    assert note.startswith("2 of 15 replies were withheld") and "refused by the model" in note
 
 
 ODD = {

@@ -1,18 +1,20 @@
 """Past turns leave in one form that every server takes; replies are bounded before anything works on them."""
 
 import json
+import re
 import time
 
 import pytest
+from kv_cache_eviction.past_turns import history, one_by_one
 from kv_cache_eviction.wire import (
     MAX_CALLS_PER_STEP,
     MOST_CALLS,
     ODD,
     NoReply,
     calls_left_out,
-    history,
     not_json,
     not_read,
+    refusal,
     tamed,
 )
 from verifiers.v1.dialects.chat import ChatDialect
@@ -103,6 +105,28 @@ def test_ids_are_present_and_unique_and_results_follow_their_calls():
     assert history([said(*asked), *results]) == sent[:5], "what was sent once is sent again in the same form"
 
 
+def test_ids_that_are_made_here_have_nine_letters_and_digits():
+    asked = [{**call(), "id": given} for given in ("abcdefghi", "abcdefghi", "", None)]
+    for made in (message_of(said(*asked)), history([said(*asked), said(*asked)])[1]):
+        ids = [one["id"] for one in made["tool_calls"]]
+        assert len(set(ids)) == 4 and all(re.fullmatch("[A-Za-z0-9]{9}", one) for one in ids)
+
+
+def test_a_turn_of_several_calls_becomes_turns_of_one_call_each_with_its_result():
+    first, second = ({**call(), "id": name} for name in ("a", "b"))
+    results = [{"role": "tool", "tool_call_id": name, "content": name} for name in ("a", "b")]
+    alone = [said(first), results[0]]
+    asked = {"role": "user", "content": "x"}
+    assert list(one_by_one([asked, said(first, second, content="I act"), *results, *alone])) == [
+        asked,
+        said(first, content="I act"),
+        results[0],
+        said(second),
+        results[1],
+        *alone,
+    ]
+
+
 def test_names_have_the_characters_that_the_schema_of_requests_allows():
     [turn, result] = history(
         [said(call("functions.evict now")), {"role": "tool", "tool_call_id": "c1", "name": "functions.evict"}]
@@ -124,7 +148,10 @@ def test_a_complete_reply_keeps_its_meaning():
 
 @pytest.mark.parametrize(
     ("finish", "read_as"),
-    [("eos_token", "stop"), (None, "stop"), ("max_tokens", "length"), ("length", "length"), (7, "stop")],
+    [
+        *(("eos_token", "stop"), (None, "stop"), ("max_tokens", "length"), ("length", "length"), (7, "stop")),
+        *(("MAX_TOKENS", "length"), ("sensitive", "content_filter"), ("SAFETY", "content_filter")),
+    ],
 )
 def test_the_words_of_other_servers_for_an_end_are_understood(finish, read_as):
     assert reply_of({"content": "x"}, finish)["choices"][0]["finish_reason"] == read_as
@@ -201,6 +228,38 @@ def test_text_that_is_no_unicode_is_repaired():
 @pytest.mark.parametrize("raw", [b"<html>", b"", b"[" * 100_000, b"\xff\xfe"])
 def test_a_body_that_is_no_json_stays_for_verifiers_to_refuse(raw):
     assert tamed(raw) == raw
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"message": "slow down", "code": 429}, 429),
+        ({"message": "no credit", "code": "402"}, 402),
+        ({"message": "slow down", "code": "rate_limit_exceeded"}, 429),
+        ({"message": "too long", "type": "invalid_request_error", "code": None}, 400),
+        ({"message": "overloaded", "code": True}, 500),
+        ("model not loaded", 500),
+    ],
+)
+def test_an_error_in_place_of_a_reply_has_the_status_that_it_names(error, status):
+    found = refusal(json.dumps({"error": error}).encode())
+    assert found is not None and found[0] == status
+    assert (error if isinstance(error, str) else error["message"]) in found[1]
+    choice = {"finish_reason": "error", "error": error, "message": {"content": "I wi"}}
+    assert refusal(json.dumps({"choices": [choice]}).encode()) == found
+
+
+@pytest.mark.parametrize("raw", [{"content": 'the "error"'}, {"content": "x", "error": None}])
+def test_a_reply_that_speaks_of_an_error_is_none(raw):
+    assert refusal(body(raw)) is None and refusal(body(raw, error=None)) is None
+    assert refusal(body(raw, error={"message": "a warning"})) is None
+    assert refusal(b'{"error"') is None and refusal(b'["error"]') is None
+
+
+@pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource"])
+def test_a_reply_that_the_server_broke_off_is_no_decision(finish):
+    with pytest.raises(NoReply, match=f"broke its reply off .finish_reason '{finish}'"):
+        tamed(body({"content": "I will"}, finish))
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ BLOCKS = {  # requests, input and output tokens, tokens in a block, different bl
     "mooncake-block512.jsonl": BLOCK_512,
     "mooncake-block64.jsonl": (24, 44_980, 3_878, 64, 159, 715),
     "mooncake-cr.jsonl": BLOCK_512,
+    "kv-events.jsonl": (1, 32, None, 16, 2, 2),
     "mooncake-float-ms.jsonl": BLOCK_512,
     "mooncake-float-whole.jsonl": BLOCK_512,
     "mooncake-full-blocks-only.jsonl": (24, 359_736, 3_878, 512, 155, 691),
@@ -102,7 +103,6 @@ REFUSED = {  # part of the problem, part of the remedy
     "fake.jsonl.zst": ("", ""),
     "fake.parquet": ("a Parquet file", "pandas.read_parquet(FILE).to_json("),
     "html-404.csv": ("a web page, not a trace", "download the raw file"),
-    "kv-events.jsonl": ("these are KV cache events", "log requests instead"),
     "lfs-pointer.csv": ("a Git LFS pointer", "git lfs pull"),
     "plain-404.csv": ("a server's error message", "check the address"),
 }

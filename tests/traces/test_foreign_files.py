@@ -22,11 +22,6 @@ FOREIGN = {
     "a ZIP archive or an Excel workbook": (b"PK\x03\x04\x14\x00", "save the sheet as CSV"),
     "a tar archive": (b"name".ljust(257, b"\0") + b"ustar\x0000", "tar -xf"),
     "binary data": (b"\x7fELF\x02\x01\x01\x00\x00\x00", "UTF-8"),
-    "KV cache events": (
-        b'{"event_id": 0, "data": {"removed": {"block_hashes": [12]}}}',
-        "log requests instead",
-    ),
-    "these are KV cache events": (b'{"type": "BlockStored", "block_hashes": [1]}', "log requests instead"),
     "comments only": (b"# a\n# b\n", "at least one request"),
     "its columns: a, b": (b"a,b\n1,2\n", "docs/formats.md"),
     "its fields: input_len": (b'{"input_len": 5}', "docs/formats.md"),
@@ -102,6 +97,7 @@ def test_no_record_of_one_format_passes_for_another():
         "ragpulse": {"timestamp": "1", "input_length": 5, "hash_ids": {"history": [1]}},
         "bailian": {"chat_id": 1, "timestamp": 0.5, "input_length": 5, "hash_ids": [1]},
         "mooncake": {"timestamp": 0, "input_length": 5, "output_length": 1},
+        "kv-events": {"event_id": 0, "data": {"removed": {"block_hashes": [12]}}},
     }
     assert list(records) == list(RECORDS)
     for name, record in records.items():

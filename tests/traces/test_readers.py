@@ -147,6 +147,7 @@ def test_every_format_is_told_from_its_first_line(write, session, call):
         "tracelab": ["session_id,arrival_time,prefix_len,input_len,output_len", "s1,0.0,0,12,3"],
         "sharegpt": [{"id": "a", "conversations": [{"from": "human", "value": "hi"}]}],
         "libcachesim": ["# time,obj_id,obj_size,next_access_vtime", "0,a,4096,-1"],
+        "kv-events": [{"ts": 1.5, "events": [{"type": "BlockStored", "block_hashes": [7]}]}],
         "lab": [
             {"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "block_tokens": 16},
             {"time_s": 1.5, "sequence": 2, "input_tokens": 16, "output_tokens": 8, "runs": [[0, 1]]},

@@ -4,6 +4,7 @@ busy      429, 503, 529: the server asks to come back; waited for within the pat
 broken    5xx, a lost connection, a timeout, a reply that is none: tried again a few times
 overflow  the dialogue no longer fits the model's context: the episode ends there, with a score
 garbled   the server could not read what its own model wrote: tried again, then a reply without calls
+single calls  the model's template takes one call a turn: written so from then on
 final     anything else (a wrong key, name or address; an account that is spent or too small): said at once
 """
 
@@ -37,7 +38,7 @@ class Patience:
 
 
 def meaning(error: ProviderError) -> str:
-    """busy, broken, overflow, garbled or final; see the head of this module."""
+    """busy, broken, overflow, garbled, single calls or final; see the head of this module."""
     kind = meaning_of(error.status_code, str(error))
     if kind in ("busy", "spent") and not from_the_server(error):
         return "broken"
@@ -83,7 +84,7 @@ def pause_after(error: ProviderError, tries: int, waited: float, limits: Patienc
         ProviderError: it is not worth waiting; the text says how long it was tried.
     """
     kind, asked = meaning(error), asked_to_wait(error)
-    if kind in ("overflow", "final"):
+    if kind in ("overflow", "final", "single calls"):
         raise error
     most = limits.max_retries if proven and kind != "garbled" else min(limits.max_retries, FEW_RETRIES)
     if kind != "busy" and tries > most:

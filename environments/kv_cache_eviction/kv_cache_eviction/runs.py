@@ -108,6 +108,8 @@ async def played(
     else:
         (folder / TRACES_FILE).write_text("")
         plan = plan_rollouts(tasks, 1)
+    if resume:
+        watch.resumed(sum(bool(kept) for _, kept, _ in plan))
     context = vf.ModelContext(model=config.model, client=config.client, sampling=config.sampling)
     running, writing = asyncio.Semaphore(config.max_concurrent or len(tasks)), asyncio.Lock()
 

@@ -1,7 +1,7 @@
 """Between verifiers and the chat server: every model call of every harness goes through here.
 
-Past turns leave in the form that all servers take, refusals that pass are waited for, replies come back
-bounded, and a dialogue that no longer fits the context ends its episode instead of failing it."""
+Refusals that pass are waited for, what is sent and what comes back is put in order (`client`), and a dialogue
+that no longer fits the context ends its episode instead of failing it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import verifiers.v1 as vf
 from verifiers.v1.clients.client import Client, RelayReply
-from verifiers.v1.clients.eval import EvalClient
 from verifiers.v1.configs.client import BaseClientConfig, TrainClientConfig
 from verifiers.v1.dialects import Dialect
 from verifiers.v1.dialects.chat import ChatDialect
@@ -20,8 +19,9 @@ from verifiers.v1.interception import Interception, Slot
 from verifiers.v1.session import RolloutSession
 from verifiers.v1.types import SamplingConfig
 
+from kv_cache_eviction.client import TamedClient
 from kv_cache_eviction.patience import Patience, meaning, pause_after
-from kv_cache_eviction.wire import ODD, NoReply, bounded, history, not_json, tamed
+from kv_cache_eviction.wire import ODD, bounded
 
 CONTEXT_OVERFLOW = "context_overflow"
 """The stop condition of an episode whose dialogue outgrew the model's context."""
@@ -31,82 +31,16 @@ Ask = Callable[[], Awaitable[Any]]
 
 
 class Watch:
-    """What an evaluation hears while model calls run; both do nothing by default."""
+    """What an evaluation hears while it runs; all do nothing by default."""
+
+    def resumed(self, kept: int) -> None:
+        """A run goes on, of which so many rollouts are kept."""
 
     def answered(self) -> None:
         """A model call has its reply."""
 
     def waiting(self, seconds: float, why: str) -> None:
         """A model call waits so long before it is tried again."""
-
-
-class TamedClient(EvalClient):
-    """The client of verifiers, with past turns and replies of chat completions put in order on the wire."""
-
-    def __init__(self, config: BaseClientConfig) -> None:
-        super().__init__(config)
-        self.newer: set[object] = set()
-        """Models that refuse `max_tokens` and take `max_completion_tokens`."""
-
-    async def _request(
-        self, url: str, body: dict, headers: httpx.Headers, *, stream: bool = False
-    ) -> httpx.Response:
-        if stream or not url.endswith(ChatDialect.upstream_path):
-            return await super()._request(url, body, headers, stream=stream)
-        if isinstance(body.get("messages"), list):
-            body = {**body, "messages": history(body["messages"])}
-        try:
-            answer = await self.sent(url, body, headers)
-        except vf.ProviderError as error:
-            raise moved(error) or error from error.__cause__
-        try:
-            content = tamed(answer.content)
-        except NoReply as error:
-            raise vf.ProviderError(str(error), status_code=502) from error
-        if content == answer.content:
-            kind = answer.headers.get("content-type", "")[:80]
-            if other := not_json(content, kind):
-                text = f"malformed upstream response: no JSON came but something else ({other})"
-                raise vf.ProviderError(text, status_code=502)
-        return httpx.Response(answer.status_code, content=content, request=answer.request)
-
-    async def sent(self, url: str, body: dict, headers: httpx.Headers) -> httpx.Response:
-        """The server's answer; the limit of a reply goes out under the name that the model takes."""
-        if body.get("model") in self.newer:
-            body = newer_name(body)
-        try:
-            return await super()._request(url, body, headers)
-        except vf.ProviderError as error:
-            if not wants_newer_name(error, body):
-                raise
-        self.newer.add(body.get("model"))
-        return await super()._request(url, newer_name(body), headers)
-
-
-def newer_name(body: dict) -> dict:
-    """The body with `max_tokens` under OpenAI's newer name for it."""
-    if "max_tokens" not in body:
-        return body
-    rest = {key: value for key, value in body.items() if key != "max_tokens"}
-    return {**rest, "max_completion_tokens": body["max_tokens"]}
-
-
-def wants_newer_name(error: vf.ProviderError, body: dict) -> bool:
-    """Whether a refusal asks for `max_completion_tokens`, as OpenAI's reasoning models do."""
-    asks = error.status_code in (400, 422) and "max_completion_tokens" in str(error)
-    return asks and "max_tokens" in body and meaning(error) != "overflow"
-
-
-def moved(error: vf.ProviderError) -> vf.ProviderError | None:
-    """The error of a redirection, with the base address that it leads to; None for another error."""
-    answer = getattr(error.__cause__, "response", None)
-    if answer is None or not answer.has_redirect_location:
-        return None
-    target = str(answer.url.join(answer.headers["location"])).partition("?")[0]
-    base = target.removesuffix(ChatDialect.upstream_path)
-    remedy = f"give --base-url {base}" if base != target else "check --base-url"
-    text = f"upstream {answer.status_code}: the server sends the call on to {target[:200]}; {remedy}"
-    return vf.ProviderError(text, status_code=answer.status_code)
 
 
 class ServedClient(Client):
@@ -242,9 +176,13 @@ def refuse_empty(response: vf.Response) -> None:
 
 
 def withheld(response: vf.Response) -> bool:
-    """Whether the server's filter ended the reply; verifiers' own field does not say so."""
-    choices = (response.raw or {}).get("choices") or [{}]
-    return choices[0].get("finish_reason") == "content_filter"
+    """Whether the server's filter ended the reply, or the model refused to answer; verifiers' own fields do
+    not say so.
+    """
+    choice = ((response.raw or {}).get("choices") or [{}])[0]
+    message = choice.get("message") or {}
+    refused = message.get("refusal") and not message.get("tool_calls")
+    return choice.get("finish_reason") == "content_filter" or bool(refused)
 
 
 def unread_reply(dialect: ChatDialect, body: dict, error: vf.ProviderError) -> vf.Response:

@@ -9,11 +9,10 @@ from typing import Any, Self
 import verifiers.v1 as vf
 
 from kv_cache_eviction.dialogue import answers, decided, left_out, played
-from kv_cache_eviction.served import CONTEXT_OVERFLOW, WITHHELD, refuse_empty
-from kv_cache_eviction.wire import ODD
+from kv_cache_eviction.notes import cut_replies, notes_on
+from kv_cache_eviction.served import CONTEXT_OVERFLOW, refuse_empty
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.sim.eviction import (
-    CONTEXT_TOKENS,
     MAX_CALLS_PER_STEP,
     REWARDS,
     Episode,
@@ -143,36 +142,8 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
         trace.info["diagnosis"] = self.report(trace).notes
         if unread := left_out(trace.assistant_messages):
             trace.info["calls_not_read"] = unread
-        if notes := self.notes(trace):
+        if notes := notes_on(trace, self.data, self.scenario.steps):
             trace.info["notes"] = notes
-
-    def notes(self, trace: vf.Trace) -> list[str]:
-        """What a reader of the score has to know besides: an episode cut short, replies cut short."""
-        steps, played_steps, found = self.scenario.steps, trace.num_turns, []
-        said = trace.info.pop("server_said", None)
-        if played_steps < steps:
-            kept = f"after {played_steps} of {steps} model calls; the rest counts as keep"
-            if trace.stop_condition == CONTEXT_OVERFLOW:
-                found.append(
-                    f"the dialogue outgrew the model's context {kept}. Serve it with "
-                    f"{CONTEXT_TOKENS[self.data.view, self.data.history]:,} tokens of context for view "
-                    f"{self.data.view} and history {self.data.history}. The server said: {said}"
-                )
-            elif trace.stop_condition is not None:
-                found.append(f"the limit {trace.stop_condition} ended the episode {kept}")
-        if odd := trace.info.pop(ODD, None):
-            found.append(f"the server counts tokens that cannot be ({odd}); such counts are taken as 0")
-        if cut := cut_replies(trace):
-            found.append(
-                f"{cut} of {played_steps} replies were cut at a length limit (finish_reason 'length'); "
-                "raise --max-tokens, or the context of the server"
-            )
-        if kept_back := trace.info.pop(WITHHELD, None):
-            found.append(
-                f"{kept_back} of {played_steps} replies were withheld by the server's filter (finish_reason "
-                "'content_filter'); each counts as keep"
-            )
-        return found
 
     def metrics(self, trace: vf.Trace) -> dict[str, float]:
         """The simulator's metrics, the calls that no action log holds, and how whole the dialogue was."""
@@ -214,11 +185,6 @@ def decided_by_dialogue(trace: vf.Trace) -> bool:
     scenario, most = Scenario.from_json(data.scenario), data.max_calls_per_step
     episode = played(scenario, trace.assistant_messages, most, data.view)
     return trace.info.get("actions") == episode.log
-
-
-def cut_replies(trace: vf.Trace) -> int:
-    """How many replies ended at a length limit."""
-    return sum(call.finish_reason == "length" and call.node is not None for call in trace.calls)
 
 
 @lru_cache(maxsize=8)

@@ -1,17 +1,17 @@
-"""What crosses the wire to and from a chat server: past turns in the form that every OpenAI-compatible
-server takes, and replies bounded before anything works on them.
+"""What comes from a chat server: replies, bounded before anything works on them, and the refusals that some
+servers send in place of one.
 
-Both directions are pure functions of JSON values. What a server or a model did well passes unchanged."""
+Pure functions of JSON values. What a server or a model did well passes unchanged."""
 
 import json
 import math
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 from pydantic_core import from_json, to_json
 
+from kv_cache_rl.adapters.refusals import BROKE_OFF
 from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP
 
 MOST_CALLS = 64
@@ -23,29 +23,73 @@ MAX_NAME, MAX_ID = 64, 64
 """Source: OpenAI's API reference allows 64 characters in a function's name."""
 NOT_READ = "not_read"
 """The key of arguments that stand in place of what was not read; its value says what that was."""
-UNREADABLE = "unreadable"
-"""The key under which arguments that are no JSON object go back to the server."""
 
 HEAD = ("id", "created", "model", "service_tier", "system_fingerprint")
 """Fields of a reply that name it and decide nothing."""
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
-CUT = ("max_tokens", "max_length", "model_length", "length_cap")
-"""What other servers write for "length"."""
+OTHER_WORDS = {
+    "length": ("max_tokens", "max_length", "model_length", "length_cap"),
+    "content_filter": ("content_filtered", "guardrail_intervened", "safety", "sensitive"),
+}
+"""What other servers write for an end, by OpenAI's word for it."""
+BROKEN_OFF = ("error", "abort", "aborted", "network_error", "insufficient_system_resource")
+"""Ends of a reply that the server could not finish (OpenRouter, vLLM, SGLang, Zhipu, DeepSeek)."""
 MOST_TOKENS = 2**40
 """A larger count of tokens is none."""
 DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 """Parts of a usage that split its counts."""
 ODD = "odd_counts"
 """The key of a usage under which a reply says which of its counts were none, for the episode's notes."""
-NOT_SENT_BACK = ("refusal", "annotations", "audio", "function_call", "tool_calls", "content", "role")
-"""Fields of a reply that strict servers refuse in a request, and the three that are written anew."""
+
+
+STATUS_OF = (
+    (r"rate_?limit|too_many_requests|resource_exhausted", 429),
+    (r"overloaded|unavailable", 503),
+    (r"insufficient_(quota|credits|balance|funds)", 402),
+    (r"invalid_api_key|authentication|unauthorized", 401),
+    (r"permission", 403),
+    (r"not_found", 404),
+    (r"context_length|invalid_request|invalid_argument|bad_?request", 400),
+)
+"""Statuses of errors that have a name and no number."""
 
 
 class NoReply(ValueError):
     """A body that holds no assistant message; the text says what it holds instead."""
 
 
-# From the server: a reply, bounded.
+def refusal(body: bytes) -> tuple[int, str] | None:
+    """Status and words of an error that came in place of a reply, or that broke one off; None where there is
+    none.
+
+    OpenRouter sends errors so, with status 200: {"error": {"code": 429, "message": ...}}.
+    """
+    if b'"error"' not in body:
+        return None
+    try:
+        raw = read(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(raw, dict):
+        return None
+    choices = raw.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    error = choice.get("error") or raw.get("error") or (raw if raw.get("object") == "error" else None)
+    whole = isinstance(choice.get("message"), dict) and not choice.get("error")
+    if not error or (whole and choice.get("finish_reason") not in BROKEN_OFF):
+        return None
+    return status_of(error), excerpt(error, 500)
+
+
+def status_of(error: Any) -> int:
+    """The HTTP status that an error names; 500 where it names none."""
+    fields = error if isinstance(error, dict) else {}
+    names = [fields.get(name) for name in ("code", "status_code", "status", "type")]
+    for name in names:
+        if (digits := str(name)).isdecimal() and 400 <= int(digits) < 600:
+            return int(digits)
+    text = " ".join(str(name) for name in names)
+    return next((status for words, status in STATUS_OF if re.search(words, text, re.IGNORECASE)), 500)
 
 
 def tamed(body: bytes) -> bytes:
@@ -86,16 +130,24 @@ def first_choice(raw: Any) -> dict:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise NoReply(f"the server answered without an assistant message: {excerpt(raw)}")
+    if choice.get("finish_reason") in BROKEN_OFF:
+        raise NoReply(f"{BROKE_OFF} (finish_reason {choice['finish_reason']!r})")
     message = {**message, "role": "assistant", "content": text_of(message)}
     given = message.pop("tool_calls", None)
     if calls := bounded(given):
         message["tool_calls"] = calls
     elif not any(message.get(name) for name in ("content", "reasoning_content", "reasoning")):
         refuse_other_forms({"tool_calls": given, "function_call": message.get("function_call")})
-    reason = choice.get("finish_reason")
-    if reason not in FINISH_REASONS:
-        reason = "length" if reason in CUT else "stop"
+    reason = end_of(choice.get("finish_reason"))
     return {**choice, "index": 0, "message": message, "finish_reason": reason}
+
+
+def end_of(reason: Any) -> str:
+    """Why a reply ended, in OpenAI's words."""
+    if reason in FINISH_REASONS:
+        return reason
+    word = str(reason).lower()
+    return next((known for known, others in OTHER_WORDS.items() if word in (known, *others)), "stop")
 
 
 def refuse_other_forms(fields: dict[str, Any]) -> None:
@@ -125,8 +177,8 @@ def not_json(body: bytes, content_type: str) -> str | None:
     return None
 
 
-def excerpt(value: Any) -> str:
-    return to_json(value, inf_nan_mode="null").decode(errors="replace")[:200]
+def excerpt(value: Any, most: int = 200) -> str:
+    return to_json(value, inf_nan_mode="null").decode(errors="replace")[:most]
 
 
 def text_of(message: dict) -> str | None:
@@ -227,84 +279,13 @@ def calls_left_out(arguments: str) -> int:
 
 
 def unused(name: Any, seen: set[str]) -> str:
-    """The id itself where it is text that `seen` lacks, else one made from it; `seen` gets it."""
-    base = name[:MAX_ID] if isinstance(name, str) and name else "call"
-    found, number = base, 1
-    while found in seen:
+    """The id itself where it is text that `seen` lacks, else a new one; `seen` gets it.
+
+    New ones have nine letters and digits: the templates of Mistral's models take no others.
+    """
+    found, number = name[:MAX_ID] if isinstance(name, str) else "", len(seen)
+    while not found or found in seen:
         number += 1
-        found = f"{base[: MAX_ID - 8]}-{number}"
+        found = f"call{number:05}"
     seen.add(found)
     return found
-
-
-# To the server: the dialogue so far.
-
-
-def history(messages: Iterable[Any]) -> list[Any]:
-    """The messages in the one form that every OpenAI-compatible server takes.
-
-    Assistant turns have `content`, null beside calls and text otherwise, and no empty `tool_calls`. Calls
-    have names of the allowed characters, ids that are unique in the dialogue, and arguments that are the
-    text of a JSON object. Tool results follow the ids of their calls. What is in that form already stays."""
-    seen: set[str] = set()
-    waiting: list[tuple[Any, str]] = []
-    sent = []
-    for message in messages:
-        role = message.get("role") if isinstance(message, dict) else None
-        if role == "assistant":
-            message = assistant_turn(message, seen)
-            waiting = [(call.pop("was"), call["id"]) for call in message.get("tool_calls", ())]
-        elif role == "tool":
-            message = tool_result(message, waiting)
-        sent.append(message)
-    return sent
-
-
-def assistant_turn(message: dict, seen: set[str]) -> dict:
-    """One past reply as a request holds it; each call has the id it came with under `was`."""
-    calls, content = message.get("tool_calls"), message.get("content")
-    calls = calls if isinstance(calls, list) else []
-    more = {key: value for key, value in message.items() if value is not None and key not in NOT_SENT_BACK}
-    if not calls:
-        return {"role": "assistant", "content": content or message.get("refusal") or "", **more}
-    asked = [past_call(call, seen) for call in calls]
-    return {"role": "assistant", "content": content or None, **more, "tool_calls": asked}
-
-
-def past_call(call: dict, seen: set[str]) -> dict:
-    function = call.get("function") or {}
-    name = allowed_name(function.get("name"))
-    arguments = object_text(function.get("arguments"))
-    was = call.get("id")
-    made = {"id": unused(was, seen), "type": "function", "function": {"name": name, "arguments": arguments}}
-    return {**made, "was": was}
-
-
-def allowed_name(name: Any) -> str:
-    """The function's name with other characters replaced, as OpenAI's schema of requests asks for."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", str(name or ""))[:MAX_NAME] or "unknown"
-
-
-def object_text(arguments: Any) -> str:
-    """The text of a JSON object: the arguments themselves, or an object that says what they were."""
-    if isinstance(arguments, dict):
-        return json.dumps(arguments)
-    text = arguments if isinstance(arguments, str) else ""
-    if not text.strip():
-        return "{}"
-    try:
-        value = from_json(text, allow_inf_nan=False)
-    except ValueError:
-        value = None
-    return text if isinstance(value, dict) else json.dumps({UNREADABLE: text[:200]})
-
-
-def tool_result(message: dict, waiting: list[tuple[Any, str]]) -> dict:
-    """A tool message under the id that its call goes out with."""
-    given = message.get("tool_call_id")
-    position = next((k for k, (was, _) in enumerate(waiting) if was == given), None)
-    if position is not None:
-        message = {**message, "tool_call_id": waiting.pop(position)[1]}
-    if "name" in message:
-        message = {**message, "name": allowed_name(message["name"])}
-    return message

@@ -77,10 +77,12 @@ def run_baselines(
     policies = choose_policies(policy, list(DECIDERS))
     total = how_many(num_examples, difficulty)
     scenarios = select_scenarios(difficulty, split, total, seed, trace)
-    outcomes = play_all(scenarios, policies, quiet=as_json)
     config = runs.new_config(
         "baselines", [{"model": name} for name in policies], difficulty, split, total, seed, trace
     )
+    if out is not None:
+        runs.refuse_other_run(out, config)
+    outcomes = play_all(scenarios, policies, quiet=as_json)
     by_id = {scenario.id: scenario for scenario in scenarios}
     summary = runs.summarize(config, outcomes, by_id)
     if out is not None:

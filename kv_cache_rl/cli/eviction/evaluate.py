@@ -68,7 +68,7 @@ def evaluate_targets(
 
     evaluate, outcomes, targets = environment_evaluate(), [], config["targets"]
     names = ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
-    live = Live(scenario_count, quiet)
+    live = Live(scenario_count, quiet, finished=runs.finished(folder) if resume else None)
     recorder = Recorder(folder / runs.RESULTS, live.advance)
 
     def go_on() -> str:
@@ -261,11 +261,7 @@ def run_eval(
     ] = None,
     resume: Annotated[
         Path | None,
-        options.option(
-            RUNNING,
-            "--resume",
-            help="Go on with this run folder; address, key and the four options above may change.",
-        ),
+        options.resume("Go on with this run folder; address, key and the four options above may change."),
     ] = None,
     out: Annotated[Path, options.out("Where the run folder is made.")] = Path("runs"),
     as_json: AsJson = False,

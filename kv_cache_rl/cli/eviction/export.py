@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kv_cache_rl.amounts import amount
+from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
@@ -122,9 +122,10 @@ def decision_rows(
     played = [(scenario, player) for scenario in scenarios for player in players]
     windows = [(k, window) for k, (scenario, _) in enumerate(played) for window in range(scenario.steps)]
     if many > len(windows):
+        source = f"{counted(len(scenarios), 'scenario')}, played by {counted(len(players), 'player')}"
         raise BadInput(
-            f"--decisions {many} is more than the {len(windows)} windows of {len(scenarios)} scenarios, "
-            f"played by {len(players)}; lower it, or raise --num-examples"
+            f"--decisions {many} is more than the {counted(len(windows), 'window')} of {source}; lower it, "
+            "or raise --num-examples"
         )
     label = None if expert == ORACLE else DECIDERS[expert]()
     drawn = sorted(np.random.default_rng(seed).choice(len(windows), many, replace=False).tolist())
@@ -217,7 +218,8 @@ def run_export(
         rows, left_out = episode_rows(scenarios, policy, least, asked, as_json)
     if not rows:
         raise BadInput(
-            f"none of the {len(scenarios)} dialogues reaches --min-normalized {min_normalized}; lower it"
+            f"none of {counted(len(scenarios), 'dialogue')} reaches --min-normalized {min_normalized}; "
+            "lower it"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     write(rows, out)
@@ -232,10 +234,10 @@ def run_export(
     }
     if as_json:
         print_json(facts)
-    elif decisions or asked.history == "window":
-        typer.echo(f"{len(rows)} windows in {out} ({amount(facts['bytes'])}), {left_out} dialogues left out")
     else:
-        typer.echo(f"{len(rows)} dialogues in {out} ({amount(facts['bytes'])}), {left_out} left out")
+        alone = bool(decisions) or asked.history == "window"
+        made, left = counted(len(rows), "window" if alone else "dialogue"), counted(left_out, "dialogue")
+        typer.echo(f"{made} in {out} ({amount(facts['bytes'])}), {left} left out")
 
 
 def refuse_together(

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kv_cache_rl.adapters.refusals import meaning_of
+from kv_cache_rl.adapters.refusals import BROKE_OFF, UNREAD, meaning_of
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
@@ -84,7 +84,7 @@ def hint(target: Mapping, error: str) -> str:
 
     url, key, name = target["base_url"], target["api_key_var"], target["model"]
     status = match[1] if (match := re.search(r"upstream (\d{3})", error)) else ""
-    if status in ("401", "403"):
+    if status == "401":
         return f"{url} does not take the key in {key}; export the right one, or name another --api-key-var"
     if status in ("404", "405"):
         return (
@@ -113,14 +113,18 @@ def hint(target: Mapping, error: str) -> str:
         )
     if kind == "spent":
         return f"the account of the key in {key} is spent; add credit, or name another --api-key-var"
+    if kind == "single calls":
+        return "the template of the model takes one call a turn; evaluate it with --history window"
     if kind == "busy" or "patience" in error:
         return f"{url} is busy or the account's limit is reached; lower --max-concurrent or raise --patience"
     if "timed out" in error:
         return f"{url} is slow; raise --timeout, or lower --max-concurrent to the slots that it has"
     if status.startswith("4"):
         return f"{url} refuses the request; its words above say why"
-    if status.startswith("5"):
+    if status.startswith("5") or BROKE_OFF in error:
         return f"{url} answers, but fails; its log says why"
+    if any(words in error for words in UNREAD):
+        return f"{url} answers, but in no form that is read; its words above say why"
     return f"does {url} answer, serve {name!r}, and take the key in {key}?"
 
 

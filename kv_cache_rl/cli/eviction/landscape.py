@@ -6,18 +6,26 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.eviction.options import Seed
+from kv_cache_rl.cli.eviction.options import Seed, Trace
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
 from kv_cache_rl.cli.terminal import console, print_json
 from kv_cache_rl.files import regular, write_json, write_whole
 
 START, END = "<!-- measured: make landscape -->", "<!-- end of measured -->"
+START_OF_TRACE = "<!-- measured: windows of a trace -->"
 
 
 def run_landscape(
     per_tier: Annotated[int, options.option(WORKLOAD, "--per-tier", help="Scenarios per tier.", min=2)] = 30,
     seed: Seed = 4_000_037,
+    trace: Trace = None,
+    retuned: Annotated[
+        Path | None,
+        options.option(
+            WORKLOAD, "--retuned", help="Raw numbers of a run with the same tuned: spares tuning it again."
+        ),
+    ] = None,
     page: Annotated[
         Path | None, options.option(OUTPUT, "--page", help="Rewrite the measured part of this Markdown page.")
     ] = None,
@@ -28,15 +36,19 @@ def run_landscape(
 
     Floor, deciders, oracle, acceptance rate and ablations; exit 1 if a claim fails without a known reason.
 
+    With a trace its windows are played, and the claims are those about the choice of tools and entries.
+
     Example: kv-cache-rl landscape --per-tier 200 --page scenarios/LANDSCAPE.md
     """
     from rich.markdown import Markdown
     from rich.progress import Progress
 
-    from kv_cache_rl.experiments.eviction.landscape import run
+    from kv_cache_rl.experiments.eviction.landscape import read_retuned, run
     from kv_cache_rl.reports.eviction.landscape import broken, claims, markdown
 
-    around = _around(page) if page is not None else None
+    start = START if trace is None else START_OF_TRACE
+    around = _around(page, start) if page is not None else None
+    weights = read_retuned(retuned) if retuned is not None else None
     with Progress(console=console(), disable=as_json, transient=True) as bar:
         tasks: dict = {}
 
@@ -45,13 +57,13 @@ def run_landscape(
                 tasks[tier] = bar.add_task(tier, total=per_tier)
             bar.update(tasks[tier], completed=done)
 
-        raw = run(per_tier, seed, progress=advance)
+        raw = run(per_tier, seed, weights=weights, trace=trace, progress=advance)
     found = claims(raw)
     if out is not None:
-        write_json(out, raw)
+        write_json(out, raw, indent=None)  # tens of thousands of numbers
     text = markdown(raw)
     if page is not None and around is not None:
-        write_whole(page, f"{around[0]}{START}\n{text}\n{END}{around[1]}".encode())
+        write_whole(page, f"{around[0]}{start}\n{text}\n{END}{around[1]}".encode())
     if as_json:
         print_json({**raw, "claims": found})
     else:
@@ -60,16 +72,16 @@ def run_landscape(
         raise typer.Exit(1)
 
 
-def _around(page: Path) -> tuple[str, str]:
+def _around(page: Path, start: str) -> tuple[str, str]:
     """What stands before and after the measured part of `page`, which may be a new file."""
     try:
         with regular(page).open("a+", encoding="utf-8") as file:
             file.seek(0)
-            head, rest = (file.read() or f"{START}\n{END}\n").split(START, 1)
+            head, rest = (file.read() or f"{start}\n{END}\n").split(start, 1)
         return head, rest.split(END, 1)[1]
     except (ValueError, IndexError):
         raise BadInput(
-            f"{page}: has no lines {START!r} and {END!r}; add them where the tables belong"
+            f"{page}: has no lines {start!r} and {END!r}; add them where the tables belong"
         ) from None
     except OSError as error:
         raise BadInput(

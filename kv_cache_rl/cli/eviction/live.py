@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli.terminal import console, is_terminal
 from kv_cache_rl.files import naming, regular
 
@@ -41,12 +42,24 @@ class Live:
     """Progress of one model after another: rollouts done, model calls done, what is waited for.
 
     A bar on a terminal, a line now and then elsewhere, nothing where `quiet`. It is the `Watch` of the
-    environment package."""
+    environment package.
 
-    def __init__(self, total: int, quiet: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        total: rollouts of each model.
+        quiet: say nothing while it runs.
+        clock: seconds.
+        finished: model -> rollouts that had ended well before; none in a run that begins."""
+
+    def __init__(
+        self,
+        total: int,
+        quiet: bool,
+        clock: Callable[[], float] = time.monotonic,
+        finished: Mapping[str, int] | None = None,
+    ) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self.total, self.clock = total, clock
+        self.total, self.clock, self.finished = total, clock, finished or {}
         self.bar = not quiet and is_terminal(sys.stderr)
         self.lines = not quiet and not self.bar
         self.progress = Progress(
@@ -72,6 +85,13 @@ class Live:
         """From here on everything is about this model."""
         self.model, self.rollouts, self.calls = model, 0, 0
         self.task = self.progress.add_task(model, total=self.total, state="")
+
+    def resumed(self, kept: int) -> None:
+        """Says what of a run that goes on is played, and billed, anew."""
+        lost = self.finished.get(self.model, 0) - kept
+        why = f"; {lost} of those had ended well, but traces.jsonl does not hold them" if lost > 0 else ""
+        state = f"{kept} of {counted(self.total, 'rollout')} kept, {self.total - kept} played now"
+        typer.echo(f"{self.model}: {state}{why}", err=True)
 
     def advance(self) -> None:
         self.rollouts += 1

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kv_cache_rl.amounts import amount
+from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.options import AsJson
@@ -32,4 +32,4 @@ def run_report(
     if as_json:
         print_json({"report": str(path), "bytes": path.stat().st_size, "rollouts": len(outcomes)})
     else:
-        typer.echo(f"report: {path} ({amount(path.stat().st_size)}, {len(outcomes)} rollouts)")
+        typer.echo(f"report: {path} ({amount(path.stat().st_size)}, {counted(len(outcomes), 'rollout')})")

@@ -1,6 +1,7 @@
 """The run folder: config, results, summary, report, and a folder per model with the evaluator's files."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,9 +11,10 @@ from kv_cache_rl import ENVIRONMENT_VERSION, __version__
 from kv_cache_rl.cli.eviction.findings import findings
 from kv_cache_rl.cli.eviction.options import select_scenarios
 from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.saved import refuse_replacing
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.numbers import is_number
-from kv_cache_rl.files import NotJson, read_json, slug, write_json, write_whole
+from kv_cache_rl.files import NotJson, json_value, read_json, slug, write_json, write_whole
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
@@ -79,6 +81,14 @@ def new_folder(parent: Path, targets: Sequence[Mapping]) -> Path:
             continue
         return folder
     raise BadInput(f"{parent / name} and 999 more exist; give another --out")
+
+
+def refuse_other_run(folder: Path, config: Mapping) -> None:
+    """Raises BadInput where the folder holds a run that was asked for otherwise, or one without a config."""
+    asked = {name: value for name, value in config.items() if name not in ("package_version", "started")}
+    refuse_replacing(folder / CONFIG, asked)
+    if (folder / RESULTS).exists() and not (folder / CONFIG).exists():
+        raise BadInput(f"{folder} holds {RESULTS} of another run; give another --out, or delete the folder")
 
 
 def read_config(folder: Path) -> dict:
@@ -188,6 +198,20 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
             f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}"
         )
     return [outcome for _, outcome in numbered]
+
+
+def finished(folder: Path) -> Counter[str]:
+    """Model -> rollouts that ended well, as far as the results of a folder can be read."""
+    found: Counter[str] = Counter()
+    path = folder / RESULTS
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        try:
+            row = json_value(line)
+        except NotJson:
+            continue
+        if isinstance(row, dict) and row.get("error") is None:
+            found[str(row.get("model"))] += 1
+    return found
 
 
 def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> dict:

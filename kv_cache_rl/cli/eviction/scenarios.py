@@ -74,7 +74,8 @@ def tell_written(facts: dict, as_json: bool) -> None:
         print_json(facts)
     else:
         tiers = ", ".join(f"{count} {tier}" for tier, count in facts["tiers"].items())
-        typer.echo(f"{facts['scenarios']} scenarios ({tiers}) in {facts['file']} ({amount(facts['bytes'])})")
+        made, size = counted(facts["scenarios"], "scenario"), amount(facts["bytes"])
+        typer.echo(f"{made} ({tiers}) in {facts['file']} ({size})")
         missed = facts["off_target"]
         typer.echo("where they stand, times in windows:")
         for name, value in facts["physics"].items():

@@ -1,4 +1,4 @@
-"""``train``: deciders made on the `train` scenarios and measured on `eval`."""
+"""``train``: deciders made on fresh scenarios, chosen with `train` and measured on `eval`."""
 
 import shutil
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from kv_cache_rl.reports.tables import plain_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-PARTS = {"learn": "learned from", "select": "not learned from", "held_out": "held out"}
+PARTS = {"learn": "learned from", "select": "train", "held_out": "eval"}
 """What a training plays, and what the table calls it."""
 
 
@@ -41,11 +41,13 @@ def run_train(
 ) -> None:
     """Train the deciders that ship with weights, in the compiled simulator.
 
+    They learn from 3,000 fresh scenarios; the `train` set helps to choose what is kept, and `eval` measures.
+
     The same command goes on with a training that was interrupted, and ends with the same bytes.
 
     Example: kv-cache-rl train --policy tuned --out runs/eviction/train
     """
-    from kv_cache_rl.experiments.eviction.courses import COURSES, committed_school, follow, journal_of
+    from kv_cache_rl.experiments.eviction.courses import COURSES, LESSONS, follow, journal_of, usual_school
     from kv_cache_rl.sim.eviction.trained import read_tuned
 
     names = [choose("decider to train", name, COURSES) for name in names_of(policy)] or list(COURSES)
@@ -57,15 +59,17 @@ def run_train(
     files: list[Path] = []
     constants = None
     with only_writer(out, "training"):
-        school = committed_school()
+        with Bar("scenarios to learn from", as_json) as bar, stoppable(out, _go_on(bar, out, "scenarios")):
+            school = usual_school(out, bar)
         for name in sorted(names, key=list(COURSES).index):
-            with Bar(f"training {name}", as_json) as bar, stoppable(out, _go_on(bar, out)):
+            with Bar(f"training {name}", as_json) as bar, stoppable(out, _go_on(bar, out, "generations")):
                 made, found[name] = follow(name, school, generations, seed, out, bar, constants)
             write_json(made[1], {"command": command_line(), **found[name]})
             shutil.rmtree(journal_of(out, name))
             if name == "tuned":
                 constants = read_tuned(made[0]).weights
             files += made
+        shutil.rmtree(out / LESSONS)
     if plot is not None:
         from kv_cache_rl.reports.canvas import save
         from kv_cache_rl.reports.eviction.training import curves
@@ -80,19 +84,15 @@ def run_train(
         typer.echo(path)
 
 
-def _go_on(bar: Bar, out: Path) -> Callable[[], str]:
-    return lambda: (
-        f"{bar.done:,} of {bar.total:,} generations are saved in {out}; go on with: {command_line()}"
-    )
+def _go_on(bar: Bar, out: Path, what: str) -> Callable[[], str]:
+    return lambda: f"{bar.done:,} of {bar.total:,} {what} are saved in {out}; go on with: {command_line()}"
 
 
 def _table(name: str, curve: list[dict]) -> "Table":
     """Mean scores at every look."""
     parts = [part for part in PARTS if part in curve[0]]
     columns = {"generation": "right"} | {PARTS[part]: "right" for part in parts}
-    shown = plain_table(
-        f"{name}: mean normalised score", columns, f"the best line by what it is {PARTS['select']} was kept"
-    )
+    shown = plain_table(f"{name}: mean normalised score", columns, "the best line by all but eval was kept")
     for point in curve:
         means = [f"{sum(point[part].values()) / len(point[part]):+.3f}" for part in parts]
         shown.add_row(f"{point['generation']:,}", *means)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kv_cache_rl.amounts import amount
+from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
@@ -120,7 +120,7 @@ def show(found: "Curves") -> None:
     columns = {"capacity": "right"} if size else {}
     columns |= dict.fromkeys(("blocks", *found.rates, "bound"), "right")
     blocks = f"{trace.blocks:,} blocks" + (f" of {amount(size)}" if size else "")
-    title = f"{trace.name}: {trace.requests:,} requests, {trace.accesses:,} block accesses, {blocks}"
+    title = f"{trace.name}: {counted(trace.requests, 'request')}, {trace.accesses:,} block accesses, {blocks}"
     notes = [f"hits of all block accesses; bound: {found.bound_name}"]
     notes += [] if size else ["name a --model to have the capacities in bytes"]
     table = plain_table(title, columns, "\n".join(notes))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
@@ -107,11 +108,11 @@ def show(rows: Sequence[dict], trace: "Trace", free: bool) -> None:
 
 def title_of(trace: "Trace") -> str:
     """What is replayed: how much, what decoding writes, what does not count."""
-    parts = [f"{trace.requests:,} requests", f"{trace.accesses:,} block accesses"]
+    parts = [counted(trace.requests, "request"), f"{trace.accesses:,} block accesses"]
     if trace.writes is not None:
         parts.append(f"{written_blocks(trace):,} blocks written by decoding")
     if trace.warm_up:
-        parts.append(f"after a warm-up of {trace.warm_up:,} requests")
+        parts.append(f"after a warm-up of {counted(trace.warm_up, 'request')}")
     return f"{trace.name}: {', '.join(parts)}"
 
 

@@ -143,11 +143,16 @@ def beside_one_tier(found: dict[str, Any], alone: dict[str, Any]) -> dict[str, A
     return {"reached_rate": reached, "offload": offload}
 
 
+LEAST = 1e-6
+"""Points and seconds of which less is said to be 0: sums of floats differ by as much."""
+
+
 def offload_line(row: dict[str, Any]) -> str:
     """One sentence on what the lower tiers gain."""
     gain, rates = row["offload"], (row["offload"]["without_reached_rate"], row["reached_rate"])
     points, seconds = gain["gain_points"], gain["gain_s_per_request"]
-    words = [f"{'gains' if value >= 0 else 'costs'} {abs(value):.4g}" for value in (points, seconds)]
+    felt = [value if abs(value) >= LEAST else 0.0 for value in (points, seconds)]
+    words = [f"{'gains' if value >= 0 else 'costs'} {abs(value):.4g}" for value in felt]
     before, after = (percent(rate) for rate in rates)
     slow, fast = (ms / 1e3 for ms in (gain["without_avg_latency_ms"], row["avg_latency_ms"]))
     return (

@@ -11,7 +11,7 @@ from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import AsJson, Markdown, Workers, command_line, names_of
 from kv_cache_rl.cli.saved import stoppable
 from kv_cache_rl.cli.serving.options import Rho, Settings, Tasks, Ticks, Trace, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, identity, play
+from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, identity, play, refuse_agents_files
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 
 REMEDY = "Its results are kept once it names the files it comes from, in an attribute `weights`"
@@ -52,6 +52,7 @@ def run_evaluate(
     if as_json and markdown:
         raise BadInput("--json and --markdown are two forms of one table; give one")
     names, chosen = agents_of(policy), held_out(seeds)
+    refuse_agents_files(names, {"--plot": plot})
     scenarios = [scenario_of(name, trace, rho, ticks, set_) for name in names_of(task) or TASKS]
     options.picture(plot)
     found_out = {name: identity(name) for name in names}

@@ -2,12 +2,14 @@
 decision.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+import sys
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kv_cache_rl.cli.failures import BadInput, as_sentence, choose
-from kv_cache_rl.cli.options import names_of
+from kv_cache_rl.cli.options import names_of, refuse_read
 from kv_cache_rl.cli.serving.options import agent
 from kv_cache_rl.core.errors import Refused, raised
 
@@ -54,9 +56,42 @@ def agent_of(name: str) -> str:
 
     known = known_agents()
     if name not in known and is_outside(name):
-        tried(name, factory_of(name))
+        with aside(name):
+            tried(name, factory_of(name))
         return name
     return choose("agent", name, known)
+
+
+def refuse_agents_files(names: Iterable[str], outputs: Mapping[str, Path | None]) -> None:
+    """Raises BadInput where an output is a file that an agent from outside is made of.
+
+    Args:
+        names: agents.
+        outputs: option -> the file that it names, if any.
+    """
+    from kv_cache_rl.agents import factory_of
+    from kv_cache_rl.agents.outside import is_outside
+    from kv_cache_rl.experiments.identity import files_read
+
+    given = {spelling: path for spelling, path in outputs.items() if path is not None and path.is_file()}
+    for name in names if given else ():
+        if name not in known_agents() and is_outside(name):
+            with blamed(name):
+                read = files_read(factory_of(name))
+            for spelling, path in given.items():
+                refuse_read(spelling, path, read)
+
+
+@contextmanager
+def aside(name: str) -> Generator[None]:
+    """What an agent from outside prints goes to stderr while the block lasts: stdout is the command's."""
+    from kv_cache_rl.agents.outside import is_outside
+
+    if name in known_agents() or not is_outside(name) or sys.stderr is None:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 @contextmanager
@@ -69,7 +104,8 @@ def blamed(name: str) -> Generator[None]:
     from kv_cache_rl.agents.outside import is_outside
 
     try:
-        yield
+        with aside(name):
+            yield
     except (Exception, SystemExit) as wrong:
         if not is_outside(name) or isinstance(wrong, (Refused, OSError)):
             raise
@@ -84,7 +120,8 @@ def identity(name: str) -> "Identity":
     if name == ORACLE:  # this package's code alone, which every row's key holds
         return Identity("")
     try:
-        return identity_of(factory_of(name))
+        with aside(name):
+            return identity_of(factory_of(name))
     except OSError as wrong:
         raise BadInput(f"{name} names weights that cannot be read: {as_sentence(wrong)}") from None
     except Refused as wrong:
@@ -105,13 +142,15 @@ def play(name: str, scenario: "Scenario", seed: int) -> "State":
         from kv_cache_rl.search.serving.oracle import solve
 
         return solve(scenario, seed, workers=1, learned=learned()).state
-    state, agent = new_state(scenario, seed), agents.agent(name)
-    agent.reset(agent_seed(seed))
-    if isinstance(agent, agents.CompiledAgent):
-        finish(state, agent.which, agent.memory)
-    else:
-        for _ in ticks(state, asked(agent)):
-            pass
+    state = new_state(scenario, seed)
+    with aside(name):
+        agent = agents.agent(name)
+        agent.reset(agent_seed(seed))
+        if isinstance(agent, agents.CompiledAgent):
+            finish(state, agent.which, agent.memory)
+        else:
+            for _ in ticks(state, asked(agent)):
+                pass
     return state
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from kv_cache_rl.amounts import amount
+from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play
+from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play, refuse_agents_files
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled, waiting
 from kv_cache_rl.files import naming
 from kv_cache_rl.reports.tables import plain_table
@@ -54,6 +54,7 @@ def run_simulate(
     from kv_cache_rl.sim.serving.score import report
 
     agent = agent_of(policy)
+    refuse_agents_files([agent], {"--log": log, "--plot": plot})
     scenario = scenario_of(task, trace, rho, ticks, set_)
     options.picture(plot)
     options.writable(log, "--log")
@@ -145,7 +146,7 @@ def show(agent: str, load: "Traffic", found: "Report") -> None:
         f"lambda {load.arrival_rate:.4g}/s, mu {load.service_rate:.4g}/s, b̄ {load.tick_us / 1e3:.4g} ms, "
         f"rho {load.rho:g}; {load.binding} binds"
     )
-    requests = f"{len(load.table):,} requests in {load.end_us / 1e6:,.1f} s"
+    requests = f"{counted(len(load.table), 'request')} in {load.end_us / 1e6:,.1f} s"
     out.print(
         f"{requests}, mean prompt {load.lengths.prompt:,.0f} and output {load.lengths.output:,.0f} tokens"
     )

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.options import AsJson, Workers
@@ -81,7 +82,7 @@ def show(rows: list[dict], task: str, seeds: int) -> None:
         "dropped, rejected or unfinished · tokens lost: history not found by those who came back for it, "
         "and KV of forced preemptions"
     )
-    table = plain_table(f"{task}, {seeds} seeds", columns, caption)
+    table = plain_table(f"{task}, {counted(seeds, 'seed')}", columns, caption)
     for row in rows:
         table.add_row(row["agent"], *(cell(row[metric], metric) for metric in SHOWN))
     for row in rows[1:]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import SERVICE, WORKLOAD, AsJson, Hardware
@@ -27,7 +28,7 @@ def run_plan(
     ],
     rate: Annotated[
         float | None,
-        options.option(WORKLOAD, "--rate", help="Requests per second, instead of the trace's."),
+        options.rate("Requests per second, instead of the trace's."),
     ] = None,
     users: Annotated[
         int | None,
@@ -51,9 +52,7 @@ def run_plan(
             SERVICE, "--target-utilisation", help="Share of the service rate to plan for, 0 to 1."
         ),
     ] = 0.8,
-    token_budget: Annotated[
-        int, options.option(SERVICE, "--token-budget", help="Prompt tokens per iteration.", min=1)
-    ] = 2048,
+    token_budget: Annotated[int, options.token_budget("Prompt tokens per iteration.")] = 2048,
     chunk: Annotated[
         int,
         options.option(SERVICE, "--chunk", help="Tokens of a request's prefill per iteration.", min=1),
@@ -142,6 +141,8 @@ def rates(
 
     Raises BadInput where the trace tells none and none is given.
     """
+    if rate is not None and users is not None:
+        raise BadInput("--users and --rate both say how many requests come; give one of them")
     if rate is not None:
         if not 0 < rate < float("inf"):
             raise BadInput(f"--rate is {rate}; give requests per second, above 0")
@@ -179,7 +180,7 @@ def show(
 
     out = console()
     peak = "" if found.peak_rate is None else f", {found.peak_rate:.3g}/s in the busiest minute"
-    out.print(f"{found.requests:,} requests ({demand.format}), {found.offered_rate:.3g}/s{peak}")
+    out.print(f"{counted(found.requests, 'request')} ({demand.format}), {found.offered_rate:.3g}/s{peak}")
     lengths = found.lengths
     means = (
         f"mean prompt {lengths.prompt:,.0f}, mean output {lengths.output:,.0f}, mean footprint "

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import WORKLOAD, AsJson, Fast, Workers, names_of
+from kv_cache_rl.cli.saved import refuse_replacing
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 from kv_cache_rl.extras import need
 from kv_cache_rl.files import write_json
@@ -51,6 +52,7 @@ def run_validate(
 
     if out is not None:
         need("drawing figures into --out", "matplotlib")
+        refuse_replacing(out / RESULTS, {"seed": seed, "fast": fast})
     used = workers or cores()
     workloads = chosen_workloads(names_of(workload), [str(path) for path in trace or ()])
     with Bar("boundaries", as_json) as bar:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import AsJson
 from kv_cache_rl.cli.terminal import print_json, waiting
@@ -28,6 +29,6 @@ def run_convert(
     if as_json:
         print_json({"out": str(out), "requests": requests, "notes": notes})
         return
-    typer.echo(f"{out}: {requests:,} requests")
+    typer.echo(f"{out}: {counted(requests, 'request')}")
     for note in notes:
         typer.echo(note)

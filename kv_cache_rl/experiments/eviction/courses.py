@@ -5,8 +5,10 @@ holds the command and the curve. The weights depend on the scenarios, the plan a
 nothing else."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import numpy as np
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
 from kv_cache_rl.experiments.eviction.evolving import Evolving, learned_in
-from kv_cache_rl.experiments.eviction.training import Plan, School, check_plan, kept, school
+from kv_cache_rl.experiments.eviction.sets import make_set
+from kv_cache_rl.experiments.eviction.training import Plan, School, check_plan, kept, lessons
 from kv_cache_rl.experiments.eviction.tuning import Tuning, tuned_in
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.extras import need
@@ -24,8 +27,12 @@ from kv_cache_rl.sim.eviction.scenarios import load_scenarios
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, Scenario, dumps
 from kv_cache_rl.sim.eviction.trained import TUNED, WeightsError, learned_bytes
 
-LEARNED_FROM, MEASURED_ON = "train", "eval"
-"""Splits that a training learns from and is chosen by, and that it is measured on alone."""
+CHOSEN_BY, MEASURED_ON = "train", "eval"
+"""Splits that help to choose what is kept, and that a training is measured on alone."""
+FRESH, FRESH_SEED, FRESH_WIDTH = 1_000, 5_000_011, 2
+"""Scenarios of each tier that a training learns from, their seed, and how widely the oracle searches them."""
+LESSONS = "lessons"
+"""The folder of what was found of them, in that of the training."""
 OBJECTIVE = "mean normalised score"
 CODE = ("core", "sim/eviction", "search/eviction", "sim/compiled.py", "sim/views.py", "experiments/eviction")
 """Folders and files whose code decides how a training goes."""
@@ -95,7 +102,7 @@ def follow(
         begun = {"start": hashlib.sha256(start.tobytes()).hexdigest()[:16]}
         check_plan(journal, {**about, **begun, "code": code_digest(), "numpy": np.__version__})
         weights, curve = course.run(school, plan, start, journal, tell)
-    best = kept(curve)
+    best = kept(curve, school.share)
     weights_file = folder / course.file
     course.write(weights_file, weights, {**about, "scores": best})
     record = {
@@ -148,9 +155,26 @@ def _described(scenarios: Sequence[Scenario]) -> dict:
     }
 
 
-def committed_school() -> School:
-    """The school of the committed sets."""
-    return school(load_scenarios(split=LEARNED_FROM), load_scenarios(split=MEASURED_ON))
+def usual_school(folder: Path, tell: Tell = lambda done, total: None) -> School:
+    """The school that deciders are trained in: fresh scenarios to learn from, the committed sets to choose
+    and to measure.
+
+    The fresh ones are drawn as the committed were, and found again in the folder where they were found once.
+    """
+    total, workers = FRESH * len(DIFFICULTIES), os.cpu_count() or 1
+    fresh: list[Scenario] = []
+    with Journal(folder / LESSONS) as journal:
+        for tier in DIFFICULTIES:
+            fresh += make_set(
+                tier, CHOSEN_BY, FRESH, FRESH_SEED, FRESH_WIDTH, workers,
+                partial(_tell_from, tell, len(fresh), total), journal,
+            )[0]  # fmt: skip
+    chosen_by, held_out = (load_scenarios(split=split) for split in (CHOSEN_BY, MEASURED_ON))
+    return School(lessons(fresh), lessons(chosen_by), lessons(held_out))
+
+
+def _tell_from(tell: Tell, before: int, total: int, kept: int, tried: int) -> None:
+    tell(before + kept, total)
 
 
 def code_digest() -> str:

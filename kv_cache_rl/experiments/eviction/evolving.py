@@ -25,7 +25,7 @@ from kv_cache_rl.sim.eviction.network import LAST, SHAPES, rounded, scales, untr
 class Evolving(Plan):
     """How a network is trained."""
 
-    generations: int = 200
+    generations: int = 120
     sigma: float = 0.1
     look_every: int = 10
 

@@ -1,14 +1,18 @@
 """The landscape: what every decider and the oracle earn on unselected scenarios."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from kv_cache_rl.core.blocks import blocks_for
 from kv_cache_rl.core.hardware import prefill_microseconds
 from kv_cache_rl.core.numbers import whole_number
+from kv_cache_rl.experiments.eviction.sets import scenarios_from_trace
 from kv_cache_rl.experiments.eviction.tuning import tune
+from kv_cache_rl.files import NotJson, read_json
 from kv_cache_rl.search.eviction.exhaustive import optimum, small_scenario
 from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, beam, solve
 from kv_cache_rl.search.eviction.proposals import new_log
@@ -45,41 +49,83 @@ def run(
     width: int = DEFAULT_WIDTH,
     workers: int = 2,
     small: int = 12,
-    generations: int = 40,
+    generations: int = 25,
     learn: int = 600,
-    scenarios: Mapping[str, Sequence[Scenario]] | None = None,
+    weights: Mapping[str, np.ndarray] | None = None,
+    trace: str | Path | None = None,
     progress: Callable[[str, int], None] = lambda what, done: None,
 ) -> dict:
-    """Plays `per_tier` fresh, unselected scenarios of every tier with every decider and the oracle.
+    """Plays unselected scenarios of every tier with every decider and the oracle.
 
     Args:
+        per_tier: how many fresh ones, or how many windows of a trace, of which a short one has fewer.
         generations, learn: for how long `tuned` is tuned again without each tool, and on how many
             scenarios of the committed training set.
-        scenarios: tier -> those to be played in place of fresh ones.
+        weights: what that gave in another run, ``read_retuned``; None: it is done.
+        trace: a trace file, of which windows are played in place of fresh scenarios.
 
     Returns:
         ``tiers``: tier -> columns, one value per scenario: ``return``, ``failures``, ``tokens`` by
         decider ("oracle" too), ``floor``, ``without`` (returns of oracles that lack one verb), ``choices``
         (returns of `tuned` as it is, without a tool, dealt, in the first window only) and ``physics``.
-        ``small``: beam and exact optimum.
+        ``small``: beam and exact optimum. ``retuned``: constants by what `tuned` lacks. With a trace
+        ``trace``, its name, and ``tried``, the windows of each tier that were, in place of ``small``.
+
+    Raises:
+        ScenarioError: a number out of range, or a trace of which no window can be pressed.
     """  # fmt: skip
     for what, value, low in (("per_tier", per_tier, 1), ("small", small, 0), ("workers", workers, 1)):
         whole_number(what, value, low, error=ScenarioError)
-    played = scenarios or {
-        tier: [generate(tier, seed, "train", k) for k in range(per_tier)] for tier in DIFFICULTIES
-    }
-    weights, tiers = retuned(learn, generations), {}
+    more: dict = {}
+    if trace is None:
+        played: dict = {
+            tier: [generate(tier, seed, "train", k) for k in range(per_tier)] for tier in DIFFICULTIES
+        }
+    else:
+        cut = {tier: scenarios_from_trace(trace, tier, per_tier, seed) for tier in DIFFICULTIES}
+        played = {tier: found.scenarios for tier, found in cut.items()}
+        more = {"trace": Path(trace).name, "tried": {tier: found.tried for tier, found in cut.items()}}
+    weights = weights or retuned(learn, generations)
+    tiers: dict[str, dict] = {}
     with ThreadPoolExecutor(workers) as pool:
         for tier, chosen in played.items():
-            ablate = tier == ABLATED_TIER and scenarios is None
+            ablate = tier == ABLATED_TIER and trace is None
             jobs = [pool.submit(_measure, scenario, width, ablate, weights) for scenario in chosen]
             rows = []
             for done, job in enumerate(jobs, 1):
                 rows.append(job.result())
                 progress(tier, done)
             tiers[tier] = _columns(rows)
-        instances = list(pool.map(_small, range(small)))
-    return {"per_tier": per_tier, "seed": seed, "width": width, "tiers": tiers, "small": instances}
+        if trace is None:
+            more = {"small": list(pool.map(_small, range(small)))}
+    again = {name: constants.tolist() for name, constants in weights.items()}
+    about = {"per_tier": per_tier, "seed": seed, "width": width, "of_tuned": own_digest(), "retuned": again}
+    return {**about, "tiers": tiers, **more}
+
+
+def own_digest() -> str:
+    """A digest of the constants of `tuned`, by which others are known to have been tuned from them."""
+    return hashlib.sha256(TUNED.weights.tobytes()).hexdigest()[:16]
+
+
+def read_retuned(path: Path) -> dict[str, np.ndarray]:
+    """What `tuned` without each tool and for one window is in the raw numbers of another run.
+
+    Raises:
+        ScenarioError: the file cannot be read, is none of these, or of other constants of `tuned`.
+    """
+    try:
+        found = read_json(path)
+        if found["of_tuned"] != own_digest():
+            raise ScenarioError(
+                f"{path}: is of other constants of tuned than this release has; leave it out, and they are "
+                "tuned again"
+            )
+        return {name: np.array(found["retuned"][name], np.float64) for name in (*WITHOUT, FIRST_ONLY)}
+    except (OSError, NotJson, KeyError, TypeError) as error:
+        raise ScenarioError(
+            f"{path}: holds no raw numbers of `kv-cache-rl landscape --out` ({error}); leave it out"
+        ) from None
 
 
 def retuned(learn: int, generations: int) -> dict[str, np.ndarray]:

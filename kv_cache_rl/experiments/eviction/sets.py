@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from kv_cache_rl.core.numbers import whole_number
+from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, solve
 from kv_cache_rl.search.eviction.rollout import floor_of
 from kv_cache_rl.sim.eviction.cut import PRESSURES, windows_of
@@ -24,6 +25,8 @@ SEEDS = {"train": 1_000_003, "eval": 2_000_003, "test": 3_000_017}
 """Seed of each committed split. The generator also takes the split, so that streams never meet."""
 SIZES = {"train": 200, "eval": 50, "test": 50}
 COMMITTED_WIDTH = DEFAULT_WIDTH
+RETURNS = ("floor", "floor_by", "best")
+"""What a journal keeps of a scenario's references."""
 
 
 def with_references(scenario: Scenario, width: int = DEFAULT_WIDTH) -> Scenario:
@@ -32,6 +35,15 @@ def with_references(scenario: Scenario, width: int = DEFAULT_WIDTH) -> Scenario:
     log, best = solve(scenario, width, trained=False)
     frozen = tuple(tuple(tuple(call) for call in step) for step in log)
     return dataclasses.replace(scenario, floor=floor, floor_by=by, best=best, best_log=frozen)
+
+
+def _referred(scenario: Scenario, width: int, journal: Journal | None) -> Scenario:
+    """The scenario with its references; where a journal keeps them, without the log."""
+    if journal is None:
+        return with_references(scenario, width)
+    if scenario.id in journal.rows:
+        return dataclasses.replace(scenario, **journal.rows[scenario.id])
+    return dataclasses.replace(with_references(scenario, width), best_log=())
 
 
 def _named(scenario: Scenario, split: str) -> Scenario:
@@ -53,11 +65,14 @@ def make_set(
     width: int = DEFAULT_WIDTH,
     workers: int = 2,
     progress: Callable[[int, int], None] = lambda kept, tried: None,
+    journal: Journal | None = None,
 ) -> tuple[list[Scenario], int]:
     """The first `size` kept scenarios of a tier in order of their index, and how many were tried.
 
     Args:
         progress: called with (kept so far, tried so far).
+        journal: keeps the returns that were found, and says which have been; scenarios then come without
+            the oracle's log.
 
     Raises:
         ScenarioError: a size, a width or a number of workers that is no whole number from 1 on.
@@ -69,9 +84,11 @@ def make_set(
     with ThreadPoolExecutor(workers) as pool:
         while len(scenarios) < size:
             batch = range(tried, tried + 4 * workers)
-            jobs = [pool.submit(with_references, generate(difficulty, seed, split, k), width) for k in batch]
-            for k, job in zip(batch, jobs, strict=True):
-                scenario = job.result()
+            drawn = [generate(difficulty, seed, split, k) for k in batch]
+            found = pool.map(lambda one: _referred(one, width, journal), drawn)
+            for k, scenario in zip(batch, found, strict=True):
+                if journal is not None:
+                    journal.add(scenario.id, {name: getattr(scenario, name) for name in RETURNS})
                 if kept(scenario) and len(scenarios) < size:
                     scenarios.append(_named(scenario, split))
                     tried = k + 1

@@ -2,8 +2,10 @@
 
     for each generation:
         candidates = search.ask()
-        search.tell(each candidate's mean normalised score on the scenarios that are learned from)
+        search.tell(each candidate's mean normalised score on some of the scenarios that are learned from)
         now and then: score the search's mean on every part of the school, and keep the best
+
+Which scenarios a generation plays is drawn anew: on the same few hundred a search learns them by heart.
 
 What has been played is kept in a journal. A training that goes on asks the same search the same
 questions, reads the answers that it has, and ends with the same weights."""
@@ -51,6 +53,17 @@ class Lessons:
     scenarios: tuple[Scenario, ...]
     states: tuple[State, ...]
 
+    def some(self, per_tier: int, seed: Sequence[int]) -> "Lessons":
+        """So many of each tier, drawn; all of a tier that has no more."""
+        rng = np.random.default_rng(seed)
+        chosen: list[int] = []
+        for tier in DIFFICULTIES:
+            of_tier = [k for k, made in enumerate(self.scenarios) if made.difficulty == tier]
+            if len(of_tier) > per_tier:
+                of_tier = sorted(rng.choice(of_tier, per_tier, replace=False).tolist())
+            chosen += of_tier
+        return Lessons(tuple(self.scenarios[k] for k in chosen), tuple(self.states[k] for k in chosen))
+
     def scores(self, play: Play, weights: np.ndarray) -> list[float]:
         """The normalised score of weights on each scenario."""
         return [
@@ -91,7 +104,14 @@ class School:
 
     learn: Lessons
     select: Lessons
+    """Not learned from; they help to choose the generation that is kept."""
     held_out: Lessons | None = None
+
+    @property
+    def share(self) -> float:
+        """What the scenarios that are not learned from count in that choice: as much as all others, each."""
+        few, many = len(self.select.scenarios), len(self.learn.scenarios)
+        return few / (few + many)
 
 
 def school(scenarios: Sequence[Scenario], held_out: Sequence[Scenario] = ()) -> School:
@@ -112,6 +132,8 @@ class Plan:
     seed: int = 0
     sigma: float = 0.3
     """First step size, in logarithms of constants and usual weights."""
+    lessons: int = 150
+    """Scenarios of each tier that a generation plays, at most."""
     look_every: int = 5
     """Generations between looks at how the search stands."""
 
@@ -148,28 +170,30 @@ def train(
             if g == plan.generations:
                 break
             candidates = search.ask()
-            row = rows.get(f"generation {g}") or {
-                "scores": list(pool.map(lambda one: _mean(school.learn.scores(play, one)), candidates))
-            }
+            row = rows.get(f"generation {g}") or _tried(candidates, play, school, plan, g, pool)
             _keep(journal, f"generation {g}", row)
             search.tell(np.array(row["scores"]))
-    return weights[kept(curve)["generation"]], curve
+    return weights[kept(curve, school.share)["generation"]], curve
 
 
-def kept(curve: Sequence[dict]) -> dict:
+def kept(curve: Sequence[dict], share: float) -> dict:
     """The point of a curve that did best on all scenarios of the school but the held-out ones; of equal
     ones the first.
 
-    Those that are not learned from count for their quarter. Alone they are too few to choose: a mean
-    of 150 scores is uncertain by 0.04, and preferred the tenth of a hundred generations.
+    Those that are not learned from count for their `share`. Alone they are too few to choose: a mean of
+    150 scores is uncertain by 0.04.
     """
-    share = 1 / SELECT_SHARE
 
     def score(point: dict) -> float:
         learn, select = (_mean(list(point[part].values())) for part in ("learn", "select"))
         return round((1 - share) * learn + share * select, 9)
 
     return max(curve, key=score)
+
+
+def _tried(candidates: np.ndarray, play: Play, school: School, plan: Plan, generation: int, pool) -> dict:
+    lessons = school.learn.some(plan.lessons, (plan.seed, generation))
+    return {"scores": list(pool.map(lambda one: _mean(lessons.scores(play, one)), candidates))}
 
 
 def _looked_at(weights: np.ndarray, play: Play, school: School, generation: int, pool) -> dict:

@@ -31,6 +31,8 @@ class Tuning(Plan):
     """How constants are tuned."""
 
     generations: int = 120
+    population: int = 48
+    """Twice the usual one: with few, where a search ends depends on its seed."""
     allowed: int = ALL_VERBS
     """Bit set of verbs."""
     first_only: bool = False

@@ -6,7 +6,18 @@ from which files. ``python -m kv_cache_rl.reports.documents`` rewrites all regio
 
 from collections.abc import Callable
 
-from kv_cache_rl.reports.documents import api, eviction, hierarchy, paged, serving, speeds, stability, tokens
+from kv_cache_rl.reports.documents import (
+    api,
+    engine,
+    eviction,
+    hierarchy,
+    offload,
+    paged,
+    serving,
+    speeds,
+    stability,
+    tokens,
+)
 
 __all__ = ["TABLES"]
 
@@ -17,6 +28,8 @@ TABLES: dict[str, tuple[Callable[..., str], *tuple[str, ...]]] = {
     **serving.TABLES,
     **stability.TABLES,
     **paged.TABLES,
+    **engine.TABLES,
+    **offload.TABLES,
     **speeds.TABLES,
     **api.TABLES,
 }

@@ -91,7 +91,7 @@ def training(found: dict) -> str:
         for what, point in (("before", record["curve"][0]), ("kept", kept)):
             scores = [f"{_mean(point[part]):+.3f}" for part in ("learn", "select", "held_out")]
             rows.append([f"`{name}`, {what}", f"{point['generation']}", *scores])
-    return table(["decider", "generation", "learned from", "rest of train", "held out"], rows)
+    return table(["decider", "generation", "learned from", "train", "held out"], rows)
 
 
 def _mean(by_tier: dict[str, float]) -> float:

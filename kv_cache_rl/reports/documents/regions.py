@@ -11,7 +11,7 @@ from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.reports.documents import TABLES
 
 REGION = re.compile(r"(<!-- table: ([\w-]+) -->)(.*?)(<!-- end -->)", re.S)
-PAGES = ("*.md", "docs/**/*.md", "results/**/*.md", "environments/*/*.md")
+PAGES = ("*.md", "docs/**/*.md", "results/**/*.md", "environments/*/*.md", "engines/*/*.md")
 """Where documents lie, from the root of a checkout."""
 
 

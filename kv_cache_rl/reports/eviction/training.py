@@ -1,4 +1,4 @@
-"""Training curves: the scores on what is learned from, on the rest of `train`, and on what is held out."""
+"""Training curves: the scores on what is learned from, on `train`, and on what is held out."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PARTS = {
     "learn": (GREY, "s", "learned from"),
-    "select": (BLUE, "o", "the rest of train"),
+    "select": (BLUE, "o", "not learned from: the train set"),
     "held_out": (VERMILION, "^", "held out: the eval set"),
 }
 """Part of the scenarios → colour, marker, name."""

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kv_cache_rl.core.precision import WORK_CLASSES
+from kv_cache_rl.sim.eviction.actions import LOWEST
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Kind, Place
 from kv_cache_rl.sim.eviction.observe import BITS, Head, Row, Status, new_view
 from kv_cache_rl.sim.eviction.text import CLASSES, STATES, TYPES
@@ -24,6 +26,7 @@ QUEUED = 3
 WHOLE = 1000
 """The budget, in which every memory is counted."""
 ON_CPU = "cpu"
+_REASONING = WORK_CLASSES.index("reasoning")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -49,13 +52,22 @@ def _units(row: Row) -> int:
 
 
 def _rank(row: Row) -> tuple[int, int]:
-    """What a row is sorted by: on the GPU the dead, then the idle, then those in service; then the CPU's.
-    The largest stand first."""
+    """What a row is sorted by: on the GPU the dead; then what can give memory cheaply; of what runs then
+    reasoning in 8 bits, which bears 4 worst, and what is in 4 bits already; then the CPU's. The largest
+    stand first. On few others does `tuned` act, which sees all in the full view.
+    """
+    runs = row.status != Status.IDLE
     if row.place == Place.CPU:
-        return 3, -_units(row)
-    if row.kind in (Kind.REASONING, Kind.EPHEMERAL):
-        return 0, -_units(row)
-    return (1 if row.status == Status.IDLE else 2), -_units(row)
+        rank = 4
+    elif row.kind in (Kind.REASONING, Kind.EPHEMERAL):
+        rank = 0
+    elif runs and row.level == LOWEST:
+        rank = 3
+    elif runs and row.level and row.work_class == _REASONING:
+        rank = 2
+    else:
+        rank = 1
+    return rank, -_units(row)
 
 
 def brief(rows: np.ndarray, head: np.ndarray, names: Sequence[str], pending: list) -> dict:

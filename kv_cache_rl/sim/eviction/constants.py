@@ -64,7 +64,6 @@ TABLE = (
     Constant("int4", _FAILED, "wrong answers at 4 bits beyond those at 8, by class of work", _INT4),
     Constant("value", "1", "how far a shown eviction value of 1 lowers the importance", 1.0),
     Constant("priority", "1", "importance of the highest priority less that of the lowest", 0.6, signed=True),
-    Constant("sharers", "1 per entry", "what each entry with the same prefix adds to it", 0.02),
     Constant("least", "1", "importance below which nothing falls", 0.0, start=0.02),
     Constant("tool", "1", "chance that an entry returns which waits for a tool", 1.0, start=0.8),
     Constant("tool_fade", "1 per window", "how fast that falls while it is idle", 0.0, start=0.1),

@@ -82,13 +82,9 @@ def write_entry(row, head, x):
     x[a + 2] = over(size, 0.05 * head.budget)
     x[a + 3] = over(size, head.link_units + 1.0)
     x[a + 4] = row.priority / 100.0
-    x[a + 5] = row.progress / 100.0
-    x[a + 6] = row.value / 100.0
-    x[a + 7] = over(row.idle, 4.0)
-    x[a + 8] = over(row.uses, 4.0)
-    x[a + 9] = over(row.age, 8.0)
-    x[a + 10] = over(row.sharers, 4.0)
-    x[a + 11] = over(row.reload, 10.0)
+    x[a + 5] = row.value / 100.0
+    x[a + 6] = over(row.idle, 4.0)
+    x[a + 7] = over(row.reload, 10.0)
 
 
 @uncounted
@@ -98,16 +94,12 @@ def write_head(head, g):
     g[0] = (head.budget - head.used) / budget
     g[1] = over(head.need, budget)
     g[2] = over(head.need_first, budget)
-    g[3] = over(head.need_cpu, budget)
-    g[4] = over(head.queued, 4.0)
-    g[5] = head.growth / (abs(head.growth) + 2.0)
-    g[6] = over(head.wait_first, 10.0)
-    g[7] = over(head.backlog_ms, 4000.0)
-    g[8] = over(max(head.cpu - head.cpu_used, 0), budget)
-    g[9] = over(head.link_units, budget)
-    g[10] = over(head.left, 8.0)
-    g[11] = over(head.above, 8.0)
-    g[12] = over(head.hidden, 8.0)
+    g[3] = over(head.queued, 4.0)
+    g[4] = over(head.wait_first, 10.0)
+    g[5] = over(head.backlog_ms, 4000.0)
+    g[6] = over(max(head.cpu - head.cpu_used, 0), budget)
+    g[7] = over(head.link_units, budget)
+    g[8] = over(head.left, 8.0)
 
 
 @uncounted

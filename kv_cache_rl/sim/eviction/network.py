@@ -16,15 +16,15 @@ ENTRY = (
     *(f"kind {one.name.lower()}" for one in Kind),
     *(f"status {one.name.lower()}" for one in Status),
     *(f"class {work}" for work in WORK_CLASSES),
-    *("on the CPU", "level", "share of the budget", "share of the link", "priority", "progress", "value"),
-    *("idle", "uses", "age", "sharers", "reload"),
+    *("on the CPU", "level", "share of the budget", "share of the link", "priority", "value"),
+    *("idle", "reload"),
 )
-"""Features of an entry, each from 0 to 1."""
+"""Features of an entry, each from 0 to 1. Both views tell them."""
 HEAD = (
-    *("free", "need", "need of the first", "need on the CPU", "queued", "growth", "wait of the first"),
-    *("backlog", "free on the CPU", "link", "windows left", "windows above", "hidden"),
+    *("free", "need", "need of the first", "queued", "wait of the first", "backlog", "free on the CPU"),
+    *("link", "windows left"),
 )
-"""Features of the head, in shares of the budget or from 0 to 1."""
+"""Features of the head, in shares of the budget or from 0 to 1. Both views tell them."""
 
 
 class Factor(IntEnum):

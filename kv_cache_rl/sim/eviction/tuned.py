@@ -1,7 +1,7 @@
 """`tuned`: the weighing with its constants optimised on the training scenarios.
 
     for each entry:
-        importance = (1 - value * shown value) * (1 + priority about its middle) * (1 + sharers)
+        importance = (1 - value * shown value) * (1 + priority about its middle)
         chance     = importance                                      if it waits or runs
                      importance * tool or ended / (1 + fade * idle) * left / (left + horizon)   if idle
     weigh every (entry, action) pair with these chances, and make the cheapest calls
@@ -28,9 +28,7 @@ def expected_return(row, left, w):
     if never_read(row):
         return 0.0
     kept = 1.0 - w.value * row.value / 100.0
-    kept *= (1.0 - w.priority / 2.0 + w.priority * row.priority / 100.0) * (
-        1.0 + w.sharers * min(row.sharers, 10)
-    )
+    kept *= 1.0 - w.priority / 2.0 + w.priority * row.priority / 100.0
     importance = min(max(kept, w.least), 1.0)
     if row.status != Status.IDLE:
         return importance

@@ -26,7 +26,7 @@ from kv_cache_rl.sim.hierarchy.build import (
 from kv_cache_rl.sim.hierarchy.foresight import learn, predict
 from kv_cache_rl.sim.hierarchy.memory import record_access
 from kv_cache_rl.sim.hierarchy.moves import enter, leave, make_room, transfer
-from kv_cache_rl.sim.hierarchy.policies import POLICIES
+from kv_cache_rl.sim.hierarchy.policies import POLICIES, REGRET
 from kv_cache_rl.sim.hierarchy.queues import QUEUES
 from kv_cache_rl.sim.hierarchy.reserve import keep_free
 from kv_cache_rl.sim.hierarchy.seconds import (
@@ -68,7 +68,7 @@ def new_state(
     policy: str,
     seed: int = 0,
     window: int = 32,
-    regret: tuple = (6.0, 0.98, 0),
+    regret: tuple = tuple(REGRET.values()),
 ) -> State:
     """A replay before its first request.
 
@@ -254,14 +254,16 @@ def _request(s, blocks, r):
 
 
 @uncounted
-def _answered(s, blocks, r, written, base):
-    """One request whose answer wrote blocks behind the first `base` of its own; returns its seconds."""
+def _answered(s, blocks, r, written, base, room):
+    """One request whose answer wrote blocks behind the first `base` of its own, and which needed `room` bytes
+    besides; returns its seconds.
+    """
     catch_up(s)
     found = _leading(s, blocks)
     compute, wait, read = _read(s, blocks, r, found, base, len(blocks))
     _write(s, written)
     more = _read(s, blocks, r, found, 0, base)
-    make_room(s, TOP, np.int64(0), DEMAND)
+    make_room(s, TOP, room, DEMAND)
     return compute + more[0] + max(wait, more[1]) + read + more[2] + stall_seconds(s)
 
 
@@ -310,12 +312,11 @@ def advance(s, first, blocks, start, stop):
 
 
 @uncounted
-def advance_answered(s, first, blocks, begins, written, base, start, stop):
+def advance_answered(s, first, blocks, begins, written, base, room, start, stop):
     """As `advance`, for requests that wrote ``written[begins[r]:begins[r + 1]]``, as `Writes` has them."""
     for r in range(start, stop):
         if s.settings.reserved != 0:
             catch_up(s)
-        seconds = _answered(
-            s, blocks[first[r] : first[r + 1]], r, written[begins[r] : begins[r + 1]], base[r]
-        )
+        path, wrote = blocks[first[r] : first[r + 1]], written[begins[r] : begins[r + 1]]
+        seconds = _answered(s, path, r, wrote, base[r], room[r])
         _end(s, r, seconds)

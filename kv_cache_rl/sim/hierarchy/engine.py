@@ -38,4 +38,5 @@ def advance_trace(
         advance(state, first, blocks, start, stop)
     else:
         writes = trace.writes
-        advance_answered(state, first, blocks, writes.first, writes.block, writes.base, start, stop)
+        wrote = writes.first, writes.block, writes.base, writes.room
+        advance_answered(state, first, blocks, *wrote, start, stop)

@@ -17,10 +17,23 @@ def node_of(s, t, p):
 @uncounted
 def link_in(s, t, p, which):
     """Puts a page at the newest end of a list."""
-    at, head = node_of(s, t, p), _head_of(s, t, which)
-    node, after = s.node[at], s.node[head].next
-    node.list, node.previous, node.next = which, head, after
-    s.node[head].next = at
+    head = _head_of(s, t, which)
+    _link_between(s, t, p, which, head, s.node[head].next)
+
+
+@uncounted
+def link_back(s, t, p, which):
+    """Puts a page at the oldest end of a list."""
+    head = _head_of(s, t, which)
+    _link_between(s, t, p, which, s.node[head].previous, head)
+
+
+@uncounted
+def _link_between(s, t, p, which, before, after):
+    at = node_of(s, t, p)
+    node = s.node[at]
+    node.list, node.previous, node.next = which, before, after
+    s.node[before].next = at
     s.node[after].previous = at
     s.tiers[t].list_bytes[which] += _weight(s, p, which)
 

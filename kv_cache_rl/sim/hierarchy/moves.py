@@ -71,7 +71,7 @@ def _compress(s, t, p):
 
 
 @uncounted
-def _evict(s, t, p):
+def evict(s, t, p):
     """Takes a page out of a tier to make room."""
     page = s.page[p]
     s.counters.evictions += 1
@@ -101,7 +101,7 @@ def make_room(s, t, need, cause):
         if s.page[p].level < s.settings.squeeze_level:
             _compress(s, at, p)
             continue
-        _evict(s, at, p)
+        evict(s, at, p)
         if at + 1 < tiers:
             transfer(s, at, at + 1, p, cause)
             at += 1

@@ -92,8 +92,16 @@ def uncovered(s, t, p):
 
 
 @uncounted
-def victim(s, t):
-    """The page that should leave a tier next; a queue may rearrange its lists on the way to it."""
+def named(s, t):
+    """The page that a queue or a rank names; a queue may rearrange its lists on the way to it."""
     if s.settings.order == Order.LISTED:
-        return leaf_below(s, t, _victim(s.settings.queue, s, t))
+        return _victim(s.settings.queue, s, t)
     return heap.lowest(s, t)
+
+
+@uncounted
+def victim(s, t):
+    """The page that should leave a tier next: the one that is named, or a block below it."""
+    if s.settings.order == Order.LISTED:
+        return leaf_below(s, t, named(s, t))
+    return named(s, t)

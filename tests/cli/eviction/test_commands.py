@@ -242,18 +242,31 @@ def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part
     from functools import partial
 
     from kv_cache_rl.experiments.eviction import landscape
+    from kv_cache_rl.reports.eviction import landscape as claimed
 
-    monkeypatch.setattr(landscape, "run", partial(landscape.run, width=1, small=1))
+    monkeypatch.setattr(claimed, "NARROW", {})  # three scenarios show nothing
+    monkeypatch.setattr(landscape, "run", partial(landscape.run, width=1, small=1, generations=1, learn=12))
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- measured: make landscape -->\nold\n<!-- end of measured -->\nafter\n")
     said = kv("landscape", "--per-tier", 3, "--seed", 9, "--out", "raw.json", "--page", page, "--json")
     failing = [c for c in said.json["claims"] if not c["holds"] and not c["why_not"]]
-    assert failing and said.code == 1, "three scenarios show nothing"
+    assert failing and said.code == 1
     assert {**json.loads((tmp_path / "raw.json").read_text()), "claims": said.json["claims"]} == said.json
     assert [len(tier["floor"]) for tier in said.json["tiers"].values()] == [3, 3, 3]
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "\nold\n" not in text
     assert "3 unselected scenarios per tier, seed 9" in text
+    again = kv("landscape", "--per-tier", 2, "--retuned", "raw.json", "--json").json
+    assert again["retuned"] == said.json["retuned"] and again["of_tuned"] == said.json["of_tuned"]
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    for content, fault in (
+        ({**raw, "of_tuned": "0"}, "is of other constants of tuned"),
+        ({"retuned": {}}, "holds no raw numbers"),
+        ([], "holds no raw numbers"),
+    ):
+        (tmp_path / "other.json").write_text(json.dumps(content))
+        refused = kv("landscape", "--per-tier", 2, "--retuned", "other.json")
+        assert refused.code == 2 and fault in refused.err and "leave it out" in refused.err
 
 
 def test_landscape_refuses_a_page_it_cannot_rewrite_before_it_measures_anything(kv, tmp_path, monkeypatch):
@@ -267,3 +280,11 @@ def test_landscape_refuses_a_page_it_cannot_rewrite_before_it_measures_anything(
     assert page.read_text() == "no markers here"
     said = kv("landscape", "--per-tier", 3, "--page", tmp_path / "nowhere" / "page.md")
     assert said.code == 2 and "cannot be written (No such file or directory)" in said.err
+
+
+def test_one_of_anything_is_named_in_the_singular(kv):
+    given = ("export-sft", "--split", "eval", "-n", 1, "-d", "easy")
+    assert kv(*given, "--out", "a.jsonl").out.startswith("1 dialogue in a.jsonl")
+    assert "0 dialogues left out" in kv(*given, "--out", "b.jsonl", "--history", "window").out
+    said = kv(*given, "--out", "c.jsonl", "--decisions", 99, "-p", "lru")
+    assert "15 windows of 1 scenario, played by 1 player" in said.err

@@ -232,7 +232,7 @@ def test_the_oracle_answers_what_the_oracle_plays(export):
         (["--history", "half"], "unknown history 'half'"),
         (["--decisions", 3, "--player", "me", "-p", "lru"], "unknown player 'me'"),
         (["--decisions", 3, "--player", "lru"], "the oracle's log answers only"),
-        (["--decisions", 16, "-p", "lru"], "more than the 15 windows of 1 scenarios"),
+        (["--decisions", 16, "-p", "lru"], "more than the 15 windows of 1 scenario,"),
         (["--decisions", 3, "-p", "lru", "--history", "full"], "--history full does not fit"),
         (["--decisions", 3, "-p", "lru", "--min-normalized", 0], "--min-normalized is about whole episodes"),
         (["--player", "lru"], "--player is given without --decisions"),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from kv_cache_rl.cli.hierarchy.rows import offload_line
 from kv_cache_rl.reports.hierarchy.folder import read
 from kv_cache_rl.reports.hierarchy.rows import BYTES, LATENCY
 
@@ -76,3 +77,11 @@ def test_advice_names_no_file_that_the_user_has(kv, tree):
     assert said.code == 2 and "tree.jsonl is a file; give the folder that" in said.err
     said = kv("hierarchy", "replay", tree, "--capacity", "4", "--calibration", tree)
     assert said.code == 2 and "paged calibrate --out FILE.json" in said.err
+
+
+def test_a_gain_of_less_than_a_microsecond_is_none():
+    gain = {"without_reached_rate": 0.5, "without_avg_latency_ms": 7.0, "gain_points": 0.0}
+    row = {"policy": "lru", "reached_rate": 0.5, "avg_latency_ms": 7.0}
+    said = offload_line(row | {"offload": gain | {"gain_s_per_request": -3.571e-11}})
+    assert "gains 0 points" in said and "gains 0 s/request" in said
+    assert "costs 2e-06 s/request" in offload_line(row | {"offload": gain | {"gain_s_per_request": -2e-6}})

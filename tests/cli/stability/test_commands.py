@@ -120,6 +120,7 @@ def test_another_model_and_other_hardware_change_the_memory(kv, azure):
             ["--model", "llama-3.1-70b"],
             "llama-3.1-70b has 141.1 GB of weights and a100-llama-3.1-8b 80 GB; choose larger hardware",
         ),
+        (["--users", "5", "--rate", "2"], "--users and --rate both say how many requests come"),
         (["--users", "5"], "azure has arrival times, leave it out"),
         (["--rate", "0"], "--rate is 0.0; give requests per second"),
         (["--rate", "1e308"], "1e+308 requests per second, and a plan is for at most 1e+09; lower --rate"),

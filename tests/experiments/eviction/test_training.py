@@ -1,17 +1,18 @@
 """A training learns, is the same bytes for the same seed, and goes on where it was stopped."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from kv_cache_rl.experiments.eviction import courses
+from kv_cache_rl.experiments.eviction import courses, sets
 from kv_cache_rl.experiments.eviction.evolving import MOVED, Evolving, decoding, learned_in, play
 from kv_cache_rl.experiments.eviction.separable import Separable
-from kv_cache_rl.experiments.eviction.training import check_plan, parted, school
+from kv_cache_rl.experiments.eviction.training import Lessons, check_plan, parted, school
 from kv_cache_rl.experiments.eviction.tuning import Tuning, decoded, encoded, player, tune, tuned_in
 from kv_cache_rl.experiments.journal import Journal, JournalError
-from kv_cache_rl.sim.eviction import load_scenarios
+from kv_cache_rl.sim.eviction import DIFFICULTIES, load_scenarios
 from kv_cache_rl.sim.eviction.actions import ALL_VERBS, Verb
 from kv_cache_rl.sim.eviction.constants import LABELS, START
 from kv_cache_rl.sim.eviction.network import SIZE, untrained
@@ -56,7 +57,7 @@ def test_a_training_that_goes_on_ends_with_the_same_bytes(tmp_path, small, train
 
 
 def pooled(learn: dict, select: dict) -> float:
-    """The mean of scores by tier, three quarters of them learned from."""
+    """The mean of scores by tier, as many to a scenario: three quarters of them are learned from."""
     return 0.75 * np.mean(list(learn.values())) + 0.25 * np.mean(list(select.values()))
 
 
@@ -75,6 +76,39 @@ def test_another_seed_is_another_search_and_a_verb_can_be_left_out():
     assert one.tobytes() == again.tobytes() != other.tobytes()
     without = tune(scenarios, 1, 0, allowed=ALL_VERBS & ~(1 << Verb.COMPRESS))[1]
     assert without[0]["learn"]["hard"] < tune(scenarios, 1, 0)[1][0]["learn"]["hard"]
+
+
+def test_a_generation_plays_some_of_each_tier_and_others_than_the_last(small):
+    first, same, next_one = (small.learn.some(2, (7, g)) for g in (0, 0, 1))
+    ids = [[made.id for made in part.scenarios] for part in (first, same, next_one)]
+    assert ids[0] == ids[1] != ids[2]
+    assert [made.difficulty for made in first.scenarios] == ["easy"] * 2 + ["medium"] * 2 + ["hard"] * 2
+    assert all(state.scn.tolist() == small.learn.states[small.learn.scenarios.index(made)].scn.tolist()
+               for made, state in zip(first.scenarios, first.states, strict=True))  # fmt: skip
+    assert small.learn.some(99, (7, 0)).scenarios == small.learn.scenarios
+
+
+def test_every_generation_of_a_training_draws_its_own_lessons(small, monkeypatch):
+    drawn, some = [], Lessons.some
+    monkeypatch.setattr(Lessons, "some", lambda one, *of: drawn.append(of) or some(one, *of))
+    tuned_in(small, replace(TINY, generations=3, seed=5, lessons=2))
+    assert drawn == [(2, (5, 0)), (2, (5, 1)), (2, (5, 2))]
+
+
+def test_the_usual_school_learns_from_fresh_scenarios_and_finds_them_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(courses, "FRESH", 3)
+    told: list = []
+    found = courses.usual_school(tmp_path, lambda done, total: told.append((done, total)))
+    assert [made.difficulty for made in found.learn.scenarios] == [t for t in DIFFICULTIES for _ in range(3)]
+    committed = {made.id for split in ("train", "eval", "test") for made in load_scenarios(split=split)}
+    assert not committed & {made.id for made in found.learn.scenarios} and told[-1] == (9, 9)
+    assert len(found.select.scenarios) == 600 and {made.split for made in found.held_out.scenarios} == {
+        "eval"
+    }
+    monkeypatch.setattr(sets, "with_references", None)  # found in the journal
+    again = courses.usual_school(tmp_path)
+    assert again.learn.scenarios == found.learn.scenarios
+    assert found.share == pytest.approx(600 / 609)
 
 
 def test_the_scenarios_that_choose_are_not_learned_from():

@@ -79,6 +79,24 @@ def test_what_is_written_is_read_back(made):
         assert now.status == was["status"]
 
 
+def test_the_rows_are_those_that_can_give_memory_the_largest_first():
+    code, reasoning = CLASSES.index("code"), CLASSES.index("reason")
+    told = [
+        ("b", {"kind": Kind.EPHEMERAL, "pages": 5}),
+        ("a", {"kind": Kind.REASONING, "pages": 4}),
+        ("j", {"status": Status.DECODE, "level": 1, "pages": 120, "work_class": code}),
+        ("c", {"status": Status.IDLE, "level": 2, "pages": 200}),
+        ("d", {"status": Status.DECODE, "level": 0, "pages": 45, "work_class": reasoning}),
+        ("e", {"status": Status.REASONING, "level": 1, "pages": 900, "work_class": reasoning}),
+        ("f", {"status": Status.DECODE, "level": 2, "pages": 999, "work_class": code}),
+        ("g", {"place": Place.CPU, "pages": 999}),
+    ]
+    made = [{"kind": Kind.CONTEXT, "place": Place.GPU, **row} for _, row in told]
+    rows, head = viewed(made)
+    shown = brief(rows, head, [name for name, _ in told], [])["rows"]
+    assert [text.split()[0] for text in shown] == ["b", "a", "j", "c", "d", "e", "f", "g"]
+
+
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 def test_every_prompt_is_short_has_its_fields_in_order_and_tells_no_secret(kit, difficulty):
     for name in ("weigh_value", "keep", "swap_all"):

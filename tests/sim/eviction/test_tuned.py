@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,11 +35,16 @@ def calls_of(made, weights, allowed=ALL_VERBS, first_only=False, dealt=0):
 
 @pytest.mark.parametrize("difficulty", DIFFICULTIES)
 @pytest.mark.parametrize(
-    ("name", "changes"), [("weigh_value", {}), ("weigh_alike", {"value": 0, "priority": 0, "sharers": 0})]
+    ("name", "changes"), [("weigh_value", {}), ("weigh_alike", {"value": 0, "priority": 0})]
 )
 def test_the_hand_written_constants_give_the_hand_written_decider(made, difficulty, name, changes):
     for index in range(5):
         scenario = made(difficulty, index)
+        if (
+            name == "weigh_value"
+        ):  # it also counts the entries that share a prefix, which the brief view hides
+            alone = tuple(replace(session, prefix=-1) for session in scenario.sessions)
+            scenario = replace(scenario, sessions=alone)
         calls, counts = new_log(scenario.steps)
         total = play_policy(*new_state(scenario), policy_id(name), calls, counts)
         logged = [[tuple(c) for c in calls[t, : counts[t]].tolist()] for t in range(scenario.steps)]

@@ -207,3 +207,23 @@ def test_a_replay_that_is_watched_has_the_writes_too():
     assert trace.writes is not None
     assert course.used[-1].tolist() == (state.tiers["used"] / state.tiers["capacity"]).tolist()
     assert course.latency_s == pytest.approx(state.latency)
+
+
+@pytest.mark.parametrize("policy", ["lru", "lfu"])
+def test_room_that_every_request_needs_besides_is_as_a_smaller_tier(policy):
+    trace = with_answers(5)
+    needs = replace(trace, writes=replace(trace.writes, room=np.full(trace.requests, 2)))
+    with_room, smaller = run(needs, one_tier(14), policy).state, run(trace, one_tier(12), policy).state
+    assert with_room.hits.tolist() == smaller.hits.tolist()
+    assert with_room.tiers["used"].tolist() == smaller.tiers["used"].tolist()
+    check(with_room)
+
+
+def test_room_is_free_again_when_its_request_is_over():
+    trace = with_answers(5)
+    first = np.zeros(trace.requests, np.int64)
+    first[0] = 3  # the tier is far from full
+    needs = replace(trace, writes=replace(trace.writes, room=first))
+    found, without = (run(one, one_tier(12), "lru").state.hits.tolist() for one in (needs, trace))
+    assert found == without
+    assert needs.writes.of(np.arange(trace.requests) < 1).room.tolist() == [3]

@@ -27,6 +27,7 @@ from kv_cache_rl.traces.claude_code import Request, Run, Session, distinct, read
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.fields import shown
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
+from kv_cache_rl.traces.kv_requests import UNSEEN_HITS
 from kv_cache_rl.traces.libcachesim import NO_BYTES
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.tracks import ChainedRequest, chain_of, jittered
@@ -299,12 +300,18 @@ def load_pages(path: str | Path) -> Trace:
     return replace(trace, left_out=f"{empty:,} {NO_BYTES}" if empty else "")
 
 
+def load_kv_events(path: str | Path) -> Trace:
+    """The requests that can be told from a recording of KV events."""
+    return replace(load_requests(path), left_out=UNSEEN_HITS)
+
+
 LOADERS: dict[str, Callable[..., Trace]] = {
     "claude-code": load_claude_code,
     "mooncake": load_requests,
     "bailian": load_requests,
     "libcachesim": load_pages,
     "oracle-general": load_pages,
+    "kv-events": load_kv_events,
     "lab": load_lab_file,
 }
 """Format → what makes its columns: those of FORMATS that name blocks or pages."""

@@ -31,13 +31,16 @@ class Writes:
     parent: np.ndarray  # int64 [W], the block before each, ROOT at a path's first
     base: np.ndarray  # int64 [R], leading blocks of the request's path that its writes follow
     named: int  # blocks from this id on are in no prompt
+    room: np.ndarray  # int64 [R], bytes (blocks, where these have none) that a request needs besides, as for
+    # a block it fills in part, and that are free again when it is over
 
     def of(self, keep: np.ndarray) -> Writes:
         """The writes of the requests where `keep` (bool [R]) is True."""
         counts = np.diff(self.first)
         inside = np.repeat(keep, counts)
         first = np.concatenate([[0], np.cumsum(counts[keep])])
-        return Writes(first, self.block[inside], self.parent[inside], self.base[keep], self.named)
+        of_these = self.base[keep], self.named, self.room[keep]
+        return Writes(first, self.block[inside], self.parent[inside], *of_these)
 
 
 @dataclass(frozen=True, slots=True)

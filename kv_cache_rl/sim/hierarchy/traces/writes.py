@@ -50,9 +50,9 @@ def decoded(trace: Trace) -> Trace:
     sizes = trace.page_bytes
     if isinstance(sizes, np.ndarray):  # an unnamed block is as large as the others on average
         sizes = np.append(sizes, np.full(blocks - trace.blocks, round(sizes.mean()), np.int64))
-    return replace(
-        trace, blocks=blocks, page_bytes=sizes, writes=Writes(first, block, parent, base, trace.blocks)
-    )
+    room = np.zeros(trace.requests, np.int64)
+    writes = Writes(first, block, parent, base, trace.blocks, room)
+    return replace(trace, blocks=blocks, page_bytes=sizes, writes=writes)
 
 
 def _last_full_blocks(trace: Trace, full: np.ndarray) -> np.ndarray:

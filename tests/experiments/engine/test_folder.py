@@ -1,0 +1,130 @@
+"""The folder of a recording: what is whole is read, what was cut off is not, and one process writes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, Writer, read_run
+from kv_cache_rl.experiments.engine.plan import EngineError
+
+CONFIG = Config(
+    engine="vllm 0.32.0",
+    trace="made",
+    source={"workload": "made"},
+    command="kv-cache-rl engine record",
+    requests=3,
+    blocks=9,
+    block_tokens=32,
+    trace_block_tokens=512,
+    max_num_seqs=1,
+    token_budget=2048,
+    at="once",
+    rate=1.0,
+    model="tiny",
+    seed=0,
+    lengthened=0,
+    working_set=5,
+)
+ONE = Recorded(0, 0.0, 0, 40, 3, ((0, 1),), 0, 0, 0.0, 0.1, 0.2, (0, 2))
+STORED = {"type": "BlockStored", "block_hashes": [0], "parent_block_hash": None, "token_ids": []}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with Writer(tmp_path / "run", CONFIG, resume=False) as out:
+        out.step(Step(0, 0.1, 1, 0, 6, 0, (("take", 0, 0, 1, 2),)))
+        out.events(0, 0.1, [STORED])
+        out.step(Step(1, 0.1, 1, 0, 6, 0, ()))
+        out.step(Step(2, 0.2, 0, 0, 8, 0, (("free", 0),)))
+        out.request(ONE)
+        out.step(Step(3, 0.3, 1, 0, 6, 0, (("take", 1, 0, 1, 2),)))
+        out.events(3, 0.3, [STORED])
+    return tmp_path / "run"
+
+
+def test_what_is_written_is_read(folder):
+    run = read_run(folder)
+    assert (run.config, run.requests, run.complete) == (CONFIG, (ONE,), False)
+    assert next(iter(run.events())) == (0, [STORED])
+
+
+def test_a_step_that_changed_nothing_has_no_line_and_is_read_all_the_same(folder):
+    assert len((folder / "steps.jsonl").read_text().splitlines()) == 3
+    steps = list(read_run(folder).steps())
+    assert [(one.step, one.running, one.free, len(one.ops)) for one in steps] == [
+        (0, 1, 6, 1),
+        (1, 1, 6, 0),
+        (2, 0, 8, 1),
+        (3, 1, 6, 1),
+    ]
+
+
+def test_a_line_that_was_cut_off_is_left_out_and_taken_away_where_the_run_goes_on(folder):
+    with open(folder / "requests.jsonl", "a") as file:
+        file.write('{"request": 1, "time')
+    assert read_run(folder).requests == (ONE,)
+    with Writer(folder, replace(CONFIG, command="another"), resume=True) as out:
+        assert out.finished == (ONE,)
+        out.request(replace(ONE, request=1, steps=(3, 4)))
+    assert [one.request for one in read_run(folder).requests] == [0, 1]
+    assert [step for step, _ in read_run(folder).events()] == [0], "what belonged to the cut request is gone"
+    assert [one.step for one in read_run(folder).steps()] == [0, 1, 2]
+
+
+def test_two_recorders_do_not_share_a_folder(tmp_path):
+    with (
+        Writer(tmp_path / "run", CONFIG, resume=False),
+        pytest.raises(
+            EngineError, match="another recorder writes there now; wait for it, or give another --out"
+        ),
+    ):
+        Writer(tmp_path / "run", CONFIG, resume=True)
+
+
+def test_a_folder_is_gone_on_with_only_when_asked_and_with_the_same_settings(folder):
+    with pytest.raises(EngineError, match="go on with --resume, or give another --out"):
+        Writer(folder, CONFIG, resume=False)
+    with pytest.raises(EngineError, match="was begun with blocks 9, not 10"):
+        Writer(folder, replace(CONFIG, blocks=10), resume=True)
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(EngineError, match="holds other files; give --out a new folder"):
+        Writer(tmp_path, CONFIG, resume=False)
+    with pytest.raises(EngineError, match="holds no recording"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("requests.jsonl", "{}", "expected the fields of recorded"),
+        ("requests.jsonl", "[1, 2]", "expected the fields of recorded"),
+        ("requests.jsonl", '{"request": NaN}', "line 2: it holds NaN"),
+        ("steps.jsonl", '{"step": 9}', "expected the fields of step"),
+        ("events.jsonl", '{"events": []}', "a line has no step and events"),
+    ],
+)
+def test_a_file_that_was_changed_is_named_with_what_is_wrong(folder, name, line, said):
+    with open(folder / name, "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(EngineError, match=said):
+        run = read_run(folder)
+        list(run.steps())
+        list(run.events())
+
+
+def test_a_request_that_stands_there_twice_is_refused(folder):
+    with open(folder / "requests.jsonl", "a") as file:
+        file.write((folder / "requests.jsonl").read_text())
+    with pytest.raises(EngineError, match="request 0 stands in it twice"):
+        read_run(folder)
+
+
+def test_a_recording_of_another_version_is_refused(folder):
+    found = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(found | {"version": 2}))
+    with pytest.raises(EngineError, match="is no recording of version 1"):
+        read_run(folder)
