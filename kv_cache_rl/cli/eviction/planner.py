@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,35 +19,57 @@ from kv_cache_rl.cli.eviction.options import (
     how_many,
     select_scenarios,
 )
-from kv_cache_rl.cli.options import RUNNING, AsJson, Workers
+from kv_cache_rl.cli.options import RUNNING, AsJson, Workers, command_line
+from kv_cache_rl.cli.saved import stoppable
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
     from kv_cache_rl.sim.eviction import Scenario
 
+BESIDE = ("tuned", "learned")
 
-def played(
-    scenarios: Sequence["Scenario"], seed: int, futures: int, workers: int | None, quiet: bool
-) -> list["Outcome"]:
-    """The episodes of the decider that the planner improves on, then the planner's."""
+
+def _played(
+    scenarios: Sequence["Scenario"], jobs: list, seed: int, futures: int, workers: int, out: Path, quiet: bool
+) -> list[dict]:
+    """The episodes of all jobs, those that are kept already among them."""
+    from kv_cache_rl import ENVIRONMENT_VERSION
+    from kv_cache_rl.experiments.eviction.foresight import planned
+    from kv_cache_rl.experiments.eviction.training import check_plan
+    from kv_cache_rl.experiments.journal import Journal
+    from kv_cache_rl.experiments.workers import spread
+
+    names = [f"{kind} {scenario.id}" for scenario, kind in jobs]
+    with Journal(out) as journal:
+        check_plan(journal, {"environment_version": ENVIRONMENT_VERSION, "seed": seed, "futures": futures})
+        left = [k for k, name in enumerate(names) if name not in journal.rows]
+        with Bar("planner", quiet) as bar:
+
+            def keep(index: int, row: dict) -> None:
+                journal.add(names[left[index]], row)
+                bar(sum(name in journal.rows for name in names), len(names))
+
+            def go_on() -> str:
+                done = sum(name in journal.rows for name in names)
+                return f"{done:,} of {len(names):,} episodes are saved in {out}; go on with: {command_line()}"
+
+            with stoppable(out, go_on):
+                spread(partial(planned, seed=seed, futures=futures), [jobs[k] for k in left], keep, workers)
+        return [journal.rows[name] for name in names]
+
+
+def _outcomes(scenarios: Sequence["Scenario"], rows: list[dict]) -> list["Outcome"]:
     from kv_cache_rl.cli.eviction.baselines import play
-    from kv_cache_rl.experiments.workers import cores, mapped
     from kv_cache_rl.reports.eviction.outcome import from_report
-    from kv_cache_rl.search.eviction.planner import BASE, plan
     from kv_cache_rl.sim.eviction import replay
 
-    outcomes = [play(scenario, BASE) for scenario in scenarios]
-    with Bar("planner", quiet) as bar:
-        logs = mapped(
-            partial(plan, seed=seed, futures=futures),
-            scenarios,
-            workers or cores(),
-            lambda done: bar(done, len(scenarios)),
-        )
-    for scenario, (log, _) in zip(scenarios, logs, strict=True):
-        outcomes.append(from_report(scenario, "planner", replay(scenario, log), log))
-    return outcomes
+    logs = {row["scenario"]: row["log"] for row in rows if row["kind"] == "view"}
+    planner = [
+        from_report(scenario, "planner", replay(scenario, logs[scenario.id]), logs[scenario.id])
+        for scenario in scenarios
+    ]
+    return planner + [play(scenario, name) for name in BESIDE for scenario in scenarios]
 
 
 def run_planner(
@@ -63,21 +86,35 @@ def run_planner(
         options.option(
             RUNNING,
             "--futures",
-            help="Futures drawn in each window; more is better and slower.",
+            help="Futures with which a choice ends; more is better and slower.",
             min=2,
             max=10_000,
         ),
     ] = None,
+    checks: Annotated[
+        bool,
+        options.option(
+            RUNNING, "--checks", help="Also search in the true future, and play episodes of the planner's model."
+        ),
+    ] = False,
     workers: Workers = None,
+    out: Annotated[Path, options.out("Folder that keeps what has been played.")] = Path(
+        "runs/eviction/planner"
+    ),
     as_json: AsJson = False,
 ) -> None:
-    """Plan episodes from the view alone, in futures drawn anew in each window; learned and the oracle beside.
+    """Plan episodes from the view alone, in futures drawn anew in each window; tuned, learned and the oracle
+    beside.
 
-    It takes some seconds a window. The seed also draws the futures.
+    It takes about a second a window. The seed also draws the futures. The same command goes on with a run
+    that was interrupted.
 
     Example: kv-cache-rl planner --difficulty hard --num-examples 3
     """  # fmt: skip
+    from kv_cache_rl.experiments.eviction.foresight import KINDS
+    from kv_cache_rl.experiments.workers import cores
     from kv_cache_rl.reports.eviction import tables
+    from kv_cache_rl.reports.eviction.foresight import gains
     from kv_cache_rl.search.eviction.planner import DEFAULT_FUTURES
 
     if scenario:
@@ -85,17 +122,19 @@ def run_planner(
     else:
         scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
     drawn = DEFAULT_FUTURES if futures is None else futures
-    outcomes = played(scenarios, seed, drawn, workers, as_json)
-    rows = tables.results_rows(outcomes, {item.id: item for item in scenarios})
+    jobs = [(one, kind) for kind in (KINDS if checks else KINDS[:1]) for one in scenarios]
+    rows = _played(scenarios, jobs, seed, drawn, workers or cores(), out, as_json)
+    outcomes = _outcomes(scenarios, rows)
+    found = {
+        "command": command_line(),
+        "futures": drawn,
+        "seed": seed,
+        "rows": [row.to_json() for row in tables.results_rows(outcomes, {one.id: one for one in scenarios})],
+        "differences": tables.differences(outcomes),
+        "gains": gains(outcomes, rows),
+    }
     if as_json:
-        print_json(
-            {
-                "futures": drawn,
-                "seed": seed,
-                "rows": [row.to_json() for row in rows],
-                "differences": tables.differences(outcomes),
-            }
-        )
+        print_json(found)
         return
-    title = f"{counted(len(scenarios), 'scenario')}, {counted(drawn, 'future')} a window"
-    console().print(tables.rich_table(rows, title))
+    title = f"{counted(len(scenarios), 'scenario')}, {counted(drawn, 'future')} to judge a choice"
+    console().print(tables.rich_table(tables.results_rows(outcomes, {one.id: one for one in scenarios}), title))

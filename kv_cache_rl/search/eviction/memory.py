@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kv_cache_rl.core.precision import LADDER
+from kv_cache_rl.search.eviction.drawing import UNKNOWN
 from kv_cache_rl.sim.eviction.calls import Call
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Kind, Place
 from kv_cache_rl.sim.eviction.observe import Head, Row, Status
 from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.text import read_view
 
-UNKNOWN = -1
-"""Class and prefix of a request that was seen in the queue alone."""
 USUALLY_NEW = 30
 """Pages that a call adds to its session's context, where that was not seen."""
 _QUEUED_ONLY = Row(0, Kind.CONTEXT, UNKNOWN, Status.IDLE, 0, 0, Place.NOWHERE, 50, 0, 25, 0, 0, 0, -1, 0, 0)
@@ -42,6 +41,9 @@ class Entry:
     gained: int = 0
     """Per cent by which its answer grew in `grew` windows."""
     grew: int = 0
+    spread: int = 0
+    """Pages by which its answers grew in `ran` windows."""
+    ran: int = 0
     waited: float = 0.0
     """Windows that its request has waited."""
     need: float = 0.0
@@ -83,11 +85,13 @@ class Memory:
         """By id, without the anchors."""
         self.prefixes: dict[str, int] = {}
         """Pages of every shared prefix."""
-        self.anchors: set[str] = set()
-        """Shared prefixes whose anchor is still there."""
+        self.anchors: dict[str, str] = {}
+        """Anchors that are still there, with their shared prefixes."""
         self.ids: list[str] = []
         """Of the last view's rows."""
         self.failures = 0
+        self.late = 0.0
+        """Windows of the link that caches which came back took."""
         self.decoded = 0.0
         """Windows of decoding behind the answers that are complete."""
         self.head = Head(*[0] * len(Head._fields))
@@ -101,9 +105,10 @@ class Memory:
         self.t = self.steps - self.head.left
         shown = [(name, Row._make(row)) for name, row in zip(self.ids, rows.tolist(), strict=False)]
         held = [cells[13] for cells in values["rows"]]
-        self.anchors = {p for p, (_, row) in zip(held, shown, strict=True) if p and row.kind == Kind.SYSTEM}
-        for p, (_, row) in zip(held, shown, strict=True):
-            if p in self.anchors and row.kind == Kind.SYSTEM:
+        systems = [(n, p, row) for p, (n, row) in zip(held, shown, strict=True) if row.kind == Kind.SYSTEM]
+        self.anchors = {name: p for name, p, _ in systems if p}
+        for _, p, row in systems:
+            if p:
                 self.prefixes.setdefault(p, row.pages)
         for p, (name, row) in zip(held, shown, strict=True):
             if row.kind != Kind.SYSTEM:
@@ -114,7 +119,9 @@ class Memory:
             entry = self.entries.setdefault(name, Entry(_QUEUED_ONLY, self.t, arrived=self.t - 1))
             entry.need, entry.waited, entry.queued = need, waited, True
             entry.arrived = self.t - round(waited)
-        for entry in self.entries.values():
+        for name, entry in self.entries.items():
+            if entry.queued and name not in queue:
+                entry.waited += 1.0
             entry.delay += entry.active and not entry.stepped
 
     def called(self, calls: Sequence[Call]) -> None:
@@ -136,6 +143,7 @@ class Memory:
             entry.gained = entry.grew = 0
         elif row.progress > old.progress:
             entry.gained, entry.grew = entry.gained + row.progress - old.progress, entry.grew + 1
+            entry.spread, entry.ran = entry.spread + row.pages - old.pages, entry.ran + 1
         asked = known and (entry.queued or old.status != Status.IDLE)
         if row.status != Status.IDLE and (not asked or (ran and row.progress < old.progress)):
             entry.delay, entry.arrived = 0, self.t - 1  # a new request
@@ -151,6 +159,13 @@ class Memory:
         entry.lost = row.status == Status.PREFILL and (entry.lost or lost)
         if row.status == Status.IDLE:
             entry.waited = 0.0
+        came = old.place == Place.CPU if known and entry.cached else not known and row.age > 1
+        if came and row.place == Place.GPU and self.t > 0:
+            back = (old.pages if known else row.pages) * (UNITS_PER_PAGE >> row.level) / self.head.link_units
+            self.late += back
+            entry.waited += back
+        if row.status == Status.PREFILL and entry.lost:
+            entry.waited += 1.0
         entry.row, entry.cached, entry.need = row, True, 0.0
         entry.queued, entry.seen = row.status == Status.WAIT, self.t - row.idle
         if prefix in self.prefixes:

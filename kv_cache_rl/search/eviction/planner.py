@@ -1,44 +1,55 @@
 """The planner: a reference that plans from the view alone, and so says what foreknowledge is worth.
 
     for every window:
-        futures = K whole episodes that fit all views so far                          (`futures`)
-        best    = the calls of `learned`
-        repeat:   tried = the other deciders' calls, and all lists that differ from `best` in one call
-                  best  = the one of them that earns more for sure, `learned` playing on; stop if none does
+        known = what all views so far allow to believe                                (`futures`)
+        best  = the plan that was followed before
+        best  = a better one of: the same calls as other constants of the weighing would make, and play on
+        repeat:   best = a better one of: other deciders' calls, and all lists that differ in one call
         make the calls of `best`; look again
 
-Some of the futures choose a dozen of the lists, and the others judge these. It takes seconds a window, and
-so it is no decider of the registry."""
+A plan is the calls of this window, and the constants with which the weighing plays on. `halving` says
+which plan is better, in futures drawn anew. It takes about a second a window, and so it is no decider of
+the registry."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from kv_cache_rl.core.numbers import whole_number
-from kv_cache_rl.jit import njit
-from kv_cache_rl.search.eviction.futures import imagine
+from kv_cache_rl.search.eviction.futures import beliefs
+from kv_cache_rl.search.eviction.halving import Round, better
+from kv_cache_rl.search.eviction.judging import in_futures, weighed
 from kv_cache_rl.search.eviction.memory import Memory, published
-from kv_cache_rl.search.eviction.proposals import AS_MADE, complete, new_desk
 from kv_cache_rl.sim.eviction.actions import Verb
 from kv_cache_rl.sim.eviction.calls import KEEP, NAMES, Call
-from kv_cache_rl.sim.eviction.columns import CALL, Place, constants_of
+from kv_cache_rl.sim.eviction.columns import Place
+from kv_cache_rl.sim.eviction.constants import SIGNED
 from kv_cache_rl.sim.eviction.deciders import MAX_OUT, decide_view, policy_id
-from kv_cache_rl.sim.eviction.dynamics import advance
 from kv_cache_rl.sim.eviction.episode import Episode, play
 from kv_cache_rl.sim.eviction.log import ActionLog
 from kv_cache_rl.sim.eviction.observe import Row, Status
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, Scenario, ScenarioError
 from kv_cache_rl.sim.eviction.text import read_view
+from kv_cache_rl.sim.eviction.trained import TUNED
 
-DEFAULT_FUTURES = 32
-SURE = 1.0
-"""Standard errors by which the mean gain of other calls must be above 0."""
-BASE = "learned"
-"""Its calls stand unless others are better for sure, and it plays on after the calls that are tried."""
-OTHERS = ("tuned", "weigh_value", "weigh_alike", "lookahead", "stability", "lru", "keep")
+BASE = "tuned"
+"""Its calls are made unless others are better for sure, and its constants are where other plans begin."""
+OTHERS = ("learned", "weigh_value", "weigh_alike", "lookahead", "stability", "lru", "keep")
 """Deciders whose calls are tried."""
-ROUNDS = 3
+DEFAULT_FUTURES = 512
+SURE = 1.0
+"""Standard errors by which the gain of another plan must be above 0."""
+CHANGES = 2
 """Changes of one call, at most, on top of the best decider's calls."""
-KEPT = 12
-"""Lists that are judged."""
+TRIED = 60
+"""Constants that are tried in each window."""
+ELITE = 8
+"""Of those, the best that earlier windows found."""
+STEPS = (0.1, 0.2, 0.4)
+"""Sizes of their steps, in logarithms."""
+MOVED = 0.3
+"""Share of the constants that a step moves."""
 
 _PLACE, _STATUS = Row._fields.index("place"), Row._fields.index("status")
 
@@ -46,17 +57,11 @@ Calls = tuple[tuple[int, int], ...]
 """Calls of one window: verb and row of the view."""
 
 
-@njit(nogil=True)
-def _values(scn, live, calls, counts, policy, values):
-    """The return of each list of calls, with `policy` playing on: calls `CALL` ``[C, MAX_OUT]``."""
-    desk, trial = new_desk(scn), live.copy()
-    without, one = np.empty((0, 4), np.int64), np.array([policy])
-    steps = constants_of(scn).steps
-    log, logged = np.zeros((steps, MAX_OUT), CALL), np.zeros(steps, np.int64)
-    for k in range(len(counts)):
-        trial[:] = live
-        advance(scn, trial, calls[k, : counts[k]], desk.results, desk.events, desk.lists)
-        values[k] = complete(scn, trial, desk, 0, without, one, AS_MADE, log, logged)
+class Plan(NamedTuple):
+    """The calls of this window, and the constants that play on."""
+
+    calls: Calls
+    weights: tuple[float, ...]
 
 
 class Planner:
@@ -66,75 +71,96 @@ class Planner:
         """Of the scenario it keeps what is `published`.
 
         Args:
-            futures: how many are drawn in each window; some choose, the rest judge.
+            futures: how many a choice ends with; as many again lead up to it.
         """
         whole_number("seed", seed, 0, error=ScenarioError)
-        self.futures = whole_number("futures", futures, 2, error=ScenarioError)
+        self.rounds = rounds_of(whole_number("futures", futures, 2, error=ScenarioError))
         self.rules = published(scenario)
         self.memory = Memory(scenario.steps)
         self.rng = np.random.default_rng([seed, 12])
-        self.base = policy_id(BASE)
+        self.weights = TUNED.weights
+        self.elite: list[np.ndarray] = []
+        self.known = None
 
     def __call__(self, observation: dict) -> list[Call]:
-        memory = self.memory
-        memory.see(observation)
-        drawn = [imagine(memory, self.rules, self.rng) for _ in range(self.futures)]
+        self.memory.see(observation)
+        self.known = beliefs(self.memory, self.rules)
         rows, head, ids = read_view(observation)
-        best = _calls_of(BASE, rows, head)
-        offers = [*(_calls_of(name, rows, head) for name in OTHERS), *_changes(best, rows[: len(ids)])]
-        for _ in range(ROUNDS):
-            better = self._better(best, offers, drawn)
-            if better is None:
+        best = self._with_better_constants(rows, head)
+        self.weights = np.array(best.weights)
+        offers = [_calls_of(name, rows, head) for name in OTHERS]
+        for _ in range(CHANGES):
+            offers += _changes(best.calls, rows[: len(ids)])
+            plans = [Plan(calls, best.weights) for calls in dict.fromkeys(offers) if calls != best.calls]
+            found, _ = better(best, plans, self.judge, self.rounds, SURE)
+            if found is None:
                 break
-            best, offers = better, _changes(better, rows[: len(ids)])
-        calls = [Call(NAMES[verb], ids[row]) for verb, row in best] or [KEEP]
-        memory.called(calls)
+            best, offers = found, []
+        calls = [Call(NAMES[verb], ids[row]) for verb, row in best.calls] or [KEEP]
+        self.memory.called(calls)
         return calls
 
-    def _better(self, best: Calls, offers: list[Calls], drawn: list) -> Calls | None:
-        """The one of `offers` that is better than `best` for sure; None if none is.
+    def _with_better_constants(self, rows: np.ndarray, head: np.ndarray) -> Plan:
+        """The plan of the constants that were followed, or of better ones."""
+        here = [self.weights, *self.elite]
+        tried = self.elite + [self._moved(here[k % len(here)]) for k in range(TRIED - len(self.elite))]
+        plans = [Plan(_weighed(rows, head, one), tuple(one.tolist())) for one in tried]
+        base = Plan(_weighed(rows, head, self.weights), tuple(self.weights.tolist()))
+        plans = [plan for plan in dict.fromkeys(plans) if plan != base]
+        found, ranked = better(base, plans, self.judge, self.rounds, SURE)
+        self.elite = [np.array(plan.weights) for plan in ranked[:ELITE]]
+        return found or base
 
-        The best on a quarter of the futures are compared on the rest, as the highest of many means
-        owes most of its height to chance.
-        """
-        few = max(len(drawn) // 4, 1)
-        offers = [calls for calls in dict.fromkeys(offers) if calls != best]
-        if not offers:
-            return None
-        means = self._tried(offers, drawn[:few]).mean(0)
-        kept = [offers[k] for k in np.argsort(-means, kind="stable")[:KEPT]]
-        values = self._tried([best, *kept], drawn[few:])
-        gain = values[:, 1:] - values[:, :1]
-        sure = gain.mean(0) - SURE * gain.std(0) / len(gain) ** 0.5
-        k = int(np.argmax(sure))
-        return kept[k] if sure[k] > 1e-9 else None
+    def _moved(self, weights: np.ndarray) -> np.ndarray:
+        """Constants a step away from these."""
+        size = self.rng.choice(STEPS) * self.rng.standard_normal(len(weights))
+        size *= self.rng.random(len(weights)) < MOVED
+        signed = weights + np.maximum(np.abs(weights), 0.1) * size
+        return np.where(SIGNED, signed, weights * np.exp(size))
 
-    def _tried(self, offers: list[Calls], drawn: list) -> np.ndarray:
-        """The returns of lists of calls in futures, ``[futures, offers]``."""
-        values = np.empty((len(drawn), len(offers)))
-        packed = np.zeros((len(offers), MAX_OUT, 2), np.int64)
-        counts = np.array([len(calls) for calls in offers], np.int64)
-        for k, calls in enumerate(offers):
-            packed[k, : len(calls)] = np.array(calls, np.int64).reshape(-1, 2)
-        for f, (state, slots) in enumerate(drawn):
-            here = packed.copy()
-            here[..., 1] = slots[packed[..., 1]]
-            _values(*state, here.view(CALL)[..., 0], counts, self.base, values[f])
+    def judge(self, plans: Sequence[Plan], futures: int) -> np.ndarray:
+        """The returns of plans in futures drawn anew, ``[futures, plans]``."""
+        values = np.empty((futures, len(plans)))
+        in_futures(self.rng, self.known, *packed(plans), values)
         return values
+
+
+def rounds_of(futures: int) -> tuple[Round, ...]:
+    """Rounds of which the last has so many futures; together they have half as many again."""
+    shares = ((32, 24), (11, 8), (3, 3), (1, 3))
+    return tuple(Round(max(futures // share, 1), kept) for share, kept in shares)
+
+
+def packed(plans: Sequence[Plan]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Plans as compiled code takes them: calls, how many, all constants, and which go with which calls."""
+    weights = {one: k for k, one in enumerate(dict.fromkeys(plan.weights for plan in plans))}
+    calls = np.zeros((len(plans), MAX_OUT, 2), np.int64)
+    for k, plan in enumerate(plans):
+        calls[k, : len(plan.calls)] = np.array(plan.calls, np.int64).reshape(-1, 2)
+    counts = np.array([len(plan.calls) for plan in plans], np.int64)
+    return calls, counts, np.array(list(weights)), np.array([weights[plan.weights] for plan in plans])
+
+
+def _weighed(rows: np.ndarray, head: np.ndarray, weights: np.ndarray) -> Calls:
+    out = np.zeros((MAX_OUT, 2), np.int64)
+    return _listed(out, weighed(rows, head, weights, out))
 
 
 def _calls_of(name: str, rows: np.ndarray, head: np.ndarray) -> Calls:
     """What a decider does on a view."""
     out = np.zeros((MAX_OUT, 2), np.int64)
-    count = min(decide_view(policy_id(name), rows, head, out), MAX_CALLS_PER_STEP)
-    return tuple((verb, row) for verb, row in out[:count].tolist() if verb != Verb.KEEP and row >= 0)
+    return _listed(out, decide_view(policy_id(name), rows, head, out))
+
+
+def _listed(out: np.ndarray, count: int) -> Calls:
+    made = out[: min(count, MAX_CALLS_PER_STEP)].tolist()
+    return tuple((verb, row) for verb, row in made if verb != Verb.KEEP and row >= 0)
 
 
 def _changes(calls: Calls, rows: np.ndarray) -> list[Calls]:
     """All lists that differ in one call: one less, one more, or another verb in its place.
 
-    Nothing that runs or waits is evicted: on average it costs a request, and of the many that could be,
-    some seem to gain by chance.
+    Nothing that runs or waits is evicted: on average it costs a request.
     """
     changed = [calls[:k] + calls[k + 1 :] for k in range(len(calls))]
     changed += [
@@ -144,11 +170,7 @@ def _changes(calls: Calls, rows: np.ndarray) -> list[Calls]:
         if verb != made
     ]
     if len(calls) < MAX_CALLS_PER_STEP:
-        changed += [
-            (*calls, (int(verb), row))
-            for row in range(len(rows))
-            for verb in _verbs(rows[row])
-        ]
+        changed += [(*calls, (int(verb), row)) for row in range(len(rows)) for verb in _verbs(rows[row])]
     return changed
 
 
