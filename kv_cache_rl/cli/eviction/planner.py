@@ -31,9 +31,9 @@ BESIDE = ("tuned", "learned")
 
 
 def _played(
-    scenarios: Sequence["Scenario"], jobs: list, seed: int, futures: int, workers: int, out: Path, quiet: bool
+    jobs: Sequence[tuple["Scenario", str]], seed: int, futures: int, workers: int, out: Path, quiet: bool
 ) -> list[dict]:
-    """The episodes of all jobs, those that are kept already among them."""
+    """A row for each job, a scenario and a kind; what the folder holds already is not played again."""
     from kv_cache_rl import ENVIRONMENT_VERSION
     from kv_cache_rl.experiments.eviction.foresight import planned
     from kv_cache_rl.experiments.eviction.training import check_plan
@@ -94,7 +94,9 @@ def run_planner(
     checks: Annotated[
         bool,
         options.option(
-            RUNNING, "--checks", help="Also search in the true future, and play episodes of the planner's model."
+            RUNNING,
+            "--checks",
+            help="Also search in the true future, and play episodes of the planner's model.",
         ),
     ] = False,
     workers: Workers = None,
@@ -114,7 +116,7 @@ def run_planner(
     from kv_cache_rl.experiments.eviction.foresight import KINDS
     from kv_cache_rl.experiments.workers import cores
     from kv_cache_rl.reports.eviction import tables
-    from kv_cache_rl.reports.eviction.foresight import gains
+    from kv_cache_rl.reports.eviction.foresight import gains, sentence
     from kv_cache_rl.search.eviction.planner import DEFAULT_FUTURES
 
     if scenario:
@@ -122,19 +124,33 @@ def run_planner(
     else:
         scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
     drawn = DEFAULT_FUTURES if futures is None else futures
-    jobs = [(one, kind) for kind in (KINDS if checks else KINDS[:1]) for one in scenarios]
-    rows = _played(scenarios, jobs, seed, drawn, workers or cores(), out, as_json)
+    checked = scenarios[:: max(len(scenarios) // checks, 1)][:checks] if checks else []
+    jobs = [(one, kind) for kind in KINDS for one in (scenarios if kind == "view" else checked)]
+    rows = _played(jobs, seed, drawn, workers or cores(), out, as_json)
     outcomes = _outcomes(scenarios, rows)
-    found = {
-        "command": command_line(),
-        "futures": drawn,
-        "seed": seed,
-        "rows": [row.to_json() for row in tables.results_rows(outcomes, {one.id: one for one in scenarios})],
-        "differences": tables.differences(outcomes),
-        "gains": gains(outcomes, rows),
-    }
+    means = tables.results_rows(outcomes, {one.id: one for one in scenarios})
+    compared = gains(rows, {name: _scores(outcomes, name) for name in BESIDE})
     if as_json:
-        print_json(found)
+        print_json(
+            {
+                "command": command_line(),
+                "futures": drawn,
+                "seed": seed,
+                "rows": [row.to_json() for row in means],
+                "differences": tables.differences(outcomes),
+                "gains": compared,
+            }
+        )
         return
     title = f"{counted(len(scenarios), 'scenario')}, {counted(drawn, 'future')} to judge a choice"
-    console().print(tables.rich_table(tables.results_rows(outcomes, {one.id: one for one in scenarios}), title))
+    console().print(tables.rich_table(means, title))
+    for gain in compared:
+        typer.echo(sentence(gain))
+
+
+def _scores(outcomes: Sequence["Outcome"], name: str) -> dict[str, float]:
+    return {
+        one.scenario_id: one.normalized
+        for one in outcomes
+        if one.model == name and one.normalized is not None
+    }

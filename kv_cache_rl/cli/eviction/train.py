@@ -98,7 +98,9 @@ def run_train(
     for name, record in found.items():
         console().print(_table(name, record["curve"]))
         for split, gain in record["beside_shipped"].items():
-            typer.echo(f"{name} minus the shipped one on {split}: {gain['mean']:+.3f}, {interval_words(gain)}")
+            typer.echo(
+                f"{name} minus the shipped one on {split}: {gain['mean']:+.3f}, {interval_words(gain)}"
+            )
     for path in files:
         typer.echo(path)
 

@@ -71,7 +71,9 @@ def _write_learned(path: Path, weights: np.ndarray, about: dict) -> None:
 
 COURSES: dict[str, Course] = {
     "tuned": Course("tuned.json", Tuning(), tuned_in, _write_tuned, player(Tuning()), TUNED, ("cma",)),
-    "learned": Course("learned.safetensors", Evolving(), learned_in, _write_learned, evolving.play, LEARNED, ("cma",)),
+    "learned": Course(
+        "learned.safetensors", Evolving(), learned_in, _write_learned, evolving.play, LEARNED, ("cma",)
+    ),
 }
 """Decider -> its course, in the order in which one builds on the other."""
 

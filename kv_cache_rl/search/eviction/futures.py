@@ -5,7 +5,8 @@ What the view does not say is drawn anew each time (`drawing`): tolerances, the 
 
 import numpy as np
 
-from kv_cache_rl.search.eviction.drawing import BELIEF, UNKNOWN, WINDOW, Beliefs, imagine
+from kv_cache_rl.search.eviction.belief import BELIEF, UNKNOWN, WINDOW, Beliefs
+from kv_cache_rl.search.eviction.imagining import imagine
 from kv_cache_rl.search.eviction.memory import Entry, Memory
 from kv_cache_rl.sim.eviction import process as p
 from kv_cache_rl.sim.eviction.columns import SCENARIO, UNITS_PER_PAGE, Kind, Place, cells

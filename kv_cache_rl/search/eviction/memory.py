@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kv_cache_rl.core.precision import LADDER
-from kv_cache_rl.search.eviction.drawing import UNKNOWN
+from kv_cache_rl.search.eviction.belief import UNKNOWN
 from kv_cache_rl.sim.eviction.calls import Call
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Kind, Place
 from kv_cache_rl.sim.eviction.observe import Head, Row, Status

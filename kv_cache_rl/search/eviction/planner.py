@@ -37,7 +37,7 @@ BASE = "tuned"
 """Its calls are made unless others are better for sure, and its constants are where other plans begin."""
 OTHERS = ("learned", "weigh_value", "weigh_alike", "lookahead", "stability", "lru", "keep")
 """Deciders whose calls are tried."""
-DEFAULT_FUTURES = 512
+DEFAULT_FUTURES = 256
 SURE = 1.0
 """Standard errors by which the gain of another plan must be above 0."""
 CHANGES = 2
