@@ -19,15 +19,19 @@ from kv_cache_rl.cli.eviction.options import (
     how_many,
     select_scenarios,
 )
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import RUNNING, AsJson, Workers, command_line
 from kv_cache_rl.cli.saved import stoppable
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 
 if TYPE_CHECKING:
+    from kv_cache_rl.experiments.journal import Journal
     from kv_cache_rl.reports.eviction.outcome import Outcome
     from kv_cache_rl.sim.eviction import Scenario
 
 BESIDE = ("tuned", "learned")
+PLAN = "plan"
+"""The key of the row that says what a folder's episodes are of."""
 
 
 def _played(
@@ -36,13 +40,12 @@ def _played(
     """A row for each job, a scenario and a kind; what the folder holds already is not played again."""
     from kv_cache_rl import ENVIRONMENT_VERSION
     from kv_cache_rl.experiments.eviction.foresight import planned
-    from kv_cache_rl.experiments.eviction.training import check_plan
     from kv_cache_rl.experiments.journal import Journal
     from kv_cache_rl.experiments.workers import spread
 
     names = [f"{kind} {scenario.id}" for scenario, kind in jobs]
     with Journal(out) as journal:
-        check_plan(journal, {"environment_version": ENVIRONMENT_VERSION, "seed": seed, "futures": futures})
+        _check(journal, {"environment_version": ENVIRONMENT_VERSION, "seed": seed, "futures": futures})
         left = [k for k, name in enumerate(names) if name not in journal.rows]
         with Bar("planner", quiet) as bar:
 
@@ -57,6 +60,21 @@ def _played(
             with stoppable(out, go_on):
                 spread(partial(planned, seed=seed, futures=futures), [jobs[k] for k in left], keep, workers)
         return [journal.rows[name] for name in names]
+
+
+def _check(journal: "Journal", plan: dict) -> None:
+    """Notes what a folder's episodes are of. Raises BadInput where it holds those of another plan."""
+    theirs = journal.rows.get(PLAN)
+    if theirs is None:
+        journal.add(PLAN, plan)
+        return
+    for name, ours in plan.items():
+        if theirs.get(name) != ours:
+            what = name.replace("_", " ")
+            raise BadInput(
+                f"{journal.path.parent} holds episodes of another {what} ({theirs.get(name)!r}, now "
+                f"{ours!r}); give the same, give another --out, or delete the folder"
+            )
 
 
 def _outcomes(scenarios: Sequence["Scenario"], rows: list[dict]) -> list["Outcome"]:
