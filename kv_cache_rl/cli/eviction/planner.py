@@ -142,7 +142,7 @@ def run_planner(
     else:
         scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
     drawn = DEFAULT_FUTURES if futures is None else futures
-    checked = scenarios[:: max(len(scenarios) // checks, 1)][:checks] if checks else []
+    checked = _some_of_each_tier(scenarios, checks)
     jobs = [(one, kind) for kind in KINDS for one in (scenarios if kind == "view" else checked)]
     rows = _played(jobs, seed, drawn, workers or cores(), out, as_json)
     outcomes = _outcomes(scenarios, rows)
@@ -164,6 +164,14 @@ def run_planner(
     console().print(tables.rich_table(means, title))
     for gain in compared:
         typer.echo(sentence(gain))
+
+
+def _some_of_each_tier(scenarios: Sequence["Scenario"], count: int) -> list["Scenario"]:
+    """At most so many scenarios, in even steps from every tier."""
+    step = -(-len(scenarios) // count) if count else len(scenarios) + 1
+    tiers = dict.fromkeys(one.difficulty for one in scenarios)
+    of_tiers = ([one for one in scenarios if one.difficulty == tier] for tier in tiers)
+    return [one for of_tier in of_tiers for one in of_tier[::step]][:count]
 
 
 def _scores(outcomes: Sequence["Outcome"], name: str) -> dict[str, float]:

@@ -200,7 +200,7 @@ def usual_school(folder: Path, tell: Tell = lambda done, total: None) -> School:
 
 
 def committed_school() -> School:
-    """The school of whoever has the committed sets alone: a quarter of `train` helps to choose."""
+    """The school of the committed sets alone: of `train`, a quarter helps to choose."""
     return school(load_scenarios(split=CHOSEN_BY), load_scenarios(split=MEASURED_ON))
 
 

@@ -100,7 +100,7 @@ def test_without_the_extra_the_pip_command_is_named(kv, monkeypatch):
     assert answer.code == 2 and "needs cma; pip install 'kv-cache-rl[train]'" in answer.err
 
 
-def test_whoever_has_the_committed_sets_alone_learns_from_them(kv, monkeypatch):
+def test_the_committed_set_alone_is_learned_from(kv, monkeypatch):
     found = courses.committed_school()
     tiers = [made.difficulty for made in found.select.scenarios]
     assert {made.split for made in (*found.learn.scenarios, *found.select.scenarios)} == {"train"}
