@@ -25,6 +25,7 @@ def test_a_notebook_runs_and_draws(path, monkeypatch):
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     )
+    monkeypatch.setenv("KV_CACHE_RL_NOTEBOOK_BUDGET", "0.01")
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}

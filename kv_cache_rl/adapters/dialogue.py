@@ -20,10 +20,15 @@ class DialogueError(Refused):
     """A dialogue that cannot be answered; the text says what to send instead."""
 
 
-def tool_call(call_id: str, name: str, call: Call) -> dict:
-    """A call as an assistant message of OpenAI's form holds it; `name` is what the client calls the verb."""
-    arguments = json.dumps({"seq_id": call.seq_id}) if call.seq_id else "{}"
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+def tool_call(call_id: str, name: str, arguments: Mapping[str, Any]) -> dict:
+    """A call as an assistant message of OpenAI's form holds it; `name` is what the client calls the tool."""
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def arguments_of(call: Call) -> dict[str, str]:
+    """What the tool of a call is given."""
+    return {"seq_id": call.seq_id} if call.seq_id else {}
 
 
 def message_text(message: Mapping[str, Any]) -> str:

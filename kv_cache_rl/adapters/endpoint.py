@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat server on loopback whose models are the deciders.
+"""An OpenAI-compatible chat server on loopback whose models are the deciders of a world.
 
 ``POST /v1/chat/completions`` (with and without streaming) and ``GET /v1/models``. The name of the
 model is that of the decider. Sampling parameters are accepted and ignored: a decider is
@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from kv_cache_rl.extras import need
 
@@ -24,7 +25,8 @@ from fastapi.responses import Response, StreamingResponse
 from openai.types import Model
 from starlette.exceptions import HTTPException
 
-from kv_cache_rl.adapters.dialogue import DialogueError, answer, observation_texts
+from kv_cache_rl.adapters import heuristic_model
+from kv_cache_rl.adapters.dialogue import DialogueError, answer, arguments_of, observation_texts
 from kv_cache_rl.adapters.listening import HOST, EndpointError, listen
 from kv_cache_rl.adapters.replies import Reply, chunks, completion, offered_names
 from kv_cache_rl.adapters.requests import (
@@ -40,10 +42,10 @@ from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.sim.eviction import DECIDERS
 
 
-def known_policy(name: str) -> str:
-    """The name itself. Raises EndpointError for a decider that does not exist."""
-    if name not in DECIDERS:
-        raise EndpointError(unknown("policy", name, DECIDERS))
+def known_policy(name: str, world: str = "eviction") -> str:
+    """The name itself. Raises EndpointError for a decider that the world does not have."""
+    if name not in WORLDS[world].models:
+        raise EndpointError(unknown("policy", name, WORLDS[world].models))
     return name
 
 
@@ -67,12 +69,28 @@ def make_reply(request: dict, prompt_bytes: int) -> Reply:
         raise BadRequest(400, str(error), "messages") from error
     if request.get("parallel_tool_calls") is False:
         calls = calls[:1]
-    return Reply(key, model, int(time.time()), calls if plays else (), names, prompt_bytes)
+    made = tuple((call.verb, arguments_of(call)) for call in calls)
+    return Reply(key, model, int(time.time()), made if plays else (), names, prompt_bytes)
 
 
-def create_app(policy: str | None = None, local: bool = False) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class World:
+    """Whose deciders are served."""
+
+    models: Collection[str]
+    reply: Callable[[dict, int], Reply]
+    """(checked request, its bytes) -> the answer. Raises BadRequest."""
+
+
+WORLDS = {
+    "eviction": World(DECIDERS, make_reply),
+    "serving": World(heuristic_model.MODELS, heuristic_model.make_reply),
+}
+
+
+def create_app(policy: str | None = None, local: bool = False, world: str = "eviction") -> FastAPI:
     """The server as an ASGI app. With a policy it serves that one only; `local` asks for a loopback name."""
-    models = [known_policy(policy)] if policy else list(DECIDERS)
+    models = [known_policy(policy, world)] if policy else list(WORLDS[world].models)
     app = FastAPI(title="kv-cache-rl policies as chat models", openapi_url=None)
     if local:
         app.add_middleware(LocalOnly)
@@ -81,7 +99,7 @@ def create_app(policy: str | None = None, local: bool = False) -> FastAPI:
     async def chat_completions(request: Request) -> Response:
         raw = await read_body(request)
         body = read_request(raw, models)
-        reply = make_reply(body, len(raw))
+        reply = WORLDS[world].reply(body, len(raw))
         if not body.get("stream"):
             return Response(completion(reply), media_type="application/json")
         options = body.get("stream_options")
@@ -124,10 +142,9 @@ def base_url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}/v1"
 
 
-def server_for(policy: str | None, local: bool = True) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(create_app(policy, local), log_level="warning", access_log=False, lifespan="off")
-    )
+def server_for(policy: str | None, local: bool = True, world: str = "eviction") -> uvicorn.Server:
+    app = create_app(policy, local, world)
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
 
 
 def serve(policy: str | None = None, port: int = 8000, host: str = HOST) -> None:
@@ -137,19 +154,21 @@ def serve(policy: str | None = None, port: int = 8000, host: str = HOST) -> None
 
 
 @contextmanager
-def serving(policy: str | None = None, port: int = 0, process: bool = False) -> Iterator[str]:
+def serving(
+    policy: str | None = None, port: int = 0, process: bool = False, world: str = "eviction"
+) -> Iterator[str]:
     """The base URL of a server that lives as long as the block, in a thread or in its own process."""
     if policy is not None:
-        known_policy(policy)
+        known_policy(policy, world)
     listener = listen(port)
     run = served_by_process if process else served_by_thread
-    with listener, run(policy, listener):
+    with listener, run(policy, listener, world):
         yield base_url_of(listener)
 
 
 @contextmanager
-def served_by_thread(policy: str | None, listener: socket.socket) -> Iterator[None]:
-    server = server_for(policy)
+def served_by_thread(policy: str | None, listener: socket.socket, world: str) -> Iterator[None]:
+    server = server_for(policy, world=world)
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [listener]}, name="policy-endpoint", daemon=True
     )
@@ -162,10 +181,10 @@ def served_by_thread(policy: str | None, listener: socket.socket) -> Iterator[No
 
 
 @contextmanager
-def served_by_process(policy: str | None, listener: socket.socket) -> Iterator[None]:
+def served_by_process(policy: str | None, listener: socket.socket, world: str) -> Iterator[None]:
     """The child inherits the socket, so that requests wait until it is ready. It ends with its stdin."""
     listener.set_inheritable(True)
-    command = [sys.executable, "-m", __spec__.name, "--socket", str(listener.fileno())]
+    command = [sys.executable, "-m", __spec__.name, "--socket", str(listener.fileno()), "--world", world]
     command += ["--policy", policy] if policy else []
     child = subprocess.Popen(
         command, pass_fds=[listener.fileno()], stdin=subprocess.PIPE, start_new_session=True
@@ -182,8 +201,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--policy")
+    parser.add_argument("--world", default="eviction")
     arguments = parser.parse_args()
-    server = server_for(arguments.policy)
+    server = server_for(arguments.policy, world=arguments.world)
 
     def stop_with_parent() -> None:
         sys.stdin.read()

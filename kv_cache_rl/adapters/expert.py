@@ -6,7 +6,7 @@ message and the answer."""
 import json
 from collections.abc import Callable, Iterable, Sequence
 
-from kv_cache_rl.adapters.dialogue import tool_call
+from kv_cache_rl.adapters.dialogue import arguments_of, tool_call
 from kv_cache_rl.sim.eviction import (
     SYSTEM_PROMPTS,
     TOOLS,
@@ -21,7 +21,9 @@ from kv_cache_rl.sim.eviction import (
 def tool_calls(calls: Sequence[Call], step: int, as_text: bool = False) -> list[dict]:
     """The calls of one assistant message. Arguments are objects, as chat templates take them, or with
     `as_text` JSON text, as a server takes them."""
-    made = [tool_call(f"call_{step}_{index}", call.verb, call) for index, call in enumerate(calls)]
+    made = [
+        tool_call(f"call_{step}_{index}", call.verb, arguments_of(call)) for index, call in enumerate(calls)
+    ]
     for call in made if not as_text else ():
         call["function"]["arguments"] = json.loads(call["function"]["arguments"])
     return made

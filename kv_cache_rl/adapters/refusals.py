@@ -61,7 +61,7 @@ UNREAD, BROKE_OFF = (
     "the server broke its reply off",
 )
 """How the client's own words begin for an answer that is no reply, and for half a one
-(kv_cache_eviction.wire and .client)."""
+(`adapters.wire` and the clients)."""
 LIMITED = re.compile(r"rate_limit|(tokens|requests) per (minute|hour|day)", re.IGNORECASE)
 """Of a 413: Groq refuses so what is larger than the tokens that a minute allows."""
 

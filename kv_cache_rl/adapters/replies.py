@@ -13,7 +13,7 @@ from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from kv_cache_rl.adapters.dialogue import DialogueError, tool_call
-from kv_cache_rl.sim.eviction import TOOLS, Call
+from kv_cache_rl.sim.eviction import TOOLS
 
 VERBS: tuple[str, ...] = tuple(tool["function"]["name"] for tool in TOOLS)
 BYTES_PER_TOKEN = 4
@@ -27,8 +27,10 @@ class Reply:
     id: str
     model: str
     created: int
-    calls: tuple[Call, ...]
+    calls: tuple[tuple[str, Mapping[str, Any]], ...]
+    """Tool and arguments of each call."""
     names: Mapping[str, str]
+    """Tool → what the client calls it."""
     prompt_bytes: int
 
     @property
@@ -42,8 +44,8 @@ class Reply:
 
     def tool_calls(self) -> list[dict]:
         return [
-            tool_call(f"call_{self.id[:16]}_{index}", self.names.get(call.verb, call.verb), call)
-            for index, call in enumerate(self.calls)
+            tool_call(f"call_{self.id[:16]}_{index}", self.names.get(tool, tool), arguments)
+            for index, (tool, arguments) in enumerate(self.calls)
         ]
 
     def usage(self) -> CompletionUsage:
@@ -57,7 +59,7 @@ class Reply:
         )
 
 
-def offered_names(tools: Sequence[Any]) -> dict[str, str]:
+def offered_names(tools: Sequence[Any], verbs: Sequence[str] = VERBS) -> dict[str, str]:
     """What the client calls each verb: its own name, or one with a prefix such as ``cache_evict``.
 
     Raises:
@@ -66,13 +68,13 @@ def offered_names(tools: Sequence[Any]) -> dict[str, str]:
     functions = [tool.get("function") for tool in tools if isinstance(tool, dict)]
     offered = [str(function.get("name", "")) for function in functions if isinstance(function, dict)]
     names = {}
-    for verb in VERBS:
+    for verb in verbs:
         fits = [name for name in offered if name == verb] or [
             name for name in offered if name.endswith(verb) and not name[-len(verb) - 1].isalnum()
         ]
         if len(fits) != 1:
             what = f"fits {len(fits)} of the tools" if fits else "is not among the tools"
-            raise DialogueError(f"{verb!r} {what}; offer {', '.join(VERBS)} once each")
+            raise DialogueError(f"{verb!r} {what}; offer {', '.join(verbs)} once each")
         names[verb] = fits[0]
     return names
 

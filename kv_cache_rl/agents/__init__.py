@@ -2,9 +2,10 @@
 ``reset(seed)``.
 
 Every heuristic (`sim.serving.heuristics.HEURISTICS`) is an agent. Adding another is a factory and a line in
-`AGENTS`; one from outside the package is named `module:factory` or `file.py:factory` (`outside`). Those in
-compiled form (all in `AGENTS` so far) also say which function and memory the compiled loop
-(`search.serving.rollout.play`) takes. The oracle needs copies of the server: `search.serving.oracle`.
+`AGENTS`; one from outside the package is named `module:factory` or `file.py:factory`, or by its file of
+weights (`outside`). Those in compiled form (all in `AGENTS` so far) also say which function and memory the
+compiled loop (`search.serving.rollout.play`) takes. The oracle needs copies of the server:
+`search.serving.oracle`.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from kv_cache_rl.agents import outside
-from kv_cache_rl.agents.compiled import CompiledAgent, heuristic, qlearning
+from kv_cache_rl.agents.compiled import CompiledAgent, heuristic, network, qlearning
 from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.sim.serving.heuristics import HEURISTICS
 from kv_cache_rl.sim.serving.spec import ServingError
@@ -45,6 +46,8 @@ class Agent(Protocol):
 AGENTS: dict[str, Callable[[], Agent]] = {
     **{name: partial(heuristic, name) for name in HEURISTICS},
     "qlearning": qlearning,
+    "neural": partial(network, "neural"),
+    "ppo": partial(network, "ppo"),
 }
 CANARIES = tuple(name for name, one in HEURISTICS.items() if one.canary)
 """Agents that a sound score places below `lru` on every task."""

@@ -1,10 +1,14 @@
-"""A training between two episodes, on disk: written whole after each, read back only as it was written."""
+"""A training between two episodes or rounds, on disk: written whole after each, read back only as it was
+written.
+"""
 
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,19 +26,39 @@ class CheckpointError(Refused):
 
 
 def save(path: Path, plan: Training, code: str, progress: Progress) -> None:
-    """Writes how far a training by this plan and code is: a line with the digest of the .npz after it."""
+    """Writes how far the training of a table by this plan and code is."""
     rest = {name: getattr(progress, name) for name in ("episode", "kept_score", "returns", "curve")}
+    write(path, plan, code, {name: getattr(progress, name) for name in ARRAYS}, rest)
+
+
+def load(path: Path, plan: Training, code: str) -> Progress | None:
+    """How far the training of a table is; None where there is no checkpoint.
+
+    Raises:
+        CheckpointError: as `read`.
+        OSError: it cannot be read.
+    """
+    found = read(path, plan, code)
+    if found is None:
+        return None
+    fields: dict[str, Any] = found[0] | found[1]
+    return Progress(**fields)
+
+
+def write(path: Path, plan: Any, code: str, arrays: Mapping[str, np.ndarray], rest: Mapping) -> None:
+    """Writes arrays, and what JSON holds, beside the plan (a dataclass) and the code's digest: a line with
+    the digest of the .npz after it.
+    """
     about = json.dumps({"plan": asdict(plan), "code": code, **rest}).encode()
-    held = {name: getattr(progress, name) for name in ARRAYS}
     file = io.BytesIO()
-    held[ABOUT] = np.frombuffer(about, np.uint8)
+    held = {**arrays, ABOUT: np.frombuffer(about, np.uint8)}
     np.savez(file, **held)  # pyrefly: ignore[bad-argument-type]
     data = file.getvalue()
     write_whole(path, hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
 
 
-def load(path: Path, plan: Training, code: str) -> Progress | None:
-    """How far the training is; None where there is no checkpoint.
+def read(path: Path, plan: Any, code: str) -> tuple[dict[str, np.ndarray], dict] | None:
+    """The arrays and the rest that `write` was given; None where there is no checkpoint.
 
     Raises:
         CheckpointError: the file was changed, or belongs to other settings or to other code.
@@ -46,15 +70,15 @@ def load(path: Path, plan: Training, code: str) -> Progress | None:
     if hashlib.sha256(data).hexdigest().encode() != check:
         raise CheckpointError(f"{path}: is no checkpoint, or was changed or cut off; {REMEDY}")
     with np.load(io.BytesIO(data)) as stored:
-        arrays = {name: stored[name] for name in ARRAYS}
+        arrays = {name: stored[name] for name in stored.files if name != ABOUT}
         about = json.loads(stored[ABOUT].tobytes())
     refuse_others(path, about.pop("plan"), plan)
     if about.pop("code") != code:
         raise CheckpointError(f"{path} was made by other code than this package now has; {REMEDY}")
-    return Progress(**arrays, **about)
+    return arrays, about
 
 
-def check_record(path: Path, plan: Training) -> None:
+def check_record(path: Path, plan: Any) -> None:
     """Raises CheckpointError where the record of a finished training is there, of other settings: this
     training would write over it and its table.
     """
@@ -66,7 +90,7 @@ def check_record(path: Path, plan: Training) -> None:
     refuse_others(path, record["training"], plan)
 
 
-def refuse_others(path: Path, theirs: dict, plan: Training) -> None:
+def refuse_others(path: Path, theirs: dict, plan: Any) -> None:
     """Raises CheckpointError with the first setting that is not that of `plan`."""
     ours = json.loads(json.dumps(asdict(plan)))
     other = [

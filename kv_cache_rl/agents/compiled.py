@@ -1,11 +1,13 @@
-"""Agents whose decisions are compiled: the heuristics, and the table."""
+"""Agents whose decisions are compiled: the heuristics, the table, and the networks."""
 
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
-from kv_cache_rl.sim.serving.heuristics import HEURISTICS, TABULAR, choose, new_memory
+from kv_cache_rl.agents.networks import SUFFIX, read_network, shipped_memory
+from kv_cache_rl.sim.serving.heuristics import HEURISTICS, NEURAL, TABULAR, choose, new_memory
 from kv_cache_rl.sim.serving.observe import OBSERVATION, RICH
 from kv_cache_rl.sim.serving.spec import ServingError
 
@@ -59,6 +61,25 @@ def heuristic(name: str) -> CompiledAgent:
 def qlearning() -> CompiledAgent:
     """The table that `kv-cache-rl serving train --policy qlearning` made."""
     return CompiledAgent("qlearning", TABULAR, shipped_table())
+
+
+def network(name: str) -> CompiledAgent:
+    """The network that `kv-cache-rl serving train --agent neural` or `ppo` made and that ships.
+
+    Raises:
+        WeightsError: the file cannot be used.
+    """
+    return CompiledAgent(name, NEURAL, shipped_memory(name), rich=True)
+
+
+def network_in(path: str | Path) -> CompiledAgent:
+    """The network in a file that `serving train` wrote.
+
+    Raises:
+        WeightsError: the file cannot be used.
+    """
+    stem = Path(path).name.removesuffix(SUFFIX)
+    return CompiledAgent(stem, NEURAL, read_network(Path(path), stem)[0], rich=True)
 
 
 def shipped_table() -> np.ndarray:

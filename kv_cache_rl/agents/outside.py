@@ -1,4 +1,6 @@
-"""Agents from outside the package, named `module:factory` or `file.py:factory`."""
+"""Agents from outside the package, named `module:factory` or `file.py:factory`, or by a file of weights that
+`serving train` wrote.
+"""
 
 import difflib
 import importlib
@@ -6,11 +8,14 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kv_cache_rl.core.errors import raised
+from kv_cache_rl.agents.compiled import network_in
+from kv_cache_rl.agents.networks import SUFFIX
+from kv_cache_rl.core.errors import Refused, raised
 from kv_cache_rl.files import NotAFile, regular
 from kv_cache_rl.sim.serving.spec import ServingError
 
@@ -21,7 +26,7 @@ METHODS = ("reset", "act")
 
 def is_outside(name: str) -> bool:
     """Whether this names an agent from outside."""
-    return SIGN in name or name.endswith(".py")
+    return SIGN in name or name.endswith((".py", SUFFIX))
 
 
 def factory_of(name: str) -> Callable[[], Any]:
@@ -30,6 +35,8 @@ def factory_of(name: str) -> Callable[[], Any]:
     Raises:
         ServingError: there is no such module or factory; says why.
     """
+    if name.endswith(SUFFIX):
+        return partial(network_in, name)
     place, _, attribute = name.rpartition(SIGN)
     if not place or not attribute:
         write = f"{name}:FACTORY" if name.endswith(".py") else "MODULE:FACTORY or FILE.py:FACTORY"
@@ -51,9 +58,12 @@ def tried(name: str, factory: Callable[[], Any]) -> None:
 
     Raises:
         ServingError: it is none; says why.
+        WeightsError: the file of its weights cannot be used.
     """
     try:
         made = factory()
+    except Refused:
+        raise
     except (Exception, SystemExit) as wrong:
         raise ServingError(f"{name} gives no agent: {raised(wrong)}; mend it") from wrong
     lacking = [method for method in METHODS if not callable(getattr(made, method, None))]

@@ -134,6 +134,11 @@ def seeds(help: str, low: int | None = None, high: int | None = None) -> Any:
     return option(WORKLOAD, "--seeds", help=help, min=low, max=high)
 
 
+def name(help: str) -> Any:
+    """``--name``: what the thing that is made is called."""
+    return option(OUTPUT, "--name", help=help)
+
+
 def part(names: Sequence[str] = ()) -> Any:
     """``--part``: the parts of a benchmark that are measured."""
     known = f" of {', '.join(names)}" if names else ""

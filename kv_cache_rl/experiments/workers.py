@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,6 +60,25 @@ def spread(
             keep(index, work(item))
     else:
         _on_cores(work, items, keep, workers)
+
+
+def on_threads(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    keep: Callable[[int, Result], None],
+    workers: int,
+) -> None:
+    """`spread` over threads, for work that waits for others rather than computes.
+
+    What ends it early does not wait for what is under way: whoever gave the work ends that.
+    """
+    pool = ThreadPoolExecutor(workers)
+    try:
+        waiting = {pool.submit(work, item): index for index, item in enumerate(items)}
+        for done in as_completed(waiting):
+            keep(waiting[done], done.result())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def mapped(

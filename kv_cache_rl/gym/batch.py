@@ -162,13 +162,13 @@ class Batch(gymnasium.vector.VectorEnv, Generic[R]):
             raise self.world.error(f"{which}; reset it first, with options={{{RESET_MASK!r}: mask}}")
         self._stacks.step(numbers, skip)
         self._actions, self._steps = numbers, self._steps + 1
-        for k in np.flatnonzero(skip).tolist():
+        for k in places(skip):
             self._begin(k)
         ended, terminated = self._ended()
         late = self._steps >= self._limit
         truncated = ended & ~terminated | late
         self._over = ended | late
-        finals = {k: self._final(k) if ended[k] else {} for k in np.flatnonzero(self._over).tolist()}
+        finals = {k: self._final(k) if ended[k] else {} for k in places(self._over)}
         # What ends is recorded before the next episode takes its place.
         rewards, said = self._stacks.rewards.copy(), self._ends(finals)
         observed, info = self._now()
@@ -289,6 +289,11 @@ class Batch(gymnasium.vector.VectorEnv, Generic[R]):
         """What is shown of all environments, and what the infos say of them."""
         info = {"action_mask": self._stacks.masks.copy()} | self._also()
         return self._stacks.observed[:, : self._shown].copy(), info
+
+
+def places(flags: np.ndarray) -> list[int]:
+    """Where flags are set: almost always nowhere, which is asked first since it is answered fastest."""
+    return np.flatnonzero(flags).tolist() if flags.any() else []
 
 
 def drawn_by_batches(mode: Any) -> str | None:

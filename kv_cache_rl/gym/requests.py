@@ -167,7 +167,9 @@ def checked_actions(actions: Any, count: int, world: World) -> np.ndarray:
             f"give {count} whole numbers {world.numbers}"
         )
     # NaN is not below the limit either.
-    good = (numbers >= 0) & (numbers < world.actions) & (numbers == np.trunc(numbers))
+    good = (numbers >= 0) & (numbers < world.actions)
+    if numbers.dtype.kind == "f":
+        good &= numbers == np.trunc(numbers)
     if not good.all():
         worst = numbers[~good][0].item()
         raise world.error(f"action is {worst}; give a whole number {world.numbers}")

@@ -5,7 +5,7 @@ import numpy as np
 from kv_cache_rl.gym.rows import Rows, unbegun
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.columns import BOOK, BOOK_WORDS, columns_of, fixed_size, live_size
+from kv_cache_rl.sim.serving.columns import BOOK, BOOK_WORDS, Crash, columns_of, fixed_size, live_size
 from kv_cache_rl.sim.serving.dynamics import step
 from kv_cache_rl.sim.serving.observe import RICH, look
 from kv_cache_rl.sim.serving.spec import ServingError
@@ -26,6 +26,8 @@ class Stacks(Rows):
         # Requests that a row has room for.
         self._room = 0
         self._fixed = self._live = np.zeros((count, 0), np.int64)
+        self.ended, self.crashed = np.zeros(count, bool), np.zeros(count, bool)
+        """Which episodes are over, and which of them ended early."""
 
     def begun(self, index: int) -> bool:
         return self.states[index] is not None
@@ -50,10 +52,12 @@ class Stacks(Rows):
         self.states[index] = state
         look(*self.state(index).buffers, self.observed[index], self.masks[index])
         self.rewards[index] = 0.0
+        self.ended[index], self.crashed[index] = state.done, bool(state.crashed)
 
     def step(self, actions: np.ndarray, skip: np.ndarray) -> None:
         buffers = self._fixed, self._live, self.observed, self.masks, self.rewards
-        self.spread(step_some, *buffers, actions, skip, worth=WORTH_A_THREAD)
+        flags = self.ended, self.crashed
+        self.spread(step_some, *buffers, *flags, actions, skip, worth=WORTH_A_THREAD)
 
     def _make_room(self, requests: int) -> None:
         """Widens the rows where an episode has more requests than all before."""
@@ -66,7 +70,7 @@ class Stacks(Rows):
 
 
 @uncounted(nogil=True)
-def step_some(fixed, live, observed, masks, rewards, actions, skip, first, last):
+def step_some(fixed, live, observed, masks, rewards, ended, crashed, actions, skip, first, last):
     """One decision of servers `first` to `last` - 1 that are not to be skipped."""
     for e in range(first, last):
         if skip[e]:
@@ -74,3 +78,4 @@ def step_some(fixed, live, observed, masks, rewards, actions, skip, first, last)
         else:
             c = columns_of(fixed[e], live[e])
             rewards[e] = step(c, observed[e], masks[e], actions[e])
+            ended[e], crashed[e] = not c.book.alive, c.book.crash != Crash.NO

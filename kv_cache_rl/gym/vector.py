@@ -69,6 +69,11 @@ class ServingVectorEnv(Batch[Stacks]):
         seeds = [state.seed for state in self._stacks.states if state is not None]
         return np.array(seeds, np.uint64) if seeds else None
 
+    @property
+    def clocks(self) -> np.ndarray:
+        """Microseconds that each server has been in its episode, int64 ``[num_envs]``."""
+        return self._stacks.books["clock_us"].copy()
+
     def _asked(self, options: Any) -> Scenario | None:
         changes = changes_of(options, RESET_MASK)
         return scenario_of(self.task, self.settings | changes) if changes else None
@@ -78,9 +83,7 @@ class ServingVectorEnv(Batch[Stacks]):
         self._stacks.put(index, new_state(asked or usual, seed))
 
     def _ended(self) -> tuple[np.ndarray, np.ndarray]:
-        books = self._stacks.books
-        ended = books["alive"] == 0
-        return ended, ended & (books["crash"] != 0)
+        return self._stacks.ended, self._stacks.crashed.copy()
 
     def _final(self, index: int) -> dict[str, Any]:
         return final_info(self.state(index))

@@ -180,7 +180,7 @@ def test_an_unknown_agent_is_refused_with_the_list():
 
 def test_canaries_are_agents_and_the_heuristics_say_the_same():
     assert set(CANARIES) == {name for name, one in HEURISTICS.items() if one.canary}
-    assert set(HEURISTICS) | {"qlearning"} == set(AGENTS)
+    assert set(HEURISTICS) | {"qlearning", "neural", "ppo"} == set(AGENTS)
 
 
 def test_admit_once_admits_one_and_reject_all_none():

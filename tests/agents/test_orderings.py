@@ -22,7 +22,7 @@ from kv_cache_rl.sim.serving.spec import TASKS, task
 HELD_OUT = SEEDS["test"][:20]
 CHOOSING = SEEDS["select"][:10]
 SERVING = [name for name in HEURISTICS if name not in CANARIES]
-LEARNED = "qlearning"
+LEARNED, NETWORKS = "qlearning", ("neural", "ppo")
 
 
 @functools.cache
@@ -70,6 +70,20 @@ def test_the_best_heuristic_is_not_below_lru_where_the_load_is_easy():
 @pytest.mark.parametrize("task_name", ["medium", "hard"])
 def test_the_learned_table_beats_lru_with_an_interval_clear_of_nothing(task_name):
     assert lead(LEARNED, "lru", task_name).low > 0
+
+
+@pytest.mark.parametrize("task_name", ["medium", "hard"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_trained_network_beats_lru_with_an_interval_clear_of_nothing(network, task_name):
+    assert lead(network, "lru", task_name).low > 0
+
+
+@pytest.mark.parametrize("task_name", TASKS)
+@pytest.mark.parametrize("rival", ["stability", "watermark_90"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_trained_network_is_at_least_level_with_the_best_rules(network, rival, task_name):
+    difference = lead(network, rival, task_name)
+    assert difference.mean > -0.0005 and difference.high >= 0
 
 
 @pytest.mark.parametrize("task_name", ["medium", "hard"])

@@ -39,6 +39,7 @@ def test_the_commands_are_those_that_were_promised():
         "report",
         "replay",
         "oracle",
+        "planner",
         "landscape",
         "export-sft",
         "serve-policy",
@@ -46,9 +47,12 @@ def test_the_commands_are_those_that_were_promised():
         "tokens",
         "bench",
         "scenarios",
+        "submit",
+        "leaderboard",
     }
     assert set(ROOT.commands) == {*WORLDS, *ENGINES, *FILES, *eviction, "serve"}
     assert names_in("eviction") == eviction
+    assert names_in("leaderboard") == {"build"}
     assert names_in("scenarios") == {"generate", "verify", "from-trace", "show"}
     hierarchy = {
         "replay",
@@ -63,7 +67,7 @@ def test_the_commands_are_those_that_were_promised():
         "workload",
     }
     assert names_in("hierarchy") == hierarchy
-    assert names_in("serving") == {"simulate", "evaluate", "bench", "train"}
+    assert names_in("serving") == {"simulate", "evaluate", "bench", "train", "transfer"}
     assert names_in("stability") == {"plan", "validate", "compare"}
     assert names_in("engine") == {"record", "compare", "attach", "offload", "hints", "policies"}
     assert names_in("traces") == {"show", "convert"}
@@ -157,6 +161,10 @@ def test_help_comes_without_loading_anything_heavy():
         (["replay", "eviction-eval-hard-0000-v2", "--run", "nothing"], "nothing"),
         (["oracle", "nothing.jsonl"], "nothing.jsonl"),
         (["oracle", "--difficulty", "brutal"], "brutal"),
+        (["planner", "eviction-eval-hard-9999-v2"], "did you mean eviction-eval-hard-"),
+        (["planner", "--futures", "1"], "--futures"),
+        (["planner", "--checks", "-1"], "--checks"),
+        (["planner", "--difficulty", "brutal"], "brutal"),
         (["export-sft", "--out", "x.parquet", "--policy", "me"], "unknown expert 'me'"),
         (["export-sft", "--out", "."], ". is a folder"),
         (

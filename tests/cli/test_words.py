@@ -52,6 +52,7 @@ SAYS_WHAT = {
     "--task": "one task, or several",
     "--seed": "what is drawn",
     "--seeds": "what is played with them",
+    "--name": "a calibration's, or a submission's",
     "--part": "the parts of the benchmark",
     "--episodes": "measured, or trained on",
     "--set": "the settings there are",
@@ -98,7 +99,7 @@ def test_the_same_word_has_the_same_help_the_same_panel_and_the_same_short_form_
 
 def test_serving_commands_take_the_policy_as_an_agent_too():
     agents = {command for command, option in options() if "--agent" in option.opts}
-    assert agents == {"serving simulate", "serving evaluate", "serving train"}
+    assert agents == {"serving simulate", "serving evaluate", "serving train", "serving transfer"}
     assert all(option.opts[0] == "--policy" for _, option in options() if "--agent" in option.opts)
 
 

@@ -19,9 +19,10 @@ pytest.importorskip(
 )
 
 import verifiers.v1 as vf  # noqa: E402
-from kv_cache_eviction import patience  # noqa: E402
 from scripted_model import serving  # noqa: E402
 from verifiers.v1.runtimes.subprocess import SubprocessRuntime  # noqa: E402
+
+from kv_cache_rl.adapters import patience  # noqa: E402
 
 
 def environment(harness: dict | None = None, agent: dict | None = None, **taskset) -> vf.Env:

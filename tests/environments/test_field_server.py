@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from kv_cache_eviction import patience
 from scripted_model import calls, cut, observation, refuses, says, serving
 from typer.testing import CliRunner
 
+from kv_cache_rl.adapters import patience
 from kv_cache_rl.cli import app
 
 SHARED = Path(__file__).parents[2] / "../shared/cases/chat_server.py"

@@ -5,9 +5,9 @@ from email.utils import formatdate
 import httpx
 import pytest
 import verifiers.v1 as vf
-from kv_cache_eviction import patience
 from kv_cache_eviction.patience import Patience, asked_to_wait, meaning, pause_after
 
+from kv_cache_rl.adapters import patience
 from kv_cache_rl.cli.eviction.findings import hint
 
 

@@ -6,7 +6,9 @@ import time
 
 import pytest
 from kv_cache_eviction.past_turns import history, one_by_one
-from kv_cache_eviction.wire import (
+from verifiers.v1.dialects.chat import ChatDialect
+
+from kv_cache_rl.adapters.wire import (
     MAX_CALLS_PER_STEP,
     MOST_CALLS,
     ODD,
@@ -17,7 +19,6 @@ from kv_cache_eviction.wire import (
     refusal,
     tamed,
 )
-from verifiers.v1.dialects.chat import ChatDialect
 
 
 def call(name: object = "evict", arguments: object = '{"seq_id": "s1"}', **more: object) -> dict:

@@ -2,11 +2,13 @@
 
 A round is a request of ROUND blocks: it finds the first of an earlier one, takes room for the rest, stores
 what it computed and lets all go. Only what the pool does is timed, in CPU seconds, in turns with vLLM's own
-queue. The step beside it is one of an engine with a tiny model and one request, the least that a step takes.
+queue. Beside it stand steps of an engine, in CPU seconds of one thread: with a tiny model and one request,
+the least that a step takes, and with models of real shapes, whose weights are made up.
 """
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -23,6 +25,31 @@ BACK = 100
 """Rounds after which a prefix is asked for again."""
 ROUNDS = 200
 STEPS = 300
+PREFILL = 2048
+"""Tokens of a prompt that a step computes whole: ROUND blocks of 16."""
+SHAPES: dict[str, dict[str, Any]] = {
+    "SmolLM2-135M": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "vocab_size": 49152,
+    },
+    "Llama-3.2-1B": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "vocab_size": 128256,
+    },
+}
+"""Model → its shape. Source: the config.json that is published with each."""
+DECODED, READ = 12, 3
+"""Steps of a real shape that are timed: each decodes a token, or reads a prompt."""
 
 
 class Rounds:
@@ -63,38 +90,62 @@ class Rounds:
         return time.process_time() - began
 
 
-def step_seconds() -> float:
-    """CPU seconds of a step that decodes a token of one request with a tiny model (the median)."""
+def step_seconds(prompts: Sequence[int], answer: int, **shape: Any) -> list[list[float]]:
+    """CPU seconds of every step of an engine that answers prompts of so many tokens, one after the other.
+
+    Args:
+        answer: tokens of each answer.
+        shape: of the model; none: a tiny one.
+    """
     import kv_cache_vllm.engine as vllm_engine
     from kv_cache_vllm.answers import answering
     from kv_cache_vllm.model import write_tiny
 
+    length = max(prompts) + answer
     with TemporaryDirectory() as scratch:
-        model, length = write_tiny(Path(scratch) / "model", STEPS + 40), STEPS + 40
-        engine = vllm_engine.started(vllm_engine.Settings(model, True, 64, 32, 1, 2048, length))
+        model = write_tiny(Path(scratch) / "model", length, **shape)
+        blocks = -(-length // 32) + 2
+        engine = vllm_engine.started(vllm_engine.Settings(model, True, blocks, 32, 1, PREFILL, length))
         try:
-            engine.add_request("0", {"prompt_token_ids": [7] * 33}, answering([9] * STEPS))
-            took = []
-            while engine.has_unfinished_requests():
-                began = time.process_time()
-                engine.step()
-                took.append(time.process_time() - began)
+            return [_steps_of(engine, n, tokens, answering([9] * answer)) for n, tokens in enumerate(prompts)]
         finally:
             engine.engine_core.shutdown()
-    return median(took)
+
+
+def _steps_of(engine: Any, number: int, tokens: int, answer: Any) -> list[float]:
+    """CPU seconds of the steps of one request, whose prompt no other one begins with."""
+    engine.add_request(str(number), {"prompt_token_ids": [number + 7] * tokens}, answer)
+    took = []
+    while engine.has_unfinished_requests():
+        began = time.process_time()
+        engine.step()
+        took.append(time.process_time() - began)
+    return took
+
+
+def real_steps() -> list[dict[str, Any]]:
+    """Of each real shape: microseconds of a step that decodes a token, and of one that reads a prompt."""
+    found = []
+    for name, shape in SHAPES.items():
+        first, *read = step_seconds([PREFILL] * (READ + 1), 1 + DECODED, **shape)
+        decoded = [seconds for steps in (first, *read) for seconds in steps[1:]]
+        prefill = median(steps[0] for steps in read)
+        found.append({"model": name, "decode_us": 1e6 * median(decoded), "prefill_us": 1e6 * prefill})
+    return found
 
 
 def measured() -> dict[str, Any]:
     """The step, and of each policy: microseconds a block, beside vLLM's own queue in turns."""
     engine, rows = version(), list[dict[str, Any]]()
-    step = step_seconds()
+    step = median(step_seconds([33], STEPS)[0])
     for policy in DEFAULT:
         ours, own = Rounds(policy), Rounds(None)
         times = [(ours.seconds(), own.seconds()) for _ in range(ROUNDS)]
         mine, theirs = (1e6 * median(column) / ROUND for column in zip(*times, strict=True))
         rows.append({"policy": policy, "block_us": mine, "own_block_us": theirs, "ratio": mine / theirs})
         rows[-1]["of_a_step"] = (mine - theirs) / (1e6 * step)
-    return {"engine": engine, "blocks": BLOCKS, "step_us": 1e6 * step, "rows": rows}
+    real = real_steps()
+    return {"engine": engine, "blocks": BLOCKS, "step_us": 1e6 * step, "rows": rows, "real_steps": real}
 
 
 if __name__ == "__main__":

@@ -27,10 +27,14 @@ TINY = {
 }
 
 
-def write_tiny(folder: Path, length: int) -> Path:
-    """The folder, with a model in it that reads prompts and answers of `length` tokens together."""
+def write_tiny(folder: Path, length: int, **shape: Any) -> Path:
+    """The folder, with a model in it that reads prompts and answers of `length` tokens together.
+
+    Args:
+        shape: what its config.json says otherwise, for one that is not tiny.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(TINY | {"max_position_embeddings": length}))
+    (folder / "config.json").write_text(json.dumps(TINY | shape | {"max_position_embeddings": length}))
     return folder
 
 

@@ -14,8 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import kv_cache_vllm.engine as vllm_engine
-from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, Writer, held, note, read_run
+from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, held, note, read_run
 from kv_cache_rl.experiments.engine.plan import Asked, EngineError, Plan, text_of
+from kv_cache_rl.experiments.engine.writer import Writer
 from kv_cache_vllm.model import length_of, vocabulary_of, write_tiny
 
 Told = Callable[[int, int], None]
@@ -72,7 +73,7 @@ def record(
             config.max_num_seqs,
             config.token_budget,
             plan.longest.total,
-            more,
+            _rules(config) | more,
         )
         done = {one.request for one in out.finished}
         if len(done) == len(plan.requests):
@@ -85,6 +86,15 @@ def record(
         finally:
             run.close()
         return (*out.finished, *run.finished)
+
+
+def _rules(config: Config) -> dict[str, Any]:
+    """A recording's rules as vLLM's engine names them."""
+    return {
+        "enable_prefix_caching": config.prefix_caching,
+        "long_prefill_token_threshold": config.long_prefill,
+        "watermark": config.watermark,
+    }
 
 
 def _held_in(folder: Path) -> set[int]:

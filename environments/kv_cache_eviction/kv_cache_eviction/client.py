@@ -9,7 +9,7 @@ from verifiers.v1.dialects.chat import ChatDialect
 
 from kv_cache_eviction.past_turns import history, one_by_one
 from kv_cache_eviction.patience import RESETS, meaning
-from kv_cache_eviction.wire import NoReply, not_json, refusal, tamed
+from kv_cache_rl.adapters.wire import NoReply, not_json, refusal, tamed
 
 
 class TamedClient(EvalClient):

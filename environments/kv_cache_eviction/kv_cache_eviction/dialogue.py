@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import verifiers.v1 as vf
 
-from kv_cache_eviction.wire import calls_left_out, not_read
+from kv_cache_rl.adapters.wire import calls_left_out, not_read
 from kv_cache_rl.sim.eviction import (
     MAX_CALLS_PER_STEP,
     Call,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import verifiers.v1 as vf
 
 from kv_cache_eviction.served import CONTEXT_OVERFLOW, WITHHELD
-from kv_cache_eviction.wire import ODD
+from kv_cache_rl.adapters.wire import ODD
 from kv_cache_rl.sim.eviction import CONTEXT_TOKENS, TOOLS
 
 if TYPE_CHECKING:

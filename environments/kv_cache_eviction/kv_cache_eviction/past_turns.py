@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from kv_cache_eviction.wire import MAX_NAME, unused
+from kv_cache_rl.adapters.wire import MAX_NAME, unused
 
 UNREADABLE = "unreadable"
 """The key under which arguments that are no JSON object go back to the server."""

@@ -21,7 +21,7 @@ from verifiers.v1.types import SamplingConfig
 
 from kv_cache_eviction.client import TamedClient
 from kv_cache_eviction.patience import Patience, meaning, pause_after
-from kv_cache_eviction.wire import ODD, bounded
+from kv_cache_rl.adapters.wire import ODD, bounded
 
 CONTEXT_OVERFLOW = "context_overflow"
 """The stop condition of an episode whose dialogue outgrew the model's context."""

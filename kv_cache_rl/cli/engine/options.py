@@ -114,6 +114,14 @@ def pool_of(text: str, plan: "Plan") -> int:
     return blocks
 
 
+def watermark_of(text: str) -> float:
+    """The share of a pool in `--watermark`. Raises BadInput for none, and for the whole pool."""
+    share = share_of(text)
+    if share is None or share >= 1:
+        raise BadInput(f"--watermark {text} is no share of the pool; write 0% to below 100% (5%)")
+    return share
+
+
 def config_of(
     plan: "Plan", engine: str, source: dict[str, Any], pool: int, seed: int, **how: Any
 ) -> "Config":

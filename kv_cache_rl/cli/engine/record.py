@@ -18,6 +18,7 @@ from kv_cache_rl.cli.engine.options import (
     pool_of,
     requests_option,
     trace_of,
+    watermark_of,
 )
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.hierarchy.options import Format, Selection, TraceFile
@@ -27,8 +28,6 @@ from kv_cache_rl.cli.terminal import Bar, print_json
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.engine.plan import Plan
-
-AT = ("trace", "once", "step")
 
 
 def run_record(
@@ -68,6 +67,29 @@ def run_record(
         int | None,
         options.token_budget("Tokens that a step computes at most; default: all of the longest prompt."),
     ] = None,
+    no_prefix_caching: Annotated[
+        bool,
+        options.option(
+            ENGINE, "--no-prefix-caching", help="Have requests find nothing of what others computed."
+        ),
+    ] = False,
+    long_prefill: Annotated[
+        int,
+        options.option(
+            ENGINE,
+            "--long-prefill",
+            help="Tokens of a prompt that a step computes at most while other requests are there; 0: any.",
+            min=0,
+        ),
+    ] = 0,
+    watermark: Annotated[
+        str,
+        options.option(
+            ENGINE,
+            "--watermark",
+            help="Share of the pool that stays free where a request is admitted beside others (5%).",
+        ),
+    ] = "0%",
     model: Annotated[
         Path | None,
         options.model("Folder of a model with weights; default: a tiny Llama without.", ENGINE),
@@ -81,6 +103,7 @@ def run_record(
 
     Example: kv-cache-rl engine record workload:rag_burst --blocks 50% --out runs/rag
     """
+    from kv_cache_rl.experiments.engine.folder import AT
     from kv_cache_rl.experiments.engine.plan import plan_of
 
     choose("time", at, AT)
@@ -100,6 +123,9 @@ def run_record(
         at=at,
         rate=rate,
         model=TINY if folder is None else folder.resolve().name,
+        prefix_caching=not no_prefix_caching,
+        long_prefill=_long_prefill(long_prefill, plan),
+        watermark=watermark_of(watermark),
     )
     go_on = f"what is over is in {out}; go on with the same command and --resume"
     with Bar("requests", as_json) as bar, stoppable(out, lambda: go_on):
@@ -123,6 +149,17 @@ def run_record(
         f"{config.engine}: {len(done):,} requests, {facts['found']:,} of {facts['prompt_blocks']:,} blocks "
         f"found, {facts['preempted']:,} preemptions, in {out}; next: kv-cache-rl engine compare {out}"
     )
+
+
+def _long_prefill(given: int, plan: "Plan") -> int:
+    """Tokens of a prompt in a step. Raises BadInput for more than the longest request has."""
+    longest = plan.longest.total
+    if given > longest:
+        raise BadInput(
+            f"--long-prefill {given} is more than the {longest:,} tokens of the longest request; give fewer, "
+            "or leave it out"
+        )
+    return given
 
 
 def _budget(given: int | None, plan: "Plan", max_num_seqs: int) -> int:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kv_cache_rl.amounts import counted
-from kv_cache_rl.cli import options
+from kv_cache_rl.cli import chat_options, options
+from kv_cache_rl.cli.chat_options import (
+    BaseUrl,
+    KeyVar,
+    MaxTokens,
+    Model,
+    PriceCached,
+    PriceIn,
+    PriceOut,
+    Temperature,
+    given,
+    hosted_target,
+    prices_of,
+)
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.eviction.findings import failures
 from kv_cache_rl.cli.eviction.live import Live, Recorder
@@ -23,20 +36,10 @@ from kv_cache_rl.cli.eviction.options import (
     View,
     how_many,
 )
-from kv_cache_rl.cli.eviction.targets import (
-    DEFAULT_BASE_URL,
-    DEFAULT_KEY_VAR,
-    given,
-    hosted_target,
-    keep_shown,
-    prices_of,
-    served,
-    shown,
-    targets_of,
-)
+from kv_cache_rl.cli.eviction.targets import keep_shown, served, shown, targets_of
 from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import DECODING, OUTPUT, POLICIES, RUNNING, AsJson
+from kv_cache_rl.cli.options import AsJson
 from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.terminal import console, print_json
 from kv_cache_rl.files import slug, write_json
@@ -187,25 +190,11 @@ def resumed_config(folder: Path, base_url: str | None, api_key_var: str | None, 
 def run_eval(
     context: typer.Context,
     policy: Policies = None,
-    model: Annotated[str | None, options.model("A model on an OpenAI-compatible server.")] = None,
-    base_url: Annotated[
-        str | None,
-        options.option(
-            POLICIES, "--base-url", help=f"Its server; default $OPENAI_BASE_URL or {DEFAULT_BASE_URL}."
-        ),
-    ] = None,
-    api_key_var: Annotated[
-        str | None,
-        options.option(
-            POLICIES,
-            "--api-key-var",
-            help=f"Environment variable that holds its API key; default {DEFAULT_KEY_VAR}.",
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int | None, options.option(DECODING, "--max-tokens", help="Longest reply, in tokens.", min=1)
-    ] = None,
-    temperature: Annotated[float | None, options.temperature()] = None,
+    model: Model = None,
+    base_url: BaseUrl = None,
+    api_key_var: KeyVar = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
     view: View = None,
     history: History = None,
     difficulty: Difficulty = "all",
@@ -213,52 +202,13 @@ def run_eval(
     num_examples: NumExamples = None,
     seed: Seed = 42,
     trace: Trace = None,
-    max_concurrent: Annotated[
-        int | None,
-        options.option(
-            RUNNING,
-            "--max-concurrent",
-            help=f"Episodes in flight, default {MAX_CONCURRENT}; a local server with one slot wants 1.",
-            min=1,
-        ),
-    ] = None,
-    price_in: Annotated[
-        float | None,
-        options.option(OUTPUT, "--price-in", help="Price of a million tokens read, to show money.", min=0),
-    ] = None,
-    price_out: Annotated[
-        float | None, options.option(OUTPUT, "--price-out", help="Of a million tokens written.", min=0)
-    ] = None,
-    price_cached: Annotated[
-        float | None,
-        options.option(
-            OUTPUT, "--price-cached", help="Of a million read from a cache; default: --price-in.", min=0
-        ),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        options.option(
-            RUNNING, "--timeout", help="Seconds that one model call may take; default 600.", min=1
-        ),
-    ] = None,
-    max_retries: Annotated[
-        int | None,
-        options.option(
-            RUNNING,
-            "--max-retries",
-            help="Repetitions of a call that was lost or ended in a server error; default 6.",
-            min=0,
-        ),
-    ] = None,
-    patience: Annotated[
-        float | None,
-        options.option(
-            RUNNING,
-            "--patience",
-            help="Seconds that one call may wait for a busy server (429, 503); default 300.",
-            min=0,
-        ),
-    ] = None,
+    max_concurrent: Annotated[int | None, chat_options.max_concurrent(MAX_CONCURRENT)] = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    price_cached: PriceCached = None,
+    timeout: Annotated[float | None, chat_options.timeout(600)] = None,
+    max_retries: Annotated[int | None, chat_options.max_retries(6)] = None,
+    patience: Annotated[float | None, chat_options.patience(300)] = None,
     resume: Annotated[
         Path | None,
         options.resume("Go on with this run folder; address, key and the four options above may change."),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kv_cache_rl.adapters.refusals import BROKE_OFF, UNREAD, meaning_of
+from kv_cache_rl.cli.chat_options import PARSERS
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
@@ -40,10 +41,7 @@ def no_calls(mine: Sequence["Outcome"]) -> str:
     sentence = f"{silent} of {replies} replies held no tool call{quoted}"
     if silent < replies or ended_early(mine) >= MOSTLY * silent:
         return f"{sentence}. A reply without a call counts as keep"
-    return (
-        f"{sentence}: does the server parse tool calls? (vLLM: --enable-auto-tool-choice --tool-call-parser "
-        "NAME; llama.cpp: --jinja; SGLang: --tool-call-parser NAME.) The score is that of keep"
-    )
+    return f"{sentence}: {PARSERS} The score is that of keep"
 
 
 def ended_early(mine: Sequence["Outcome"]) -> int:

@@ -1,40 +1,15 @@
 """What ``eval`` evaluates: policies behind an embedded endpoint, and models on servers of their own."""
 
-import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from kv_cache_rl.cli.chat_options import DEFAULT_KEY_VAR, hosted_target
 from kv_cache_rl.cli.eviction.options import choose_history, choose_policies, choose_view
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.files import slug, whole_text
 
 DEFAULT_POLICIES = ["learned", "lru"]
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
-DEFAULT_KEY_VAR = "OPENAI_API_KEY"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def hosted_target(model: str, base_url: str | None, api_key_var: str) -> dict:
-    """A model on an OpenAI-compatible server.
-
-    Raises BadInput for a bad URL or a missing key for a remote server.
-    """
-    url = base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
-    except ValueError:
-        host = None
-    if not host:
-        raise BadInput(f"--base-url {url!r} is not an address; give something like http://127.0.0.1:8000/v1")
-    if not os.environ.get(api_key_var) and host not in LOOPBACK:
-        raise BadInput(
-            f"{api_key_var} is not set, and {host} wants a key; export it, or name another --api-key-var"
-        )
-    return {"model": model, "base_url": url, "api_key_var": api_key_var}
 
 
 def embedded_targets(policies: list[str]) -> list[dict]:
@@ -93,29 +68,3 @@ def keep_shown(folder: Path, targets: list[dict], view: str | None, history: str
                     f"--{name} is {given}, but {folder} was begun with {name} {target[name]} for "
                     f"{target['model']}; leave out --{name}, or start a new run"
                 )
-
-
-def given(**options: float | None) -> dict:
-    """The options that the user gave. Raises BadInput for a number that is none."""
-    found = {name: value for name, value in options.items() if value is not None}
-    if odd := [name for name, value in found.items() if not math.isfinite(value)]:
-        raise BadInput(f"{odd[0].replace('_', ' ')} is {found[odd[0]]}; give a number, or leave it out")
-    return found
-
-
-def prices_of(read: float | None, written: float | None, cached: float | None) -> dict:
-    """The prices that were given; cached tokens cost what others do unless said.
-
-    Raises BadInput where one of the two that are needed is missing.
-    """
-    prices = given(price_in=read, price_out=written, price_cached=cached)
-    if not prices:
-        return {}
-    for name in ("price_in", "price_out"):
-        if name not in prices:
-            has = next(iter(prices)).replace("_", "-")
-            raise BadInput(
-                f"--{has} is given without --{name.replace('_', '-')}; give both, per million tokens"
-            )
-    read = prices["price_in"]
-    return {"in": read, "out": prices["price_out"], "cached": prices.get("price_cached", read)}

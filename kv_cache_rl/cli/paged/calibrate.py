@@ -9,7 +9,7 @@ import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import OUTPUT, AsJson, Fast, command_line
+from kv_cache_rl.cli.options import AsJson, Fast, command_line
 from kv_cache_rl.cli.paged.options import Model, Seed, Text, load_model, load_tokens, probe
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 from kv_cache_rl.files import write_json
@@ -60,7 +60,7 @@ def run_calibrate(
     out: Annotated[Path | None, options.out("Write the calibration to this JSON file.")] = None,
     name: Annotated[
         str,
-        options.option(OUTPUT, "--name", help="Its name; --calibration takes the name or the file."),
+        options.name("Its name; --calibration takes the name or the file."),
     ] = "measured-here",
     fast: Fast = False,
     text: Text = None,

@@ -14,17 +14,21 @@ from kv_cache_rl.cli.serving.options import agent
 from kv_cache_rl.core.errors import Refused, raised
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from kv_cache_rl.agents import Agent
     from kv_cache_rl.experiments.identity import Identity
+    from kv_cache_rl.search.serving.rollout import Decide
     from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
-BASE, ALL = "lru", "all"
+BASE, ORACLE, LLM, ALL = "lru", "oracle", "llm", "all"
 
 Agents = Annotated[
     list[str] | None,
     agent(
-        "By comma or repeated; all: every one; default: all but the canaries. "
-        "One of your own: MODULE:FACTORY or FILE.py:FACTORY."
+        "By comma or repeated; all: every one but llm; default: all but the canaries. llm: a chat model. "
+        "One of your own: MODULE:FACTORY, FILE.py:FACTORY, or a file of weights that `serving train` wrote."
     ),
 ]
 
@@ -51,7 +55,7 @@ def agent_of(name: str) -> str:
     from kv_cache_rl.agents import factory_of
     from kv_cache_rl.agents.outside import is_outside, tried
 
-    known = known_agents()
+    known = [*known_agents(), LLM]
     if name not in known and is_outside(name):
         with aside(name):
             tried(name, factory_of(name))
@@ -111,11 +115,10 @@ def blamed(name: str) -> Generator[None]:
 
 def identity(name: str) -> "Identity":
     """What an agent is beyond its name: its code, what it holds, its weights."""
-    from kv_cache_rl.adapters.playing import PLANNER
     from kv_cache_rl.agents import factory_of
     from kv_cache_rl.experiments.identity import Identity, identity_of
 
-    if name == PLANNER:  # this package's code alone, which every row's key holds
+    if name == ORACLE:  # this package's code alone, which every row's key holds
         return Identity("")
     try:
         with aside(name):
@@ -134,3 +137,24 @@ def play(name: str, scenario: "Scenario", seed: int) -> "State":
 
     with aside(name):
         return playing.play(name, scenario, seed)
+
+
+def asked(agent: "Agent") -> "Decide":
+    """An agent's decisions on views of its own: what it writes into them changes nothing."""
+    from kv_cache_rl.adapters import playing
+
+    return playing.asked(agent)
+
+
+def recorded(name: str, state: "State") -> "Decide":
+    """`playing.decider`, what an agent from outside prints put aside."""
+    from kv_cache_rl.adapters import playing
+
+    with aside(name):
+        decide = playing.decider(name, state)
+
+    def quietly(seen: "np.ndarray", mask: "np.ndarray") -> int:
+        with aside(name):
+            return decide(seen, mask)
+
+    return quietly

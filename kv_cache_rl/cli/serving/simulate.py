@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from kv_cache_rl.amounts import amount, counted
-from kv_cache_rl.cli import options
+from kv_cache_rl.cli import chat_options, options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
+from kv_cache_rl.cli.serving import chat
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, agent_of, blamed, play, refuse_agents_files
+from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, asked, blamed, play, refuse_agents_files
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled, waiting
 from kv_cache_rl.files import naming
 from kv_cache_rl.reports.tables import plain_table
@@ -37,6 +38,17 @@ def run_simulate(
     seed: Annotated[int, options.seed("Draws the traffic: 0 to 2**64 - 1.", low=None)] = 0,
     ticks: Ticks = None,
     set_: Settings = None,
+    model: chat_options.Model = None,
+    base_url: chat_options.BaseUrl = None,
+    api_key_var: chat_options.KeyVar = None,
+    max_tokens: chat_options.MaxTokens = None,
+    temperature: chat_options.Temperature = None,
+    price_in: chat_options.PriceIn = None,
+    price_out: chat_options.PriceOut = None,
+    price_cached: chat_options.PriceCached = None,
+    timeout: Annotated[float | None, chat_options.timeout(chat.TIMEOUT)] = None,
+    max_retries: Annotated[int | None, chat_options.max_retries(chat.MAX_RETRIES)] = None,
+    patience: Annotated[float | None, chat_options.patience(chat.PATIENCE)] = None,
     log: Annotated[
         Path | None,
         options.option(OUTPUT, "--log", help="Write every tick to this file, one JSON object a line."),
@@ -48,35 +60,62 @@ def run_simulate(
 
     A nominal tick (b̄) is the time of an iteration of the busy engine; an idler one runs more of them in it.
 
+    llm is a chat model, which plays 200 ticks unless --ticks says another number.
+
     Example: kv-cache-rl serving simulate --policy lru --task hard --json
+
+    A chat model: kv-cache-rl serving simulate --policy llm --model qwen3 --base-url http://127.0.0.1:8000/v1
     """
-    from kv_cache_rl.adapters.playing import PLANNER, decider
+    from kv_cache_rl.adapters.playing import decider
     from kv_cache_rl.sim.serving.dynamics import new_state
     from kv_cache_rl.sim.serving.score import report
 
     agent = agent_of(policy)
     refuse_agents_files([agent], {"--log": log, "--plot": plot})
-    scenario = scenario_of(task, trace, rho, ticks, set_)
+    target = chat.target_of(
+        [agent],
+        model,
+        base_url,
+        api_key_var,
+        {"max_tokens": max_tokens, "temperature": temperature},
+        {"timeout": timeout, "max_retries": max_retries, "seconds": patience},
+        (price_in, price_out, price_cached),
+    )
+    scenario = scenario_of(task, trace, rho, chat.bounded(target, ticks), set_)
     options.picture(plot)
     options.writable(log, "--log")
-    if log is None and plot is None:
+    told: dict[str, Any] | None = None
+    if log is None and plot is None and target is None:
         with waiting(f"{agent} plays {task}", as_json), blamed(agent):
             state = play(agent, scenario, seed)
     else:
         state = new_state(scenario, seed)
-        with waiting("the oracle plans", as_json or agent != PLANNER), blamed(agent):
-            decide = decider(agent, state)
-        with opened(log) as file, blamed(agent):
-            records = recorded(state, decide, file, as_json, plot is not None)
+        if target is not None:
+            with chat.playing(target) as player, opened(log) as file:
+                records = recorded(state, asked(player), file, as_json, plot is not None)
+            told = chat.facts(player.counts.to_json(), target)
+        else:
+            with waiting("the oracle plans", as_json or agent != ORACLE), blamed(agent):
+                decide = decider(agent, state)
+            with opened(log) as file, blamed(agent):
+                records = recorded(state, decide, file, as_json, plot is not None)
         if plot is not None:
             draw(records, plot, f"{agent} on {task}, seed {seed}")
     found = report(state)
     if as_json:
         print_json(
-            {"agent": agent, **found.to_json(), "traffic": state.load.facts(), "scenario": asdict(scenario)}
+            {
+                "agent": agent,
+                **found.to_json(),
+                "traffic": state.load.facts(),
+                "scenario": asdict(scenario),
+            }
+            | ({"chat": told} if told else {})
         )
     else:
         show(agent, state.load, found)
+        for sentence in chat.sentences([told], target) if told and target else ():
+            console().print(sentence, style="yellow", soft_wrap=True, markup=False)
         for what, path in (("log", log), ("picture", plot)):
             if path is not None:
                 typer.echo(f"{what}: {path}")

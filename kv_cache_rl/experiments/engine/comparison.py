@@ -11,7 +11,8 @@ from kv_cache_rl.experiments.engine.folder import Recorded, Recording, held, not
 from kv_cache_rl.experiments.engine.plan import EngineError
 from kv_cache_rl.experiments.engine.replayed import Lookup, Replayed, as_scheduled, blocks_of, in_order
 
-ORDERS: dict[str, Callable[[Recording], Replayed]] = {"in order": in_order, "as scheduled": as_scheduled}
+SCHEDULED = "as scheduled"
+ORDERS: dict[str, Callable[[Recording], Replayed]] = {"in order": in_order, SCHEDULED: as_scheduled}
 """How the lab replays: one request after the other, or taking and freeing blocks as the engine did."""
 
 
@@ -74,7 +75,7 @@ def compare(recording: Recording, order: str) -> Comparison:
     """A recording beside the lab.
 
     Raises:
-        EngineError: nothing was recorded, or under another policy than LRU.
+        EngineError: nothing was recorded, or under another policy than LRU, or without prefix caching.
     """
     config = recording.config
     if not recording.requests:
@@ -84,10 +85,15 @@ def compare(recording: Recording, order: str) -> Comparison:
             f"{recording.folder} was recorded under {config.policy}; compare takes recordings of vLLM's own "
             "order"
         )
+    if not config.prefix_caching:
+        raise EngineError(
+            f"{recording.folder} was recorded without prefix caching, so no request looks blocks up; leave "
+            "--order out, and its steps alone are compared"
+        )
     replayed = ORDERS[order](recording)
     by_number = {one.request: one for one in recording.requests}
     lookups = [one for one in replayed.lookups if one.request in by_number]
-    kept, differences = _explained(recording, lookups, by_number)
+    kept, differences = _explained(recording, order, lookups, by_number)
     return Comparison(
         recording=recording.folder.name,
         order=order,
@@ -113,27 +119,25 @@ class _Cache:
         self._next = next(self._events, None)
         self._copies: Counter[int] = Counter()
         self.removed: dict[int, int] = {}
+        self.twice = False
+        """Whether a block was there more than once."""
 
     @property
     def held(self) -> set[int]:
         """Blocks of which at least one copy is there."""
         return held(self._copies)
 
-    @property
-    def twice(self) -> bool:
-        """Whether a block is there more than once."""
-        return max(self._copies.values(), default=0) > 1
-
     def until(self, step: float) -> None:
         """Takes up the events of all steps before."""
         while self._next is not None and self._next[0] < step:
             for event in self._next[1]:
                 self.removed |= dict.fromkeys(note(event, self._copies), self._next[0])
+                self.twice |= any(self._copies[block] > 1 for block in event.get("block_hashes", ()))
             self._next = next(self._events, None)
 
 
 def _explained(
-    recording: Recording, lookups: Sequence[Lookup], by_number: dict[int, Recorded]
+    recording: Recording, order: str, lookups: Sequence[Lookup], by_number: dict[int, Recorded]
 ) -> tuple[set[int], list[Difference]]:
     """The engine's blocks at the end, and the lookups that differ, each with its cause."""
     cache, found = _Cache(recording), list[Difference]()
@@ -147,7 +151,9 @@ def _explained(
         beside = [
             other
             for other in recording.requests
-            if other.request != one.request and other.steps[0] <= one.step <= other.steps[1]
+            if order != SCHEDULED
+            and other.request != one.request
+            and other.steps[0] <= one.step <= other.steps[1]
         ]
         found.append(
             Difference(

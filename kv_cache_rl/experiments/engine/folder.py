@@ -15,17 +15,16 @@ requests that were cut off.
 
 from __future__ import annotations
 
-import json
-import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from io import BufferedRandom
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from kv_cache_rl.core.numbers import shown
 from kv_cache_rl.experiments.engine.plan import EngineError
-from kv_cache_rl.files import NotJson, holds, json_value, lines_of, read_json, regular, write_json
+from kv_cache_rl.files import NotJson, json_value, lines_of, read_json, regular
 
 FORMAT, VERSION = "kv-cache-rl engine run", 1
 CONFIG, REQUESTS, STEPS, EVENTS = "config.json", "requests.jsonl", "steps.jsonl", "events.jsonl"
@@ -58,6 +57,12 @@ class Config:
     lengthened: int
     working_set: int
     policy: str = "lru"
+    prefix_caching: bool = True
+    """Whether requests find what others computed."""
+    long_prefill: int = 0
+    """Tokens of a prompt that a step computes at most while other requests are there; 0: any."""
+    watermark: float = 0.0
+    """Share of the pool that stays free where a request is admitted beside others."""
 
     @property
     def one_at_a_time(self) -> bool:
@@ -115,22 +120,34 @@ class Recording:
         return len(self.requests) == self.config.requests
 
     def steps(self) -> Iterator[Step]:
-        """Every step up to the last that changed something.
+        """Every step up to the last that changed something; none while nothing ran or waited.
 
         Raises:
             EngineError: at the first line that is none.
         """
         before: Step | None = None
-        for record in _lines(self.folder / STEPS):
+        for record in lines_in(self.folder / STEPS):
             step = _built(self.folder / STEPS, Step, record, ops=_ops)
-            if before is not None:
+            self._check_follows(before, step)
+            if before is not None and (before.running or before.waiting):
                 yield from (replace(before, step=at, ops=()) for at in range(before.step + 1, step.step))
             yield step
             before = step
 
+    def _check_follows(self, before: Step | None, step: Step) -> None:
+        """Raises EngineError for a step that is not behind the one before, or too far.
+
+        While requests run the first of them computes, and fills a block in so many steps as it has tokens.
+        """
+        if before is None:
+            return
+        runs = before.running or before.waiting
+        if not before.step < step.step <= before.step + (self.config.block_tokens if runs else sys.maxsize):
+            raise _damaged(self.folder / STEPS, f"step {step.step} stands behind step {before.step}")
+
     def events(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """The KV events of each step that had some."""
-        for record in _lines(self.folder / EVENTS):
+        for record in lines_in(self.folder / EVENTS):
             try:
                 yield int(record["step"]), list(record["events"])
             except (KeyError, TypeError, ValueError):
@@ -157,7 +174,7 @@ def read_run(folder: Path) -> Recording:
     Raises:
         EngineError: the folder holds none, or one that was changed.
     """
-    return Recording(folder, read_config(folder), tuple(_requests(folder)))
+    return Recording(folder, read_config(folder), tuple(requests_in(folder)))
 
 
 def read_config(folder: Path) -> Config:
@@ -172,12 +189,31 @@ def read_config(folder: Path) -> Config:
     head = (found.pop("format", None), found.pop("version", None)) if isinstance(found, dict) else ()
     if head != (FORMAT, VERSION):
         raise EngineError(f"{path} is no recording of version {VERSION}; record again with this version")
-    return _built(path, Config, found)
+    config = _built(path, Config, found)
+    _check_kinds(path, config)
+    return config
 
 
-def _requests(folder: Path) -> list[Recorded]:
+KINDS = {"int": int, "float": (int, float), "str": str, "bool": bool, "dict[str, Any]": dict}
+AT = ("trace", "once", "step")
+"""When requests come: at their times, all at the start, or before the step of their time."""
+
+
+def _check_kinds(path: Path, config: Config) -> None:
+    """Raises EngineError for a field of another kind, or a number below 0."""
+    for one in fields(config):
+        value = getattr(config, one.name)
+        right = isinstance(value, KINDS[str(one.type)]) and isinstance(value, bool) == (one.type == "bool")
+        if not right or (isinstance(value, int | float) and value < 0):
+            raise _damaged(path, f"{one.name} is {shown(value)}")
+    if config.at not in AT or config.block_tokens < 1:
+        raise _damaged(path, f"requests that come {config.at}, in blocks of {config.block_tokens} tokens")
+
+
+def requests_in(folder: Path) -> list[Recorded]:
+    """The requests that are whole, in the order of the trace. Raises EngineError for a line that is none."""
     path, known = folder / REQUESTS, dict[int, Recorded]()
-    for record in _lines(path):
+    for record in lines_in(path):
         one = _built(path, Recorded, record, blocks=_pairs, steps=tuple)
         if one.request in known:
             raise _damaged(path, f"request {one.request} stands in it twice")
@@ -202,7 +238,7 @@ def _built(path: Path, kind: type, record: Any, **parts: Callable[[Any], Any]) -
         ) from None
 
 
-def _lines(path: Path) -> Iterator[Any]:
+def lines_in(path: Path) -> Iterator[Any]:
     """The values of the whole lines of a file; none where there is no file."""
     if not path.exists():
         return
@@ -218,105 +254,3 @@ def _lines(path: Path) -> Iterator[Any]:
 
 def _damaged(path: Path, what: str) -> EngineError:
     return EngineError(f"{path}: {what}; restore the file, or record again into another folder")
-
-
-class Writer:
-    """The one writer of a folder, which keeps what is there already.
-
-    Raises:
-        EngineError: another process writes there, or the folder holds another recording.
-    """
-
-    def __init__(self, folder: Path, config: Config, resume: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._last: tuple[int, ...] = ()
-        self._files: dict[str, BufferedRandom] = {REQUESTS: open(regular(folder / REQUESTS), "a+b")}
-        try:
-            self._claim(config, resume)
-        except BaseException:
-            self.close()
-            raise
-
-    def _claim(self, config: Config, resume: bool) -> None:
-        if not holds(self._files[REQUESTS].fileno()):
-            raise EngineError(
-                f"{self.folder}: another recorder writes there now; wait for it, or give another --out"
-            )
-        if (self.folder / CONFIG).exists():
-            self._go_on(config, resume)
-        elif [path for path in self.folder.iterdir() if path.name != REQUESTS]:
-            raise EngineError(f"{self.folder} holds other files; give --out a new folder")
-        else:
-            write_json(self.folder / CONFIG, {"format": FORMAT, "version": VERSION} | asdict(config))
-        self.finished = tuple(_requests(self.folder))
-        last = max((one.steps[1] for one in self.finished), default=-1)
-        for name, keep in ((STEPS, last), (EVENTS, last)):
-            _cut(self.folder / name, keep)
-            self._files[name] = open(regular(self.folder / name), "a+b")
-        self._whole(REQUESTS)
-
-    def _go_on(self, config: Config, resume: bool) -> None:
-        """Checks that what is there was begun with these settings."""
-        before = asdict(read_config(self.folder))
-        differ = [
-            name
-            for name, value in asdict(config).items()
-            if name != "command" and json.loads(json.dumps(value)) != before[name]
-        ]
-        if not resume:
-            raise EngineError(f"{self.folder} holds a recording; go on with --resume, or give another --out")
-        if differ:
-            name = differ[0]
-            raise EngineError(
-                f"{self.folder} was begun with {name} {before[name]}, not {getattr(config, name)}; give the "
-                "same, or another --out"
-            )
-
-    def _whole(self, name: str) -> None:
-        """Takes a line that was cut off from the end of a file."""
-        file = self._files[name]
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-
-    def request(self, one: Recorded) -> None:
-        """Keeps a request that is over, after everything that led to it."""
-        for name in (STEPS, EVENTS):
-            self._files[name].flush()
-        self._write(REQUESTS, asdict(one))
-        self._files[REQUESTS].flush()
-
-    def step(self, one: Step) -> None:
-        """Keeps a step that changed something."""
-        now = (one.running, one.waiting, one.free, one.preempted)
-        if one.ops or now != self._last:
-            self._write(STEPS, asdict(one))
-        self._last = now
-
-    def events(self, step: int, time_s: float, events: list[dict[str, Any]]) -> None:
-        """Keeps the KV events of a step."""
-        self._write(EVENTS, {"ts": time_s, "data_parallel_rank": 0, "step": step, "events": events})
-
-    def _write(self, name: str, value: dict[str, Any]) -> None:
-        self._files[name].write(json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n")
-
-    def close(self) -> None:
-        """Everything is on disk; another may write."""
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _cut(path: Path, last: int) -> None:
-    """Takes the lines of later steps, and one that was cut off, from a file."""
-    kept = [json.dumps(one, separators=(",", ":")) for one in _lines(path) if one["step"] <= last]
-    if path.exists():
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

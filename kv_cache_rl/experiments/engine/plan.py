@@ -15,8 +15,8 @@ Two things are changed, and counted in the plan:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count, islice
 
 import numpy as np
@@ -93,7 +93,7 @@ def plan_of(trace: Trace, block_tokens: int, merge: int = 1, limit: int | None =
     if merge > 1 and not trace.chained:
         raise EngineError(f"{trace.name} has pages, which are no prefixes to merge; leave --merge out")
     fresh, size = count(trace.blocks), trace.block_tokens * merge
-    requests, lengthened, writer = [], 0, dict[int, int]()
+    requests, lengthened = [], 0
     for r in range(trace.requests if limit is None else min(limit, trace.requests)):
         prompt, output, blocks = _asked(trace, r, fresh)
         blocks = blocks[merge - 1 :: merge]
@@ -102,13 +102,25 @@ def plan_of(trace: Trace, block_tokens: int, merge: int = 1, limit: int | None =
             tokens, lengthened = tokens + 1, lengthened + 1
         total = max(shrunk(prompt + output, size, block_tokens), tokens + 1)
         blocks += islice(fresh, total // block_tokens - len(blocks))
-        inside = tokens // block_tokens
-        waits = max((writer.get(block, -1) for block in blocks[:inside]), default=-1)
-        for block in blocks[inside:]:
-            writer.setdefault(block, r)
         times = float(trace.time_s[r]), int(trace.sequence[r])
-        requests.append(Asked(r, *times, tokens, total - tokens, tuple(blocks), waits))
-    return Plan(trace.name, block_tokens, size, tuple(requests), lengthened)
+        requests.append(Asked(r, *times, tokens, total - tokens, tuple(blocks), -1))
+    first = writers((one.blocks, one.prompt // block_tokens) for one in requests)
+    asked = tuple(replace(one, waits_for=before) for one, before in zip(requests, first, strict=True))
+    return Plan(trace.name, block_tokens, size, asked, lengthened)
+
+
+def writers(paths: Iterable[tuple[Sequence[int], int]]) -> list[int]:
+    """For each request the latest before it that wrote a block of its prompt by decoding; -1: none.
+
+    Args:
+        paths: the blocks that a request fills, and how many of them are full prompt.
+    """
+    writer, found = dict[int, int](), []
+    for number, (blocks, inside) in enumerate(paths):
+        found.append(max((writer.get(block, -1) for block in blocks[:inside]), default=-1))
+        for block in blocks[inside:]:
+            writer.setdefault(block, number)
+    return found
 
 
 def shrunk(tokens: int, size: int, block_tokens: int) -> int:

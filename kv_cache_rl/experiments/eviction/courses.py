@@ -15,20 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
+from kv_cache_rl.experiments.eviction import evolving
 from kv_cache_rl.experiments.eviction.evolving import Evolving, learned_in
 from kv_cache_rl.experiments.eviction.sets import make_set
-from kv_cache_rl.experiments.eviction.training import Plan, School, check_plan, kept, lessons
-from kv_cache_rl.experiments.eviction.tuning import Tuning, tuned_in
+from kv_cache_rl.experiments.eviction.training import Plan, Play, School, check_plan, kept, lessons, school
+from kv_cache_rl.experiments.eviction.tuning import Tuning, player, tuned_in
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.extras import need
 from kv_cache_rl.files import digest_of, write_json, write_whole
+from kv_cache_rl.intervals import paired_difference
 from kv_cache_rl.sim.eviction.constants import LABELS, START
 from kv_cache_rl.sim.eviction.scenarios import load_scenarios
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, Scenario, dumps
-from kv_cache_rl.sim.eviction.trained import TUNED, WeightsError, learned_bytes
+from kv_cache_rl.sim.eviction.trained import LEARNED, TUNED, Trained, WeightsError, learned_bytes
 
 CHOSEN_BY, MEASURED_ON = "train", "eval"
 """Splits that help to choose what is kept, and that a training is measured on alone."""
+COMPARED = ("eval", "test")
+"""Splits on which what was trained is compared with what ships."""
 FRESH, FRESH_SEED, FRESH_WIDTH = 1_000, 5_000_011, 2
 """Scenarios of each tier that a training learns from, their seed, and how widely the oracle searches them."""
 LESSONS = "lessons"
@@ -51,6 +55,8 @@ class Course:
     """(school, plan, constants to begin with, journal, tell) -> weights and curve."""
     write: Callable[[Path, np.ndarray, dict], None]
     """(path, weights, how they were made)"""
+    play: Play
+    shipped: Trained
     needs: tuple[str, ...] = ()
     """Packages of an extra."""
 
@@ -64,8 +70,10 @@ def _write_learned(path: Path, weights: np.ndarray, about: dict) -> None:
 
 
 COURSES: dict[str, Course] = {
-    "tuned": Course("tuned.json", Tuning(), tuned_in, _write_tuned, ("cma",)),
-    "learned": Course("learned.safetensors", Evolving(), learned_in, _write_learned, ("cma",)),
+    "tuned": Course("tuned.json", Tuning(), tuned_in, _write_tuned, player(Tuning()), TUNED, ("cma",)),
+    "learned": Course(
+        "learned.safetensors", Evolving(), learned_in, _write_learned, evolving.play, LEARNED, ("cma",)
+    ),
 }
 """Decider -> its course, in the order in which one builds on the other."""
 
@@ -86,7 +94,7 @@ def follow(
 
     Returns:
         the files, of which the caller writes the second; ``training`` (the plan), ``scenarios``, ``kept``
-        (a generation) and ``curve``.
+        (a generation), ``curve`` and ``beside_shipped``.
 
     Raises:
         MissingExtra: what it is trained with is not installed.
@@ -110,8 +118,26 @@ def follow(
         "scenarios": about["scenarios"],
         "kept": best["generation"],
         "curve": curve,
+        "beside_shipped": beside_shipped(course, weights),
     }
     return [weights_file, folder / f"{name}.training.json"], record
+
+
+def beside_shipped(course: Course, weights: np.ndarray) -> dict[str, dict]:
+    """Split → by how much weights score more than the shipped ones, paired by scenario, with interval."""
+    if course.shipped.trouble:
+        return {}
+    found = {}
+    for split in COMPARED:
+        of_split = lessons(load_scenarios(split=split))
+        ids = [made.id for made in of_split.scenarios]
+        ours, theirs = (
+            dict(zip(ids, of_split.scores(course.play, one), strict=True))
+            for one in (weights, course.shipped.weights)
+        )
+        if difference := paired_difference(ours, theirs):
+            found[split] = difference.to_json()
+    return found
 
 
 def journal_of(folder: Path, name: str) -> Path:
@@ -171,6 +197,11 @@ def usual_school(folder: Path, tell: Tell = lambda done, total: None) -> School:
             )[0]  # fmt: skip
     chosen_by, held_out = (load_scenarios(split=split) for split in (CHOSEN_BY, MEASURED_ON))
     return School(lessons(fresh), lessons(chosen_by), lessons(held_out))
+
+
+def committed_school() -> School:
+    """The school of the committed sets alone: of `train`, a quarter helps to choose."""
+    return school(load_scenarios(split=CHOSEN_BY), load_scenarios(split=MEASURED_ON))
 
 
 def _tell_from(tell: Tell, before: int, total: int, kept: int, tried: int) -> None:

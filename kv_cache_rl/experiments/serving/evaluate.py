@@ -23,15 +23,20 @@ from kv_cache_rl.sim.serving.state import State
 from kv_cache_rl.traces import files
 from kv_cache_rl.traces.reading import located
 
-Play = Callable[[str, Scenario, int], State]
-"""(name of an agent, scenario, seed) -> the end of its episode.
+Play = Callable[[str, Scenario, int], State | tuple[State, dict[str, Any]]]
+"""(name of an agent, scenario, seed) -> the end of its episode, or that and what else its row says.
 
 A function of a module, so that workers find it.
 """
+Spread = Callable[[Callable[[Any], Any], Sequence[Any], Callable[[int, Any], None], int], None]
+"""How the episodes are divided among so many workers: as `workers.spread`."""
+PROVISIONAL = "provisional"
+"""The key of a row that is not kept: its episode is played anew the next time."""
 
 DECIDING = (
     *("core", "theory", "traces", "agents", "sim/serving", "search/serving", "experiments/serving"),
-    *("jit.py", "files.py", "lazy.py", "sim/compiled.py", "sim/views.py", "adapters/playing.py"),
+    *("jit.py", "files.py", "tensors.py", "lazy.py", "sim/compiled.py", "sim/views.py"),
+    "adapters/playing.py",
 )
 """Folders and files of the package that decide what a row says."""
 LEAST_SEEDS = 20
@@ -93,12 +98,13 @@ def run_cell(cell: Cell, play: Play) -> dict:
     """
     head: dict[str, Any] = {"agent": cell.agent, "task": cell.scenario.task, "seed": cell.seed}
     try:
-        state = play(cell.agent, cell.scenario, cell.seed)
+        played = play(cell.agent, cell.scenario, cell.seed)
     except (Exception, SystemExit) as wrong:
         return {**head, "error": raised(wrong), "report": None, "work_arrived": None}
+    state, also = played if isinstance(played, tuple) else (played, {})
     requests = state.columns.requests
     arrived = int(requests["prompt"].sum() + requests["output"].sum())
-    return {**head, "error": None, "report": report(state).to_json(), "work_arrived": arrived}
+    return {**head, "error": None, "report": report(state).to_json(), "work_arrived": arrived, **also}
 
 
 def evaluate(
@@ -110,6 +116,7 @@ def evaluate(
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
     identity: Callable[[str], str | None] = lambda agent: "",
+    spread: Spread = spread,
 ) -> list[dict]:
     """Plays the episodes that the folder does not hold yet; all rows, in order of task, agent, seed. Failed
     ones are tried again.
@@ -143,7 +150,7 @@ def evaluate(
         def keep(index: int, row: dict) -> None:
             k = missing[index]
             rows[k] = row
-            if (key := keys[k]) is not None and row["error"] is None:
+            if (key := keys[k]) is not None and row["error"] is None and not row.get(PROVISIONAL):
                 journal.add(key, row)
             progress(len(rows), len(cells))
 

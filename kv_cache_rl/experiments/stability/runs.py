@@ -78,21 +78,12 @@ def admit_all(c, literal, total):
 
 
 @uncounted
-def blocks_idle(c):
-    """Blocks of idle caches; all others in use are of requests in service."""
-    row, total = c.book.idle[FREE].first, 0
-    while row >= 0:
-        total += c.rows[row].blocks
-        row = c.rows[row].after
-    return total
-
-
-@uncounted
 def sample(c, total):
     """Writes what can be seen at this moment into the totals."""
     total.clock_us, total.waiting = c.book.clock_us, c.book.queues[FREE].count
     total.preempted, total.arrived = c.terms.forced_preemption, c.book.arrived
-    total.blocks_idle = blocks_idle(c)
+    # All others in use are of requests in service.
+    total.blocks_idle = c.book.idle_sums[FREE].blocks
     total.blocks_held = c.book.pools[GPU_POOL, pool.USED] - total.blocks_idle
 
 

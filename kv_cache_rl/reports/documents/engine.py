@@ -2,7 +2,7 @@
 
 from kv_cache_rl.reports import engine_policies
 from kv_cache_rl.reports.documents.markdown import table
-from kv_cache_rl.reports.engine import COLUMNS, cells
+from kv_cache_rl.reports.engine import COLUMNS, STEPS, cells, step_cells
 
 NAMES = {
     "cc_sessions_rle.jsonl.gz": "Claude Code",
@@ -15,17 +15,43 @@ NAMES = {
 
 def comparison(found: dict) -> str:
     """Every recording, in the order of the traces, then of requests at once and pools."""
+    heads = ["trace", *list(COLUMNS)[1:]]
+    rows = _in_order(found["rows"])
+    return table(heads, ([NAMES[row["config"]["trace"]], *cells(row)[1:]] for row in rows))
+
+
+def _in_order(rows: list[dict]) -> list[dict]:
     names = list(NAMES)
-    rows = sorted(
-        found["rows"],
+    return sorted(
+        rows,
         key=lambda row: (
             names.index(row["config"]["trace"]),
             row["config"]["max_num_seqs"],
             row["config"]["blocks"],
         ),
     )
-    heads = ["trace", *list(COLUMNS)[1:]]
-    return table(heads, ([NAMES[row["config"]["trace"]], *cells(row)[1:]] for row in rows))
+
+
+def steps(found: dict) -> str:
+    """Every recording beside the serving world, and beside the hierarchy lab in the engine's order."""
+    starts = {row["recording"]: f"{row['equal']:,} of {row['starts']:,}" for row in found["rows"]}
+    heads = ["trace", *list(STEPS)[1:], "hierarchy lab: starts equal"]
+    lines = (
+        [NAMES[row["config"]["trace"]], *step_cells(row)[1:], starts.get(row["recording"], "-")]
+        for row in _in_order(found["steps"])
+    )
+    return table(heads, lines)
+
+
+def steps_line(found: dict) -> str:
+    """How many steps are equal, in one sentence."""
+    rows = found["steps"]
+    equal, of = (sum(row[name] for row in rows) for name in ("equal", "steps"))
+    preempted = sum(row["preempted"] for row in rows)
+    return (
+        f"The serving world under vLLM's rules: {equal:,} of {of:,} steps equal in {len(rows)} recordings, "
+        f"{preempted:,} preemptions among them."
+    )
 
 
 def one_line(found: dict) -> str:
@@ -96,13 +122,34 @@ def cost(found: dict) -> str:
     )
 
 
+def real_cost(found: dict) -> str:
+    """What a policy costs more than vLLM's own queue, in steps of models of real sizes."""
+    names = [row["policy"] for row in found["rows"]]
+    more_us = {row["policy"]: row["block_us"] - row["own_block_us"] for row in found["rows"]}
+    most = max(names, key=lambda name: more_us[name])
+    chosen = dict.fromkeys(("lru", most))
+    heads = ["model", "a step that", "takes", *(f"`{name}`: more, of it" for name in chosen)]
+    rows = []
+    for step in found["real_steps"]:
+        for what, key, blocks in (
+            ("reads 2,048 tokens, 128 blocks", "prefill_us", 128),
+            ("decodes a token, a block every 16 steps", "decode_us", 1 / 16),
+        ):
+            shares = [f"{100 * blocks * more_us[name] / step[key]:.4f} %" for name in chosen]
+            rows.append([step["model"], what, f"{step[key] / 1000:,.0f} ms", *shares])
+    return table(heads, rows)
+
+
 TABLES = {
     "engine-policies-claude": (policies, "engine/policies_claude_code.json"),
     "engine-policies-claude-verdict": (verdict, "engine/policies_claude_code.json"),
     "engine-policies-mooncake": (policies, "engine/policies_mooncake.json"),
     "engine-policies-mooncake-verdict": (verdict, "engine/policies_mooncake.json"),
     "engine-policies-cost": (cost, "engine/policies_cost.json"),
+    "engine-policies-real-cost": (real_cost, "engine/policies_cost.json"),
     "engine-comparison": (comparison, "engine/comparison.json"),
+    "engine-steps": (steps, "engine/steps.json"),
+    "engine-steps-line": (steps_line, "engine/steps.json"),
     "engine-line": (one_line, "engine/comparison.json"),
     "engine-in-order": (in_order, "engine/comparison.json"),
     "engine-causes": (causes, "engine/comparison.json"),

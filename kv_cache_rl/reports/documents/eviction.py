@@ -1,6 +1,7 @@
 """Tables of the eviction environment, from what ``kv-cache-rl baselines --json`` prints."""
 
 from kv_cache_rl.reports.documents.markdown import spread, table
+from kv_cache_rl.reports.eviction.foresight import KINDS
 
 TIERS = ("easy", "medium", "hard")
 SHORT = ("floor", "compress_int4", "lru", "gdsf", "weigh_value", "stability", "tuned", "learned", "oracle")
@@ -44,6 +45,43 @@ def _short(name: str, row: dict) -> list[str]:
     return [_name(name), spread(row["reward"], "{:+.3f}"), f"{row['normalized']['mean']:+.2f}", failures]
 
 
+def planner(found: dict) -> str:
+    """Normalised scores of the trained deciders, the planner and the oracle on every tier."""
+    by_tier = {tier: _rows(found, tier) for tier in TIERS}
+    rows = (
+        [_name(who), *(spread(by_tier[tier][who]["normalized"], "{:+.2f}") for tier in TIERS)]
+        for who in ("learned", "tuned", "planner", "oracle")
+    )
+    return table(["normalised score, mean and 95 % interval", *TIERS], rows)
+
+
+def foresight(found: dict) -> str:
+    """What the planner gains, and what its search gains in the true future and in its own model."""
+    heads = ["normalised score gained by", "over", "mean and 95 % interval", "scenarios", "CPU s a window"]
+    rows = (
+        [
+            KINDS[one["kind"]],
+            f"`{one['against']}`",
+            spread(one["gain"], "{:+.2f}"),
+            f"{one['gain']['n']}",
+            f"{one['seconds']:.2g}",
+        ]
+        for one in found["gains"]
+    )
+    return table(heads, rows)
+
+
+def planner_line(found: dict) -> str:
+    """How much of the gap to the oracle can be had without its foreknowledge, in one sentence."""
+    gain = next(one["gain"] for one in found["gains"] if (one["kind"], one["against"]) == ("view", "tuned"))
+    rows = _rows(found, "all")
+    gap = rows["oracle"]["normalized"]["mean"] - rows["tuned"]["normalized"]["mean"]
+    return (
+        f"A planner that knows no more than the view gains {spread(gain, '{:+.2f}')} over `tuned`, "
+        f"{100 * gain['mean'] / gap:.0f} % of the gap to the best known log."
+    )
+
+
 def one_line(found: dict) -> str:
     """The result of the hard tier in one sentence."""
     rows = _rows(found, "hard")
@@ -84,6 +122,16 @@ def training(found: dict) -> str:
     return table(["decider", "generation", "learned from", "train", "held out"], rows)
 
 
+def stranger_line(found: dict) -> str:
+    """What a search on the committed set alone finds, beside what ships."""
+    record = found["deciders"]["tuned"]
+    gains = {split: spread(gain, "{:+.3f}") for split, gain in record["beside_shipped"].items()}
+    return (
+        f"After {record['training']['generations']} generations of {record['training']['population']} "
+        f"it scores {gains['test']} on `test` beside the shipped `tuned`, and {gains['eval']} on `eval`."
+    )
+
+
 def _mean(by_tier: dict[str, float]) -> float:
     return sum(by_tier.values()) / len(by_tier)
 
@@ -92,6 +140,10 @@ TABLES = {
     "eviction-training": (training, "eviction/training.json"),
     "eviction-tiers": (tiers, "eviction/baselines.json"),
     "eviction-hard": (hard, "eviction/baselines.json"),
+    "eviction-planner": (planner, "eviction/planner.json"),
+    "eviction-foresight": (foresight, "eviction/planner.json"),
+    "eviction-planner-line": (planner_line, "eviction/planner.json"),
+    "eviction-stranger-line": (stranger_line, "eviction/stranger.json"),
     "eviction-line": (one_line, "eviction/baselines.json"),
     "eviction-real-line": (real_line, "eviction/claude_code.json"),
     "eviction-claude-code": (tiers, "eviction/claude_code.json"),

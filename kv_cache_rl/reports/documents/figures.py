@@ -5,6 +5,8 @@ FIGURES = {
     "hierarchy_miss_ratio.png": "hierarchy/default/plots/miss_ratio.png",
     "stability_boundary.png": "stability/boundary.png",
     "stability_hysteresis.png": "stability/hysteresis.png",
+    "serving_ppo.png": "serving/ppo.png",
+    "serving_neural.png": "serving/neural.png",
     "paged_throughput.png": "paged/bench_throughput.png",
     "paged_block_tables.png": "paged/block_tables.png",
     "paged_fragmentation.png": "paged/bench_fragmentation.png",

@@ -81,7 +81,7 @@ def _look_and_weigh(scn, live, desk, plan):
     return allowed_calls(desk, m, allowed)
 
 
-_weigh_to_the_end = completing(_look_and_weigh)
+weigh_to_the_end = completing(_look_and_weigh)
 
 
 @njit(nogil=True)
@@ -94,7 +94,7 @@ def play_tuned(scn, live, weights, allowed, first_only, dealt, calls, counts):
         first_only: whether it acts in the first window alone.
         dealt: positive to deal its calls to random entries that can take them, drawn from this seed.
     """
-    return _weigh_to_the_end(scn, live, new_desk(scn), (weights, allowed, first_only, dealt), calls, counts)
+    return weigh_to_the_end(scn, live, new_desk(scn), (weights, allowed, first_only, dealt), calls, counts)
 
 
 @uncounted

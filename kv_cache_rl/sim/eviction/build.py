@@ -39,7 +39,7 @@ FILLED = 0.95
 """Share of the budget in use when the episode begins."""
 
 
-def _turns(draft: Draft, own: int, running: bool, cap: int) -> tuple[Turn, ...]:
+def turns_of(draft: Draft, own: int, running: bool, cap: int) -> tuple[Turn, ...]:
     """The draft's calls in windows.
 
     What a call leaves is what the next one builds on; the rest of it is dead.
@@ -109,7 +109,7 @@ def build(
         elif tokens:
             place, tokens, running = "cpu", own, False
             cpu_used += blocks_for(own, PAGE_TOKENS) * (UNITS_PER_PAGE >> OFFLOADED)
-        turns = _turns(draft, own, running, cap)
+        turns = turns_of(draft, own, running, cap)
         if place == "none" and not turns:
             continue
         last = 0 if running or begins_here else math.floor(draft.last_s / STEP_S)

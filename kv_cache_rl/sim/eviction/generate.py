@@ -80,7 +80,7 @@ def generate(difficulty: str, seed: int, split: str = "train", index: int = 0) -
     drafts = [
         *_live(rng, tier, prefixes, budget_pages * PAGE_TOKENS, cap),
         *_gone(rng, tier.leftover * budget_pages * PAGE_TOKENS, cap),
-        *_arriving(rng, tier, prefixes, cap),
+        *arriving(rng, tier, prefixes, cap),
     ]
     return build(
         drafts, prefixes, name=f"eviction-{split}-{difficulty}-{index:04d}-v{ENVIRONMENT_VERSION}",
@@ -89,7 +89,7 @@ def generate(difficulty: str, seed: int, split: str = "train", index: int = 0) -
     )  # fmt: skip
 
 
-def _which_prefix(rng, sub: bool) -> int:
+def which_prefix(rng, sub: bool) -> int:
     return MAIN_PREFIXES if sub else int(rng.random() < 0.35)
 
 
@@ -102,7 +102,7 @@ def _live(rng, tier: Tier, prefixes, budget_tokens: int, cap: int) -> list[p.Dra
     drafts, total = [], 0
     while total < tier.demand * budget_tokens:
         sub = bool(rng.random() < tier.sub_agents)
-        k = _which_prefix(rng, sub)
+        k = which_prefix(rng, sub)
         mixture = p.CONTEXT_SUB if sub else p.CONTEXT_MAIN
         draft = p.run_session(
             rng,
@@ -130,7 +130,7 @@ def _gone(rng, tokens: float, cap: int) -> list[p.Draft]:
     return drafts
 
 
-def _arriving(rng, tier: Tier, prefixes, cap: int) -> list[p.Draft]:
+def arriving(rng, tier: Tier, prefixes, cap: int) -> list[p.Draft]:
     """Sessions that begin inside the window, three fifths of them in bursts if the tier has any."""
     bursts = rng.uniform(4, WINDOW_S - 8, tier.bursts)
     drafts = []
@@ -138,7 +138,7 @@ def _arriving(rng, tier: Tier, prefixes, cap: int) -> list[p.Draft]:
         burst = tier.bursts > 0 and rng.random() < 0.6
         at = float(rng.choice(bursts)) if burst else rng.uniform(0, WINDOW_S)
         sub = bool(rng.random() < tier.sub_agents)
-        k = _which_prefix(rng, sub)
+        k = which_prefix(rng, sub)
         own = _own(rng, p.FIRST_INPUT_SUB if sub else p.FIRST_INPUT, prefixes[k], cap)
         draft = p.run_session(rng, sub, at, WINDOW_S, k, lambda own=own: own)
         if draft is not None:

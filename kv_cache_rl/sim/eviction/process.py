@@ -91,7 +91,8 @@ class Draft:
         return bool(self.turns) and self.turns[0].at_s < 0
 
 
-def _next_call(rng, sub: bool, thinks: bool, user: bool):
+def next_call(rng, sub: bool, thinks: bool, user: bool) -> tuple[int, int, int, bool, bool]:
+    """New tokens, answer, dead part of it, whether it ends the turn, and whether the history is rewritten."""
     if sub:
         new, ends = draw_tokens(rng, NEW_SUB, 0, 20_000), rng.random() < 1 / SUB_AGENT_TURNS
     else:
@@ -104,7 +105,7 @@ def _next_call(rng, sub: bool, thinks: bool, user: bool):
     return new, out, thought, bool(ends), bool(not sub and rng.random() < HISTORY_REWRITTEN)
 
 
-def _gap(rng, sub: bool, ended: bool) -> float | None:
+def gap_after(rng, sub: bool, ended: bool) -> float | None:
     """Seconds until the next call, or None if none follows."""
     if sub:
         return None if ended else draw(rng, GAP_SUB)
@@ -126,14 +127,14 @@ def run_session(
     turns: list[DraftTurn] = []
     t, user, last_s, calls, stopped, over, rewritten = start_s, not sub, None, 0, "tool", False, False
     while t < window_s:
-        new, out, thought, ends, rewrites = _next_call(rng, sub, thinks, user)
+        new, out, thought, ends, rewrites = next_call(rng, sub, thinks, user)
         end = t + out / rate_s
         if end > 0:
             again = rewritten and bool(turns)
             turns.append(DraftTurn(t, -1 if again else new, out, thought, ends, 0 if again else -1))
         else:
             last_s, calls, stopped = end, calls + 1, "end" if ends else "tool"
-        gap, rewritten = _gap(rng, sub, ends), rewrites
+        gap, rewritten = gap_after(rng, sub, ends), rewrites
         if gap is None:
             over = sub
             if not turns and sub:

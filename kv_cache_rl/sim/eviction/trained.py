@@ -17,7 +17,7 @@ from kv_cache_rl.core.numbers import is_number
 from kv_cache_rl.files import NotJson, json_text, json_value, read_json, regular
 from kv_cache_rl.sim.eviction.constants import LABELS, START
 from kv_cache_rl.sim.eviction.network import ENTRY, HEAD, SHAPES, packed, unpacked, untrained
-from kv_cache_rl.sim.eviction.tensors import NotTensors, read_tensors, write_tensors
+from kv_cache_rl.tensors import NotTensors, read_tensors, write_tensors
 
 FOLDER = Path(__file__).parent / "weights"
 

@@ -4,6 +4,8 @@ Reading order: `spec` (what is served, on what), `columns` (every cell of a serv
 tick: `lists`, `link`, `admission`, `actions`, `engine`, `observe`, `dynamics`. What it comes to: `bound`,
 `score`; what it is held to: `audit`. The load: `draws`, `arrivals`, `demand`, `generate`, and `recorded`,
 `replay` for traces. Deciders in compiled form: `moves`, `heuristics`, `canaries`, `tabular`; `seeds`.
+
+A server that schedules itself by vLLM's rules, step by step: `shared_blocks`, `vllm`, `vllm_server`.
 """
 
 from kv_cache_rl.lazy import lazy

@@ -17,6 +17,7 @@ from kv_cache_rl.sim.serving.columns import (
     QUEUED,
     REJECTED,
 )
+from kv_cache_rl.sim.serving.idle import largest_idle, take_away
 from kv_cache_rl.sim.serving.link import send
 from kv_cache_rl.sim.serving.lists import push_front, remove
 from kv_cache_rl.sim.serving.spec import ServingError
@@ -64,20 +65,6 @@ def checked(action: Any) -> int:
 
 
 @uncounted
-def largest_idle(c, vip):
-    """The idle cache of a class that would free most (the longest idle of equals); -1 if there is none."""
-    largest = c.book.largest[vip]
-    if largest.idle_unknown:
-        best, row = -1, c.book.idle[vip].first
-        while row >= 0:
-            if best < 0 or c.rows[row].blocks > c.rows[best].blocks:
-                best = row
-            row = c.rows[row].after
-        largest.idle, largest.idle_unknown = best, 0
-    return largest.idle
-
-
-@uncounted
 def largest_active(c, vip):
     """The active request of a class on the GPU that holds most (the newest of equals); -1 without one."""
     largest = c.book.largest[vip]
@@ -103,32 +90,67 @@ def is_garbage(c, row):
 
 
 @uncounted
+def to_swap(c, row):
+    """The row, or -1 where the CPU has no room for its blocks."""
+    return row if row >= 0 and c.rows[row].blocks <= free(c.book.pools, CPU_POOL) else -1
+
+
+@uncounted
+def to_admit(c, row):
+    """The row, or -1 where it does not fit."""
+    return row if row >= 0 and fits(c, row) else -1
+
+
+@uncounted
+def to_reject(c, row):
+    """The row, or -1 where its blocks are on their way to the CPU."""
+    return row if row >= 0 and c.rows[row].where != LEAVING else -1
+
+
+@uncounted
+def to_collect(c):
+    """18, or -1 where the CPU holds no garbage."""
+    oldest = c.book.stored[FREE].first
+    return len(ACTIONS) if oldest >= 0 and is_garbage(c, oldest) else -1
+
+
+@uncounted
 def target(c, action):
     """The row that an action would act on; -1 if it has none and is refused; 18 where no row is meant."""
     if action == NOTHING:
         return len(ACTIONS)
     if action == COLLECT:
-        oldest = c.book.stored[FREE].first
-        return len(ACTIONS) if oldest >= 0 and is_garbage(c, oldest) else -1
+        return to_collect(c)
     vip = action & 1
     kind = action - vip
-    if kind == EVICT_LARGEST or kind == SWAP_LARGEST:
-        row = largest_idle(c, vip)
-    elif kind == EVICT_OLDEST or kind == SWAP_OLDEST:
-        row = c.book.idle[vip].first
-    elif kind == ADMIT or kind == REJECT:
-        row = c.book.queues[vip].first
-    else:
-        row = largest_active(c, vip)
-    if row < 0:
-        return -1
-    if kind == SWAP_LARGEST or kind == SWAP_OLDEST or kind == PREEMPT_SWAP:
-        return row if c.rows[row].blocks <= free(c.book.pools, CPU_POOL) else -1
+    if kind == EVICT_LARGEST:
+        return largest_idle(c, vip)
+    if kind == EVICT_OLDEST:
+        return c.book.idle[vip].first
+    if kind == SWAP_LARGEST:
+        return to_swap(c, largest_idle(c, vip))
+    if kind == SWAP_OLDEST:
+        return to_swap(c, c.book.idle[vip].first)
     if kind == ADMIT:
-        return row if fits(c, row) else -1
+        return to_admit(c, c.book.queues[vip].first)
     if kind == REJECT:
-        return row if c.rows[row].where != LEAVING else -1
-    return row
+        return to_reject(c, c.book.queues[vip].first)
+    if kind == PREEMPT:
+        return largest_active(c, vip)
+    return to_swap(c, largest_active(c, vip))
+
+
+@uncounted
+def write_mask(c, mask):
+    """Writes which actions have a `target`, int8 ``[18]``; each row is looked up once."""
+    for vip in range(2):
+        largest, oldest = largest_idle(c, vip), c.book.idle[vip].first
+        head, active = c.book.queues[vip].first, largest_active(c, vip)
+        mask[EVICT_LARGEST + vip] = mask[EVICT_OLDEST + vip] = oldest >= 0
+        mask[SWAP_LARGEST + vip], mask[SWAP_OLDEST + vip] = to_swap(c, largest) >= 0, to_swap(c, oldest) >= 0
+        mask[ADMIT + vip], mask[REJECT + vip] = to_admit(c, head) >= 0, to_reject(c, head) >= 0
+        mask[PREEMPT + vip], mask[PREEMPT_SWAP + vip] = active >= 0, to_swap(c, active) >= 0
+    mask[COLLECT], mask[NOTHING] = to_collect(c) >= 0, True
 
 
 @uncounted
@@ -153,8 +175,7 @@ def perform(c, action, row):
         leave_service(c, row)
         swap_out(c, row)
     else:
-        remove(c, c.book.idle[vip], row)
-        c.book.largest[vip].idle_unknown = 1
+        take_away(c, vip, row)
         if kind == EVICT_LARGEST or kind == EVICT_OLDEST:
             free_blocks(c, row)
         else:

@@ -13,6 +13,7 @@ from kv_cache_rl.sim.serving.columns import (
     LEAVING,
     NOWHERE,
 )
+from kv_cache_rl.sim.serving.idle import take_away
 from kv_cache_rl.sim.serving.link import send
 from kv_cache_rl.sim.serving.lists import remove
 
@@ -138,8 +139,7 @@ def inherit(c, cache, row, usable):
     r, old, vip = c.rows[row], c.rows[cache], c.requests[cache].vip
     keep = blocks_for(usable, c.settings.block_tokens)
     if old.where == GPU:
-        remove(c, c.book.idle[vip], cache)
-        c.book.largest[vip].idle_unknown = 1
+        take_away(c, vip, cache)
         keep = min(keep, old.blocks)
         give(c.book.pools, GPU_POOL, old.blocks - keep)
         r.blocks = keep

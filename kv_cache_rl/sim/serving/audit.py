@@ -44,6 +44,8 @@ def check(state: State) -> None:
             demand(len(listed) == book[name][kind]["count"], f"list {name} {kind} miscounts itself")
             right = np.flatnonzero(belongs & (vip == kind)).tolist()
             demand(sorted(listed) == right, f"list {name} {kind} holds the wrong rows")
+    for kind in range(2):
+        demand_sums(c, kind)
     in_service = c.running[: book["serving"]]
     active = np.flatnonzero(status == ACTIVE).tolist()
     demand(sorted(in_service.tolist()) == active, "rows in service are not the active ones")
@@ -52,6 +54,19 @@ def check(state: State) -> None:
     for way, moving in enumerate((LEAVING, ENTERING)):
         right = np.flatnonzero(where == moving).tolist()
         demand(sorted(on_lane(c, way)) == right, f"lane {way} holds the wrong rows")
+        crossing = rows["blocks"][right].sum()
+        demand(crossing == book["lanes"][way]["blocks"], f"blocks on lane {way} are miscounted")
+
+
+def demand_sums(c: Columns, vip: int) -> None:
+    """Compares the sums over a class's idle caches, and the largest, with the caches."""
+    listed = members(c, "idle", vip)
+    blocks, since = c.rows["blocks"][listed], c.rows["since"][listed]
+    sums = blocks.sum(), (blocks * blocks).sum(), since.sum(), (since * since).sum()
+    demand(tuple(c.book["idle_sums"][vip]) == sums, f"sums over idle caches {vip} are wrong")
+    largest = c.book["largest"][vip]
+    first = listed[int(blocks.argmax())] if listed else -1
+    demand(largest["idle_unknown"] or largest["idle"] == first, f"another idle cache {vip} is the largest")
 
 
 def demand(holds: bool | np.bool_, otherwise: str) -> None:

@@ -122,10 +122,19 @@ N_TERMS = len(TERMS.names or ())
 
 LIST = record(("first", WORD), ("last", WORD), ("count", WORD))
 
+SUMS = record(
+    ("blocks", WORD),
+    ("blocks_squared", WORD),
+    ("since", WORD),
+    ("since_squared", WORD),  # modulo 2^64
+)
+"""Sums over a list of idle caches: whole numbers, which are exact in whatever order they are added."""
+
 LANE = record(
     ("first", WORD),  # the row whose blocks are crossing
     ("last", WORD),
     ("left_bytes", WORD),  # what the first has yet to send, latency included
+    ("blocks", WORD),  # GPU blocks of all rows on it
 )
 
 LARGEST = record(
@@ -153,6 +162,7 @@ BOOK = record(
     ("past", WORD, 6),  # used GPU blocks after each of the last six ticks, oldest first
     ("queues", LIST, 2),  # by class: waiting, first to be admitted first
     ("idle", LIST, 2),  # by class: finished, KV on the GPU, oldest first
+    ("idle_sums", SUMS, 2),  # by class: over `idle`
     ("stored", LIST, 2),  # by class: finished, KV on the CPU, oldest first
     ("lanes", LANE, 2),  # OUT and IN, next to land first
     ("largest", LARGEST, 2),  # by class

@@ -4,8 +4,8 @@ from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import free, prefill_microseconds, take
 from kv_cache_rl.sim.serving.actions import free_blocks, requeue
 from kv_cache_rl.sim.serving.columns import ACTIVE, FINISHED, GPU, GPU_POOL, Crash
+from kv_cache_rl.sim.serving.idle import keep
 from kv_cache_rl.sim.serving.link import first_landing
-from kv_cache_rl.sim.serving.lists import push
 from kv_cache_rl.theory.flow import complete
 
 """Of `columns.CRASHES`."""
@@ -123,7 +123,4 @@ def finish(c, row):
     if superseded or not c.settings.reuse:
         free_blocks(c, row)
         return
-    push(c, c.book.idle[q.vip], row)
-    largest = c.book.largest[q.vip].idle
-    if largest < 0 or r.blocks > c.rows[largest].blocks:
-        c.book.largest[q.vip].idle = row
+    keep(c, q.vip, row)

@@ -34,6 +34,7 @@ from kv_cache_rl.sim.serving.canaries import (
     shed_power_users,
 )
 from kv_cache_rl.sim.serving.moves import admission, admit_or_evict, of_both, on_oldest, or_nothing, waiting
+from kv_cache_rl.sim.serving.network import network
 from kv_cache_rl.sim.serving.observe import VIEW
 from kv_cache_rl.sim.serving.tabular import tabular
 
@@ -182,6 +183,8 @@ HEURISTICS: dict[str, Heuristic] = {
 FUNCTIONS = tuple(dict.fromkeys([*(one.function for one in HEURISTICS.values()), tabular]))
 """Each function once; its place is its number in compiled code."""
 TABULAR = FUNCTIONS.index(tabular)
+NEURAL = len(FUNCTIONS)
+"""The number of `network`, which reads the view as an array and keeps what it works with in its memory."""
 
 _choose = folded(FUNCTIONS)
 
@@ -189,6 +192,8 @@ _choose = folded(FUNCTIONS)
 @uncounted
 def choose(which, seen, mask, memory):
     """Action of function `which` for the view float32 ``[24]``."""
+    if which == NEURAL:
+        return network(seen, mask, memory)
     return _choose(which, seen.view(VIEW)[0], mask, memory)
 
 

@@ -12,6 +12,7 @@ def send(c, way, row):
     r, lane = c.rows[row], c.book.lanes[way]
     r.where = LEAVING if way == OUT else ENTERING
     r.next = -1
+    lane.blocks += r.blocks
     last = lane.last
     lane.last = row
     if last >= 0:
@@ -34,6 +35,7 @@ def land(c, way):
     row = lane.first
     r, following = c.rows[row], c.rows[row].next
     r.next = -1
+    lane.blocks -= r.blocks
     lane.first = following
     if following < 0:
         lane.last = -1

@@ -8,7 +8,7 @@ import pytest
 from block_pool import one_at_a_time, recorded
 
 from kv_cache_rl.cli.engine import record
-from kv_cache_rl.experiments.engine.folder import Writer
+from kv_cache_rl.experiments.engine.writer import Writer
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``engine compare``: real recordings beside the lab, on the terminal and as JSON."""
+"""``engine compare``: real recordings beside the lab and the serving world, on the terminal and as JSON."""
 
 import json
 import shutil
@@ -68,3 +68,78 @@ def test_what_is_no_recording_is_refused(kv, tmp_path):
     assert "is damaged" in kv("engine", "compare", run).err
     (run / "config.json").write_text(json.dumps({"format": "kv-cache-rl engine run", "version": 9}))
     assert "is no recording of version 1" in kv("engine", "compare", run).err
+
+
+STEPPED = {"preempting": 541, "long_prompts": 428, "without_caching": 391}
+
+
+def test_every_step_of_the_serving_world_is_counted(kv):
+    said = kv("engine", "compare", *(GOLDEN / name for name in STEPPED))
+    assert said.code == 0
+    assert "the serving world under vLLM's rules beside vllm 0.32.0" in said.out
+    for name, steps in STEPPED.items():
+        assert f"{name}: {steps} of {steps} steps equal" in said.out
+    assert "100 tokens of a prompt" in said.out and "no prefix caching" in said.out
+    assert "without_caching, in order" not in said.out
+
+
+def test_json_has_the_steps_beside_the_rows(kv):
+    found = kv("engine", "compare", GOLDEN / "without_caching", GOLDEN / "preempting", "--json").json
+    assert [row["recording"] for row in found["rows"]] == ["preempting", "preempting"]
+    assert [(one["equal"], one["steps"], one["first"]) for one in found["steps"]] == [
+        (391, 391, None),
+        (541, 541, None),
+    ]
+
+
+def altered(tmp_path, **changes):
+    run = Path(shutil.copytree(GOLDEN / "beside_each_other", tmp_path / "run"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | changes))
+    return run
+
+
+def test_where_the_schedules_part_stand_what_either_had_and_why(kv, tmp_path):
+    run = altered(tmp_path, watermark=0.3)
+    said = kv("engine", "compare", run, "--order", "as-scheduled")
+    assert said.code == 0
+    assert "run: 37 of 763 steps equal" in said.out
+    assert (
+        "first: step 37, vLLM 4 running, 2 waiting, 23 free, 0 preempted; the serving world 3 running, "
+        "3 waiting, 27 free, 0 preempted"
+    ) in said.out
+    assert (
+        "request 12: in vLLM it runs with 4 blocks, 0 found at its start, in the serving world it waits"
+        in said.out
+    )
+    assert "one has started it and the other has not" in said.out
+    assert kv("engine", "compare", run, "--order", "as-scheduled", "--check").code == 1
+    first = kv("engine", "compare", run, "--json").json["steps"][0]["first"]
+    assert (first["step"], first["request"], first["world_held"]["state"]) == (37, 12, "waits")
+
+
+def test_a_recording_by_the_clock_says_why_its_steps_are_not_compared(kv, tmp_path):
+    run = altered(tmp_path, at="trace")
+    said = kv("engine", "compare", run, "--order", "as-scheduled", "--check")
+    assert (said.code, "not compared" in said.out) == (0, True)
+    assert "run: steps are not compared: requests came by the clock" in said.out
+
+
+def test_an_order_of_the_lab_is_refused_without_prefix_caching(kv):
+    said = kv("engine", "compare", GOLDEN / "without_caching", "--order", "in-order")
+    assert (said.code, "leave --order out" in " ".join(said.err.split())) == (2, True)
+
+
+def test_a_rule_that_no_engine_has_is_refused(kv, tmp_path):
+    said = kv("engine", "compare", altered(tmp_path, token_budget=0), "--order", "in-order")
+    assert (said.code, "token_budget is 0" in said.err) == (2, True)
+
+
+def test_a_block_that_vllm_holds_twice_parts_the_hierarchy_lab_and_not_the_serving_world(kv):
+    said = kv("engine", "compare", GOLDEN / "long_prompts", "--order", "as-scheduled", "--check")
+    assert said.code == 1
+    assert "long_prompts, as scheduled: 37 of 38 starts equal" in said.out
+    assert "1 x the engine held a block twice, and so had room for one less" in said.out
+    assert "long_prompts: 428 of 428 steps equal" in said.out
+    names = "preempting", "without_caching"
+    assert kv("engine", "compare", *(GOLDEN / name for name in names), "--check").code == 0

@@ -34,6 +34,14 @@ def test_how_it_was_made_stands_in_the_folder(kv, stand_in):
     assert (config["at"], config["rate"], config["max_num_seqs"]) == ("step", 5.0, 4)
     assert config["source"] == {"workload": "shared_prefixes", "options": {"requests": 40, "sessions": 6}}
     assert config["model"] == "tiny"
+    assert (config["prefix_caching"], config["long_prefill"], config["watermark"]) == (True, 0, 0.0)
+
+
+def test_the_rules_of_the_scheduler_stand_in_the_folder(kv, stand_in):
+    rules = "--no-prefix-caching", "--long-prefill", "64", "--watermark", "2.5%"
+    assert kv("engine", "record", SHARED, *rules, "--out", "run").code == 0
+    config = json.loads(open("run/config.json").read())
+    assert (config["prefix_caching"], config["long_prefill"], config["watermark"]) == (False, 64, 0.025)
 
 
 def test_an_interrupted_recording_says_how_to_go_on_and_does(kv, stand_in):
@@ -58,6 +66,9 @@ def test_an_interrupted_recording_says_how_to_go_on_and_does(kv, stand_in):
         (["--rate", "2"], "--rate is for --at trace and --at step; leave it out"),
         (["--model", "nowhere"], "--model nowhere has no config.json"),
         (["--max-num-seqs", "16", "--token-budget", "8"], "less than a token for each of 16 requests"),
+        (["--watermark", "0.1"], "--watermark 0.1 is no share of the pool; write 0% to below 100%"),
+        (["--watermark", "100%"], "--watermark 100% is no share of the pool"),
+        (["--long-prefill", "99999"], "--long-prefill 99999 is more than the"),
         (["--format", "mooncake"], "--format and --selection are for trace files"),
     ],
 )

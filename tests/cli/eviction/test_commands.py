@@ -180,6 +180,35 @@ def test_oracle_is_at_least_as_good_as_what_is_stored(kv, three):
     assert len(said[0]["log"]) == 15
 
 
+def test_planner_is_shown_beside_trained_deciders_and_the_oracle(kv, three):
+    command = ("planner", three[0].id, "--futures", 2, "--checks", 1, "--workers", 1)
+    said = kv(*command, "--json").json
+    assert (said["futures"], said["seed"]) == (2, 42)
+    rows = {row["policy"]: row["reward"]["mean"] for row in said["rows"]}
+    assert list(rows) == ["floor (best blind)", "planner", "tuned", "learned", "oracle (best known)"]
+    assert rows["learned"] == pytest.approx(rollout(three[0], DECIDERS["learned"]()).total)
+    assert rows["oracle (best known)"] == three[0].best
+    kinds = [(one["kind"], one["against"]) for one in said["gains"]]
+    assert kinds == [("view", "tuned"), ("view", "learned"), ("future", "tuned"), ("model", "tuned")]
+    told = kv(*command).out
+    assert "the same search in the true future" in told and "CPU seconds a window" in told
+
+
+def test_a_stopped_planner_goes_on_and_another_seed_is_refused(kv, three, monkeypatch):
+    from kv_cache_rl.experiments.eviction import foresight
+
+    played = []
+    planned = foresight.planned
+    monkeypatch.setattr(foresight, "planned", lambda *job, **of: played.append(job) or planned(*job, **of))
+    names = [one.id for one in three[:2]]
+    command = ("planner", "--futures", 2, "--workers", 1, "--out", "kept", "--json")
+    kv(*command, names[0])
+    rows = kv(*command, *names).json["rows"]
+    assert [job[0][0].id for job in played] == names and rows
+    refused = kv(*command, *names, "--seed", 7)
+    assert refused.code == 2 and "another seed (42, now 7)" in refused.err and "--out" in refused.err
+
+
 def test_generate_writes_the_same_playable_file_twice(kv, tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
         said = kv(

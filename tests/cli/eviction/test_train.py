@@ -98,3 +98,16 @@ def test_without_the_extra_the_pip_command_is_named(kv, monkeypatch):
     monkeypatch.setitem(sys.modules, "cma", None)
     answer = kv("train", "--policy", "tuned", "--generations", "1")
     assert answer.code == 2 and "needs cma; pip install 'kv-cache-rl[train]'" in answer.err
+
+
+def test_the_committed_set_alone_is_learned_from(kv, monkeypatch):
+    found = courses.committed_school()
+    tiers = [made.difficulty for made in found.select.scenarios]
+    assert {made.split for made in (*found.learn.scenarios, *found.select.scenarios)} == {"train"}
+    assert len(tiers) * 4 - len(found.learn.scenarios) <= len(tiers) + 3
+    small = school(load_scenarios(split="train", num_examples=12), load_scenarios(num_examples=3))
+    monkeypatch.setattr(courses, "committed_school", lambda: small)
+    said = kv("train", "-p", "tuned", "--committed", "--generations", "1", "--out", "made", "--json").json
+    beside = said["deciders"]["tuned"]["beside_shipped"]
+    assert list(beside) == ["eval", "test"]
+    assert beside["test"]["n"] == len(load_scenarios(split="test")) and beside["test"]["mean"] < 0

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, Writer, read_run
+from kv_cache_rl.experiments.engine.folder import Config, Recorded, Step, read_run
 from kv_cache_rl.experiments.engine.plan import EngineError
+from kv_cache_rl.experiments.engine.writer import Writer
 
 CONFIG = Config(
     engine="vllm 0.32.0",
@@ -58,6 +59,22 @@ def test_a_step_that_changed_nothing_has_no_line_and_is_read_all_the_same(folder
         (2, 0, 8, 1),
         (3, 1, 6, 1),
     ]
+
+
+@pytest.mark.parametrize("step", [3, 2, -1, 3 + 33, 10**15])
+def test_a_step_that_cannot_follow_the_one_before_is_named(folder, step):
+    line = {"step": step, "time_s": 0.4, "running": 1, "waiting": 0, "free": 6, "preempted": 0, "ops": []}
+    with open(folder / "steps.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(EngineError, match=f"step {step} stands behind step 3"):
+        list(read_run(folder).steps())
+
+
+def test_while_nothing_runs_there_is_no_step(folder):
+    line = {"step": 9, "time_s": 0.4, "running": 1, "waiting": 0, "free": 6, "preempted": 0, "ops": []}
+    lines = (folder / "steps.jsonl").read_text().splitlines()[:2]
+    (folder / "steps.jsonl").write_text("\n".join([*lines, json.dumps(line)]) + "\n")
+    assert [one.step for one in read_run(folder).steps()] == [0, 1, 2, 9]
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_taken_away_where_the_run_goes_on(folder):
@@ -121,6 +138,34 @@ def test_a_request_that_stands_there_twice_is_refused(folder):
         file.write((folder / "requests.jsonl").read_text())
     with pytest.raises(EngineError, match="request 0 stands in it twice"):
         read_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"watermark": "5%"}, "watermark is '5%'"),
+        ({"rate": None}, "rate is None"),
+        ({"blocks": 9.5}, "blocks is 9.5"),
+        ({"prefix_caching": 1}, "prefix_caching is 1"),
+        ({"max_num_seqs": True}, "max_num_seqs is True"),
+        ({"watermark": -0.1}, "watermark is -0.1"),
+        ({"at": "noon"}, "requests that come noon"),
+        ({"block_tokens": 0}, "in blocks of 0 tokens"),
+    ],
+)
+def test_a_config_that_no_recorder_wrote_is_named(folder, changes, said):
+    found = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(found | changes))
+    with pytest.raises(EngineError, match=said):
+        read_run(folder)
+
+
+def test_a_recording_from_before_the_scheduler_had_options_is_read(folder):
+    found = json.loads((folder / "config.json").read_text())
+    for name in ("prefix_caching", "long_prefill", "watermark"):
+        del found[name]
+    (folder / "config.json").write_text(json.dumps(found))
+    assert read_run(folder).config == CONFIG
 
 
 def test_a_recording_of_another_version_is_refused(folder):

@@ -15,8 +15,8 @@ from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.learned import new_room, write_entry, write_head
 from kv_cache_rl.sim.eviction.network import ENTRY, HEAD, SHAPES, SIZE, packed, scales, unpacked, untrained
 from kv_cache_rl.sim.eviction.observe import Row, head_of, new_view, rows_of, view
-from kv_cache_rl.sim.eviction.tensors import NotTensors, read_tensors, write_tensors
 from kv_cache_rl.sim.eviction.trained import FOLDER, LEARNED, WeightsError, learned_bytes, read_learned
+from kv_cache_rl.tensors import NotTensors, read_tensors, write_tensors
 
 
 def random_network(seed=0):

@@ -89,7 +89,23 @@ def spoil_service(columns):
     columns.book["serving"] -= 1
 
 
-@pytest.mark.parametrize("spoil", [spoil_ledger, spoil_blocks, spoil_place, spoil_queue, spoil_service])
+def spoil_sums(columns):
+    columns.book["idle_sums"][s.VIP]["since_squared"] += 1
+
+
+def spoil_largest(columns):
+    columns.book["largest"][s.FREE]["idle"] = 0
+
+
+def spoil_lane(columns):
+    columns.book["lanes"][s.OUT]["blocks"] += 1
+
+
+SPOIL = spoil_ledger, spoil_blocks, spoil_place, spoil_queue, spoil_service
+SPOIL += spoil_sums, spoil_largest, spoil_lane
+
+
+@pytest.mark.parametrize("spoil", SPOIL)
 def test_the_check_notices(spoil):
     face = Face(serve(users((0, 30, 9), (0, 40, 9), (0, 50, 9))))
     face.act(8)

@@ -1,0 +1,182 @@
+"""``planner``: how much of the gap to the oracle can be had without its foreknowledge."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kv_cache_rl.amounts import counted
+from kv_cache_rl.cli import options
+from kv_cache_rl.cli.eviction.options import (
+    Difficulty,
+    NumExamples,
+    Seed,
+    Split,
+    Trace,
+    find_scenario,
+    how_many,
+    select_scenarios,
+)
+from kv_cache_rl.cli.failures import BadInput
+from kv_cache_rl.cli.options import RUNNING, AsJson, Workers, command_line
+from kv_cache_rl.cli.saved import stoppable
+from kv_cache_rl.cli.terminal import Bar, console, print_json
+
+if TYPE_CHECKING:
+    from kv_cache_rl.experiments.journal import Journal
+    from kv_cache_rl.reports.eviction.outcome import Outcome
+    from kv_cache_rl.sim.eviction import Scenario
+
+BESIDE = ("tuned", "learned")
+PLAN = "plan"
+"""The key of the row that says what a folder's episodes are of."""
+
+
+def _played(
+    jobs: Sequence[tuple["Scenario", str]], seed: int, futures: int, workers: int, out: Path, quiet: bool
+) -> list[dict]:
+    """A row for each job, a scenario and a kind; what the folder holds already is not played again."""
+    from kv_cache_rl import ENVIRONMENT_VERSION
+    from kv_cache_rl.experiments.eviction.foresight import planned
+    from kv_cache_rl.experiments.journal import Journal
+    from kv_cache_rl.experiments.workers import spread
+
+    names = [f"{kind} {scenario.id}" for scenario, kind in jobs]
+    with Journal(out) as journal:
+        _check(journal, {"environment_version": ENVIRONMENT_VERSION, "seed": seed, "futures": futures})
+        left = [k for k, name in enumerate(names) if name not in journal.rows]
+        with Bar("planner", quiet) as bar:
+
+            def keep(index: int, row: dict) -> None:
+                journal.add(names[left[index]], row)
+                bar(sum(name in journal.rows for name in names), len(names))
+
+            def go_on() -> str:
+                done = sum(name in journal.rows for name in names)
+                return f"{done:,} of {len(names):,} episodes are saved in {out}; go on with: {command_line()}"
+
+            with stoppable(out, go_on):
+                spread(partial(planned, seed=seed, futures=futures), [jobs[k] for k in left], keep, workers)
+        return [journal.rows[name] for name in names]
+
+
+def _check(journal: "Journal", plan: dict) -> None:
+    """Notes what a folder's episodes are of. Raises BadInput where it holds those of another plan."""
+    theirs = journal.rows.get(PLAN)
+    if theirs is None:
+        journal.add(PLAN, plan)
+        return
+    for name, ours in plan.items():
+        if theirs.get(name) != ours:
+            what = name.replace("_", " ")
+            raise BadInput(
+                f"{journal.path.parent} holds episodes of another {what} ({theirs.get(name)!r}, now "
+                f"{ours!r}); give the same, give another --out, or delete the folder"
+            )
+
+
+def _outcomes(scenarios: Sequence["Scenario"], rows: list[dict]) -> list["Outcome"]:
+    from kv_cache_rl.cli.eviction.baselines import play
+    from kv_cache_rl.reports.eviction.outcome import from_report
+    from kv_cache_rl.sim.eviction import replay
+
+    logs = {row["scenario"]: row["log"] for row in rows if row["kind"] == "view"}
+    planner = [
+        from_report(scenario, "planner", replay(scenario, logs[scenario.id]), logs[scenario.id])
+        for scenario in scenarios
+    ]
+    return planner + [play(scenario, name) for name in BESIDE for scenario in scenarios]
+
+
+def run_planner(
+    scenario: Annotated[
+        list[str] | None, typer.Argument(help="Scenario ids or files; default: those the options select.")
+    ] = None,
+    difficulty: Difficulty = "all",
+    split: Split = "eval",
+    num_examples: NumExamples = None,
+    seed: Seed = 42,
+    trace: Trace = None,
+    futures: Annotated[
+        int | None,
+        options.option(
+            RUNNING,
+            "--futures",
+            help="Futures with which a choice ends; more is better and slower.",
+            min=2,
+            max=10_000,
+        ),
+    ] = None,
+    checks: Annotated[
+        bool,
+        options.option(
+            RUNNING,
+            "--checks",
+            help="Also search in the true future, and play episodes of the planner's model.",
+        ),
+    ] = False,
+    workers: Workers = None,
+    out: Annotated[Path, options.out("Folder that keeps what has been played.")] = Path(
+        "runs/eviction/planner"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Plan episodes from the view alone, in futures drawn anew in each window; tuned, learned and the oracle
+    beside.
+
+    It takes about a second a window. The seed also draws the futures. The same command goes on with a run
+    that was interrupted.
+
+    Example: kv-cache-rl planner --difficulty hard --num-examples 3
+    """  # fmt: skip
+    from kv_cache_rl.experiments.eviction.foresight import KINDS
+    from kv_cache_rl.experiments.workers import cores
+    from kv_cache_rl.reports.eviction import tables
+    from kv_cache_rl.reports.eviction.foresight import gains, sentence
+    from kv_cache_rl.search.eviction.planner import DEFAULT_FUTURES
+
+    if scenario:
+        scenarios = list(dict.fromkeys(find_scenario(name) for name in scenario))
+    else:
+        scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
+    drawn = DEFAULT_FUTURES if futures is None else futures
+    checked = _some_of_each_tier(scenarios, checks)
+    jobs = [(one, kind) for kind in KINDS for one in (scenarios if kind == "view" else checked)]
+    rows = _played(jobs, seed, drawn, workers or cores(), out, as_json)
+    outcomes = _outcomes(scenarios, rows)
+    means = tables.results_rows(outcomes, {one.id: one for one in scenarios})
+    compared = gains(rows, {name: _scores(outcomes, name) for name in BESIDE})
+    if as_json:
+        print_json(
+            {
+                "command": command_line(),
+                "futures": drawn,
+                "seed": seed,
+                "rows": [row.to_json() for row in means],
+                "differences": tables.differences(outcomes),
+                "gains": compared,
+            }
+        )
+        return
+    title = f"{counted(len(scenarios), 'scenario')}, {counted(drawn, 'future')} to judge a choice"
+    console().print(tables.rich_table(means, title))
+    for gain in compared:
+        typer.echo(sentence(gain))
+
+
+def _some_of_each_tier(scenarios: Sequence["Scenario"], count: int) -> list["Scenario"]:
+    """At most so many scenarios, in even steps from every tier."""
+    step = -(-len(scenarios) // count) if count else len(scenarios) + 1
+    tiers = dict.fromkeys(one.difficulty for one in scenarios)
+    of_tiers = ([one for one in scenarios if one.difficulty == tier] for tier in tiers)
+    return [one for of_tier in of_tiers for one in of_tier[::step]][:count]
+
+
+def _scores(outcomes: Sequence["Outcome"], name: str) -> dict[str, float]:
+    return {
+        one.scenario_id: one.normalized
+        for one in outcomes
+        if one.model == name and one.normalized is not None
+    }
