@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kv_cache_rl.adapters.dialogue import tool_call
+from kv_cache_rl.adapters.dialogue import arguments_of, tool_call
 from kv_cache_rl.adapters.http.errors import Problem, no_such
 from kv_cache_rl.sim.eviction import (
     DECIDERS,
@@ -151,9 +151,9 @@ class Dialogue:
         ]
 
     def answered(self, episode: Episode, calls: Calls) -> None:
+        shown = [episode.named(call, shown=True) for call in calls]
         asked = [
-            tool_call(f"call_{episode.t}_{k}", call.verb, episode.named(call, shown=True))
-            for k, call in enumerate(calls)
+            tool_call(f"call_{episode.t}_{k}", call.verb, arguments_of(call)) for k, call in enumerate(shown)
         ]
         message = {"role": "assistant", "window": episode.t + 1, "content": "", "tool_calls": asked}
         self.messages.append(message)
