@@ -33,6 +33,8 @@ sys.path[:0] = [str(HERE / folder) for folder in PLAIN]
 
 
 SLOW = (
+    "tests/adapters/http/test_fuzzed.py",
+    "tests/adapters/http/test_server.py",
     "tests/agents/test_orderings.py",
     "tests/agents/test_speed.py",
     "tests/cli/eviction/test_bench.py",

@@ -42,6 +42,7 @@ def test_an_extra_installs_what_it_is_named_for(package):
 
 COMMANDS = {
     "fastapi": (["serve-policy", "--port", "0"], "serving a policy as a chat model needs fastapi"),
+    "prometheus_client": (["serve", "--port", "0"], "kv-cache-rl serve needs prometheus_client"),
     "openai": (["eviction", "serve-policy", "--port", "0"], "needs openai"),
     "datasets": (["export-sft", "--out", "x.parquet", "-n", "1"], "export-sft needs datasets"),
     "matplotlib": (["hierarchy", "plot", str(ABLATION)], "drawing figures needs matplotlib"),

@@ -150,6 +150,11 @@ def episodes(help: str) -> Any:
     return option(RUNNING, "--episodes", help=help, min=1)
 
 
+def host(help: str, panel: str) -> Any:
+    """``--host``: the address of a server, or the memory of the machine behind a GPU."""
+    return option(panel, "--host", help=help)
+
+
 def pairs(help: str) -> Any:
     """``--set``: settings as NAME=VALUE."""
     return option(WORKLOAD, "--set", help=f"{help}; repeat for several.")
@@ -162,6 +167,7 @@ Fast = Annotated[
     bool, option(RUNNING, "--fast", help="A rougher answer sooner: shorter runs, fewer repeats.")
 ]
 Seconds = Annotated[float, option(RUNNING, "--seconds", help="Time per measured rate.", min=0.05)]
+Port = Annotated[int, option(RUNNING, "--port", help="Port to listen on; 0 takes a free one.")]
 Workers = Annotated[
     int | None,
     option(RUNNING, "--workers", help="Processes; default: all cores. Results do not depend on it.", min=1),

@@ -50,7 +50,7 @@ def test_the_commands_are_those_that_were_promised():
         "submit",
         "leaderboard",
     }
-    assert set(ROOT.commands) == {*WORLDS, *ENGINES, *FILES, *eviction}
+    assert set(ROOT.commands) == {*WORLDS, *ENGINES, *FILES, *eviction, "serve"}
     assert names_in("eviction") == eviction
     assert names_in("leaderboard") == {"build"}
     assert names_in("scenarios") == {"generate", "verify", "from-trace", "show"}
@@ -180,6 +180,8 @@ def test_help_comes_without_loading_anything_heavy():
         (["scenarios", "from-trace", "nothing.gz", "--out", "x.jsonl"], "nothing.gz"),
         (["scenarios", "generate", "--out", "x.jsonl", "--difficulty", "brutal"], "brutal"),
         (["serve-policy", "--policy", "lruu"], "did you mean lru?"),
+        (["serve", "--host", "0.0.0.0"], "name it as they do with --allow-host NAME"),
+        (["serve", "--port", "70000"], "70000"),
         (["hierarchy", "replay", "nothing.jsonl", "--capacity", "9"], "nothing.jsonl: there is no such file"),
         (["hierarchy", "replay", ".", "--capacity", "9"], ".: this is a directory without trace files"),
         (["traces", "show", "nothing.jsonl"], "nothing.jsonl: there is no such file"),

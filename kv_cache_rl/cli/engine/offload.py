@@ -28,7 +28,7 @@ def run_offload(
     ] = "10%",
     host: Annotated[
         list[str] | None,
-        options.option(ENGINE, "--host", help="Room of the host tier, alike; by comma; default: 25%,50%."),
+        options.host("Room of the host tier, alike; by comma; default: 25%,50%.", ENGINE),
     ] = None,
     out: Annotated[Path | None, options.out("Also write the rows to this JSON file.")] = None,
     as_json: AsJson = False,

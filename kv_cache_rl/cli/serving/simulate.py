@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -13,16 +14,7 @@ from kv_cache_rl.cli import chat_options, options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving import chat
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
-from kv_cache_rl.cli.serving.play import (
-    BASE,
-    ORACLE,
-    agent_of,
-    asked,
-    blamed,
-    decider,
-    play,
-    refuse_agents_files,
-)
+from kv_cache_rl.cli.serving.play import BASE, agent_of, blamed, play, refuse_agents_files
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled, waiting
 from kv_cache_rl.files import naming
 from kv_cache_rl.reports.tables import plain_table
@@ -30,7 +22,6 @@ from kv_cache_rl.reports.tables import plain_table
 if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.demand import Traffic
     from kv_cache_rl.sim.serving.score import Report
-    from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
 BEAT = 256
@@ -75,6 +66,7 @@ def run_simulate(
 
     A chat model: kv-cache-rl serving simulate --policy llm --model qwen3 --base-url http://127.0.0.1:8000/v1
     """
+    from kv_cache_rl.adapters.playing import PLANNER, asked, decider
     from kv_cache_rl.sim.serving.dynamics import new_state
     from kv_cache_rl.sim.serving.score import report
 
@@ -103,7 +95,7 @@ def run_simulate(
                 records = recorded(state, asked(player), file, as_json, plot is not None)
             told = chat.facts(player.counts.to_json(), target)
         else:
-            with waiting("the oracle plans", as_json or agent != ORACLE), blamed(agent):
+            with waiting("the oracle plans", as_json or agent != PLANNER), blamed(agent):
                 decide = decider(agent, state)
             with opened(log) as file, blamed(agent):
                 records = recorded(state, decide, file, as_json, plot is not None)
@@ -112,7 +104,7 @@ def run_simulate(
     found = report(state)
     if as_json:
         print_json(
-            {"agent": agent, **found.to_json(), "traffic": facts(state.load), "scenario": settings(scenario)}
+            {"agent": agent, **found.to_json(), "traffic": state.load.facts(), "scenario": asdict(scenario)}
             | ({"chat": told} if told else {})
         )
     else:
@@ -156,30 +148,6 @@ def draw(records: list[dict[str, Any]], path: Path, title: str) -> None:
     from kv_cache_rl.reports.serving.timeline import timeline
 
     save(timeline(records, title), path)
-
-
-def facts(load: "Traffic") -> dict[str, Any]:
-    """What was asked of the server and what it could do, by theory."""
-    return {
-        "requests": len(load.table),
-        "seconds": load.end_us / 1e6,
-        "rho": load.rho,
-        "arrival_rate_per_s": load.arrival_rate,
-        "service_rate_per_s": load.service_rate,
-        "binding": load.binding,
-        "tick_s": load.tick_us / 1e6,
-        "mean_prompt": load.lengths.prompt,
-        "mean_output": load.lengths.output,
-        "mean_footprint": load.lengths.footprint,
-        "notes": list(load.notes),
-    }
-
-
-def settings(scenario: "Scenario") -> dict[str, Any]:
-    """Every setting."""
-    from dataclasses import asdict
-
-    return asdict(scenario)
 
 
 def show(agent: str, load: "Traffic", found: "Report") -> None:
