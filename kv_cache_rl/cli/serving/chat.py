@@ -132,7 +132,7 @@ def evaluated(
     scenarios: Sequence["Scenario"],
     seeds: Sequence[int],
     folder: Path,
-    max_concurrent: int,
+    max_concurrent: int | None,
     progress: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
     """The rows of the model's episodes, so many at once; none without a model."""
@@ -141,12 +141,13 @@ def evaluated(
     from kv_cache_rl.experiments.serving.evaluate import evaluate
     from kv_cache_rl.experiments.workers import on_threads
 
+    most = max_concurrent or MAX_CONCURRENT
     with asking(target) as model:
         return evaluate(
             *([LLM], scenarios, seeds, player(model.ask, target), folder),
             progress=progress,
             identity=lambda name: target.identity(),
-            spread=lambda work, items, keep, _: on_threads(work, items, keep, max_concurrent),
+            spread=lambda work, items, keep, _: on_threads(work, items, keep, most),
         )
 
 

@@ -46,9 +46,9 @@ def run_simulate(
     price_in: chat_options.PriceIn = None,
     price_out: chat_options.PriceOut = None,
     price_cached: chat_options.PriceCached = None,
-    timeout: Annotated[float | None, chat_options.timeout(chat.TIMEOUT)] = None,
-    max_retries: Annotated[int | None, chat_options.max_retries(chat.MAX_RETRIES)] = None,
-    patience: Annotated[float | None, chat_options.patience(chat.PATIENCE)] = None,
+    timeout: chat_options.Timeout = None,
+    max_retries: chat_options.MaxRetries = None,
+    patience: chat_options.Patience = None,
     log: Annotated[
         Path | None,
         options.option(OUTPUT, "--log", help="Write every tick to this file, one JSON object a line."),
