@@ -2,17 +2,17 @@
 one at a time; and types of fields whose errors name the range.
 """
 
-import math
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import core_schema
 
 from kv_cache_rl.adapters.http.errors import OutOfRange, Problem
-from kv_cache_rl.core.numbers import is_number
 from kv_cache_rl.files import NotJson, json_text, json_value
 
 PIECE = 64 * 1024
@@ -65,35 +65,32 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def whole(low: int, high: int, text: bool = False) -> Any:
-    """A whole number within these bounds; with `text` it may be written in a query."""
-    said = f"a whole number from {low:,} to {high:,}"
+class Whole:
+    """Whole numbers within these bounds, as ``Annotated[int, Whole(1, 9)]``.
 
-    def read(value: Any) -> int:
-        if text and isinstance(value, str) and value.lstrip("-").isascii() and value.lstrip("-").isdigit():
-            value = int(value) if len(value) <= 20 else value
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise OutOfRange(said)
+    Args:
+        text: they may be written as text, as in a query.
+    """
+
+    def __init__(self, low: int, high: int, text: bool = False) -> None:
+        self.low, self.high, self.text = low, high, text
+        self.range = f"a whole number from {low:,} to {high:,}"
+
+    def read(self, value: Any) -> int:
+        """The value. Raises OutOfRange for any other."""
+        if self.text and isinstance(value, str) and WRITTEN.fullmatch(value):
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not self.low <= value <= self.high:
+            raise OutOfRange(self.range)
         return value
 
-    return Annotated[
-        int, BeforeValidator(read), WithJsonSchema({"type": "integer", "minimum": low, "maximum": high})
-    ]
+    def __get_pydantic_core_schema__(self, *_: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
 
 
-def number(low: float, high: float) -> Any:
-    """A number within these bounds."""
-    said = f"a number from {low:g} to {high:g}"
-
-    def read(value: Any) -> float:
-        if not is_number(value) or not math.isfinite(value) or not low <= value <= high:
-            raise OutOfRange(said)
-        return value
-
-    return Annotated[
-        float, BeforeValidator(read), WithJsonSchema({"type": "number", "minimum": low, "maximum": high})
-    ]
-
-
+WRITTEN = re.compile("-?[0-9]{1,20}")
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 """A name that the server knows, or does not."""

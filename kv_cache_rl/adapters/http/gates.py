@@ -20,25 +20,33 @@ class Gate:
         self.running = self.waiting = 0
         self._free = asyncio.Semaphore(places)
 
-    @asynccontextmanager
-    async def entered(self) -> AsyncIterator[None]:
-        """Holds a place while the block lasts. Raises Problem where too many wait already."""
+    async def enter(self) -> None:
+        """Takes a place. Raises Problem where too many wait for one already."""
         if self._free.locked() and self.waiting >= self.most:
-            what = f"{self.running} {self.what} run and {self.waiting} wait"
-            raise Problem(
-                429, f"{what}, which is all that this server takes; try again", None, None, self.retry_after_s
+            what = (
+                f"{self.running} {self.what} run and {self.waiting} wait, which is all that this server takes"
             )
+            raise Problem(429, f"{what}; try again", retry_after_s=self.retry_after_s)
         self.waiting += 1
         try:
             await self._free.acquire()
         finally:
             self.waiting -= 1
         self.running += 1
+
+    def leave(self) -> None:
+        """Gives the place back."""
+        self.running -= 1
+        self._free.release()
+
+    @asynccontextmanager
+    async def entered(self) -> AsyncIterator[None]:
+        """Holds a place while the block lasts."""
+        await self.enter()
         try:
             yield
         finally:
-            self.running -= 1
-            self._free.release()
+            self.leave()
 
 
 class Threads:
@@ -49,15 +57,19 @@ class Threads:
         self._pool = ThreadPoolExecutor(places, thread_name_prefix=what)
 
     async def __call__(self, work: Callable[..., T], *given: Any, **named: Any) -> T:
-        """What `work` gives, done in one of the threads."""
-        async with self.gate.entered():
-            # A client that hangs up leaves its work running: the place is free when the work is done.
-            task = asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *given, **named))
-            try:
-                return await asyncio.shield(task)
-            except asyncio.CancelledError:
-                await asyncio.wait([task])
-                raise
+        """What `work` gives, done in one of the threads.
+
+        A client that hangs up leaves its work running, and the place is free when the work is done.
+        """
+        await self.gate.enter()
+        done = asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *given, **named))
+        done.add_done_callback(self._left)
+        return await asyncio.shield(done)
+
+    def _left(self, done: asyncio.Future) -> None:
+        self.gate.leave()
+        if not done.cancelled():
+            done.exception()  # of work that no client waits for: asked, so that no warning is printed
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

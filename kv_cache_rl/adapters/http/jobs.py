@@ -20,12 +20,12 @@ NEEDS_BYTES = 2**30
 """Address space that Python, numba and their libraries take before any work."""
 
 
-def plan(task: str, scenario: dict[str, Any], seed: int) -> Any:
+def plan(scenario: dict[str, Any], seed: int) -> Any:
     """The oracle's plan for an episode."""
     from kv_cache_rl.adapters import playing
     from kv_cache_rl.sim.serving.spec import Scenario
 
-    return list(playing.plan(Scenario(**{**scenario, "task": task}), seed))
+    return list(playing.plan(Scenario(**scenario), seed))
 
 
 def curves(source: dict[str, Any], **given: Any) -> Any:
@@ -60,15 +60,9 @@ WORK: dict[str, Callable[..., Any]] = {
 _SOURCE = {"workload": "periodic_reuse", "parameters": {"pages": 8, "length": 16}}
 _TINY = {"source": _SOURCE, "model": None, "seed": None}
 SMALL: dict[str, dict[str, Any]] = {
-    "plan": {"task": "easy", "scenario": {**asdict(TASKS["easy"]), "ticks": 5}, "seed": 0},
-    "curves": {
-        "source": _TINY,
-        "policies": ["lru", "arc"],
-        "points": 2,
-        "capacities": None,
-        **_NOTHING_GIVEN,
-    },
-    "replays": {"source": _TINY, "policies": ["lru", "gdsf"], "points": 2, "capacity": "4", **_NOTHING_GIVEN},
+    "plan": {"scenario": {**asdict(TASKS["easy"]), "ticks": 5}, "seed": 0},
+    "curves": {**_TINY, "policies": ["lru", "arc"], "points": 2, "capacities": None},
+    "replays": {**_TINY, "policies": ["lru", "gdsf"], "points": 2, "capacity": "4"},
 }
 """What compiles the code of each work, as small as it can be."""
 

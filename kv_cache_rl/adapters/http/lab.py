@@ -96,7 +96,7 @@ class Lab:
 
     async def plan(self, scenario: Scenario, seed: int) -> tuple[str, ...]:
         """The oracle's plan for an episode."""
-        given = {"task": scenario.task, "scenario": asdict(scenario), "seed": seed}
+        given = {"scenario": asdict(scenario), "seed": seed}
         return tuple(await self.job("plan", given))
 
     def close(self) -> None:

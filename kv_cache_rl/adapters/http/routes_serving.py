@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from kv_cache_rl.adapters.http import serving, sse
-from kv_cache_rl.adapters.http.bodies import Name, Route, json_response, text_response, whole
+from kv_cache_rl.adapters.http.bodies import Name, Route, Whole, json_response, text_response
 from kv_cache_rl.adapters.http.errors import Problem, no_such, responses
 from kv_cache_rl.adapters.http.lab import Lab
 from kv_cache_rl.adapters.http.metrics import numbers_of
@@ -117,14 +117,14 @@ def router(lab: Lab) -> APIRouter:
         request: Request,
         agent: Annotated[list[Name], Query(min_length=1, max_length=LIMITS.agents)],
         task: Annotated[Name, Query()] = "medium",
-        seed: Annotated[whole(0, MOST_SEED, text=True) | None, Query()] = None,
-        ticks: Annotated[whole(1, LIMITS.ticks, text=True) | None, Query()] = None,
+        seed: Annotated[Annotated[int, Whole(0, MOST_SEED, text=True)] | None, Query()] = None,
+        ticks: Annotated[Annotated[int, Whole(1, LIMITS.ticks, text=True)] | None, Query()] = None,
         settings: Annotated[
             str, Query(max_length=4_000, description="A JSON object, as in POST /api/settings")
         ] = "{}",
-        batch: Annotated[whole(1, 5_000, text=True), Query(description="Ticks of an event")] = 200,
+        batch: Annotated[int, Whole(1, 5_000, text=True), Query(description="Ticks of an event")] = 200,
         pace_ms: Annotated[
-            whole(0, 10_000, text=True), Query(description="Least time between two rounds")
+            int, Whole(0, 10_000, text=True), Query(description="Least time between two rounds")
         ] = 0,
     ) -> Response:
         """Plays several agents side by side and tells their ticks as they pass.

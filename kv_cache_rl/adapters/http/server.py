@@ -15,6 +15,8 @@ from kv_cache_rl.sim.eviction import load_scenarios
 PORT = 7860
 GOODBYE_S = 3
 """How long answers that are being sent may take once the server is to end."""
+KEPT_S = 75
+"""How long an idle connection stays open: longer than at clients, which else may use it as it closes."""
 UNREAD_MS = 60_000
 """A connection whose client acknowledges nothing for so long is closed by the system."""
 
@@ -71,6 +73,7 @@ class Server(uvicorn.Server):
             server_header=False,
             ws="none",
             limit_concurrency=limits.connections,
+            timeout_keep_alive=KEPT_S,
             timeout_graceful_shutdown=GOODBYE_S,
         )
         super().__init__(config)

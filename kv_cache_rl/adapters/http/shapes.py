@@ -4,29 +4,34 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from kv_cache_rl.adapters.http.bodies import Body, Name, whole
+from kv_cache_rl.adapters.http.bodies import Body, Name, Whole
 from kv_cache_rl.adapters.http.limits import Limits
 from kv_cache_rl.adapters.http.settings import MOST_SEED, Settings
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP, VIEWS
 from kv_cache_rl.sim.serving.actions import ACTIONS
 
 LIMITS = Limits()
-Seed = whole(0, MOST_SEED)
-Ticks = whole(1, LIMITS.ticks)
-Action = whole(0, len(ACTIONS) - 1)
+Seed = Annotated[int, Whole(0, MOST_SEED)]
+Ticks = Annotated[int, Whole(1, LIMITS.ticks)]
+Action = Annotated[int, Whole(0, len(ACTIONS) - 1)]
 View = Annotated[str, WithJsonSchema({"type": "string", "enum": [*VIEWS]})]
 MOST_CALLS = 4 * MAX_CALLS_PER_STEP
 """Calls of a window that are read; those beyond the rules' limit are refused one by one."""
 
 
-class EpisodeOf(Body):
-    """Which serving episode: a task, what draws its traffic, and how it differs from the task."""
+class Traffic(Body):
+    """What draws a serving episode's traffic, and how it differs from its task."""
 
-    task: Name = "medium"
     seed: Seed | None = None
     ticks: Ticks | None = None
     """Length of the episode in nominal ticks; default: the task's."""
     settings: Annotated[Settings, Field(default_factory=dict)]
+
+
+class EpisodeOf(Traffic):
+    """Which serving episode."""
+
+    task: Name = "medium"
 
 
 class Simulate(EpisodeOf):
@@ -48,7 +53,7 @@ class CheckSettings(EpisodeOf):
     """Settings to be checked; nothing of the server changes."""
 
 
-class OpenSession(EpisodeOf):
+class OpenSession(Traffic):
     """A world to play: the serving world by task and settings, the eviction environment by scenario."""
 
     world: Literal["serving", "eviction"] = "serving"
@@ -57,10 +62,12 @@ class OpenSession(EpisodeOf):
     view: View | None = None
 
 
-class ResetSession(EpisodeOf):
+class ResetSession(Body):
     """What changes; everything else stays as it was."""
 
     task: Name | None = None
+    seed: Seed | None = None
+    ticks: Ticks | None = None
     settings: Settings | None = None
     scenario: Name | None = None
     view: View | None = None
@@ -80,7 +87,7 @@ class StepSession(Body):
 
     action: Action | None = None
     agent: Name | None = None
-    ticks: whole(1, 1_000) | None = None
+    ticks: Annotated[int, Whole(1, 1_000)] | None = None
     calls: Annotated[list[ToolCall], Field(max_length=MOST_CALLS)] | None = None
 
 
@@ -114,13 +121,13 @@ class TraceOf(Body):
     trace: Name | None = None
     policies: Annotated[list[Name], Field(min_length=1, max_length=12, default_factory=lambda: ["lru"])]
     model: Name | None = None
-    seed: whole(0, 2**63 - 1) | None = None
+    seed: Annotated[int, Whole(0, 2**63 - 1)] | None = None
 
 
 class Curves(TraceOf):
     """Hit rate by capacity."""
 
-    points: whole(1, 32) = 16
+    points: Annotated[int, Whole(1, 32)] = 16
     capacities: (
         Annotated[list[Annotated[str, Field(max_length=40)]], Field(min_length=2, max_length=2)] | None
     ) = None
@@ -131,7 +138,7 @@ class Replays(TraceOf):
     """Policies in one tier of this capacity."""
 
     capacity: Annotated[str, Field(min_length=1, max_length=40)] = "25%"
-    points: whole(1, 500) = 60
+    points: Annotated[int, Whole(1, 500)] = 60
     """Parts of the replay whose hit rates are given."""
 
 
