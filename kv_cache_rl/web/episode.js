@@ -122,10 +122,11 @@ export async function adviceAt(scenario, log, at, policy) {
 export async function drawn(scenario, log) {
   const { figures } = await call("/api/eviction/episodes", { body: { scenario, log, figures: true, dialogue: false } });
   const parser = new DOMParser();
-  return h("div", {}, Object.entries(figures).map(([title, markup]) => {
+  const cards = Object.entries(figures).map(([title, markup]) => {
     const read = parser.parseFromString(`<div>${markup}</div>`, "text/html").body.firstElementChild;
     return card(h("figure", { class: "chart" }, h("h3", {}, title), h("div", { class: "wide", tabIndex: 0, role: "region", ariaLabel: title }, [...read.childNodes])));
-  }));
+  });
+  return h("div", {}, cards.slice(0, 2), h("div", { class: "grid2" }, cards.slice(2)));
 }
 
 function dialogue(found) {

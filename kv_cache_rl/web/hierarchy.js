@@ -36,6 +36,7 @@ export async function open(room, chosen) {
     const source = trace ? { trace: trace.trace } : { workload: workload.value };
     history.replaceState(null, "", `#/hierarchy?${query({ workload: workload.value, model: model.value, points: points.value, policies: names.join(",") })}`);
     button.disabled = true;
+    fill(result, h("p", { class: "note" }, "Replaying …"));
     try {
       show(await call("/api/hierarchy/curves", { body: { ...source, policies: names, points: +points.value, model: model.value } }));
     } catch (error) {

@@ -80,8 +80,9 @@ export async function open(room, chosen) {
         h("span", { class: "note" }, h("kbd", {}, "↑"), h("kbd", {}, "↓"), " entry, ", h("kbd", {}, "e"), " evict, ", h("kbd", {}, "c"), " compress, ", h("kbd", {}, "s"), " swap, ", h("kbd", {}, "Enter"), " play the window")),
       h("p", { id: "hinted", class: "note" })),
       before ? card(h("h2", { class: "first" }, "The window before"), windowFacts({ record: before, memory, total: null }), callsTable(before)) : null,
-      card(map.element),
-      card(h("div", { onkeydown: keys }, table("Entries of the cache", columns, rows, { id: "entries" }))));
+      h("div", { class: "grid2" },
+        card(h("div", { onkeydown: keys }, table("Entries of the cache", columns, rows, { id: "entries" }))),
+        card(map.element)));
     map.show(state, lostIn(before), focus);
   }
 

@@ -18,12 +18,13 @@ export async function open(room, chosen) {
     const models = config ? config.targets.map((one) => one.model) : [...new Set(rows.map((row) => row.model))];
     const good = rows.filter((row) => row.error === null);
     fill(live, summary ? h("span", { class: "badge completed" }, "DONE") : h("span", { class: "badge running" }, "RUNNING"),
-      ` ${rows.length} of ${found.expected} rollouts`);
+      ` ${counted()}`);
     fill(body,
       card(h("div", { class: "tiles" }, tiles(good, rows))),
+      h("p", { class: "legend" }, [["done", `normalised ≥ ${GOOD}`], ["low", "above the floor"], ["below", "below the floor"], ["failed", "failed rollout"]].map(([name, words]) => h("span", {}, h("span", { class: `swatch cell ${name}` }), words))),
       models.map((model) => card(h("h2", { class: "first" }, model), cells(model), dots(model))),
       summary ? card(h("h2", { class: "first" }, "Results"), results(), notes()) : null,
-      card(h("h2", { class: "first" }, "Episodes"), episodes()),
+      card(h("h2", { class: "first" }, "Episodes, the worst first"), episodes()),
       config ? card(h("h2", { class: "first" }, "How it was asked"), facts({
         command: config.command, set: config.trace ?? config.split, difficulty: config.difficulty, seed: config.seed,
         views: [...new Set(config.targets.map((one) => `${one.view ?? "full"}, ${one.history ?? "full"}`))].join("; "),
@@ -31,16 +32,17 @@ export async function open(room, chosen) {
       })) : null);
   }
 
+  const counted = () => found.expected ? `${rows.length} of ${found.expected} rollouts` : `${rows.length} rollouts`;
   const address = (row) => `#/episode?${query({ run: found.run, model: row.model, scenario: row.scenario_id })}`;
   const words = (row) => row.error ? `${row.scenario_id}, ${row.model}: failed` : `${row.scenario_id}, ${row.model}: normalised ${signed(2)(row.normalized)}`;
 
   function cells(model) {
     const mine = rows.filter((row) => row.model === model);
-    const expected = Math.round(found.expected / Math.max(1, found.config?.targets.length ?? 1));
+    const expected = Math.round((found.expected ?? 0) / Math.max(1, found.config?.targets.length ?? 1));
     const waiting = Array.from({ length: Math.max(0, expected - mine.length) }, () => h("span", { title: "not yet" }));
     return h("div", { class: "cells" }, mine.map((row) => h("a", {
       href: address(row), title: words(row), ariaLabel: words(row),
-      class: row.error ? "failed" : row.normalized >= GOOD ? "done" : "low",
+      class: row.error ? "failed" : row.normalized >= GOOD ? "done" : row.normalized >= 0 ? "low" : "below",
     })), waiting);
   }
 
@@ -50,8 +52,8 @@ export async function open(room, chosen) {
     const low = Math.min(-1, ...mine.map((row) => row.normalized));
     const high = Math.max(1, ...mine.map((row) => row.normalized));
     const at = (value) => (100 * (value - low)) / (high - low);
-    return [h("div", { class: "dots" }, mine.map((row) => h("a", { href: address(row), title: words(row), ariaLabel: words(row), style: `left:${at(row.normalized)}%` }))),
-      h("div", { class: "scale-ends" }, h("span", {}, `normalised ${signed(1)(low)}`), h("span", {}, "0 floor, 1 best known"), h("span", {}, signed(1)(high)))];
+    return [h("div", { class: "dots" }, h("span", { class: "zero", style: `left:${at(0)}%` }), h("span", { class: "zero", style: `left:${at(1)}%` }), mine.map((row) => h("a", { href: address(row), title: words(row), ariaLabel: words(row), style: `left:${at(row.normalized)}%` }))),
+      h("div", { class: "scale-ends" }, h("span", {}, `normalised ${signed(1)(low)}`), h("span", {}, "lines: 0 the floor, 1 the best known"), h("span", {}, signed(1)(high)))];
   }
 
   function tiles(good, all) {
@@ -91,8 +93,12 @@ export async function open(room, chosen) {
 
   const notes = () => (summary.findings ?? []).map((one) => h("p", { class: "note" }, one));
 
+  let most = 100;
+  /** The episodes, the worst first: a table of thousands of rows would take seconds to lay out. */
   function episodes() {
-    return table("Episodes", [
+    const ranked = [...rows].sort((a, b) => (a.normalized ?? -Infinity) - (b.normalized ?? -Infinity));
+    const more = h("button", { type: "button", onclick: () => { most *= 4; draw(); } }, `Show more of ${whole(rows.length)}`);
+    return [table("Episodes, the worst first", [
       { name: "scenario", text: true, value: (row) => h("a", { href: address(row) }, row.scenario_id) },
       { name: "model", text: true, value: (row) => row.model },
       { name: "reward", value: (row) => signed(3)(row.reward) },
@@ -101,7 +107,7 @@ export async function open(room, chosen) {
       { name: "refused", value: (row) => whole(row.metrics?.invalid_calls) },
       { name: "tokens", value: (row) => whole(row.prompt_tokens + row.completion_tokens) },
       { name: "", text: true, value: (row) => h("span", { class: row.error ? "bad" : "note" }, row.error ?? row.notes[0] ?? "") },
-    ], rows, { id: "episodes" });
+    ], ranked.slice(0, most), { id: "episodes" }), rows.length > most ? more : null];
   }
 
   draw();
@@ -115,7 +121,7 @@ export async function open(room, chosen) {
       known.add(key);
       rows.push(row);
       draw();
-      say(`${rows.length} of ${found.expected} rollouts`);
+      say(counted());
     });
     source.addEventListener("done", (event) => {
       summary = JSON.parse(event.data).summary;
