@@ -7,9 +7,9 @@ export function h(tag, attributes = {}, ...children) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "class") element.className = value;
-    else if (name in element && !name.startsWith("aria") && !["list", "form", "width", "height"].includes(name)) {
-      element[name] = value;
-    } else element.setAttribute(name, value === true ? "" : value);
+    else if (/^aria[A-Z]/.test(name)) element.setAttribute(`aria-${name.slice(4).toLowerCase()}`, value);
+    else if (name in element && !["list", "form"].includes(name)) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;

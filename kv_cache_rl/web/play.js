@@ -35,7 +35,7 @@ export async function open(room, chosen) {
       history.replaceState(null, "", `#/play?${query({ tier: tier.value, scenario: scenario.value })}`);
       draw();
       say(`window 1 of ${state.scenario.windows}`);
-      board.querySelector("tbody tr")?.focus();
+      board.querySelector("#entries tbody tr")?.focus();
     } catch (error) {
       fill(said, problem(error));
     }
@@ -111,7 +111,7 @@ export async function open(room, chosen) {
       draw();
       if (!state.done) {
         say(`window ${state.window} of ${state.scenario.windows}, memory ${percent(state.observation.memory_usage)}`);
-        (rowOf(focus) ?? board.querySelector("tbody tr"))?.focus();
+        (rowOf(focus) ?? board.querySelector("#entries tbody tr"))?.focus();
       }
     } catch (error) {
       fill(said, problem(error));

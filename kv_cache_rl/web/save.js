@@ -2,10 +2,12 @@
 import { download, say } from "/web/dom.js";
 
 export async function savePage() {
-  const copy = document.documentElement.cloneNode(true);
+  // A document without a window loads nothing, so the pictures meet no policy.
+  const inert = document.implementation.createHTMLDocument("");
+  const copy = inert.importNode(document.documentElement, true);
   const drawn = document.querySelectorAll("canvas");
   copy.querySelectorAll("canvas").forEach((canvas, number) => {
-    const picture = document.createElement("img");
+    const picture = inert.createElement("img");
     picture.src = drawn[number].toDataURL("image/png");
     picture.alt = canvas.getAttribute("aria-label") ?? "a drawing";
     picture.style.cssText = `width:${drawn[number].clientWidth}px;max-width:100%`;
@@ -16,7 +18,7 @@ export async function savePage() {
   copy.querySelectorAll("link, script, noscript, #save, .skip").forEach((element) => element.remove());
   copy.querySelectorAll("button, input, select, textarea").forEach((element) => element.setAttribute("disabled", ""));
   copy.querySelectorAll("a[href^='#']").forEach((link) => link.removeAttribute("href"));
-  const style = document.createElement("style");
+  const style = inert.createElement("style");
   style.textContent = styles.join("\n");
   copy.querySelector("head").append(style);
   const name = `${document.title.replace(/[^\w.-]+/g, "-").slice(0, 80)}.html`;
