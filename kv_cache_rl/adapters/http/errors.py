@@ -84,6 +84,11 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Error, "description": told[status]} for status in (400, 403, *statuses)}
 
 
+def links(name: str, *operations: str) -> dict[str, Any]:
+    """What a client may do with what it made: operations whose `id` is this field of the answer."""
+    return {one: {"operationId": one, "parameters": {"id": f"$response.body#/{name}"}} for one in operations}
+
+
 def no_such(kind: str, name: str, known: Iterable[str], field: str) -> Problem:
     """404, with the nearest name that exists."""
     return Problem(404, unknown(kind, name, known), field)

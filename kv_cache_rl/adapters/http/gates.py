@@ -54,7 +54,7 @@ class Threads:
 
     def __init__(self, what: str, places: int, waiting: int) -> None:
         self.gate = Gate(what, places, waiting)
-        self._pool = ThreadPoolExecutor(places, thread_name_prefix=what)
+        self._pool: ThreadPoolExecutor | None = None
 
     async def __call__(self, work: Callable[..., T], *given: Any, **named: Any) -> T:
         """What `work` gives, done in one of the threads.
@@ -62,7 +62,13 @@ class Threads:
         A client that hangs up leaves its work running, and the place is free when the work is done.
         """
         await self.gate.enter()
-        done = asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *given, **named))
+        try:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.gate.places, thread_name_prefix=self.gate.what)
+            done = asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *given, **named))
+        except BaseException:
+            self.gate.leave()
+            raise
         done.add_done_callback(self._left)
         return await asyncio.shield(done)
 
@@ -72,4 +78,7 @@ class Threads:
             done.exception()  # of work that no client waits for: asked, so that no warning is printed
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ends the threads; work that is still wanted afterwards has new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)

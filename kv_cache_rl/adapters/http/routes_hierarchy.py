@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from kv_cache_rl.adapters.http.bodies import Name, Route, json_response
-from kv_cache_rl.adapters.http.errors import Problem, no_such, of_refused, responses
+from kv_cache_rl.adapters.http.errors import Problem, links, no_such, of_refused, responses
 from kv_cache_rl.adapters.http.lab import Lab
 from kv_cache_rl.adapters.http.shapes import (
     Curves,
@@ -42,7 +42,13 @@ def router(lab: Lab) -> APIRouter:
         known = {"workloads": list(NAMES), "policies": [*POLICIES, ENDED], "models": list(MODELS)}
         return json_response({**known, "traces": len(lab.uploads)})
 
-    @api.post("/traces", status_code=201, response_model=UploadOf, responses=WRONG, openapi_extra=WHOLE_FILE)
+    @api.post(
+        "/traces",
+        status_code=201,
+        response_model=UploadOf,
+        responses=WRONG | {201: {"links": links("trace", "uploaded", "forget")}},
+        openapi_extra=WHOLE_FILE,
+    )
     async def upload(request: Request, name: Annotated[Name, Query()] = "trace.jsonl") -> Response:
         """Keeps a trace file, sent as the body, for a while: any format that names blocks, unpacked."""
         lab.uploads.room()

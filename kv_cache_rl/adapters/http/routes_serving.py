@@ -123,9 +123,7 @@ def router(lab: Lab) -> APIRouter:
             str, Query(max_length=4_000, description="A JSON object, as in POST /api/settings")
         ] = "{}",
         batch: Annotated[int, Whole(1, 5_000, text=True), Query(description="Ticks of an event")] = 200,
-        pace_ms: Annotated[
-            int, Whole(0, 10_000, text=True), Query(description="Least time between two rounds")
-        ] = 0,
+        pace_ms: Annotated[int, Whole(0, 10_000, text=True), Query(description="Least time of a round")] = 0,
     ) -> Response:
         """Plays several agents side by side and tells their ticks as they pass.
 

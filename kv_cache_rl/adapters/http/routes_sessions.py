@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from kv_cache_rl.adapters.http import episodes
 from kv_cache_rl.adapters.http.bodies import Name, Route, json_response
-from kv_cache_rl.adapters.http.errors import Problem, responses
+from kv_cache_rl.adapters.http.errors import Problem, links, responses
 from kv_cache_rl.adapters.http.lab import Lab
 from kv_cache_rl.adapters.http.sessions import Session
 from kv_cache_rl.adapters.http.settings import renamed, scenario_and_seed
@@ -98,7 +98,14 @@ def router(lab: Lab) -> APIRouter:
         headers = {"location": f"/api/sessions/{one.id}"} if status == 201 else None
         return json_response({"session": one.id, "expires_in_s": left, **found}, status, headers)
 
-    @api.post("", status_code=201, response_model=SessionState, responses=WRONG)
+    follow = ("step_session", "session_state", "reset_session", "session_advice", "delete_session")
+
+    @api.post(
+        "",
+        status_code=201,
+        response_model=SessionState,
+        responses=WRONG | {201: {"links": links("session", *follow)}},
+    )
     async def open_session(body: OpenSession) -> Response:
         """Opens a session; it is gone when it is deleted, or was left alone for too long."""
         lab.sessions.room()
