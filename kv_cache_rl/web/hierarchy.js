@@ -38,14 +38,15 @@ export async function open(room, chosen) {
     button.disabled = true;
     fill(result, h("p", { class: "note" }, "Replaying …"));
     try {
-      show(await call("/api/hierarchy/curves", { body: { ...source, policies: names, points: +points.value, model: model.value } }));
+      const asked = { ...source, policies: names, points: +points.value, model: model.value };
+      show(await call("/api/hierarchy/curves", { body: asked }), trace?.name ?? workload.value);
     } catch (error) {
       fill(result, problem(error));
     }
     button.disabled = false;
   }
 
-  function show(found) {
+  function show(found, called) {
     drawn?.close();
     const sizes = found.capacities_bytes;
     const names = Object.keys(found.hit_rate);
@@ -55,7 +56,7 @@ export async function open(room, chosen) {
       series.push({ name: found.bound.name, colour: "#8a8f98", dash: [6, 4] });
       lines.push(found.bound.hit_rate);
     }
-    drawn = chart({ title: `Hit rate of ${found.trace}`, series, x: `KV cache of ${model.value}`, height: 340, log: true, value: (one) => one === null ? "-" : percent(one), xValue: bytes });
+    drawn = chart({ title: `Hit rate of ${called}`, series, x: `KV cache of ${model.value}`, height: 340, log: true, value: (one) => one === null ? "-" : percent(one), xValue: bytes });
     const columns = [
       { name: "capacity", value: (at) => bytes(sizes[at]) }, { name: "blocks", value: (at) => whole(found.capacities[at]) },
       ...series.map((one, number) => ({ name: one.name, value: (at) => percent(lines[number][at]) })),
@@ -65,7 +66,7 @@ export async function open(room, chosen) {
     fill(result, charts([drawn]),
       card(table("Hit rate by capacity", [...columns, { name: "best", text: true, value: (at) => best[at] }], rows, { id: "rates" }),
         h("p", { class: "note" }, `${whole(found.requests)} requests, ${whole(found.accesses)} accesses to ${whole(found.blocks)} blocks of ${bytes(found.block_bytes)}.`),
-        h("button", { type: "button", onclick: () => download(`${found.trace}.csv`, csv([["capacity_bytes", "blocks", ...series.map((one) => one.name)], ...rows.map((at) => [sizes[at], found.capacities[at], ...lines.map((line) => line[at])])]), "text/csv") }, "Download as CSV")));
+        h("button", { type: "button", onclick: () => download(`${called}.csv`, csv([["capacity_bytes", "blocks", ...series.map((one) => one.name)], ...rows.map((at) => [sizes[at], found.capacities[at], ...lines.map((line) => line[at])])]), "text/csv") }, "Download as CSV")));
     requestAnimationFrame(() => drawn.show(sizes, lines));
     say(`hit rates of ${names.join(", ")} at ${sizes.length} capacities, up to ${names.map((name, at) => `${name} ${fixed(3)(lines[at].at(-1))}`).join(", ")}`);
   }

@@ -12,8 +12,6 @@ import pytest
 import kv_cache_rl
 from kv_cache_rl.sim.eviction import ORACLE, load_scenarios, replay
 
-pytestmark = pytest.mark.slow
-
 WEB = Path(kv_cache_rl.__file__).parent / "web"
 UPLOT = "1.6.32"
 DIGESTS = {
@@ -75,6 +73,7 @@ def test_agents_run_and_end_with_the_score_that_the_api_gives(watched, server):
 
 def test_a_run_that_is_refused_says_why(watched):
     page = watched.open("#/serving?task=easy&agents=lru")
+    page.wait_for_selector("#gpu_blocks")
     page.evaluate("document.querySelector('#gpu_blocks').removeAttribute('min')")
     page.fill("#gpu_blocks", "3")
     page.click("#start")
@@ -212,7 +211,7 @@ def test_a_trace_of_ones_own_is_drawn_and_a_bad_one_is_named(watched, tmp_path):
     page.set_input_files("#file", good)
     page.wait_for_selector("text=50 requests")
     page.click("#compute")
-    page.wait_for_selector("h3 >> text=mine")
+    page.wait_for_selector("h3:has-text('mine.jsonl')")
     watched.faults = [fault for fault in watched.faults if "422" not in fault]
 
 
