@@ -8,6 +8,7 @@ EXTRAS = {
     "openai": "eval",
     "fastapi": "eval",
     "uvicorn": "eval",
+    "prometheus_client": "serve",
     "datasets": "eval",
     "matplotlib": "plots",
     "torch": "torch",
@@ -34,17 +35,18 @@ class MissingExtra(ImportError, Refused):
     """A package that is not installed: says what needs it, and the pip command."""
 
 
-def need(what: str, *packages: str, instead: str = "") -> None:
+def need(what: str, *packages: str, instead: str = "", extra: str | None = None) -> None:
     """Returns where all packages are installed; none of them is imported.
 
-    `what` needs them, and `instead` says how to do without.
+    `what` needs them, and `instead` says how to do without. An `extra` that has them all is named in place of
+    the package's own.
 
     Raises:
         MissingExtra: one is not installed.
     """
     for package in packages:
         if find_spec(package) is None:
-            remedy = f"pip install 'kv-cache-rl[{EXTRAS.get(package)}]'"
+            remedy = f"pip install 'kv-cache-rl[{extra or EXTRAS.get(package)}]'"
             if package in ALONE:
                 remedy = f"pip install --no-deps {ALONE[package]}"
             raise MissingExtra(

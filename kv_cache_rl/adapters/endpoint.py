@@ -25,6 +25,7 @@ from openai.types import Model
 from starlette.exceptions import HTTPException
 
 from kv_cache_rl.adapters.dialogue import DialogueError, answer, observation_texts
+from kv_cache_rl.adapters.listening import HOST, EndpointError, listen
 from kv_cache_rl.adapters.replies import Reply, chunks, completion, offered_names
 from kv_cache_rl.adapters.requests import (
     LOOPBACK,
@@ -35,14 +36,8 @@ from kv_cache_rl.adapters.requests import (
     read_body,
     read_request,
 )
-from kv_cache_rl.core.errors import Refused, unknown
+from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.sim.eviction import DECIDERS
-
-HOST = "127.0.0.1"
-
-
-class EndpointError(Refused):
-    """The server cannot start; the text says what to change."""
 
 
 def known_policy(name: str) -> str:
@@ -122,24 +117,6 @@ def create_app(policy: str | None = None, local: bool = False) -> FastAPI:
         return BadRequest(500, f"the policy failed with {type(error).__name__}: {error}").response()
 
     return app
-
-
-def listen(port: int, host: str = HOST) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises EndpointError where the port is not free.
-
-    The protocol is spelled out: asyncio turns off Nagle's algorithm (40 ms per reply) only on
-    sockets that name it."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise EndpointError(
-            f"cannot listen on {host}:{port} ({error}); give another --port, or 0 for a free one"
-        ) from error
-    return listener
 
 
 def base_url_of(listener: socket.socket) -> str:

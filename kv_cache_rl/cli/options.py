@@ -162,6 +162,9 @@ Fast = Annotated[
     bool, option(RUNNING, "--fast", help="A rougher answer sooner: shorter runs, fewer repeats.")
 ]
 Seconds = Annotated[float, option(RUNNING, "--seconds", help="Time per measured rate.", min=0.05)]
+Port = Annotated[
+    int, option(RUNNING, "--port", help="Port to listen on; 0 takes a free one.", min=0, max=65_535)
+]
 Workers = Annotated[
     int | None,
     option(RUNNING, "--workers", help="Processes; default: all cores. Results do not depend on it.", min=1),

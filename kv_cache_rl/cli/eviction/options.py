@@ -1,6 +1,5 @@
 """Options that several eviction commands share, and the scenarios they select."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +106,8 @@ def find_scenario(name: str) -> "Scenario":
 
     Raises BadInput where there is none.
     """
-    from kv_cache_rl.sim.eviction import DIFFICULTIES, SPLITS, load_file, load_scenarios
+    from kv_cache_rl.sim.eviction import load_file
+    from kv_cache_rl.sim.eviction.scenarios import committed
 
     path, _, wanted = name.partition(".jsonl:")
     if wanted or name.endswith(".jsonl"):
@@ -118,11 +118,10 @@ def find_scenario(name: str) -> "Scenario":
                 f"{name}: the file holds no scenario; make one with kv-cache-rl scenarios generate"
             )
         return by_id[choose("scenario", wanted, by_id)] if wanted else found[0]
-    match = re.fullmatch(r"eviction-(\w+)-(\w+)-\d+-v.+", name)
-    if not match or match[1] not in SPLITS or match[2] not in DIFFICULTIES:
+    by_id = committed(name)
+    if by_id is None:
         raise BadInput(
             f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v2, FILE.jsonl or "
             "FILE.jsonl:ID"
         )
-    by_id = {scenario.id: scenario for scenario in load_scenarios(difficulty=match[2], split=match[1])}
     return by_id[choose("scenario", name, by_id)]

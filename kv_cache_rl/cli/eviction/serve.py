@@ -6,15 +6,13 @@ from typing import Annotated
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import choose_policies
-from kv_cache_rl.cli.options import RUNNING, AsJson
+from kv_cache_rl.cli.options import AsJson, Port
 from kv_cache_rl.cli.terminal import console, print_json, styled
 
 
 def run_serve(
     policy: Annotated[str | None, options.policy("Serve this policy only; default: all of them.")] = None,
-    port: Annotated[
-        int, options.option(RUNNING, "--port", help="Port on 127.0.0.1; 0 takes a free one.")
-    ] = 8000,
+    port: Port = 8000,
     as_json: AsJson = False,
 ) -> None:
     """Serve policies as chat models, from an OpenAI-compatible server on loopback.

@@ -83,7 +83,7 @@ def run_curve(
     if plot is not None:
         draw(found, plot)
     if as_json:
-        print_json(facts(found) | {"plot": None if plot is None else str(plot)})
+        print_json(found.to_json() | {"plot": None if plot is None else str(plot)})
         return
     show(found)
     if plot is not None:
@@ -96,22 +96,6 @@ def ends_of(text: str) -> tuple[str, str]:
     if not (low.strip() and colon and high.strip()) or ":" in high:
         raise BadInput(f"--capacity-range {text}: write FROM:TO, such as 10GB:400GB, 100:20000 or 1%:50%")
     return low, high
-
-
-def facts(found: "Curves") -> dict:
-    """The curves for --json."""
-    size = found.block_bytes
-    return {
-        "trace": found.trace.name,
-        "requests": found.trace.requests,
-        "accesses": found.trace.accesses,
-        "blocks": found.trace.blocks,
-        "block_bytes": size,
-        "capacities": list(found.capacities),
-        "capacities_bytes": None if size is None else [round(size * at) for at in found.capacities],
-        "hit_rate": found.rates,
-        "bound": {"name": found.bound_name, "hit_rate": found.bound},
-    }
 
 
 def show(found: "Curves") -> None:

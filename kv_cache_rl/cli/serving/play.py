@@ -14,14 +14,11 @@ from kv_cache_rl.cli.serving.options import agent
 from kv_cache_rl.core.errors import Refused, raised
 
 if TYPE_CHECKING:
-    from kv_cache_rl.agents import Agent
     from kv_cache_rl.experiments.identity import Identity
-    from kv_cache_rl.search.serving.oracle import Base
-    from kv_cache_rl.search.serving.rollout import Decide
     from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
-BASE, ORACLE, ALL = "lru", "oracle", "all"
+BASE, ALL = "lru", "all"
 
 Agents = Annotated[
     list[str] | None,
@@ -34,9 +31,9 @@ Agents = Annotated[
 
 def known_agents() -> list[str]:
     """Names of all agents, the oracle last."""
-    from kv_cache_rl.agents import AGENTS
+    from kv_cache_rl.adapters import playing
 
-    return [*AGENTS, ORACLE]
+    return playing.known_agents()
 
 
 def agents_of(values: list[str] | None) -> list[str]:
@@ -114,6 +111,7 @@ def blamed(name: str) -> Generator[None]:
 
 def identity(name: str) -> "Identity":
     """What an agent is beyond its name: its code, what it holds, its weights."""
+    from kv_cache_rl.adapters.playing import ORACLE
     from kv_cache_rl.agents import factory_of
     from kv_cache_rl.experiments.identity import Identity, identity_of
 
@@ -132,67 +130,7 @@ def identity(name: str) -> "Identity":
 
 def play(name: str, scenario: "Scenario", seed: int) -> "State":
     """The end of an agent's episode."""
-    from kv_cache_rl import agents
-    from kv_cache_rl.experiments.serving.log import ticks
-    from kv_cache_rl.search.serving.rollout import finish
-    from kv_cache_rl.sim.serving.dynamics import new_state
-    from kv_cache_rl.sim.serving.seeds import agent_seed
+    from kv_cache_rl.adapters import playing
 
-    if name == ORACLE:
-        from kv_cache_rl.search.serving.oracle import solve
-
-        return solve(scenario, seed, workers=1, learned=learned()).state
-    state = new_state(scenario, seed)
     with aside(name):
-        agent = agents.agent(name)
-        agent.reset(agent_seed(seed))
-        if isinstance(agent, agents.CompiledAgent):
-            finish(state, agent.which, agent.memory)
-        else:
-            for _ in ticks(state, asked(agent)):
-                pass
-    return state
-
-
-def asked(agent: "Agent") -> "Decide":
-    """An agent's decisions on views of its own: what it writes into them changes nothing."""
-    return lambda seen, mask: agent.act(seen.copy(), mask.copy())
-
-
-def learned() -> "dict[str, Base]":
-    """The learned agents that the oracle may fall back on."""
-    from kv_cache_rl.agents.compiled import qlearning
-
-    table = qlearning()
-    return {table.name: (table.which, table.start)}
-
-
-def decider(name: str, state: "State") -> "Decide":
-    """An agent that is about to play `state` from its beginning, as a function."""
-    from kv_cache_rl import agents
-    from kv_cache_rl.sim.serving.seeds import agent_seed
-
-    if name == ORACLE:
-        return planned(state)
-    agent = agents.agent(name)
-    agent.reset(agent_seed(state.seed))
-    return asked(agent)
-
-
-def planned(state: "State") -> "Decide":
-    """The oracle's plan for `state`, followed by its clock."""
-    import numpy as np
-
-    from kv_cache_rl.search.serving.oracle import bases, solve
-    from kv_cache_rl.sim.serving.heuristics import choose as chosen
-
-    also = learned()
-    policies, policy_of = solve(state.scenario, state.seed, workers=1, learned=also).policies, bases(also)
-    book = state.columns.book
-    instants = np.linspace(0, int(book["end_us"]), len(policies) + 1).astype(np.int64)[1:-1]
-
-    def decide(seen: "np.ndarray", mask: "np.ndarray") -> int:
-        which, memory = policy_of[policies[int(np.searchsorted(instants, book["clock_us"], side="right"))]]
-        return chosen(which, seen, mask, memory)
-
-    return decide
+        return playing.play(name, scenario, seed)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -12,7 +13,7 @@ from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, blamed, decider, play, refuse_agents_files
+from kv_cache_rl.cli.serving.play import BASE, agent_of, blamed, play, refuse_agents_files
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled, waiting
 from kv_cache_rl.files import naming
 from kv_cache_rl.reports.tables import plain_table
@@ -20,7 +21,6 @@ from kv_cache_rl.reports.tables import plain_table
 if TYPE_CHECKING:
     from kv_cache_rl.sim.serving.demand import Traffic
     from kv_cache_rl.sim.serving.score import Report
-    from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
 BEAT = 256
@@ -50,6 +50,7 @@ def run_simulate(
 
     Example: kv-cache-rl serving simulate --policy lru --task hard --json
     """
+    from kv_cache_rl.adapters.playing import ORACLE, decider
     from kv_cache_rl.sim.serving.dynamics import new_state
     from kv_cache_rl.sim.serving.score import report
 
@@ -72,7 +73,7 @@ def run_simulate(
     found = report(state)
     if as_json:
         print_json(
-            {"agent": agent, **found.to_json(), "traffic": facts(state.load), "scenario": settings(scenario)}
+            {"agent": agent, **found.to_json(), "traffic": state.load.facts(), "scenario": asdict(scenario)}
         )
     else:
         show(agent, state.load, found)
@@ -113,30 +114,6 @@ def draw(records: list[dict[str, Any]], path: Path, title: str) -> None:
     from kv_cache_rl.reports.serving.timeline import timeline
 
     save(timeline(records, title), path)
-
-
-def facts(load: "Traffic") -> dict[str, Any]:
-    """What was asked of the server and what it could do, by theory."""
-    return {
-        "requests": len(load.table),
-        "seconds": load.end_us / 1e6,
-        "rho": load.rho,
-        "arrival_rate_per_s": load.arrival_rate,
-        "service_rate_per_s": load.service_rate,
-        "binding": load.binding,
-        "tick_s": load.tick_us / 1e6,
-        "mean_prompt": load.lengths.prompt,
-        "mean_output": load.lengths.output,
-        "mean_footprint": load.lengths.footprint,
-        "notes": list(load.notes),
-    }
-
-
-def settings(scenario: "Scenario") -> dict[str, Any]:
-    """Every setting."""
-    from dataclasses import asdict
-
-    return asdict(scenario)
 
 
 def show(agent: str, load: "Traffic", found: "Report") -> None:

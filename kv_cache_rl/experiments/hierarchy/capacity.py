@@ -5,6 +5,7 @@ source --policies x capacities--> [point] --spread over cores--> hit rates"""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,21 @@ class Curves:
     """LRU at every capacity."""
     block_bytes: float | None
     """Bytes of a block at fp16, their mean where they differ; None where they are unknown."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but LRU's whole curve, as JSON-able values."""
+        size = self.block_bytes
+        return {
+            "trace": self.trace.name,
+            "requests": self.trace.requests,
+            "accesses": self.trace.accesses,
+            "blocks": self.trace.blocks,
+            "block_bytes": size,
+            "capacities": list(self.capacities),
+            "capacities_bytes": None if size is None else [round(size * at) for at in self.capacities],
+            "hit_rate": self.rates,
+            "bound": {"name": self.bound_name, "hit_rate": self.bound},
+        }
 
 
 def capacity_curves(

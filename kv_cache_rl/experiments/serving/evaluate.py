@@ -31,7 +31,7 @@ A function of a module, so that workers find it.
 
 DECIDING = (
     *("core", "theory", "traces", "agents", "sim/serving", "search/serving", "experiments/serving"),
-    *("jit.py", "files.py", "lazy.py", "sim/compiled.py", "sim/views.py", "cli/serving/play.py"),
+    *("jit.py", "files.py", "lazy.py", "sim/compiled.py", "sim/views.py", "adapters/playing.py"),
 )
 """Folders and files of the package that decide what a row says."""
 LEAST_SEEDS = 20

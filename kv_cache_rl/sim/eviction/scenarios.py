@@ -3,6 +3,7 @@
 import functools
 import gzip
 import random
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,19 @@ def load_scenarios(
     for group in groups:
         random.Random(seed).shuffle(group)
     return interleave(groups, num_examples)
+
+
+def committed(name: str) -> dict[str, Scenario] | None:
+    """The scenarios of the committed set that a stable id belongs to, by id, whether it is one of them or
+    not; None where the name is no such id.
+
+    Raises:
+        ScenarioError: the set is not there.
+    """
+    match = re.fullmatch(r"eviction-(\w+)-(\w+)-\d+-v.+", name)
+    if not match or match[1] not in SPLITS or match[2] not in DIFFICULTIES:
+        return None
+    return {scenario.id: scenario for scenario in load_scenarios(difficulty=match[2], split=match[1])}
 
 
 @functools.lru_cache(maxsize=len(SPLITS) * len(DIFFICULTIES))

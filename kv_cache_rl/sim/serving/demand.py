@@ -3,6 +3,7 @@ lengths.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -115,6 +116,22 @@ class Traffic:
     def requests(self) -> np.ndarray:
         """The table by name: `columns.REQUEST` ``[R]``."""
         return np.ascontiguousarray(self.table).view(REQUEST)[:, 0]
+
+    def facts(self) -> dict[str, Any]:
+        """What was asked of the server and what it could do, by theory; rates and times in seconds."""
+        return {
+            "requests": len(self.table),
+            "seconds": self.end_us / 1e6,
+            "rho": self.rho,
+            "arrival_rate_per_s": self.arrival_rate,
+            "service_rate_per_s": self.service_rate,
+            "binding": self.binding,
+            "tick_s": self.tick_us / 1e6,
+            "mean_prompt": self.lengths.prompt,
+            "mean_output": self.lengths.output,
+            "mean_footprint": self.lengths.footprint,
+            "notes": list(self.notes),
+        }
 
     def check(self) -> None:
         """Holds every row against the rules of the table.

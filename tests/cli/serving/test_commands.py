@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from kv_cache_rl.adapters.playing import decider
 from kv_cache_rl.agents import AGENTS, CANARIES
 from kv_cache_rl.cli.serving.options import setting_of
-from kv_cache_rl.cli.serving.play import agents_of, decider, play
+from kv_cache_rl.cli.serving.play import agents_of, play
 from kv_cache_rl.experiments.serving.log import ticks
 from kv_cache_rl.search.serving.rollout import episode
 from kv_cache_rl.sim.serving.columns import GPU_POOL

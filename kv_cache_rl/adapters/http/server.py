@@ -1,0 +1,79 @@
+"""The server as a process: listens, answers until it is interrupted, and ends what it streams."""
+
+import socket
+from pathlib import Path
+
+import uvicorn
+
+from kv_cache_rl.adapters.http import episodes, serving
+from kv_cache_rl.adapters.http.app import create_app
+from kv_cache_rl.adapters.http.limits import Limits
+from kv_cache_rl.adapters.listening import EndpointError, listen
+from kv_cache_rl.adapters.requests import LOOPBACK
+from kv_cache_rl.sim.eviction import load_scenarios
+
+PORT = 7860
+GOODBYE_S = 3
+"""How long answers that are being sent may take once the server is to end."""
+KEPT_S = 75
+"""How long an idle connection stays open: longer than at clients, which else may use it as it closes."""
+UNREAD_MS = 60_000
+"""A connection whose client acknowledges nothing for so long is closed by the system."""
+
+
+def check_hosts(host: str, allowed: tuple[str, ...]) -> None:
+    """Raises EndpointError for a server that others can reach under no name that it answers to."""
+    if host not in LOOPBACK and not allowed:
+        raise EndpointError(
+            f"--host {host} lets other machines in, and the server refuses every name that it does not know; "
+            "name it as they do with --allow-host NAME"
+        )
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where the server answers."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{host}:{port}"
+
+
+def opened(port: int, host: str) -> socket.socket:
+    """A listening socket. Raises EndpointError where the port is not free."""
+    listener = listen(port, host)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # those that are accepted have it too
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
+    return listener
+
+
+def compiled() -> None:
+    """Has the simulators compiled before the first request."""
+    serving.compiled()
+    scenario = load_scenarios(num_examples=1)[0]
+    episodes.told(scenario, episodes.by_policy("lru", scenario), with_dialogue=False)
+
+
+class Server(uvicorn.Server):
+    """A server over the simulators.
+
+    Args:
+        runs: the folder whose run folders it shows.
+        hosts: names beside those of loopback under which it may be asked.
+    """
+
+    def __init__(
+        self,
+        limits: Limits = Limits(),  # noqa: B008
+        runs: Path | None = None,
+        hosts: tuple[str, ...] = (),
+    ) -> None:
+        app = create_app(limits, runs, hosts, closing=lambda: self.should_exit)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            limit_concurrency=limits.connections,
+            timeout_keep_alive=KEPT_S,
+            timeout_graceful_shutdown=GOODBYE_S,
+        )
+        super().__init__(config)

@@ -1,0 +1,166 @@
+"""One real server on loopback: many clients, killed clients, slow readers, a clean end; and the committed
+description.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from sse_events import events
+
+from kv_cache_rl.adapters.http import load
+from kv_cache_rl.adapters.http.openapi import PLACE, described, written
+
+ROOT = Path(__file__).parents[3]
+SECONDS = 5.0
+CLIENTS = 200
+
+
+@pytest.fixture(scope="module")
+def server():
+    with load.running() as running:
+        yield running
+
+
+def test_the_committed_description_is_that_of_the_server():
+    assert (ROOT / PLACE).read_text(encoding="utf-8") == written(), (
+        "python -m kv_cache_rl.adapters.http.openapi"
+    )
+
+
+def test_every_call_is_described_with_its_errors():
+    for path, calls in described()["paths"].items():
+        for method, call in calls.items():
+            assert call["description"], path
+            assert {"400", "403"} <= set(call["responses"]), (method, path)
+            assert "HTTPValidationError" not in json.dumps(call), (method, path)
+
+
+def test_the_servers_description_is_the_committed_one(server):
+    url, _ = server
+    assert httpx.get(f"{url}/openapi.json").json() == json.loads(json.dumps(described()))
+
+
+def test_two_hundred_clients_see_no_error_and_leave_nothing(server):
+    found = asyncio.run(load.loaded(*server, CLIENTS, SECONDS))
+    assert found.errors == [] and found.by_status[201] >= CLIENTS
+    assert found.rss_mb_after - found.rss_mb_before < 200
+
+
+def waited(condition, seconds=10.0):
+    """Whether something comes true in time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_killed_clients_stream_ends_on_the_server(server):
+    url, _ = server
+
+    def streams():
+        return httpx.get(f"{url}/health").json()["streams"]
+
+    with httpx.stream("GET", f"{url}/api/simulate/stream?agent=lru&task=hard&pace_ms=200&batch=20") as answer:
+        pieces = answer.iter_bytes()
+        next(pieces)
+        assert streams() == 1
+    assert waited(lambda: streams() == 0)
+
+
+def test_a_slow_reader_holds_nothing_up(server):
+    url, _ = server
+    host, port = url.removeprefix("http://").split(":")
+    slow = socket.create_connection((host, int(port)))
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    body = json.dumps({"agent": "lru", "task": "hard", "ticks": 5_000}).encode()
+    head = f"POST /api/simulate HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    slow.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    started = time.monotonic()
+    for _ in range(5):
+        assert httpx.get(f"{url}/health").status_code == 200
+    assert time.monotonic() - started < 5
+    slow.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nHost: 127.0.0.1\r\n\r\n",
+        b"POST /api/simulate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET " + b"/" * 100_000,
+    ],
+    ids=["no host", "two hosts", "two lengths", "TLS", "long line"],
+)
+def test_what_is_no_http_is_refused_and_the_server_lives(server, sent):
+    url, _ = server
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(sent)
+        raw.settimeout(10)
+        with suppress(ConnectionResetError):
+            assert not raw.recv(100).startswith(b"HTTP/1.1 2")
+    assert httpx.get(f"{url}/health").status_code == 200
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_while_a_stream_is_read(end):
+    with load.running() as (url, process):
+        path = f"{url}/api/simulate/stream?agent=lru&task=hard&pace_ms=500&batch=20"
+        with httpx.stream("GET", path, timeout=30) as answer:
+            text = answer.iter_text()
+            first = next(text)
+            os.kill(process, end)
+            rest = "".join(text)
+        assert events(first + rest)[-1][1] == "error"
+        started = time.monotonic()
+        assert waited(lambda: not alive(process)), "it has ended"
+        assert time.monotonic() - started < 8
+
+
+def alive(process):
+    return os.waitpid(process, os.WNOHANG) == (0, 0)
+
+
+def command(*options):
+    """What `kv-cache-rl serve` with these options says, and how it ends."""
+    return subprocess.run(
+        [*load.main_command(), "serve", *options], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_taken_port_is_told_with_the_remedy():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = command("--port", port)
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr and "give another --port" in done.stderr
+
+
+def test_a_server_for_others_is_told_its_names():
+    done = command("--host", "0.0.0.0", "--port", "0")
+    assert done.returncode == 2 and "--allow-host NAME" in done.stderr and done.stdout == ""
+
+
+def test_the_load_test_prints_what_it_saw(capsys, monkeypatch):
+    seen = load.Found(2, 0.1, answers=3)
+    seen.note("GET /", 500, 0.2, (200,))
+    monkeypatch.setattr(load, "run", lambda sessions, seconds: seen)
+    monkeypatch.setattr(sys, "argv", ["load"])
+    with pytest.raises(SystemExit) as ended:
+        load.main()
+    said = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 1 and said["errors"] == ["GET /: 500"] and said["by_status"] == {"500": 1}
