@@ -1,7 +1,7 @@
 """The eviction environment as a class of TRL's: ``GRPOTrainer(environment_factory=EvictionEnvironment)``.
 
-TRL is not imported: it asks for a class without arguments, a `reset` that gets a row of the dataset, and public
-methods with types and Google docstrings, which become tools. `rows` makes the dataset.
+TRL is not imported: it asks for a class without arguments, a `reset` that gets a row of the dataset, and
+public methods with types and Google docstrings, which become tools. `rows` makes the dataset.
 
 Other than the chat endpoint, a trainer of TRL ends a rollout at the first reply without a readable call;
 `get_reward` then plays the windows that are left as `keep`, so that stopping early wins nothing."""
@@ -54,7 +54,7 @@ class EvictionEnvironment:
 
         Args:
             evict: Ids of entries to drop. Running: back to the queue. Needed later: recomputed.
-            compress: Ids of entries that take half the memory: to 8, then 4 bits. Wrong answers are rare at 8.
+            compress: Ids of entries to halve: to 8, then 4 bits. Wrong answers are rare at 8 bits.
             swap_to_cpu: Ids of entries to move over the shared link; they come back when needed.
 
         Returns:
@@ -73,7 +73,7 @@ class EvictionEnvironment:
         return "\n".join([*lines, "The episode is over." if episode.done else episode.prompt()])
 
     def get_reward(self) -> float:
-        """The normalised score, 0 at the floor and 1 at the best known; what was not played counts as keep."""
+        """The normalised score: 0 at the floor, 1 at the best known. What was not played counts as keep."""
         episode = self._begun()
         while not episode.done:
             episode.step([KEEP])
