@@ -86,7 +86,7 @@ class Scripted(GRPOTrainer):
             lists["evict"].append(json.loads(shadow.prompt())["rows"][0].split()[0])
         calls = [Call(verb, one) for verb in lists for one in lists[verb]]
         shadow.step(calls or [Call("keep")])
-        return f'<tool_call>\n{json.dumps({"name": "act", "arguments": lists})}\n</tool_call><|im_end|>'
+        return f"<tool_call>\n{json.dumps({'name': 'act', 'arguments': lists})}\n</tool_call><|im_end|>"
 
 
 @pytest.mark.filterwarnings("ignore")
