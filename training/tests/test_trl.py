@@ -1,4 +1,4 @@
-"""A step of TRL's GRPOTrainer on the eviction environment, with a random model and replies that are scripted."""
+"""A step of TRL's GRPOTrainer on the eviction environment: a random model, replies that are scripted."""
 
 import json
 
