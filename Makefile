@@ -8,8 +8,7 @@ TRAINING := training/.venv
 ENGINE := engines/kv_cache_vllm
 ENGINE_BIN := $(ENGINE)/.venv/bin
 
-.PHONY: eval test quick lint docs bench landscape scenarios hub page engine clean
-.PHONY: eval test quick lint docs bench landscape scenarios hub training engine clean
+.PHONY: eval test quick lint docs bench landscape scenarios hub page training engine clean
 
 eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run folder, HTML report.
 	$(BIN)/kv-cache-rl eval
@@ -44,6 +43,7 @@ hub: $(VENV)/installed-test ## Stage the self-contained Hub package, build its w
 page: $(VENV)/installed-page ## The page in a real browser (Debian: apt-get install chromium).
 	@command -v chromium chromium-browser google-chrome | grep -q . || { echo "error: make page needs a browser: apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest tests/web -n 2
+
 training: $(TRAINING)/installed ## TRL beside the environment (its own .venv, 1.5 GB), and the tests of training/.
 	$(TRAINING)/bin/python -m pytest training/tests -c training/pytest.ini
 
