@@ -26,9 +26,7 @@ def run_serve(
     ] = None,
     runs: Annotated[
         Path,
-        options.option(
-            options.OUTPUT, "--runs", help="The folder whose run folders are shown; nothing else is."
-        ),
+        options.option(RUNNING, "--runs", help="The folder whose run folders are shown; nothing else is."),
     ] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
