@@ -110,13 +110,14 @@ def run_planner(
         ),
     ] = None,
     checks: Annotated[
-        bool,
+        int,
         options.option(
             RUNNING,
             "--checks",
-            help="Also search in the true future, and play episodes of the planner's model.",
+            help="Also search the true future, and play so many episodes of the planner's own model.",
+            min=0,
         ),
-    ] = False,
+    ] = 0,
     workers: Workers = None,
     out: Annotated[Path, options.out("Folder that keeps what has been played.")] = Path(
         "runs/eviction/planner"
