@@ -110,13 +110,14 @@ def run_planner(
         ),
     ] = None,
     checks: Annotated[
-        bool,
+        int,
         options.option(
             RUNNING,
             "--checks",
-            help="Also search in the true future, and play episodes of the planner's model.",
+            help="Also search the true future, and play so many episodes of the planner's own model.",
+            min=0,
         ),
-    ] = False,
+    ] = 0,
     workers: Workers = None,
     out: Annotated[Path, options.out("Folder that keeps what has been played.")] = Path(
         "runs/eviction/planner"
@@ -143,7 +144,8 @@ def run_planner(
         scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
     drawn = DEFAULT_FUTURES if futures is None else futures
     checked = _some_of_each_tier(scenarios, checks)
-    jobs = [(one, kind) for kind in KINDS for one in (scenarios if kind == "view" else checked)]
+    kinds = KINDS if checks else KINDS[:1]
+    jobs = [(one, kind) for kind in kinds for one in (checked if kind == "model" else scenarios)]
     rows = _played(jobs, seed, drawn, workers or cores(), out, as_json)
     outcomes = _outcomes(scenarios, rows)
     means = tables.results_rows(outcomes, {one.id: one for one in scenarios})
