@@ -124,14 +124,12 @@ def run_planner(
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Plan episodes from the view alone, in futures drawn anew in each window; tuned, learned and the oracle
-    beside.
+    """Plan episodes from the view alone, in futures drawn anew in each window, beside tuned and learned.
 
-    It takes about a second a window. The seed also draws the futures. The same command goes on with a run
-    that was interrupted.
+    It takes about a second a window. The seed also draws the futures. The same command resumes.
 
     Example: kv-cache-rl planner --difficulty hard --num-examples 3
-    """  # fmt: skip
+    """
     from kv_cache_rl.experiments.eviction.foresight import KINDS
     from kv_cache_rl.experiments.workers import cores
     from kv_cache_rl.reports.eviction import tables

@@ -51,6 +51,7 @@ def run_train(
     """Train the deciders that ship with weights, in the compiled simulator.
 
     They learn from 3,000 fresh scenarios; the `train` set helps to choose what is kept, and `eval` measures.
+
     In the end they are compared with those that ship, on `eval` and on `test`.
 
     The same command goes on with a training that was interrupted, and ends with the same bytes.
