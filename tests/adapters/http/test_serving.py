@@ -27,7 +27,7 @@ def test_agents_come_from_the_registry(ask):
     assert said["actions"] == list(ACTIONS) and said["tasks"] == list(TASKS)
 
 
-@pytest.mark.parametrize("agent", ["lru", "random", "qlearning"])
+@pytest.mark.parametrize("agent", ["lru", "random", "qlearning", "neural", "ppo"])
 def test_a_simulation_equals_the_command_line_to_the_last_digit(ask, agent):
     said = ask("POST", "/api/simulate", json={"agent": agent, **FEW}).json()
     state = play(agent, task("hard", ticks=300), 4)
