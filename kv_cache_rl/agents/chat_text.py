@@ -15,7 +15,7 @@ MOST_REPEAT = 100
 SYSTEM_PROMPT = f"""You run the memory of an LLM server. The GPU holds the KV cache of running requests, \
 which grows by a token a tick, and the idle caches of users who may return. Users are Free or VIP.
 Each turn shows the server in per cent. Answer with one call of act. Only actions listed as possible work.
-Serve as many tokens as you can and let nobody wait: admit what fits, VIP first; if a request waits that \
+Serve as many tokens as you can and keep waits short: admit what fits, VIP first; if a request waits that \
 does not fit, evict idle caches, oldest first; if nothing is possible or needed, do nothing, which lets time \
 pass. Up to four other actions fit in a tick. Rejecting, preempting and swapping cost.
 Actions: {", ".join(f"{number} {name}" for number, name in enumerate(ACTIONS))}."""

@@ -4,7 +4,7 @@ how long it is waited for.
 
 import math
 import os
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from kv_cache_rl.cli.failures import BadInput
@@ -43,31 +43,44 @@ PriceCached = Annotated[
     float | None,
     option(OUTPUT, "--price-cached", help="Of a million read from a cache; default: --price-in.", min=0),
 ]
-
-
-def max_concurrent(default: int) -> Any:
-    """``--max-concurrent``: how many episodes ask a server at once."""
-    slots = "a local server with one slot wants 1"
-    return option(RUNNING, "--max-concurrent", help=f"Episodes in flight, default {default}; {slots}.", min=1)
-
-
-def timeout(default: int) -> Any:
-    """``--timeout``: how long one try of a call may take."""
-    return option(
-        RUNNING, "--timeout", help=f"Seconds that one model call may take; default {default}.", min=1
-    )
-
-
-def max_retries(default: int) -> Any:
-    """``--max-retries``: how often a broken call is repeated."""
-    what = "Repetitions of a call that was lost or ended in a server error"
-    return option(RUNNING, "--max-retries", help=f"{what}; default {default}.", min=0)
-
-
-def patience(default: int) -> Any:
-    """``--patience``: how long a busy server is waited for."""
-    what = "Seconds that one call may wait for a busy server (429, 503)"
-    return option(RUNNING, "--patience", help=f"{what}; default {default}.", min=0)
+MaxConcurrent = Annotated[
+    int | None,
+    option(
+        RUNNING,
+        "--max-concurrent",
+        help="Episodes in flight, default 32, in the serving world 8; a local server with one slot wants 1.",
+        min=1,
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    option(
+        RUNNING,
+        "--timeout",
+        help="Seconds that one model call may take; default 600, in the serving world 60.",
+        min=1,
+    ),
+]
+MaxRetries = Annotated[
+    int | None,
+    option(
+        RUNNING,
+        "--max-retries",
+        help="Repetitions of a call that was lost or ended in a server error; default 6, in the serving "
+        "world 2.",
+        min=0,
+    ),
+]
+Patience = Annotated[
+    float | None,
+    option(
+        RUNNING,
+        "--patience",
+        help="Seconds that one call may wait for a busy server (429, 503); default 300, in the serving "
+        "world 60.",
+        min=0,
+    ),
+]
 
 
 def hosted_target(model: str, base_url: str | None, api_key_var: str) -> dict:

@@ -70,7 +70,7 @@ def on_threads(
 ) -> None:
     """`spread` over threads, for work that waits for others rather than computes.
 
-    What ends it early does not wait for what is under way: whoever gave the work ends that.
+    What ends it early does not wait for what is under way, which the caller ends.
     """
     pool = ThreadPoolExecutor(workers)
     try:

@@ -162,8 +162,6 @@ def test_help_comes_without_loading_anything_heavy():
         (["oracle", "nothing.jsonl"], "nothing.jsonl"),
         (["oracle", "--difficulty", "brutal"], "brutal"),
         (["planner", "eviction-eval-hard-9999-v2"], "did you mean eviction-eval-hard-"),
-        (["planner", "--futures", "1"], "--futures"),
-        (["planner", "--checks", "-1"], "--checks"),
         (["planner", "--difficulty", "brutal"], "brutal"),
         (["export-sft", "--out", "x.parquet", "--policy", "me"], "unknown expert 'me'"),
         (["export-sft", "--out", "."], ". is a folder"),

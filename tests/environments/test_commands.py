@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PACKAGE, environment
-from scripted_model import ERROR_500, calls, observation, says, serving
+from scripted_model import ERROR_500, calls, observation, replies_so_far, says, serving
 
 from kv_cache_rl.sim.eviction import load_scenarios
 
@@ -87,6 +87,26 @@ def test_vf_replay_scores_an_old_run_again_to_the_same_numbers(evaluate, tmp_pat
     (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run("vf-replay", folder, "-o", tmp_path / "kept", "--no-rich")
     assert [scores(row) for row in saved(tmp_path / "kept")] != [scores(row) for row in again]
+
+
+def test_the_best_of_n_attempts_is_marked(evaluate):
+    """As the README says it: verifiers' own env takes a sandbox elsewhere unless it is told otherwise."""
+    attempt = iter(range(4))
+
+    def script(turn: int, body: dict) -> dict:
+        if not replies_so_far(body):
+            tried.append(next(attempt))
+        return evict_first(turn, body) if tried[-1] % 2 else calls(("keep", {}))
+
+    tried: list[int] = []
+    said = ("--env.id", "best-of-n", "--env.n", 4, "--env.agent.runtime.type", "subprocess", "-n", 1)
+    with serving(script) as model:
+        (row,) = saved(evaluate(model, *said, "--env.threshold", 2))
+    rewards = [trace["rewards"] for trace in row["traces"]]
+    totals = [sum(one["score"] * one.get("weight", 1.0) for one in found.values()) for found in rewards]
+    best = [trace["metrics"]["best"] for trace in row["traces"]]
+    assert len(set(totals)) == 2 and best == [float(total == max(totals)) for total in totals]
+    assert {trace["metrics"]["pass_at_n"] for trace in row["traces"]} == {0.0}
 
 
 def test_resume_repeats_only_what_failed(evaluate):

@@ -23,6 +23,7 @@ from kv_cache_rl.adapters.http.lab import Lab
 from kv_cache_rl.adapters.http.limits import Limits
 from kv_cache_rl.adapters.http.metrics import CONTENT_TYPE
 from kv_cache_rl.adapters.http.shapes import Health
+from kv_cache_rl.reports.stylesheet import STYLE
 
 WEB = Path(kv_cache_rl.__file__).parent / "web"
 SWEEP_S = 15.0
@@ -108,6 +109,10 @@ def add_own(app: FastAPI, lab: Lab) -> None:
     async def metrics() -> Response:
         """Every server that is simulated now, as an engine of vLLM's and of the controller's metrics."""
         return Response(lab.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+    @app.get("/web/report.css", include_in_schema=False)
+    async def report_style() -> Response:
+        return Response(STYLE, media_type="text/css")
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:

@@ -9,13 +9,16 @@ import numpy as np
 
 from kv_cache_rl.adapters.dialogue import arguments_of, tool_call
 from kv_cache_rl.adapters.http.errors import Problem, no_such
+from kv_cache_rl.reports.eviction.page import figures, references_for
 from kv_cache_rl.sim.eviction import (
     DECIDERS,
     ORACLE,
     SYSTEM_PROMPTS,
+    ActionLog,
     Call,
     Episode,
     Scenario,
+    replay,
     tool_messages,
 )
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Phase, Place, Role, Slot, Static
@@ -139,6 +142,11 @@ def told(
         "log": episode.log,
         "dialogue": dialogue.messages if with_dialogue else None,
     }
+
+
+def figures_of(scenario: Scenario, log: ActionLog) -> dict[str, str]:
+    """What the report of a run draws of an episode: title -> SVG."""
+    return figures(replay(scenario, log), references_for(scenario))
 
 
 class Dialogue:

@@ -83,7 +83,10 @@ def router(lab: Lab) -> APIRouter:
                 answer = episodes.by_policy(body.policy, scenario)
             else:
                 answer = episodes.by_log(body.log, scenario)
-            return json_text(episodes.told(scenario, answer, body.view, body.dialogue), indent=None)
+            found = episodes.told(scenario, answer, body.view, body.dialogue)
+            if body.figures:
+                found["figures"] = episodes.figures_of(scenario, found["log"])
+            return json_text(found, indent=None)
 
         return text_response(await lab.simulations(work))
 

@@ -109,6 +109,8 @@ class PlayEpisode(Body):
     log: Annotated[list[list[list[str]]], Field(max_length=1_000)] | None = None
     view: View = "full"
     dialogue: bool = True
+    figures: bool = False
+    """With the figures of the run's report, as SVG."""
 
 
 class TraceOf(Body):
@@ -232,6 +234,7 @@ class Episode(BaseModel):
     report: Facts
     log: list[list[list[str]]]
     dialogue: list[Facts] | None
+    figures: dict[str, str] | None = None
 
 
 class RunEpisode(Episode):

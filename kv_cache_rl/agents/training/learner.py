@@ -113,14 +113,14 @@ def _finite(name: str, gradient: torch.Tensor) -> None:
         raise TrainingError(f"the gradient of {name} is no number any more; {REMEDY}")
 
 
-METRICS = ("loss", "behind", "value_loss", "explained_variance", "entropy_loss", "approx_kl")
+CURVES = ("loss", "behind", "value_loss", "explained_variance", "entropy_loss", "approx_kl")
 """Of SB3's, those that a curve holds: of the last update in a round."""
 
 
 def metrics(model: BaseAlgorithm) -> dict[str, float]:
     """What a model says of its last update."""
     said = model.logger.name_to_value
-    return {name: float(said[key]) for name in METRICS if (key := f"train/{name}") in said}
+    return {name: float(said[key]) for name in CURVES if (key := f"train/{name}") in said}
 
 
 ARCHITECTURE = [HIDDEN, HIDDEN]

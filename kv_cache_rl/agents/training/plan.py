@@ -10,7 +10,8 @@ SERVERS = {"easy": 4, "medium": 12, "hard": 16}
 DEMONSTRATOR = {"target": 0.06, "base": 0.075, "per_rho": 0.12, "collect": 0.985, "shed": 0.14}
 """Parameters of `stability` that show how to serve: it sheds earlier and keeps more room than by default.
 
-Source: a search (cma, 40 generations of 12) by the mean score of 16 training seeds of medium and hard.
+Source: a search (cma, 30 generations of 12) by the mean score on 16 training seeds of medium and hard, drawn
+anew for each generation.
 """
 IMITATION_RATE = 1e-3
 """The first round's learning rate; falls evenly to a tenth in the last that imitates."""

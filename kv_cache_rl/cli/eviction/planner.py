@@ -110,27 +110,26 @@ def run_planner(
         ),
     ] = None,
     checks: Annotated[
-        bool,
+        int,
         options.option(
             RUNNING,
             "--checks",
-            help="Also search in the true future, and play episodes of the planner's model.",
+            help="Also search the true future, and play so many episodes of the planner's own model.",
+            min=0,
         ),
-    ] = False,
+    ] = 0,
     workers: Workers = None,
     out: Annotated[Path, options.out("Folder that keeps what has been played.")] = Path(
         "runs/eviction/planner"
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Plan episodes from the view alone, in futures drawn anew in each window; tuned, learned and the oracle
-    beside.
+    """Plan episodes from the view alone, in futures drawn anew in each window, beside tuned and learned.
 
-    It takes about a second a window. The seed also draws the futures. The same command goes on with a run
-    that was interrupted.
+    It takes about a second a window. The seed also draws the futures. The same command resumes.
 
     Example: kv-cache-rl planner --difficulty hard --num-examples 3
-    """  # fmt: skip
+    """
     from kv_cache_rl.experiments.eviction.foresight import KINDS
     from kv_cache_rl.experiments.workers import cores
     from kv_cache_rl.reports.eviction import tables
@@ -143,7 +142,8 @@ def run_planner(
         scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
     drawn = DEFAULT_FUTURES if futures is None else futures
     checked = _some_of_each_tier(scenarios, checks)
-    jobs = [(one, kind) for kind in KINDS for one in (scenarios if kind == "view" else checked)]
+    kinds = KINDS if checks else KINDS[:1]
+    jobs = [(one, kind) for kind in kinds for one in (checked if kind == "model" else scenarios)]
     rows = _played(jobs, seed, drawn, workers or cores(), out, as_json)
     outcomes = _outcomes(scenarios, rows)
     means = tables.results_rows(outcomes, {one.id: one for one in scenarios})

@@ -14,7 +14,6 @@ from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 from kv_cache_rl.extras import need
 from kv_cache_rl.files import write_json
-from kv_cache_rl.reports.eviction.tables import interval_words
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ def run_train(
     """Train the deciders that ship with weights, in the compiled simulator.
 
     They learn from 3,000 fresh scenarios; the `train` set helps to choose what is kept, and `eval` measures.
+
     In the end they are compared with those that ship, on `eval` and on `test`.
 
     The same command goes on with a training that was interrupted, and ends with the same bytes.
@@ -65,6 +65,7 @@ def run_train(
         journal_of,
         usual_school,
     )
+    from kv_cache_rl.reports.eviction.tables import interval_words
     from kv_cache_rl.sim.eviction.trained import read_tuned
 
     names = [choose("decider to train", name, COURSES) for name in names_of(policy)] or list(COURSES)

@@ -16,7 +16,7 @@ import typer
 from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli.chat_options import DEFAULT_KEY_VAR, PARSERS, given, hosted_target, prices_of
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.serving.play import LLM, asked
+from kv_cache_rl.cli.serving.play import LLM
 from kv_cache_rl.extras import need
 from kv_cache_rl.files import whole_text
 
@@ -132,7 +132,7 @@ def evaluated(
     scenarios: Sequence["Scenario"],
     seeds: Sequence[int],
     folder: Path,
-    max_concurrent: int,
+    max_concurrent: int | None,
     progress: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
     """The rows of the model's episodes, so many at once; none without a model."""
@@ -141,12 +141,13 @@ def evaluated(
     from kv_cache_rl.experiments.serving.evaluate import evaluate
     from kv_cache_rl.experiments.workers import on_threads
 
+    most = max_concurrent or MAX_CONCURRENT
     with asking(target) as model:
         return evaluate(
             *([LLM], scenarios, seeds, player(model.ask, target), folder),
             progress=progress,
             identity=lambda name: target.identity(),
-            spread=lambda work, items, keep, _: on_threads(work, items, keep, max_concurrent),
+            spread=lambda work, items, keep, _: on_threads(work, items, keep, most),
         )
 
 
@@ -160,6 +161,7 @@ def player(ask: "Ask", target: Target) -> Callable[..., tuple["State", dict[str,
     """Plays one episode: (name, scenario, seed) -> its end, and what its row says of the model."""
 
     def play(name: str, scenario: "Scenario", seed: int) -> tuple["State", dict[str, Any]]:
+        from kv_cache_rl.adapters.playing import asked
         from kv_cache_rl.agents.chat import ChatAgent
         from kv_cache_rl.experiments.serving.evaluate import PROVISIONAL
         from kv_cache_rl.search.serving.rollout import steps

@@ -16,13 +16,12 @@ from kv_cache_rl.core.errors import Refused, raised
 if TYPE_CHECKING:
     import numpy as np
 
-    from kv_cache_rl.agents import Agent
     from kv_cache_rl.experiments.identity import Identity
     from kv_cache_rl.search.serving.rollout import Decide
     from kv_cache_rl.sim.serving.spec import Scenario
     from kv_cache_rl.sim.serving.state import State
 
-BASE, ORACLE, LLM, ALL = "lru", "oracle", "llm", "all"
+BASE, LLM, ALL = "lru", "llm", "all"
 
 Agents = Annotated[
     list[str] | None,
@@ -115,10 +114,11 @@ def blamed(name: str) -> Generator[None]:
 
 def identity(name: str) -> "Identity":
     """What an agent is beyond its name: its code, what it holds, its weights."""
+    from kv_cache_rl.adapters.playing import PLANNER
     from kv_cache_rl.agents import factory_of
     from kv_cache_rl.experiments.identity import Identity, identity_of
 
-    if name == ORACLE:  # this package's code alone, which every row's key holds
+    if name == PLANNER:  # this package's code alone, which every row's key holds
         return Identity("")
     try:
         with aside(name):
@@ -139,15 +139,8 @@ def play(name: str, scenario: "Scenario", seed: int) -> "State":
         return playing.play(name, scenario, seed)
 
 
-def asked(agent: "Agent") -> "Decide":
-    """An agent's decisions on views of its own: what it writes into them changes nothing."""
-    from kv_cache_rl.adapters import playing
-
-    return playing.asked(agent)
-
-
 def recorded(name: str, state: "State") -> "Decide":
-    """`playing.decider`, what an agent from outside prints put aside."""
+    """An agent that is about to play `state` from its beginning, what one from outside prints put aside."""
     from kv_cache_rl.adapters import playing
 
     with aside(name):

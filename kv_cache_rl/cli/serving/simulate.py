@@ -14,7 +14,7 @@ from kv_cache_rl.cli import chat_options, options
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving import chat
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, ORACLE, agent_of, asked, blamed, play, refuse_agents_files
+from kv_cache_rl.cli.serving.play import BASE, agent_of, blamed, play, refuse_agents_files
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json, styled, waiting
 from kv_cache_rl.files import naming
 from kv_cache_rl.reports.tables import plain_table
@@ -46,9 +46,9 @@ def run_simulate(
     price_in: chat_options.PriceIn = None,
     price_out: chat_options.PriceOut = None,
     price_cached: chat_options.PriceCached = None,
-    timeout: Annotated[float | None, chat_options.timeout(chat.TIMEOUT)] = None,
-    max_retries: Annotated[int | None, chat_options.max_retries(chat.MAX_RETRIES)] = None,
-    patience: Annotated[float | None, chat_options.patience(chat.PATIENCE)] = None,
+    timeout: chat_options.Timeout = None,
+    max_retries: chat_options.MaxRetries = None,
+    patience: chat_options.Patience = None,
     log: Annotated[
         Path | None,
         options.option(OUTPUT, "--log", help="Write every tick to this file, one JSON object a line."),
@@ -66,7 +66,7 @@ def run_simulate(
 
     A chat model: kv-cache-rl serving simulate --policy llm --model qwen3 --base-url http://127.0.0.1:8000/v1
     """
-    from kv_cache_rl.adapters.playing import decider
+    from kv_cache_rl.adapters.playing import PLANNER, asked, decider
     from kv_cache_rl.sim.serving.dynamics import new_state
     from kv_cache_rl.sim.serving.score import report
 
@@ -95,7 +95,7 @@ def run_simulate(
                 records = recorded(state, asked(player), file, as_json, plot is not None)
             told = chat.facts(player.counts.to_json(), target)
         else:
-            with waiting("the oracle plans", as_json or agent != ORACLE), blamed(agent):
+            with waiting("the oracle plans", as_json or agent != PLANNER), blamed(agent):
                 decide = decider(agent, state)
             with opened(log) as file, blamed(agent):
                 records = recorded(state, decide, file, as_json, plot is not None)
@@ -104,12 +104,7 @@ def run_simulate(
     found = report(state)
     if as_json:
         print_json(
-            {
-                "agent": agent,
-                **found.to_json(),
-                "traffic": state.load.facts(),
-                "scenario": asdict(scenario),
-            }
+            {"agent": agent, **found.to_json(), "traffic": state.load.facts(), "scenario": asdict(scenario)}
             | ({"chat": told} if told else {})
         )
     else:

@@ -36,7 +36,7 @@ PROVISIONAL = "provisional"
 DECIDING = (
     *("core", "theory", "traces", "agents", "sim/serving", "search/serving", "experiments/serving"),
     *("jit.py", "files.py", "tensors.py", "lazy.py", "sim/compiled.py", "sim/views.py"),
-    "adapters/playing.py",
+    *("adapters/playing.py", "cli/serving/play.py"),
 )
 """Folders and files of the package that decide what a row says."""
 LEAST_SEEDS = 20

@@ -90,6 +90,19 @@ def steps_table(report: Report) -> str:
     return scrolling(f"<table>{body}</table>")
 
 
+def figures(report: Report, references: References) -> dict[str, str]:
+    """What an episode is drawn as: title -> SVG with its legend. Memory and events come first."""
+    oracle, floor = references.oracle, references.floor
+    return {
+        "Memory against budget": charts.memory_chart(report, oracle),
+        "Calls and events": charts.timeline_chart(report),
+        "Reward terms": charts.reward_chart(report, oracle, floor),
+        "Link and prefill lane": charts.lanes_chart(report),
+        "Queue": charts.queue_chart(report, oracle),
+        "Tokens completed": charts.tokens_chart(report, oracle),
+    }
+
+
 def figure(title: str, drawing: str) -> str:
     return f"<figure><h3>{escape(title)}</h3>{drawing}</figure>"
 
@@ -119,16 +132,14 @@ def episode(outcome: Outcome, references: References) -> str:
             "refused calls": f"{report.metrics['invalid_calls']:.0f}",
         }
     )
-    left = figure("Reward terms", charts.reward_chart(report, oracle, floor))
-    left += figure("Link and prefill lane", charts.lanes_chart(report))
-    right = figure("Queue", charts.queue_chart(report, oracle)) + figure(
-        "Tokens completed", charts.tokens_chart(report, oracle)
-    )
+    drawn = {title: figure(title, drawing) for title, drawing in figures(report, references).items()}
+    memory, events, *halves = drawn.values()
+    left, right = "".join(halves[:2]), "".join(halves[2:])
     body = (
         numbers
         + (f'<p class="note" style="margin-top:12px">{escape(report.notes)}</p>' if report.notes else "")
-        + figure("Memory against budget", charts.memory_chart(report, oracle))
-        + figure("Calls and events", charts.timeline_chart(report))
+        + memory
+        + events
         + f'<div class="grid2"><div>{left}</div><div>{right}</div></div>'
         + f'<details class="steps"><summary>Window by window</summary>{steps_table(report)}</details>'
     )

@@ -1,0 +1,50 @@
+"""Takes the pictures of the page that stand in the documents: ``python -m tests.web.pictures``."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+PORT = 7899
+PICTURES = {
+    "page_serving": (
+        "#/serving?task=hard&agents=lru,stability,watermark_90,qlearning&seed=30000&ticks=4000&pace=0&go=1",
+        "document.body.dataset.seconds",
+        1180,
+    ),
+    "page_episode": (
+        "#/episode?scenario=eviction-eval-hard-0000-v2&policy=learned&window=2",
+        "document.querySelectorAll('figure svg').length > 5",
+        1120,
+    ),
+}
+"""Name -> address, what holds when it is drawn, height in pixels."""
+
+
+def main() -> None:
+    command = [sys.executable, "-c", "from kv_cache_rl.cli import main; main()", "serve", "--port", str(PORT)]
+    with subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        while not server.stdout.readline().startswith("}"):
+            pass
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+            )
+            for name, (place, drawn, height) in PICTURES.items():
+                page = browser.new_page(viewport={"width": 1400, "height": height})
+                page.goto(f"http://127.0.0.1:{PORT}/{place}")
+                while not page.evaluate(drawn):
+                    page.wait_for_timeout(100)
+                page.wait_for_timeout(500)
+                page.screenshot(path=IMAGES / f"{name}.png")
+                print(IMAGES / f"{name}.png")
+            browser.close()
+        server.terminate()
+
+
+if __name__ == "__main__":
+    main()
