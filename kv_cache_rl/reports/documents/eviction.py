@@ -74,7 +74,7 @@ def foresight(found: dict) -> str:
 def planner_line(found: dict) -> str:
     """How much of the gap to the oracle can be had without its foreknowledge, in one sentence."""
     gains = {one["kind"]: one["gain"] for one in found["gains"] if one["against"] == "tuned"}
-    view, future = (spread(gains[kind], "{:+.2f}") for kind in ("view", "future"))
+    view, future = (spread(gains[kind], "{:+.3f}") for kind in ("view", "future"))
     return (
         f"A planner that knows no more than the view scores {view} beside `tuned`, and the same search in "
         f"the true future {future}."
@@ -121,12 +121,23 @@ def training(found: dict) -> str:
     return table(["decider", "generation", "learned from", "train", "held out"], rows)
 
 
+def stranger(found: dict) -> str:
+    """What constants that were tuned on the committed set earn beside those that ship."""
+    record = found["deciders"]["tuned"]
+    gain = spread(record["beside_shipped"]["test"], "{:+.2f}")
+    return (
+        f"After {record['training']['generations']} generations its constants earn {gain} beside the shipped "
+        "ones on `test`."
+    )
+
+
 def _mean(by_tier: dict[str, float]) -> float:
     return sum(by_tier.values()) / len(by_tier)
 
 
 TABLES = {
     "eviction-training": (training, "eviction/training.json"),
+    "eviction-stranger": (stranger, "eviction/stranger.json"),
     "eviction-tiers": (tiers, "eviction/baselines.json"),
     "eviction-hard": (hard, "eviction/baselines.json"),
     "eviction-planner": (planner, "eviction/planner.json"),
