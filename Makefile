@@ -51,10 +51,10 @@ training: $(TRAINING)/installed ## TRL beside the environment (its own .venv, 1.
 engine: $(ENGINE)/.venv/installed ## A real vLLM on two cores: its environment (3.5 GB), and the tests of engines/.
 	cd $(ENGINE) && .venv/bin/python -m pytest tests
 
-# The package with the extra `eval`, and verifiers, which the environment package asks for.
+# The package with the extras `eval` and `serve`, and verifiers, which the environment package asks for.
 $(VENV)/installed: pyproject.toml $(ENVIRONMENT)/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -e . -e $(ENVIRONMENT)
+	$(PIP) -e ".[serve]" -e $(ENVIRONMENT)
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
