@@ -54,7 +54,7 @@ STATUS_OF = (
 """Statuses of errors that have a name and no number."""
 
 
-class NoReply(ValueError):
+class NoReply(Exception):
     """A body that holds no assistant message; the text says what it holds instead."""
 
 

@@ -109,7 +109,7 @@ def read_state(text: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([found.get(name, 0.0) for name in RICH], np.float32), mask
 
 
-class Unread(ValueError):
+class Unread(Exception):
     """A call that decides nothing: `kind` says how it is counted, the text why."""
 
     def __init__(self, kind: str, why: str) -> None:

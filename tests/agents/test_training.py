@@ -193,7 +193,7 @@ class TestCommand:
         monkeypatch.setattr(course, "save", until)
         stopped = self.run("--agent", "neural", "--out", "made")
         assert stopped.exit_code == 130
-        assert "1 of 3 rounds are saved in made; go on with: kv-cache-rl " in stopped.stderr
+        assert "1 of 3 rounds are saved in made; go on with: kv-cache-rl" in stopped.stderr
         monkeypatch.setattr(course, "save", kept)
         said = self.run("--agent", "neural", "--out", "made")
         assert said.exit_code == 0

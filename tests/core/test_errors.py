@@ -11,6 +11,10 @@ BUGS = {"LedgerError"}
 """States that cannot be; the simulator is wrong where one is raised."""
 SIGNALS = {"Interrupted", "Damaged"}
 """No errors: Ctrl-C, with what is saved; a file of the compile cache, which is then made anew."""
+REPLIES = {"Failure", "GivenUp", "Lost", "NoReply", "Unread"}
+"""What a chat server or its model did; the caller counts it, tries again, or writes it down."""
+JOBS = {"JobFailed"}
+"""How a process of the HTTP server ended; the route says it as a status."""
 
 SYSTEMS = {"NotAFile"}
 """The operating system's kind: the command line says them with the file's name."""
@@ -32,7 +36,7 @@ def classes() -> dict[str, type]:
 def test_every_exception_is_refused_or_on_the_short_list():
     found = classes()
     strangers = {name for name, kind in found.items() if not issubclass(kind, Refused)}
-    assert strangers == BUGS | SIGNALS | SYSTEMS
+    assert strangers == BUGS | SIGNALS | REPLIES | JOBS | SYSTEMS
     assert all(issubclass(found[name], RuntimeError) for name in BUGS)
     assert all(issubclass(found[name], OSError) for name in SYSTEMS)
     assert len(found) > 20

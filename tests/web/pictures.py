@@ -1,4 +1,4 @@
-"""Takes the pictures of the page that stand in the documents: ``python -m tests.web.pictures``."""
+"""Takes the pictures of the page for the documents: ``python -m tests.web.pictures``."""
 
 import shutil
 import subprocess
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+PLACE = Path(__file__).parents[2] / "results" / "page"
 PORT = 7899
 PICTURES = {
-    "page_serving": (
+    "serving": (
         "#/serving?task=hard&agents=lru,stability,watermark_90,qlearning&seed=30000&ticks=4000&pace=0&go=1",
         "document.body.dataset.seconds",
         1180,
     ),
-    "page_episode": (
+    "episode": (
         "#/episode?scenario=eviction-eval-hard-0000-v2&policy=learned&window=2",
         "document.querySelectorAll('figure svg').length > 5",
         1120,
@@ -40,8 +40,8 @@ def main() -> None:
                 while not page.evaluate(drawn):
                     page.wait_for_timeout(100)
                 page.wait_for_timeout(500)
-                page.screenshot(path=IMAGES / f"{name}.png")
-                print(IMAGES / f"{name}.png")
+                page.screenshot(path=PLACE / f"{name}.png")
+                print(PLACE / f"{name}.png")
             browser.close()
         server.terminate()
 

@@ -121,7 +121,7 @@ def training(found: dict) -> str:
     return table(["decider", "generation", "learned from", "train", "held out"], rows)
 
 
-def stranger(found: dict) -> str:
+def committed(found: dict) -> str:
     """What constants that were tuned on the committed set earn beside those that ship."""
     record = found["deciders"]["tuned"]
     gain = spread(record["beside_shipped"]["test"], "{:+.2f}")
@@ -137,7 +137,7 @@ def _mean(by_tier: dict[str, float]) -> float:
 
 TABLES = {
     "eviction-training": (training, "eviction/training.json"),
-    "eviction-stranger": (stranger, "eviction/stranger.json"),
+    "eviction-committed": (committed, "eviction/committed.json"),
     "eviction-tiers": (tiers, "eviction/baselines.json"),
     "eviction-hard": (hard, "eviction/baselines.json"),
     "eviction-planner": (planner, "eviction/planner.json"),

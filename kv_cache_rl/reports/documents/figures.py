@@ -7,6 +7,8 @@ FIGURES = {
     "stability_hysteresis.png": "stability/hysteresis.png",
     "serving_ppo.png": "serving/ppo.png",
     "serving_neural.png": "serving/neural.png",
+    "page_serving.png": "page/serving.png",
+    "page_episode.png": "page/episode.png",
     "paged_throughput.png": "paged/bench_throughput.png",
     "paged_block_tables.png": "paged/block_tables.png",
     "paged_fragmentation.png": "paged/bench_fragmentation.png",

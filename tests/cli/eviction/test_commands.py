@@ -185,7 +185,7 @@ def test_planner_is_shown_beside_trained_deciders_and_the_oracle(kv, three):
     said = kv(*command, "--json").json
     assert (said["futures"], said["seed"]) == (2, 42)
     rows = {row["policy"]: row["reward"]["mean"] for row in said["rows"]}
-    assert list(rows) == ["floor (best blind)", "planner", "tuned", "learned", "oracle (best known)"]
+    assert list(rows) == ["floor (best fixed rule)", "planner", "tuned", "learned", "oracle (best known)"]
     assert rows["learned"] == pytest.approx(rollout(three[0], DECIDERS["learned"]()).total)
     assert rows["oracle (best known)"] == three[0].best
     kinds = [(one["kind"], one["against"]) for one in said["gains"]]
