@@ -13,7 +13,7 @@ ENGINE_BIN := $(ENGINE)/.venv/bin
 eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run folder, HTML report.
 	$(BIN)/kv-cache-rl eval
 
-test: $(VENV)/installed-test ## All tests, on all cores.
+test: $(VENV)/installed-test ## The tests, on all cores; those of the server, of TRL and of vLLM: page, training, engine.
 	$(BIN)/python -m pytest -n auto
 
 quick: $(VENV)/installed-test ## The tests that are not marked slow.
@@ -40,9 +40,9 @@ scenarios: $(VENV)/installed ## Regenerate the committed sets, to the byte. (min
 hub: $(VENV)/installed-test ## Stage the self-contained Hub package, build its wheel, evaluate it alone.
 	$(BIN)/python $(ENVIRONMENT)/hub.py
 
-page: $(VENV)/installed-page ## The page in a real browser (Debian: apt-get install chromium), 200 sessions for a minute.
+page: $(VENV)/installed-page ## The HTTP API, the page in a browser (apt-get install chromium), 200 sessions for a minute.
 	@command -v chromium chromium-browser google-chrome | grep -q . || { echo "error: make page needs a browser: apt-get install chromium"; exit 1; }
-	$(BIN)/python -m pytest tests/web -n 2
+	$(BIN)/python -m pytest tests/adapters/http tests/web -n 2
 	$(BIN)/python -m kv_cache_rl.adapters.http.load --sessions 200 --seconds 60
 
 training: $(TRAINING)/installed ## TRL beside the environment (its own .venv, 1.5 GB), and the tests of training/.
