@@ -42,6 +42,8 @@ def played_by(model: str, told: list[tuple[Path, dict, list["Outcome"]]]) -> tup
     """
     found: list[tuple[dict, dict]] = []
     rollouts = []
+    if len({folder.resolve() for folder, *_ in told}) < len(told):
+        raise BadInput("a run folder is given twice; each is one run")
     for folder, config, outcomes in told:
         targets = [target for target in config["targets"] if target["model"] == model]
         if not targets:
@@ -51,6 +53,12 @@ def played_by(model: str, told: list[tuple[Path, dict, list["Outcome"]]]) -> tup
                 raise BadInput(
                     f"{folder} asked {model} with {name} {targets[0].get(name)}, the first run with "
                     f"{found[0][1].get(name)}; submit them apart"
+                )
+        for name in ("sampling", "prices"):
+            if found and (found[0][0].get(name) or None) != (config.get(name) or None):
+                raise BadInput(
+                    f"{folder} has {name} {config.get(name)}, the first run {found[0][0].get(name)}; submit "
+                    "them apart"
                 )
         found.append((config, targets[0]))
         rollouts.append([outcome for outcome in outcomes if outcome.model == model])
@@ -106,6 +114,11 @@ def run_submit(
                 f"{run[0]} holds {counted(len(models), 'model')}: {', '.join(models)[:200]}; choose one with "
                 "--model, or give a folder as --out and no --name"
             )
+        called = [f"{slug(name or one)}.json.gz" for one in models]
+        if len(set(called)) < len(called):
+            raise BadInput(
+                "the names of two models make one file name; choose each with --model and --out FILE"
+            )
         written = []
         for one in models:
             config, target, rollouts = played_by(one, told)
@@ -157,6 +170,11 @@ def run_build(
     place = out or folder
     if not place.is_dir():
         raise BadInput(f"--out {place} is no folder; make it, or give another one")
+    for path in (place / PAGE, place / TABLE):
+        if path.exists() and leaderboard.MADE not in path.read_text(errors="replace")[:200]:
+            raise BadInput(
+                f"{path} was not written by this command, which would replace it; give another --out"
+            )
     with waiting("playing every log again", as_json):
         splits = {split: {one.id: one for one in load_scenarios(split=split)} for split in SPLITS}
         ranked = leaderboard.entries_in(folder, splits)

@@ -15,10 +15,14 @@ from kv_cache_rl.reports.eviction.usage import cost
 from kv_cache_rl.reports.stylesheet import STYLE
 from kv_cache_rl.reports.svg import scrolling
 from kv_cache_rl.reports.tables import markdown_table
-from kv_cache_rl.sim.eviction import DIFFICULTIES, Report, Scenario
+from kv_cache_rl.sim.eviction import DIFFICULTIES, Report, Scenario, replay
 
 SOLVED = (0.5, 0.8)
 """Normalised scores from which on an episode counts as solved."""
+LIKE_STORED = 0.1
+"""Beyond this share it is said; deciders that have not seen the stored logs stay far below it."""
+MADE = "<!-- made by kv-cache-rl leaderboard build -->"
+"""Begins both files, so that no other file is replaced."""
 HEADINGS = {"": "right", "decider": "left"}
 HEADINGS |= dict.fromkeys(
     (
@@ -46,8 +50,10 @@ class Entry:
     failures: float
     refused: float
     """Calls of an episode that were refused."""
-    stored: int
-    """Episodes whose log is the best known one that the scenario stores."""
+    stored: float
+    """The share of windows with calls in which the same took effect as in the best known log."""
+    same_runs: bool
+    """Whether two of its runs are the same to the last call."""
     usage: Mapping[str, float | None]
     """Mean model calls, tokens and money of an episode; None where the submission tells none."""
 
@@ -60,7 +66,7 @@ class Entry:
             "pass^k": {level: list(found) for level, found in self.passed.items()},
             "failures": self.failures,
             "refused_calls": self.refused,
-            "stored_logs": self.stored,
+            "as_stored": self.stored,
             "as_told": dict(self.usage),
         }
 
@@ -104,7 +110,8 @@ def entry(made: Submission, scenarios: Mapping[str, Scenario]) -> Entry:
         passed,
         _mean(reports, "total_failures_metric"),
         _mean(reports, "invalid_calls"),
-        sum(_same(run[key].log, one.best_log) for run in made.runs for key, one in scenarios.items()),
+        _as_stored(reports, scenarios),
+        any(one == other for k, one in enumerate(_logs(made)) for other in _logs(made)[:k]),
         _usage(made),
     )
 
@@ -114,10 +121,28 @@ def _mean(reports: Sequence[Mapping[str, Report]], metric: str) -> float:
     return fsum(values) / len(values)
 
 
-def _same(log: Sequence, best: Sequence) -> bool:
-    return [[list(call) for call in window] for window in log] == [
-        [list(call) for call in window] for window in best
+def _as_stored(reports: Sequence[Mapping[str, Report]], scenarios: Mapping[str, Scenario]) -> float:
+    """How often a window has the very calls, by effect, that the scenario's best known log has there."""
+    same = windows = 0
+    for key, one in scenarios.items():
+        best = _effects(replay(one, one.best_log))
+        for run in reports:
+            for ours, theirs in zip(_effects(run[key]), best, strict=True):
+                windows += bool(ours or theirs)
+                same += bool(ours) and ours == theirs
+    return same / windows if windows else 0.0
+
+
+def _effects(report: Report) -> list[list[tuple[str, str]]]:
+    """The calls of each window that changed something, in no order."""
+    return [
+        sorted((one["verb"], one["seq_id"]) for one in window["calls"] if one["ok"] and one["verb"] != "keep")
+        for window in report.timeline
     ]
+
+
+def _logs(made: Submission) -> list[dict]:
+    return [{key: one.log for key, one in run.items()} for run in made.runs]
 
 
 def _usage(made: Submission) -> dict[str, float | None]:
@@ -146,9 +171,9 @@ def entries_in(folder: Path, scenarios_of: Mapping[str, Mapping[str, Scenario]])
     for path in paths:
         try:
             made = read_submission(path)
-            if made.name in found:
+            if (called := made.name.casefold()) in found:
                 raise SubmissionError(
-                    f"{path}: {found[made.name][0].name} is called {made.name!r} too; give another --name"
+                    f"{path}: {found[called][0].name} is called {made.name!r} too; give another --name"
                 )
             splits = {one.made.split for _, one in found.values()} - {made.split}
             if splits:
@@ -156,7 +181,7 @@ def entries_in(folder: Path, scenarios_of: Mapping[str, Mapping[str, Scenario]])
                     f"{path}: it played the {made.split} set, the others the {splits.pop()} set; a "
                     "leaderboard is of one set"
                 )
-            found[made.name] = path, entry(made, scenarios_of[made.split])
+            found[called] = path, entry(made, scenarios_of[made.split])
         except SubmissionError as error:
             text = str(error)
             wrong.append(text if text.startswith(str(path)) else f"{path}: {text}")
@@ -231,9 +256,13 @@ def said_of(ranked: Sequence[Entry]) -> list[str]:
         "How the model was asked, its calls, its tokens and its money are as the submission tells.",
     ]
     said += [
-        f"{one.made.name}: {one.stored} of its logs are those that the scenarios store as the best known."
+        f"{one.made.name}: in {one.stored:.0%} of the windows it does what the best known log does, which "
+        "the scenarios store."
         for one in ranked
-        if one.stored > len(one.scores) // 10
+        if one.stored > LIKE_STORED
+    ]
+    said += [
+        f"{one.made.name}: two of its runs are the same to the last call." for one in ranked if one.same_runs
     ]
     return said
 
@@ -241,7 +270,9 @@ def said_of(ranked: Sequence[Entry]) -> list[str]:
 def markdown(ranked: Sequence[Entry]) -> str:
     """The leaderboard as Markdown."""
     said = "\n\n".join(said_of(ranked))
-    return f"{markdown_table(HEADINGS, table(ranked))}\n{said}\n"
+    # In code no character means anything to Markdown, and no address becomes a link.
+    rows = [[row[0], f"`{row[1]}`", *row[2:]] for row in table(ranked)]
+    return f"{MADE}\n\n{markdown_table(HEADINGS, rows)}\n{said}\n"
 
 
 def page(ranked: Sequence[Entry]) -> str:
@@ -260,8 +291,8 @@ def page(ranked: Sequence[Entry]) -> str:
     )
     said = "".join(f'<p class="note">{escape(sentence)}</p>' for sentence in said_of(ranked))
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>KV cache eviction: leaderboard'
-        '</title><meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'<!doctype html>{MADE}<html lang="en"><head><meta charset="utf-8"><title>KV cache eviction: '
+        'leaderboard</title><meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<style>{STYLE}</style></head><body><main><h1>KV cache eviction: leaderboard</h1>"
         '<p class="lead">A KV cache under pressure, 15 windows an episode: what decides best?</p>'
         f'<div class="card">{results}</div>{said}</main></body></html>\n'

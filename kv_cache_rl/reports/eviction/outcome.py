@@ -15,6 +15,7 @@ from kv_cache_rl.files import json_value, lines_of, regular, write_whole
 from kv_cache_rl.sim.eviction import Report, Scenario, replay
 from kv_cache_rl.sim.eviction.log import log_fault
 
+MOST = 1e300
 SCORES = ("reward", "normalized", "rewards", "metrics")
 """What a rollout that ended well has, and a failed one has not."""
 
@@ -76,7 +77,8 @@ class Outcome:
 
 
 def is_finite(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value)
+    """Whether it is a number that a float can hold; an integer of a thousand digits is none."""
+    return is_number(value) and -MOST < value < MOST
 
 
 def is_text(value: Any) -> bool:

@@ -18,9 +18,10 @@ from kv_cache_rl.sim.eviction import ActionLog, Report, Scenario, replay
 
 FORMAT = 1
 """The form of the file."""
-NAME = re.compile(r"[\w][\w .,+:@/()-]{0,79}")
-"""What may stand in a name, which is shown on a page and in a table."""
-LINK = re.compile(r"https://[\w.-]+(?::\d+)?(?:/[\w./~%+#@-]*)?")
+NAME = re.compile(r"[A-Za-z0-9](?:[\w .,+:@/()-]{0,78}[\w)+])?", re.ASCII)
+"""What may stand in the name of a decider and a model: nothing that looks like another letter."""
+PERSON = re.compile(r"\w(?:[\w .,()-]{0,78}[\w.)])?")
+LINK = re.compile(r"https://[\w.-]+(?::\d+)?(?:/[\w./~%+#@-]*)?", re.ASCII)
 
 
 class SubmissionError(Refused):
@@ -135,12 +136,17 @@ def played(outcome: Outcome, scenarios: Mapping[str, Scenario]) -> Played:
 
 def check_words(made: Submission) -> None:
     """Raises SubmissionError for a name or a link that is not plain."""
-    for name in ("name", "by", "model"):
+    for name, fits, marks in (
+        ("name", NAME, ".,+:@/()-_"),
+        ("model", NAME, ".,+:@/()-_"),
+        ("by", PERSON, ".,()-_"),
+    ):
         value = getattr(made, name)
-        if not NAME.fullmatch(value):
+        if not fits.fullmatch(value):
+            letters = "letters" if fits is PERSON else "letters from a to z"
             raise SubmissionError(
-                f"the field {name!r} is {value[:60]!r}; give 1 to 80 letters, digits, blanks and .,+:@/()-_, "
-                "beginning with a letter or a digit"
+                f"the field {name!r} is {value[:60]!r}; give 1 to 80 {letters}, digits, blanks and {marks}, "
+                "with a letter or a digit at either end"
             )
     if made.link and not LINK.fullmatch(made.link):
         raise SubmissionError(f"the field 'link' is {made.link[:80]!r}; give an address such as https://…")
@@ -191,6 +197,8 @@ def verified(where: str, one: Played, scenario: Scenario) -> Report:
                 f"were played (digest {one.trail[part]!r:.12}, the log gives {trail[part]!r}); submit the "
                 "run folder anew, a log is not edited"
             )
+    if len(one.trail) != 8 * scenario.steps:
+        raise SubmissionError(f"{where}: the trail has {len(one.trail)} digits, not {8 * scenario.steps}")
     for name, earned in (("reward", report.total), ("normalized", report.normalized)):
         told = getattr(one, name)
         if abs(told - earned) > 1e-9:

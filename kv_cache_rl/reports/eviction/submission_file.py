@@ -12,6 +12,7 @@ from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.core.numbers import is_count, is_number
 from kv_cache_rl.files import LINE_LIMIT, NotJson, json_text, json_value, regular, write_whole
+from kv_cache_rl.reports.eviction.outcome import is_finite
 from kv_cache_rl.reports.eviction.submission import (
     COSTS,
     FORMAT,
@@ -32,8 +33,9 @@ def write_submission(path: Path, made: Submission) -> None:
     """Writes the file, packed if its name says so; the same bytes for the same submission.
 
     Raises:
-        SubmissionError: a name that a leaderboard does not look for.
+        SubmissionError: a name that a leaderboard does not look for, or what it would refuse.
     """
+    from_json(json_value(json_text(made.to_json(), indent=None)))
     if not path.name.endswith(ENDINGS):
         raise SubmissionError(f"{path}: a submission is called NAME.json or NAME.json.gz; rename it")
     data = (json_text(made.to_json(), indent=None) + "\n").encode()
@@ -77,7 +79,7 @@ def from_json(found: Any) -> Submission:
     if not isinstance(found, dict) or "submission" not in found:
         raise SubmissionError("this is no submission; make one with kv-cache-rl submit RUN --out FILE")
     version = found.get("environment_version")
-    if found["submission"] != FORMAT or version != ENVIRONMENT_VERSION:
+    if found["submission"] is True or found["submission"] != FORMAT or version != ENVIRONMENT_VERSION:
         raise SubmissionError(
             f"it is of environment version {version!r:.40} and form {found['submission']!r:.20}, this is "
             f"version {ENVIRONMENT_VERSION!r} and form {FORMAT}; scores compare only within one version, so "
@@ -101,6 +103,8 @@ def _run(number: int, run: Any) -> Run:
         if fault := log_fault(one.get("log")):
             raise SubmissionError(f"{where}: its log is none: {fault}")
         checked(where, one, EPISODE, optional=COSTS)
+        if one.get("cached_tokens", 0) > one.get("prompt_tokens", 0):
+            raise SubmissionError(f"{where}: more tokens came from a cache than were read; correct the two")
     return {key: Played(**one) for key, one in run.items()}
 
 
@@ -128,7 +132,7 @@ def _is_prices(value: Any) -> bool:
     return value is None or (
         isinstance(value, dict)
         and set(value) == {"in", "out", "cached"}
-        and all(is_number(price) and 0 <= price < 1e9 for price in value.values())
+        and all(is_finite(price) and 0 <= price < 1e9 for price in value.values())
     )
 
 
@@ -156,7 +160,7 @@ HEAD: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 EPISODE: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "log": ("a list of windows of calls", lambda value: not log_fault(value)),
-    **dict.fromkeys(("reward", "normalized"), ("a number", is_number)),
+    **dict.fromkeys(("reward", "normalized"), ("a number", is_finite)),
     "trail": ("eight hexadecimal digits a window", lambda value: isinstance(value, str)),
     **dict.fromkeys(COSTS, COUNT),
 }

@@ -37,8 +37,8 @@ def test_a_run_becomes_an_entry(kv, two_of_each_tier):
     means = {row["policy"]: row["normalized"]["mean"] for row in rows if row["tier"] == "all"}
     assert scores == {name: pytest.approx(means[name]) for name in ("lru", "learned")}
     assert "A. Person" in Path("board/index.html").read_text()
-    assert "| lru | +" in Path("board/README.md").read_text()
-    assert "| learned |" in kv("leaderboard", "build", "board", "--markdown").out
+    assert "| `lru` | +" in Path("board/README.md").read_text()
+    assert "| `learned` |" in kv("leaderboard", "build", "board", "--markdown").out
 
 
 def test_several_runs_of_a_model_are_one_entry(kv, two_of_each_tier):
@@ -61,6 +61,7 @@ def test_several_runs_of_a_model_are_one_entry(kv, two_of_each_tier):
         (("run", "-m", "lru", "--link", "http://a"), "the field 'link'"),
         (("part", "-m", "lru"), "play all of them: --split test --num-examples -1"),
         (("run", "other", "-m", "lru"), "the first run the test set"),
+        (("run", "run", "-m", "lru"), "a run folder is given twice"),
         (("nothing",), "is not a run folder"),
     ],
 )
@@ -93,6 +94,25 @@ def test_an_altered_entry_stops_the_build_and_leaves_the_page(kv, two_of_each_ti
     said = kv("leaderboard", "build", "board")
     assert said.code == 2 and f"{path}: run 1, {key}, window 4:" in said.err
     assert Path("board/index.html").read_bytes() == before
+
+
+def test_a_page_of_ones_own_is_not_replaced(kv, two_of_each_tier):
+    kv("baselines", "-p", "lru", "--split", "test", "-n", -1, "--out", "run")
+    Path("board").mkdir()
+    Path("board/README.md").write_text("# Mine")
+    kv("submit", "run", "--by", "me", "--out", "board/lru.json.gz")
+    said = kv("leaderboard", "build", "board")
+    assert said.code == 2 and "board/README.md was not written by this command" in said.err
+    assert Path("board/README.md").read_text() == "# Mine" and not Path("board/index.html").exists()
+
+
+def test_runs_that_were_asked_differently_are_submitted_apart(kv, two_of_each_tier):
+    for name in ("one", "two"):
+        kv("baselines", "-p", "lru", "--split", "test", "-n", -1, "--out", name)
+    config = json.loads(Path("two/config.json").read_text())
+    Path("two/config.json").write_text(json.dumps(config | {"sampling": {"temperature": 0.5}}))
+    said = kv("submit", "one", "two", "--by", "me", "--out", "x.json")
+    assert said.code == 2 and "two has sampling {'temperature': 0.5}" in said.err and "apart" in said.err
 
 
 def test_folders_that_are_none(kv):

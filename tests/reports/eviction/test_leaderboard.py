@@ -153,9 +153,24 @@ def test_two_of_one_name_and_two_sets_are_refused_and_all_faults_are_told_at_onc
         (lambda found: found.update(prices={"in": -1, "out": 1, "cached": 1}), "the field 'prices'"),
         (lambda found: found.update(view="half"), "the field 'view' is \"half\", not one of"),
         (lambda found: found.update(submission=2), "form 2"),
+        (lambda found: found.update(submission=True), "form True"),
+        (lambda found: found["runs"][0][min(SCENARIOS)].update(reward=10**400), "'reward' is 1000"),
+        (
+            lambda found: found["runs"][0][min(SCENARIOS)].update(cached_tokens=9),
+            "more tokens came from a cache",
+        ),
+        (lambda found: found.update(name="tun\u0435d"), "the field 'name'"),
+        (lambda found: found.update(name="tuned "), "the field 'name'"),
+        (lambda found: found.update(by="https://evil.example.org"), "the field 'by'"),
         (lambda found: found["runs"][0][min(SCENARIOS)].update(log=[["evict"]]), "its log is none: window 1"),
         (lambda found: found["runs"][0][min(SCENARIOS)].update(log=[[["keep"]]] * 16), "16 windows"),
         (lambda found: found["runs"][0][min(SCENARIOS)].update(trail="zz"), "window 1: the calls there"),
+        (
+            lambda found: found["runs"][0][min(SCENARIOS)].update(
+                trail=found["runs"][0][min(SCENARIOS)]["trail"] + "0" * 8
+            ),
+            "the trail has 128 digits, not 120",
+        ),
         (lambda found: found["runs"][0][min(SCENARIOS)].update(prompt_tokens=-1), "'prompt_tokens' is -1"),
     ],
 )
@@ -188,14 +203,19 @@ def test_pass_power_counts_runs_that_solve_the_same_episode_again():
     assert two.normalized["all"].n == 6, "scenarios, not runs"
 
 
-def test_the_best_known_logs_are_said_to_be_those(folder):
-    copied = [from_report(one, "copy", replay(one, one.best_log), one.best_log) for one in SCENARIOS.values()]
+@pytest.mark.parametrize(
+    "more", [[], [["keep"]], [["evict", "nothing"]]], ids=["as it is", "keep", "refused"]
+)
+def test_the_best_known_logs_are_said_to_be_those(folder, more):
+    """With calls that change nothing beside them, too."""
+    logs = {key: [[*window, *more] for window in one.best_log] for key, one in SCENARIOS.items()}
+    copied = [from_report(one, "copy", replay(one, logs[key]), logs[key]) for key, one in SCENARIOS.items()]
     put(folder, submission([copied], SCENARIOS, name="copy", by="b", target={"model": "copy"}, split="test"))
     put(folder, LRU, "lru.json")
     ranked = entries(folder)
     assert [one.made.name for one in ranked] == ["copy", "lru"]
-    assert "copy: 6 of its logs are those that the scenarios store" in leaderboard.markdown(ranked)
-    assert "lru: " not in leaderboard.markdown(ranked)
+    assert "copy: in 100% of the windows it does what the best known log does" in leaderboard.markdown(ranked)
+    assert "lru: " not in leaderboard.markdown(ranked) and ranked[1].stored < 0.05
 
 
 def test_money_and_tokens_are_means_of_an_episode_and_are_told_not_checked(folder):
@@ -218,3 +238,16 @@ def test_the_page_opens_offline_and_links_where_the_submission_says():
     text = leaderboard.page([one])
     assert '<a href="https://example.org/lru"' in text
     assert text.count("http") == 1 and "<script" not in text
+
+
+def test_runs_that_are_the_same_are_said_to_be(folder):
+    put(folder, made_of("lru", "lru", name="twice"))
+    put(folder, made_of("lru", "fifo", name="two"), "two.json")
+    said = leaderboard.markdown(entries(folder))
+    assert "twice: two of its runs are the same to the last call" in said and "two: " not in said
+
+
+def test_what_build_would_refuse_is_not_written(folder):
+    with pytest.raises(SubmissionError, match="'prices'"):
+        write_submission(folder / "one.json", replace(LRU, prices={"in": -5, "out": 1, "cached": 1}))
+    assert not (folder / "one.json").exists()

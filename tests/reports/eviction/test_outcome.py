@@ -26,3 +26,10 @@ def test_a_damaged_line_is_named_with_the_remedy(outcomes, tmp_path, line, words
     path.write_text(f"{json.dumps(outcomes[0].to_json())}\n{line}\n")
     with pytest.raises(ResultsError, match=f"{words}.*delete the line, then --resume"):
         read_results(path)
+
+
+def test_a_number_that_no_float_holds_is_named(outcomes, tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps(outcomes[0].to_json() | {"reward": 10**400}) + "\n")
+    with pytest.raises(ResultsError, match="line 1: the field 'reward' is 1000"):
+        read_results(path)
