@@ -128,8 +128,9 @@ class Recording:
         before: Step | None = None
         for record in lines_in(self.folder / STEPS):
             step = _built(self.folder / STEPS, Step, record, ops=_tuples)
+            if isinstance(step.step, int):
+                self._check_follows(before, step)
             _refuse(self.folder / STEPS, wrong_step(step, self.config))
-            self._check_follows(before, step)
             if before is not None and (before.running or before.waiting):
                 yield from (replace(before, step=at, ops=()) for at in range(before.step + 1, step.step))
             yield step
