@@ -40,13 +40,14 @@ class EvictionEnvironment:
         Raises:
             Refused: no committed scenario has this id.
         """
-        found = (committed(scenario_id) if isinstance(scenario_id, str) else None) or {}
-        if scenario_id not in found:
+        known = committed(scenario_id) if isinstance(scenario_id, str) else None
+        found = known.get(scenario_id) if known else None
+        if found is None:
             raise Refused(
                 f"the row has no scenario_id of a committed scenario ({scenario_id!r:.60}); make the dataset "
                 "with kv_cache_rl.adapters.trl.rows"
             )
-        self._episode = Episode(found[scenario_id], "brief")
+        self._episode = Episode(found, "brief")
         return self._episode.prompt()
 
     def act(self, evict: list[str], compress: list[str], swap_to_cpu: list[str]) -> str:
