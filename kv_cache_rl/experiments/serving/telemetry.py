@@ -55,8 +55,9 @@ def features() -> Any:
 
 def plan_of(scenarios: Sequence[Scenario], agents: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
     """What a folder is of, as JSON gives it back: its card describes one set of files."""
-    tasks = [asdict(one) for one in scenarios]
-    return json.loads(json.dumps({"tasks": tasks, "agents": list(agents), "seeds": list(seeds)}, default=str))
+    asked = {"tasks": [one.task for one in scenarios], "agents": list(agents), "seeds": list(seeds)}
+    settings = {f"{one.task} {name}": value for one in scenarios for name, value in asdict(one).items()}
+    return json.loads(json.dumps(asked | settings, default=str))
 
 
 def written(

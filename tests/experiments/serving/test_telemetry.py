@@ -81,11 +81,12 @@ def test_a_folder_of_another_plan_is_refused_before_anything_is_played(evaluate,
     for options, what in (
         (("--policy", "fifo", "--seeds", "1"), "agents"),
         (("--policy", "lru", "--seeds", "2"), "seeds"),
-        (("--policy", "lru", "--seeds", "1", "--ticks", "50"), "tasks"),
+        (("--policy", "lru", "--seeds", "1", "--ticks", "50"), "medium ticks 40, not 50"),
+        (("--policy", "lru", "--seeds", "1", "--task", "easy"), "tasks"),
     ):
         refused = evaluate(*options)
         said = " ".join(refused.stderr.split())
-        assert refused.exit_code == 2 and f"holds another run ({what} " in said, said
+        assert refused.exit_code == 2 and f"holds another run ({what}" in said, said
         assert "give another --telemetry" in said
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert (tmp_path / "out" / "rows.jsonl").read_bytes() == rows
