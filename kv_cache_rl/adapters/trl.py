@@ -30,23 +30,24 @@ class EvictionEnvironment:
     def __init__(self) -> None:
         self._episode: Episode | None = None
 
-    def reset(self, scenario_id: str = "", **row: Any) -> str:
+    def reset(self, scenario_id: str | None = "", **row: Any) -> str:
         """Begins the episode of a row; what it returns stands at the end of the prompt.
 
         Args:
-            scenario_id: of a committed set.
+            scenario_id: of a committed set. A row of another dataset that was mixed in has none.
             row: the other columns of the dataset, which say nothing here.
 
         Raises:
             Refused: no committed scenario has this id.
         """
-        found = committed(scenario_id) or {}
-        if scenario_id not in found:
+        known = committed(scenario_id) if isinstance(scenario_id, str) else None
+        found = known.get(scenario_id) if known else None
+        if found is None:
             raise Refused(
                 f"the row has no scenario_id of a committed scenario ({scenario_id!r:.60}); make the dataset "
                 "with kv_cache_rl.adapters.trl.rows"
             )
-        self._episode = Episode(found[scenario_id], "brief")
+        self._episode = Episode(found, "brief")
         return self._episode.prompt()
 
     def act(self, evict: list[str], compress: list[str], swap_to_cpu: list[str]) -> str:

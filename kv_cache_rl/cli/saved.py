@@ -10,27 +10,28 @@ from kv_cache_rl.cli.failures import BadInput, Interrupted
 from kv_cache_rl.files import NotJson, holds, json_text, read_json
 
 
-def refuse_replacing(record: Path, mine: Mapping[str, Any]) -> None:
+def refuse_replacing(record: Path, mine: Mapping[str, Any], option: str = "--out") -> None:
     """Raises BadInput where a folder holds the finished work of another command or of other settings, which
     this one would replace.
 
     Args:
         record: the file of the folder that says what was asked for, as JSON.
         mine: what is asked for now; a folder that says the same may be made anew.
+        option: names the folder.
     """
     if not record.exists():
         return
     try:
         found = read_json(record)
     except NotJson as error:
-        raise BadInput(f"{error}; give another --out, or delete the folder") from None
+        raise BadInput(f"{error}; give another {option}, or delete the folder") from None
     theirs = found if isinstance(found, dict) else {}
     for name, value in mine.items():
         if theirs.get(name) != value:
             was, now = (json_text(one, indent=None)[:80] for one in (theirs.get(name), value))
             raise BadInput(
                 f"{record.parent} holds another run ({name} {was}, not {now}), which this one would replace; "
-                "give another --out, or delete the folder"
+                f"give another {option}, or delete the folder"
             )
 
 

@@ -109,5 +109,8 @@ def test_what_cannot_begin_says_why():
         EvictionEnvironment().reset(scenario_id="eviction-train-easy-9999-v2")
     with pytest.raises(Refused, match="make the dataset with"):
         EvictionEnvironment().reset(prompt=[])
+    for odd in (None, 5, ["eviction-train-easy-0000-v2"]):
+        with pytest.raises(Refused, match="the row has no scenario_id"):
+            EvictionEnvironment().reset(odd)
     with pytest.raises(Refused, match="call reset"):
         EvictionEnvironment().act(**NOTHING)

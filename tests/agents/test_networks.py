@@ -177,6 +177,19 @@ def test_a_shipped_network_plays_without_any_trainer(name):
     assert said.stdout.strip() in ("8", "17")
 
 
+@pytest.mark.parametrize("name", ["lru", "random", "qlearning", "ppo"])
+def test_a_file_of_weights_is_played_whatever_it_is_called(tmp_path, name):
+    path = tmp_path / f"{name}.safetensors"
+    path.write_bytes(network_bytes(drawn(), {}))
+    one = agent(str(path))
+    begun = one.memory.copy()
+    one.reset(3)
+    assert (one.memory == begun).all()
+    mask = np.zeros(18, np.int8)
+    mask[[8, 17]] = 1
+    assert one.act(np.zeros(24, np.float32), mask) in (8, 17)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_two_agents_of_a_name_do_not_share_what_they_work_with(name):
     one, other = agent(name), agent(name)

@@ -103,7 +103,7 @@ def run_record(
 
     Example: kv-cache-rl engine record workload:rag_burst --blocks 50% --out runs/rag
     """
-    from kv_cache_rl.experiments.engine.folder import AT
+    from kv_cache_rl.experiments.engine.checks import AT
     from kv_cache_rl.experiments.engine.plan import plan_of
 
     choose("time", at, AT)

@@ -1,5 +1,6 @@
 """``planner``: how much of the gap to the oracle can be had without its foreknowledge."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -39,11 +40,11 @@ def _played(
 ) -> list[dict]:
     """A row for each job, a scenario and a kind; what the folder holds already is not played again."""
     from kv_cache_rl import ENVIRONMENT_VERSION
-    from kv_cache_rl.experiments.eviction.foresight import planned
+    from kv_cache_rl.experiments.eviction.foresight import key_of, planned
     from kv_cache_rl.experiments.journal import Journal
     from kv_cache_rl.experiments.workers import spread
 
-    names = [f"{kind} {scenario.id}" for scenario, kind in jobs]
+    names = [key_of(job) for job in jobs]
     with Journal(out) as journal:
         _check(journal, {"environment_version": ENVIRONMENT_VERSION, "seed": seed, "futures": futures})
         left = [k for k, name in enumerate(names) if name not in journal.rows]
@@ -75,6 +76,13 @@ def _check(journal: "Journal", plan: dict) -> None:
                 f"{journal.path.parent} holds episodes of another {what} ({theirs.get(name)!r}, now "
                 f"{ours!r}); give the same, give another --out, or delete the folder"
             )
+
+
+def _refuse_one_id(scenarios: Sequence["Scenario"]) -> None:
+    """Raises BadInput for two different scenarios of one id, which no table could tell apart."""
+    for name, count in Counter(one.id for one in scenarios).items():
+        if count > 1:
+            raise BadInput(f"{count} different scenarios have the id {name}; plan each in a call of its own")
 
 
 def _outcomes(scenarios: Sequence["Scenario"], rows: list[dict]) -> list["Outcome"]:
@@ -140,6 +148,7 @@ def run_planner(
         scenarios = list(dict.fromkeys(find_scenario(name) for name in scenario))
     else:
         scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
+    _refuse_one_id(scenarios)
     drawn = DEFAULT_FUTURES if futures is None else futures
     checked = _some_of_each_tier(scenarios, checks)
     kinds = KINDS if checks else KINDS[:1]

@@ -81,8 +81,9 @@ def target_of(
         return None
     need(f"--policy {LLM}", "openai", "fastapi", "uvicorn")
     if model is None:
-        if base_url or api_key_var:
-            raise BadInput("--base-url is given without --model; name the model to ask there")
+        server = {"--base-url": base_url, "--api-key-var": api_key_var}
+        if alone := next((name for name, value in server.items() if value), None):
+            raise BadInput(f"{alone} is given without --model; name the model to ask there")
         return Target(EMBEDDED, None, "", drawn, waits, priced)
     if not model.strip() or whole_text(model) != model:
         raise BadInput("--model is empty or not UTF-8; name the model as its server lists it")
@@ -143,12 +144,14 @@ def evaluated(
 
     most = max_concurrent or MAX_CONCURRENT
     with asking(target) as model:
-        return evaluate(
+        rows = evaluate(
             *([LLM], scenarios, seeds, player(model.ask, target), folder),
             progress=progress,
             identity=lambda name: target.identity(),
             spread=lambda work, items, keep, _: on_threads(work, items, keep, most),
         )
+    # A row may be an earlier evaluation's, made without prices or at others.
+    return [row | {"chat": priced(row["chat"], target)} if row.get("chat") else row for row in rows]
 
 
 def said(rows: Sequence[Mapping[str, Any]], target: Target | None) -> list[str]:
@@ -178,13 +181,16 @@ def player(ask: "Ask", target: Target) -> Callable[..., tuple["State", dict[str,
 
 
 def facts(counts: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    """The counts of an episode under the model's name, with their price."""
+    """The counts of an episode under the model's name."""
+    return {"model": target.model, "base_url": target.base_url, **counts}
+
+
+def priced(told: Mapping[str, Any], target: Target) -> dict[str, Any]:
+    """What is told of an episode, with the price of its tokens; None without prices."""
     from kv_cache_rl.reports.eviction.usage import cost
 
-    money = (
-        cost(counts["read"], counts["cached"], counts["written"], target.prices) if target.prices else None
-    )
-    return {"model": target.model, "base_url": target.base_url, **counts, "cost": money}
+    money = cost(told["read"], told["cached"], told["written"], target.prices) if target.prices else None
+    return {**told, "cost": money}
 
 
 def sentences(chats: Sequence[Mapping[str, Any]], target: Target) -> list[str]:

@@ -1,7 +1,8 @@
 """``serving evaluate``: agents x tasks on held-out seeds, beside the fluid bound."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +11,7 @@ from kv_cache_rl.cli import chat_options, options
 from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import OUTPUT, AsJson, Markdown, Workers, command_line, names_of
-from kv_cache_rl.cli.saved import stoppable
+from kv_cache_rl.cli.saved import refuse_replacing, stoppable
 from kv_cache_rl.cli.serving import chat
 from kv_cache_rl.cli.serving.options import Rho, Settings, Tasks, Ticks, Trace, scenario_of
 from kv_cache_rl.cli.serving.play import (
@@ -28,6 +29,7 @@ from kv_cache_rl.extras import need
 
 if TYPE_CHECKING:
     from kv_cache_rl.experiments.serving.evaluate import Cell
+    from kv_cache_rl.sim.serving.spec import Scenario
 
 REMEDY = "Its results are kept once it names the files it comes from, in an attribute `weights`"
 """For an agent whose state no digest covers."""
@@ -99,8 +101,7 @@ def run_evaluate(
     ticks = chat.bounded(target, ticks)
     scenarios = [scenario_of(name, trace, rho, ticks, set_) for name in names_of(task) or TASKS]
     options.picture(plot)
-    if telemetry is not None:
-        need("--telemetry", "datasets")
+    plan = None if telemetry is None else planned(telemetry, scenarios, names, chosen)
     found_out = {name: identity(name) for name in names if name != LLM}
     for name, one in found_out.items():
         if one.digest is None:
@@ -117,11 +118,14 @@ def run_evaluate(
                 identity=known.__getitem__,
             )
             rows += chat.evaluated(target, scenarios, chosen, out, max_concurrent, bar)
-    if telemetry is not None:
+    if telemetry is not None and plan is not None:
         failed_ = {(row["task"], row["agent"], row["seed"]) for row in rows if row["error"]}
         cells = [Cell(name, one, seed, known[name]) for one in scenarios for name in known for seed in chosen]
         whole = [cell for cell in cells if (cell.scenario.task, cell.agent, cell.seed) not in failed_]
-        record(whole, telemetry, workers or cores(), as_json)
+        if whole:
+            record(whole, telemetry, plan, workers or cores(), as_json)
+        else:
+            typer.echo(f"every episode failed, and {telemetry} gets no telemetry", err=True)
     rows.sort(key=lambda row: names.index(row["agent"]))  # stable: by task, agent, seed
     rows.sort(key=lambda row: [one.task for one in scenarios].index(row["task"]))
     found, told = results(rows, BASE), chat.said(rows, target)
@@ -157,12 +161,40 @@ def refuse_two_forms(as_json: bool, markdown: bool) -> None:
         raise BadInput("--json and --markdown are two forms of one table; give one")
 
 
-def record(cells: list["Cell"], folder: Path, workers: int, quiet: bool) -> None:
+def planned(
+    folder: Path, scenarios: Sequence["Scenario"], names: Sequence[str], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """What the folder of the telemetry will be of, before anything is played.
+
+    Raises:
+        BadInput: none of the agents can be recorded, or the folder holds something else.
+        MissingExtra: what writes Parquet is not installed.
+    """
+    need("--telemetry", "datasets")
+    from kv_cache_rl.experiments.serving.telemetry import DATA, PLAN, plan_of
+
+    agents = [name for name in names if name != LLM]
+    if not agents:
+        raise BadInput(
+            f"--telemetry records agents that play here, and {LLM} does not; add one, such as "
+            f"--policy {BASE}, or leave --telemetry out"
+        )
+    plan = plan_of(scenarios, agents, seeds)
+    refuse_replacing(folder / PLAN, plan, "--telemetry")
+    if not (folder / PLAN).exists() and (folder / DATA).is_dir() and any((folder / DATA).iterdir()):
+        raise BadInput(
+            f"{folder / DATA} holds files that do not say what they are of; give another --telemetry, or "
+            "delete the folder"
+        )
+    return plan
+
+
+def record(cells: list["Cell"], folder: Path, plan: Mapping[str, Any], workers: int, quiet: bool) -> None:
     """Plays the episodes decision by decision, and writes their ticks."""
     from kv_cache_rl.experiments.serving.telemetry import written
 
     with Bar("telemetry", quiet) as bar, stoppable(folder, lambda: f"go on with: {command_line()}"):
-        paths = written(cells, recorded, folder, command_line(), workers, bar)
+        paths = written(cells, recorded, folder, command_line(), plan, workers, bar)
     size = sum(path.stat().st_size for path in paths)
     typer.echo(f"telemetry: {counted(len(paths), 'episode')}, {amount(size)} in {folder}", err=True)
 

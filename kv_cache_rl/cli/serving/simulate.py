@@ -93,7 +93,7 @@ def run_simulate(
         if target is not None:
             with chat.playing(target) as player, opened(log) as file:
                 records = recorded(state, asked(player), file, as_json, plot is not None)
-            told = chat.facts(player.counts.to_json(), target)
+            told = chat.priced(chat.facts(player.counts.to_json(), target), target)
         else:
             with waiting("the oracle plans", as_json or agent != PLANNER), blamed(agent):
                 decide = decider(agent, state)

@@ -18,11 +18,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kv_cache_rl.core.numbers import shown
+from kv_cache_rl.experiments.engine.checks import unfit_request, wrong_config, wrong_request, wrong_step
 from kv_cache_rl.experiments.engine.plan import EngineError
 from kv_cache_rl.files import NotJson, json_value, lines_of, read_json, regular
 
@@ -127,8 +127,10 @@ class Recording:
         """
         before: Step | None = None
         for record in lines_in(self.folder / STEPS):
-            step = _built(self.folder / STEPS, Step, record, ops=_ops)
-            self._check_follows(before, step)
+            step = _built(self.folder / STEPS, Step, record, ops=_tuples)
+            if isinstance(step.step, int):
+                self._check_follows(before, step)
+            _refuse(self.folder / STEPS, wrong_step(step, self.config))
             if before is not None and (before.running or before.waiting):
                 yield from (replace(before, step=at, ops=()) for at in range(before.step + 1, step.step))
             yield step
@@ -149,9 +151,12 @@ class Recording:
         """The KV events of each step that had some."""
         for record in lines_in(self.folder / EVENTS):
             try:
-                yield int(record["step"]), list(record["events"])
-            except (KeyError, TypeError, ValueError):
+                step, events = int(record["step"]), list(record["events"])
+                hashes = [tuple(event.get("block_hashes", ())) for event in events]
+                hash(tuple(hashes))
+            except (KeyError, TypeError, ValueError, AttributeError):
                 raise _damaged(self.folder / EVENTS, "a line has no step and events") from None
+            yield step, events
 
 
 def note(event: dict[str, Any], copies: Counter[int]) -> list[int]:
@@ -174,7 +179,10 @@ def read_run(folder: Path) -> Recording:
     Raises:
         EngineError: the folder holds none, or one that was changed.
     """
-    return Recording(folder, read_config(folder), tuple(requests_in(folder)))
+    config, requests = read_config(folder), tuple(requests_in(folder))
+    for one in requests:
+        _refuse(folder / REQUESTS, unfit_request(one, config))
+    return Recording(folder, config, requests)
 
 
 def read_config(folder: Path) -> Config:
@@ -190,43 +198,24 @@ def read_config(folder: Path) -> Config:
     if head != (FORMAT, VERSION):
         raise EngineError(f"{path} is no recording of version {VERSION}; record again with this version")
     config = _built(path, Config, found)
-    _check_kinds(path, config)
+    _refuse(path, wrong_config(config))
     return config
-
-
-KINDS = {"int": int, "float": (int, float), "str": str, "bool": bool, "dict[str, Any]": dict}
-AT = ("trace", "once", "step")
-"""When requests come: at their times, all at the start, or before the step of their time."""
-
-
-def _check_kinds(path: Path, config: Config) -> None:
-    """Raises EngineError for a field of another kind, or a number below 0."""
-    for one in fields(config):
-        value = getattr(config, one.name)
-        right = isinstance(value, KINDS[str(one.type)]) and isinstance(value, bool) == (one.type == "bool")
-        if not right or (isinstance(value, int | float) and value < 0):
-            raise _damaged(path, f"{one.name} is {shown(value)}")
-    if config.at not in AT or config.block_tokens < 1:
-        raise _damaged(path, f"requests that come {config.at}, in blocks of {config.block_tokens} tokens")
 
 
 def requests_in(folder: Path) -> list[Recorded]:
     """The requests that are whole, in the order of the trace. Raises EngineError for a line that is none."""
     path, known = folder / REQUESTS, dict[int, Recorded]()
     for record in lines_in(path):
-        one = _built(path, Recorded, record, blocks=_pairs, steps=tuple)
+        one = _built(path, Recorded, record, blocks=_tuples, steps=tuple)
+        _refuse(path, wrong_request(one))
         if one.request in known:
             raise _damaged(path, f"request {one.request} stands in it twice")
         known[one.request] = one
     return [known[number] for number in sorted(known)]
 
 
-def _pairs(value: Any) -> tuple[Run, ...]:
-    return tuple((int(start), int(length)) for start, length in value)
-
-
-def _ops(value: Any) -> tuple[tuple[Any, ...], ...]:
-    return tuple(tuple(op) for op in value)
+def _tuples(value: Any) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(part) for part in value)
 
 
 def _built(path: Path, kind: type, record: Any, **parts: Callable[[Any], Any]) -> Any:
@@ -250,6 +239,11 @@ def lines_in(path: Path) -> Iterator[Any]:
                 yield json_value(line)
             except NotJson as error:
                 raise _damaged(path, f"line {number}: {error}") from None
+
+
+def _refuse(path: Path, what: str | None) -> None:
+    if what is not None:
+        raise _damaged(path, what)
 
 
 def _damaged(path: Path, what: str) -> EngineError:

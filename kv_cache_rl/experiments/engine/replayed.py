@@ -130,7 +130,7 @@ def as_scheduled(recording: Recording) -> Replayed:
     """In the recorded order of taking and freeing blocks; what is found is up to the lab.
 
     Raises:
-        EngineError: a request was cut off, or one that is over has no step.
+        EngineError: a request was cut off, one that is over has no step, or steps do not fit each other.
     """
     running = _Running(recording)
     lookups: list[Lookup] = []
@@ -143,11 +143,17 @@ def as_scheduled(recording: Recording) -> Replayed:
                     "again, or compare with --order in-order"
                 )
             if op[0] == "free":
+                if not running.holds(op[1]):
+                    raise _unfit(
+                        recording, f"in step {step.step} request {op[1]} frees blocks and holds none"
+                    )
                 running.free(op[1])
                 continue
             _, number, found, full, held = op
             if found is not None:
                 lookups.append(Lookup(number, step.step, found, running.start(number)))
+            if running.room - running.room_of(number) + held - full > recording.config.blocks:
+                raise _unfit(recording, f"in step {step.step} requests hold more blocks than the pool has")
             running.take(number, full, held)
     if missing := over - {one.request for one in lookups}:
         raise EngineError(
@@ -155,6 +161,10 @@ def as_scheduled(recording: Recording) -> Replayed:
             "compare with --order in-order"
         )
     return Replayed(tuple(lookups), _held(running.state, running.known))
+
+
+def _unfit(recording: Recording, what: str) -> EngineError:
+    return EngineError(f"{recording.folder}: {what}; restore steps.jsonl, or compare with --order in-order")
 
 
 class _Running:
@@ -175,6 +185,19 @@ class _Running:
         missing = np.flatnonzero(self.state.page["tier"][path] != 0)
         return int(missing[0]) if len(missing) else len(path)
 
+    def holds(self, number: int) -> bool:
+        """Whether a request has taken blocks, and not let them go."""
+        return number in self._held
+
+    @property
+    def room(self) -> int:
+        """Blocks that are held and not full."""
+        return sum(self._held.values()) - sum(self._full.values())
+
+    def room_of(self, number: int) -> int:
+        """The same of one request."""
+        return self._held.get(number, 0) - self._full.get(number, 0)
+
     def take(self, number: int, full: int, held: int) -> None:
         """A request has so many full blocks now, and holds so many in all."""
         before = self._full.get(number, 0)
@@ -191,8 +214,7 @@ class _Running:
             self._touch(self._paths[other][:kept])
 
     def _touch(self, blocks: np.ndarray) -> None:
-        room = sum(self._held.values()) - sum(self._full.values())
         none, nothing = np.zeros(2, np.int64), np.zeros(0, np.int64)
         begins = np.array([0, len(blocks)])
-        wrote = begins, blocks, np.zeros(1, np.int64), np.array([room])
+        wrote = begins, blocks, np.zeros(1, np.int64), np.array([self.room])
         advance_answered(self.state, none, nothing, *wrote, 0, 1)

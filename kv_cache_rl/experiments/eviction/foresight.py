@@ -7,12 +7,17 @@
   otherwise its choices owe their gain to chance. What it gains here and not in the generator's episodes is
   the model's error."""
 
+import functools
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
 
+from kv_cache_rl import __version__
 from kv_cache_rl.core.precision import LADDER, WORK_CLASSES
+from kv_cache_rl.files import digest_of
 from kv_cache_rl.search.eviction.futures import beliefs, one_future
 from kv_cache_rl.search.eviction.halving import Round
 from kv_cache_rl.search.eviction.judging import in_state
@@ -22,10 +27,24 @@ from kv_cache_rl.search.eviction.rollout import policy_return
 from kv_cache_rl.sim.eviction.columns import Dead, Slot, Static
 from kv_cache_rl.sim.eviction.episode import Episode, play
 from kv_cache_rl.sim.eviction.score import normalized_score
-from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, DEAD_KINDS, PLACES, Prefix, Scenario, Session, Turn
+from kv_cache_rl.sim.eviction.spec import (
+    BLOCK_TYPES,
+    DEAD_KINDS,
+    PLACES,
+    Prefix,
+    Scenario,
+    Session,
+    Turn,
+    dumps,
+)
 from kv_cache_rl.sim.eviction.state import State
 
 KINDS = ("view", "future", "model")
+DECIDING = (
+    *("core", "theory", "policies", "sim/eviction", "search/eviction"),
+    *("sim/compiled.py", "sim/views.py", "jit.py", "tensors.py", "experiments/eviction/foresight.py"),
+)
+"""Folders and files of the package that decide how an episode goes."""
 
 
 class Foreseeing(Planner):
@@ -76,6 +95,19 @@ def _session(state: State, i: int) -> Session:
         LADDER[static[Static.TOLERANCE]], static[Static.PRIORITY], static[Static.RATE], static[Static.PREFIX],
         PLACES[dyn[Slot.PLACE]], dyn[Slot.TOKENS], dyn[Slot.LAST], dyn[Slot.COUNT], turns,
     )  # fmt: skip
+
+
+def key_of(job: tuple[Scenario, str]) -> str:
+    """Names the row of an episode: the same for the same kind, scenario with all that it holds, and code."""
+    scenario, kind = job
+    held = hashlib.sha256(f"{dumps(scenario)} {code_digest()}".encode()).hexdigest()[:24]
+    return f"{kind} {scenario.id} {held}"
+
+
+@functools.lru_cache(1)
+def code_digest() -> str:
+    """Digest of the package's version and of all code and weights that decide how an episode goes."""
+    return digest_of(Path(__file__).parents[2], DECIDING, __version__, pattern="*")
 
 
 def planned(job: tuple[Scenario, str], seed: int, futures: int) -> dict:

@@ -3,11 +3,13 @@
 DIR/README.md                        the data card: what a row is, every column, how the files were made
 DIR/data/TASK-AGENT-SEED.parquet     one episode, a row a tick
 DIR/keys.json                        which code, settings and weights each file is of
+DIR/plan.json                        which tasks, agents and seeds the folder is of
 """
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from kv_cache_rl.files import read_json, slug, write_json, write_whole
 from kv_cache_rl.search.serving.rollout import Decide
 from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.dynamics import new_state
-from kv_cache_rl.sim.serving.spec import ServingError
+from kv_cache_rl.sim.serving.spec import Scenario, ServingError
 from kv_cache_rl.sim.serving.state import State
 
 Decider = Callable[[str, State], Decide]
@@ -40,7 +42,7 @@ COLUMNS = {
     "reward": ("float32", "of these decisions together"),
 }
 """Column → its type and what it holds, as the tick left the server."""
-CARD, DATA, KEYS = "README.md", "data", "keys.json"
+CARD, DATA, KEYS, PLAN = "README.md", "data", "keys.json", "plan.json"
 
 
 def features() -> Any:
@@ -51,11 +53,19 @@ def features() -> Any:
     return Features({name: kinds.get(kind) or Value(kind) for name, (kind, _) in COLUMNS.items()})
 
 
+def plan_of(scenarios: Sequence[Scenario], agents: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
+    """What a folder is of, as JSON gives it back: its card describes one set of files."""
+    asked = {"tasks": [one.task for one in scenarios], "agents": list(agents), "seeds": list(seeds)}
+    settings = {f"{one.task} {name}": value for one in scenarios for name, value in asdict(one).items()}
+    return json.loads(json.dumps(asked | settings, default=str))
+
+
 def written(
     cells: Sequence[Cell],
     decider: Decider,
     folder: Path,
     command: str,
+    plan: Mapping[str, Any],
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
@@ -65,17 +75,21 @@ def written(
 
     Args:
         command: what makes the folder, for its card.
+        plan: what the folder is of, by `plan_of`; it stays there, so that another set is not mixed in.
         progress: called with (done, total) as episodes end.
 
     Raises:
-        ServingError: the names of two agents make the same file.
+        ServingError: there is no episode, or the names of two agents make the same file.
         OSError, WorkerError: a file cannot be written, or a worker died. Finished ones stay.
     """
+    if not cells:
+        raise ServingError("telemetry of no episode; name an agent that plays its episodes to their end")
     (folder / DATA).mkdir(parents=True, exist_ok=True)
     known = read_json(folder / KEYS) if (folder / KEYS).exists() else {}
     paths = [folder / DATA / f"{name_of(cell)}.parquet" for cell in cells]
     if len(set(paths)) < len(paths):
         raise ServingError("two agents would write to one file; record one of them in a folder of its own")
+    write_json(folder / PLAN, plan)
     todo = [
         k
         for k, cell in enumerate(cells)

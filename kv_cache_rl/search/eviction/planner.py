@@ -71,7 +71,7 @@ class Planner:
         """Of the scenario it keeps what is `published`.
 
         Args:
-            futures: how many a choice ends with; as many again lead up to it.
+            futures: how many a choice ends with; the rounds before it add about half as many (`rounds_of`).
         """
         whole_number("seed", seed, 0, error=ScenarioError)
         self.rounds = rounds_of(whole_number("futures", futures, 2, error=ScenarioError))
@@ -126,7 +126,11 @@ class Planner:
 
 
 def rounds_of(futures: int) -> tuple[Round, ...]:
-    """Rounds of which the last has so many futures; together they have half as many again."""
+    """Rounds of which the last has so many futures; those before it have about half as many together.
+
+    >>> [one.futures for one in rounds_of(256)]
+    [8, 23, 85, 256]
+    """
     shares = ((32, 24), (11, 8), (3, 3), (1, 3))
     return tuple(Round(max(futures // share, 1), kept) for share, kept in shares)
 

@@ -70,6 +70,21 @@ def test_what_is_no_recording_is_refused(kv, tmp_path):
     assert "is no recording of version 1" in kv("engine", "compare", run).err
 
 
+def test_steps_that_do_not_fit_each_other_are_named(kv, tmp_path):
+    run = Path(shutil.copytree(GOLDEN / "one_at_a_time", tmp_path / "run"))
+    first, *others = (run / "steps.jsonl").read_text().splitlines()
+    step = json.loads(first)
+    pool = json.loads((run / "config.json").read_text())["blocks"]
+    for op, said in (
+        (["free", 39], "request 39 frees blocks and holds none"),
+        (["take", 39, None, 0, pool], "requests hold more blocks than the pool has"),
+    ):
+        changed = json.dumps(step | {"ops": [*step["ops"], op]})
+        (run / "steps.jsonl").write_text("\n".join([changed, *others]) + "\n")
+        refused = kv("engine", "compare", run, "--order", "as-scheduled")
+        assert refused.code == 2 and said in " ".join(refused.err.split())
+
+
 STEPPED = {"preempting": 541, "long_prompts": 428, "without_caching": 391}
 
 

@@ -209,6 +209,22 @@ def test_a_stopped_planner_goes_on_and_another_seed_is_refused(kv, three, monkey
     assert refused.code == 2 and "another seed (42, now 7)" in refused.err and "--out" in refused.err
 
 
+def test_a_planner_takes_no_episode_of_another_scenario_of_the_id(kv, three, tmp_path):
+    other = dataclasses.replace(three[1], id=three[0].id)
+    for name, one in (("a.jsonl", three[0]), ("b.jsonl", other)):
+        (tmp_path / name).write_text(json.dumps(one.to_json()) + "\n")
+
+    def plans(name, out):
+        found = kv("planner", name, "--futures", 2, "--workers", 1, "--out", out, "--json").json
+        return next(row["reward"] for row in found["rows"] if row["policy"] == "planner")
+
+    mine, theirs = plans("a.jsonl", "kept"), plans("b.jsonl", "kept")
+    assert mine != theirs == plans("b.jsonl", "fresh")
+    assert plans("a.jsonl", "kept") == mine
+    refused = kv("planner", "a.jsonl", "b.jsonl", "--futures", 2, "--out", "kept")
+    assert refused.code == 2 and f"2 different scenarios have the id {three[0].id}" in refused.err
+
+
 def test_generate_writes_the_same_playable_file_twice(kv, tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
         said = kv(

@@ -80,6 +80,21 @@ def test_without_an_address_a_heuristic_plays_through_the_chat_path_as_it_plays_
     assert again["episodes"] == found["episodes"], "kept episodes are not asked for again"
 
 
+def test_a_kept_episode_costs_what_the_prices_of_this_call_say(run):
+    def costs(*prices):
+        code, found, _ = run("evaluate", "--policy", "llm", "--seeds", "1", *prices)
+        (chat,) = [row["chat"] for row in found["episodes"]]
+        assert code == 0 and ("in the currency" in found["chat"][0]) == bool(prices)
+        return chat["read"], chat["written"], chat["cost"]
+
+    read, written, none = costs()
+    assert none is None and read > 0
+    assert costs(*PRICES) == (read, written, pytest.approx((read + 4 * written) / 1e6))
+    dear = ("--price-in", "1000", "--price-out", "2000")
+    assert costs(*dear) == (read, written, pytest.approx((1000 * read + 2000 * written) / 1e6))
+    assert costs() == (read, written, None)
+
+
 def test_calls_ticks_and_money_stand_in_the_report_and_the_model_gets_state_and_tool(simulate):
     code, found, stderr, requests = simulate(lambda turn, body: act(action=17, repeat=3), *PRICES)
     chat = found["chat"]
@@ -186,7 +201,8 @@ def test_one_slow_episode_does_not_block_the_others(run):
     [
         (("--policy", "lru", "--model", "m"), "add --policy llm"),
         (("--policy", "lru", "--timeout", "5"), "add --policy llm"),
-        (("--policy", "llm", "--base-url", "http://127.0.0.1:1/v1"), "without --model"),
+        (("--policy", "llm", "--base-url", "http://127.0.0.1:1/v1"), "--base-url is given without --model"),
+        (("--policy", "llm", "--api-key-var", "MY_KEY"), "--api-key-var is given without --model"),
         (("--policy", "llm", "--model", "m", "--base-url", "127.0.0.1"), "is not an address"),
         (("--policy", "llm", "--model", " "), "--model is empty"),
         (("--policy", "llm", "--price-in", "1"), "without --price-out"),

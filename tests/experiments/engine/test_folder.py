@@ -160,6 +160,68 @@ def test_a_config_that_no_recorder_wrote_is_named(folder, changes, said):
         read_run(folder)
 
 
+REQUEST = {
+    "request": 1, "time_s": 0.0, "sequence": 0, "prompt": 40, "generated": 3, "blocks": [[0, 1]], "found": 0,
+    "preempted": 0, "arrived_s": 0.0, "started_s": 0.1, "done_s": 0.2, "steps": [0, 2],
+}  # fmt: skip
+STEP = {"step": 4, "time_s": 0.4, "running": 1, "waiting": 0, "free": 6, "preempted": 0, "ops": []}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("config.json", {"watermark": 1e308}, "watermark is 1e"),
+        ("config.json", {"watermark": 1.5}, "watermark is 1.5"),
+        ("config.json", {"blocks": 1}, "blocks is 1;"),
+        ("config.json", {"rate": 10**400}, "rate is an integer of"),
+        ("requests.jsonl", {"time_s": None}, "time_s is None"),
+        ("requests.jsonl", {"prompt": True}, "prompt is True"),
+        ("requests.jsonl", {"request": 3}, "request 3 is none of 3"),
+        ("requests.jsonl", {"generated": 90}, "request 1 fills 4 blocks of 32 tokens and names 1"),
+        ("requests.jsonl", {"generated": 0}, "generated 0"),
+        ("requests.jsonl", {"blocks": [["0", 1]]}, "no runs of first and length"),
+        ("requests.jsonl", {"blocks": [[0, 1, 2]]}, "no runs of first and length"),
+        ("requests.jsonl", {"blocks": [[0, 10**12]]}, "names 1,000,000,000,000"),
+        ("requests.jsonl", {"prompt": 32 * 10**12, "blocks": [[0, 10**12]]}, "the pool has 9 and"),
+        ("requests.jsonl", {"found": 2}, "found 2 blocks, its prompt has 1"),
+        ("requests.jsonl", {"steps": [3]}, "not its first and its last"),
+        ("requests.jsonl", {"steps": [3, 2]}, "not its first and its last"),
+        ("steps.jsonl", {"running": "2"}, "running is '2'"),
+        ("steps.jsonl", {"time_s": None}, "time_s is None"),
+        ("steps.jsonl", {"step": 10**30}, "stands behind step 3"),
+        ("steps.jsonl", {"step": "4"}, "step is .4."),
+        ("steps.jsonl", {"ops": [["zap"]]}, "has .'zap'., which is no taking"),
+        ("steps.jsonl", {"ops": [[]]}, "is no taking"),
+        ("steps.jsonl", {"ops": [[["take"], 1]]}, "is no taking"),
+        ("steps.jsonl", {"ops": [["free", 3]]}, "is no taking"),
+        ("steps.jsonl", {"ops": [["take", 1, 0, 2, 1]]}, "is no taking"),
+        ("steps.jsonl", {"ops": [["take", 1, "0", 1, 2]]}, "is no taking"),
+        ("events.jsonl", {"step": 4, "events": ["BlockStored"]}, "a line has no step and events"),
+        ("events.jsonl", {"step": 4, "events": [{"block_hashes": [[1]]}]}, "a line has no step and events"),
+    ],
+)
+def test_values_of_another_kind_or_range_are_named_with_their_file(folder, name, changes, said):
+    if name == "config.json":
+        found = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(found | changes))
+    else:
+        begun = {"requests.jsonl": REQUEST, "steps.jsonl": STEP, "events.jsonl": {}}[name]
+        with open(folder / name, "a") as file:
+            file.write(json.dumps(begun | changes) + "\n")
+    with pytest.raises(EngineError, match=f"{name}: .*{said}"):
+        run = read_run(folder)
+        list(run.steps())
+        list(run.events())
+
+
+def test_what_the_changes_start_from_is_read(folder):
+    for name, line in (("requests.jsonl", REQUEST), ("steps.jsonl", STEP)):
+        with open(folder / name, "a") as file:
+            file.write(json.dumps(line) + "\n")
+    run = read_run(folder)
+    assert len(run.requests) == 2 and [one.step for one in run.steps()] == [0, 1, 2, 3, 4]
+
+
 def test_a_recording_from_before_the_scheduler_had_options_is_read(folder):
     found = json.loads((folder / "config.json").read_text())
     for name in ("prefix_caching", "long_prefill", "watermark"):

@@ -73,6 +73,34 @@ def test_what_is_there_is_not_played_again_and_a_lost_file_is(evaluate, tmp_path
     assert files[0].read_bytes() == bytes_of and files[1].stat().st_mtime_ns == before[1]
 
 
+def test_a_folder_of_another_plan_is_refused_before_anything_is_played(evaluate, tmp_path):
+    assert evaluate("--policy", "lru", "--seeds", "1").exit_code == 0
+    folder = tmp_path / "telemetry"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    rows = (tmp_path / "out" / "rows.jsonl").read_bytes()
+    for options, what in (
+        (("--policy", "fifo", "--seeds", "1"), "agents"),
+        (("--policy", "lru", "--seeds", "2"), "seeds"),
+        (("--policy", "lru", "--seeds", "1", "--ticks", "50"), "medium ticks 40, not 50"),
+        (("--policy", "lru", "--seeds", "1", "--task", "easy"), "tasks"),
+    ):
+        refused = evaluate(*options)
+        said = " ".join(refused.stderr.split())
+        assert refused.exit_code == 2 and f"holds another run ({what}" in said, said
+        assert "give another --telemetry" in said
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "out" / "rows.jsonl").read_bytes() == rows
+    (folder / "plan.json").unlink()
+    refused = evaluate("--policy", "lru", "--seeds", "1")
+    assert refused.exit_code == 2 and "do not say what they are of" in " ".join(refused.stderr.split())
+
+
+def test_a_set_without_an_agent_that_can_be_recorded_is_refused(evaluate, tmp_path):
+    refused = evaluate("--policy", "llm")
+    assert refused.exit_code == 2 and "add one, such as --policy lru" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "telemetry").exists()
+
+
 def test_an_agent_that_fails_has_no_file(evaluate, tmp_path):
     agent = tmp_path / "bad.py"
     agent.write_text(
