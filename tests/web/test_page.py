@@ -234,6 +234,32 @@ def test_a_saved_page_opens_without_a_server(watched, browser, tmp_path):
     alone.close()
 
 
+def test_a_saved_page_shows_the_settings_that_were_chosen(watched, browser, tmp_path):
+    page = watched.open("#/hierarchy?workload=rag_burst&policies=lru,arc&points=8")
+    page.wait_for_selector("#rates")
+    page.select_option("#points", "20")
+    page.uncheck("input[value=arc]")
+    page.check("input[value=fifo]")
+    with page.expect_download() as waiting:
+        page.click("#save")
+    path = tmp_path / "saved.html"
+    waiting.value.save_as(path)
+    page = watched.open("#/serving?task=easy&agents=lru&seed=3")
+    page.fill("#seed", "12")
+    with page.expect_download() as waiting:
+        page.click("#save")
+    numbers = tmp_path / "numbers.html"
+    waiting.value.save_as(numbers)
+    alone = browser.new_page()
+    alone.goto(path.as_uri())
+    assert alone.input_value("#points") == "20"
+    boxes = {name: alone.is_checked(f"input[value={name}]") for name in ("lru", "arc", "fifo")}
+    assert boxes == {"lru": True, "arc": False, "fifo": True}
+    alone.goto(numbers.as_uri())
+    assert alone.input_value("#seed") == "12" and alone.input_value("#task") == "easy"
+    alone.close()
+
+
 PLACES = (
     "#/",
     "#/serving?task=easy&agents=lru&ticks=60&go=1",
