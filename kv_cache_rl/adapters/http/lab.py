@@ -63,6 +63,17 @@ class Lab:
             what = f"{self.held.bytes:,} bytes of answers are being read, which is all that this server holds"
             raise Problem(429, f"{what}; try again, or leave out the tick_logs", retry_after_s=10.0)
 
+    def enter_stream(self) -> None:
+        """Takes a place among the streams. Raises Problem where none is left."""
+        if self.streams >= self.limits.streams:
+            what = f"{self.streams} streams are read, which is all that this server sends"
+            raise Problem(429, f"{what}; try again", retry_after_s=5.0)
+        self.streams += 1
+
+    def leave_stream(self) -> None:
+        """Gives the place back."""
+        self.streams -= 1
+
     def playing(self) -> Iterator[tuple[str, Numbers]]:
         """Every server that is simulated now, by the name of its engine."""
         for one in self.sessions:
