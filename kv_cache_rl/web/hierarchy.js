@@ -11,7 +11,7 @@ export async function open(room, chosen) {
   const known = await call("/api/hierarchy");
   let trace = chosen.trace ? await call(`/api/hierarchy/traces/${encodeURIComponent(chosen.trace)}`).catch(expired) : null;
   let drawn = null;
-  const workload = choice(known.workloads, chosen.workload ?? "rag_burst", { id: "workload" });
+  const workload = choice(known.workloads, chosen.workload ?? "rag_burst", { id: "workload", onchange: withoutTrace });
   const model = choice(known.models, chosen.model ?? known.models[0], { id: "model" });
   const points = choice(["8", "12", "20", "30"], chosen.points ?? "12", { id: "points" });
   const policies = boxes("Policies", known.policies, (chosen.policies ?? "lru,lfu,s3fifo,arc").split(",").filter((one) => known.policies.includes(one)));
@@ -20,6 +20,13 @@ export async function open(room, chosen) {
   const result = h("div", { id: "curves" });
 
   const described = () => h("p", {}, `${trace.name}: ${whole(trace.requests)} requests, ${whole(trace.accesses)} accesses, ${whole(trace.blocks)} blocks. It is used in place of the workload.`);
+
+  /** A workload that is chosen takes the place of a trace. */
+  function withoutTrace() {
+    trace = null;
+    file.value = "";
+    fill(said);
+  }
 
   async function upload() {
     trace = null;

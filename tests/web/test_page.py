@@ -335,6 +335,10 @@ def test_the_address_of_a_curve_keeps_the_trace_that_was_sent(watched, tmp_path)
     assert "trace=" in address
     page = watched.open(address)
     page.wait_for_selector("h3:has-text('mine.jsonl')")
+    page.select_option("#workload", "zipf")
+    page.click("#compute")
+    page.wait_for_selector("h3:has-text('zipf')")
+    assert "trace=" not in page.evaluate("location.hash")
     page = watched.open("#/hierarchy?trace=gone&policies=lru")
     assert "expired" in page.inner_text(".problem")
     watched.faults = [fault for fault in watched.faults if "404" not in fault]

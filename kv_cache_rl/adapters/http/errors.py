@@ -139,6 +139,8 @@ def of_validation(errors: Iterable[Any]) -> Problem:
 
 KINDS = {
     "string_type": "a text",
+    "int_type": "a number",
+    "float_type": "a number",
     "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a JSON object",
