@@ -38,10 +38,11 @@ def run_serve(
 
     For others: kv-cache-rl serve --host 0.0.0.0 --allow-host lab.example.org
     """
-    from kv_cache_rl.adapters.http.server import Server, check_hosts, compiled, opened, url_of
+    from kv_cache_rl.adapters.http.server import Server, check_hosts, check_runs, compiled, opened, url_of
 
     names = tuple(options.names_of(allow_host))
     check_hosts(host, names)
+    check_runs(runs)
     with opened(port, host) as listener:
         with waiting("compiling the simulators", as_json):
             compiled()

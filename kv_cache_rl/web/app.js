@@ -33,7 +33,7 @@ async function show() {
     else link.removeAttribute("aria-current");
   }
   if (!part) return void fill(content, home());
-  if (!PARTS[part]) return void fill(content, h("h1", {}, "No such page"), h("p", {}, "Choose one above."));
+  if (!Object.hasOwn(PARTS, part)) return void fill(content, h("h1", {}, "No such page"), h("p", {}, "Choose one above."));
   fill(content, h("p", { class: "note" }, "…"));
   try {
     const { open } = await import(PARTS[part]);

@@ -2,9 +2,12 @@
 import { call, card, choice, facts, field, fill, fixed, h, percent, problem, query, signed, table, whole } from "/web/dom.js";
 import { lostIn, memoryMap } from "/web/map.js";
 
+const UNKNOWN = "This scenario is not one of the committed ones, so there are no figures of it and no decider can be asked what it would do.";
+
 export async function open(room, chosen) {
   const found = await episodeOf(chosen);
   const { scenario, report, windows } = found;
+  const known = found.committed ?? true;
   const map = memoryMap();
   const last = windows.length;
   const slider = h("input", { id: "window", type: "range", min: 1, max: last, step: 1, value: Math.min(+(chosen.window ?? 1) || 1, last), ariaLabel: "Window" });
@@ -65,11 +68,11 @@ export async function open(room, chosen) {
     h("p", { class: "note" }, report.diagnosis),
     card(h("div", { class: "scrub" }, number, slider, h("span", { class: "note" }, h("kbd", {}, "←"), " ", h("kbd", {}, "→"))), map.element),
     card(h("h2", { class: "first" }, "In this window"), detail,
-      h("div", { class: "fields" }, field("Ask", advisor), ask), advice),
+      known ? h("div", { class: "fields" }, field("Ask", advisor), ask) : h("p", { class: "note", id: "unknown" }, UNKNOWN), advice),
     figures,
     dialogue(found));
   queueMicrotask(() => requestAnimationFrame(show));
-  drawn(scenario.id, found.log).then((all) => fill(figures, all), (error) => fill(figures, problem(error)));
+  if (known) drawn(scenario.id, found.log).then((all) => fill(figures, all), (error) => fill(figures, problem(error)));
   return () => { removeEventListener("keydown", move); map.close(); };
 }
 

@@ -2,17 +2,31 @@
 import { boxes, bytes, call, card, choice, csv, download, field, fill, fixed, h, percent, problem, query, say, table, whole } from "/web/dom.js";
 import { chart, charts, colourOf } from "/web/charts.js";
 
+function expired(error) {
+  if (error.status === 404) throw new Error("The trace of this address has expired or was deleted; send the file again under Hierarchy.");
+  throw error;
+}
+
 export async function open(room, chosen) {
   const known = await call("/api/hierarchy");
-  let trace = null;
+  let trace = chosen.trace ? await call(`/api/hierarchy/traces/${encodeURIComponent(chosen.trace)}`).catch(expired) : null;
   let drawn = null;
-  const workload = choice(known.workloads, chosen.workload ?? "rag_burst", { id: "workload" });
+  const workload = choice(known.workloads, chosen.workload ?? "rag_burst", { id: "workload", onchange: withoutTrace });
   const model = choice(known.models, chosen.model ?? known.models[0], { id: "model" });
   const points = choice(["8", "12", "20", "30"], chosen.points ?? "12", { id: "points" });
   const policies = boxes("Policies", known.policies, (chosen.policies ?? "lru,lfu,s3fifo,arc").split(",").filter((one) => known.policies.includes(one)));
   const file = h("input", { type: "file", id: "file", onchange: upload });
   const said = h("div", {});
   const result = h("div", { id: "curves" });
+
+  const described = () => h("p", {}, `${trace.name}: ${whole(trace.requests)} requests, ${whole(trace.accesses)} accesses, ${whole(trace.blocks)} blocks. It is used in place of the workload.`);
+
+  /** A workload that is chosen takes the place of a trace. */
+  function withoutTrace() {
+    trace = null;
+    file.value = "";
+    fill(said);
+  }
 
   async function upload() {
     trace = null;
@@ -22,7 +36,7 @@ export async function open(room, chosen) {
     try {
       const found = await call(`/api/hierarchy/traces?${query({ name: given.name })}`, { body: given });
       trace = found;
-      fill(said, h("p", {}, `${found.name}: ${whole(found.requests)} requests, ${whole(found.accesses)} accesses, ${whole(found.blocks)} blocks. It is used in place of the workload.`));
+      fill(said, described());
     } catch (error) {
       file.value = "";
       fill(said, problem(error));
@@ -34,7 +48,7 @@ export async function open(room, chosen) {
     const names = policies.chosen();
     if (!names.length) return void fill(said, problem(new Error("Choose at least one policy.")));
     const source = trace ? { trace: trace.trace } : { workload: workload.value };
-    history.replaceState(null, "", `#/hierarchy?${query({ workload: workload.value, model: model.value, points: points.value, policies: names.join(",") })}`);
+    history.replaceState(null, "", `#/hierarchy?${query({ trace: trace?.trace, workload: workload.value, model: model.value, points: points.value, policies: names.join(",") })}`);
     button.disabled = true;
     fill(result, h("p", { class: "note" }, "Replaying …"));
     try {
@@ -79,6 +93,7 @@ export async function open(room, chosen) {
       h("div", { class: "fields" }, field("Workload", workload), field("Model", model), field("Capacities", points), field("Or a trace of yours", file, "up to 8 MiB")),
       policies, h("div", { class: "actions" }, button)), said),
     result);
+  if (trace) fill(said, described());
   setTimeout(compute);
   return () => drawn?.close();
 }

@@ -1,4 +1,4 @@
-// The memory map: every entry of the cache as a bar as long as its pages.
+// The memory map: every entry of the cache as a bar as long as the square root of its pages.
 import { h, table, whole } from "/web/dom.js";
 
 export const TYPES = { system: "#4e79a7", context: "#76b7b2", tool_result: "#59a14f", generation: "#edc948", reasoning: "#b07aa1", ephemeral: "#a8a29e" };
@@ -23,7 +23,7 @@ export function memoryMap(picked) {
   const legend = h("p", { class: "legend" },
     Object.entries(TYPES).map(([name, colour]) => h("span", {}, h("span", { class: "swatch", style: `background:${colour}` }), name)),
     h("span", {}, h("span", { class: "swatch", style: `background:${LOST}` }), "lost in this window"),
-    h("span", {}, "height: 16, 8, 4 bits"), h("span", {}, "hatched: on the CPU"));
+    h("span", {}, "length: square root of the pages"), h("span", {}, "height: 16, 8, 4 bits"), h("span", {}, "hatched: on the CPU"));
   const numbers = h("details", { class: "numbers", ontoggle: () => numbers.open && write() }, h("summary", {}, "numbers"), h("div", {}));
   const element = h("div", {}, canvas, hover, legend, numbers);
   let rows = [];

@@ -1,9 +1,10 @@
 // One run of models or policies: a cell an episode, tiles, a dot an episode, the table; live while it runs.
-import { call, card, facts, fill, fixed, h, query, say, signed, table, tile, whole } from "/web/dom.js";
+import { call, card, facts, fill, fixed, h, problem, query, say, signed, table, tile, whole } from "/web/dom.js";
 
 const GOOD = 0.5;
 
 export async function open(room, chosen) {
+  if (!chosen.run) throw new Error("No run is named; choose one under Eviction.");
   const path = `/api/eviction/runs/${encodeURIComponent(chosen.run ?? "")}`;
   const found = await call(path);
   const rows = found.rows;
@@ -11,7 +12,8 @@ export async function open(room, chosen) {
   let source = null;
   const live = h("span", {});
   const body = h("div", {});
-  fill(room, h("h1", {}, found.run), h("p", { class: "lead" }, live), found.problem ? h("p", { class: "problem" }, found.problem) : null, body);
+  const trouble = h("div", {});
+  fill(room, h("h1", {}, found.run), h("p", { class: "lead" }, live), found.problem ? h("p", { class: "problem" }, found.problem) : null, trouble, body);
 
   function draw() {
     const config = found.config;
@@ -128,6 +130,13 @@ export async function open(room, chosen) {
       source.close();
       draw();
       say("the run is done");
+    });
+    source.addEventListener("error", (event) => {
+      // An error that the server tells is no cut connection, which the browser mends by itself.
+      if (!event.data && source.readyState !== EventSource.CLOSED) return;
+      source.close();
+      const why = event.data ? JSON.parse(event.data).message : "The server ended the stream.";
+      fill(trouble, problem(new Error(`${why} Reload the page to see the run as it is now.`)));
     });
   }
   return () => source?.close();

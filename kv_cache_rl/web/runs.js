@@ -8,7 +8,7 @@ export async function open(room) {
     { name: "run", text: true, value: (run) => h("a", { href: `#/run?${query({ run: run.run })}` }, run.run) },
     { name: "models", text: true, value: (run) => run.config ? run.config.targets.map((one) => one.model).join(", ") : "-" },
     { name: "set", text: true, value: (run) => run.config ? `${run.config.trace ? "trace" : run.config.split}, ${run.config.difficulty}` : "-" },
-    { name: "rollouts", value: (run) => run.config ? `${run.done} of ${run.expected}` : "-" },
+    { name: "rollouts", value: (run) => run.config ? (run.expected === null ? run.done : `${run.done} of ${run.expected}`) : "-" },
     { name: "failed", value: (run) => run.failed ?? "-" },
     { name: "started", text: true, value: (run) => run.config?.started?.replace("T", " ") ?? "" },
     { name: "", text: true, value: (run) => run.problem ? h("span", { class: "bad" }, run.problem) : "" },

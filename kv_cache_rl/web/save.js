@@ -1,10 +1,25 @@
 // The page as it stands as one HTML file: styles inside, drawings as pictures, nothing that runs.
 import { download, say } from "/web/dom.js";
 
+const CONTROLS = "input, option, textarea";
+
+/** What a reader has chosen is in properties, which markup does not hold: the copy gets it as attributes. */
+function write(copy) {
+  const written = copy.querySelectorAll(CONTROLS);
+  document.querySelectorAll(CONTROLS).forEach((control, number) => {
+    const to = written[number];
+    if (control.tagName === "OPTION") to.toggleAttribute("selected", control.selected);
+    else if (control.tagName === "TEXTAREA") to.textContent = control.value;
+    else if (["checkbox", "radio"].includes(control.type)) to.toggleAttribute("checked", control.checked);
+    else if (control.type !== "file") to.setAttribute("value", control.value);
+  });
+}
+
 export async function savePage() {
   // A document without a window loads nothing, so the pictures meet no policy.
   const inert = document.implementation.createHTMLDocument("");
   const copy = inert.importNode(document.documentElement, true);
+  write(copy);
   const drawn = document.querySelectorAll("canvas");
   copy.querySelectorAll("canvas").forEach((canvas, number) => {
     const picture = inert.createElement("img");

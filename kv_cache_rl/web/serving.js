@@ -119,10 +119,10 @@ class Run {
 
   /** The words of a call that was refused: a stream does not tell them. */
   async refused(ask) {
-    const body = { agents: ask.getAll("agent"), task: ask.get("task"), seed: +ask.get("seed"), tick_logs: false, settings: JSON.parse(ask.get("settings")) };
-    if (ask.has("ticks")) body.ticks = +ask.get("ticks");
+    const settings = JSON.parse(ask.get("settings"));
+    if (ask.has("ticks")) settings.ticks = +ask.get("ticks");
     try {
-      await call("/api/settings", { body: { task: body.task, seed: body.seed, settings: { ...body.settings, ...(body.ticks ? { ticks: body.ticks } : {}) } } });
+      await call("/api/settings", { body: { task: ask.get("task"), seed: +ask.get("seed"), settings } });
       this.fail(new Error("The server ended the stream; it may be busy. Start again in a moment."));
     } catch (error) {
       this.fail(error);

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import re
+import shutil
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import kv_cache_rl
-from kv_cache_rl.sim.eviction import ORACLE, load_scenarios, replay
+from kv_cache_rl.reports.eviction.outcome import from_report, write_results
+from kv_cache_rl.sim.eviction import DECIDERS, ORACLE, Episode, load_scenarios, play, replay
 
 WEB = Path(kv_cache_rl.__file__).parent / "web"
 UPLOT = "1.6.32"
@@ -232,6 +235,118 @@ def test_a_saved_page_opens_without_a_server(watched, browser, tmp_path):
     assert alone.evaluate("document.querySelector('.plot img').naturalWidth") > 200
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     alone.close()
+
+
+def test_a_saved_page_shows_the_settings_that_were_chosen(watched, browser, tmp_path):
+    page = watched.open("#/hierarchy?workload=rag_burst&policies=lru,arc&points=8")
+    page.wait_for_selector("#rates")
+    page.select_option("#points", "20")
+    page.uncheck("input[value=arc]")
+    page.check("input[value=fifo]")
+    with page.expect_download() as waiting:
+        page.click("#save")
+    path = tmp_path / "saved.html"
+    waiting.value.save_as(path)
+    page = watched.open("#/serving?task=easy&agents=lru&seed=3")
+    page.fill("#seed", "12")
+    with page.expect_download() as waiting:
+        page.click("#save")
+    numbers = tmp_path / "numbers.html"
+    waiting.value.save_as(numbers)
+    alone = browser.new_page()
+    alone.goto(path.as_uri())
+    assert alone.input_value("#points") == "20"
+    boxes = {name: alone.is_checked(f"input[value={name}]") for name in ("lru", "arc", "fifo")}
+    assert boxes == {"lru": True, "arc": False, "fifo": True}
+    alone.goto(numbers.as_uri())
+    assert alone.input_value("#seed") == "12" and alone.input_value("#task") == "easy"
+    alone.close()
+
+
+def copied(runs, name, number=-1):
+    """A run that does not end, copied from the one of two policies, so far as `number` rollouts."""
+    folder = runs / name
+    folder.mkdir(exist_ok=True)
+    config = json.loads((runs / "two-policies" / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_examples": number}))
+    return folder, (runs / "two-policies" / "results.jsonl").read_text().splitlines(keepends=True)
+
+
+def test_a_run_that_begins_anew_while_it_is_watched_says_so(watched, runs):
+    folder, lines = copied(runs, "restarted")
+    (folder / "results.jsonl").write_text("".join(lines[:4]))
+    page = watched.open("#/run?run=restarted")
+    page.wait_for_selector(".badge.running")
+    time.sleep(1.0)
+    (folder / "results.jsonl").write_text(lines[5])
+    page.wait_for_selector(".problem")
+    assert "begun anew" in page.inner_text(".problem") and "Reload the page" in page.inner_text(".problem")
+    shutil.rmtree(folder)
+
+
+def test_a_run_over_a_whole_set_says_of_how_many(watched, runs):
+    folder, lines = copied(runs, "whole")
+    (folder / "results.jsonl").write_text("".join(lines[:3]))
+    page = watched.open("#/eviction")
+    page.wait_for_selector("#runs")
+    row = page.inner_text("#runs tbody tr:has-text('whole')")
+    assert re.search(r"\b3 of \d+", row) and "null" not in page.inner_text("#runs")
+    shutil.rmtree(folder)
+
+
+def test_an_episode_of_no_committed_scenario_says_what_it_has_not(watched, runs):
+    folder, _ = copied(runs, "windows", 1)
+    scenario = replace(load_scenarios("easy", num_examples=1)[0], id="trace-window-0001")
+    episode = play(Episode(scenario), DECIDERS["lru"]())
+    write_results(folder / "results.jsonl", [from_report(scenario, "lru", episode.report(), episode.log)])
+    (folder / "lru").mkdir()
+    said = {"task": {"data": {"id": scenario.id, "scenario": scenario.to_json()}}, "traces": []}
+    (folder / "lru" / "traces.jsonl").write_text(json.dumps(said) + "\n")
+    page = watched.open("#/episode?run=windows&model=lru&scenario=trace-window-0001")
+    page.wait_for_selector("#unknown")
+    assert "not one of the committed ones" in page.inner_text("#unknown")
+    assert page.locator("#ask, .problem, figure").count() == 0
+    shutil.rmtree(folder)
+
+
+def test_an_address_that_names_nothing_says_so(watched):
+    assert "No run is named" in watched.open("#/run").inner_text(".problem")
+    assert watched.open("#/constructor").inner_text("h1") == "No such page"
+
+
+def test_an_address_with_ticks_that_cannot_be_says_what_they_may_be(watched):
+    page = watched.open("#/serving?task=easy&agents=lru&ticks=0&go=1")
+    page.wait_for_selector(".problem")
+    assert "ticks is 0" in page.inner_text(".problem")
+    watched.faults = [fault for fault in watched.faults if "422" not in fault]
+
+
+def test_the_address_of_a_curve_keeps_the_trace_that_was_sent(watched, tmp_path):
+    page = watched.open("#/hierarchy?policies=lru&points=8")
+    page.wait_for_selector("#rates")
+    mine = tmp_path / "mine.jsonl"
+    row = {"timestamp": 0, "input_length": 1024, "output_length": 1, "hash_ids": [1, 2]}
+    mine.write_text((json.dumps(row) + "\n") * 20)
+    page.set_input_files("#file", mine)
+    page.wait_for_selector("text=20 requests")
+    page.click("#compute")
+    page.wait_for_selector("h3:has-text('mine.jsonl')")
+    address = page.evaluate("location.hash")
+    assert "trace=" in address
+    page = watched.open(address)
+    page.wait_for_selector("h3:has-text('mine.jsonl')")
+    page.select_option("#workload", "zipf")
+    page.click("#compute")
+    page.wait_for_selector("h3:has-text('zipf')")
+    assert "trace=" not in page.evaluate("location.hash")
+    page = watched.open("#/hierarchy?trace=gone&policies=lru")
+    assert "expired" in page.inner_text(".problem")
+    watched.faults = [fault for fault in watched.faults if "404" not in fault]
+
+
+def test_the_map_says_what_the_length_of_a_bar_is(watched):
+    page = watched.open("#/episode?scenario=eviction-eval-easy-0000-v2&policy=lru")
+    assert "square root of the pages" in page.inner_text(".legend")
 
 
 PLACES = (

@@ -114,10 +114,16 @@ def of_refused(error: Refused, fields: Iterable[str] = (), prefix: str = "") -> 
     return Problem(422, text, field and prefix + field, range[1] if range else None)
 
 
+INSIDE = re.compile(r"(int|float|str|bool|dict|list)(\[.*\])?|\[key\]|(function|constrained)-.*")
+"""What pydantic adds to a place: which of several types it tried, which is no field of the request."""
+
+
 def of_validation(errors: Iterable[Any]) -> Problem:
     """What pydantic finds, as one 422 about the first of its errors."""
     error = next(iter(errors))
     place = [str(part) for part in error["loc"] if part not in ("body", "query", "path", "header")]
+    if error["type"] != "extra_forbidden" and len(place) > 1 and INSIDE.fullmatch(place[-1]):
+        place.pop()
     field = ".".join(place) or None
     named = field or "the body"
     wrong = (error.get("ctx") or {}).get("error")
@@ -133,6 +139,8 @@ def of_validation(errors: Iterable[Any]) -> Problem:
 
 KINDS = {
     "string_type": "a text",
+    "int_type": "a number",
+    "float_type": "a number",
     "bool_type": "true or false",
     "list_type": "a list",
     "dict_type": "a JSON object",

@@ -24,6 +24,10 @@ HEADERS = {
 """Scripts, styles and requests of the page come from and go to this server alone."""
 
 
+FOREIGN_SITES = ("cross-site", "same-site")
+"""What a browser says of a request that a page of another origin made: an image's has no Origin."""
+
+
 class Guard:
     """An ASGI app before another.
 
@@ -79,6 +83,10 @@ class Guard:
         if origin is not None and origin.lower().partition("://")[2] != host.lower():
             what = f"a page of {origin[:80]!r} may not use this server"
             raise Problem(403, f"{what}; open the page that it serves itself", "Origin")
+        site = headers.get(b"sec-fetch-site", "").lower()
+        if scope["path"].startswith("/api/") and site in FOREIGN_SITES:
+            what = f"a page of another origin ({site}) may not use this server"
+            raise Problem(403, f"{what}; open the page that it serves itself", "Sec-Fetch-Site")
         announced = headers.get(b"content-length", "0")
         if not (announced.isascii() and announced.isdigit() and len(announced) < 19):
             raise Problem(400, "content-length is no number; send the length of the body in bytes")

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -62,6 +63,17 @@ class Lab:
         if self.held.bytes > self.limits.answer_bytes:
             what = f"{self.held.bytes:,} bytes of answers are being read, which is all that this server holds"
             raise Problem(429, f"{what}; try again, or leave out the tick_logs", retry_after_s=10.0)
+
+    def enter_stream(self) -> None:
+        """Takes a place among the streams. Raises Problem where none is left."""
+        if self.streams >= self.limits.streams:
+            what = f"{self.streams} streams are read, which is all that this server sends"
+            raise Problem(429, f"{what}; try again", retry_after_s=5.0)
+        self.streams += 1
+
+    def leave_stream(self) -> None:
+        """Gives the place back."""
+        self.streams -= 1
 
     def playing(self) -> Iterator[tuple[str, Numbers]]:
         """Every server that is simulated now, by the name of its engine."""
@@ -131,6 +143,8 @@ class Uploads:
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self.limits, self.clock = limits, clock
         self._folder: Path | None = None
+        self._lock = threading.Lock()
+        """Threads write: the room that one has seen is its own until it is taken."""
         self._kept: dict[str, Upload] = {}
 
     def __len__(self) -> int:
@@ -152,14 +166,18 @@ class Uploads:
 
     def write(self, name: str, data: bytes) -> Upload:
         """Keeps a trace in a file that no other user of the machine can read. Raises Problem for no room."""
-        self.room()
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="kv-cache-rl-"))
         id = secrets.token_urlsafe(12)
-        path = self._folder / f"{id}{ending(name)}"
-        path.write_bytes(data)
-        one = Upload(id, name, path, self.clock(), {"bytes": len(data)})
-        self._kept[id] = one
+        with self._lock:
+            self.room()
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="kv-cache-rl-"))
+            path = self._folder / f"{id}{ending(name)}"
+            one = self._kept[id] = Upload(id, name, path, self.clock(), {"bytes": len(data)})
+        try:
+            path.write_bytes(data)
+        except BaseException:
+            self.remove(id)
+            raise
         return one
 
     def find(self, id: str) -> Upload:

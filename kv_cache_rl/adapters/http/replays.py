@@ -21,11 +21,18 @@ from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 MOST_ACCESSES = 20_000_000
 """Block accesses of a trace that is replayed here; a small file can stand for many."""
 
+OWN = ("kind", "name")
+"""Arguments of `from_workload` that are no parameters of a workload."""
+
 
 def source_of(given: dict[str, Any]) -> Source:
     """The source that a request names: a workload and its parameters, or a file that was uploaded."""
     if "workload" in given:
-        return from_workload(given["workload"], **given.get("parameters", {}))
+        kind, parameters = given["workload"], given.get("parameters", {})
+        for name in OWN:
+            if name in parameters:
+                raise HierarchyError(f"{kind} has no parameter {name!r}; leave it out")
+        return from_workload(kind, **parameters)
     return from_file(given["file"], given["name"])
 
 

@@ -1,7 +1,7 @@
 """The eviction environment: scenarios, episodes to look at, and run folders, also while they grow."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -122,19 +122,17 @@ def router(lab: Lab) -> APIRouter:
         `Last-Event-ID` of it.
         """
         await lab.steps(lab.runs.config, run)
-        if lab.streams >= lab.limits.streams:
-            what = f"{lab.streams} streams are read, which is all that this server sends"
-            raise Problem(429, f"{what}; try again", retry_after_s=5.0)
-        return sse.stream(followed(lab, run, max(sse.last_event(request), 0)))
+        last = sse.last_event(request)
+        lab.enter_stream()
+        return sse.Stream(followed(lab, run, max(last, 0)), lab.leave_stream)
 
     return api
 
 
-async def followed(lab: Lab, run: str, start: int) -> AsyncIterator[str]:
+async def followed(lab: Lab, run: str, start: int) -> AsyncGenerator[str]:
     """A row for each rollout after a position, as it ends; done when the run has its summary."""
     position, loop = start, asyncio.get_running_loop()
     said = loop.time()
-    lab.streams += 1
     try:
         while not lab.closing():
             ended = await lab.steps(lab.runs.summary, run)
@@ -152,5 +150,3 @@ async def followed(lab: Lab, run: str, start: int) -> AsyncIterator[str]:
                 await asyncio.sleep(LOOK_S)
     except Problem as problem:
         yield sse.event("error", {"status": problem.status_code, "message": str(problem)})
-    finally:
-        lab.streams -= 1

@@ -1,7 +1,7 @@
 """The serving world: agents, settings, one episode or several, and the same as a stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -137,16 +137,18 @@ def router(lab: Lab) -> APIRouter:
         body = EpisodeOf(task=task, seed=seed, ticks=ticks, settings=settings_in(settings))
         scenario, drawn = await lab.steps(asked, body, lab)
         names = unique([known_agent(name) for name in agent])
-        if lab.streams >= lab.limits.streams:
-            what = f"{lab.streams} streams are read, which is all that this server sends"
-            raise Problem(429, f"{what}; try again", retry_after_s=5.0)
-        runs = [
-            await lab.simulations(
-                Run, name, scenario, drawn, lab.limits, await plan_of(name, scenario, drawn, lab)
-            )
-            for name in names
-        ]
-        return sse.stream(told(lab, runs, drawn, batch, pace_ms / 1e3, last))
+        lab.enter_stream()
+        try:
+            runs = [
+                await lab.simulations(
+                    Run, name, scenario, drawn, lab.limits, await plan_of(name, scenario, drawn, lab)
+                )
+                for name in names
+            ]
+        except BaseException:
+            lab.leave_stream()
+            raise
+        return sse.Stream(told(lab, runs, drawn, batch, pace_ms / 1e3, last), lab.leave_stream)
 
     return api
 
@@ -169,14 +171,13 @@ def settings_in(text: str) -> dict[str, Any]:
 
 async def told(
     lab: Lab, runs: list[Run], seed: int, batch: int, pace_s: float, last: int
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """The events of episodes side by side, those after number `last`.
 
     start; then in turns, for each agent that still plays, ticks, and end after its last ones; then done.
     """
     number, loop = -1, asyncio.get_running_loop()
     engines = {run.agent: lab.engines.enter() for run in runs}
-    lab.streams += 1
 
     def next_event(kind: str, data: dict[str, Any]) -> str:
         nonlocal number
@@ -215,6 +216,5 @@ async def told(
         problem = wrong if isinstance(wrong, Problem) else Problem(422, str(wrong))
         yield sse.event("error", {"status": problem.status_code, "message": str(problem)})
     finally:
-        lab.streams -= 1
         for engine in engines.values():
             lab.engines.leave(engine)

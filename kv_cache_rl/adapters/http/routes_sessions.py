@@ -25,7 +25,7 @@ from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.sim.eviction.spec import VIEWS
 
 OLD = "old"
-"""The session that the old calls share; no client can name it."""
+"""The session that the old calls share. Its id is no secret: the calls of sessions reach it, too."""
 DEPRECATED = {"deprecation": "@1795910400", "link": '</api/sessions>; rel="successor-version"'}
 """What every answer of an old call says (RFC 9745): deprecated since then, and what to use."""
 OF_SERVING, OF_EVICTION = ("task", "seed", "ticks", "settings"), ("scenario", "view")
@@ -170,7 +170,10 @@ def old_router(lab: Lab) -> APIRouter:
         """Begins anew. Use POST /api/sessions."""
         world = await lab.steps(serving_world, lab, merged(body or OldReset(), {}))
         if lab.sessions.has(OLD):
-            lab.sessions.remove(OLD)
+            async with lab.sessions.using(OLD) as one:
+                lab.sessions.room_for(one, world.nbytes)
+                one.world = world
+                return old(one, await lab.steps(world.state))
         one = lab.sessions.add(world, OLD)
         return old(one, await lab.steps(world.state))
 

@@ -14,7 +14,7 @@ from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import NotJson, json_value, regular, slug
 from kv_cache_rl.reports.eviction.outcome import Outcome, check_outcome
 from kv_cache_rl.reports.eviction.run_config import CONFIG, RESULTS, SUMMARY, read_config
-from kv_cache_rl.sim.eviction import Scenario
+from kv_cache_rl.sim.eviction import Scenario, ScenarioError, load_scenarios
 from kv_cache_rl.sim.eviction.scenarios import committed
 
 TRACES = "traces.jsonl"
@@ -48,8 +48,9 @@ class Runs:
         return [one.name for one in dated[:MOST_RUNS]]
 
     def folder(self, name: str) -> Path:
-        """The folder of a run, which is one of those that are listed. Raises Problem (404) for any other."""
-        if name not in self.names() or self.root is None:
+        """The folder of a run below the root, links followed. Raises Problem (404) for any other name."""
+        one_part = name not in ("", ".", "..") and Path(name).name == name
+        if self.root is None or not one_part or not self._inside(self.root / name / CONFIG, self.root):
             where = "no --runs DIR was given" if self.root is None else "GET /api/eviction/runs lists them"
             raise Problem(404, f"there is no run {name[:80]!r}; {where}", "run")
         return self.root / name
@@ -138,8 +139,12 @@ class Runs:
             with path.open("rb") as file:
                 file.seek(start - 1)
                 if file.read(1) != b"\n":
-                    what = f"no line of the run begins at {start:,}"
-                    raise Problem(422, f"{what}; give the id of an event of this stream", "Last-Event-ID")
+                    what = f"no line of the run begins at {start:,}, so it may have begun anew"
+                    raise Problem(
+                        422,
+                        f"{what}; open it again, or give the id of an event of this stream",
+                        "Last-Event-ID",
+                    )
         return list(self.rows(name, start))
 
     def outcome(self, name: str, model: str, scenario: str) -> Outcome:
@@ -169,7 +174,9 @@ class Runs:
         found = episodes.told(scenario, episodes.by_log(outcome.log, scenario), view)
         row = {key: value for key, value in outcome.to_json().items() if key != "log"}
         said = None if trace is None else dialogue_of(trace)
-        return {"run": name, "model": model, "row": row, **found, "dialogue": said or found["dialogue"]}
+        known = scenario_id in (committed(scenario_id) or {})
+        of_run = {"run": name, "model": model, "row": row, "committed": known}
+        return {**of_run, **found, "dialogue": said or found["dialogue"]}
 
     def trace(self, name: str, model: str, scenario_id: str) -> dict[str, Any] | None:
         """What the evaluator wrote of a rollout, as it wrote it; None where it is not at hand."""
@@ -237,8 +244,14 @@ def without_login(url: str) -> str:
 
 
 def expected(config: dict[str, Any]) -> int | None:
-    """Rollouts that the run is to have; None where it plays all scenarios that there are."""
-    return None if config["num_examples"] < 0 else config["num_examples"] * len(config["targets"])
+    """Rollouts that the run is to have; None where it plays all of a set that is not at hand."""
+    asked, targets = config["num_examples"], len(config["targets"])
+    if config["trace"] is None:
+        try:
+            return targets * len(load_scenarios(config["difficulty"], config["split"], asked))
+        except ScenarioError:
+            pass
+    return None if asked < 0 else asked * targets
 
 
 def scenario_of(name: str, trace: dict[str, Any] | None) -> Scenario:

@@ -1,6 +1,9 @@
 """The server as a process: listens, answers until it is interrupted, and ends what it streams."""
 
+import re
 import socket
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
@@ -9,7 +12,7 @@ from kv_cache_rl.adapters.http import episodes, serving
 from kv_cache_rl.adapters.http.app import create_app
 from kv_cache_rl.adapters.http.limits import Limits
 from kv_cache_rl.adapters.listening import EndpointError, listen
-from kv_cache_rl.adapters.requests import LOOPBACK
+from kv_cache_rl.adapters.requests import LOOPBACK, host_name
 from kv_cache_rl.sim.eviction import load_scenarios
 
 PORT = 7860
@@ -22,12 +25,36 @@ UNREAD_MS = 60_000
 
 
 def check_hosts(host: str, allowed: tuple[str, ...]) -> None:
-    """Raises EndpointError for a server that others can reach under no name that it answers to."""
+    """Raises EndpointError for a server that others can reach under no name that it answers to, and for a
+    name that no request can have.
+    """
     if host not in LOOPBACK and not allowed:
         raise EndpointError(
             f"--host {host} lets other machines in, and the server refuses every name that it does not know; "
             "name it as they do with --allow-host NAME"
         )
+
+    for name in allowed:
+        if not is_host(name):
+            bare = host_name(name.rpartition("://")[2].partition("/")[0])
+            remedy = f"--allow-host {bare}" if is_host(bare) else "a name such as lab.example.org"
+            raise EndpointError(
+                f"--allow-host {name} is no name of a host, so no request would match it; give {remedy}, "
+                "without scheme, port or path"
+            )
+
+
+def is_host(name: str) -> bool:
+    """Whether a Host header can hold this name before its port."""
+    with suppress(ValueError):
+        return bool(ip_address(name))
+    return re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name) is not None
+
+
+def check_runs(folder: Path) -> None:
+    """Raises EndpointError for what is there and is no folder; one that is not there yet may come."""
+    if folder.exists() and not folder.is_dir():
+        raise EndpointError(f"--runs {folder} is no folder; give the folder that holds the run folders")
 
 
 def url_of(listener: socket.socket) -> str:

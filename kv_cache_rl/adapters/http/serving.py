@@ -5,7 +5,6 @@ A column has its name once: ``{"tick": [1, 2, …], "reward": [0.1, 0.0, …], �
 
 import functools
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -176,12 +175,6 @@ def simulated(
 def view_of(seen: np.ndarray, mask: np.ndarray) -> dict[str, list]:
     """What a decider sees, as JSON-able values."""
     return {"observation": [float(value) for value in seen], "mask": [int(value) for value in mask]}
-
-
-def batches(run: Run, size: int) -> Iterator[dict[str, list]]:
-    """The columns of an episode, so many ticks at a time."""
-    while not run.done:
-        yield run.advance(size)
 
 
 def facts() -> dict[str, Any]:

@@ -241,6 +241,8 @@ class RunEpisode(Episode):
     run: str
     model: str
     row: Facts
+    committed: bool
+    """Whether the scenario is one of the committed ones, which other calls know by its id."""
 
 
 class Scenarios(BaseModel):

@@ -1,14 +1,16 @@
 """Server-sent events: written, numbered, and taken up again after `Last-Event-ID`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from kv_cache_rl.adapters.http.errors import Problem
 from kv_cache_rl.files import json_text
 
 MOST_EVENTS = 2**53
+MOST_DIGITS = 20
 BEAT_S = 15.0
 """A stream without news says that it lives after so many seconds."""
 BEAT = ": still here\n\n"
@@ -35,13 +37,27 @@ def last_event(request: Request) -> int:
     said = request.headers.get("last-event-id", "").strip()
     if not said:
         return -1
-    if not (said.isascii() and said.isdigit() and int(said[:20]) < MOST_EVENTS):
+    if not (said.isascii() and said.isdigit() and len(said) <= MOST_DIGITS and int(said) < MOST_EVENTS):
         raise Problem(
             422, "Last-Event-ID is no number; give the id of an event of this stream", "Last-Event-ID"
         )
     return int(said)
 
 
-def stream(events: AsyncIterator[str]) -> StreamingResponse:
-    """The answer that sends events as they come."""
-    return StreamingResponse(events, media_type="text/event-stream", headers=HEADERS)
+class Stream(StreamingResponse):
+    """The answer that sends events as they come.
+
+    Args:
+        ended: called once it is over, also where the client was gone before the first event.
+    """
+
+    def __init__(self, events: AsyncGenerator[str], ended: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=HEADERS)
+        self.events, self.ended = events, ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.ended()
+            await self.events.aclose()

@@ -46,6 +46,19 @@ def test_the_servers_own_page_is_not(ask):
     assert ask("GET", "/health", headers={"origin": "http://127.0.0.1:7860"}).status_code == 200
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "Cross-Site"])
+def test_an_image_of_another_page_makes_the_server_do_nothing(ask, site):
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+    path = "/api/simulate/stream?agent=oracle"
+    assert ask.error("GET", path, 403, headers=headers)["field"] == "Sec-Fetch-Site"
+    assert ask("GET", "/", headers=headers).status_code == 200, "a link to the page may be followed"
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_what_the_own_page_and_a_reader_ask_is_answered(ask, site):
+    assert ask("GET", "/api/agents", headers={"sec-fetch-site": site}).status_code == 200
+
+
 def test_a_form_of_another_page_is_no_json(ask):
     body = json.dumps({"agent": "lru", "ticks": 20})
     for kind in ("text/plain", "application/x-www-form-urlencoded"):

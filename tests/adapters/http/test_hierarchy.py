@@ -4,17 +4,23 @@ import gzip
 import json
 import subprocess
 import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from kv_cache_rl.adapters.http import jobs
+from kv_cache_rl.adapters.http.errors import Problem
+from kv_cache_rl.adapters.http.lab import Uploads
 from kv_cache_rl.adapters.http.limits import Limits
+from kv_cache_rl.adapters.http.replays import source_of
 from kv_cache_rl.experiments.hierarchy.capacity import capacity_curves
 from kv_cache_rl.experiments.hierarchy.settings import in_blocks
 from kv_cache_rl.experiments.hierarchy.sources import from_workload
 from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.generate import workload
-from kv_cache_rl.sim.hierarchy.spec import one_tier
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
 
 TRACE = "".join(
     json.dumps({"timestamp": 900 * k, "input_length": 1024, "output_length": 8, "hash_ids": [0, 1 + k % 3]})
@@ -94,13 +100,15 @@ def test_traces_are_as_many_and_as_large_as_allowed(asked_with):
         ({"workload": "rag_burst", "model": "gpt"}, 404, "model"),
         ({"workload": "rag_burst", "points": 0}, 422, "points"),
         ({"workload": "rag_burst", "seed": 1, "parameters": {"seed": 2}}, 422, "seed"),
-        ({"workload": "rag_burst", "parameters": {"seed": "x"}}, 422, None),
+        ({"workload": "rag_burst", "parameters": {"seed": "x"}}, 422, "parameters.seed"),
+        ({"workload": "rag_burst", "parameters": {"int": "x"}}, 422, "parameters.int"),
     ],
     ids=str,
 )
 def test_a_curve_that_cannot_be_drawn_says_why(ask, body, status, field):
     error = ask.error("POST", "/api/hierarchy/curves", status, json=body)
     assert field is None or error["field"] == field
+    assert "input should" not in error["message"]
 
 
 def test_what_only_the_replay_finds_out_is_told_too(ask):
@@ -110,6 +118,35 @@ def test_what_only_the_replay_finds_out_is_told_too(ask):
     assert "colour" in ask.error("POST", "/api/hierarchy/curves", 422, json=wrong)["message"]
     capacity = {"workload": "rag_burst", "capacity": "none"}
     assert "is no capacity" in ask.error("POST", "/api/hierarchy/replays", 422, json=capacity)["message"]
+
+
+@pytest.mark.parametrize("name", ["name", "kind"])
+def test_an_argument_of_the_code_is_no_parameter_of_a_workload(name):
+    with pytest.raises(HierarchyError, match=f"rag_burst has no parameter '{name}'"):
+        source_of({"workload": "rag_burst", "parameters": {name: 1}})
+
+
+def test_uploads_at_once_are_no_more_than_allowed(monkeypatch):
+    made = tempfile.mkdtemp
+
+    def slowly(**given):
+        time.sleep(0.05)
+        return made(**given)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", slowly)
+    uploads = Uploads(Limits(traces=2), time.monotonic)
+
+    def write(number):
+        try:
+            return uploads.write(f"{number}.jsonl", TRACE.encode()).path
+        except Problem as problem:
+            return problem.status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(write, range(8)))
+    assert found.count(429) == 6 and len(uploads) == 2
+    assert len({path.parent for path in found if path != 429}) == 1
+    uploads.close()
 
 
 def test_a_job_that_takes_too_long_is_ended(asked_with, monkeypatch):

@@ -5,13 +5,15 @@ model wrote is never more than text.
 import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from sse_events import events
 
-from kv_cache_rl.reports.eviction.outcome import read_results
+from kv_cache_rl.adapters.http.runs import Runs
+from kv_cache_rl.reports.eviction.outcome import from_report, read_results, write_results
 from kv_cache_rl.reports.eviction.run_config import CONFIG, RESULTS, SUMMARY
-from kv_cache_rl.sim.eviction import load_scenarios
+from kv_cache_rl.sim.eviction import DECIDERS, Episode, load_scenarios, play
 
 RUN = "/api/eviction/runs/done"
 
@@ -21,6 +23,28 @@ def test_runs_are_listed_with_how_far_they_are(asked_with, runs):
     assert (found["run"], found["done"], found["failed"], found["expected"]) == ("done", 4, 0, 4)
     assert [target["model"] for target in found["config"]["targets"]] == ["lru", "keep"]
     assert "api_key_var" not in json.dumps(found)
+
+
+def test_a_run_is_found_without_looking_at_all_others(asked_with, runs, monkeypatch):
+    looked = []
+    names = Runs.names
+    monkeypatch.setattr(Runs, "names", lambda self: looked.append(1) or names(self))
+    ask = asked_with(runs=runs)
+    assert ask("GET", RUN).status_code == 200 and looked == []
+    assert ask("GET", "/api/eviction/runs").json()["runs"] and looked == [1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "trace", "expected"),
+    [(-1, None, "all"), (10**6, None, "all"), (3, None, 6), (-1, "a.jsonl", None), (3, "a.jsonl", 6)],
+)
+def test_a_run_over_a_whole_set_says_how_many_rollouts_it_has(asked_with, runs, asked, trace, expected):
+    config = json.loads((runs / "done" / CONFIG).read_text())
+    (runs / "done" / CONFIG).write_text(json.dumps(config | {"num_examples": asked, "trace": trace}))
+    wanted = 2 * len(load_scenarios("easy")) if expected == "all" else expected
+    ask = asked_with(runs=runs)
+    (found,) = ask("GET", "/api/eviction/runs").json()["runs"]
+    assert found["expected"] == ask("GET", RUN).json()["expected"] == wanted
 
 
 def test_without_a_folder_there_are_no_runs(ask):
@@ -42,7 +66,7 @@ def test_an_episode_of_a_run_is_played_again_from_its_log(asked_with, runs):
     stored = read_results(runs / "done" / RESULTS)[0]
     said = ask("GET", f"{RUN}/episode", params={"model": "lru", "scenario": stored.scenario_id}).json()
     assert said["report"]["total"] == stored.reward and said["log"] == stored.log
-    assert said["row"]["model"] == "lru"
+    assert said["row"]["model"] == "lru" and said["committed"]
     window = said["windows"][0]
     columns = window["entries"]
     assert len({len(column) for column in columns.values()}) == 1
@@ -81,6 +105,18 @@ def test_the_dialogue_is_told_as_it_was_said(asked_with, runs):
     assert user["content"] == "{}" and user["window"] == 1
     assert (reply["content"], reply["seconds"], reply["usage"]["prompt_tokens"]) == (script, 2.5, 5)
     assert reply["tool_calls"][0]["function"]["name"] == "evict"
+
+
+def test_an_episode_of_a_window_of_a_trace_is_said_to_be_of_no_committed_scenario(asked_with, runs):
+    scenario = replace(load_scenarios("easy", num_examples=1)[0], id="trace-window-0001")
+    episode = play(Episode(scenario), DECIDERS["lru"]())
+    write_results(runs / "done" / RESULTS, [from_report(scenario, "lru", episode.report(), episode.log)])
+    (runs / "done" / "lru").mkdir()
+    said = {"task": {"data": {"id": scenario.id, "scenario": scenario.to_json()}}, "traces": []}
+    (runs / "done" / "lru" / "traces.jsonl").write_text(json.dumps(said) + "\n")
+    asked = {"model": "lru", "scenario": scenario.id}
+    found = asked_with(runs=runs)("GET", f"{RUN}/episode", params=asked).json()
+    assert found["committed"] is False and found["report"]["total"] == episode.report().total
 
 
 @pytest.mark.parametrize("line", ["{", '{"task": 3}', '{"task": {"data": {"id": "ID"}}, "traces": 4}', "[]"])

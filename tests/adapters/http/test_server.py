@@ -19,6 +19,8 @@ from sse_events import events
 
 from kv_cache_rl.adapters.http import load
 from kv_cache_rl.adapters.http.openapi import PLACE, described, written
+from kv_cache_rl.adapters.http.server import check_hosts, check_runs
+from kv_cache_rl.adapters.listening import EndpointError
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 5.0
@@ -153,6 +155,35 @@ def test_a_taken_port_is_told_with_the_remedy():
 def test_a_server_for_others_is_told_its_names():
     done = command("--host", "0.0.0.0", "--port", "0")
     assert done.returncode == 2 and "--allow-host NAME" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lab.example.org:7996",
+        "https://lab.example.org",
+        "http://lab.example.org:80/page",
+        "[::1]",
+        "a b",
+        "*",
+    ],
+)
+def test_a_name_that_no_request_can_have_is_refused(name):
+    with pytest.raises(EndpointError, match="no request would match it; give ") as refused:
+        check_hosts("0.0.0.0", (name,))
+    if "lab" in name:
+        assert "--allow-host lab.example.org," in str(refused.value)
+
+
+def test_names_and_addresses_may_be_allowed(tmp_path):
+    check_hosts("0.0.0.0", ("lab.example.org", "LAB", "10.0.0.7", "fe80::1", "my_box"))
+    check_runs(tmp_path / "not-there-yet")
+
+
+def test_a_file_is_no_folder_of_runs(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(EndpointError, match="is no folder; give the folder"):
+        check_runs(tmp_path / "config.json")
 
 
 def test_the_load_test_prints_what_it_saw(capsys, monkeypatch):

@@ -2,6 +2,7 @@
 last digit.
 """
 
+import asyncio
 import json
 
 import pytest
@@ -234,3 +235,60 @@ def test_streams_are_as_many_as_allowed(asked_with):
     ask = asked_with(limits=Limits(streams=0))
     answer = ask("GET", STREAM)
     assert answer.status_code == 429 and answer.headers["retry-after"]
+
+
+PACED = "/api/simulate/stream?agent=lru&task=easy&ticks=60&batch=20&pace_ms=500"
+
+
+def test_streams_that_are_asked_for_at_once_are_no_more_than_allowed(asked_with):
+    ask = asked_with(limits=Limits(streams=3))
+    ask("GET", "/api/agents")
+
+    async def together():
+        answers = await asyncio.gather(*(ask.client.request("GET", PACED) for _ in range(12)))
+        return [answer.status_code for answer in answers]
+
+    assert sorted(ask.portal.call(together)) == [200] * 3 + [429] * 9
+    assert ask.lab.streams == 0
+
+
+def test_a_client_that_is_gone_before_the_first_event_leaves_no_stream(asked_with, runs):
+    ask = asked_with(runs=runs)
+
+    async def receive():
+        await asyncio.sleep(60)
+
+    async def gone(message):
+        raise OSError("the connection is closed")
+
+    async def call(path):
+        place, _, asked = path.partition("?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "method": "GET",
+            "path": place,
+            "raw_path": place.encode(),
+            "query_string": asked.encode(),
+            "root_path": "",
+            "scheme": "http",
+            "headers": [(b"host", b"127.0.0.1")],
+        }
+        try:
+            await ask.app(scope, receive, gone)
+        except Exception as wrong:
+            return wrong
+
+    for path in (PACED, "/api/eviction/runs/done/events"):
+        assert ask.portal.call(call, path) is not None
+        assert ask.lab.streams == 0
+
+
+@pytest.mark.parametrize("last", ["9" * 50, "9" * 20, "-1", "1.5", "\u0663", str(2**53)])
+@pytest.mark.parametrize("path", [PACED, "/api/eviction/runs/done/events"])
+def test_a_last_event_that_is_no_number_of_one_is_refused(asked_with, runs, path, last):
+    ask = asked_with(runs=runs)
+    headers = {"last-event-id": last.encode("utf-8")}
+    assert ask.error("GET", path, 422, headers=headers)["field"] == "Last-Event-ID"
+    assert ask.lab.streams == 0

@@ -1,6 +1,7 @@
 """Sessions: isolated, limited, expiring; they equal the simulators they wrap."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -236,3 +237,21 @@ def test_the_old_calls_answer_and_say_what_to_use(asked_with):
     assert state.json()["tick"] == step.json()["tick"] and step.json()["tick"]["tick"] == 1
     assert ask("POST", "/reset").json()["task"] == "medium"
     assert len(ask.lab.sessions) == 1
+    assert ask("GET", "/api/sessions/old/state").json()["task"] == "medium", "its id is told and no secret"
+
+
+def test_an_old_reset_that_is_refused_leaves_the_session_as_it_was(asked_with):
+    ask = asked_with()
+    before = ask("POST", "/reset", json={"task": "easy", "ticks": 30, "seed": 5}).json()
+    held = ask.lab.sessions.nbytes
+    ask.lab.sessions.limits = replace(ask.lab.limits, session_bytes=held)
+    assert ask("POST", "/reset", json={"task": "hard", "ticks": 900}).headers["retry-after"]
+    after = ask("GET", "/state").json()
+    assert (after["task"], after["settings"]) == ("easy", before["settings"])
+    assert ask.lab.sessions.nbytes == held
+
+
+def test_a_wrong_argument_is_named_as_the_request_names_it(ask):
+    body = {"calls": [{"name": "evict", "arguments": 7}]}
+    error = ask.error("POST", "/api/sessions/any/step", 422, json=body)
+    assert error["field"] == "calls.0.arguments" and "dict[" not in error["message"]
