@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from kv_cache_rl.cli import app
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SERVE = "from kv_cache_rl.cli import main; main()"

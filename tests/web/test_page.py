@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from watching import until
 
 import kv_cache_rl
 from kv_cache_rl.reports.eviction.outcome import from_report, write_results
@@ -30,14 +31,6 @@ def api(server: str, path: str, body: object = None) -> dict:
     request = urllib.request.Request(server + path, data, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
-
-
-def until(page, expression: str, seconds: float = 60.0) -> None:
-    """Waits until an expression holds; the page's policy forbids the browser to be asked in one call."""
-    ends = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < ends, f"after {seconds:g} s this does not hold: {expression}"
-        time.sleep(0.02)
 
 
 def shown(value: float, digits: int = 3) -> str:
@@ -389,49 +382,3 @@ def test_a_phone_scrolls_no_page_sideways(watched, place):
     page.wait_for_selector("h1")
     page.wait_for_load_state("networkidle")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
-TICKS, BATCH, PACE_MS, TRIES = 10_000, 100, 50, 3
-FOUR = ("lru", "fifo", "stability", "qlearning")
-
-
-STREAM = "&".join(
-    ("task=medium&seed=0&ticks=7000", f"batch={BATCH}&pace_ms={PACE_MS}", *(f"agent={name}" for name in FOUR))
-)
-
-
-def read_all(url: str) -> float:
-    """The seconds in which a reader that draws nothing gets a whole stream."""
-    begun = time.perf_counter()
-    with urllib.request.urlopen(url, timeout=120) as answer:
-        for line in answer:
-            if line.startswith(b"event: done"):
-                break
-    return time.perf_counter() - begun
-
-
-def test_a_long_stream_keeps_its_pace(watched, capsys):
-    """10,000 ticks, six charts and four agents in at most 1.2 times the time in which they are sent.
-
-    On a busy machine they are sent more slowly than asked, so a reader that draws nothing is timed beside.
-    """
-    page = watched.open("#/")
-    page.wait_for_selector("h1")
-    best = float("inf")
-    for _ in range(TRIES):
-        plain = read_all(f"{watched.base}/api/simulate/stream?{STREAM}")
-        page = watched.open(
-            "#/serving?task=medium&agents=lru,fifo,stability,qlearning&ticks=7000&pace=50&go=1"
-        )
-        until(page, "document.body.dataset.seconds", 120)
-        seconds = float(page.evaluate("document.body.dataset.seconds"))
-        ticks = int(page.inner_text("#agents tbody td:nth-child(4)").replace(",", ""))
-        paced = ticks / BATCH * PACE_MS / 1000
-        assert ticks >= TICKS
-        best = min(best, seconds / max(plain, paced))
-        if best <= 1.2:
-            break
-    with capsys.disabled():
-        sent = f"sent in {plain:.1f} s (paced {paced:.1f} s)"
-        print(f" [{ticks:,} ticks, 4 agents, 6 charts: {seconds:.1f} s, {sent}, {best:.2f} times]", end="")
-    assert best <= 1.2
