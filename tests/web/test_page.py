@@ -321,7 +321,7 @@ def test_the_address_of_a_curve_keeps_the_trace_that_was_sent(watched, tmp_path)
     row = {"timestamp": 0, "input_length": 1024, "output_length": 1, "hash_ids": [1, 2]}
     mine.write_text((json.dumps(row) + "\n") * 20)
     page.set_input_files("#file", mine)
-    page.wait_for_selector("text=20 requests")
+    page.wait_for_selector("text=mine.jsonl: 20 requests")
     page.click("#compute")
     page.wait_for_selector("h3:has-text('mine.jsonl')")
     address = page.evaluate("location.hash")
