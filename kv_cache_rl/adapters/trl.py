@@ -40,8 +40,7 @@ class EvictionEnvironment:
         Raises:
             Refused: no committed scenario has this id.
         """
-        known = committed(scenario_id) if isinstance(scenario_id, str) else None
-        found = known.get(scenario_id) if known else None
+        found = (committed(scenario_id) or {}).get(scenario_id) if isinstance(scenario_id, str) else None
         if found is None:
             raise Refused(
                 f"the row has no scenario_id of a committed scenario ({scenario_id!r:.60}); make the dataset "

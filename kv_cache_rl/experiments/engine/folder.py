@@ -152,8 +152,8 @@ class Recording:
         for record in lines_in(self.folder / EVENTS):
             try:
                 step, events = int(record["step"]), list(record["events"])
-                hashes = [tuple(event.get("block_hashes", ())) for event in events]
-                hash(tuple(hashes))
+                for event in events:  # what `note` looks up
+                    hash((event.get("type", ""), *event.get("block_hashes", ())))
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise _damaged(self.folder / EVENTS, "a line has no step and events") from None
             yield step, events

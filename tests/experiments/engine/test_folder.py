@@ -197,6 +197,7 @@ STEP = {"step": 4, "time_s": 0.4, "running": 1, "waiting": 0, "free": 6, "preemp
         ("steps.jsonl", {"ops": [["take", 1, 0, 2, 1]]}, "is no taking"),
         ("steps.jsonl", {"ops": [["take", 1, "0", 1, 2]]}, "is no taking"),
         ("events.jsonl", {"step": 4, "events": ["BlockStored"]}, "a line has no step and events"),
+        ("events.jsonl", {"step": 4, "events": [{"type": ["zap"]}]}, "a line has no step and events"),
         ("events.jsonl", {"step": 4, "events": [{"block_hashes": [[1]]}]}, "a line has no step and events"),
     ],
 )
