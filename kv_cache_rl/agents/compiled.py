@@ -32,9 +32,10 @@ class CompiledAgent:
 
     def reset(self, seed: int = 0) -> None:
         """Forgets everything; random draws come from this seed."""
-        # By its code, not by its name: a file of weights may be called as a heuristic is.
-        learned = self.which in (TABULAR, NEURAL)
-        self.memory = self.start.copy() if learned else new_memory(self.name, seed)
+        # By its code too: a file of weights may be called as a heuristic is.
+        one = HEURISTICS.get(self.name)
+        own = one is not None and one.which == self.which
+        self.memory = new_memory(self.name, seed) if own else self.start.copy()
 
     def act(self, observation: np.ndarray, mask: np.ndarray) -> int:
         """The action for a view of 20 or 24 numbers and a mask ``[18]``.
