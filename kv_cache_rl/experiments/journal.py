@@ -17,6 +17,8 @@ from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import holds, regular, write_whole
 
 JOURNAL = "rows.jsonl"
+PLAN = "plan"
+"""The key of the row that says what the others are of."""
 
 
 class JournalError(Refused):
@@ -88,6 +90,27 @@ class Journal:
             self._file.write(_line(key, row))
             self._file.flush()
             self.rows[key] = row
+
+    def check_plan(self, plan: Mapping, of: str) -> None:
+        """Notes what the rows are of, or compares it with what was noted.
+
+        Args:
+            plan: all that they depend on, by name.
+            of: what they are, such as "a training".
+
+        Raises:
+            JournalError: they are of another plan.
+        """
+        theirs = self.rows.get(PLAN)
+        if theirs is None:
+            self.add(PLAN, dict(plan))
+            return
+        for name, ours in plan.items():
+            if theirs.get(name) != ours:
+                raise JournalError(
+                    f"{self.path} is of {of} with another {name} ({theirs.get(name)!r}, now {ours!r}); give "
+                    "the same, delete the file to begin anew, or give another --out"
+                )
 
     def settle(self) -> None:
         """Returns when all rows would survive a power cut."""

@@ -14,7 +14,6 @@ Source: Mnih et al., "Human-level control through deep reinforcement learning", 
 Guez, Silver, "Deep reinforcement learning with double Q-learning", AAAI 2016; Hester et al., "Deep Q-learning
 from demonstrations", AAAI 2018, arXiv:1704.03732."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,11 @@ from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import nn
 
 from kv_cache_rl.agents.training.demonstrator import demonstrated, memory_like
-from kv_cache_rl.agents.training.imitation import imitated
-from kv_cache_rl.agents.training.learner import (
-    ARCHITECTURE,
-    Tell,
-    arrays_of,
-    metrics,
-    mlp_layers,
-    put_back,
-    told,
-    watched,
-)
-from kv_cache_rl.agents.training.plan import (
-    NetworkTraining,
-    first_seed,
-    rate_of,
-    scenarios_of,
-)
+from kv_cache_rl.agents.training.learner import ARCHITECTURE, watched
+from kv_cache_rl.agents.training.plan import NetworkTraining, first_seed, rate_of, scenarios_of
+from kv_cache_rl.agents.training.rounds import Rounds
 from kv_cache_rl.agents.training.servers import CAN, Servers
 from kv_cache_rl.sim.serving.actions import NOTHING
-from kv_cache_rl.sim.serving.network import memory_of_layers
 
 NEVER = -1e6
 """The value of an action that is not allowed."""
@@ -134,7 +118,7 @@ class DemonstratedDQN(DQN):
         return (others.max(1, keepdim=True)[0] - values.gather(1, theirs)).mean()
 
 
-class DeepQ:
+class DeepQ(Rounds):
     """`learner.Learner` by SB3's DQN."""
 
     def __init__(self, plan: NetworkTraining, log: Path | None = None) -> None:
@@ -169,29 +153,12 @@ class DeepQ:
         self.linears = nn.ModuleList([net[0], net[2], net[4]])
         watched(self.model.q_net)
 
-    def learn(self, k: int, tell: Tell) -> dict[str, float]:
+    def values(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model.q_net(x)
+
+    def begin(self, k: int, decided: int, rng: np.random.Generator) -> None:
         plan, model = self.plan, self.model
-        if k < plan.imitated:
-            said = imitated(self, model.q_net, model.policy.optimizer, plan, k)
-            tell(plan.decisions)
-            return said
-        rng = np.random.default_rng((plan.seed, k))
         left = (plan.rounds - k) / max(plan.rounds - plan.imitated, 1)
         self.rate, model.draws = rate_of(plan, k), rng
         model.demonstrated = plan.settings["demonstrated"] * left
-        memory = memory_of_layers(self.layers())
-        servers = Servers(scenarios_of(plan), first_seed(plan, k), plan.scale, plan.waiting, memory, rng)
-        model.begin((k - plan.imitated) * plan.decisions, int(plan.settings["learning_starts"]))
-        model.set_env(servers, force_reset=True)
-        model.set_random_seed(int(rng.integers(1 << 31)))
-        model.learn(plan.decisions, callback=told(tell, model), reset_num_timesteps=False)
-        return servers.said() | metrics(model)
-
-    def layers(self) -> dict[str, np.ndarray]:
-        return mlp_layers(self.linears)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return arrays_of(self.model.policy, self.model.policy.optimizer)
-
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        put_back(self.model.policy, self.model.policy.optimizer, arrays)
+        model.begin(decided, int(plan.settings["learning_starts"]))

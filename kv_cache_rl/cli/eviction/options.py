@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
+
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import WORKLOAD, names_of, option, policy, seed, trace
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
 PER_TIER = 5
 
 Difficulty = Annotated[str, option(WORKLOAD, "--difficulty", "-d", help="easy, medium, hard or all.")]
+ScenarioNames = Annotated[
+    list[str] | None, typer.Argument(help="Scenario ids or files; default: those the options select.")
+]
 Split = Annotated[str, option(WORKLOAD, "--split", help="Committed scenario set: train, eval or test.")]
 NumExamples = Annotated[
     int | None,
@@ -99,6 +104,23 @@ def select_scenarios(
             f"{where} gives no scenario for difficulty {difficulty}; choose another difficulty or source"
         )
     return scenarios
+
+
+def named_scenarios(
+    names: list[str] | None,
+    difficulty: str,
+    split: str,
+    num_examples: int | None,
+    seed: int,
+    trace: Path | None,
+) -> list["Scenario"]:
+    """The scenarios of these names, or without any those that the options select.
+
+    Raises BadInput where there are none.
+    """
+    if names:
+        return [find_scenario(name) for name in names]
+    return list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
 
 
 def find_scenario(name: str) -> "Scenario":

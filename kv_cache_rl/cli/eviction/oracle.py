@@ -3,18 +3,15 @@
 from time import perf_counter
 from typing import Annotated
 
-import typer
-
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
+    ScenarioNames,
     Seed,
     Split,
     Trace,
-    find_scenario,
-    how_many,
-    select_scenarios,
+    named_scenarios,
 )
 from kv_cache_rl.cli.options import OUTPUT, RUNNING, AsJson
 from kv_cache_rl.cli.terminal import console, print_json, track
@@ -22,9 +19,7 @@ from kv_cache_rl.reports.tables import plain_table
 
 
 def run_oracle(
-    scenario: Annotated[
-        list[str] | None, typer.Argument(help="Scenario ids or files; default: those the options select.")
-    ] = None,
+    scenario: ScenarioNames = None,
     difficulty: Difficulty = "all",
     split: Split = "eval",
     num_examples: NumExamples = None,
@@ -44,10 +39,7 @@ def run_oracle(
     """
     from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, solve
 
-    if scenario:
-        scenarios = [find_scenario(name) for name in scenario]
-    else:
-        scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
+    scenarios = named_scenarios(scenario, difficulty, split, num_examples, seed, trace)
     found = []
     for item in track(scenarios, "oracle", as_json):
         started = perf_counter()

@@ -13,12 +13,11 @@ from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
     Difficulty,
     NumExamples,
+    ScenarioNames,
     Seed,
     Split,
     Trace,
-    find_scenario,
-    how_many,
-    select_scenarios,
+    named_scenarios,
 )
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import RUNNING, AsJson, Workers, command_line
@@ -26,13 +25,10 @@ from kv_cache_rl.cli.saved import stoppable
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 
 if TYPE_CHECKING:
-    from kv_cache_rl.experiments.journal import Journal
     from kv_cache_rl.reports.eviction.outcome import Outcome
     from kv_cache_rl.sim.eviction import Scenario
 
 BESIDE = ("tuned", "learned")
-PLAN = "plan"
-"""The key of the row that says what a folder's episodes are of."""
 
 
 def _played(
@@ -46,7 +42,8 @@ def _played(
 
     names = [key_of(job) for job in jobs]
     with Journal(out) as journal:
-        _check(journal, {"environment_version": ENVIRONMENT_VERSION, "seed": seed, "futures": futures})
+        plan = {"environment_version": ENVIRONMENT_VERSION, "seed": seed, "futures": futures}
+        journal.check_plan(plan, "episodes")
         left = [k for k, name in enumerate(names) if name not in journal.rows]
         with Bar("planner", quiet) as bar:
 
@@ -61,21 +58,6 @@ def _played(
             with stoppable(out, go_on):
                 spread(partial(planned, seed=seed, futures=futures), [jobs[k] for k in left], keep, workers)
         return [journal.rows[name] for name in names]
-
-
-def _check(journal: "Journal", plan: dict) -> None:
-    """Notes what a folder's episodes are of. Raises BadInput where it holds those of another plan."""
-    theirs = journal.rows.get(PLAN)
-    if theirs is None:
-        journal.add(PLAN, plan)
-        return
-    for name, ours in plan.items():
-        if theirs.get(name) != ours:
-            what = name.replace("_", " ")
-            raise BadInput(
-                f"{journal.path.parent} holds episodes of another {what} ({theirs.get(name)!r}, now "
-                f"{ours!r}); give the same, give another --out, or delete the folder"
-            )
 
 
 def _refuse_one_id(scenarios: Sequence["Scenario"]) -> None:
@@ -99,9 +81,7 @@ def _outcomes(scenarios: Sequence["Scenario"], rows: list[dict]) -> list["Outcom
 
 
 def run_planner(
-    scenario: Annotated[
-        list[str] | None, typer.Argument(help="Scenario ids or files; default: those the options select.")
-    ] = None,
+    scenario: ScenarioNames = None,
     difficulty: Difficulty = "all",
     split: Split = "eval",
     num_examples: NumExamples = None,
@@ -144,10 +124,7 @@ def run_planner(
     from kv_cache_rl.reports.eviction.foresight import gains, sentence
     from kv_cache_rl.search.eviction.planner import DEFAULT_FUTURES
 
-    if scenario:
-        scenarios = list(dict.fromkeys(find_scenario(name) for name in scenario))
-    else:
-        scenarios = list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
+    scenarios = list(dict.fromkeys(named_scenarios(scenario, difficulty, split, num_examples, seed, trace)))
     _refuse_one_id(scenarios)
     drawn = DEFAULT_FUTURES if futures is None else futures
     checked = _some_of_each_tier(scenarios, checks)

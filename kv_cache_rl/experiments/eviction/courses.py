@@ -18,7 +18,7 @@ from kv_cache_rl import ENVIRONMENT_VERSION, __version__
 from kv_cache_rl.experiments.eviction import evolving
 from kv_cache_rl.experiments.eviction.evolving import Evolving, learned_in
 from kv_cache_rl.experiments.eviction.sets import make_set
-from kv_cache_rl.experiments.eviction.training import Plan, Play, School, check_plan, kept, lessons, school
+from kv_cache_rl.experiments.eviction.training import Plan, Play, School, kept, lessons, school
 from kv_cache_rl.experiments.eviction.tuning import Tuning, player, tuned_in
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.extras import need
@@ -108,7 +108,8 @@ def follow(
     about = _about(name, course, plan, school)
     with Journal(journal_of(folder, name)) as journal:
         begun = {"start": hashlib.sha256(start.tobytes()).hexdigest()[:16]}
-        check_plan(journal, {**about, **begun, "code": code_digest(), "numpy": np.__version__})
+        asked = {**about, **begun, "code": code_digest(), "numpy": np.__version__}
+        journal.check_plan(asked, "a training")
         weights, curve = course.run(school, plan, start, journal, tell)
     best = kept(curve, school.share)
     weights_file = folder / course.file

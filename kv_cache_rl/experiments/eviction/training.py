@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kv_cache_rl.experiments.journal import Journal, JournalError
+from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.score import normalized_score
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, Scenario
@@ -26,8 +26,6 @@ from kv_cache_rl.sim.eviction.state import State
 
 SELECT_SHARE = 4
 """Of the scenarios of each tier, the last in so many are not learned from, and help to choose."""
-PLAN = "plan"
-"""The journal's key of what is trained, and by what code."""
 
 Play = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 """Plays weights to an episode's end: ``(scn, live, weights) -> return``; `live` is advanced in place."""
@@ -210,21 +208,3 @@ def _mean(values: Sequence[float]) -> float:
 def _keep(journal: Journal | None, key: str, row: dict) -> None:
     if journal is not None:
         journal.add(key, row)
-
-
-def check_plan(journal: Journal, plan: dict) -> None:
-    """Notes what a journal's training is.
-
-    Raises:
-        JournalError: it is of another training, or of other code.
-    """
-    theirs = journal.rows.get(PLAN)
-    if theirs is None:
-        journal.add(PLAN, plan)
-        return
-    for name, ours in plan.items():
-        if theirs.get(name) != ours:
-            raise JournalError(
-                f"{journal.path} is of a training with another {name} ({theirs.get(name)!r}, now {ours!r}); "
-                "give the same, delete the file to begin anew, or give another --out"
-            )

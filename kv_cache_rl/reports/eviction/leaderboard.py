@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from math import comb, fsum
 from pathlib import Path
@@ -125,12 +126,18 @@ def _as_stored(reports: Sequence[Mapping[str, Report]], scenarios: Mapping[str, 
     """How often a window has the very calls, by effect, that the scenario's best known log has there."""
     same = windows = 0
     for key, one in scenarios.items():
-        best = _effects(replay(one, one.best_log))
+        best = _best_effects(one)
         for run in reports:
             for ours, theirs in zip(_effects(run[key]), best, strict=True):
                 windows += bool(ours or theirs)
                 same += bool(ours) and ours == theirs
     return same / windows if windows else 0.0
+
+
+@lru_cache(maxsize=512)
+def _best_effects(scenario: Scenario) -> list[list[tuple[str, str]]]:
+    """Those of the best known log, which every entry is compared with."""
+    return _effects(replay(scenario, scenario.best_log))
 
 
 def _effects(report: Report) -> list[list[tuple[str, str]]]:

@@ -7,19 +7,42 @@ from kv_cache_rl.jit import uncounted
 
 
 @uncounted
-def insert(c, members, row, before, after):
-    """Puts `row` between two neighbours (-1: there is none)."""
-    r = c.rows[row]
+def link(rows, members, row, before, after):
+    """Puts a row of `rows`, which have `before` and `after`, between two neighbours (-1: there is none)."""
+    r = rows[row]
     r.before, r.after = before, after
     if before < 0:
         members.first = row
     else:
-        c.rows[before].after = row
+        rows[before].after = row
     if after < 0:
         members.last = row
     else:
-        c.rows[after].before = row
+        rows[after].before = row
     members.count += 1
+
+
+@uncounted
+def unlink(rows, members, row):
+    """Takes a row of `rows` out."""
+    r = rows[row]
+    before, after = r.before, r.after
+    if before < 0:
+        members.first = after
+    else:
+        rows[before].after = after
+    if after < 0:
+        members.last = before
+    else:
+        rows[after].before = before
+    r.before, r.after = -1, -1
+    members.count -= 1
+
+
+@uncounted
+def insert(c, members, row, before, after):
+    """Puts `row` between two neighbours (-1: there is none)."""
+    link(c.rows, members, row, before, after)
 
 
 @uncounted
@@ -46,15 +69,4 @@ def insert_by_age(c, members, row):
 @uncounted
 def remove(c, members, row):
     """Takes `row` out."""
-    r = c.rows[row]
-    before, after = r.before, r.after
-    if before < 0:
-        members.first = after
-    else:
-        c.rows[before].after = after
-    if after < 0:
-        members.last = before
-    else:
-        c.rows[after].before = before
-    r.before, r.after = -1, -1
-    members.count -= 1
+    unlink(c.rows, members, row)

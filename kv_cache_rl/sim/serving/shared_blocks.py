@@ -20,6 +20,7 @@ import numpy as np
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.compiled import give, take
 from kv_cache_rl.sim.serving.columns import GPU_POOL, LIST
+from kv_cache_rl.sim.serving.lists import link, unlink
 from kv_cache_rl.sim.views import record
 
 NONE = -1
@@ -60,37 +61,6 @@ def blocks_of(paths: list[np.ndarray], blocks: int) -> Blocks:
 
 
 @uncounted
-def insert(b, block, before, after):
-    """Puts a block between two neighbours among the free ones (NONE: there is none)."""
-    one, free = b.block[block], b.free[0]
-    one.before, one.after = before, after
-    if before < 0:
-        free.first = block
-    else:
-        b.block[before].after = block
-    if after < 0:
-        free.last = block
-    else:
-        b.block[after].before = block
-    free.count += 1
-
-
-@uncounted
-def unlink(b, block):
-    """Takes a block out of the free ones."""
-    one, free = b.block[block], b.free[0]
-    if one.before < 0:
-        free.first = one.after
-    else:
-        b.block[one.before].after = one.after
-    if one.after < 0:
-        free.last = one.before
-    else:
-        b.block[one.after].before = one.before
-    free.count -= 1
-
-
-@uncounted
 def hits(b, row, most):
     """Leading blocks of a request that are there, at most so many."""
     first, n = b.begins[row], 0
@@ -115,7 +85,7 @@ def hold(c, b, row, found):
     for place in range(first, first + found):
         block = b.oldest[b.path[place]]
         if b.block[block].holders == 0:
-            unlink(b, block)
+            unlink(b.block, b.free[0], block)
             take(c.book.pools, GPU_POOL, 1)
         b.block[block].holders += 1
         b.table[place] = block
@@ -128,7 +98,7 @@ def grow(c, b, row, count):
     r = c.rows[row]
     for _ in range(count):
         block = b.free[0].first
-        unlink(b, block)
+        unlink(b.block, b.free[0], block)
         forget(b, block)
         b.block[block].holders = 1
         b.table[b.begins[row] + r.blocks] = block
@@ -178,10 +148,10 @@ def release(c, b, row):
         if b.block[block].holders == 0:
             give(c.book.pools, GPU_POOL, 1)
             if b.block[block].content < 0:
-                insert(b, block, NONE, b.free[0].first)
+                link(b.block, b.free[0], block, NONE, b.free[0].first)
     for place in range(first + r.blocks - 1, first - 1, -1):
         block = b.table[place]
         if b.block[block].holders == 0 and b.block[block].content >= 0:
-            insert(b, block, b.free[0].last, NONE)
+            link(b.block, b.free[0], block, b.free[0].last, NONE)
         b.table[place] = NONE
     r.blocks, b.stored[row] = 0, 0

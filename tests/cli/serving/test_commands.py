@@ -129,17 +129,8 @@ def test_settings_reach_the_simulator_and_the_traffic_does_not_depend_on_the_age
     assert lru["completed"] > idle["completed"] == 0
 
 
-def test_a_trace_is_replayed_at_the_load_asked_for(kv, write):
-    lines = [
-        {
-            "timestamp": 400 * k,
-            "input_length": 700 + k % 90,
-            "output_length": 90,
-            "hash_ids": [2 * k, 2 * k + 1],
-        }
-        for k in range(300)
-    ]
-    path = write(lines, "mooncake.jsonl")
+def test_a_trace_is_replayed_at_the_load_asked_for(kv, users):
+    path = users("mooncake.jsonl")
     said = kv("serving", "simulate", "--trace", path, "--rho", "0.6", "--ticks", "400", "--json").json
     load = said["traffic"]
     assert load["rho"] == 0.6

@@ -8,17 +8,8 @@ SHORT = ("--seeds", "2", "--ticks", "300", "--workers", "1", "--policy", "stabil
 
 
 @pytest.fixture
-def trace(write):
-    lines = [
-        {
-            "timestamp": 400 * k,
-            "input_length": 700 + k % 90,
-            "output_length": 90,
-            "hash_ids": [2 * k, 2 * k + 1],
-        }
-        for k in range(300)
-    ]
-    return write(lines, "users.jsonl")
+def trace(users):
+    return users("users.jsonl")
 
 
 def test_rows_are_traces_at_each_load_then_half_the_memory(kv, trace):

@@ -9,7 +9,7 @@ import pytest
 from kv_cache_rl.experiments.eviction import courses, sets
 from kv_cache_rl.experiments.eviction.evolving import MOVED, Evolving, decoding, learned_in, play
 from kv_cache_rl.experiments.eviction.separable import Separable
-from kv_cache_rl.experiments.eviction.training import Lessons, check_plan, parted, school
+from kv_cache_rl.experiments.eviction.training import Lessons, parted, school
 from kv_cache_rl.experiments.eviction.tuning import Tuning, decoded, encoded, player, tune, tuned_in
 from kv_cache_rl.experiments.journal import Journal, JournalError
 from kv_cache_rl.sim.eviction import DIFFICULTIES, load_scenarios
@@ -127,10 +127,10 @@ def test_the_search_moves_constants_there_and_back():
 
 def test_a_journal_of_another_training_is_refused(tmp_path):
     with Journal(tmp_path) as journal:
-        check_plan(journal, {"seed": 1, "code": "a"})
-        check_plan(journal, {"seed": 1, "code": "a"})
+        journal.check_plan({"seed": 1, "code": "a"}, "a training")
+        journal.check_plan({"seed": 1, "code": "a"}, "a training")
         with pytest.raises(JournalError, match=r"with another seed \(1, now 2\); give the same, delete the"):
-            check_plan(journal, {"seed": 2, "code": "a"})
+            journal.check_plan({"seed": 2, "code": "a"}, "a training")
 
 
 def test_a_course_writes_weights_that_say_how_they_were_made(tmp_path, small, monkeypatch):
