@@ -95,6 +95,17 @@ def test_an_altered_call_is_found_even_where_it_changes_no_score(folder):
     assert f"{key}, window 5:" in refused(folder)
 
 
+def test_a_refused_call_that_was_altered_is_found_though_its_answer_is_the_same(folder):
+    """What is refused for its name is refused alike by every verb."""
+    logs = {key: [[["evict", "nothing"]]] for key in SCENARIOS}
+    runs = [from_report(one, "m", replay(one, logs[key], True), logs[key]) for key, one in SCENARIOS.items()]
+    path = put(folder, submission([runs], SCENARIOS, name="m", by="b", target={"model": "m"}, split="test"))
+    assert entries(folder)
+    key = min(SCENARIOS)
+    changed(path, lambda found: found["runs"][0][key].update(log=[[["compress", "nothing"]]]))
+    assert f"{key}, window 1:" in refused(folder)
+
+
 @pytest.mark.parametrize("name", ["reward", "normalized"])
 def test_a_score_that_was_altered_is_found(folder, name):
     path = put(folder, LRU)
