@@ -23,6 +23,7 @@ DIGESTS = {
     "uplot.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
 }
 """SHA-256 of what `npm pack uplot@1.6.32` holds as dist/uPlot.iife.min.js and dist/uPlot.min.css."""
+WINDOWS = range(1, 16)
 KEYS = {"evict": "e", "compress": "c", "swap_to_cpu": "s"}
 
 
@@ -130,8 +131,8 @@ def play_with(page, choose) -> None:
     page.wait_for_selector("#scores")
 
 
-def score_of(page, scenario_id: str) -> float:
-    """The score that `replay` gives to the calls that the game played."""
+def score_of(page, scenario_id: str, verbs: list[str]) -> float:
+    """The score that `replay` gives to the calls that the game played, one in each window with a verb."""
     with page.expect_download() as waiting:
         page.click("text=Download the calls")
     found = json.loads(Path(waiting.value.path()).read_text())
@@ -139,6 +140,8 @@ def score_of(page, scenario_id: str) -> float:
     scenario = next(one for one in load_scenarios(split="train", difficulty="easy") if one.id == scenario_id)
     report = replay(scenario, found["log"])
     assert report.metrics["calls_per_step"] > 0
+    played = [[call[0] for call in window if call[0] != "keep"] for window in found["log"]]
+    assert played == [[verb] if verb else [] for verb in verbs]
     return report.normalized
 
 
@@ -151,7 +154,7 @@ def test_an_episode_is_played_with_the_mouse(watched):
         page.click("#go")
 
     play_with(page, choose)
-    score = score_of(page, "eviction-train-easy-0001-v2")
+    score = score_of(page, "eviction-train-easy-0001-v2", ["compress" if n % 2 else "evict" for n in WINDOWS])
     assert page.inner_text("#score") == shown(score)
     until(page, "document.querySelectorAll('#scores tbody tr').length === 7")
     assert "learned" in page.inner_text("#scores") and "oracle" in page.inner_text("#scores")
@@ -174,7 +177,9 @@ def test_an_episode_is_played_with_the_keyboard_alone(watched):
         page.keyboard.press("Enter")
 
     play_with(page, choose)
-    score = score_of(page, "eviction-train-easy-0002-v2")
+    score = score_of(
+        page, "eviction-train-easy-0002-v2", [list(KEYS)[n % 3] if n % 2 else "" for n in WINDOWS]
+    )
     assert page.inner_text("#score") == shown(score)
 
 
