@@ -18,7 +18,6 @@ from kv_cache_rl.sim.serving.network import (
     HIDDEN,
     INPUTS,
     LAYERS,
-    layers_of,
     memory_of_layers,
     network,
     write_features,
@@ -28,6 +27,16 @@ from kv_cache_rl.sim.serving.observe import RICH, new_view
 NAMES = ("neural", "ppo")
 VIEWS = arrays(np.float32, 24, elements=st.floats(-1, 1, width=32))
 MASKS = arrays(np.int8, 18, elements=st.integers(0, 1)).map(lambda mask: np.r_[mask[:17], np.int8(1)])
+
+
+def layers_of(memory: np.ndarray) -> dict[str, np.ndarray]:
+    """The layers of a memory by name."""
+    found, at = {}, 0
+    for name, shape in LAYERS.items():
+        count = int(np.prod(shape))
+        found[name] = memory[at : at + count].reshape(shape)
+        at += count
+    return found
 
 
 def drawn(seed=0):

@@ -126,13 +126,3 @@ def memory_of_layers(layers: dict[str, np.ndarray]) -> np.ndarray:
     memory = np.zeros(NETWORK.itemsize // 8)
     memory[:SIZE] = np.concatenate([np.asarray(layers[name], np.float64).reshape(-1) for name in LAYERS])
     return memory
-
-
-def layers_of(memory: np.ndarray) -> dict[str, np.ndarray]:
-    """The layers of a memory, or of a vector ``[SIZE]``, by name."""
-    found, at = {}, 0
-    for name, shape in LAYERS.items():
-        count = int(np.prod(shape))
-        found[name] = memory[at : at + count].reshape(shape)
-        at += count
-    return found
