@@ -27,7 +27,8 @@ def read_all(url: str) -> float:
 def test_a_long_stream_keeps_its_pace(watched, capsys):
     """10,000 ticks, six charts and four agents in at most 1.2 times the time in which they are sent.
 
-    On a busy machine they are sent more slowly than asked, so a reader that draws nothing is timed beside.
+    The agent that plays longest sets the pace: a round of all agents takes PACE_MS. On a busy machine they are
+    sent more slowly than asked, so a reader that draws nothing is timed beside.
     """
     page = watched.open("#/")
     page.wait_for_selector("h1")
@@ -39,13 +40,15 @@ def test_a_long_stream_keeps_its_pace(watched, capsys):
         )
         until(page, "document.body.dataset.seconds", 120)
         seconds = float(page.evaluate("document.body.dataset.seconds"))
-        ticks = int(page.inner_text("#agents tbody td:nth-child(4)").replace(",", ""))
-        paced = ticks / BATCH * PACE_MS / 1000
-        assert ticks >= TICKS
+        cells = page.locator("#agents tbody td:nth-child(4)").all_inner_texts()
+        ticks = [int(cell.replace(",", "")) for cell in cells]
+        paced = max(ticks) / BATCH * PACE_MS / 1000
+        assert len(ticks) == len(FOUR)
+        assert min(ticks) >= TICKS
         best = min(best, seconds / max(plain, paced))
         if best <= 1.2:
             break
     with capsys.disabled():
         sent = f"sent in {plain:.1f} s (paced {paced:.1f} s)"
-        print(f" [{ticks:,} ticks, 4 agents, 6 charts: {seconds:.1f} s, {sent}, {best:.2f} times]", end="")
+        print(f" [{sum(ticks):,} ticks, 4 agents, 6 charts: {seconds:.1f} s, {sent}, {best:.2f} times]", end="")
     assert best <= 1.2
