@@ -241,6 +241,14 @@ def lines_in(path: Path) -> Iterator[Any]:
                 raise _damaged(path, f"line {number}: {error}") from None
 
 
+def step_of(path: Path, record: Any) -> int:
+    """The step that a line of steps or events belongs to. Raises EngineError where it names none."""
+    step = record.get("step") if isinstance(record, dict) else None
+    if type(step) is not int:
+        raise _damaged(path, f"a line names no step: {str(record)[:80]}")
+    return step
+
+
 def _refuse(path: Path, what: str | None) -> None:
     if what is not None:
         raise _damaged(path, what)

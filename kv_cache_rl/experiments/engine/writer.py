@@ -22,9 +22,10 @@ from kv_cache_rl.experiments.engine.folder import (
     lines_in,
     read_config,
     requests_in,
+    step_of,
 )
 from kv_cache_rl.experiments.engine.plan import EngineError
-from kv_cache_rl.files import holds, regular, write_json
+from kv_cache_rl.files import holds, regular, write_json, write_whole
 
 
 class Writer:
@@ -124,6 +125,6 @@ class Writer:
 
 def _cut(path: Path, last: int) -> None:
     """Takes the lines of later steps, and one that was cut off, from a file."""
-    kept = [json.dumps(one, separators=(",", ":")) for one in lines_in(path) if one["step"] <= last]
+    kept = [json.dumps(one, separators=(",", ":")) for one in lines_in(path) if step_of(path, one) <= last]
     if path.exists():
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_whole(path, "".join(f"{line}\n" for line in kept).encode())

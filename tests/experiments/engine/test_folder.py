@@ -89,6 +89,16 @@ def test_a_line_that_was_cut_off_is_left_out_and_taken_away_where_the_run_goes_o
     assert [one.step for one in read_run(folder).steps()] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["steps.jsonl", "events.jsonl"])
+@pytest.mark.parametrize("line", ["7", "{}", '{"step": "1"}', '{"step": true}'])
+def test_a_damaged_file_is_not_gone_on_with_and_keeps_what_it_holds(folder, name, line):
+    before = (folder / name).read_text() + line + "\n"
+    (folder / name).write_text(before)
+    with pytest.raises(EngineError, match=f"{name}: a line names no step.*record again into another folder"):
+        Writer(folder, CONFIG, resume=True)
+    assert (folder / name).read_text() == before
+
+
 def test_two_recorders_do_not_share_a_folder(tmp_path):
     with (
         Writer(tmp_path / "run", CONFIG, resume=False),
