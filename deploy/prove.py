@@ -99,7 +99,11 @@ def serving(machine: Machine, steps: list[Step], port: str, **changes: str) -> I
         yield one
     finally:
         if one.process.poll() is None:
-            one.process.kill()
+            one.process.terminate()  # what it has started ends with it
+            try:
+                one.process.wait(GOODBYE_S)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
 
 
 def code_files(machine: Machine) -> set[str]:
@@ -168,7 +172,8 @@ def prove_training(machine: Machine, steps: list[Step], port: str) -> None:
     log = machine.path("/home/user/runs/training/qlearning.log")
     with serving(machine, steps, port, PORT=port, TRAIN_OPTIONS=options) as one:
         one.wait()
-        first, then = grown(one, 0), grown(one, 1)
+        first = grown(one, 0)
+        then = grown(one, len(first["curve"]))
         check(then["done"] > first["done"] > 0, f"its curve grows: {first['done']}, {then['done']} episodes")
         check(code_files(machine) == before, "a training compiles nothing")
         status, said = one.end()

@@ -63,15 +63,21 @@ def watch(training: subprocess.Popen) -> None:
 
 def main() -> int:
     """Ends with the server, and with its status."""
-    training = begun()
-    words = ["kv-cache-rl", "serve", "--host", "0.0.0.0", "--port", os.environ.get("PORT") or "7860"]
-    server = subprocess.Popen([*words, "--runs", str(RUNS)])
+    server: subprocess.Popen | None = None
+    signals: list[int] = []
 
     def stop(number: int, _: object) -> None:
-        server.send_signal(number)
+        signals.append(number)
+        if server is not None:
+            server.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    training = begun()
+    words = ["kv-cache-rl", "serve", "--host", "0.0.0.0", "--port", os.environ.get("PORT") or "7860"]
+    server = subprocess.Popen([*words, "--runs", str(RUNS)])
+    for number in signals:  # that came before there was a server
+        server.send_signal(number)
     if training is not None:
         threading.Thread(target=watch, args=(training,), daemon=True).start()
     status = server.wait()

@@ -3,8 +3,8 @@
 It is in no package index, so its tables are written down here; what it hands on to verifiers is checked by
 verifiers' own classes.
 
-Source: github.com/PrimeIntellect-ai/prime-rl, packages/prime-rl-configs/src/prime_rl/configs, its rl.py,
-orchestrator.py and shared.py as of autumn 2026, with verifiers 0.4. Every class there forbids other fields."""
+Source: github.com/PrimeIntellect-ai/prime-rl, packages/prime-rl-configs/src/prime_rl/configs: rl.py,
+orchestrator.py, shared.py of autumn 2026, with verifiers 0.4. Every class there forbids other fields."""
 
 from typing import Annotated, Any, Literal
 
