@@ -122,8 +122,11 @@ def test_a_file_of_that_name_that_is_no_record_is_named(asked_with, tmp_path, re
 
 @pytest.mark.parametrize(
     "name",
-    ["nothing", "one", "one/lru", "one/%2e%2e/one/qlearning", "%2e/one/qlearning", "one//qlearning", "%2e%2e/one/qlearning"],
-)  # fmt: skip
+    [
+        *("nothing", "one", "one/lru", "one//qlearning"),
+        *("one/%2e%2e/one/qlearning", "%2e/one/qlearning", "%2e%2e/one/qlearning"),
+    ],
+)
 def test_any_other_name_is_no_training(asked_with, tmp_path, name):
     saved(tmp_path / "runs" / "one")
     saved(tmp_path / "one")
