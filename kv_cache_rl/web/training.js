@@ -65,7 +65,6 @@ const far = (found) => (found.total === null ? "-" : `${whole(found.done)} of ${
 function listed(trainings) {
   return table("Trainings", [
     { name: "training", text: true, value: (found) => h("a", { href: `#/training?${query({ training: found.training })}` }, found.training) },
-    { name: "agent", text: true, value: (found) => found.agent },
     { name: "", text: true, value: badge },
     { name: "so far", value: far },
     { name: "", text: true, value: (found) => (found.problem ? h("span", { class: "bad" }, found.problem) : "") },
