@@ -8,7 +8,7 @@ TRAINING := training/.venv
 ENGINE := engines/kv_cache_vllm
 ENGINE_BIN := $(ENGINE)/.venv/bin
 
-.PHONY: eval test quick lint docs bench landscape scenarios hub page training engine clean
+.PHONY: eval test quick lint docs bench landscape scenarios hub page training engine container clean
 
 eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run folder, HTML report.
 	$(BIN)/kv-cache-rl eval
@@ -51,6 +51,9 @@ training: $(TRAINING)/installed ## TRL beside the environment (its own .venv, 1.
 
 engine: $(ENGINE)/.venv/installed ## A real vLLM on two cores: its environment (3.5 GB), and the tests of engines/.
 	cd $(ENGINE) && .venv/bin/python -m pytest tests
+
+container: ## The Dockerfiles' steps in a bare folder, without docker: it serves, and compiles nothing.
+	$(PYTHON) deploy/prove.py
 
 # The package with the extras `eval` and `serve`, and verifiers, which the environment package asks for.
 $(VENV)/installed: pyproject.toml $(ENVIRONMENT)/pyproject.toml

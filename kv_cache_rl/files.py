@@ -218,8 +218,9 @@ def digest_of(root: Path, parts: Iterable[str], begun: str, pattern: str = "*.py
     return digest.hexdigest()[:16]
 
 
-def holds(descriptor: int) -> bool:
-    """Whether this process alone holds an open file or folder, from now until it closes it.
+def holds(descriptor: int, alone: bool = True) -> bool:
+    """Whether this process holds an open file or folder, from now until it closes it: `alone`, or beside
+    others that hold it likewise.
 
     Always, on a system without such locks.
     """
@@ -228,7 +229,7 @@ def holds(descriptor: int) -> bool:
     except ImportError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

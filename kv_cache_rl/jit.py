@@ -17,7 +17,7 @@ from typing import Any
 import numba
 from numba.core.dispatcher import Dispatcher
 
-from kv_cache_rl.code_cache import CheckedCache, Locator
+from kv_cache_rl.code_cache import CheckedCache, Locator, say
 from kv_cache_rl.files import digest_of
 
 LAYERS = ("core", "theory", "policies", "sim", "search", "experiments", "agents", "gym")
@@ -36,12 +36,32 @@ def _cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
+    except OSError as error:
         if any(folder.glob("*/*.nbi")):  # made by another user for all: it is read only
             return folder
-        folder = _private(Path(tempfile.gettempdir()) / f"kv-cache-rl-{os.getuid()}") / digest
-        folder.mkdir(exist_ok=True)
+        return _fallback(folder, error)
     return folder
+
+
+def _fallback(folder: Path, error: OSError) -> Path:
+    """Where code is kept in place of a folder that cannot be written, which is said in a line. The folder
+    itself where no other one can be written either: then every process compiles for itself.
+
+    Raises:
+        FileExistsError: the other one belongs to another user.
+    """
+    what = f"compiled code cannot be kept in {folder.parent} ({error.strerror or error})"
+    remedy = "set KV_CACHE_RL_CACHE to a folder that lasts and that you may write to"
+    try:
+        other = _private(Path(tempfile.gettempdir()) / f"kv-cache-rl-{os.getuid()}") / folder.name
+        other.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise
+    except OSError:  # of a read-only system, also that no temporary folder is there
+        say(f"{what} nor in a temporary folder, so every process compiles it again; {remedy}")
+        return folder
+    say(f"{what}, so it is kept in {other.parent}; {remedy}")
+    return other
 
 
 def _private(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kv_cache_rl import jit
+from kv_cache_rl import code_cache, jit
 
 
 @pytest.fixture
@@ -20,6 +20,12 @@ def temporary(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("KV_CACHE_RL_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def said(monkeypatch) -> None:
+    """Nothing was said so far."""
+    monkeypatch.setattr(code_cache, "_said", set())
 
 
 def test_the_fallback_cache_belongs_to_one_user_and_only_they_can_enter_it(temporary):
@@ -38,6 +44,41 @@ def test_a_fallback_cache_of_another_user_is_refused_with_the_remedy(temporary, 
         FileExistsError, match="belongs to another user; set KV_CACHE_RL_CACHE to a folder of your own"
     ):
         jit._cache_folder()
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named_with_the_one_that_is_used(temporary, capsys, said):
+    found = jit._cache_folder()
+    own = temporary / f"kv-cache-rl-{os.getuid()}"
+    line = capsys.readouterr().err
+    assert found.parent == own and line.startswith(
+        f"note: compiled code cannot be kept in {temporary}/file ("
+    )
+    assert f"so it is kept in {own}; set KV_CACHE_RL_CACHE to a folder" in line
+
+
+def test_a_system_without_any_folder_to_write_to_compiles_in_every_process(
+    temporary, capsys, said, monkeypatch
+):
+    def nowhere():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    assert jit._cache_folder().parent == temporary / "file"
+    line = capsys.readouterr().err
+    assert "nor in a temporary folder, so every process compiles it again; set KV_CACHE_RL_CACHE" in line
+
+
+def test_a_read_only_cache_that_holds_code_is_used_without_a_word(tmp_path, capsys, said, monkeypatch):
+    monkeypatch.setenv("KV_CACHE_RL_CACHE", str(tmp_path))
+    folder = jit._cache_folder()
+    (folder / "core").mkdir()
+    (folder / "core" / "one.nbi").touch()
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert jit._cache_folder() == folder and capsys.readouterr().err == ""
 
 
 @jit.uncounted

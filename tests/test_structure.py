@@ -20,7 +20,7 @@ FLOORS = {
     "cli": (*WORLDS, "stability", "paged", "engine"),
 }
 """Floor → its wings, folders or modules of that name. The hierarchy lab has bounds in place of a search."""
-ONLY_TESTS = {"golden", "environments"}
+ONLY_TESTS = {"golden", "environments", "deploy"}
 """Folders of tests that have no folder in the package of the same name."""
 
 

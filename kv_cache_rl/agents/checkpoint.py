@@ -66,16 +66,26 @@ def read(path: Path, plan: Any, code: str) -> tuple[dict[str, np.ndarray], dict]
     """
     if not path.exists():
         return None
-    check, _, data = regular(path).read_bytes().partition(b"\n")
-    if hashlib.sha256(data).hexdigest().encode() != check:
-        raise CheckpointError(f"{path}: is no checkpoint, or was changed or cut off; {REMEDY}")
-    with np.load(io.BytesIO(data)) as stored:
-        arrays = {name: stored[name] for name in stored.files if name != ABOUT}
-        about = json.loads(stored[ABOUT].tobytes())
+    arrays, about = stored(path)
     refuse_others(path, about.pop("plan"), plan)
     if about.pop("code") != code:
         raise CheckpointError(f"{path} was made by other code than this package now has; {REMEDY}")
     return arrays, about
+
+
+def stored(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays of a checkpoint of any plan and code, and the rest with both of them.
+
+    Raises:
+        CheckpointError: the file was changed.
+        OSError: it cannot be read.
+    """
+    check, _, data = regular(path).read_bytes().partition(b"\n")
+    if hashlib.sha256(data).hexdigest().encode() != check:
+        raise CheckpointError(f"{path}: is no checkpoint, or was changed or cut off; {REMEDY}")
+    with np.load(io.BytesIO(data)) as held:
+        arrays = {name: held[name] for name in held.files if name != ABOUT}
+        return arrays, json.loads(held[ABOUT].tobytes())
 
 
 def check_record(path: Path, plan: Any) -> None:

@@ -22,6 +22,8 @@ def run_serve(
             "--allow-host",
             help="A name that browsers may ask for, such as lab.example.org; by comma or repeated. Any other "
             "is refused, but for this machine's own.",
+            # A Hugging Face Space says its name in the first.
+            envvar=["SPACE_HOST", "KV_CACHE_RL_ALLOW_HOST"],
         ),
     ] = None,
     runs: Annotated[

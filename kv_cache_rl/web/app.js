@@ -4,6 +4,7 @@ import { savePage } from "/web/save.js";
 
 const PARTS = {
   serving: "/web/serving.js",
+  training: "/web/training.js",
   eviction: "/web/runs.js",
   run: "/web/run.js",
   episode: "/web/episode.js",
@@ -51,6 +52,7 @@ async function show() {
 function home() {
   const parts = [
     ["#/serving", "Serving", "Several agents run the same server under the same load. Watch their queues, memory and score."],
+    ["#/training", "Training", "Agents of the serving world learn: their curves, also while they train."],
     ["#/eviction", "Eviction", "Runs of models and policies, live and afterwards, down to each call and what it cost."],
     ["#/play", "Play it yourself", "You are the cache manager for fifteen windows. Are you better than lru?"],
     ["#/hierarchy", "Hierarchy", "How the hit rate grows with capacity, policy by policy, up to the bound. Your trace too."],

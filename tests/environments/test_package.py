@@ -9,10 +9,12 @@ import pytest
 import verifiers.v1 as vf
 from conftest import PACKAGE
 from kv_cache_eviction.taskset import EvictionTasksetConfig
+from prime_rl_schema import Run, merged
+from pydantic import ValidationError
 from verifiers.v1.configs.cli.eval import EvalConfig
 from verifiers.v1.gepa import GEPAConfig
 
-from kv_cache_rl.sim.eviction import METRICS, REWARDS
+from kv_cache_rl.sim.eviction import METRICS, REWARDS, load_scenarios
 
 PYPROJECT = tomllib.loads((PACKAGE / "pyproject.toml").read_text())
 README = (PACKAGE / "README.md").read_text()
@@ -69,15 +71,51 @@ def test_the_eval_configs_are_valid(name):
 def test_the_gepa_config_is_valid_and_shows_the_diagnosis():
     loaded = GEPAConfig.model_validate(config("gepa"))
     assert loaded.reflection_columns == ["diagnosis"]
-    assert loaded.env.taskset.split == "train"
+    taskset = loaded.env.taskset
+    assert (taskset.split, taskset.view, taskset.reward_profile) == ("train", "brief", "normalized")
+    assert loaded.num_train + loaded.num_val <= len(load_scenarios(split="train"))
+
+
+STAGES = ("easy", "medium", "hard")
+
+
+def test_every_config_is_one_that_a_test_loads():
+    known = {"hosted", "local", "gepa", "prime-rl", *(f"prime-rl-{stage}" for stage in STAGES)}
+    assert {path.stem for path in (PACKAGE / "configs").iterdir()} == known
 
 
 def test_the_training_sources_are_valid_and_train_on_the_normalised_score():
-    orchestrator = config("prime-rl")["orchestrator"]
-    [train] = [vf.resolve_env_config(source["env"]) for source in orchestrator["train"]["source"]]
-    [evaluation] = [vf.resolve_env_config(source["env"]) for source in orchestrator["eval"]["source"]]
-    assert (train.taskset.reward_profile, train.taskset.split) == ("normalized", "train")
-    assert (evaluation.taskset.reward_profile, evaluation.taskset.split) == ("original", "eval")
+    orchestrator = Run.model_validate(config("prime-rl")).orchestrator
+    [train], [evaluation] = orchestrator.train.source, orchestrator.eval.source
+    learned, measured = train.resolved.taskset, evaluation.resolved.taskset
+    assert (learned.reward_profile, learned.split, learned.view) == ("normalized", "train", "brief")
+    assert (measured.reward_profile, measured.split, measured.view) == ("original", "eval", "brief")
+    assert train.sampler.type == "difficulty_pool"
+    assert max(pool.threshold for pool in train.sampler.pools.values()) == 1.0, "the best known"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_of_the_curriculum_goes_on_with_the_same_run(stage):
+    below, above = config("prime-rl"), config(f"prime-rl-{stage}")
+    whole, first = Run.model_validate(merged(below, above)), Run.model_validate(below)
+    [source], [usual] = whole.orchestrator.train.source, first.orchestrator.train.source
+    assert source.resolved.taskset.difficulty == stage
+    assert source.name == usual.name, "a checkpoint knows its sources by name"
+    same = usual.resolved.taskset.model_copy(update={"difficulty": stage})
+    assert source.resolved.taskset == same
+    assert whole.run == first.run and whole.model == first.model
+    assert whole.max_steps <= first.max_steps and whole.max_steps % whole.ckpt.interval == 0
+
+
+def test_a_later_stage_has_more_steps():
+    steps = [config(f"prime-rl-{stage}")["max_steps"] for stage in STAGES]
+    assert steps == sorted(set(steps)) and steps[-1] == config("prime-rl")["max_steps"]
+
+
+def test_a_field_that_prime_rl_does_not_know_is_found():
+    wrong = merged(config("prime-rl"), {"orchestrator": {"group_size": 8}})
+    with pytest.raises(ValidationError, match=r"orchestrator\.group_size"):
+        Run.model_validate(wrong)
 
 
 def test_the_readme_lists_every_argument_reward_and_metric_in_order():

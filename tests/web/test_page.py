@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 import urllib.request
 from dataclasses import replace
@@ -108,6 +110,31 @@ def test_an_address_opens_what_it_names(watched):
     until(page, "document.querySelector('.scrub strong').textContent.startsWith('window 7')")
     page = watched.open("#/episode?scenario=nothing&policy=lru")
     assert "no scenario" in page.inner_text(".problem")
+    watched.faults = [fault for fault in watched.faults if "404" not in fault]
+
+
+def test_the_curve_of_a_training_grows_while_it_trains(watched, server, runs):
+    page = watched.open("#/training")
+    page.wait_for_selector("h1")
+    assert "kv-cache-rl serving train" in page.inner_text("#content")
+    words = ["serving", "train", "--task", "easy", "--episodes", "100000", "--out", str(runs / "learning")]
+    command = [sys.executable, "-c", "from kv_cache_rl.cli import main; main()", *words]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as training:
+        try:
+            until(page, "document.querySelector('.badge.running') !== null", 240)
+            until(page, "document.querySelector('#curve canvas') !== null", 240)
+            first = page.inner_text(".tile >> nth=0")
+            until(page, f"document.querySelector('.tile').innerText !== {json.dumps(first)}", 240)
+        finally:
+            training.terminate()
+    until(page, "document.querySelector('#trainings .badge.failed') !== null")
+    page.click("#curve .numbers summary")
+    found = api(server, "/api/trainings/learning/qlearning")
+    score = found["curve"][-1]["select"]["easy"]
+    until(page, f"document.querySelector('#curve tbody tr:last-child').textContent.includes('{score:.3f}')")
+    assert found["status"] == "stopped" and "goes on where it stopped" in page.inner_text("#content")
+    page = watched.open("#/training?training=learning%2Flru")
+    assert "no training" in page.inner_text(".problem")
     watched.faults = [fault for fault in watched.faults if "404" not in fault]
 
 
@@ -350,6 +377,7 @@ def test_the_map_says_what_the_length_of_a_bar_is(watched):
 PLACES = (
     "#/",
     "#/serving?task=easy&agents=lru&ticks=60&go=1",
+    "#/training",
     "#/eviction",
     "#/run?run=two-policies",
     "#/episode?scenario=eviction-eval-easy-0000-v2&policy=lru",

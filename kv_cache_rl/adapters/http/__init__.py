@@ -3,8 +3,8 @@
     request --Guard--> route --settings, shapes--> simulation in a thread | job in a process --> JSON | events
 
 Reading order: `limits`, `errors`, `guard`, `bodies`, `sse`; `settings`, `serving`, `episodes`, `runs`,
-`replays`; `worlds`, `sessions`; `gates`, `jobs`, `metrics`, `lab`; `shapes`, the `routes_*`, `app`; `server`,
-`openapi`, `load`.
+`trainings`, `replays`; `worlds`, `sessions`; `gates`, `jobs`, `metrics`, `lab`; `shapes`, the `routes_*`,
+`app`; `server`, `warm`, `openapi`, `load`.
 """
 
 from kv_cache_rl.extras import need

@@ -16,6 +16,7 @@ from kv_cache_rl.adapters.http import (
     routes_hierarchy,
     routes_serving,
     routes_sessions,
+    routes_training,
 )
 from kv_cache_rl.adapters.http.bodies import json_response
 from kv_cache_rl.adapters.http.guard import Guard
@@ -73,6 +74,7 @@ def create_app(
     for routes in (
         routes_serving.router,
         routes_sessions.router,
+        routes_training.router,
         routes_eviction.router,
         routes_hierarchy.router,
         routes_sessions.old_router,

@@ -48,7 +48,7 @@ class Guard:
         self.hosts = {*LOOPBACK, *(name.lower() for name in hosts)}
         policy = HEADERS["content-security-policy"]
         # A public page may be shown inside another, as a Space is; one on this machine may not.
-        policy += "" if hosts else "; frame-ancestors 'none'"
+        policy += "" if self.hosts - {*LOOPBACK} else "; frame-ancestors 'none'"
         told = HEADERS | {"content-security-policy": policy}
         self.headers = [(name.encode(), value.encode()) for name, value in told.items()]
 

@@ -19,6 +19,7 @@ from kv_cache_rl.adapters.http.limits import Limits
 from kv_cache_rl.adapters.http.metrics import Collected, Engines, Metrics, Numbers
 from kv_cache_rl.adapters.http.runs import Runs
 from kv_cache_rl.adapters.http.sessions import Sessions
+from kv_cache_rl.adapters.http.trainings import Trainings
 from kv_cache_rl.sim.serving.spec import Scenario
 
 COMPILE_S = 900.0
@@ -44,6 +45,7 @@ class Lab:
     ) -> None:
         self.limits, self.closing, self.clock = limits, closing, clock
         self.sessions, self.runs, self.uploads = Sessions(limits, clock), Runs(runs), Uploads(limits, clock)
+        self.trainings = Trainings(self.runs.root)
         self.steps = Threads("step", STEP_THREADS, limits.waiting)
         self.simulations = Threads("simulation", limits.simulations, limits.waiting)
         self.jobs = Gate("jobs", limits.jobs, limits.waiting // 8, retry_after_s=5.0)
@@ -170,11 +172,14 @@ class Uploads:
         with self._lock:
             self.room()
             if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="kv-cache-rl-"))
+                self._folder = temporary_folder()
             path = self._folder / f"{id}{ending(name)}"
             one = self._kept[id] = Upload(id, name, path, self.clock(), {"bytes": len(data)})
         try:
             path.write_bytes(data)
+        except OSError as error:
+            self.remove(id)
+            raise not_kept(error) from None
         except BaseException:
             self.remove(id)
             raise
@@ -200,6 +205,21 @@ class Uploads:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._kept.clear()
+
+
+def temporary_folder() -> Path:
+    """A folder of this server's own. Raises Problem where no folder for temporary files can be written."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="kv-cache-rl-"))
+    except OSError as error:
+        raise not_kept(error) from None
+
+
+def not_kept(error: OSError) -> Problem:
+    """What is said of a trace that the disk does not take."""
+    what = f"the server cannot keep traces: {error.strerror or error}"
+    remedy = "its operator sets TMPDIR to a folder that it may write to, with room for them"
+    return Problem(503, f"{what}; {remedy}")
 
 
 ENDINGS = (".jsonl", ".json", ".csv", ".txt", ".bin")

@@ -90,7 +90,7 @@ def router(lab: Lab) -> APIRouter:
 
         return text_response(await lab.simulations(work))
 
-    @api.get("/runs", response_model=RunList, responses=responses(429))
+    @api.get("/runs", response_model=RunList, responses=responses(429, 503))
     async def runs() -> Response:
         """The run folders, newest first, with how far they are."""
         found = await lab.steps(lambda: [lab.runs.listed(name) for name in lab.runs.names()])

@@ -43,30 +43,27 @@ class Runs:
         """The folders that hold a run, newest first. A link that leads out of the root is no run."""
         if self.root is None or not self.root.is_dir():
             return []
-        found = [one for one in self.root.iterdir() if self._inside(one / CONFIG, self.root)]
+        try:
+            found = [one for one in self.root.iterdir() if inside(one / CONFIG, self.root)]
+        except OSError as error:
+            what = f"the folder of runs cannot be read ({error.strerror})"
+            raise Problem(503, f"{what}; its owner makes it readable") from None
         dated = sorted(found, key=lambda one: ((one / CONFIG).stat().st_mtime, one.name), reverse=True)
         return [one.name for one in dated[:MOST_RUNS]]
 
     def folder(self, name: str) -> Path:
         """The folder of a run below the root, links followed. Raises Problem (404) for any other name."""
         one_part = name not in ("", ".", "..") and Path(name).name == name
-        if self.root is None or not one_part or not self._inside(self.root / name / CONFIG, self.root):
+        if self.root is None or not one_part or not inside(self.root / name / CONFIG, self.root):
             where = "no --runs DIR was given" if self.root is None else "GET /api/eviction/runs lists them"
             raise Problem(404, f"there is no run {name[:80]!r}; {where}", "run")
         return self.root / name
-
-    def _inside(self, path: Path, root: Path) -> bool:
-        """Whether a path leads to a plain file below `root`, links followed."""
-        try:
-            return path.is_file() and path.resolve().is_relative_to(root.resolve())
-        except (OSError, RuntimeError, ValueError):
-            return False
 
     def file(self, name: str, *parts: str) -> Path | None:
         """A file of a run, or None where it has none there; links out of the run's folder lead nowhere."""
         folder = self.folder(name)
         path = folder.joinpath(*parts)
-        return regular(path) if self._inside(path, folder) else None
+        return regular(path) if inside(path, folder) else None
 
     def config(self, name: str) -> dict[str, Any]:
         """What the run was asked for. Raises Problem where this release cannot read it."""
@@ -191,6 +188,14 @@ class Runs:
             if isinstance(value, dict) and at(value, "task", "data", "id") == scenario_id:
                 found = value
         return found
+
+
+def inside(path: Path, root: Path) -> bool:
+    """Whether a path leads to a plain file below `root`, links followed."""
+    try:
+        return path.is_file() and path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def lines(path: Path | None, start: int) -> Iterator[tuple[int, bytes]]:

@@ -1,5 +1,6 @@
 """The server as a process: listens, answers until it is interrupted, and ends what it streams."""
 
+import os
 import re
 import socket
 from contextlib import suppress
@@ -52,9 +53,17 @@ def is_host(name: str) -> bool:
 
 
 def check_runs(folder: Path) -> None:
-    """Raises EndpointError for what is there and is no folder; one that is not there yet may come."""
-    if folder.exists() and not folder.is_dir():
+    """Raises EndpointError for what is there and is no folder, or may not be read; one that is not there yet
+    may come.
+    """
+    try:
+        there, is_folder = folder.exists(), folder.is_dir()
+    except OSError as error:
+        raise EndpointError(f"--runs {folder}: {error.strerror}; give a folder that you may read") from None
+    if there and not is_folder:
         raise EndpointError(f"--runs {folder} is no folder; give the folder that holds the run folders")
+    if there and not os.access(folder, os.R_OK | os.X_OK):
+        raise EndpointError(f"--runs {folder} may not be read; chmod u+rx {folder}, or give another folder")
 
 
 def url_of(listener: socket.socket) -> str:

@@ -276,6 +276,29 @@ class OpenRun(RunOf):
     summary: Facts | None
 
 
+class TrainingOf(BaseModel):
+    training: str
+    agent: str
+    status: Literal["running", "stopped", "finished"]
+    problem: str | None
+    """Why it cannot be read."""
+    said: str | None
+    """The last line of its log, where it stopped and the log is beside it."""
+    done: int
+    total: int | None
+    counted_in: Literal["episode", "round"] | None
+
+
+class TrainingList(BaseModel):
+    trainings: list[TrainingOf]
+
+
+class OpenTraining(TrainingOf):
+    plan: Facts
+    curve: list[Facts]
+    """Points so far: where it was, what the learner says, and the mean selection score of each task."""
+
+
 class Hierarchy(BaseModel):
     workloads: list[str]
     policies: list[str]

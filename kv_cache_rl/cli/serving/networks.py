@@ -73,15 +73,14 @@ def trained(
     plan: "NetworkTraining", checkpoint: Path, bar: Bar
 ) -> tuple[dict[str, "np.ndarray"], list[dict]]:
     """The layers and the curve of a training that goes on from its checkpoint, if there is one."""
-    from kv_cache_rl.agents.training.course import loaded, save, train
+    from kv_cache_rl.agents.training.course import Progress, loaded, save, train
     from kv_cache_rl.experiments.serving.evaluate import code_digest
 
     code = code_digest()
-    progress = loaded(checkpoint, plan, code)
-    if progress is not None:
-        done = len(progress.curve)
-        typer.echo(f"going on after round {done} of {plan.rounds}: {checkpoint}", err=True)
-    saved = 0 if progress is None else len(progress.curve)
+    progress = loaded(checkpoint, plan, code) or Progress()
+    saved = len(progress.curve)
+    if saved:
+        typer.echo(f"going on after round {saved} of {plan.rounds}: {checkpoint}", err=True)
 
     def keep(now: "Progress") -> None:
         nonlocal saved
@@ -93,4 +92,5 @@ def trained(
         return f"{kept}; go on with: {command_line()}"
 
     with bar, stoppable(checkpoint, go_on):
+        keep(progress)  # a training that has just begun is seen, too
         return train(plan, progress, keep, bar, checkpoint.parent / "tensorboard")

@@ -156,7 +156,7 @@ def trained(plan: "Training", checkpoint: Path, bar: Bar) -> tuple["np.ndarray",
         return f"{saved}; go on with: {command_line()}"
 
     with bar, stoppable(checkpoint, go_on):
-        bar(progress.episode, plan.episodes)
+        keep(progress)  # a training that has just begun is seen, too
         return train(plan, progress=progress, keep=keep)
 
 

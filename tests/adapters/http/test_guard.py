@@ -28,6 +28,15 @@ def test_this_machines_names_are_known(ask, host):
     assert ask("GET", "/health", headers={"host": host}).status_code == 200
 
 
+def test_a_server_that_only_this_machine_reaches_stands_in_no_foreign_frame(ask, asked_with):
+    def policy(one):
+        return one("GET", "/health").headers["content-security-policy"]
+
+    assert policy(ask).endswith("; frame-ancestors 'none'")
+    assert policy(asked_with(hosts=("localhost",))).endswith("; frame-ancestors 'none'")
+    assert "frame-ancestors" not in policy(asked_with(hosts=("me-lab.hf.space",))), "a Space is a frame"
+
+
 def test_a_name_that_was_allowed_is_known(asked_with):
     ask = asked_with(hosts=("Lab.Example.org",))
     assert ask("GET", "/health", headers={"host": "lab.example.org"}).status_code == 200

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +125,27 @@ def test_what_only_the_replay_finds_out_is_told_too(ask):
 def test_an_argument_of_the_code_is_no_parameter_of_a_workload(name):
     with pytest.raises(HierarchyError, match=f"rag_burst has no parameter '{name}'"):
         source_of({"workload": "rag_burst", "parameters": {name: 1}})
+
+
+def test_a_server_without_a_folder_for_temporary_files_says_so(asked_with, monkeypatch):
+    def nowhere(**_):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", nowhere)
+    ask = asked_with()
+    error = ask.error("POST", "/api/hierarchy/traces?name=a.jsonl", 503, content=TRACE)
+    assert "the server cannot keep traces: No usable temporary directory found" in error["message"]
+    assert "TMPDIR" in error["message"] and len(ask.lab.uploads) == 0
+
+
+def test_a_disk_that_is_full_leaves_no_trace_behind(asked_with, monkeypatch):
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    ask = asked_with()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    error = ask.error("POST", "/api/hierarchy/traces?name=a.jsonl", 503, content=TRACE)
+    assert "No space left on device" in error["message"] and len(ask.lab.uploads) == 0
 
 
 def test_uploads_at_once_are_no_more_than_allowed(monkeypatch):

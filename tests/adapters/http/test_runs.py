@@ -47,6 +47,16 @@ def test_a_run_over_a_whole_set_says_how_many_rollouts_it_has(asked_with, runs, 
     assert found["expected"] == ask("GET", RUN).json()["expected"] == wanted
 
 
+def test_a_folder_that_may_not_be_read_is_said(asked_with, runs, monkeypatch):
+    def locked(self):
+        raise PermissionError(13, "Permission denied")
+
+    ask = asked_with(runs=runs)
+    monkeypatch.setattr(type(runs), "iterdir", locked)
+    error = ask.error("GET", "/api/eviction/runs", 503)
+    assert error["message"].startswith("the folder of runs cannot be read (Permission denied); its owner")
+
+
 def test_without_a_folder_there_are_no_runs(ask):
     assert ask("GET", "/api/eviction/runs").json() == {"runs": []}
     assert "--runs DIR" in ask.error("GET", RUN, 404)["message"]

@@ -16,11 +16,13 @@ from pathlib import Path
 import httpx
 import pytest
 from sse_events import events
+from typer.testing import CliRunner
 
 from kv_cache_rl.adapters.http import load
 from kv_cache_rl.adapters.http.openapi import PLACE, described, written
 from kv_cache_rl.adapters.http.server import check_hosts, check_runs
 from kv_cache_rl.adapters.listening import EndpointError
+from kv_cache_rl.cli import app
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 5.0
@@ -184,6 +186,19 @@ def test_a_file_is_no_folder_of_runs(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(EndpointError, match="is no folder; give the folder"):
         check_runs(tmp_path / "config.json")
+
+
+def test_a_folder_of_runs_that_may_not_be_read_is_refused_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(EndpointError, match=f"--runs {tmp_path} may not be read; chmod u.rx {tmp_path}"):
+        check_runs(tmp_path)
+
+
+@pytest.mark.parametrize("variable", ["SPACE_HOST", "KV_CACHE_RL_ALLOW_HOST"])
+def test_a_container_says_in_a_variable_which_names_it_answers_to(variable):
+    given = {"SPACE_HOST": None, "KV_CACHE_RL_ALLOW_HOST": None, variable: "localhost,https://lab.hf.space"}
+    done = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0"], env=given)
+    assert done.exit_code == 2 and "https://lab.hf.space is no name of a host" in done.stderr
 
 
 def test_the_load_test_prints_what_it_saw(capsys, monkeypatch):

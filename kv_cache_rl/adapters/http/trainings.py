@@ -1,0 +1,133 @@
+"""Trainings of serving agents, read while they run: how far they are, and their curves.
+
+DIR/…/AGENT.checkpoint (while it trains)   AGENT.json (once it has ended)   AGENT.log (what it said, if kept)
+"""
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from kv_cache_rl.adapters.http.errors import Problem
+from kv_cache_rl.adapters.http.runs import inside
+from kv_cache_rl.agents import checkpoint
+from kv_cache_rl.agents.training.plan import USUAL
+from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.files import holds, read_json
+
+LEARNERS = ("qlearning", *USUAL)
+SAVED, RECORD, SAID = ".checkpoint", ".json", ".log"
+"""Endings of a training's files, the one that counts first."""
+DEPTHS = ("*", "*/*")
+"""Where trainings lie below the folder of runs."""
+MOST = 100
+"""Trainings that a list holds, the newest."""
+MOST_BYTES = 64 * 2**20
+"""Of a file, as much as is read."""
+LAST_BYTES = 4_096
+"""Of a log, as much as its last line is looked for in."""
+
+
+class Trainings:
+    """The trainings below a folder. A training's name is its path there, and its agent.
+
+    Args:
+        root: where they are; None where the server was not told of any.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """The trainings, newest first."""
+        if self.root is None:
+            return []
+        newest: dict[str, float] = {}
+        for agent in LEARNERS:
+            for ending in (SAVED, RECORD, SAID):
+                for path in (one for depth in DEPTHS for one in self.root.glob(f"{depth}/{agent}{ending}")):
+                    if inside(path, self.root):
+                        name = path.relative_to(self.root).with_suffix("").as_posix()
+                        newest[name] = max(newest.get(name, 0.0), path.stat().st_mtime)
+        return sorted(newest, key=lambda name: (-newest[name], name))[:MOST]
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Every training, and how far it is."""
+        return [self.opened(name, with_curve=False) for name in self.names()]
+
+    def opened(self, name: str, with_curve: bool = True) -> dict[str, Any]:
+        """A training: its plan, how far it is, and its curve so far. Raises Problem (404) where none is."""
+        stem = self.stem(name)
+        found: dict[str, Any] = {"plan": {}, "curve": [], "done": 0, "total": None, "counted_in": None}
+        saved, problem = self.file(stem, SAVED), None
+        path = saved or self.file(stem, RECORD)
+        try:
+            found |= {} if path is None else told(path, saved is not None)
+        except Refused as wrong:
+            problem = str(wrong).replace(f"{self.root}/", "")
+        status = "finished" if saved is None and path is not None else self.held(stem.parent)
+        said = None if status != "stopped" else last_line(self.file(stem, SAID))
+        about = {"training": name, "agent": stem.name, "status": status, "problem": problem, "said": said}
+        if not with_curve:
+            del found["curve"], found["plan"]
+        return about | found
+
+    def stem(self, name: str) -> Path:
+        """A training's files, without their endings. Raises Problem (404) where there are none."""
+        parts = name.split("/")
+        if self.root is not None and parts[-1] in LEARNERS and not {"", ".", ".."} & set(parts):
+            stem = self.root.joinpath(*parts)
+            if len(parts) - 1 in range(1, len(DEPTHS) + 1) and any(
+                self.file(stem, ending) for ending in (SAVED, RECORD, SAID)
+            ):
+                return stem
+        where = "no --runs DIR was given" if self.root is None else "GET /api/trainings lists them"
+        raise Problem(404, f"there is no training {name[:80]!r}; {where}", "training")
+
+    def file(self, stem: Path, ending: str) -> Path | None:
+        """A file of a training, or None where it has none there; links out of the root lead nowhere."""
+        assert self.root is not None
+        path = stem.with_name(stem.name + ending)
+        return path if inside(path, self.root) else None
+
+    _looks = threading.Lock()
+
+    def held(self, folder: Path) -> str:
+        """Whether a process trains into the folder: `running` or `stopped`."""
+        with self._looks:
+            looked = os.open(folder, os.O_RDONLY)
+            try:
+                return "stopped" if holds(looked, alone=False) else "running"
+            finally:
+                os.close(looked)
+
+
+def told(path: Path, saved: bool) -> dict[str, Any]:
+    """What a checkpoint or a record tells. Raises Refused where it cannot be read."""
+    if path.stat().st_size > MOST_BYTES:
+        raise Refused(f"{path} holds more than {MOST_BYTES:,} bytes; it is no training")
+    about = checkpoint.stored(path)[1] if saved else read_json(path)
+    try:
+        plan = dict(about["plan" if saved else "training"])
+        step = "round" if "rounds" in plan else "episode"
+        points = [{**one, step: int(one[step]), "select": scores(one["select"])} for one in about["curve"]]
+        total = int(plan[f"{step}s"])
+        done = int(about.get("episode", len(points))) if saved else total
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Refused(f"{path} is no training of a serving agent; move it elsewhere") from None
+    return {"plan": plan, "curve": points, "done": done, "total": total, "counted_in": step}
+
+
+def scores(select: dict[str, Any]) -> dict[str, float]:
+    """Mean selection scores by task."""
+    return {str(name): float(score) for name, score in select.items()}
+
+
+def last_line(path: Path | None) -> str | None:
+    """The last line of a log that says something."""
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - LAST_BYTES, 0))
+        lines = file.read(LAST_BYTES).decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip()[:LAST_BYTES] if lines else None
