@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from openenv.core import EnvClient
+from openenv.core.client_types import StepResult
+
 from kv_cache_eviction_openenv.models import (
     KvCacheEvictionAction,
     KvCacheEvictionObservation,
     KvCacheEvictionState,
 )
-from openenv.core import EnvClient
-from openenv.core.client_types import StepResult
 
 
 class KvCacheEvictionEnv(EnvClient[KvCacheEvictionAction, KvCacheEvictionObservation, KvCacheEvictionState]):

@@ -10,7 +10,7 @@ class KvCacheEvictionAction(Action):
     """The calls of one window."""
 
     calls: str | list[str] = Field(
-        description="evict ID, compress ID, swap_to_cpu ID, or keep; several with commas between them, or as a list"
+        description="evict ID, compress ID, swap_to_cpu ID or keep; several with commas, or as a list"
     )
 
 
@@ -20,7 +20,9 @@ class KvCacheEvictionObservation(Observation):
     rules: str = Field("", description="the task and the rules, at the beginning of an episode alone")
     results: list[str] = Field([], description="what became of each call of the window before")
     window: int = Field(0, description="the window to decide, from 1 on")
-    view: dict[str, Any] = Field({}, description="the cache before the window, empty once the episode is over")
+    view: dict[str, Any] = Field(
+        {}, description="the cache before the window, empty once the episode is over"
+    )
 
 
 class KvCacheEvictionState(State):

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from openenv.core import EnvClient
+from openenv.core.client_types import StepResult
+
 from kv_cache_serving_openenv.models import (
     KvCacheServingAction,
     KvCacheServingObservation,
     KvCacheServingState,
 )
-from openenv.core import EnvClient
-from openenv.core.client_types import StepResult
 
 
 class KvCacheServingEnv(EnvClient[KvCacheServingAction, KvCacheServingObservation, KvCacheServingState]):

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from openenv.core.env_server.http_server import create_app
+from openenv.core.env_server.types import ConcurrencyConfig
+
 from kv_cache_eviction_openenv.models import (
     KvCacheEvictionAction,
     KvCacheEvictionObservation,
@@ -9,8 +12,6 @@ from kv_cache_eviction_openenv.models import (
 )
 from kv_cache_eviction_openenv.server.environment import NAME, KvCacheEvictionEnvironment
 from kv_cache_rl.adapters.openenv.serving import IDLE_S, SESSIONS, finished, readme_of, serve, setting
-from openenv.core.env_server.http_server import create_app
-from openenv.core.env_server.types import ConcurrencyConfig
 
 readme_of(Path(__file__).parents[1])
 app = finished(

@@ -1,6 +1,6 @@
-"""The episode as OpenEnv's web interface shows it: the memory, the window before, the report, and what to do."""
+"""The episode as OpenEnv's web interface shows it: memory, the window before, the report, what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from typing import Any
@@ -57,7 +57,9 @@ def under_way(world: EvictionWorld) -> str:
         ("GPU, of its budget", memory["gpu_used"], memory["budget_pages"]),
         ("CPU pool", memory["cpu_used"], memory["cpu_pages"]),
     ]
-    bars = "".join(bar(name, used / of if of else 0.0, f"{used:,.0f} of {of:,.0f} pages") for name, used, of in pools)
+    bars = "".join(
+        bar(name, used / of if of else 0.0, f"{used:,.0f} of {of:,.0f} pages") for name, used, of in pools
+    )
     told = facts(
         {
             "scenario": scenario.id,
@@ -87,12 +89,13 @@ def entries(shown: Mapping[str, Any]) -> str:
     columns = shown["entries"]
     names = ("id", *COLUMNS[1:])
     rows = sorted(zip(*(columns[name] for name in names), strict=True), key=lambda row: -row[-1])
-    lines = "".join(
-        f'<tr>{"".join(f"<td{text(index)}>{escape(cell(value))}</td>" for index, value in enumerate(row))}</tr>'
-        for row in rows
-    )
+    lines = "".join(f"<tr>{line(row)}</tr>" for row in rows)
     heads = "".join(f"<th{text(index)}>{name}</th>" for index, name in enumerate(COLUMNS))
     return scrolling(f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>")
+
+
+def line(row: Sequence[object]) -> str:
+    return "".join(f"<td{text(index)}>{escape(cell(value))}</td>" for index, value in enumerate(row))
 
 
 def text(index: int) -> str:

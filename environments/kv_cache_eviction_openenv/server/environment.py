@@ -3,6 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
+from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.types import EnvironmentMetadata
+
 from kv_cache_eviction_openenv.models import (
     KvCacheEvictionAction,
     KvCacheEvictionObservation,
@@ -18,12 +21,10 @@ from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import SYSTEM_PROMPTS, VIEWS, Episode
 from kv_cache_rl.sim.eviction.messages import result_lines
 from kv_cache_rl.sim.eviction.spec import one_of
-from openenv.core.env_server.interfaces import Environment
-from openenv.core.env_server.types import EnvironmentMetadata
 
 NAME = "kv_cache_eviction_openenv"
-HOW = """Answer with calls, such as: evict a, compress b. The calls: evict ID; compress ID (half the memory, to 8, \
-then 4 bits); swap_to_cpu ID (over the shared link); keep (change nothing)."""
+HOW = """Answer with calls, such as: evict a, compress b. The calls: evict ID; compress ID (half the memory, \
+to 8, then 4 bits); swap_to_cpu ID (over the shared link); keep (change nothing)."""
 RESET = ("seed", "episode_id", "split", "index", "task", "view")
 
 

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+from openenv.core.env_server.http_server import create_app
+from openenv.core.env_server.types import ConcurrencyConfig
+
+from kv_cache_rl.adapters.openenv.serving import IDLE_S, SESSIONS, finished, readme_of, serve, setting
 from kv_cache_serving_openenv.models import (
     KvCacheServingAction,
     KvCacheServingObservation,
     KvCacheServingState,
 )
 from kv_cache_serving_openenv.server.environment import NAME, KvCacheServingEnvironment
-from kv_cache_rl.adapters.openenv.serving import IDLE_S, SESSIONS, finished, readme_of, serve, setting
-from openenv.core.env_server.http_server import create_app
-from openenv.core.env_server.types import ConcurrencyConfig
 
 readme_of(Path(__file__).parents[1])
 app = finished(

@@ -3,6 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
+from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.types import EnvironmentMetadata
+
 from kv_cache_rl import __version__
 from kv_cache_rl.adapters.http.serving import view_of
 from kv_cache_rl.adapters.http.worlds import ServingWorld
@@ -17,17 +20,17 @@ from kv_cache_serving_openenv.models import (
     KvCacheServingState,
 )
 from kv_cache_serving_openenv.server import drawing
-from openenv.core.env_server.interfaces import Environment
-from openenv.core.env_server.types import EnvironmentMetadata
 
 NAME = "kv_cache_serving_openenv"
 VIEWS = ("numbers", "text")
-HOW = f"""Here act is your answer: the name or the number of an action, or {{"action": NAME, "repeat": N}} to take it once in \
-each of the next N ticks, up to {MOST_REPEAT}, where it is possible."""
+HOW = f"""Here act is your answer: the name or the number of an action, or {{"action": NAME, "repeat": N}} \
+to take it once in each of the next N ticks, up to {MOST_REPEAT}, where it is possible."""
 RESET = ("seed", "episode_id", "split", "index", "task", "view", "ticks")
 
 
-class KvCacheServingEnvironment(Environment[KvCacheServingAction, KvCacheServingObservation, KvCacheServingState]):
+class KvCacheServingEnvironment(
+    Environment[KvCacheServingAction, KvCacheServingObservation, KvCacheServingState]
+):
     """One step is one decision, or the same one in several ticks. Rewards are dense: their sum is the return.
     The last observation's metadata holds the score and the report.
     """
@@ -128,7 +131,10 @@ class KvCacheServingEnvironment(Environment[KvCacheServingAction, KvCacheServing
             report = world.state()["result"]["report"]
             fields |= {"done": True, "metadata": {"score": report["score"], "report": report}}
         return KvCacheServingObservation(
-            tick=int(server.columns.book["ticks"]), clock_s=server.seconds, decisions=self._decisions, **fields
+            tick=int(server.columns.book["ticks"]),
+            clock_s=server.seconds,
+            decisions=self._decisions,
+            **fields,
         )
 
     @property

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -50,11 +50,17 @@ def contract(server: Server) -> str:
     low, high = server.world.reward
     with Session(server.url) as session:
         begun = session.reset(episode_id="graded", seed=1)
-        held(not begun["done"] and begun["reward"] is None, f"a reset gave reward {begun['reward']}, done {begun['done']}")
+        held(
+            not begun["done"] and begun["reward"] is None,
+            f"a reset gave reward {begun['reward']}, done {begun['done']}",
+        )
         for steps in range(1, STEPS + 1):
             found = session.step(server.world.nothing)
             reward = found["reward"]
-            held(isinstance(reward, int | float) and low <= reward <= high, f"a reward is {reward}, outside {low} to {high}")
+            held(
+                isinstance(reward, int | float) and low <= reward <= high,
+                f"a reward is {reward}, outside {low} to {high}",
+            )
             state = session.state()
             held((state["episode_id"], state["step_count"]) == ("graded", steps), f"the state is {state}")
     return f"rewards from {low:g} to {high:g}, the state counts steps"
@@ -79,9 +85,14 @@ def outcome(session: Session, play: Play, low: float, high: float) -> tuple[floa
     for at, action in enumerate(play.actions):
         found = session.step(action)
         total += found["reward"]
-        held(low <= found["reward"] <= high, f"{play.by}: reward {found['reward']} is outside {low} to {high}")
+        held(
+            low <= found["reward"] <= high, f"{play.by}: reward {found['reward']} is outside {low} to {high}"
+        )
         last = at == len(play.actions) - 1
-        held(found["done"] == last, f"{play.by}: done is {found['done']} after {at + 1} of {len(play.actions)} actions")
+        held(
+            found["done"] == last,
+            f"{play.by}: done is {found['done']} after {at + 1} of {len(play.actions)} actions",
+        )
     return total, found
 
 
@@ -102,8 +113,13 @@ def oracle(server: Server) -> str:
     """The oracle's actions come to what they come to in a replay, and it is above the floor."""
     best, floor = as_known(server, server.world.oracle), as_known(server, BEST_RULE)
     gaps = [one - other for one, other in zip(best, floor, strict=True)]
-    held(min(gaps) >= server.world.margin, f"the oracle is {min(gaps):.4f} above the floor, not {server.world.margin}")
-    return f"scores {', '.join(f'{one:.3f}' for one in best)}; floor {', '.join(f'{one:.3f}' for one in floor)}"
+    held(
+        min(gaps) >= server.world.margin,
+        f"the oracle is {min(gaps):.4f} above the floor, not {server.world.margin}",
+    )
+    return (
+        f"scores {', '.join(f'{one:.3f}' for one in best)}; floor {', '.join(f'{one:.3f}' for one in floor)}"
+    )
 
 
 def canaries(server: Server) -> str:
@@ -162,7 +178,7 @@ def isolation(server: Server) -> str:
 
 
 @contextmanager
-def filled(server: Server) -> Iterator[tuple[list[Session], Told]]:
+def filled(server: Server) -> Generator[tuple[list[Session], Told]]:
     """All the sessions that a server gives away, and its answer to one more."""
     with ExitStack() as stack:
         open_ones: list[Session] = []
@@ -235,9 +251,15 @@ def half_open(server: Server) -> str:
     address = urlsplit(server.url)
     port = address.port or (443 if address.scheme == "https" else 80)
     with ExitStack() as stack:
-        for begun in (b"", b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: webso", b"POST /reset HTTP/1.1\r\nHost: x\r\n"):
+        for begun in (
+            b"",
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: webso",
+            b"POST /reset HTTP/1.1\r\nHost: x\r\n",
+        ):
             for _ in range(server.sessions):
-                one = stack.enter_context(socket.create_connection((address.hostname or "", port), timeout=10))
+                one = stack.enter_context(
+                    socket.create_connection((address.hostname or "", port), timeout=10)
+                )
                 one.sendall(begun)
         waited = waits_for_room(server)
     return f"{3 * server.sessions} begun connections; a session was there after {waited:.1f} s"
@@ -264,7 +286,7 @@ def refusals(server: Server) -> str:
         early = session.ask("step", world.nothing)
         session.reset(seed=3)
         before = session.ask("state")
-        sent = [text for text in faults(world, split)]
+        sent = list(faults(world, split))
         for text in sent:
             session.send(text)
             found = json.loads(session.answer())
@@ -282,7 +304,7 @@ def faults(world: World, split: str) -> Iterator[str | bytes]:
     """Messages that no server may take."""
     last = len(world.tasks.ids(split))
     arguments: list[dict[str, Any]] = [
-        *({"split": wrong} for wrong in ("nope", 3, None, ["train"], "Train ") if wrong is not None),
+        *({"split": wrong} for wrong in ("nope", 3, ["train"], "Train ")),
         *({"split": split, "index": wrong} for wrong in (last, -1, "0", 1.5, True, 10**30)),
         *({"seed": wrong} for wrong in (-1, "x", 0.5, {})),
         *({"task": wrong} for wrong in ("", "x-y-z-w", f"a-{split}-b-c", 7)),

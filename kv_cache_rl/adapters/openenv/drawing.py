@@ -11,7 +11,8 @@ WIDTH, HEIGHT = 560, 620
 FRAME = """
 body{background:var(--card)}main{padding:6px 8px 20px}.card{padding:10px 12px}h3{margin:0 0 8px}
 .facts{margin:0 0 12px;gap:6px 18px}th,td{padding:4px 7px}
-.bar{display:grid;grid-template-columns:9.5em 1fr 11em;gap:10px;align-items:center;margin:4px 0;font-size:13px}
+.bar{display:grid;grid-template-columns:9.5em 1fr 11em;gap:10px;align-items:center;
+margin:4px 0;font-size:13px}
 .bar i{display:block;height:12px;border-radius:3px;background:var(--run)}.bar i.high{background:#e8833a}
 .bar i.full{background:var(--bad)}.bar span{background:var(--rule);border-radius:3px}.bar b{font-weight:400}
 """
@@ -21,10 +22,13 @@ HIGH, FULL = 0.8, 0.95
 
 def framed(body: str) -> str:
     """A body as a document inside a frame without scripts."""
-    document = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><style>{STYLE}{FRAME}</style></head>'
+    document = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><style>{STYLE}{FRAME}</style></head>'
+    )
     document += f"<body><main>{body}</main></body></html>"
     style = f"width:min({WIDTH}px,80vw);height:{HEIGHT}px;border:0;border-radius:8px"
-    return f'<iframe sandbox="" title="the episode" style="{style}" srcdoc="{escape(document, quote=True)}"></iframe>'
+    held = escape(document, quote=True)
+    return f'<iframe sandbox="" title="the episode" style="{style}" srcdoc="{held}"></iframe>'
 
 
 def bar(name: str, share: float, number: str) -> str:

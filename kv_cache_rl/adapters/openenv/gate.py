@@ -1,5 +1,5 @@
-"""The door of an OpenEnv server: what OpenEnv itself would answer with a closed socket, or with words that say
-too little, is answered with a sentence; a socket that says nothing gives its place back.
+"""The door of an OpenEnv server: what OpenEnv would answer with a closed socket, or without a remedy, is
+answered with a sentence; a socket that says nothing gives its place back.
 
     connect --> message --fault?--> answered here, the session goes on
                         --whole---> OpenEnv --error--> the same, as a sentence with its remedy
@@ -69,7 +69,9 @@ class Socket:
                 async with asyncio.timeout(self.idle_s):
                     message = await self.read()
             except TimeoutError:
-                what = f"no message came for {self.idle_s:g} s, so this session is closed and its place is free"
+                what = (
+                    f"no message came for {self.idle_s:g} s, so this session is closed and its place is free"
+                )
                 await self.send(error("SESSION_ERROR", f"{what}; connect again and send a reset"))
                 await self.send({"type": "websocket.close", "code": 1000})
                 break
@@ -107,7 +109,10 @@ def fault(message: Message) -> tuple[str, str] | None:
         return "INVALID_JSON", f"the message is binary; send JSON as a text, such as {EXAMPLE}"
     size = len(text.encode())
     if size > MESSAGE_BYTES:
-        return "VALIDATION_ERROR", f"the message has {size:,} bytes, the limit is {MESSAGE_BYTES:,}; send less"
+        return (
+            "VALIDATION_ERROR",
+            f"the message has {size:,} bytes, the limit is {MESSAGE_BYTES:,}; send less",
+        )
     brackets = text.count("[") + text.count("{")
     if brackets > MAX_BRACKETS:
         return "VALIDATION_ERROR", f"the message has {brackets:,} brackets; send at most {MAX_BRACKETS}"
@@ -130,4 +135,6 @@ def said(told: dict[str, Any]) -> Message:
         text = f"{of_validation(told.pop('errors'))}; GET /schema has the form"
     elif code in REMEDIES:
         text = f"{text.rstrip('.')}; {REMEDIES[code]}"
-    return error(code, text, **{name: value for name, value in told.items() if name not in ("code", "message")})
+    return error(
+        code, text, **{name: value for name, value in told.items() if name not in ("code", "message")}
+    )

@@ -116,7 +116,14 @@ WORLDS = {
         0.0,
         {"action": "do_nothing"},
         {"action": "do_nothing", "repeat": 7},
-        ({}, {"action": "evict"}, {"action": 18}, {"action": -1}, {"action": 1.5}, {"action": 0, "repeat": 101}),
+        (
+            {},
+            {"action": "evict"},
+            {"action": 18},
+            {"action": -1},
+            {"action": 1.5},
+            {"action": 0, "repeat": 101},
+        ),
     ),
 }
 """Name of an environment → what the grader knows of it."""

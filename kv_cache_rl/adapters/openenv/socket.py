@@ -1,4 +1,4 @@
-"""A client of an OpenEnv server that sends what it is told to, whole or broken, and keeps every answer's bytes."""
+"""A client of an OpenEnv server that sends any message, whole or broken, and gives every answer's bytes."""
 
 import json
 from contextlib import suppress

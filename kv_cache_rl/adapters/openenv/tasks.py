@@ -58,7 +58,10 @@ class Tasks:
 
     def listed(self, split: Any, start: int | None = None, stop: int | None = None) -> list[dict[str, Any]]:
         """The tasks from `start` up to `stop`, as a slice of Python's takes them."""
-        return [asdict(self.task(split, index)) for index in range(*slice(start, stop).indices(len(self.of(split))))]
+        return [
+            asdict(self.task(split, index))
+            for index in range(*slice(start, stop).indices(len(self.of(split))))
+        ]
 
     def named(self, name: Any) -> Task:
         """The task of that id. Raises Refused where there is none."""
@@ -66,7 +69,9 @@ class Tasks:
         ids = self.ids(split) if split in self.splits else ()
         if name not in ids:
             first = self.ids(self.splits[0])[0]
-            raise Refused(f"task is {shown(name)}, which no task has as its id; give one such as {first}, or an index")
+            raise Refused(
+                f"task is {shown(name)}, which no task has as its id; give one such as {first}, or an index"
+            )
         return self.task(split, ids.index(name))
 
     def asked(self, split: Any, index: Any, seed: Any, task: Any, played: int) -> Task:
@@ -83,7 +88,9 @@ class Tasks:
             whole_number("seed", seed, 0)
         if task is not None:
             if split is not None or index is not None:
-                raise Refused(f"task is {shown(task)}, and a split or an index is given too; leave one of them out")
+                raise Refused(
+                    f"task is {shown(task)}, and a split or an index is given too; leave one of them out"
+                )
             return self.named(task)
         split = self.splits[0] if split is None else split
         if index is None:
@@ -118,7 +125,9 @@ def episode_name(given: Any, task: Task) -> str:
     if given is None:
         return task.id
     if not isinstance(given, str) or not given or len(given) > LONGEST_ID or not given.isprintable():
-        raise Refused(f"episode_id is {shown(given)}; give a text of 1 to {LONGEST_ID} characters, or leave it out")
+        raise Refused(
+            f"episode_id is {shown(given)}; give a text of 1 to {LONGEST_ID} characters, or leave it out"
+        )
     return given
 
 

@@ -1,4 +1,4 @@
-"""Calls of the eviction world as words, ``evict s7, compress s2``: short to write for a person and a model."""
+"""Calls of the eviction world as words, ``evict s7, compress s2``: short to type, and short for a model."""
 
 import re
 from collections.abc import Sequence
