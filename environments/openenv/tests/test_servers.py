@@ -34,8 +34,7 @@ def test_the_grader_passes_each_check(server: Server, check: str):
 
 def test_openenv_validates_the_running_server(server: Server):
     done = subprocess.run([OPENENV, "validate", "--url", server.url], capture_output=True, text=True)
-    report = json.loads(done.stdout)
-    assert done.returncode == 0 and report["passed"] and report["summary"]["passed_count"] == 6
+    assert done.returncode == 0 and done.stdout.count("  PASS  ") == 6 and "Verdict: PASS" in done.stdout
 
 
 def test_the_grader_as_a_command_says_what_it_found(server: Server, capsys):

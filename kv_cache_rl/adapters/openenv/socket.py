@@ -1,7 +1,7 @@
 """A client of an OpenEnv server that sends any message, whole or broken, and gives every answer's bytes."""
 
 import json
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
 
@@ -45,9 +45,10 @@ class Session:
     """
 
     def __init__(self, url: str) -> None:
+        self._open = ExitStack()
         try:
-            self.socket: ClientConnection = connect(
-                socket_url(url), open_timeout=PATIENCE_S, compression=None, max_size=None, proxy=None
+            self.socket: ClientConnection = self._open.enter_context(
+                connect(socket_url(url), open_timeout=PATIENCE_S, compression=None, max_size=None, proxy=None)
             )
         except (OSError, WebSocketException, InvalidURI) as wrong:
             raise Unreachable(
@@ -61,7 +62,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, wrong: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.socket.close()
+        self._open.close()
 
     def send(self, message: str | bytes) -> None:
         """Sends a message as it is. Where the session is closed, the next answer says so."""
