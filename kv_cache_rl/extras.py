@@ -23,6 +23,7 @@ EXTRAS = {
     "cma": "train",
     "zmq": "engine",
     "msgspec": "engine",
+    "websockets": "openenv",
 }
 """Package as it is imported → extra of kv-cache-rl that installs it."""
 

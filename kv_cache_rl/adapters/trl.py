@@ -11,6 +11,7 @@ from typing import Any
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.sim.eviction import SYSTEM_PROMPTS, Call, Episode, load_scenarios
 from kv_cache_rl.sim.eviction.calls import KEEP
+from kv_cache_rl.sim.eviction.messages import result_lines
 from kv_cache_rl.sim.eviction.scenarios import committed
 
 ACT = (
@@ -68,8 +69,8 @@ class EvictionEnvironment:
             for verb, ids in (("evict", evict), ("compress", compress), ("swap_to_cpu", swap_to_cpu))
             for call in _calls(verb, ids)
         ]
-        told = zip(calls, episode.step(calls or [KEEP]), strict=False)
-        lines = [f"{call.verb} {call.seq_id}: {text}" if not call.error else text for call, text in told]
+        texts = episode.step(calls or [KEEP])
+        lines = result_lines(calls, texts[: len(calls)])
         return "\n".join([*lines, "The episode is over." if episode.done else episode.prompt()])
 
     def get_reward(self) -> float:

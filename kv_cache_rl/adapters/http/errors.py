@@ -129,6 +129,8 @@ def of_validation(errors: Iterable[Any]) -> Problem:
     wrong = (error.get("ctx") or {}).get("error")
     if isinstance(wrong, OutOfRange):
         return Problem(422, f"{named} is {shown(error.get('input'))}; give {wrong.range}", field, wrong.range)
+    if error["type"] == "json_invalid":
+        return Problem(422, f"the body is not JSON ({error['ctx']['error']}); send a JSON object")
     if error["type"] == "missing":
         return Problem(422, f"{named} is missing; send it", field)
     if error["type"] == "extra_forbidden":

@@ -76,6 +76,15 @@ class Guard:
     def check(self, scope: Scope, most: int) -> None:
         """Raises Problem for a foreign host or origin, and for a body that is announced as too large."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        self.check_name(headers, scope["path"])
+        announced = headers.get(b"content-length", "0")
+        if not (announced.isascii() and announced.isdigit() and len(announced) < 19):
+            raise Problem(400, "content-length is no number; send the length of the body in bytes")
+        if int(announced) > most:
+            raise too_large(int(announced), most)
+
+    def check_name(self, headers: dict[bytes, str], path: str) -> None:
+        """Raises Problem for a foreign host or origin."""
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         if host_name(host) not in self.hosts:
             what = f"this server does not answer as {host_name(host)[:80]!r}"
@@ -84,14 +93,9 @@ class Guard:
             what = f"a page of {origin[:80]!r} may not use this server"
             raise Problem(403, f"{what}; open the page that it serves itself", "Origin")
         site = headers.get(b"sec-fetch-site", "").lower()
-        if scope["path"].startswith("/api/") and site in FOREIGN_SITES:
+        if path.startswith("/api/") and site in FOREIGN_SITES:
             what = f"a page of another origin ({site}) may not use this server"
             raise Problem(403, f"{what}; open the page that it serves itself", "Sec-Fetch-Site")
-        announced = headers.get(b"content-length", "0")
-        if not (announced.isascii() and announced.isdigit() and len(announced) < 19):
-            raise Problem(400, "content-length is no number; send the length of the body in bytes")
-        if int(announced) > most:
-            raise too_large(int(announced), most)
 
 
 class Wire:

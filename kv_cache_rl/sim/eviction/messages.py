@@ -17,6 +17,14 @@ def tool_messages(texts: list[str], prompt: str | None) -> list[str]:
     return [*texts[:-1], f"{texts[-1]}\n{prompt}"]
 
 
+def result_lines(calls: Sequence[Call], texts: Sequence[str]) -> list[str]:
+    """What became of each call, with its words; one that could not be read is told by its reason alone."""
+    told = zip(calls, texts, strict=True)
+    return [
+        text if call.error else f"{call.verb} {call.seq_id}".rstrip() + f": {text}" for call, text in told
+    ]
+
+
 def text_only_reply(prompt: str) -> str:
     """User message that answers a reply without tool calls."""
     return f"No tool was called, so nothing changed in that window.\n{prompt}"
