@@ -125,15 +125,16 @@ def mean_bytes_per_token(model: ModelGeometry, lengths: np.ndarray | None = None
 
 def not_linear(model: ModelGeometry) -> str:
     """Why a model's cache is not linear, in words; "" where it is."""
-    parts = []
+    parts = dict[str, None]()
     for group in model.layer_groups:
+        these = f"{group.layers} of {model.layers} layers keep{'s' if group.layers == 1 else ''}"
         if group.window is not None:
-            parts.append(f"{group.layers} layers keep the last {group.window:,} tokens")
+            parts[f"{these} the last {group.window:,} tokens"] = None
         elif group.stride > 1:
-            parts.append(f"{group.layers} layers keep an entry for {group.stride} tokens")
+            parts[f"{these} an entry for {group.stride} tokens"] = None
         if group.state_bytes:
-            parts.append(f"{group.layers} layers keep a constant state")
-    return ", ".join(dict.fromkeys(parts))
+            parts[f"{these} a constant state"] = None
+    return ", ".join(parts)
 
 
 def block_bytes(model: ModelGeometry, block_tokens: int, lengths: np.ndarray | None = None) -> int:

@@ -23,9 +23,9 @@ class Config:
         self._read: set[str] = set()
 
     def has(self, name: str) -> bool:
-        """Whether a field is there and not null."""
+        """Whether a field is there, and neither null nor an empty list."""
         self._read.add(name)
-        return self.values.get(name) is not None
+        return self.values.get(name) not in (None, [])
 
     def whole(self, name: str, *others: str, default: int | None = None, low: int = 1) -> int:
         """A whole number, under the first of these names that is there.

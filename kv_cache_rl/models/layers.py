@@ -95,8 +95,6 @@ def _known(config: Config, field: str, names: list[str]) -> list[str]:
                 f"{config.where}: {field} has {name!r}, and what such a layer keeps is not known here; known "
                 f"are {', '.join(NAMES)}"
             )
-    if not names:
-        raise config.wrong(field, "an entry for each layer")
     return [known[name] for name in names]
 
 

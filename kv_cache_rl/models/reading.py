@@ -32,7 +32,8 @@ def model_at(text: str) -> ModelGeometry:
     if path.is_dir():
         path = _in_folder(path)
     elif not path.exists() and path.suffix.lower() not in (".json", ".gguf"):
-        raise ModelError(f"{unknown('model', text, CATALOGUE)}, or give a {CONFIG} or its folder")
+        near = unknown("model", text.rpartition("/")[2], CATALOGUE)
+        raise ModelError(f"{near}, or give a {CONFIG} or its folder")
     return geometry_of(read_config(path), _named_after(path), str(path), weights_beside(path))
 
 
