@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 LENGTHS = {"1k": 1024, "8k": 8192, "128k": 131_072}
 """Lengths of a sequence, in tokens."""
-PRECISIONS = ("fp16", "fp8", "int4")
+CACHED = ("fp16", "fp8", "int4")
+"""Precisions of a cache that are shown."""
 
 
 def run_models(
@@ -76,10 +77,10 @@ def row_of(model: "ModelGeometry", room: int) -> dict[str, Any]:
     """What a model's cache takes, why, and what fits beside its weights into so many bytes of memory."""
     from kv_cache_rl.core.geometry import bytes_held, bytes_per_token, is_linear, not_linear
     from kv_cache_rl.core.hardware import GPU_SHARE
-    from kv_cache_rl.core.precision import PRECISIONS as KNOWN
+    from kv_cache_rl.core.precision import PRECISIONS
 
     free = max(GPU_SHARE * room - model.weight_gb * 1e9, 0.0)
-    widths = {name: 2 * KNOWN[name].multiplier for name in PRECISIONS}
+    widths = {name: 2 * PRECISIONS[name].multiplier for name in CACHED}
     held = {
         name: {length: float(bytes_held(model, tokens, width)) for length, tokens in LENGTHS.items()}
         for name, width in widths.items()
@@ -173,7 +174,7 @@ def show_one(row: dict[str, Any], room: int) -> None:
         table.add_row(f"{group['layers']}", group["keeps"], cells[0], group["because"], cells[1])
     out = console()
     out.print(table)
-    columns = {"tokens": "right", **dict.fromkeys(PRECISIONS, "right"), "a token": "right", "fit": "right"}
+    columns = {"tokens": "right", **dict.fromkeys(CACHED, "right"), "a token": "right", "fit": "right"}
     weights = (
         f"{row['weight_gb']:g} GB of weights" if row["weight_gb"] else "the weights, which are not known,"
     )
@@ -181,7 +182,7 @@ def show_one(row: dict[str, Any], room: int) -> None:
     notes += f"beside {weights}" if row["weight_gb"] else f"without {weights} that share it"
     table = plain_table("one sequence", columns, notes)
     for length, tokens in LENGTHS.items():
-        held = [row["bytes"][name][length] for name in PRECISIONS]
+        held = [row["bytes"][name][length] for name in CACHED]
         fit = "-" if row["fit"][length] is None else f"{row['fit'][length]:,}"
         table.add_row(f"{tokens:,}", *map(amount, held), amount(held[0] / tokens), fit)
     out.print(table)

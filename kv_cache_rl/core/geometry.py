@@ -40,8 +40,8 @@ class LayerGroup:
         kept = tokens
         if self.window is not None:  # the smaller of the two, of numbers and of arrays alike
             kept = tokens - (tokens - self.window) * (tokens > self.window)
-        entries = self.elements * (kept // self.stride) * bytes_per_element
-        return self.layers * (entries + self.state_bytes * (tokens > 0))
+        entries = kept // self.stride * float(self.elements * bytes_per_element)
+        return self.layers * (entries + float(self.state_bytes) * (tokens > 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,11 @@ from typing import Any
 from kv_cache_rl.core.geometry import LayerGroup, ModelGeometry
 from kv_cache_rl.models import layers as kinds_of
 from kv_cache_rl.models import states
-from kv_cache_rl.models.fields import Config, ModelError
+from kv_cache_rl.models.fields import LARGEST, Config, ModelError
 from kv_cache_rl.models.layers import BOTH, CHUNK, CONV, FULL, LINEAR, MAMBA, RECURRENT, WINDOW, count
 
+MOST_LAYERS, MOST_BYTES = 10_000, 2**40
+"""Of a model; and of a token or a state in one group of layers."""
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where a model of several senses keeps the part that reads and writes text."""
 GEMMA3 = {"num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
@@ -65,28 +67,33 @@ def geometry_of(values: Mapping[str, Any], name: str, where: str, weight_gb: flo
         ModelError: a field is missing or wrong, or says something of the cache that is not known here.
     """
     config = _text_part(values, where)
-    if config.text("model_type") == "longcat_flash":  # two attentions in a layer
-        layers = 2 * config.whole("num_layers")
-    else:
-        layers = config.whole("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    layers = config.whole("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    if layers > MOST_LAYERS:
+        raise ModelError(f"{where}: it has {layers:,} layers, and no model has that many; correct it")
+    if config.text("model_type") == "longcat_flash":
+        layers *= 2  # a layer has two attentions
     if config.text("model_type").startswith("deepseek_v4"):
         groups = _compressed(config, layers)
     else:
         groups = _groups(config, kinds_of.layer_kinds(config, layers))
     _refuse_unread(config)
+    for group in groups:
+        if not 0 < group.layers * (group.elements + group.state_bytes) < MOST_BYTES:
+            raise ModelError(
+                f"{where}: its {group.keeps} would take {group.because}, as no model does; correct the file"
+            )
     if [group.keeps for group in groups] == ["full attention"]:
         only = groups[0]
         heads, dim = _heads(config, FULL), _dims(config, FULL)
         if dim[0] == dim[1] and only.layers == layers:
             return ModelGeometry(name, layers, heads, dim[0], weight_gb)
-    return ModelGeometry(name, layers, 0, 0, weight_gb, tuple(group for group in groups if group.layers))
+    return ModelGeometry(name, layers, 0, 0, weight_gb, tuple(groups))
 
 
 def _text_part(values: Mapping[str, Any], where: str) -> Config:
     """The part that describes the text model, with what its type has by default."""
-    for name in TEXT_PARTS:
-        if isinstance(values.get(name), dict):
-            return _text_part(values[name], f"{where}: {name}")
+    while part := next((name for name in TEXT_PARTS if isinstance(values.get(name), dict)), ""):
+        values, where = values[part], f"{where}: {part}" if len(where) < 500 else where
     named = Config(values, where)
     architectures = values.get("architectures")
     last = architectures[0] if isinstance(architectures, list) and architectures else ""
@@ -185,6 +192,8 @@ def _indexer(config: Config, kinds: list[str]) -> list[LayerGroup]:
         layers, dim = len(_with_indexer(config, attending, len(kinds))), config.whole("index_head_dim")
     else:
         return []
+    if not layers:
+        return []
     pool = config.whole("index_kpool", default=1)
     return [LayerGroup("index keys", layers, dim, stride=pool, because=f"{dim} of a key of the indexer")]
 
@@ -220,6 +229,8 @@ def _compressed(config: Config, layers: int) -> list[LayerGroup]:
     else:
         sparse = RATES["compressed_sparse_attention"]
         ratios = config.per_layer("compress_ratios", int, "numbers of tokens", layers)
+        if not all(0 <= ratio <= LARGEST for ratio in ratios):
+            raise config.wrong("compress_ratios", "numbers of tokens of 0 or more")
     one = f"{dim}, K and V in one"
     groups = [LayerGroup("sliding window", layers, dim, window, because=one)]
     for rate in sorted(set(ratios) - {0}):

@@ -7,8 +7,8 @@ from typing import Any
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.numbers import shown
 
-LARGEST = 2**40
-"""No model has more of anything, and products of a few such numbers stay exact."""
+LARGEST = 2**24
+"""No model has more of anything."""
 
 
 class ModelError(Refused):
@@ -37,7 +37,7 @@ class Config:
             if self.has(spelling):
                 value = self.values[spelling]
                 if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= LARGEST:
-                    raise self.wrong(spelling, f"a whole number of {low} or more")
+                    raise self.wrong(spelling, f"a whole number from {low} to {LARGEST:,}")
                 return value
         if default is None:
             raise self.missing(name)

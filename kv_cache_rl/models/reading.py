@@ -10,7 +10,7 @@ from kv_cache_rl.core.geometry import ModelGeometry
 from kv_cache_rl.files import LINE_LIMIT, regular
 from kv_cache_rl.models.catalogue import CATALOGUE
 from kv_cache_rl.models.configs import geometry_of
-from kv_cache_rl.models.fields import LARGEST, ModelError
+from kv_cache_rl.models.fields import ModelError
 
 CONFIG, ADAPTER, INDEX = "config.json", "adapter_config.json", "model.safetensors.index.json"
 
@@ -127,4 +127,4 @@ def weights_beside(path: Path) -> float:
         size = json.loads(index.read_bytes())["metadata"]["total_size"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0.0
-    return size / 1e9 if isinstance(size, int | float) and 0 < size < LARGEST**2 else 0.0
+    return size / 1e9 if isinstance(size, int | float) and 0 < size < 1e18 else 0.0

@@ -350,12 +350,25 @@ def test_only_models_that_keep_every_token_in_every_layer_are_linear():
         ({"num_hidden_layers": 2}, "config.json has no 'num_attention_heads'"),
         (
             {**GQA, "num_hidden_layers": 0},
-            "num_hidden_layers is 0, expected a whole number of 1 or more; correct",
+            "num_hidden_layers is 0, expected a whole number from 1 to 16,777,216; cor",
         ),
         ({**GQA, "num_key_value_heads": [8, 4]}, "num_key_value_heads is [8, 4], expected a whole number"),
         ({**GQA, "head_dim": "128"}, "head_dim is '128', expected a whole number"),
         ({**GQA, "head_dim": True}, "head_dim is True, expected a whole number"),
-        ({**GQA, "head_dim": 2**60}, "expected a whole number of 1 or more"),
+        ({**GQA, "head_dim": 2**60}, "expected a whole number from 1 to"),
+        ({**GQA, "num_hidden_layers": 2**24}, "it has 16,777,216 layers, and no model has that many"),
+        (
+            {**GQA, "head_dim": 2**24, "num_key_value_heads": 2**24},
+            "its full attention would take 2 (K and V) x",
+        ),
+        (
+            {**GQA, "head_dim": None, "hidden_size": 8},
+            "its full attention would take 2 (K and V) x 4 KV heads x 0",
+        ),
+        (
+            {**V4, "compress_ratios": [0, 4, -4, 4, 4]},
+            "compress_ratios is [0, 4, -4, 4, 4], expected numbers",
+        ),
         ({**GQA, "model_type": 7}, "model_type is 7, expected a text"),
         ({**GQA, "layer_types": "full"}, "layer_types is 'full', expected a list of texts"),
         ({**GQA, "layer_types": ["full_attention"]}, "layer_types has 1 entries for 12 layers"),

@@ -6,7 +6,6 @@ ENTRIES: tuple[Entry, ...] = (
     known("llama-2-7b", "meta-llama/Llama-2-7b-hf", PAPER),
     known("llama-3.1-8b", "meta-llama/Llama-3.1-8B-Instruct", KVCACHE),
     known("llama-3.1-70b", "meta-llama/Llama-3.1-70B-Instruct", KVCACHE, gib=39.0625),
-    made("llama-3-8b", "meta-llama/Meta-Llama-3-8B", GALLERY, gqa(32, 8), 8.03, kib=128),
     made("llama-3.1-405b", "meta-llama/Llama-3.1-405B-Instruct", KVCACHE, gqa(126, 8), 405),
     made("llama-3.2-1b", "meta-llama/Llama-3.2-1B", GALLERY, gqa(16, 8, 64), 1.24, kib=32),
     made("llama-3.3-70b", "meta-llama/Llama-3.3-70B-Instruct", KVCACHE, gqa(80, 8), 70.55),
