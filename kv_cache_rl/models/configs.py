@@ -93,7 +93,7 @@ def geometry_of(values: Mapping[str, Any], name: str, where: str, weight_gb: flo
 def _text_part(values: Mapping[str, Any], where: str) -> Config:
     """The part that describes the text model, with what its type has by default."""
     while part := next((name for name in TEXT_PARTS if isinstance(values.get(name), dict)), ""):
-        values, where = values[part], f"{where}: {part}" if len(where) < 500 else where
+        values, where = values[part], f"{where}: {part}" if len(where) < 200 else where
     named = Config(values, where)
     architectures = values.get("architectures")
     last = architectures[0] if isinstance(architectures, list) and architectures else ""

@@ -43,9 +43,9 @@ def _in_folder(folder: Path) -> Path:
     if not path.is_file():
         if (folder / ADAPTER).is_file():
             read_config(folder / ADAPTER)  # which says what it adapts
-        others = sorted(one.name for one in folder.glob("*.gguf")) or sorted(
-            one.name for one in folder.glob("*.json")
-        )
+        names = sorted(one.name for one in folder.iterdir() if one.is_file())
+        others = [name for name in names if name.endswith((".gguf", ".json"))]
+        others.sort(key=lambda name: name.endswith(".json"))  # weights of another kind say more
         beside = f" (it has {', '.join(others[:3])})" if others else ""
         raise ModelError(f"{folder} has no {CONFIG}{beside}; give the folder of a Hugging Face model")
     return path
