@@ -1,6 +1,7 @@
 """``models``: the catalogue of models, and how the bytes of one model's cache come about."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -85,25 +86,13 @@ def row_of(model: "ModelGeometry", room: int) -> dict[str, Any]:
         name: {length: float(bytes_held(model, tokens, width)) for length, tokens in LENGTHS.items()}
         for name, width in widths.items()
     }
-    groups = [
-        {
-            "keeps": group.keeps,
-            "layers": group.layers,
-            "window": group.window,
-            "stride": group.stride,
-            "elements": group.elements,
-            "state_bytes": group.state_bytes,
-            "because": group.because,
-        }
-        for group in model.layer_groups
-    ]
     return {
         "model": model.name,
         "linear": is_linear(model),
         "not_linear": not_linear(model),
         "bytes_per_token": bytes_per_token(model),
         "state_bytes": sum(group.layers * group.state_bytes for group in model.layer_groups),
-        "groups": groups,
+        "groups": [asdict(group) for group in model.layer_groups],
         "bytes": held,
         "weight_gb": model.weight_gb or None,
         "fit": {
@@ -127,7 +116,7 @@ def longest(model: "ModelGeometry", free: float) -> int | None:
 
 
 def published(entry: "Entry") -> dict[str, Any]:
-    """Where a model's fields were read, and what others count."""
+    """Where a model's fields were read, and the published figures."""
     from kv_cache_rl.models.catalogue import SOURCES
 
     return {
@@ -175,11 +164,9 @@ def show_one(row: dict[str, Any], room: int) -> None:
     out = console()
     out.print(table)
     columns = {"tokens": "right", **dict.fromkeys(CACHED, "right"), "a token": "right", "fit": "right"}
-    weights = (
-        f"{row['weight_gb']:g} GB of weights" if row["weight_gb"] else "the weights, which are not known,"
-    )
-    notes = f"fit: sequences at fp16 in 90 % of {amount(room)}, "
-    notes += f"beside {weights}" if row["weight_gb"] else f"without {weights} that share it"
+    known = row["weight_gb"]
+    weights = f"beside {known:g} GB of weights" if known else "without the weights, which are not known"
+    notes = f"fit: sequences at fp16 in 90 % of {amount(room)}, {weights}"
     table = plain_table("one sequence", columns, notes)
     for length, tokens in LENGTHS.items():
         held = [row["bytes"][name][length] for name in CACHED]

@@ -149,6 +149,12 @@ def _indices(config: Config, layers: int) -> list[str]:
     return [FULL if k in full else MAMBA for k in range(layers)]
 
 
+def _attending(config: Config, layers: int) -> list[str]:
+    """LFM2: a list of the layers with attention, the rest has short convolutions."""
+    full = config.sequence("full_attn_idxs", int, "numbers of layers")
+    return [FULL if k in full else CONV for k in range(layers)]
+
+
 def _beside(config: Config, layers: int) -> list[str]:
     """Falcon-H1: attention and a Mamba in every layer."""
     return [BOTH] * layers
@@ -170,6 +176,7 @@ RULES: dict[str, Callable[[Config, int], list[str]]] = {
     "full_attention_interval": _interval,
     "attn_layer_period": _period,
     "attn_layer_indices": _indices,
+    "full_attn_idxs": _attending,
     "mamba_d_ssm": _beside,
     "state_size": _pure,
 }

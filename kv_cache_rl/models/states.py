@@ -57,6 +57,7 @@ def mamba(config: Config, layers: int) -> LayerGroup:
 
 def convolution(config: Config, layers: int) -> LayerGroup:
     """A short convolution (LFM2)."""
+    config.settle("conv_")
     channels = config.whole("conv_dim", "hidden_size")
     taps = config.whole("conv_L_cache", low=2) - 1
     return _state("short convolution", layers, channels * taps * HALF, f"{channels:,} channels x {taps}")

@@ -331,6 +331,12 @@ def test_two_spellings_of_compressed_layers_are_one():
     ]
 
 
+def test_layers_of_short_convolutions_are_named_by_those_that_attend():
+    words = KNOWN["short convolutions"][0]
+    numbers = {**words, "layer_types": None, "full_attn_idxs": [2, 5, 8, 11], "conv_use_xavier_init": True}
+    assert groups(numbers) == groups(words)
+
+
 def test_layers_in_words_are_those_in_letters():
     letters = KNOWN["letters"][0]
     words = ["mamba", "mlp", "mamba", "attention", "mamba", "moe"]
