@@ -37,6 +37,9 @@ def test_importing_the_package_pulls_in_nothing_heavy_and_takes_less_than_a_thir
 ONCE = {
     "bytes_per_token": ("core/geometry.py", r"def bytes_per_token\b"),
     "block_bytes": ("core/geometry.py", r"def block_bytes\(model"),
+    "bytes_held": ("core/geometry.py", r"def bytes_held\b"),
+    "geometry_of a configuration": ("models/configs.py", r"def geometry_of\(values"),
+    "model_at": ("models/reading.py", r"def model_at\b"),
     "Refused": ("core/errors.py", r"class Refused\b"),
     "need": ("extras.py", r"def need\(what: str"),
     "Interval": ("intervals.py", r"class Interval\b"),

@@ -85,8 +85,12 @@ def model(help: str, panel: str = POLICIES) -> Any:
 
 
 def geometry(help: str, panel: str) -> Any:
-    """``--model``: a model whose bytes are counted, with the names there are."""
-    return model(f"{help}: {', '.join(MODELS)}.", panel)
+    """``--model``: a model whose bytes are counted."""
+    return model(
+        f"{help}: a Hugging Face config.json, its folder, or a name ({', '.join(MODELS)}; all of them: "
+        "kv-cache-rl models).",
+        panel,
+    )
 
 
 def temperature(low: float = 0) -> Any:

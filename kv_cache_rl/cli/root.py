@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
-from kv_cache_rl.cli import eviction, serve
+from kv_cache_rl.cli import eviction, models, serve
 from kv_cache_rl.cli.failures import CommandGroup
 from kv_cache_rl.cli.tree import register, wing
 
@@ -53,5 +53,6 @@ FILES = {
 }
 for panel, groups in (("Worlds", WORLDS), ("Real engines", ENGINES), ("Files", FILES)):
     register(app, {name: wing(name, text) for name, text in groups.items()}, panel)
+register(app, {"models": models.run_models}, "Files")
 register(app, {"serve": serve.run_serve}, "Server")
 register(app, eviction.COMMANDS, "Short forms: `kv-cache-rl eval` is `kv-cache-rl eviction eval`")

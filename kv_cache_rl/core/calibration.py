@@ -73,7 +73,9 @@ class Calibration:
         """The calibration as plain JSON values; `from_json` gives it back."""
 
         def plain(part: Any) -> Any:
-            return None if part is None else dataclasses.asdict(part)
+            if part is None:
+                return None
+            return {name: value for name, value in dataclasses.asdict(part).items() if name != _DERIVED}
 
         return {
             "format": FORMAT,
@@ -131,7 +133,7 @@ _REMEDY = "make one with `kv-cache-rl paged calibrate --out FILE`"
 
 
 def _built(cls: type, value: Any, where: str) -> Any:
-    known = {f.name: f for f in dataclasses.fields(cls)}
+    known = {f.name: f for f in dataclasses.fields(cls) if f.name != _DERIVED}
     if not isinstance(value, dict) or not set(value) <= set(known):
         raise CalibrationError(f"{where}: expected the fields {', '.join(known)}; {_REMEDY}")
     for name, f in known.items():
@@ -158,5 +160,7 @@ def _wanted(name: str, kind: str, value: Any) -> str:
 
 
 _SIGNED, _ABOVE_ZERO = ("delta_nll",), ("one_way", "both_ways", "memory_gb")
+_DERIVED = "groups"
+"""Of a model's geometry: calibrations are measured with decoders whose layers are all alike."""
 _LARGEST = 1e18
 """No measurement is larger, and a simulator's whole numbers would overflow beyond it."""

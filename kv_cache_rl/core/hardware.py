@@ -1,8 +1,14 @@
 """Links and hardware profiles: seconds to move, to prefill and to decode."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from kv_cache_rl.core.geometry import ModelGeometry, bytes_per_token
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kv_cache_rl.core.geometry import ModelGeometry, mean_bytes_per_token
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LINK_LATENCY_S = 20e-6
 """Fixed seconds per CPU-GPU transfer. Source: LLMServingSim configuration."""
@@ -93,13 +99,26 @@ def prefill_seconds(profile: HardwareProfile, tokens: int, past: int = 0) -> flo
     return profile.prefill_c0_s + prefill_microseconds(tokens, past, c1_ns, c2_ps) / 1e6
 
 
-def kv_capacity_tokens(profile: HardwareProfile, model: ModelGeometry, share: float = 0.9) -> int:
+GPU_SHARE = 0.9
+"""Of a GPU's memory, for weights and cache. Source: vLLM's default."""
+
+
+def kv_capacity_tokens(
+    profile: HardwareProfile,
+    model: ModelGeometry,
+    share: float = GPU_SHARE,
+    lengths: np.ndarray | None = None,
+) -> int:
     """Tokens that fit at fp16 when `share` of the memory goes to weights and cache.
 
-    Source: vLLM's default share, 0.9.
+    Args:
+        lengths: tokens of the sequences that are served, int64 [R]; for a model that is not linear.
+
+    Raises:
+        NotLinear: the model is not linear, and there are no lengths.
     """
     free = profile.gpus * profile.memory_gb * 1e9 * share - model.weight_gb * 1e9
-    return int(free / bytes_per_token(model))
+    return int(free / mean_bytes_per_token(model, lengths))
 
 
 HARDWARE: dict[str, HardwareProfile] = {

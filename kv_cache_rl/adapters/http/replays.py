@@ -5,12 +5,12 @@ from typing import Any
 
 from kv_cache_rl.experiments.hierarchy.capacity import capacity_curves
 from kv_cache_rl.experiments.hierarchy.cells import bound_capacity
+from kv_cache_rl.experiments.hierarchy.charges import with_model
 from kv_cache_rl.experiments.hierarchy.settings import (
     Bytes,
     capacity_of,
     in_blocks,
     parse_capacity,
-    with_model,
 )
 from kv_cache_rl.experiments.hierarchy.sources import Source, from_file, from_workload
 from kv_cache_rl.sim.hierarchy.curves.bound import min_hits

@@ -18,7 +18,7 @@ from kv_cache_rl.adapters.http.shapes import (
     UploadOf,
 )
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.core.geometry import MODELS
+from kv_cache_rl.models.catalogue import CATALOGUE
 from kv_cache_rl.sim.hierarchy.generate import WORKLOADS
 from kv_cache_rl.sim.hierarchy.policies import POLICIES
 
@@ -39,7 +39,7 @@ def router(lab: Lab) -> APIRouter:
     @api.get("", response_model=Hierarchy, responses=responses())
     async def names() -> Response:
         """What can be replayed, under what, and with the bytes of which models."""
-        known = {"workloads": list(NAMES), "policies": [*POLICIES, ENDED], "models": list(MODELS)}
+        known = {"workloads": list(NAMES), "policies": [*POLICIES, ENDED], "models": list(CATALOGUE)}
         return json_response({**known, "traces": len(lab.uploads)})
 
     @api.post(
@@ -84,8 +84,8 @@ def router(lab: Lab) -> APIRouter:
         for k, name in enumerate(body.policies):
             if name not in (*POLICIES, ENDED):
                 raise no_such("policy", name, (*POLICIES, ENDED), f"policies.{k}")
-        if body.model is not None and body.model not in MODELS:
-            raise no_such("model", body.model, MODELS, "model")
+        if body.model is not None and body.model not in CATALOGUE:
+            raise no_such("model", body.model, CATALOGUE, "model")
         given = {"policies": list(dict.fromkeys(body.policies)), "model": body.model, "seed": body.seed}
         try:
             return json_response(await lab.job(work, {"source": source, **given, **more}))

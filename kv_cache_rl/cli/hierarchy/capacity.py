@@ -68,6 +68,7 @@ def run_curve(
     Example: kv-cache-rl hierarchy curve trace.jsonl --policy lru,s3fifo --model qwen3-8b --plot curve.png
     """
     from kv_cache_rl.experiments.hierarchy.capacity import capacity_curves
+    from kv_cache_rl.experiments.hierarchy.charges import how_charged
     from kv_cache_rl.experiments.hierarchy.sweep import warm_up
     from kv_cache_rl.experiments.workers import cores
 
@@ -82,10 +83,12 @@ def run_curve(
         found = capacity_curves(source, names, ends, points, model, seed, count, bar)
     if plot is not None:
         draw(found, plot)
+    charged = how_charged(found.trace, model, found.block_bytes or 0)
     if as_json:
-        print_json(found.to_json() | {"plot": None if plot is None else str(plot)})
+        told = {"charged": charged} if charged else {}
+        print_json(found.to_json() | told | {"plot": None if plot is None else str(plot)})
         return
-    show(found)
+    show(found, charged)
     if plot is not None:
         typer.echo(plot)
 
@@ -98,8 +101,8 @@ def ends_of(text: str) -> tuple[str, str]:
     return low, high
 
 
-def show(found: "Curves") -> None:
-    """The curves as a table, a row per capacity."""
+def show(found: "Curves", charged: str) -> None:
+    """The curves as a table, a row per capacity; `charged`: what a block is charged, in words."""
     size, trace = found.block_bytes, found.trace
     columns = {"capacity": "right"} if size else {}
     columns |= dict.fromkeys(("blocks", *found.rates, "bound"), "right")
@@ -107,6 +110,7 @@ def show(found: "Curves") -> None:
     title = f"{trace.name}: {counted(trace.requests, 'request')}, {trace.accesses:,} block accesses, {blocks}"
     notes = [f"hits of all block accesses; bound: {found.bound_name}"]
     notes += [] if size else ["name a --model to have the capacities in bytes"]
+    notes += [charged] if charged else []
     table = plain_table(title, columns, "\n".join(notes))
     for index, capacity in enumerate(found.capacities):
         cells = [amount(size * capacity)] if size else []

@@ -64,8 +64,13 @@ def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules:
     return [tiers_of(sizes, **rules)]
 
 
-def show(rows: Sequence[dict], trace: "Trace", free: bool) -> None:
-    """The rows as a table, the bound under each scenario; `free`: transfers take no time in it."""
+def show(rows: Sequence[dict], trace: "Trace", free: bool, charged: str) -> None:
+    """The rows as a table, the bound under each scenario.
+
+    Args:
+        free: whether transfers take no time.
+        charged: what a block is charged, in words.
+    """
     timed = any("avg_latency_ms" in row and len(row["tiers"]) > 1 for row in rows)
     tiers = list(rows[0]["tiers"])
     top = f"{tiers[0]} hits" if len(tiers) > 1 else "hit rate"
@@ -79,6 +84,7 @@ def show(rows: Sequence[dict], trace: "Trace", free: bool) -> None:
     notes = [f"regret: points of {of} below the bound ({'; '.join(names)})"] if names else []
     notes += ["reached: found in a tier and not computed anew"] if lower else []
     notes += [FREE] if free else []
+    notes += [charged] if charged else []
     table = plain_table(title_of(trace), columns, "\n".join(notes) or None)
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1]["tiers"] != row["tiers"]
@@ -226,12 +232,14 @@ def run_replay(
 
     Example: kv-cache-rl hierarchy replay workload:rag_burst --policy lru,sieve,belady --capacity 20,40
     """
+    import numpy as np
+
+    from kv_cache_rl.experiments.hierarchy.charges import how_charged, with_model
     from kv_cache_rl.experiments.hierarchy.settings import (
         Bytes,
         free_transfers,
         in_blocks,
         parse_capacity,
-        with_model,
     )
     from kv_cache_rl.sim.hierarchy.traces.warm_up import warmed
 
@@ -257,9 +265,12 @@ def run_replay(
         rows = replay_rows(sized, scenarios, names, seed or 0, time_line, by_sequence, bar)
     if plot is not None:
         draw(sized, scenarios[0], drawn, seed or 0, plot, as_json)
+    charged = how_charged(sized, model, int(np.max(sized.page_bytes)))
     if as_json:
+        told = {"charged": charged} if charged else {}
+        rows = [row | told for row in rows]
         print_json(rows[0] if len(rows) == 1 else {"rows": rows})
         return
-    show(rows, sized, any(free_transfers(sized, scenario) for scenario in scenarios))
+    show(rows, sized, any(free_transfers(sized, scenario) for scenario in scenarios), charged)
     if plot is not None:
         typer.echo(plot)

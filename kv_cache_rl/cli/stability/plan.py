@@ -69,18 +69,18 @@ def run_plan(
 
     Example: kv-cache-rl stability plan --trace AzureLLMInferenceTrace_conv.csv --gpus 4
     """
-    from kv_cache_rl.core.geometry import MODELS
     from kv_cache_rl.core.hardware import HARDWARE
+    from kv_cache_rl.models.reading import model_at
     from kv_cache_rl.theory.plan import as_json as plan_json
     from kv_cache_rl.theory.plan import plan
     from kv_cache_rl.traces.demand import demand_of
 
     profile = HARDWARE[choose("hardware", hardware or PROFILE, HARDWARE)]
-    served = MODELS[choose("model", model, MODELS)] if model else model_of(profile)
+    served = model_at(model) if model else model_of(profile)
     if not 0 < scale < float("inf"):
         raise BadInput(f"--scale is {scale}; give a finite number above 0")
     demand = demand_of(trace)
-    tokens = memory_tokens or capacity(profile, served)
+    tokens = memory_tokens or capacity(profile, served, demand)
     arrival_rate, peak = rates(demand, rate, users, scale, tokens)
     if max(arrival_rate, peak or 0) > MOST_RATE:
         raise BadInput(
@@ -120,11 +120,22 @@ def model_of(profile: "HardwareProfile") -> "ModelGeometry":
     return next(model for name, model in MODELS.items() if profile.name.endswith(name))
 
 
-def capacity(profile: "HardwareProfile", model: "ModelGeometry") -> int:
-    """Tokens of KV beside the weights. Raises BadInput where they leave no room."""
+def capacity(profile: "HardwareProfile", model: "ModelGeometry", demand: "Demand") -> int:
+    """Tokens of KV beside the weights; of a model that is not linear, as the requests fill it on average.
+
+    Raises BadInput where the weights are not known, or leave no room.
+    """
+    import numpy as np
+
     from kv_cache_rl.core.hardware import kv_capacity_tokens
 
-    tokens = kv_capacity_tokens(profile, model)
+    if not model.weight_gb:
+        raise BadInput(
+            f"the weights of {model.name} are not known, and so not what they leave to the cache; put "
+            " model.safetensors.index.json beside its config.json, or give --memory-tokens"
+        )
+    lengths = np.add(demand.prompts, demand.outputs, dtype=np.int64)
+    tokens = kv_capacity_tokens(profile, model, lengths=lengths)
     if tokens < 1:
         size = profile.gpus * profile.memory_gb
         raise BadInput(

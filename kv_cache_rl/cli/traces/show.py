@@ -85,7 +85,7 @@ def _ask_plan(trace: str) -> None:
         demand.outputs,
         arrival_rate=demand.rate or 1.0,
         hardware=profile,
-        memory_tokens=capacity(profile, model_of(profile)),
+        memory_tokens=capacity(profile, model_of(profile), demand),
         histories=demand.histories,
     )
 

@@ -12,13 +12,13 @@ import numpy as np
 from kv_cache_rl.amounts import amount
 from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.experiments.hierarchy.cells import traced
+from kv_cache_rl.experiments.hierarchy.charges import with_model
 from kv_cache_rl.experiments.hierarchy.settings import (
     Bytes,
     capacity_of,
     in_blocks,
     page_total,
     parse_capacity,
-    with_model,
 )
 from kv_cache_rl.experiments.hierarchy.sources import Source
 from kv_cache_rl.experiments.workers import mapped

@@ -71,8 +71,8 @@ class Cell:
 
 
 DECIDING = (
-    *("core", "policies", "sim/hierarchy", "traces"),
-    *(f"experiments/hierarchy/{name}.py" for name in ("cells", "settings", "sources")),
+    *("core", "models", "policies", "sim/hierarchy", "traces"),
+    *(f"experiments/hierarchy/{name}.py" for name in ("cells", "charges", "settings", "sources")),
 )
 """Folders and files of the package that decide what a row says."""
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl.core.errors import unknown
-from kv_cache_rl.core.geometry import block_bytes
 from kv_cache_rl.core.numbers import shown
+from kv_cache_rl.experiments.hierarchy.charges import with_model
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.spec import laboratory
 from kv_cache_rl.sim.hierarchy.policies import POLICIES
-from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, model_named, physical
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, physical
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 from kv_cache_rl.sim.hierarchy.traces.warm_up import WarmUp, parse_warm_up, warmed
 from kv_cache_rl.traces.fields import LARGEST
@@ -133,11 +133,6 @@ def tiers_of(capacities: Mapping[str, int], **rules: Any) -> Scenario:
                 f"tier {name!r} has capacity {capacity}; give a positive number, or leave it out"
             )
     return physical(*(capacities.get(name, 0) for name in TIERS), **rules)
-
-
-def with_model(trace: Trace, model: str) -> Trace:
-    """The trace with blocks as large as in a model's cache."""
-    return replace(trace, page_bytes=block_bytes(model_named(model), trace.block_tokens))
 
 
 def in_blocks(trace: Trace) -> Trace:

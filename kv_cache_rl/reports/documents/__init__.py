@@ -11,6 +11,7 @@ from kv_cache_rl.reports.documents import (
     engine,
     eviction,
     hierarchy,
+    models,
     offload,
     paged,
     serving,
@@ -31,6 +32,7 @@ TABLES: dict[str, tuple[Callable[..., str], *tuple[str, ...]]] = {
     **engine.TABLES,
     **offload.TABLES,
     **speeds.TABLES,
+    **models.TABLES,
     **api.TABLES,
 }
 """Region → the function that makes it, and the files whose contents are its arguments, from results/."""

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, replace
 
 from kv_cache_rl.core.calibration import Calibration, CalibrationError
-from kv_cache_rl.core.calibrations import CALIBRATIONS, calibration_named, geometry_named, host_link
+from kv_cache_rl.core.calibrations import CALIBRATIONS, calibration_named, host_link
 from kv_cache_rl.core.errors import Refused, unknown
-from kv_cache_rl.core.geometry import MODELS, ModelGeometry
 from kv_cache_rl.core.hardware import HARDWARE, LINKS, HardwareProfile, Link, prefill_seconds
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
 
@@ -147,18 +146,6 @@ def physical(gpu: int, peer_gpu: int, host: int, nvme: int, **rules) -> Scenario
         Tier("nvme", nvme, LINKS["nvme4"]),
     )
     return Scenario(tuple(tier for tier in tiers if tier.capacity), **rules)
-
-
-def model_named(name: str) -> ModelGeometry:
-    """The model of that name, built in or calibrated.
-
-    Raises:
-        HierarchyError: there is none.
-    """
-    geometry = geometry_named(name)
-    if geometry is None:
-        raise HierarchyError(unknown("model", name, MODELS))
-    return geometry
 
 
 def recompute_seconds(hardware: str | HardwareProfile, block_tokens: int, depths: int) -> list[float]:

@@ -1,5 +1,7 @@
 """``kv-cache-rl stability plan``: the numbers of the theory from any trace, in a table and as JSON."""
 
+import json
+
 import pytest
 
 from kv_cache_rl.core.geometry import MODELS
@@ -73,6 +75,20 @@ def test_the_plan_of_a_trace_is_the_theorys(kv, azure):
     assert (found["verdict"], found["rho"]) == (expected.plain.verdict, pytest.approx(expected.plain.rho))
     assert (found["binding"], found["memory_tokens"], found["format"]) == ("memory", memory, "azure")
     assert found["with_all_prefixes_found"] is None
+
+
+def test_a_configuration_is_counted_as_the_requests_fill_its_windows(kv, azure, tmp_path):
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "sliding_window": 1024}
+    config = {"model_type": "gemma3_text", "num_hidden_layers": 6, **heads}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    plan = ("stability", "plan", "--trace", azure, "--model", "config.json", "--json")
+    said = kv(*plan)
+    assert said.code == 2 and "the weights of" in said.err and "or give --memory-tokens" in said.err
+    assert kv(*plan, "--memory-tokens", 10_000).json["memory_tokens"] == 10_000
+    (tmp_path / "model.safetensors.index.json").write_text('{"metadata": {"total_size": 8000000000}}')
+    tokens = [1200 + 2 * second for second in range(90)]
+    held = sum(4096 * (length + 5 * 1024) for length in tokens)
+    assert kv(*plan).json["memory_tokens"] == int((0.9 * 80e9 - 8e9) / (held / sum(tokens)))
 
 
 def test_the_table_names_the_gpus_the_resource_and_the_verdict(kv, azure):

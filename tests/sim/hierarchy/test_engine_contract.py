@@ -11,7 +11,7 @@ from kv_cache_rl.sim.hierarchy.dynamics import new_state
 from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.score import METRICS, metrics
-from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, model_named, one_tier, physical
+from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, one_tier, physical
 from kv_cache_rl.sim.hierarchy.stack import applies
 from kv_cache_rl.sim.hierarchy.traces.trace import pages
 from kv_cache_rl.traces.errors import TraceError
@@ -108,7 +108,6 @@ NAN = float("nan")
         ),
         (lambda: one_tier(8).scaled(1, 100), "tier 'gpu' has capacity 0"),
         (lambda: physical(0, 0, 0, 0), "the scenario has no tier"),
-        (lambda: model_named("gpt"), "unknown model 'gpt'; use one of"),
         (
             lambda: run(pages("p", np.array([0])), one_tier(8), "clock"),
             "unknown policy 'clock'; use one of lru, fifo",
