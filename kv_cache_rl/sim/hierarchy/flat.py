@@ -69,7 +69,7 @@ class Listed(NamedTuple):
     counters: np.record
     tiers: np.recarray
     rungs: np.recarray
-    page: np.recarray  # SIZE [P], one record for all where they are equal
+    page: np.ndarray  # SIZE [P], one record for all where they are equal
     node: np.recarray  # LINKED [P + LISTS]
     sketch: np.ndarray
 
@@ -110,7 +110,13 @@ def small_state(policy: str, state: State) -> Listed | Ranked:
     return _small(policy, state.page["full_bytes"], head, state.sketch, state.compute_s)
 
 
-def _small(policy: str, sizes: np.ndarray, head: tuple, sketch: np.ndarray, compute_s: np.ndarray):
+Head = tuple[np.record, np.record, np.recarray, np.recarray]
+"""The first four fields of a small state."""
+
+
+def _small(
+    policy: str, sizes: np.ndarray, head: Head, sketch: np.ndarray, compute_s: np.ndarray
+) -> Listed | Ranked:
     count = len(sizes)
     if policy in QUEUES:
         return Listed(*head, _sized(sizes), lists_of(count, 1, LINKED), sketch)
@@ -123,7 +129,7 @@ def _small(policy: str, sizes: np.ndarray, head: tuple, sketch: np.ndarray, comp
     return Ranked(*head, page, heap, key, tie, *unused, ring, row, compute_s)
 
 
-def _sized(sizes: np.ndarray) -> np.recarray:
+def _sized(sizes: np.ndarray) -> np.ndarray:
     """Records SIZE [P] that only lend their bytes.
 
     All pages of one size are one record, which stays in the processor's cache. Others are every other record
