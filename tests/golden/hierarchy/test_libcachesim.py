@@ -1,7 +1,7 @@
-"""The lab misses where libCacheSim does: exactly where both play the same algorithm; elsewhere a plain program with
-what is said to differ has libCacheSim's count, and one without it the lab's.
+"""The lab misses where libCacheSim does, exactly where both play the same algorithm.
 
-libCacheSim's counts are in kv_cache_rl/experiments/hierarchy/libcachesim.json, with the command that wrote them.
+Elsewhere a plain program that does what is said to differ has libCacheSim's count. Its counts stand in
+kv_cache_rl/experiments/hierarchy/libcachesim.json, with the command that wrote them.
 """
 
 from collections import OrderedDict

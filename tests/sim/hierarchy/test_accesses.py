@@ -96,5 +96,5 @@ def test_requests_over_prefix_trees_are_no_page_accesses(tmp_path):
         '{"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "block_tokens": 16}\n'
         '{"time_s": 0, "sequence": 0, "input_tokens": 32, "runs": [[0, 2]]}\n'
     )
-    with pytest.raises(HierarchyError, match="requests over prefix trees.*leave out --hits-only"):
+    with pytest.raises(HierarchyError, match=r"requests over prefix trees.*leave out --hits-only"):
         load_accesses(path)
