@@ -64,6 +64,15 @@ def read_oracle_general(path: str | Path) -> Iterator[Access]:
 
 
 def _records(path: str) -> Iterator[tuple[int, int, int, int]]:
+    for data in oracle_pieces(path):
+        yield from ACCESS.iter_unpack(data)
+
+
+def oracle_pieces(path: str) -> Iterator[bytes]:
+    """The bytes of a binary file, whole records at a time.
+
+    Raises TraceError where it ends inside a record, or has none.
+    """
     whole = place_of(path)
     number = 0
     with unpacked(path) as content:
@@ -78,7 +87,7 @@ def _records(path: str) -> Iterator[tuple[int, int, int, int]]:
                 )
             if not data:
                 break
-            yield from ACCESS.iter_unpack(data)
+            yield data
             number += len(data) // ACCESS.size
     if not number:
         raise whole.error("the file is empty", "give a trace with at least one access")

@@ -10,15 +10,22 @@ import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.exits import FAILED
-from kv_cache_rl.cli.failures import choose
+from kv_cache_rl.cli.failures import BadInput, choose
+from kv_cache_rl.cli.hierarchy.beside import run_beside
 from kv_cache_rl.cli.measured import Measured, show
-from kv_cache_rl.cli.options import WORKLOAD, AsJson, Check, names_of
+from kv_cache_rl.cli.options import RUNNING, WORKLOAD, AsJson, Check, names_of
 from kv_cache_rl.cli.terminal import Bar, print_json
 from kv_cache_rl.cli.trace_options import readable
 
 PEER = "Python OrderedDict loop, LRU"
 RATE = "accesses/s"
-PARTS = ("lru", "policies", "drift", "length", "residents")
+PARTS = ("lru", "policies", "sizes", "drift", "length", "residents")
+SCALE = "scale"
+"""A part that is measured only where it is named: it writes gigabytes to disk."""
+SCALED, SCALED_POLICIES = 100_000_000, ("lru", "fifo", "sieve", "s3fifo", "arc", "lfu")
+PEERS = ("libcachesim",)
+QUEUE_RATE, RANK_RATE = 5e6, 2e6
+"""Accesses per second, with all metrics, of policies that move links and of those that keep a heap."""
 LINEAR, LOGARITHMIC = 1.1, 0.35
 """Exponents that count as linear in length, and as at most logarithmic in residents: the logarithm alone is a
 slope of 0.1 from 4,096 to 65,536 pages, the rest is what leaves the processor's caches."""
@@ -30,6 +37,7 @@ def measurements(
     """(what is measured, how) of every wanted part."""
     from kv_cache_rl.cli.hierarchy import measure
     from kv_cache_rl.sim.hierarchy.policies import POLICIES, order_of
+    from kv_cache_rl.sim.hierarchy.queues import QUEUES
     from kv_cache_rl.sim.hierarchy.state import Order
 
     trace, one, four = (
@@ -65,6 +73,10 @@ def measurements(
     def drift(policy: str) -> list[Measured]:
         return [Measured(f"{policy}, one page per access", measure.drift_rate(policy), "evictions/s", 1e4)]
 
+    def sizes(pages, room, policy: str) -> list[Measured]:
+        value = pages.accesses / measure.engine_seconds(pages, room, policy)
+        return [Measured(f"{policy}, one tier, sizes differ", value, RATE, 2e6)]
+
     scanned = [policy for policy in POLICIES if order_of(policy) == Order.SCANNED]
     if "lru" in parts:
         yield "lru, hits only", plain
@@ -73,15 +85,42 @@ def measurements(
     if "policies" in parts:
         for policy in POLICIES:
             if policy not in (*scanned, "lru"):
-                yield policy, lambda policy=policy: rate(f"{policy}, one tier", policy, one, 1.5e6)
+                target = QUEUE_RATE if policy in QUEUES else RANK_RATE
+                yield (
+                    policy,
+                    lambda policy=policy, target=target: rate(f"{policy}, one tier", policy, one, target),
+                )
     if "drift" in parts:
         for policy in scanned:
             yield policy, lambda policy=policy: drift(policy)
+    if "sizes" in parts:
+        sized, room = measure.sized_pages(accesses)
+        for policy in ("lfu", "gdsf", "largest_first"):
+            yield f"{policy}, sizes differ", lambda policy=policy: sizes(sized, room, policy)
     for part in ("length", "residents"):
         for policy in ("lru", "lfu", "arc") if part in parts else ():
             yield f"{policy} by {part}", lambda policy=policy, part=part: growth(policy, part)
+    if SCALE in parts:
+        yield SCALE, scale_measurements
     if sessions is not None:
         yield sessions.name, lambda: session_measurements(sessions)
+
+
+def scale_measurements() -> list[Measured]:
+    """A trace too large for its columns, from disk, in a process of its own so that its memory is known."""
+    from kv_cache_rl.cli.hierarchy.measure import scale_facts
+
+    found = scale_facts(SCALED, SCALED_POLICIES)
+    count, head = found["accesses"], f"{found['accesses'] / 1e6:.0f} M accesses"
+    return [
+        Measured(f"{head}: writing the file", found["write_s"], "s", None, False),
+        Measured(f"{head}: reading the file", found["load_s"], "s", None, False),
+        *(
+            Measured(f"{head}: {policy}, hits only", count / seconds, RATE)
+            for policy, seconds in found["seconds"].items()
+        ),
+        Measured(f"{head}: most memory, each", found["bytes"] / count, "bytes", 12, False),
+    ]
 
 
 def session_measurements(path: Path) -> list[Measured]:
@@ -99,25 +138,42 @@ def session_measurements(path: Path) -> list[Measured]:
 
 
 def run_bench(
-    part: Annotated[list[str] | None, options.part(PARTS)] = None,
+    part: Annotated[list[str] | None, options.part((*PARTS, SCALE))] = None,
     accesses: Annotated[
         int,
         options.option(WORKLOAD, "--accesses", help="Accesses of the Zipf trace of the rates.", min=100_000),
     ] = 4_000_000,
     trace: Annotated[Path | None, options.trace("Also replay this Claude Code trace over its runs.")] = None,
+    peer: Annotated[
+        str | None,
+        options.option(
+            RUNNING,
+            "--peer",
+            help="libcachesim: compare with it instead, on accesses of its own, misses first. It is "
+            "installed by hand.",
+        ),
+    ] = None,
     check: Check = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure how fast the replays are, beside an OrderedDict loop, and how their time grows.
 
-    At 50,000 resident pages, compilation left out.
+    At 50,000 resident pages, compilation left out. The part scale, of 100 million accesses, writes 2.4 GB
+    to disk, and is measured only where it is named.
 
     Example: kv-cache-rl hierarchy bench --part lru,policies --check
     """
     from kv_cache_rl.cli.measured import machine_facts
     from kv_cache_rl.experiments.hierarchy.sweep import warm_up
 
-    parts = [choose("part", name, PARTS) for name in names_of(part)] or list(PARTS)
+    if peer is not None:
+        choose("peer", peer, PEERS)
+        if part or trace is not None:
+            raise BadInput(f"--peer {peer} has accesses of its own; leave out --part and --trace")
+        run_beside(check, as_json)
+        return
+    known = (*PARTS, SCALE)
+    parts = [choose("part", name, known) for name in names_of(part)] or list(PARTS)
     if trace is not None:
         readable(trace)
     warm_up()

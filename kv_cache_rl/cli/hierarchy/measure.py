@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,17 +21,19 @@ if TYPE_CHECKING:
 
 RESIDENT, PAGES = 50_000, 200_000
 SKEW = 0.8
+SIZES = (1_000, 65_536)
+"""Bytes of the smallest page and of the largest."""
 DRIFT_EVICTIONS = 10_000
 """Evictions that the scanning policies are measured over."""
 
 
 def best_of(work: Callable[[], object], times: int = 3) -> float:
-    """Seconds of the fastest of some runs."""
+    """CPU seconds of the fastest of some runs."""
     found = []
     for _ in range(times):
-        started = perf_counter()
+        started = process_time()
         work()
-        found.append(perf_counter() - started)
+        found.append(process_time() - started)
     return min(found)
 
 
@@ -38,6 +41,17 @@ def zipf_pages(accesses: int, pages: int = PAGES) -> "Trace":
     from kv_cache_rl.sim.hierarchy.generate import zipf
 
     return zipf(pages, accesses, SKEW)
+
+
+def sized_pages(accesses: int) -> "tuple[Trace, Scenario]":
+    """A trace of pages that differ in size, and a tier for RESIDENT mean ones."""
+    import numpy as np
+
+    from kv_cache_rl.sim.hierarchy.generate import zipf
+    from kv_cache_rl.sim.hierarchy.spec import one_tier
+
+    sizes = np.random.default_rng(0).integers(*SIZES, PAGES)
+    return zipf(PAGES, accesses, SKEW, page_bytes=sizes), one_tier(RESIDENT * int(sizes.mean()))
 
 
 def ordered_dict_rate(ids: "np.ndarray", capacity: int) -> float:
@@ -135,14 +149,60 @@ def session_facts(path: Path, capacity: int = 100_000) -> dict:
     """Seconds to load, to replay under LRU and for the curve of a session trace, and the most memory, in its
     own process.
     """
+    return _in_process(f"the replay of {path}", SESSIONS, str(path), str(capacity))
+
+
+WRITE = """
+import json, sys, time
+from kv_cache_rl.sim.hierarchy.generate import zipf_accesses
+from kv_cache_rl.sim.hierarchy.traces.accesses import save_accesses
+began = time.perf_counter()
+save_accesses(zipf_accesses(int(sys.argv[2]), int(sys.argv[3])), sys.argv[1])
+print(json.dumps({"seconds": time.perf_counter() - began}))
+"""
+SCALE = """
+import json, resource, sys, time
+import numpy as np
+from kv_cache_rl.sim.hierarchy.flat import hits_of
+from kv_cache_rl.sim.hierarchy.traces.accesses import load_accesses
+from kv_cache_rl.traces.reading import Reading
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+path, policies = sys.argv[1], sys.argv[2:]
+small = load_accesses(Reading(limit=1000).named(path))
+for policy in policies:
+    hits_of(policy, [small.ids], small.blocks, 100)  # compiles
+before, began = peak(), time.perf_counter()
+found = load_accesses(path)
+facts = {"load_s": time.perf_counter() - began, "accesses": found.requests, "seconds": {}}
+for policy in policies:
+    began = time.perf_counter()
+    hits_of(policy, [found.ids], found.blocks, found.blocks // 10)
+    facts["seconds"][policy] = time.perf_counter() - began
+print(json.dumps(facts | {"bytes": peak() - before}))
+"""
+
+
+def scale_facts(accesses: int, policies: Sequence[str], pages: int = 1_000_000) -> dict:
+    """A Zipf trace of so many accesses written to disk, and in another process read and replayed at 10 % of
+    its pages: seconds of each, and the most memory beyond that of a small replay, in bytes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "scale.oracleGeneral")
+        written = _in_process("writing a trace", WRITE, path, str(pages), str(accesses))
+        found = _in_process("the replay of a large trace", SCALE, path, *policies)
+    return found | {"write_s": written["seconds"]}
+
+
+def _in_process(what: str, program: str, *words: str) -> dict:
+    """What a program prints, as JSON, run by a Python of its own. Raises RuntimeError where it fails."""
     package = str(Path(__file__).parents[3])
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-c", SESSIONS, str(path), str(capacity)]
+    command = [sys.executable, "-c", program, *words]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"the replay of {path} failed: {done.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"{what} failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout)
 
 

@@ -1,6 +1,6 @@
 """Options that several hierarchy commands share, and the traces, policies and capacities they name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,8 +143,10 @@ def source_at(
     return parse_source(text, **options)
 
 
-def read_trace(source: "Source", seed: int | None = None, quiet: bool = True) -> "Trace":
-    """The trace of a source, with a line on the terminal while it is read.
+def read_trace(
+    source: "Source", seed: int | None = None, quiet: bool = True, read: Callable[..., Any] | None = None
+) -> "Trace":
+    """The trace of a source, or what `read` makes of its seed, with a line on the terminal meanwhile.
 
     Raises BadInput for options of another format.
     """
@@ -152,7 +154,7 @@ def read_trace(source: "Source", seed: int | None = None, quiet: bool = True) ->
         raise BadInput(f"{source.name} has a seed of its own and --seed {seed}; give one of them")
     with waiting(f"reading {source.name}", quiet):
         try:
-            trace = source.trace(seed)
+            trace = (read or source.trace)(seed)
         except Refused:
             raise
         except ValueError as wrong:  # an option that the format's loader does not take

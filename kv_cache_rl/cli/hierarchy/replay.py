@@ -25,7 +25,13 @@ from kv_cache_rl.cli.hierarchy.options import (
     source_at,
 )
 from kv_cache_rl.cli.hierarchy.over_time import draw, to_draw
-from kv_cache_rl.cli.hierarchy.rows import offload_line, replay_rows, written_blocks
+from kv_cache_rl.cli.hierarchy.rows import (
+    hits_rows,
+    offload_line,
+    refuse_beside_hits,
+    replay_rows,
+    written_blocks,
+)
 from kv_cache_rl.cli.hierarchy.sizes import moved_in, size_in
 from kv_cache_rl.cli.options import OUTPUT, RULES, TIERS, AsJson, Hardware, names_of
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
@@ -221,6 +227,14 @@ def run_replay(
         bool,
         options.option(OUTPUT, "--by-sequence", help="Also give the hits of every session (--json)."),
     ] = False,
+    hits_only: Annotated[
+        bool,
+        options.option(
+            OUTPUT,
+            "--hits-only",
+            help="Count the hits of page accesses in one tier and nothing else: 4 bytes of memory an access.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None, options.plot("Draw hits, latency and the use of the tiers over time")
     ] = None,
@@ -255,14 +269,20 @@ def run_replay(
     rules |= {"hardware": hardware} if hardware else {}
     rules |= {"calibration": calibration_at(calibration)}
     wanted, levels = names_of(capacity), names_of(tiers)
-    loaded = read_trace(source, seed, as_json)
+    if hits_only:
+        more = {"tiers": levels, "model": model, "warm_up": warm_up, "plot": plot, "time_line": time_line}
+        refuse_beside_hits(more | {"by_sequence": by_sequence, "prompt_only": not decode_writes}, rules)
+    loaded = read_trace(source, seed, as_json, source.accesses if hits_only else None)
     own = levels or any(isinstance(parse_capacity(value), Bytes) for value in wanted)
     sized = with_model(loaded, model) if model else loaded if own else in_blocks(loaded)
     sized = warmed(sized, warm_up) if warm_up is not None else sized
     scenarios = scenarios_of(sized, wanted, levels, rules)
     drawn = to_draw(names, scenarios) if plot is not None else []
     with Bar("replay", as_json) as bar:
-        rows = replay_rows(sized, scenarios, names, seed or 0, time_line, by_sequence, bar)
+        if hits_only:
+            rows = hits_rows(sized, scenarios, names, bar)
+        else:
+            rows = replay_rows(sized, scenarios, names, seed or 0, time_line, by_sequence, bar)
     if plot is not None:
         draw(sized, scenarios[0], drawn, seed or 0, plot, as_json)
     charged = how_charged(sized, model, int(np.max(sized.page_bytes)))

@@ -11,9 +11,10 @@ from kv_cache_rl.cli.terminal import Bar, percent
 if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.curves.runs import Pieces
     from kv_cache_rl.sim.hierarchy.spec import Scenario
+    from kv_cache_rl.sim.hierarchy.traces.accesses import Accesses
     from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
-RUN_LENGTH, ENGINE, BOUND = "run-length", "engine", "bound"
+RUN_LENGTH, ENGINE, BOUND, HITS = "run-length", "engine", "bound", "hits only"
 
 
 def replay_rows(
@@ -56,6 +57,36 @@ def replay_rows(
     return rows
 
 
+def refuse_beside_hits(given: dict[str, Any], rules: dict[str, Any]) -> None:
+    """Raises BadInput for an option, or a rule that is not the default one, of more than hits in one tier."""
+    from kv_cache_rl.experiments.hierarchy.settings import RULES
+
+    said = [name for name, value in given.items() if value]
+    said += [name for name, value in rules.items() if value != RULES[name]]
+    if said:
+        raise BadInput(
+            f"--hits-only counts hits of pages in one tier, and nothing else; leave out it or "
+            f"--{said[0].replace('_', '-')}"
+        )
+
+
+def hits_rows(trace: Any, scenarios: Sequence["Scenario"], policies: Sequence[str], bar: Bar) -> list[dict]:
+    """A row per scenario and policy, of hits alone; `trace` are the `Accesses` of one."""
+    from kv_cache_rl.sim.hierarchy.flat import hits_of
+
+    rows: list[dict] = []
+    for scenario in scenarios:
+        capacity = scenario.tiers[0].capacity
+        for policy in policies:
+            if policy in (BELADY, ENDED):
+                raise BadInput(f"--hits-only has no {policy}; leave out one of them")
+            hits = hits_of(policy, [trace.ids], trace.blocks, capacity, trace.page_bytes)
+            unbound = {"bound": None, "bound_hit_rate": None, "regret_to_bound": None}
+            rows.append(hits_row(trace, scenario, policy, HITS, hits) | unbound)
+            bar(len(rows), len(scenarios) * len(policies))
+    return rows
+
+
 def counts_blocks(trace: "Trace", scenario: "Scenario") -> bool:
     """Whether a scenario is one tier with room for a number of equal blocks and nothing else."""
     plain = (
@@ -66,7 +97,7 @@ def counts_blocks(trace: "Trace", scenario: "Scenario") -> bool:
     return plain and len(scenario.tiers) == 1 and isinstance(trace.page_bytes, int) and trace.page_bytes == 0
 
 
-def head(trace: "Trace", scenario: "Scenario", policy: str, method: str) -> dict[str, Any]:
+def head(trace: "Trace | Accesses", scenario: "Scenario", policy: str, method: str) -> dict[str, Any]:
     from kv_cache_rl.experiments.hierarchy.settings import tier_capacities
 
     capacities = tier_capacities(scenario)
@@ -81,12 +112,14 @@ def head(trace: "Trace", scenario: "Scenario", policy: str, method: str) -> dict
     } | ({"left_out": trace.left_out} if trace.left_out else {})
 
 
-def written_blocks(trace: "Trace") -> int:
+def written_blocks(trace: "Trace | Accesses") -> int:
     """Blocks that decoding puts into the cache; 0 where prompts alone are replayed."""
     return 0 if trace.writes is None else len(trace.writes.block)
 
 
-def hits_row(trace: "Trace", scenario: "Scenario", policy: str, method: str, hits: int) -> dict[str, Any]:
+def hits_row(
+    trace: "Trace | Accesses", scenario: "Scenario", policy: str, method: str, hits: int
+) -> dict[str, Any]:
     """A row of a method that counts hits and nothing else."""
     rate = hits / trace.accesses
     counts = {

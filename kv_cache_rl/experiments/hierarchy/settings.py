@@ -15,6 +15,7 @@ from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
 from kv_cache_rl.sim.hierarchy.peer.spec import laboratory
 from kv_cache_rl.sim.hierarchy.policies import POLICIES
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario, Tier, physical
+from kv_cache_rl.sim.hierarchy.traces.accesses import Accesses
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 from kv_cache_rl.sim.hierarchy.traces.warm_up import WarmUp, parse_warm_up, warmed
 from kv_cache_rl.traces.fields import LARGEST
@@ -192,7 +193,7 @@ def _capacity(value: Capacity, trace: Trace) -> int:
     return int(-(-read * total // max(trace.blocks, 1))) if total else read
 
 
-def page_total(trace: Trace) -> int:
+def page_total(trace: Trace | Accesses) -> int:
     """Bytes of all distinct pages at fp16, 0 where unknown."""
     sizes = np.asarray(trace.page_bytes, np.int64)
     return int(sizes) * trace.blocks if sizes.ndim == 0 else int(sizes.sum())

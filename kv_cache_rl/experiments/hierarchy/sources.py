@@ -9,8 +9,9 @@ from typing import Any
 
 from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.core.numbers import whole_number
-from kv_cache_rl.sim.hierarchy.generate import WORKLOADS, workload, zipf
+from kv_cache_rl.sim.hierarchy.generate import WORKLOADS, workload, zipf, zipf_accesses
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
+from kv_cache_rl.sim.hierarchy.traces.accesses import Accesses, accesses_of, load_accesses
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 from kv_cache_rl.traces import files
@@ -55,6 +56,20 @@ class Source:
             if self.workload == "zipf"
             else workload(str(self.workload), **options)
         )
+
+    def accesses(self, seed: int | None = None) -> Accesses:
+        """Its page accesses and nothing else, as `trace`; a file in binary and a Zipf trace are never held
+        as whole traces.
+
+        Raises HierarchyError where it has requests that are paths of blocks.
+        """
+        options = dict(self.options)
+        if self.file is not None:
+            return load_accesses(self.file, **options)
+        if self.workload != "zipf":
+            return accesses_of(self.trace(seed))
+        drawn = ZIPF | options | ({} if seed is None else {"seed": seed})
+        return zipf_accesses(**drawn)
 
     def to_json(self) -> dict:
         """What identifies the trace: a file by its content, not by where it lies."""

@@ -1,6 +1,7 @@
 """Speeds, from what ``bench --json`` of the eviction environment, the lab and the serving world prints."""
 
 from kv_cache_rl.reports.documents.markdown import number, table
+from kv_cache_rl.reports.tables import markdown_table
 
 
 def speeds(found: dict) -> str:
@@ -17,8 +18,21 @@ def speeds(found: dict) -> str:
     return f"{table(heads, rows)}\n\nMachine: {machine}."
 
 
+def misses(found: dict) -> str:
+    """Misses of the lab and of libCacheSim by policy, and what differs."""
+    rows = []
+    for one in found["misses"]:
+        policy = f"{one['policy']}{', sizes differ' if one['sizes_differ'] else ''}"
+        counts = [f"{one[column]:,}" for column in ("misses", "their_misses")]
+        rows.append([policy, one["theirs"], *counts, one["differs"] or "nothing"])
+    columns = {"policy": "left", "there": "left", "misses": "right", "misses there": "right"}
+    return markdown_table(columns | {"what libCacheSim does otherwise": "left"}, rows).rstrip("\n")
+
+
 TABLES = {
     "speeds-eviction": (speeds, "bench/eviction.json"),
     "speeds-hierarchy": (speeds, "bench/hierarchy.json"),
+    "speeds-libcachesim": (speeds, "bench/libcachesim.json"),
+    "misses-libcachesim": (misses, "bench/libcachesim.json"),
     "speeds-serving": (speeds, "bench/serving.json"),
 }

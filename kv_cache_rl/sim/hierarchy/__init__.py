@@ -2,7 +2,7 @@
 
 Reading order: `spec`, `traces`, `generate`, `state`; which page leaves: `observe`, `memory`, `queues`,
 `heap`, `order`; what moves cost: `moves`, `crossing`, `seconds`; `dynamics`, `score`, `engine`, `audit`; then
-`stack` and `curves` (LRU without the moves, bounds) and `peer` (kv-hierarchy-lab).
+`flat` and `stack` (one tier, and LRU, without the moves), `curves` (bounds) and `peer` (kv-hierarchy-lab).
 """
 
 from kv_cache_rl.lazy import lazy

@@ -108,14 +108,12 @@ def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: i
     """The fields of `State` besides pages and records: the order, what is remembered, results."""
     pages, order = trace.blocks, settings.order
     heaped, scanned = (pages if order == kind else 0 for kind in (Order.HEAPED, Order.SCANNED))
-    sketched = policy in QUEUES and QUEUES[policy].sketch
-    counters = 4 << int(np.ceil(np.log2(max(min(fit, pages), 16)))) if sketched else 1
     follow = records(FOLLOW, pages if settings.prefetching else 1)
     follow["successor"] = NONE
     return {
         "served": np.zeros(tiers + 1, np.int64),
         "held": np.full(tiers, NONE, np.int64),
-        "node": _nodes(int(settings.nodes), tiers),
+        "node": lists_of(int(settings.nodes), tiers),
         "heap": np.zeros((tiers, heaped + scanned), np.int64),
         "key": np.zeros((tiers, heaped + scanned)),
         "tie": np.zeros((tiers, heaped), np.int64),
@@ -128,12 +126,18 @@ def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: i
         "returned": np.zeros((CLASSES, AGES)),
         "accessed": np.zeros(CLASSES),
         "follow": follow,
-        "sketch": np.zeros((4, counters), np.uint8),
+        "sketch": sketch_of(policy, min(fit, pages)),
         "flow": new_flow(),
         "row": np.zeros(CANDIDATE_COLS),
         "latency": np.zeros(trace.requests),
         "hits": np.zeros(trace.requests, np.int64),
     }
+
+
+def sketch_of(policy: str, pages: int) -> np.ndarray:
+    """The counts of a policy that keeps some, for a tier of so many pages, uint8 [4, W]."""
+    sketched = policy in QUEUES and QUEUES[policy].sketch
+    return np.zeros((4, 4 << int(np.ceil(np.log2(max(pages, 16)))) if sketched else 1), np.uint8)
 
 
 def pages_of(trace: Trace, sizes: np.ndarray) -> np.recarray:
@@ -153,9 +157,9 @@ def pages_of(trace: Trace, sizes: np.ndarray) -> np.recarray:
     return page
 
 
-def _nodes(count: int, tiers: int) -> np.recarray:
+def lists_of(count: int, tiers: int, kind: np.dtype = NODE) -> np.recarray:
     """Nodes that are in no list, and after them the heads of empty lists."""
-    node = records(NODE, count + tiers * LISTS)
+    node = records(kind, count + tiers * LISTS)
     heads = np.arange(count, len(node))
     node["list"][:count] = NONE
     node["next"][heads] = node["previous"][heads] = heads

@@ -1,11 +1,15 @@
 """A trace replayed under a policy, in one call."""
 
+from functools import partial
+
 import numpy as np
 
+from kv_cache_rl.sim.hierarchy import flat, stack
 from kv_cache_rl.sim.hierarchy.dynamics import advance, advance_answered, new_state
+from kv_cache_rl.sim.hierarchy.flat import advance_flat, small_state
 from kv_cache_rl.sim.hierarchy.score import Report, metrics, totals
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, Scenario
-from kv_cache_rl.sim.hierarchy.stack import advance_stack, applies
+from kv_cache_rl.sim.hierarchy.stack import advance_stack
 from kv_cache_rl.sim.hierarchy.state import State
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand
 
@@ -21,12 +25,16 @@ def run(trace: Trace, scenario: Scenario, policy: str, seed: int = 0, **tuning) 
         raise HierarchyError(f"trace {trace.name!r} has no accesses; give one with at least one request")
     state = new_state(trace, scenario, policy, seed, **tuning)
     first, blocks = expand(trace)
-    if applies(state, scenario) and not trace.warm_up:
+    if stack.applies(state, scenario) and not trace.warm_up:
         advance_stack(state, blocks)
         return Report(policy, metrics(state, trace, scenario), state, trace)
-    advance_trace(state, trace, first, blocks, 0, trace.warm_up)
+    if flat.applies(state, trace, scenario):
+        advance = partial(advance_flat, state, small_state(policy, state), blocks)
+    else:
+        advance = partial(advance_trace, state, trace, first, blocks)
+    advance(0, trace.warm_up)
     before = totals(state) if trace.warm_up else None
-    advance_trace(state, trace, first, blocks, trace.warm_up, trace.requests)
+    advance(trace.warm_up, trace.requests)
     return Report(policy, metrics(state, trace, scenario, before), state, trace)
 
 

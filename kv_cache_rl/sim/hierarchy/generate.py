@@ -5,7 +5,7 @@ Each workload is one function with its defaults; sizes and accesses come from tw
 seed, as in the peer. Sizes are fp16 bytes; `footprints` gives them at another precision. Source:
 kv-hierarchy-lab at commit 222356d."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 
 import numpy as np
@@ -14,6 +14,7 @@ from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.core.numbers import shown, whole_number
 from kv_cache_rl.core.precision import PRECISIONS
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
+from kv_cache_rl.sim.hierarchy.traces.accesses import Accesses
 from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
 from kv_cache_rl.sim.hierarchy.traces.segments import SMALL, free_bytes
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
@@ -25,7 +26,11 @@ MOST_LISTED = 2**26
 """The largest parameter of the eight workloads, whose accesses are drawn one by one."""
 MOST_ACCESSES = 2**31 - 2
 ZIPF_BYTES = 32
-"""Bytes that an access, and a page, of a Zipf trace takes while it is drawn: four columns of 8."""
+"""Bytes that an access, and a page, of a Zipf trace takes: four columns of 8."""
+LEAN_BYTES = 4
+"""Bytes of an access without times and sequences."""
+PART = 2**20
+"""Accesses that are drawn at a time."""
 
 
 def footprints(page_bytes: np.ndarray, scheme: str) -> np.ndarray:
@@ -155,6 +160,31 @@ def zipf(
     """Independent accesses with P(r-th most popular page) proportional to r^-skew; popularity has nothing to
     do with the id.
     """
+    _check_zipf(pages, accesses, skew, seed, ZIPF_BYTES)
+    ids = _zipf_ids(pages, accesses, skew, seed, np.int64)
+    sizes = (
+        page_bytes if isinstance(page_bytes, np.ndarray) else np.full(pages, page_bytes) if page_bytes else 0
+    )
+    return page_trace(f"zipf-{skew:g}", ids, sizes)
+
+
+def zipf_accesses(
+    pages: int, accesses: int, skew: float = 1.0, seed: int = 0, page_bytes: np.ndarray | int = 0
+) -> Accesses:
+    """The accesses of `zipf` and nothing else."""
+    _check_zipf(pages, accesses, skew, seed, LEAN_BYTES)
+    return Accesses(f"zipf-{skew:g}", _zipf_ids(pages, accesses, skew, seed, np.int32), pages, page_bytes)
+
+
+def _zipf_ids(pages: int, accesses: int, skew: float, seed: int, kind: type) -> np.ndarray:
+    ids = np.empty(accesses, kind)
+    for at, part in zipf_parts(pages, accesses, skew, seed):
+        ids[at : at + len(part)] = part
+    return ids
+
+
+def _check_zipf(pages: int, accesses: int, skew: float, seed: int, each: int) -> None:
+    """Raises HierarchyError for a trace that cannot be drawn, or not held at `each` bytes an access."""
     if pages < 1 or accesses < 1 or not 0 <= skew < np.inf or seed < 0:
         given = f"{pages}, {accesses}, {skew:g} and {seed}"
         raise HierarchyError(
@@ -169,20 +199,23 @@ def zipf(
             f"a Zipf trace of {shown(accesses)} accesses is too large; "
             f"at most {MOST_ACCESSES:,} are supported"
         )
-    need = ZIPF_BYTES * (pages + accesses)
+    need = ZIPF_BYTES * pages + each * accesses
     if need > SMALL and need > (free := free_bytes()):
         raise HierarchyError(
             f"a Zipf trace of {pages:,} pages and {accesses:,} accesses takes {need / 1e9:,.0f} GB while it "
             f"is drawn, of which {free / 1e9:,.1f} GB are free; ask for fewer"
         )
-    rng = np.random.default_rng(seed)
+
+
+def zipf_parts(pages: int, accesses: int, skew: float, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The page ids of `zipf` in pieces, each with its place: (first access, int64 [n])."""
+    rng, behind = np.random.default_rng(seed), np.random.PCG64(seed)
+    behind.advance(accesses)  # what the accesses draw
+    page_of = np.random.Generator(behind).permutation(pages)
     below = np.cumsum(np.arange(1, pages + 1, dtype=np.float64) ** -skew)
-    ranks = np.searchsorted(below, rng.random(accesses) * below[-1], side="right")
-    ids = rng.permutation(pages)[np.minimum(ranks, pages - 1)]
-    sizes = (
-        page_bytes if isinstance(page_bytes, np.ndarray) else np.full(pages, page_bytes) if page_bytes else 0
-    )
-    return page_trace(f"zipf-{skew:g}", ids, sizes)
+    for at in range(0, accesses, PART):
+        drawn = rng.random(min(PART, accesses - at)) * below[-1]
+        yield at, page_of[np.minimum(np.searchsorted(below, drawn, side="right"), pages - 1)]
 
 
 WORKLOADS: dict[str, Callable[..., Trace]] = {

@@ -18,12 +18,10 @@ def record_access(s, p):
         s.returned[use_class(s, p), age_bin(s, now - page.last_access)] += 1.0
     if s.settings.regrets == 1:
         _regret(s, p, now)
-    page.frequency += 1
-    page.uses = 1 if page.tier == NONE else page.uses + 1
-    page.last_access = now
+    count_use(s, p)
     order.accessed(s, p)
     if s.settings.window > 0:
-        _slide(s, p)
+        slide(s, p)
     if s.settings.returns == 1:
         s.accessed[use_class(s, p)] += 1.0
         if now % _RELEARN == 0:
@@ -43,7 +41,16 @@ def _regret(s, p, now):
 
 
 @uncounted
-def _slide(s, p):
+def count_use(s, p):
+    """Counts an access that happens now."""
+    page = s.page[p]
+    page.frequency += 1
+    page.uses = 1 if page.tier == NONE else page.uses + 1
+    page.last_access = s.counters.clock
+
+
+@uncounted
+def slide(s, p):
     """Moves the window over the last accesses on by one."""
     at = s.counters.ring_at
     gone = s.ring[at]

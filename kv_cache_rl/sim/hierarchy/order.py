@@ -5,40 +5,33 @@ do:     `accessed`, `announced`, `entered`, `touched`, `changed`, `shrunk`, `lef
         record what happened to a page
 """
 
-from kv_cache_rl.jit import folded, uncounted
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy import heap
 from kv_cache_rl.sim.hierarchy.lists import node_of
-from kv_cache_rl.sim.hierarchy.queues import QUEUES
+from kv_cache_rl.sim.hierarchy.queues import folds
 from kv_cache_rl.sim.hierarchy.state import NONE, Order
 from kv_cache_rl.sim.hierarchy.tree import blocked, leaf_below
-
-_accessed = folded(tuple(queue.accessed for queue in QUEUES.values()))
-_announced = folded(tuple(queue.announced for queue in QUEUES.values()))
-_entered = folded(tuple(queue.entered for queue in QUEUES.values()))
-_used = folded(tuple(queue.used for queue in QUEUES.values()))
-_left = folded(tuple(queue.left for queue in QUEUES.values()))
-_victim = folded(tuple(queue.victim for queue in QUEUES.values()))
 
 
 @uncounted
 def accessed(s, p):
     """A page was asked for, wherever it lies."""
     if s.settings.order == Order.LISTED:
-        _accessed(s.settings.queue, s, p)
+        folds.accessed(s.settings.queue, s, p)
 
 
 @uncounted
 def announced(s, t, p):
     """A page is about to enter a tier; room has not been made yet."""
     if s.settings.order == Order.LISTED:
-        _announced(s.settings.queue, s, t, p)
+        folds.announced(s.settings.queue, s, t, p)
 
 
 @uncounted
 def entered(s, t, p):
     """A page entered a tier."""
     if s.settings.order == Order.LISTED:
-        _entered(s.settings.queue, s, t, p)
+        folds.entered(s.settings.queue, s, t, p)
     elif not blocked(s, t, p):
         heap.add(s, t, p)
 
@@ -47,7 +40,7 @@ def entered(s, t, p):
 def touched(s, t, p):
     """A page was accessed where it lies."""
     if s.settings.order == Order.LISTED:
-        _used(s.settings.queue, s, t, p)
+        folds.used(s.settings.queue, s, t, p)
     else:
         changed(s, t, p)
 
@@ -72,7 +65,7 @@ def shrunk(s, t, p, fewer):
 def left(s, t, p):
     """A page goes out of a tier."""
     if s.settings.order == Order.LISTED:
-        _left(s.settings.queue, s, t, p)
+        folds.left(s.settings.queue, s, t, p)
     elif s.page[p].place != NONE:
         heap.remove(s, t, p)
 
@@ -95,7 +88,7 @@ def uncovered(s, t, p):
 def named(s, t):
     """The page that a queue or a rank names; a queue may rearrange its lists on the way to it."""
     if s.settings.order == Order.LISTED:
-        return _victim(s.settings.queue, s, t)
+        return folds.victim(s.settings.queue, s, t)
     return heap.lowest(s, t)
 
 

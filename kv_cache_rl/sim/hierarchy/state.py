@@ -40,7 +40,7 @@ class Order(IntEnum):
     SCANNED = 2
     """A scan of all keys: ranks whose order changes with time."""
     UNKEPT = 3
-    """Not at all: the shortcut for LRU (stack.py) has replayed everything."""
+    """Not at all: a shortcut (flat.py, stack.py) has replayed everything."""
 
 
 SETTINGS = np.dtype(

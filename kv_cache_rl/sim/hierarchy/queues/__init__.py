@@ -7,6 +7,8 @@ A queue keeps the pages of a tier in up to three lists (A, B, C), remembers page
 (GHOST_A, GHOST_B), and has a number of its own per page (`mark`). Adding one takes a file with its functions,
 its import and one line in `QUEUES`. A block whose children lie in the same tier cannot leave before them:
 where a queue names one, the deepest below it leaves.
+
+A queue reads of the state what `flat.Listed` has: settings, counters, tiers, nodes, bytes of pages, sketch.
 """
 
 from collections.abc import Callable
