@@ -65,7 +65,7 @@ def measurements(
     def drift(policy: str) -> list[Measured]:
         return [Measured(f"{policy}, one page per access", measure.drift_rate(policy), "evictions/s", 1e4)]
 
-    scanned = [policy for policy in POLICIES if order_of(policy) == Order.SCANNED]
+    scanned = [policy for policy in POLICIES if order_of(policy) in (Order.SCANNED, Order.MATCHED)]
     if "lru" in parts:
         yield "lru, hits only", plain
         yield "lru, one tier", lambda: rate("lru, one tier, all metrics", "lru", one, None)

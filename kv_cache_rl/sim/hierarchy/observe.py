@@ -12,10 +12,11 @@ from kv_cache_rl.sim.hierarchy.state import AGES, CLASSES, Order
 def look(s, t, p):
     """Fills the candidate row of a page at rest, that is at clock zero.
 
-    Where the order is scanned, the scan adds what the last access and the return hazard are worth now.
+    Where the order changes with time, what compares adds what the last access and the return hazard are worth
+    now.
     """
     page, c = s.page[p], s.row
-    last = 0.0 if s.settings.order == Order.SCANNED else np.float64(page.last_access)
+    last = np.float64(page.last_access) if s.settings.order == Order.HEAPED else 0.0
     size, depth = bytes_of(s, p), page.depth if s.settings.chained == 1 else 0
     c[Column.SIZE] = size
     c[Column.TOKENS] = 1.0
