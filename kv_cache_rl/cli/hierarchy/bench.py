@@ -18,7 +18,7 @@ from kv_cache_rl.cli.trace_options import readable
 
 PEER = "Python OrderedDict loop, LRU"
 RATE = "accesses/s"
-PARTS = ("lru", "policies", "drift", "length", "residents")
+PARTS = ("lru", "policies", "drift", "length", "residents", "trees")
 LINEAR, LOGARITHMIC = 1.1, 0.35
 """Exponents that count as linear in length, and as at most logarithmic in residents: the logarithm alone is a
 slope of 0.1 from 4,096 to 65,536 pages, the rest is what leaves the processor's caches."""
@@ -63,7 +63,11 @@ def measurements(
         ]
 
     def drift(policy: str) -> list[Measured]:
-        return [Measured(f"{policy}, one page per access", measure.drift_rate(policy), "evictions/s", 1e4)]
+        name, grows = f"{policy}, one page per access", f"{policy}: exponent in residents, per eviction"
+        found = [Measured(name, measure.drift_rate(policy), "evictions/s", 3e5)]
+        if order_of(policy) == Order.MATCHED:
+            found.append(Measured(grows, measure.drift_exponent(policy), "", LOGARITHMIC, False))
+        return found
 
     scanned = [policy for policy in POLICIES if order_of(policy) in (Order.SCANNED, Order.MATCHED)]
     if "lru" in parts:
@@ -81,20 +85,29 @@ def measurements(
         for policy in ("lru", "lfu", "arc") if part in parts else ():
             yield f"{policy} by {part}", lambda policy=policy, part=part: growth(policy, part)
     if sessions is not None:
-        yield sessions.name, lambda: session_measurements(sessions)
+        yield sessions.name, lambda: session_measurements(sessions, trees="trees" in parts)
 
 
-def session_measurements(path: Path) -> list[Measured]:
-    """Run-length replay and curve of a session trace, in a process of its own so that its memory is known."""
+def session_measurements(path: Path, trees: bool) -> list[Measured]:
+    """Run-length replay and curve of a session trace, in a process of its own so that its memory is known.
+
+    `trees`: also the engine under every policy in one tier, and under every queue and `ttl` in four.
+    """
     from kv_cache_rl.cli.hierarchy.measure import session_facts
+    from kv_cache_rl.sim.hierarchy.policies import POLICIES
+    from kv_cache_rl.sim.hierarchy.queues import QUEUES
 
-    found = session_facts(path)
+    found = session_facts(path, one=POLICIES, four=(*QUEUES, "ttl")) if trees else session_facts(path)
     millions = f"{found['accesses'] / 1e6:.1f} M accesses"
     return [
         Measured(f"sessions: LRU replay, {millions}", found["replay_s"], "s", 10, False),
         Measured(f"sessions: exact LRU curve, {millions}", found["curve_s"], "s", 20, False),
         Measured("sessions: most memory, loading included", found["gib"], "GiB", 2, False),
         Measured("sessions: reading the file", found["load_s"], "s", None, False),
+        *(
+            Measured(f"sessions: {replayed}, {millions}", seconds, "CPU s", 30, False)
+            for replayed, seconds in found["policy_s"].items()
+        ),
     ]
 
 

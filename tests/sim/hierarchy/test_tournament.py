@@ -8,7 +8,6 @@ from stepping import SEEDS, page_trace, rng_of, tiers_for, tree_trace
 from kv_cache_rl.policies.rank import RANKS
 from kv_cache_rl.sim.hierarchy.audit import check
 from kv_cache_rl.sim.hierarchy.dynamics import advance, new_state
-from kv_cache_rl.sim.hierarchy.generate import zipf
 from kv_cache_rl.sim.hierarchy.policies import POLICIES, order_of
 from kv_cache_rl.sim.hierarchy.spec import one_tier
 from kv_cache_rl.sim.hierarchy.state import Order
@@ -62,7 +61,9 @@ def test_victims_are_those_of_a_scan_in_prefix_trees(policy, seed):
 @pytest.mark.parametrize("policy", MATCHED)
 def test_victims_are_those_of_a_scan_where_return_hazards_are_learnt_anew(policy):
     """Over three estimates of the hazards, many of which are 0."""
-    trace = zipf(900, 52_000, skew=0.6, seed=4)
+    rng = np.random.default_rng(4)
+    ids = np.where(rng.random(52_000) < 0.5, rng.integers(0, 60, 52_000), 60 + np.arange(52_000))
+    trace = pages("new ones and others", np.unique(ids, return_inverse=True)[1])
     state = beside_a_scan(trace, one_tier(300), policy, every=4_000)
     assert policy != "ttl" or (state.hazard == 0).any()
 

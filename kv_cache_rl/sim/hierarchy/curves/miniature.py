@@ -56,10 +56,8 @@ def samples(trace: Trace, rate: float, seed: int = 0) -> tuple[Sample, ...]:
     edges = [(0.0, 1.0), *((group / GROUPS, (group + 1) / GROUPS) for group in range(GROUPS))]
     found = []
     for low, high in edges:
-        thin, share = (
-            thinned(trace, (place >= low) & (place < high), (high - low) * rate),
-            (high - low) * rate,
-        )
+        share = (high - low) * rate
+        thin = thinned(trace, (place >= low) & (place < high), share)
         if thin is None or not thin.accesses:
             raise HierarchyError(
                 f"a rate of {rate:g} leaves a part of the sample without accesses: {trace.name!r} has "
