@@ -95,11 +95,18 @@ def _compiled(function: Any = None, *, cache: bool = True, **options: Any) -> An
 # `_nrt` is set explicitly: otherwise Numba takes the flag from the first caller.
 njit = functools.partial(_compiled, _nrt=True)
 
-uncounted = functools.partial(_compiled, _nrt=False)
+uncounted = functools.partial(_compiled, _nrt=False, forceinline=False)
 """`njit` without reference counts, for functions that neither allocate nor return an array.
 
 In a simulated window, counting takes longer than all the rest. Every count is an atomic operation,
 and two threads with the same array wait for each other.
+"""
+
+embedded = functools.partial(_compiled, _nrt=False, forceinline=True)
+"""`uncounted` for functions that are copied into every caller.
+
+A state of many arrays is passed as hundreds of numbers. Where that is done for each access, it takes
+longer than all the rest. A function that is called from many places makes the code too long.
 """
 
 

@@ -1,8 +1,9 @@
 """Whether a rank says truly what a simulator that keeps the order has to know of it.
 
 Keys are kept at rest: clock zero, plus the drift that the rank names. Here the order of candidates at rest
-is compared with their order as the clock moves on. What a rank does not say of itself (that it drifts, that
-it reads a column that costs work) would else replay another policy without a word.
+is compared with their order as the clock moves on, and that of two with the clock until which it is said to
+hold. What a rank does not say of itself (that it drifts, that it reads a column that costs work) would else
+replay another policy without a word.
 """
 
 from functools import lru_cache
@@ -36,6 +37,8 @@ def check_rank(name: str, policy: Rank) -> None:
             _check_returns(name, policy)
         else:
             _check_order(name, policy)
+        if policy.holds is not None:
+            _check_holds(name, policy)
     except ArithmeticError as wrong:
         raise RankError(
             f"rank {name!r} has no key for some candidates ({wrong}): keep what it divides by above 0, as in "
@@ -82,9 +85,7 @@ def _check_order(name: str, policy: Rank) -> None:
     last = rows[:, Column.LAST].copy()
     rest = _at(rows, 0.0)
     rest[:, Column.NOW] = 1.0
-    if policy.drift is not None:
-        rest[:, [Column.LAST, Column.IDLE]] = 0.0
-    resting = _keys(name, policy, rest)
+    resting = _keys(name, policy, rest if policy.drift is None else _at_rest(rows))
     drift = getattr(policy.drift, "py_func", policy.drift)
     for clock in CLOCKS:
         added = 0.0 if drift is None else np.array([drift(one, clock) for one in last])
@@ -92,6 +93,32 @@ def _check_order(name: str, policy: Rank) -> None:
         pair = _turned(_keys(name, policy, _at(rows, clock)), resting + added, first)
         if pair is not None:
             raise RankError(_drifts(name, policy, clock, [rows[at] for at in pair]))
+
+
+def _check_holds(name: str, policy: Rank) -> None:
+    """Looks at pairs, every other one with equal keys, until the clock at which they may change places."""
+    if policy.drift is None:
+        raise RankError(f"rank {name!r} says how long an order holds, and nothing drifts; drop `holds`")
+    rows = _rows()
+    last = rows[:, Column.LAST]
+    drift, holds = (getattr(each, "py_func", each) for each in (policy.drift, policy.holds))
+    keys = _keys(name, policy, _at_rest(rows))
+    for clock in CLOCKS:
+        for a in range(ROWS - 1):
+            one, other = (keys[a], last[a]), (keys[a + a % 2], last[a + 1])
+            until = holds(*one, *other, clock)
+            far = min(until, 1e12)
+            ahead = [clock + 1, clock + (far - clock) // 2, far - 1]
+            orders = [
+                np.sign((one[0] + drift(one[1], at)) - (other[0] + drift(other[1], at)))
+                for at in (clock, *(at for at in ahead if clock < at < until))
+            ]
+            if not until > clock or len(set(orders)) > 1:
+                raise RankError(
+                    f"rank {name!r}: by `holds` pages last used at {one[1]:.0f} and {other[1]:.0f} keep the "
+                    f"order they have at {clock:,.0f} until {until:,.0f}, and they do not; let it give an "
+                    "earlier clock, later than now, or leave it out, at the cost of a scan"
+                )
 
 
 def _drifts(name: str, policy: Rank, clock: float, pair: list[np.ndarray]) -> str:
@@ -145,6 +172,14 @@ def _at(rows: np.ndarray, clock: float) -> np.ndarray:
     later[:, Column.IDLE] = clock - later[:, Column.LAST]
     later[:, Column.AGE] = clock - later[:, Column.INSERTED]
     return later
+
+
+def _at_rest(rows: np.ndarray) -> np.ndarray:
+    """The same candidates at clock zero, at which each was last accessed."""
+    rest = _at(rows, 0.0)
+    rest[:, Column.NOW] = 1.0
+    rest[:, [Column.LAST, Column.IDLE]] = 0.0
+    return rest
 
 
 def _rows() -> np.ndarray:

@@ -66,6 +66,33 @@ FAULTS = {
 }
 
 
+def impatience(last, now):
+    return -min(now - last, 5.0)
+
+
+HOLDS = {
+    "longer than it does": (lambda *_: float("inf"), "keep the order they have at"),
+    "as long as a young page settles": (lambda a, i, b, j, now: now + 5, "keep the order they have at"),
+    "not at all": (lambda a, i, b, j, now: now, "later than now"),
+}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_an_order_that_does_not_hold_as_long_as_it_says_is_refused(name):
+    holds, message = HOLDS[name]
+    with pytest.raises(RankError, match=message):
+        check_rank(name, Rank(lambda c: -min(c[Column.IDLE], 5.0), drift=impatience, holds=holds))
+
+
+def test_an_order_that_is_looked_at_again_at_every_tick_passes_and_one_that_stands_still_needs_no_look():
+    check_rank(
+        "each tick",
+        Rank(lambda c: -min(c[Column.IDLE], 5.0), drift=impatience, holds=lambda a, i, b, j, now: now + 1),
+    )
+    with pytest.raises(RankError, match="nothing drifts; drop `holds`"):
+        check_rank("still", Rank(lambda c: -c[Column.IDLE], holds=lambda *_: float("inf")))
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_what_would_replay_another_policy_is_refused_with_the_remedy(name):
     rank, message = FAULTS[name]

@@ -19,7 +19,7 @@ from kv_cache_rl.cli.trace_options import readable
 
 PEER = "Python OrderedDict loop, LRU"
 RATE = "accesses/s"
-PARTS = ("lru", "policies", "sizes", "drift", "length", "residents")
+PARTS = ("lru", "policies", "sizes", "drift", "length", "residents", "trees")
 SCALE = "scale"
 """A part that is measured only where it is named: it writes gigabytes to disk."""
 SCALED, SCALED_POLICIES = 100_000_000, ("lru", "fifo", "sieve", "s3fifo", "arc", "lfu")
@@ -71,13 +71,17 @@ def measurements(
         ]
 
     def drift(policy: str) -> list[Measured]:
-        return [Measured(f"{policy}, one page per access", measure.drift_rate(policy), "evictions/s", 1e4)]
+        name, grows = f"{policy}, one page per access", f"{policy}: exponent in residents, per eviction"
+        found = [Measured(name, measure.drift_rate(policy), "evictions/s", 3e5)]
+        if order_of(policy) == Order.MATCHED:
+            found.append(Measured(grows, measure.drift_exponent(policy), "", LOGARITHMIC, False))
+        return found
 
     def sizes(pages, room, policy: str) -> list[Measured]:
         value = pages.accesses / measure.engine_seconds(pages, room, policy)
         return [Measured(f"{policy}, one tier, sizes differ", value, RATE, 2e6)]
 
-    scanned = [policy for policy in POLICIES if order_of(policy) == Order.SCANNED]
+    scanned = [policy for policy in POLICIES if order_of(policy) in (Order.SCANNED, Order.MATCHED)]
     if "lru" in parts:
         yield "lru, hits only", plain
         yield "lru, one tier", lambda: rate("lru, one tier, all metrics", "lru", one, None)
@@ -103,7 +107,7 @@ def measurements(
     if SCALE in parts:
         yield SCALE, scale_measurements
     if sessions is not None:
-        yield sessions.name, lambda: session_measurements(sessions)
+        yield sessions.name, lambda: session_measurements(sessions, trees="trees" in parts)
 
 
 def scale_measurements() -> list[Measured]:
@@ -123,17 +127,26 @@ def scale_measurements() -> list[Measured]:
     ]
 
 
-def session_measurements(path: Path) -> list[Measured]:
-    """Run-length replay and curve of a session trace, in a process of its own so that its memory is known."""
-    from kv_cache_rl.cli.hierarchy.measure import session_facts
+def session_measurements(path: Path, trees: bool) -> list[Measured]:
+    """Run-length replay and curve of a session trace, in a process of its own so that its memory is known.
 
-    found = session_facts(path)
+    `trees`: also the engine under every policy in one tier, and under every queue and `ttl` in four.
+    """
+    from kv_cache_rl.cli.hierarchy.measure import session_facts
+    from kv_cache_rl.sim.hierarchy.policies import POLICIES
+    from kv_cache_rl.sim.hierarchy.queues import QUEUES
+
+    found = session_facts(path, one=POLICIES, four=(*QUEUES, "ttl")) if trees else session_facts(path)
     millions = f"{found['accesses'] / 1e6:.1f} M accesses"
     return [
         Measured(f"sessions: LRU replay, {millions}", found["replay_s"], "s", 10, False),
         Measured(f"sessions: exact LRU curve, {millions}", found["curve_s"], "s", 20, False),
         Measured("sessions: most memory, loading included", found["gib"], "GiB", 2, False),
         Measured("sessions: reading the file", found["load_s"], "s", None, False),
+        *(
+            Measured(f"sessions: {replayed}, {millions}", seconds, "CPU s", 30, False)
+            for replayed, seconds in found["policy_s"].items()
+        ),
     ]
 
 

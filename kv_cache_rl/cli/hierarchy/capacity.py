@@ -19,12 +19,12 @@ from kv_cache_rl.cli.hierarchy.options import (
     read_trace,
     source_at,
 )
-from kv_cache_rl.cli.options import TIERS, AsJson, Workers
+from kv_cache_rl.cli.options import POLICIES, TIERS, AsJson, Workers
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
-    from kv_cache_rl.experiments.hierarchy.capacity import Curves
+    from kv_cache_rl.experiments.hierarchy.capacity import Curves, Sampling
 
 
 def run_curve(
@@ -47,6 +47,14 @@ def run_curve(
             TIERS, "--points", help="Capacities, evenly spaced in the logarithm.", min=1, max=1000
         ),
     ] = 16,
+    sampled: Annotated[
+        float | None,
+        options.option(
+            POLICIES,
+            "--sampled",
+            help="Replay policies over this share of the blocks, in caches smaller by it, with their error.",
+        ),
+    ] = None,
     model: Annotated[
         str | None, options.geometry("Gives blocks the bytes of this model's cache", TIERS)
     ] = None,
@@ -63,7 +71,9 @@ def run_curve(
 ) -> None:
     """Print the hit rate of policies by capacity, in bytes and in blocks, under the bound.
 
-    LRU is exact at every capacity from one pass; the bound and the other policies are replayed at each.
+    LRU is exact at every capacity from one pass; the bound and the other policies are replayed at each,
+    on all cores. With --sampled policies are replayed over a sample of the blocks, which says how far off it
+    is.
 
     Example: kv-cache-rl hierarchy curve trace.jsonl --policy lru,s3fifo --model qwen3-8b --plot curve.png
     """
@@ -73,6 +83,8 @@ def run_curve(
     from kv_cache_rl.experiments.workers import cores
 
     options.picture(plot)
+    if sampled is not None and not 0 < sampled < 1:
+        raise BadInput(f"--sampled is {sampled}; give a share above 0 and below 1, or leave it out")
     names = policies_of(policy, "lru,s3fifo,arc", more=(ENDED,))
     ends = None if capacity_range is None else ends_of(capacity_range)
     source, count = source_at(trace, format, selection, jitter_seed, decode_writes), workers or cores()
@@ -80,7 +92,7 @@ def run_curve(
     if count > 1:
         warm_up()
     with Bar("curve", as_json) as bar:
-        found = capacity_curves(source, names, ends, points, model, seed, count, bar)
+        found = capacity_curves(source, names, ends, points, model, seed, count, bar, sampled)
     if plot is not None:
         draw(found, plot)
     charged = how_charged(found.trace, model, found.block_bytes or 0)
@@ -111,12 +123,22 @@ def show(found: "Curves", charged: str) -> None:
     notes = [f"hits of all block accesses; bound: {found.bound_name}"]
     notes += [] if size else ["name a --model to have the capacities in bytes"]
     notes += [charged] if charged else []
+    notes += [] if found.sampling is None else [sampling_note(found.sampling)]
     table = plain_table(title, columns, "\n".join(notes))
     for index, capacity in enumerate(found.capacities):
         cells = [amount(size * capacity)] if size else []
         rates = [*(of[index] for of in found.rates.values()), found.bound[index]]
         table.add_row(*cells, f"{capacity:,}", *map(percent, rates))
     console().print(table)
+
+
+def sampling_note(sampling: "Sampling") -> str:
+    """How far off the sampled hit rates are, in words."""
+    expected = ", ".join(f"{name} {100 * error:.2f}" for name, error in sampling.expected.items())
+    return (
+        f"{sampling.rate:g} of the blocks sampled for all but LRU and the bound; points of hit rate off, on "
+        f"average: expected {expected}; measured lru {100 * sampling.lru:.2f}"
+    )
 
 
 def draw(found: "Curves", path: Path) -> None:

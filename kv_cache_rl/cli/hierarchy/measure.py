@@ -23,8 +23,8 @@ RESIDENT, PAGES = 50_000, 200_000
 SKEW = 0.8
 SIZES = (1_000, 65_536)
 """Bytes of the smallest page and of the largest."""
-DRIFT_EVICTIONS = 10_000
-"""Evictions that the scanning policies are measured over."""
+DRIFT_EVICTIONS = 200_000
+"""Evictions that policies whose keys drift are measured over."""
 
 
 def best_of(work: Callable[[], object], times: int = 3) -> float:
@@ -102,6 +102,12 @@ def drift_rate(policy: str, resident: int = RESIDENT) -> float:
     return DRIFT_EVICTIONS / max(seconds(DRIFT_EVICTIONS) - filling, 1e-9)
 
 
+def drift_exponent(policy: str) -> float:
+    """How the time of an eviction grows with the pages resident, 4,096 to 65,536, where keys drift."""
+    sizes = (4096, 16_384, 65_536)
+    return exponent(sizes, [1 / max(drift_rate(policy, n) for _ in range(2)) for n in sizes])
+
+
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """Slope of log seconds over log size: 1 is linear, near 0 at most logarithmic."""
     import numpy as np
@@ -126,6 +132,8 @@ def resident_exponent(policy: str) -> float:
 
 SESSIONS = """
 import json, resource, sys, time
+from kv_cache_rl.cli.hierarchy.measure import tiers_for
+from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.generate import workload
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 from kv_cache_rl.sim.hierarchy.curves.runs import lru, lru_curve
@@ -139,17 +147,28 @@ replayed = time.perf_counter()
 curve = lru_curve(trace)
 done = time.perf_counter()
 gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+policy_s = {}
+for tiers, policies in ((1, sys.argv[3]), (4, sys.argv[4])):
+    for policy in filter(None, policies.split(",")):
+        run(small, tiers_for(10**9, tiers), policy)  # compiles
+        began = time.process_time()
+        run(trace, tiers_for(int(sys.argv[2]), tiers), policy)
+        policy_s[f"{policy}, {'one tier' if tiers == 1 else 'four tiers'}"] = time.process_time() - began
 print(json.dumps({"load_s": loaded - began, "replay_s": replayed - loaded, "curve_s": done - replayed,
-                  "gib": gib, "accesses": trace.accesses, "hit_rate": hits / trace.accesses,
+                  "gib": gib, "policy_s": policy_s,
+                  "accesses": trace.accesses, "hit_rate": hits / trace.accesses,
                   "curve_hit_rate": curve.at(int(sys.argv[2]))}))
 """
 
 
-def session_facts(path: Path, capacity: int = 100_000) -> dict:
+def session_facts(
+    path: Path, capacity: int = 100_000, one: Sequence[str] = (), four: Sequence[str] = ()
+) -> dict:
     """Seconds to load, to replay under LRU and for the curve of a session trace, and the most memory, in its
-    own process.
+    own process; also CPU seconds of the engine under policies in `one` tier and in `four`.
     """
-    return _in_process(f"the replay of {path}", SESSIONS, str(path), str(capacity))
+    words = (str(path), str(capacity), ",".join(one), ",".join(four))
+    return _in_process(f"the replay of {path}", SESSIONS, *words)
 
 
 WRITE = """

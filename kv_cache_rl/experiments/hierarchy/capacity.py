@@ -1,7 +1,11 @@
 """Hit rate by capacity: LRU exactly at every capacity from one pass, MIN and all others replayed at some.
 
-source --policies x capacities--> [point] --spread over cores--> hit rates"""
+source --policies x capacities--> [point] --spread over cores--> hit rates
 
+Of a sample of the blocks, policies are replayed in caches smaller by its rate; LRU there, whose hit rate is
+known, says how far off the sample is."""
+
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +27,7 @@ from kv_cache_rl.experiments.hierarchy.settings import (
 from kv_cache_rl.experiments.hierarchy.sources import Source
 from kv_cache_rl.experiments.workers import mapped
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
+from kv_cache_rl.sim.hierarchy.curves.miniature import Sample, estimated, samples
 from kv_cache_rl.sim.hierarchy.curves.runs import Curve, Pieces, lru, lru_curve, pieces
 from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.policies import POLICIES
@@ -41,6 +46,23 @@ class Point:
     policy: str
     capacity: int
     seed: int | None
+    rate: float | None = None
+    """Share of the blocks that are replayed; None: all are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How far off hit rates from a sample of the blocks are, mean absolute errors over the capacities."""
+
+    rate: float
+    expected: dict[str, float]
+    """Policy that was replayed in the sample -> what the sample says of its own error."""
+    lru: float
+    """LRU replayed in the sample against LRU replayed whole."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return {"rate": self.rate, "expected_error": self.expected, "lru_error": self.lru}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +82,8 @@ class Curves:
     """LRU at every capacity."""
     block_bytes: float | None
     """Bytes of a block at fp16, their mean where they differ; None where they are unknown."""
+    sampling: Sampling | None = None
+    """Where policies but LRU were replayed over a sample of the blocks; the bound is that of all blocks."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything but LRU's whole curve, as JSON-able values."""
@@ -74,7 +98,7 @@ class Curves:
             "capacities_bytes": None if size is None else [round(size * at) for at in self.capacities],
             "hit_rate": self.rates,
             "bound": {"name": self.bound_name, "hit_rate": self.bound},
-        }
+        } | ({} if self.sampling is None else {"sampled": self.sampling.to_json()})
 
 
 def capacity_curves(
@@ -86,6 +110,7 @@ def capacity_curves(
     seed: int | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    rate: float | None = None,
 ) -> Curves:
     """The curves of one trace, the same whatever the number of workers.
 
@@ -97,9 +122,10 @@ def capacity_curves(
         model: gives the bytes of blocks.
         seed: draws a workload and the choices of `random`.
         progress: called with (replays done, all of them).
+        rate: share of the blocks that policies are replayed over; None: all.
 
     Raises:
-        HierarchyError: an unknown policy or model, or capacities that cannot be.
+        HierarchyError: an unknown policy or model, or capacities or a rate that cannot be.
     """
     loaded = traced(source, seed)
     if not loaded.accesses:
@@ -114,12 +140,24 @@ def capacity_curves(
     cut = cut_of(source, seed)
     exact = lru_curve(trace, cut)
     replayed = [name for name in (*policies, BOUND) if name != EXACT]
-    work = [Point(source, name, capacity, seed) for name in replayed for capacity in capacities]
+    sampled = [] if rate is None else [EXACT, *(name for name in replayed if name in POLICIES)]
+    if rate is not None:
+        samples_of(source, seed, rate)
+    work = [
+        Point(source, name, capacity, seed, rate if name in sampled else None)
+        for name in dict.fromkeys((*sampled, *replayed))
+        for capacity in capacities
+    ]
     found = mapped(hit_rate, work, workers, lambda done: progress(done, len(work)))
-    by_name = {
-        name: found[at * len(capacities) : (at + 1) * len(capacities)] for at, name in enumerate(replayed)
-    }
-    by_name[EXACT] = [exact.at(capacity) for capacity in capacities]
+    by_name, errors = defaultdict(list), defaultdict(list)
+    for point, (share, error) in zip(work, found, strict=True):
+        by_name[point.policy].append(share)
+        errors[point.policy].append(error)
+    whole, sampling = [exact.at(capacity) for capacity in capacities], None
+    if rate is not None:
+        off = float(np.abs(np.subtract(by_name[EXACT], whole)).mean())
+        sampling = Sampling(rate, {name: float(np.mean(errors[name])) for name in sampled}, off)
+    by_name[EXACT] = whole
     return Curves(
         trace,
         tuple(capacities),
@@ -128,19 +166,30 @@ def capacity_curves(
         bound_name(trace) or ALIKE,
         exact,
         size,
+        sampling,
     )
 
 
-def hit_rate(point: Point) -> float:
-    """Share of the block accesses that hit."""
+def hit_rate(point: Point) -> tuple[float, float]:
+    """Share of the block accesses that hit, and the error that is expected of it."""
+    if point.rate is not None:
+        parts = samples_of(point.source, point.seed, point.rate)
+        return estimated(parts, point.policy, point.capacity, point.seed or 0)
     trace = in_blocks(traced(point.source, point.seed))
     if point.policy == BOUND:
         hits = min_hits(trace, point.capacity, cut_of(point.source, point.seed))
     elif point.policy == ENDED:
         hits = lru(trace, point.capacity, cut_of(point.source, point.seed), True)
     else:
-        return run(trace, one_tier(point.capacity), point.policy, seed=point.seed or 0).metrics["hit_rate"]
-    return hits / trace.accesses
+        found = run(trace, one_tier(point.capacity), point.policy, seed=point.seed or 0).metrics
+        return found["hit_rate"], 0.0
+    return hits / trace.accesses, 0.0
+
+
+@lru_cache(1)
+def samples_of(source: Source, seed: int | None, rate: float) -> tuple[Sample, ...]:
+    """The samples of a trace, made once and inherited by forked workers."""
+    return samples(in_blocks(traced(source, seed)), rate, seed or 0)
 
 
 @lru_cache(2)

@@ -29,7 +29,8 @@ from kv_cache_rl.sim.hierarchy.state import (
     record,
     records,
 )
-from kv_cache_rl.sim.hierarchy.traces.trace import Trace, expand, parents
+from kv_cache_rl.sim.hierarchy.tournament import matches_for
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace, depths, parents
 from kv_cache_rl.theory.flow import new_flow
 
 
@@ -107,7 +108,9 @@ def rungs_of(scenario: Scenario) -> np.recarray:
 def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: int) -> dict[str, Any]:
     """The fields of `State` besides pages and records: the order, what is remembered, results."""
     pages, order = trace.blocks, settings.order
-    heaped, scanned = (pages if order == kind else 0 for kind in (Order.HEAPED, Order.SCANNED))
+    heaped = pages if order == Order.HEAPED else 0
+    scanned = pages if order in (Order.SCANNED, Order.MATCHED) else 0
+    matches = matches_for(pages) if order == Order.MATCHED else 0
     follow = records(FOLLOW, pages if settings.prefetching else 1)
     follow["successor"] = NONE
     return {
@@ -119,6 +122,8 @@ def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: i
         "tie": np.zeros((tiers, heaped), np.int64),
         "last": np.zeros((tiers, scanned), np.int64),
         "use_class": np.zeros((tiers, scanned if settings.returns else 0), np.uint8),
+        "winner": np.zeros((tiers, matches), np.int32),
+        "until": np.zeros((tiers, matches)),
         "kids": np.zeros((pages if trace.chained else 1, tiers), np.int64),
         "regret": np.zeros(pages),
         "ring": np.full(settings.window, NONE, np.int64),
@@ -148,8 +153,7 @@ def pages_of(trace: Trace, sizes: np.ndarray) -> np.recarray:
     page["full_bytes"] = sizes
     page["parent"] = parents(trace)
     if trace.chained:
-        first, block = expand(trace)
-        page["depth"][block] = np.arange(len(block)) - np.repeat(first[:-1], np.diff(first))
+        page["depth"] = depths(trace)
     if trace.writes is not None:
         counts = np.diff(trace.writes.first)
         behind = np.arange(len(trace.writes.block)) - np.repeat(trace.writes.first[:-1], counts)

@@ -10,7 +10,7 @@ access, and is not waited for; to a policy it looks as a block does that was com
 import numpy as np
 
 from kv_cache_rl.core.errors import unknown
-from kv_cache_rl.jit import uncounted
+from kv_cache_rl.jit import embedded, uncounted
 from kv_cache_rl.policies.rank import RANKS
 from kv_cache_rl.policies.resting import check_rank
 from kv_cache_rl.sim.hierarchy import order
@@ -108,7 +108,7 @@ def new_state(
     )
 
 
-@uncounted
+@embedded
 def _found(s, p, t):
     """Counts where an access was served."""
     s.served[t if t != NONE else len(s.tiers)] += 1
@@ -117,7 +117,7 @@ def _found(s, p, t):
         s.counters.useful += 1
 
 
-@uncounted
+@embedded
 def _fetch(s, p, t, depth):
     """Asks for a page that is not in the fastest tier.
 

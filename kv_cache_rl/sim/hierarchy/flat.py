@@ -48,6 +48,8 @@ from kv_cache_rl.traces.errors import TraceError
 
 MOST = 2**31 - 2
 """Accesses, and pages with the heads of their lists: clocks and links have 32 bits here."""
+STILL = (Order.LISTED, Order.HEAPED)
+"""Orders that stand still while no page is touched."""
 SIZE = np.dtype([("full_bytes", "i8"), ("level", "i8")])
 LINKED = np.dtype([("next", "i4"), ("previous", "i4"), ("list", "i1"), ("mark", "i1")], align=True)
 RANKED = np.dtype(
@@ -98,7 +100,7 @@ def applies(state: State, trace: Trace, scenario: Scenario) -> bool:
     return bool(
         len(scenario.tiers) == 1
         and not (trace.chained or state.settings.prefetching)
-        and state.settings.order in (Order.LISTED, Order.HEAPED)
+        and state.settings.order in STILL
         and (scenario.squeeze, scenario.reserve) == ("fp16", "none")
         and max(trace.requests, trace.blocks + LISTS) <= MOST
     )
@@ -211,8 +213,8 @@ def hits_of(
     """
     if policy not in POLICIES:
         raise HierarchyError(unknown("policy", policy, POLICIES))
-    if order_of(policy) == Order.SCANNED:
-        kept = ", ".join(name for name in POLICIES if order_of(name) != Order.SCANNED)
+    if order_of(policy) not in STILL:
+        kept = ", ".join(name for name in POLICIES if order_of(name) in STILL)
         raise HierarchyError(f"{policy} reads every page at each eviction; count hits of {kept}")
     probe = pages("pages", np.zeros(1, np.int64), page_bytes, blocks=blocks)
     scenario = one_tier(capacity)

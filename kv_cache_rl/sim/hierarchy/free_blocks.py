@@ -9,7 +9,7 @@
 
 A block that a request holds keeps its place in the order. Only when the policy names it is it set aside, and
 it is put back when it is used, among those that leave first. So a decision costs what it costs in a replay:
-O(1) in a queue, O(log n) in a heap, O(n) where keys drift.
+O(1) in a queue, O(log n) under a rank.
 
 In a prefix tree a block leaves after its children, as in a replay. LRU needs no such rule: a block is never
 used before its children, so its order is that of the engine to the block.

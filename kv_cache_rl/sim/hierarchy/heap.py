@@ -1,16 +1,19 @@
-"""Pages that could leave a tier under a rank: a heap of resting keys, or a scan where keys drift.
+"""Pages that could leave a tier under a rank: a heap of resting keys, and where keys drift a tournament or a
+scan.
 
-A heap is evaluated once per touch of a page and gives the lowest key in O(log n). A scan adds to every key at
-rest what time has added since, O(n) per victim.
+A heap is evaluated once per touch of a page and gives the lowest key in O(log n). So does a tournament where
+it is known when the order of two pages changes next. A scan adds to every key at rest what time has added
+since, O(n) per victim. Under both, the page that comes first in `heap` leaves first among equals.
 """
 
 import numpy as np
 
 from kv_cache_rl.core.draws import WEYL
-from kv_cache_rl.jit import uncounted
-from kv_cache_rl.policies.rank import drift, rank
+from kv_cache_rl.jit import embedded, uncounted
+from kv_cache_rl.policies.rank import rank
 from kv_cache_rl.sim.compiled import mixed, unit
-from kv_cache_rl.sim.hierarchy.observe import age_bin, look, use_class
+from kv_cache_rl.sim.hierarchy import tournament
+from kv_cache_rl.sim.hierarchy.observe import look, use_class
 from kv_cache_rl.sim.hierarchy.state import NONE, Order
 
 
@@ -20,23 +23,30 @@ def add(s, t, p):
     i = s.tiers[t].heaped
     s.tiers[t].heaped += 1
     s.heap[t, i], s.page[p].place = p, i
-    rekey(s, t, p)
+    _set_key(s, t, p)
 
 
 @uncounted
 def rekey(s, t, p):
     """Gives a page of the heap its present key."""
+    _set_key(s, t, p)
+
+
+@embedded
+def _set_key(s, t, p):
     page = s.page[p]
     i = page.place
     look(s, t, p)
     s.key[t, i] = rank(s.settings.rank, s.row)
-    if s.settings.order == Order.SCANNED:
-        s.last[t, i] = page.last_access
-        if s.settings.returns == 1:
-            s.use_class[t, i] = use_class(s, p)
-    else:
+    if s.settings.order == Order.HEAPED:
         s.tie[t, i] = page.inserted
         _settle(s, t, i)
+        return
+    s.last[t, i] = page.last_access
+    if s.settings.returns == 1:
+        s.use_class[t, i] = use_class(s, p)
+    if s.settings.order == Order.MATCHED:
+        tournament.touched(s, t, i)
 
 
 @uncounted
@@ -45,49 +55,42 @@ def remove(s, t, p):
     i, end = s.page[p].place, s.tiers[t].heaped - 1
     s.tiers[t].heaped = end
     s.page[p].place = NONE
+    if s.settings.order == Order.MATCHED:
+        tournament.touched(s, t, end)
     if i == end:
         return
     _move(s, t, end, i)
-    if s.settings.order == Order.SCANNED:
-        s.last[t, i] = s.last[t, end]
-        if s.settings.returns == 1:
-            s.use_class[t, i] = s.use_class[t, end]
-    else:
+    if s.settings.order == Order.HEAPED:
         s.tie[t, i] = s.tie[t, end]
         _settle(s, t, i)
+        return
+    s.last[t, i] = s.last[t, end]
+    if s.settings.returns == 1:
+        s.use_class[t, i] = s.use_class[t, end]
+    if s.settings.order == Order.MATCHED:
+        tournament.touched(s, t, i)
 
 
-@uncounted
+@embedded
 def lowest(s, t):
     """The page whose key is lowest now."""
     if s.settings.order == Order.HEAPED:
         return s.heap[t, 0]
+    if s.settings.order == Order.MATCHED:
+        return s.heap[t, tournament.lowest(s, t)]
     if s.settings.draws == 1:
         return s.heap[t, int(_draw(s) * s.tiers[t].heaped)]
-    return s.heap[t, _least_likely(s, t) if s.settings.returns == 1 else _lowest_drifted(s, t)]
+    return s.heap[t, _scanned(s, t)]
 
 
 @uncounted
-def _least_likely(s, t):
-    """Index of the page with the lowest return hazard per byte."""
-    now, key, last, kind, hazard = s.counters.clock, s.key[t], s.last[t], s.use_class[t], s.hazard
+def _scanned(s, t):
+    """Index of the page whose key is lowest, found by reading all."""
     best, at = np.inf, 0
     for i in range(s.tiers[t].heaped):
-        value = key[i] * hazard[kind[i], age_bin(s, now - last[i])]
-        if value < best:
-            best, at = value, i
-    return at
-
-
-@uncounted
-def _lowest_drifted(s, t):
-    """Index of the page whose key at rest plus drift is lowest."""
-    now, policy, key, last = np.float64(s.counters.clock), s.settings.rank, s.key[t], s.last[t]
-    best, at = np.inf, 0
-    for i in range(s.tiers[t].heaped):
-        value = key[i] + drift(policy, np.float64(last[i]), now)
-        if value < best:
-            best, at = value, i
+        key = tournament.present_key(s, t, i)
+        if key < best:
+            best, at = key, i
     return at
 
 

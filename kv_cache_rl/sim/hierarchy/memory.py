@@ -1,6 +1,6 @@
 """What policies remember of accesses: counts, the last few accesses, regret, return hazards."""
 
-from kv_cache_rl.jit import uncounted
+from kv_cache_rl.jit import embedded, uncounted
 from kv_cache_rl.sim.hierarchy import order
 from kv_cache_rl.sim.hierarchy.observe import age_bin, use_class
 from kv_cache_rl.sim.hierarchy.state import AGES, CLASSES, NONE
@@ -9,7 +9,7 @@ _RELEARN = 16_384
 """Accesses after which return hazards are estimated anew."""
 
 
-@uncounted
+@embedded
 def record_access(s, p):
     """Records an access to a page, before anything moves."""
     s.counters.clock += 1
@@ -82,3 +82,4 @@ def _relearn(s):
             s.hazard[k, age] = returns / idle if idle > 0.0 else 1.0 / (1.0 + age)
             s.returned[k, age] *= 0.5
         s.accessed[k] *= 0.5
+    order.all_changed(s)

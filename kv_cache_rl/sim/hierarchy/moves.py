@@ -1,6 +1,6 @@
 """How pages move between tiers; every byte is counted on the links it crosses."""
 
-from kv_cache_rl.jit import uncounted
+from kv_cache_rl.jit import embedded, uncounted
 from kv_cache_rl.sim.compiled import free, give, take
 from kv_cache_rl.sim.hierarchy import order
 from kv_cache_rl.sim.hierarchy.sizes import bytes_of
@@ -8,7 +8,7 @@ from kv_cache_rl.sim.hierarchy.state import DOWN, NONE, PREFETCH, UP, Order
 from kv_cache_rl.sim.hierarchy.tree import adopt, disown
 
 
-@uncounted
+@embedded
 def enter(s, t, p):
     """Puts a page into a tier; the caller has made room, or will."""
     page = s.page[p]
@@ -24,7 +24,7 @@ def enter(s, t, p):
     order.entered(s, t, p)
 
 
-@uncounted
+@embedded
 def leave(s, p):
     """Takes a page out of its tier."""
     page = s.page[p]
@@ -40,7 +40,7 @@ def leave(s, p):
             order.uncovered(s, t, above)
 
 
-@uncounted
+@embedded
 def transfer(s, source, target, p, cause):
     """Sends a page's bytes over every link between two tiers."""
     size, way = bytes_of(s, p), UP if source > target else DOWN
@@ -70,7 +70,7 @@ def _compress(s, t, p):
     s.sums.squeezing += (before + after) / s.tiers[t].one_way if encode < 0.0 else page.full_bytes * encode
 
 
-@uncounted
+@embedded
 def evict(s, t, p):
     """Takes a page out of a tier to make room."""
     page = s.page[p]

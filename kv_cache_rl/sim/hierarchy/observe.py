@@ -3,19 +3,20 @@
 import numpy as np
 
 from kv_cache_rl.core.candidates import Column
-from kv_cache_rl.jit import uncounted
+from kv_cache_rl.jit import embedded
 from kv_cache_rl.sim.hierarchy.sizes import bytes_of
 from kv_cache_rl.sim.hierarchy.state import AGES, CLASSES, Order
 
 
-@uncounted
+@embedded
 def look(s, t, p):
     """Fills the candidate row of a page at rest, that is at clock zero.
 
-    Where the order is scanned, the scan adds what the last access and the return hazard are worth now.
+    Where the order changes with time, what compares adds what the last access and the return hazard are worth
+    now.
     """
     page, c = s.page[p], s.row
-    last = 0.0 if s.settings.order == Order.SCANNED else np.float64(page.last_access)
+    last = np.float64(page.last_access) if s.settings.order == Order.HEAPED else 0.0
     size, depth = bytes_of(s, p), page.depth if s.settings.chained == 1 else 0
     c[Column.SIZE] = size
     c[Column.TOKENS] = 1.0
@@ -33,13 +34,13 @@ def look(s, t, p):
     c[Column.RETURNS] = 1.0 / size
 
 
-@uncounted
+@embedded
 def use_class(s, p):
     """Class of a page among those whose return hazard is estimated together: its uses ever, up to CLASSES."""
     return min(s.page[p].frequency, CLASSES) - 1
 
 
-@uncounted
+@embedded
 def age_bin(s, idle):
     """Bin of an idle time in accesses."""
     return min(idle >> s.settings.age_shift, AGES - 1)

@@ -30,7 +30,10 @@ def order_of(policy: str) -> Order:
     """How the order of a policy is kept."""
     if policy in QUEUES:
         return Order.LISTED
-    return Order.HEAPED if RANKS[policy].stands_still else Order.SCANNED
+    rank = RANKS[policy]
+    if rank.stands_still:
+        return Order.HEAPED
+    return Order.MATCHED if rank.foretells else Order.SCANNED
 
 
 def parameters_of(policy: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kv_cache_rl.jit import uncounted
+from kv_cache_rl.jit import embedded, uncounted
 from kv_cache_rl.sim.hierarchy.crossing import cross, drain
 from kv_cache_rl.sim.hierarchy.sizes import bytes_of
 from kv_cache_rl.sim.hierarchy.state import DOWN, UP
@@ -10,7 +10,7 @@ from kv_cache_rl.sim.hierarchy.state import DOWN, UP
 _FOREVER = 1e300
 
 
-@uncounted
+@embedded
 def compute_seconds(s, p, depth):
     """Seconds to compute a page and write its bytes where the GPU computes, in the footprint's precision."""
     size, encode = s.page[p].full_bytes, max(s.rungs[0].encode, 0.0)
@@ -37,7 +37,7 @@ def faster_to_compute(s, p, t, depth):
     return s.tiers[0].write + compute_seconds(s, p, depth) < loading
 
 
-@uncounted
+@embedded
 def read_seconds(s, p):
     """Seconds to read a page where the GPU computes and to restore it if compressed; adds what that loses."""
     page = s.page[p]

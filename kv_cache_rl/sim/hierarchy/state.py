@@ -38,9 +38,11 @@ class Order(IntEnum):
     HEAPED = 1
     """A heap: ranks whose order stands still while no page is touched."""
     SCANNED = 2
-    """A scan of all keys: ranks whose order changes with time."""
+    """A scan of all keys: ranks whose order changes with time without telling when, or is drawn."""
     UNKEPT = 3
     """Not at all: a shortcut (flat.py, stack.py) has replayed everything."""
+    MATCHED = 4
+    """A tournament (tournament.py): ranks whose order changes with time and that foretell when."""
 
 
 SETTINGS = np.dtype(
@@ -183,8 +185,10 @@ class State(NamedTuple):
     heap: np.ndarray  # int64 [T, P] pages that could leave
     key: np.ndarray  # float64 [T, P] their keys at rest
     tie: np.ndarray  # int64 [T, P] their `inserted`, for heaps
-    last: np.ndarray  # int64 [T, P] their `last_access`, for scans
-    use_class: np.ndarray  # uint8 [T, P] their use class, for scans by return hazard
+    last: np.ndarray  # int64 [T, P] their `last_access`, for tournaments and scans
+    use_class: np.ndarray  # uint8 [T, P] their use class, for those by return hazard
+    winner: np.ndarray  # int32 [T, M] winners of a tournament's matches, as indices; [T, 0] without
+    until: np.ndarray  # float64 [T, M] clocks before which their results hold, 0: they do not
     kids: np.ndarray  # int64 [P, T] children resident by tier; [1, T] without trees
     regret: np.ndarray  # float64 [P]
     ring: np.ndarray  # int64 [window] the pages of the last accesses

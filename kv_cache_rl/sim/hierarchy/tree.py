@@ -1,6 +1,6 @@
 """Prefix trees: which blocks lie below a block, and which may leave before it."""
 
-from kv_cache_rl.jit import uncounted
+from kv_cache_rl.jit import embedded, uncounted
 from kv_cache_rl.sim.hierarchy.state import NONE
 
 
@@ -10,7 +10,7 @@ def blocked(s, t, p):
     return s.settings.closed == 1 and s.kids[p, t] > 0
 
 
-@uncounted
+@embedded
 def leaf_below(s, t, p):
     """The page itself if it may leave, else a block below it in the same tier that may.
 
@@ -28,7 +28,7 @@ def leaf_below(s, t, p):
     return q
 
 
-@uncounted
+@embedded
 def adopt(s, p):
     """Enters a block among the resident children of its parent."""
     above = s.page[s.page[p].parent]
@@ -39,7 +39,7 @@ def adopt(s, p):
         s.page[elder].younger = p
 
 
-@uncounted
+@embedded
 def disown(s, p):
     """Takes a block from among the resident children of its parent."""
     elder, younger = s.page[p].elder, s.page[p].younger

@@ -45,6 +45,19 @@ def test_a_curve_agrees_with_replays_and_with_the_exact_one(kv, tree):
     assert found["block_bytes"] is found["capacities_bytes"] is found["plot"] is None
 
 
+def test_a_sampled_curve_keeps_lru_and_the_bound_exact_and_says_how_far_off_it_is(kv, tree):
+    options = ("--policy", "lru,s3fifo", "--capacity-range", "20:60", "--points", "3", "--workers", "1")
+    whole = kv("hierarchy", "curve", str(tree), *options, "--json").json
+    found = kv("hierarchy", "curve", str(tree), *options, "--sampled", "0.5", "--json").json
+    assert "sampled" not in whole
+    assert (found["hit_rate"]["lru"], found["bound"]) == (whole["hit_rate"]["lru"], whole["bound"])
+    assert found["hit_rate"]["s3fifo"] != whole["hit_rate"]["s3fifo"]
+    assert found["sampled"]["rate"] == 0.5
+    assert list(found["sampled"]["expected_error"]) == ["lru", "s3fifo"]
+    said = kv("hierarchy", "curve", str(tree), *options, "--sampled", "0.5").out
+    assert f"measured lru {100 * found['sampled']['lru_error']:.2f}" in said
+
+
 def test_a_model_gives_the_capacities_in_bytes_beside_the_blocks(kv, tree):
     options = (
         "--model",
@@ -99,6 +112,9 @@ def test_a_replay_is_drawn_over_time(kv, tree, tmp_path):
         (("curve", "--plot", "a.gif"), "kind of picture '.gif'"),
         (("curve", "--capacity-range", "5"), "--capacity-range 5: write FROM:TO, such as 10GB:400GB"),
         (("curve", "--capacity-range", "5:"), "write FROM:TO"),
+        (("curve", "--sampled", "1"), "--sampled is 1.0; give a share above 0 and below 1"),
+        (("curve", "--sampled", "nan"), "--sampled is nan; give a share above 0 and below 1"),
+        (("curve", "--sampled", "0.5", "--capacity-range", "1:9"), "capacities from 2 blocks on"),
         (("curve", "--capacity-range", "5:6:7"), "write FROM:TO"),
         (("curve", "--capacity-range", "9:5"), "run from 9 to 5 blocks; give the smaller one first"),
         (("curve", "--capacity-range", "0:5"), "the capacity is 0 blocks; give at least 1"),

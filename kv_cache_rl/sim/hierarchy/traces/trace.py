@@ -175,6 +175,11 @@ def parents(trace: Trace) -> np.ndarray:
     return parent
 
 
+def depths(trace: Trace) -> np.ndarray:
+    """How many blocks stand before each block on its path, int64 [blocks]; 0 if no request names it."""
+    return _depths(trace.first_run, trace.run_start, trace.run_length, np.zeros(trace.blocks, np.int64))
+
+
 def checked_tree(
     trace: Trace,
     path: str,
@@ -249,6 +254,19 @@ def _fill(run_start, run_length, out):
             out[at] = block
             at += 1
     return out
+
+
+@njit
+def _depths(first_run, run_start, run_length, depth):
+    for request in range(len(first_run) - 1):
+        at = 0
+        for run in range(first_run[request], first_run[request + 1]):
+            start, stop = run_start[run], run_start[run] + run_length[run]
+            if depth[stop - 1] == 0:  # else all of this run is known
+                for block in range(start, stop):
+                    depth[block] = at + block - start
+            at += stop - start
+    return depth
 
 
 @njit
