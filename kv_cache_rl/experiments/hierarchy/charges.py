@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from kv_cache_rl.amounts import amount
 from kv_cache_rl.core.geometry import block_bytes, is_linear, not_linear
+from kv_cache_rl.models.fields import ModelError
 from kv_cache_rl.models.reading import model_at
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
@@ -14,9 +15,14 @@ def with_model(trace: Trace, model: str) -> Trace:
     the trace fill it on average.
 
     Raises:
-        HierarchyError: the model is not linear, and the pages of the trace belong to no sequence.
+        HierarchyError: there is no such model, its configuration cannot be used, or it is not linear and the
+            pages of the trace belong to no sequence.
     """
-    found, lengths = model_at(model), trace.lengths * trace.block_tokens
+    try:
+        found = model_at(model)
+    except ModelError as wrong:
+        raise HierarchyError(str(wrong)) from None
+    lengths = trace.lengths * trace.block_tokens
     if not (trace.chained or is_linear(found)):
         raise HierarchyError(
             f"the cache of {found.name} is not linear in tokens ({not_linear(found)}), and the pages of "

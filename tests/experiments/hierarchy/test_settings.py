@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kv_cache_rl.experiments.hierarchy.charges import with_model
 from kv_cache_rl.experiments.hierarchy.settings import (
     Bytes,
     capacity_of,
@@ -10,7 +11,6 @@ from kv_cache_rl.experiments.hierarchy.settings import (
     parse_capacity,
     setting_of,
     tiers_of,
-    with_model,
 )
 from kv_cache_rl.experiments.hierarchy.sources import parse_source
 from kv_cache_rl.sim.hierarchy.generate import workload
