@@ -123,7 +123,7 @@ def scale_measurements() -> list[Measured]:
             Measured(f"{head}: {policy}, hits only", count / seconds, RATE)
             for policy, seconds in found["seconds"].items()
         ),
-        Measured(f"{head}: most memory, each", found["bytes"] / count, "bytes", 12, False),
+        Measured(f"{head}: most memory, all in all, each", found["bytes"] / count, "bytes", 12, False),
     ]
 
 

@@ -175,9 +175,9 @@ WRITE = """
 import json, sys, time
 from kv_cache_rl.sim.hierarchy.generate import zipf_accesses
 from kv_cache_rl.sim.hierarchy.traces.accesses import save_accesses
-began = time.perf_counter()
+began = time.process_time()
 save_accesses(zipf_accesses(int(sys.argv[2]), int(sys.argv[3])), sys.argv[1])
-print(json.dumps({"seconds": time.perf_counter() - began}))
+print(json.dumps({"seconds": time.process_time() - began}))
 """
 SCALE = """
 import json, resource, sys, time
@@ -185,25 +185,25 @@ import numpy as np
 from kv_cache_rl.sim.hierarchy.flat import hits_of
 from kv_cache_rl.sim.hierarchy.traces.accesses import load_accesses
 from kv_cache_rl.traces.reading import Reading
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 path, policies = sys.argv[1], sys.argv[2:]
 small = load_accesses(Reading(limit=1000).named(path))
 for policy in policies:
     hits_of(policy, [small.ids], small.blocks, 100)  # compiles
-before, began = peak(), time.perf_counter()
+began = time.process_time()
 found = load_accesses(path)
-facts = {"load_s": time.perf_counter() - began, "accesses": found.requests, "seconds": {}}
+facts = {"load_s": time.process_time() - began, "accesses": found.requests, "seconds": {}}
 for policy in policies:
-    began = time.perf_counter()
+    began = time.process_time()
     hits_of(policy, [found.ids], found.blocks, found.blocks // 10)
-    facts["seconds"][policy] = time.perf_counter() - began
-print(json.dumps(facts | {"bytes": peak() - before}))
+    facts["seconds"][policy] = time.process_time() - began
+peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps(facts | {"bytes": peak}))
 """
 
 
 def scale_facts(accesses: int, policies: Sequence[str], pages: int = 1_000_000) -> dict:
     """A Zipf trace of so many accesses written to disk, and in another process read and replayed at 10 % of
-    its pages: seconds of each, and the most memory beyond that of a small replay, in bytes.
+    its pages: CPU seconds of each, and the most memory of that process in bytes, all in all.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "scale.oracleGeneral")

@@ -215,7 +215,7 @@ def hits_of(
         raise HierarchyError(unknown("policy", policy, POLICIES))
     if order_of(policy) not in STILL:
         kept = ", ".join(name for name in POLICIES if order_of(name) in STILL)
-        raise HierarchyError(f"{policy} reads every page at each eviction; count hits of {kept}")
+        raise HierarchyError(f"the order of {policy} changes by itself; count hits alone of {kept}")
     probe = pages("pages", np.zeros(1, np.int64), page_bytes, blocks=blocks)
     scenario = one_tier(capacity)
     sizes = page_sizes(probe, scenario)
