@@ -6,6 +6,7 @@ hold. What a rank does not say of itself (that it drifts, that it reads a column
 replay another policy without a word.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -38,7 +39,7 @@ def check_rank(name: str, policy: Rank) -> None:
         else:
             _check_order(name, policy)
         if policy.holds is not None:
-            _check_holds(name, policy)
+            _check_holds(name, policy, policy.holds, policy.drift)
     except ArithmeticError as wrong:
         raise RankError(
             f"rank {name!r} has no key for some candidates ({wrong}): keep what it divides by above 0, as in "
@@ -95,13 +96,13 @@ def _check_order(name: str, policy: Rank) -> None:
             raise RankError(_drifts(name, policy, clock, [rows[at] for at in pair]))
 
 
-def _check_holds(name: str, policy: Rank) -> None:
+def _check_holds(name: str, policy: Rank, holds: Callable, drift: Callable | None) -> None:
     """Looks at pairs, every other one with equal keys, until the clock at which they may change places."""
-    if policy.drift is None:
+    if drift is None:
         raise RankError(f"rank {name!r} says how long an order holds, and nothing drifts; drop `holds`")
     rows = _rows()
     last = rows[:, Column.LAST]
-    drift, holds = (getattr(each, "py_func", each) for each in (policy.drift, policy.holds))
+    drift, holds = getattr(drift, "py_func", drift), getattr(holds, "py_func", holds)
     keys = _keys(name, policy, _at_rest(rows))
     for clock in CLOCKS:
         for a in range(ROWS - 1):

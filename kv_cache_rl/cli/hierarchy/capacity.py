@@ -13,13 +13,14 @@ from kv_cache_rl.cli.hierarchy.options import (
     DecodeWrites,
     Format,
     JitterSeed,
+    Sampled,
     Selection,
     TraceFile,
     policies_of,
     read_trace,
     source_at,
 )
-from kv_cache_rl.cli.options import POLICIES, TIERS, AsJson, Workers
+from kv_cache_rl.cli.options import TIERS, AsJson, Workers
 from kv_cache_rl.cli.terminal import Bar, console, percent, print_json
 from kv_cache_rl.reports.tables import plain_table
 
@@ -47,14 +48,7 @@ def run_curve(
             TIERS, "--points", help="Capacities, evenly spaced in the logarithm.", min=1, max=1000
         ),
     ] = 16,
-    sampled: Annotated[
-        float | None,
-        options.option(
-            POLICIES,
-            "--sampled",
-            help="Replay policies over this share of the blocks, in caches smaller by it, with their error.",
-        ),
-    ] = None,
+    sampled: Sampled = None,
     model: Annotated[
         str | None, options.geometry("Gives blocks the bytes of this model's cache", TIERS)
     ] = None,
@@ -71,9 +65,7 @@ def run_curve(
 ) -> None:
     """Print the hit rate of policies by capacity, in bytes and in blocks, under the bound.
 
-    LRU is exact at every capacity from one pass; the bound and the other policies are replayed at each,
-    on all cores. With --sampled policies are replayed over a sample of the blocks, which says how far off it
-    is.
+    LRU is exact at every capacity from one pass; the bound and the other policies are replayed at each.
 
     Example: kv-cache-rl hierarchy curve trace.jsonl --policy lru,s3fifo --model qwen3-8b --plot curve.png
     """

@@ -9,6 +9,7 @@ from kv_cache_rl.cli.hierarchy.options import (
     DecodeWrites,
     Format,
     JitterSeed,
+    Sampled,
     Selection,
     TraceFile,
     read_trace,
@@ -32,12 +33,7 @@ def default_capacities(blocks: int) -> list[int]:
 def run_mrc(
     trace: TraceFile,
     capacity: Capacity = None,
-    sampled: Annotated[
-        float | None,
-        options.option(
-            POLICIES, "--sampled", help="Also estimate the curve from this share of the blocks (SHARDS)."
-        ),
-    ] = None,
+    sampled: Sampled = None,
     bound: Annotated[
         bool,
         options.option(POLICIES, "--bound/--no-bound", help="Also give MIN, which knows the future."),

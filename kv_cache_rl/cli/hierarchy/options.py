@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import RUNNING, SERVICE, TIERS, WORKLOAD, names_of, option, trace_format
+from kv_cache_rl.cli.options import (
+    POLICIES,
+    RUNNING,
+    SERVICE,
+    TIERS,
+    WORKLOAD,
+    names_of,
+    option,
+    trace_format,
+)
 from kv_cache_rl.cli.terminal import waiting
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import NotJson, read_json
@@ -70,6 +79,14 @@ Capacity = Annotated[
         "--model. By comma or repeated.",
     ),
 ]
+Sampled = Annotated[
+    float | None,
+    option(
+        POLICIES,
+        "--sampled",
+        help="Estimate hit rates from this share of the blocks (SHARDS), and say how far off that is.",
+    ),
+]
 Ray = Annotated[
     str | None,
     option(
@@ -109,9 +126,12 @@ def policies_of(
 
     Raises BadInput for one that does not exist.
     """
-    from kv_cache_rl.sim.hierarchy.policies import POLICIES
+    from kv_cache_rl.sim.hierarchy import policies
 
-    return [choose("policy", name, [*POLICIES, *more]) for name in names_of(values) or names_of([default])]
+    return [
+        choose("policy", name, [*policies.POLICIES, *more])
+        for name in names_of(values) or names_of([default])
+    ]
 
 
 def source_at(
