@@ -89,6 +89,7 @@ class Ranked(NamedTuple):
     tie: np.ndarray  # int32 [1, P]
     last: np.ndarray  # the rest as in State, without entries where no such rank has a use for them
     use_class: np.ndarray
+    until: np.ndarray
     regret: np.ndarray
     ring: np.ndarray
     row: np.ndarray
@@ -126,7 +127,8 @@ def _small(
     page["full_bytes"], page["place"], page["tier"] = sizes, NONE, NONE
     heap, key, tie = (np.zeros((1, count), kind) for kind in (np.int32, np.float64, np.int32))
     ring = np.full(head[0].window, NONE, np.int64)
-    unused = np.zeros((1, 0), np.int64), np.zeros((1, 0), np.uint8), np.zeros(count)
+    kinds = np.int64, np.uint8, np.float64
+    unused = *(np.zeros((1, 0), kind) for kind in kinds), np.zeros(count)
     row = np.zeros(CANDIDATE_COLS)
     return Ranked(*head, page, heap, key, tie, *unused, ring, row, compute_s)
 
