@@ -9,7 +9,7 @@ since, O(n) per victim. Under both, the page that comes first in `heap` leaves f
 import numpy as np
 
 from kv_cache_rl.core.draws import WEYL
-from kv_cache_rl.jit import embedded, uncounted
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import rank
 from kv_cache_rl.sim.compiled import mixed, unit
 from kv_cache_rl.sim.hierarchy import tournament
@@ -23,17 +23,12 @@ def add(s, t, p):
     i = s.tiers[t].heaped
     s.tiers[t].heaped += 1
     s.heap[t, i], s.page[p].place = p, i
-    _set_key(s, t, p)
+    rekey(s, t, p)
 
 
 @uncounted
 def rekey(s, t, p):
     """Gives a page of the heap its present key."""
-    _set_key(s, t, p)
-
-
-@embedded
-def _set_key(s, t, p):
     page = s.page[p]
     i = page.place
     look(s, t, p)
@@ -71,7 +66,7 @@ def remove(s, t, p):
         tournament.touched(s, t, i)
 
 
-@embedded
+@uncounted
 def lowest(s, t):
     """The page whose key is lowest now."""
     if s.settings.order == Order.HEAPED:

@@ -3,12 +3,12 @@
 import numpy as np
 
 from kv_cache_rl.core.candidates import Column
-from kv_cache_rl.jit import embedded
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy.sizes import bytes_of
 from kv_cache_rl.sim.hierarchy.state import AGES, CLASSES, Order
 
 
-@embedded
+@uncounted
 def look(s, t, p):
     """Fills the candidate row of a page at rest, that is at clock zero.
 
@@ -34,13 +34,13 @@ def look(s, t, p):
     c[Column.RETURNS] = 1.0 / size
 
 
-@embedded
+@uncounted
 def use_class(s, p):
     """Class of a page among those whose return hazard is estimated together: its uses ever, up to CLASSES."""
     return min(s.page[p].frequency, CLASSES) - 1
 
 
-@embedded
+@uncounted
 def age_bin(s, idle):
     """Bin of an idle time in accesses."""
     return min(idle >> s.settings.age_shift, AGES - 1)

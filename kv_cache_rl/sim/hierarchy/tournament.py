@@ -17,7 +17,7 @@ Source: Basch, Guibas, Hershberger, "Data structures for mobile data", Journal o
 
 import numpy as np
 
-from kv_cache_rl.jit import embedded, uncounted
+from kv_cache_rl.jit import uncounted
 from kv_cache_rl.policies.rank import FOREVER, drift, holds
 from kv_cache_rl.sim.hierarchy.observe import age_bin
 from kv_cache_rl.sim.hierarchy.state import AGES
@@ -32,13 +32,13 @@ def matches_for(pages: int) -> int:
     return max(2, 1 << (pages - 1).bit_length())
 
 
-@embedded
+@uncounted
 def present_key(s, t, i):
     """What the page at index `i` of `heap` is worth now."""
     return _key_at(s, t, i, s.counters.clock)
 
 
-@embedded
+@uncounted
 def _key_at(s, t, i, clock):
     last = s.last[t, i]
     if s.settings.returns == 1:
@@ -46,7 +46,7 @@ def _key_at(s, t, i, clock):
     return s.key[t, i] + drift(s.settings.rank, np.float64(last), np.float64(clock))
 
 
-@embedded
+@uncounted
 def touched(s, t, i):
     """The matches on the way of index `i` hold no longer.
 
@@ -69,7 +69,7 @@ def all_changed(s):
             first, count = first >> 1, (count + 1) >> 1
 
 
-@embedded
+@uncounted
 def lowest(s, t):
     """Index in `heap` of the page whose key is lowest now, the first among equals."""
     pages, now = s.tiers[t].heaped, np.float64(s.counters.clock)
@@ -91,13 +91,13 @@ def lowest(s, t):
     return np.int64(s.winner[t, final])
 
 
-@embedded
+@uncounted
 def _first(s, m, height):
     """Index of the first page below a match."""
     return (m << height) - s.until.shape[1]
 
 
-@embedded
+@uncounted
 def _play(s, t, m, height, now):
     """Plays a match, below which all results hold."""
     a, b = _first(s, 2 * m, height - 1), _first(s, 2 * m + 1, height - 1)
@@ -113,7 +113,7 @@ def _play(s, t, m, height, now):
     s.winner[t, m], s.until[t, m] = a, until
 
 
-@embedded
+@uncounted
 def _holds(s, t, a, b, now):
     """The clock before which two pages that nothing touches keep their order."""
     if s.settings.returns == 1:
@@ -122,7 +122,7 @@ def _holds(s, t, a, b, now):
     return holds(s.settings.rank, key[a], np.float64(last[a]), key[b], np.float64(last[b]), now)
 
 
-@embedded
+@uncounted
 def _bins_hold(s, t, a, b):
     """As `_holds` where keys change with the bins of idle times, some of which are looked up ahead."""
     clock = s.counters.clock
@@ -136,7 +136,7 @@ def _bins_hold(s, t, a, b):
     return np.float64(clock)
 
 
-@embedded
+@uncounted
 def _next_bin(s, last, clock):
     """The clock at which the idle time of a page passes into the next bin."""
     following = age_bin(s, clock - last) + 1
