@@ -76,7 +76,8 @@ def steps_table(report: Report) -> str:
         ]
         calls += [(f"failed {failure['seq_id']}", failure["why"], False) for failure in window["failures"]]
         numbers = (f"{window['usage_peak']:.1%}", str(window["queue"]), f"{window['tokens']:,.0f}")
-        for row, (call, name) in enumerate(zip_longest(calls or [("no calls", "", True)], [str(window["step"] + 1)])):
+        number = [str(window["step"] + 1)]
+        for row, (call, name) in enumerate(zip_longest(calls or [("no calls", "", True)], number)):
             what, text, ok = call
             left = f'<td class="text">{name}</td>' if row == 0 else "<td></td>"
             middle = "".join(f"<td>{value}</td>" for value in numbers) if row == 0 else "<td></td>" * 3
