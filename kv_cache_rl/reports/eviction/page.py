@@ -70,13 +70,14 @@ def text_class(index: int) -> str:
 def steps_table(report: Report) -> str:
     """Every window in words: each call with its result, and which sequences failed."""
     lines = []
-    for step, window in enumerate(report.timeline):
+    for window in report.timeline:
         calls = [
             (f"{call['verb']} {call['seq_id']}".strip(), call["text"], call["ok"]) for call in window["calls"]
         ]
         calls += [(f"failed {failure['seq_id']}", failure["why"], False) for failure in window["failures"]]
         numbers = (f"{window['usage_peak']:.1%}", str(window["queue"]), f"{window['tokens']:,.0f}")
-        for row, (call, name) in enumerate(zip_longest(calls or [("no calls", "", True)], [str(step + 1)])):
+        number = [str(window["step"] + 1)]
+        for row, (call, name) in enumerate(zip_longest(calls or [("no calls", "", True)], number)):
             what, text, ok = call
             left = f'<td class="text">{name}</td>' if row == 0 else "<td></td>"
             middle = "".join(f"<td>{value}</td>" for value in numbers) if row == 0 else "<td></td>" * 3
