@@ -109,7 +109,8 @@ def applies(state: State, trace: Trace, scenario: Scenario) -> bool:
 
 def small_state(policy: str, state: State) -> Listed | Ranked:
     """The part of a replay before its first request that its policy reads; what is counted is shared."""
-    head = state.settings, state.counters, state.tiers, state.rungs
+    # Settings of its own: `advance_flat` tells the state that its order is not kept, while here it is.
+    head = state.settings.copy(), state.counters, state.tiers, state.rungs
     return _small(policy, state.page["full_bytes"], head, state.sketch, state.compute_s)
 
 
