@@ -1,0 +1,263 @@
+"""Reinforcement learning: a group-relative policy gradient on the normalised score of whole episodes.
+
+    for each step:
+        the model plays some training scenarios; in every window it draws a group of answers to the same prompt
+        the first of them is played on; of each other the episode is played to its end by the expert
+        reward     = normalised score of that whole episode
+        advantage  = (reward - mean of the group) / spread over all groups
+        loss       = -mean of advantage * log p(answer) + beta * KL(model, SFT model), over the answers
+
+A group shares scenario and window, so its rewards differ by one decision alone, and the expert that plays on adds
+no noise. Groups of whole rollouts of the model, which TRL's `GRPOTrainer` draws, spread the same reward over 15
+decisions: they would take 15 times as many tokens for one comparison, which two cores do not have.
+
+The answers of a group stand in one row behind their common prompt, each blind to the others: the prompt, which
+is most of the tokens, is computed once. Source of the estimator: Shao et al. 2024 (GRPO), section 4.1, with Liu
+et al. 2025 (Dr. GRPO) on spreads; of the expert that plays on: Sun et al. 2017 (AggreVaTeD)."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kv_cache_rl.adapters.expert import opening
+from kv_cache_rl.sim.eviction import Call, Episode, Scenario, decider, window_message
+from kv_cache_rl.sim.eviction.calls import KEEP
+from training.batches import STEP, Tokens, prompt_ids
+from training.decisions import EXPERT
+from training.generation import Generated, generate, merged
+from training.models import Loaded, adapter_of, trunk
+from training.optimiser import MasterAdamW
+from training.sft import Plan, begin, keep
+from training.wording import read
+
+GROUP = 8
+"""Answers to one prompt."""
+BETA = 0.02
+"""Weight of the KL to the SFT model."""
+ROWS = 4
+"""Groups that are computed in one go."""
+REFERENCE = "reference"
+"""Name of the adapter that stays as the SFT left it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The different answers to one prompt, how often each was drawn, and the reward of each."""
+
+    prompt: list[int]
+    answers: list[list[int]]
+    counts: np.ndarray
+    rewards: np.ndarray
+
+    @property
+    def centred(self) -> np.ndarray:
+        return self.rewards - np.average(self.rewards, weights=self.counts)
+
+
+def with_reference(loaded: Loaded, folder: Path) -> None:
+    """Loads the SFT adapter a second time, as what the KL is measured from."""
+    loaded.network.load_adapter(
+        str(adapter_of(folder)), REFERENCE, is_trainable=False, autocast_adapter_dtype=False
+    )
+    loaded.network.set_adapter("default")
+
+
+def finished(scenario: Scenario, log: list, calls: Sequence[Call]) -> float:
+    """The normalised score of an episode that begins with a log and these calls, and that the expert plays on."""
+    episode, expert = Episode(scenario, "brief"), decider(EXPERT)
+    for words in log:
+        episode.step([episode.named(Call.from_log(call), shown=True) for call in words])
+    episode.step(list(calls))
+    while not episode.done:
+        episode.step(expert(episode.observation()) or [KEEP])
+    return episode.report().normalized
+
+
+def groups_of(
+    loaded: Loaded,
+    scenarios: Sequence[Scenario],
+    generator: torch.Generator,
+    size: int = GROUP,
+    temperature: float = 1.0,
+) -> tuple[list[Group], float]:
+    """A group for each window of these episodes, and the mean score of what the model itself played."""
+    episodes = [Episode(scenario, "brief") for scenario in scenarios]
+    contents = [episode.prompt() for episode in episodes]
+    loaded.network.eval()
+    found = []
+    with merged(loaded):
+        while not episodes[0].done:
+            prompts = [prompt_ids(loaded.tokenizer, opening("brief", content)) for content in contents]
+            said = generate(loaded, prompts, temperature, generator=generator, draws=size)
+            for k, (episode, prompt) in enumerate(zip(episodes, prompts, strict=True)):
+                group = said[k * size : (k + 1) * size]
+                found.append(_group(episode, prompt, group))
+                calls = read(group[0].text, episode.observation())
+                texts = episode.step(calls or [KEEP])
+                if not episode.done:
+                    contents[k] = window_message(calls or [], texts, episode.prompt())
+    return found, float(np.mean([episode.report().normalized for episode in episodes]))
+
+
+def _group(episode: Episode, prompt: list[int], said: Sequence[Generated]) -> Group:
+    observation = episode.observation()
+    by_answer: dict[tuple[int, ...], int] = {}
+    rewards: list[float] = []
+    for one in said:
+        key = tuple(one.tokens)
+        if key not in by_answer:
+            calls = None if one.cut else read(one.text, observation)
+            rewards.append(finished(episode.scenario, episode.log, calls or [KEEP]))
+        by_answer[key] = by_answer.get(key, 0) + 1
+    return Group(prompt, [list(key) for key in by_answer], np.array([*by_answer.values()]), np.array(rewards))
+
+
+def packed(groups: Sequence[Group], pad: int) -> dict[str, torch.Tensor]:
+    """Rows with a prompt and all of its answers.
+
+    Returns ids, places and mask ``[B, L]``, ``[B, L]``, ``[B, 1, L, L]``; of every token of an answer its row,
+    the position that predicts it, itself and the number of its answer ``[N]`` each.
+    """
+    length = max(len(g.prompt) + sum(map(len, g.answers)) for g in groups)
+    length = -(-length // STEP) * STEP
+    ids = torch.full((len(groups), length), pad)
+    places = torch.zeros((len(groups), length), dtype=torch.long)
+    part = torch.full((len(groups), length), -1)  # 0: prompt, then the answers; -1: padding
+    tokens: list[tuple[int, int, int, int]] = []
+    number = 0
+    for row, group in enumerate(groups):
+        at = len(group.prompt)
+        ids[row, :at], places[row, :at], part[row, :at] = torch.tensor(group.prompt), torch.arange(at), 0
+        for k, answer in enumerate(group.answers):
+            before = [len(group.prompt) - 1, *range(at, at + len(answer) - 1)]
+            tokens += [(row, b, token, number) for b, token in zip(before, answer, strict=True)]
+            ids[row, at : at + len(answer)] = torch.tensor(answer)
+            places[row, at : at + len(answer)] = len(group.prompt) + torch.arange(len(answer))
+            part[row, at : at + len(answer)] = k + 1
+            at, number = at + len(answer), number + 1
+    earlier = torch.ones((length, length), dtype=torch.bool).tril()
+    same = (part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)
+    allowed = (same & earlier) | torch.eye(length, dtype=torch.bool)
+    mask = torch.zeros(allowed.shape, dtype=torch.bfloat16).masked_fill(
+        ~allowed, torch.finfo(torch.bfloat16).min
+    )
+    row, before, token, answer = torch.tensor(tokens).T
+    return {
+        "ids": ids, "places": places, "mask": mask[:, None],
+        "row": row, "before": before, "token": token, "answer": answer,
+    }  # fmt: skip
+
+
+def chances(loaded: Loaded, rows: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Log probability of every token of the answers ``[N]``."""
+    body, head = trunk(loaded)
+    there = {name: value.to(loaded.device) for name, value in rows.items()}
+    hidden = body(
+        input_ids=there["ids"], position_ids=there["places"], attention_mask=there["mask"], use_cache=False
+    ).last_hidden_state
+    logits = head(hidden[there["row"], there["before"]]).float()
+    return torch.log_softmax(logits, -1).gather(1, there["token"][:, None])[:, 0]
+
+
+def objective(
+    now: torch.Tensor, reference: torch.Tensor, weights: torch.Tensor, shares: torch.Tensor, beta: float
+) -> tuple[torch.Tensor, float]:
+    """The loss of tokens, and their mean KL to the reference (the k3 estimate, which is never negative).
+
+    Args:
+        weights: advantage of each token's answer, times how often it was drawn.
+        shares: how often it was drawn.
+    """
+    gap = reference - now
+    distance = torch.exp(gap) - gap - 1
+    loss = (-(weights * now) + beta * shares * distance).sum() / shares.sum()
+    return loss, float(((shares * distance).sum() / shares.sum()).detach())
+
+
+def update(
+    loaded: Loaded, optimiser: MasterAdamW, groups: Sequence[Group], spread: float, beta: float
+) -> dict:
+    """One step on these groups; gives the mean KL and the norm of the gradient."""
+    distances = []
+    loaded.network.train()
+    for start in range(0, len(groups), ROWS):
+        part = groups[start : start + ROWS]
+        rows = packed(part, loaded.tokenizer.pad_token_id)
+        number = rows["answer"].to(loaded.device)
+        counts = torch.tensor(
+            np.concatenate([g.counts for g in part]), dtype=torch.float32, device=loaded.device
+        )
+        gains = torch.tensor(
+            np.concatenate([g.centred for g in part]) / spread, dtype=torch.float32, device=loaded.device
+        )
+        with torch.no_grad():
+            loaded.network.set_adapter(REFERENCE)
+            reference = chances(loaded, rows)
+        loaded.network.set_adapter("default")
+        now = chances(loaded, rows)
+        loss, distance = objective(now, reference, (counts * gains)[number], counts[number], beta)
+        (loss * len(part) / len(groups)).backward()
+        distances.append(distance)
+    return {"kl": round(float(np.mean(distances)), 5), "norm": round(optimiser.step(1.0), 4)}
+
+
+def train(
+    loaded: Loaded,
+    scenarios: Sequence[Scenario],
+    plan: Plan,
+    folder: Path,
+    tell: Callable[[str], None],
+    per_update: int = 16,
+    beta: float = BETA,
+) -> None:
+    """Trains until `plan.examples` scenarios were played, `plan.batch` a step; goes on from the checkpoint.
+
+    `loaded` has the SFT adapter twice, as `default` and as `REFERENCE`.
+    """
+    begin(folder, plan)
+    optimiser = MasterAdamW(
+        [value for name, value in loaded.network.named_parameters() if f".{REFERENCE}." not in name],
+        plan.rate,
+    )
+    seen = steps = 0
+    seconds = 0.0
+    if (folder / "checkpoint.pt").exists():
+        stored = torch.load(folder / "checkpoint.pt", weights_only=True)
+        optimiser.restore(stored["optimiser"])
+        seen, steps, seconds = stored["seen"], stored["steps"], stored["seconds"]
+        tell(f"goes on after {seen} episodes")
+    generator = torch.Generator().manual_seed(plan.seed + steps)
+    began, before, first = time.monotonic(), seconds, seen
+    with (folder / "log.jsonl").open("a") as log:
+        while seen < plan.examples:
+            chosen = [scenarios[(seen + k) % len(scenarios)] for k in range(plan.batch)]
+            groups, score = groups_of(loaded, chosen, generator)
+            useful = [group for group in groups if np.ptp(group.rewards) > 0]
+            spread = float(
+                np.sqrt(np.mean([np.average(g.centred**2, weights=g.counts) for g in useful] or [1.0]))
+            )
+            order = np.random.default_rng([plan.seed, steps]).permutation(len(useful))
+            for start in range(0, len(useful), per_update):
+                told = update(
+                    loaded, optimiser, [useful[k] for k in order[start : start + per_update]], spread, beta
+                )
+            seen, steps = seen + len(chosen), steps + 1
+            seconds = before + time.monotonic() - began
+            entry = {
+                "step": steps, "episodes": seen, "score": round(score, 4), "spread": round(spread, 4),
+                "reward": round(float(np.mean([np.average(g.rewards, weights=g.counts) for g in groups])), 4),
+                "groups": len(groups), "useful": len(useful), **(told if useful else {}),
+                "seconds": round(seconds, 1),
+            }  # fmt: skip
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
+            left = (plan.examples - seen) * (seconds - before) / (seen - first)
+            tell(
+                f"{seen}/{plan.examples} episodes, score {score:+.3f}, kl {entry.get('kl')}, {left / 60:.0f} min left"
+            )
+            keep(loaded, optimiser, folder, seen, steps, seconds)
