@@ -1,13 +1,12 @@
 """``python -m training``: data, SFT, rollouts, RL, a served model."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kv_cache_rl.cli.exits import BAD_INPUT
+from kv_cache_rl.cli.exits import BAD_INPUT, INTERRUPTED
 from kv_cache_rl.core.errors import Refused
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -106,8 +105,8 @@ def play(
     scores = [rollout.score for rollout in made]
     calls, refused = sum(one.calls for one in made), sum(one.refused for one in made)
     say(
-        f"{len(rows)} examples in {out}; score {sum(scores) / len(scores):+.3f}, {calls} calls, {refused} refused, "
-        f"{sum(one.unreadable for one in made)} answers unreadable"
+        f"{len(rows)} examples in {out}; score {sum(scores) / len(scores):+.3f}, {calls} calls, {refused} "
+        f"refused, {sum(one.unreadable for one in made)} answers unreadable"
     )
 
 
@@ -154,17 +153,36 @@ def serve(
     served(load(source), name, port, say)
 
 
-def main(run: Callable[[], None] = app) -> None:
-    """Runs a command; what a user can solve is one sentence and exit code 2."""
-    import torch
+@app.command()
+def summary(
+    run: Annotated[list[Path], typer.Argument(help="Folders of kv-cache-rl eval, a model each.")],
+    trained: Annotated[list[Path], typer.Option("--trained", help="A run folder; repeat, in their order.")],
+    out: Out = Path("results/training"),
+) -> None:
+    """Compare evaluated models with the project's deciders, paired by scenario; draw how trainings went.
 
+    Example: python -m training summary runs/eval-sft runs/eval-rl --trained runs/lm/sft --trained runs/lm/rl
+    """
+    from training.summary import write_results
+
+    write_results(run, trained, out)
+    say(f"evaluation.json, course.json and course.png in {out}")
+
+
+def main() -> None:
+    """Runs a command; what a user can solve is one sentence and exit code 2."""
     try:
-        run()
-    except torch.OutOfMemoryError:
-        typer.echo("the memory of the device is full; give a smaller --batch", err=True)
-        raise SystemExit(BAD_INPUT) from None
+        app()
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+        raise SystemExit(INTERRUPTED) from None
     except (Refused, OSError) as error:
         typer.echo(str(error), err=True)
+        raise SystemExit(BAD_INPUT) from None
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        typer.echo("the memory is full; give a smaller --batch", err=True)
         raise SystemExit(BAD_INPUT) from None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.decisions import answer_of
 from training.models import Loaded, trunk
 
 STEP = 32
@@ -36,12 +37,12 @@ def prompt_ids(tokenizer: Any, messages: Sequence[dict]) -> list[int]:
 
 
 def tokens_of(tokenizer: Any, row: dict) -> Tokens:
-    answer = tokenizer.encode(row["line"], add_special_tokens=False)
+    answer = tokenizer.encode(answer_of(row), add_special_tokens=False)
     return Tokens(prompt_ids(tokenizer, row["messages"][:-1]), [*answer, tokenizer.eos_token_id])
 
 
 def grouped(examples: Sequence[Tokens], size: int, rng: np.random.Generator) -> list[list[int]]:
-    """Indices in batches of like length, in random order; each example once. The last of a length is smaller."""
+    """Indices in batches of like length, in random order, each example once."""
     order = rng.permutation(len(examples))
     by_length: dict[int, list[int]] = {}
     for index in order.tolist():
@@ -51,7 +52,7 @@ def grouped(examples: Sequence[Tokens], size: int, rng: np.random.Generator) -> 
 
 
 def padded(examples: Sequence[Tokens], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens ``[B, L]``, and the token that should follow each, `IGNORED` outside of the answer ``[B, L]``."""
+    """Tokens ``[B, L]``, and the token that should follow each ``[B, L]``: `IGNORED` but in the answer."""
     length = -(-max(one.length for one in examples) // STEP) * STEP
     ids = torch.full((len(examples), length), pad)
     wanted = torch.full((len(examples), length), IGNORED)

@@ -63,11 +63,21 @@ def drawn_player(rng: np.random.Generator) -> tuple[str, Player]:
 
 
 def example(scenario: Scenario, window: int, content: str, observation: dict, player: str) -> dict:
-    """A row as `kv-cache-rl export-sft --history window` writes it, with what the model writes as `line`."""
+    """A row as `kv-cache-rl export-sft --history window` writes it."""
     calls = list(decider(EXPERT)(observation))
     messages = [*opening("brief", content), answer(calls or [Call("keep")], window, as_text=False)]
     row = window_row(scenario, EXPERT, window + 1, messages, player=player)
-    return row | {"line": line(calls, observation), "environment_version": ENVIRONMENT_VERSION}
+    return row | {"environment_version": ENVIRONMENT_VERSION}
+
+
+def answer_of(row: dict) -> str:
+    """What the model should write in an example."""
+    *asked, said = row["messages"]
+    seen = observed(asked)
+    if seen is None:
+        raise DataError("an example ends with no observation of the brief view; make examples anew")
+    named = [call["function"] for call in said["tool_calls"]]
+    return line([Call(one["name"], one["arguments"].get("seq_id", "")) for one in named], seen)
 
 
 def from_episode(scenario: Scenario, player: Player, name: str, rng: np.random.Generator) -> list[dict]:
@@ -116,7 +126,7 @@ def load(paths: Sequence[Path]) -> list[dict]:
             found = [json.loads(text) for text in lines if text]
             versions = {row["environment_version"] for row in found}
             for row in found:
-                observed(row["messages"][:-1])["rows"], row["line"]  # noqa: B018
+                answer_of(row)
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} is no file of examples ({type(error).__name__}: {error!s:.80}); "
@@ -124,8 +134,8 @@ def load(paths: Sequence[Path]) -> list[dict]:
             ) from None
         if versions != {ENVIRONMENT_VERSION}:
             raise DataError(
-                f"{path} has examples of environment version {', '.join(map(str, sorted(versions))) or 'none'}, "
-                f"this is {ENVIRONMENT_VERSION}; make new ones: python -m training data --out {path}"
+                f"{path} has examples of environment version "
+                f"{', '.join(map(str, sorted(versions))) or 'none'}, this is {ENVIRONMENT_VERSION}; make new ones: python -m training data --out {path}"
             )
         rows += found
     return rows

@@ -31,7 +31,7 @@ class Generated:
 
 @contextmanager
 def merged(loaded: Loaded) -> Iterator[None]:
-    """The adapter added into the weights as long as the block lasts: a tenth faster. They come back exactly."""
+    """Adds the adapter into the weights for the block, which is faster. They come back exactly."""
     if not loaded.trained:
         yield
         return

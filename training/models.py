@@ -10,6 +10,7 @@ import torch
 
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.extras import need
+from training.attention import GROUPED
 from training.wording import TEMPLATE, check_tokenizer
 
 need("training", "transformers", "peft", extra="training")
@@ -68,7 +69,7 @@ def load_base(name: str | None = None) -> Loaded:
         if file:
             given["quantization_config"] = GgufConfig(dequantize=True)
         network = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch.bfloat16, attn_implementation="eager", **given
+            source, dtype=torch.bfloat16, attn_implementation=GROUPED, **given
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(

@@ -1,19 +1,19 @@
 """Reinforcement learning: a group-relative policy gradient on the normalised score of whole episodes.
 
     for each step:
-        the model plays some training scenarios; in every window it draws a group of answers to the same prompt
+        the model plays some training scenarios; in every window it draws a group of answers
         the first of them is played on; of each other the episode is played to its end by the expert
         reward     = normalised score of that whole episode
         advantage  = (reward - mean of the group) / spread over all groups
         loss       = -mean of advantage * log p(answer) + beta * KL(model, SFT model), over the answers
 
-A group shares scenario and window, so its rewards differ by one decision alone, and the expert that plays on adds
-no noise. Groups of whole rollouts of the model, which TRL's `GRPOTrainer` draws, spread the same reward over 15
-decisions: they would take 15 times as many tokens for one comparison, which two cores do not have.
+A group shares scenario and window, so its rewards differ by one decision alone, and the expert that plays on
+adds no noise. Groups of whole rollouts of the model, which TRL's `GRPOTrainer` draws, spread one reward over 15
+decisions: they take 15 times as many tokens for one comparison, which two cores do not have.
 
-The answers of a group stand in one row behind their common prompt, each blind to the others: the prompt, which
-is most of the tokens, is computed once. Source of the estimator: Shao et al. 2024 (GRPO), section 4.1, with Liu
-et al. 2025 (Dr. GRPO) on spreads; of the expert that plays on: Sun et al. 2017 (AggreVaTeD)."""
+The answers of a group stand in one row behind their common prompt, each blind to the others: the prompt, most of
+the tokens, is computed once. Sources: Shao et al. 2024 (GRPO), section 4.1, and Liu et al. 2025 (Dr. GRPO) on
+spreads; of the expert that plays on, Sun et al. 2017 (AggreVaTeD)."""
 
 import json
 import time
@@ -27,7 +27,7 @@ import torch
 from kv_cache_rl.adapters.expert import opening
 from kv_cache_rl.sim.eviction import Call, Episode, Scenario, decider, window_message
 from kv_cache_rl.sim.eviction.calls import KEEP
-from training.batches import STEP, Tokens, prompt_ids
+from training.batches import STEP, prompt_ids
 from training.decisions import EXPERT
 from training.generation import Generated, generate, merged
 from training.models import Loaded, adapter_of, trunk
@@ -68,7 +68,7 @@ def with_reference(loaded: Loaded, folder: Path) -> None:
 
 
 def finished(scenario: Scenario, log: list, calls: Sequence[Call]) -> float:
-    """The normalised score of an episode that begins with a log and these calls, and that the expert plays on."""
+    """The normalised score of an episode that begins with a log and these calls; the expert plays on."""
     episode, expert = Episode(scenario, "brief"), decider(EXPERT)
     for words in log:
         episode.step([episode.named(Call.from_log(call), shown=True) for call in words])
@@ -120,8 +120,8 @@ def _group(episode: Episode, prompt: list[int], said: Sequence[Generated]) -> Gr
 def packed(groups: Sequence[Group], pad: int) -> dict[str, torch.Tensor]:
     """Rows with a prompt and all of its answers.
 
-    Returns ids, places and mask ``[B, L]``, ``[B, L]``, ``[B, 1, L, L]``; of every token of an answer its row,
-    the position that predicts it, itself and the number of its answer ``[N]`` each.
+    Returns ids, places and mask ``[B, L]``, ``[B, L]``, ``[B, 1, L, L]``; of every token of an answer its
+    row, the position that predicts it, itself and the number of its answer ``[N]`` each.
     """
     length = max(len(g.prompt) + sum(map(len, g.answers)) for g in groups)
     length = -(-length // STEP) * STEP
@@ -258,6 +258,7 @@ def train(
             log.flush()
             left = (plan.examples - seen) * (seconds - before) / (seen - first)
             tell(
-                f"{seen}/{plan.examples} episodes, score {score:+.3f}, kl {entry.get('kl')}, {left / 60:.0f} min left"
+                f"{seen}/{plan.examples} episodes, score {score:+.3f}, kl {entry.get('kl')}, "
+                f"{left / 60:.0f} min left"
             )
             keep(loaded, optimiser, folder, seen, steps, seconds)

@@ -1,6 +1,6 @@
 """Whole episodes that the model plays in its own wording; all of them are one batch in every window."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch

@@ -51,8 +51,10 @@ def asked(loaded: Loaded, request: dict) -> Asked:
     """A checked request as the model takes it. Raises BadRequest where it cannot be."""
     if request.get("stream"):
         raise BadRequest(400, "this server does not stream; leave out stream", "stream")
-    temperature = request.get("temperature") or 0.0
-    most = request.get("max_completion_tokens") or request.get("max_tokens") or MOST
+    temperature, most = request.get("temperature"), MOST
+    for name in ("max_tokens", "max_completion_tokens"):
+        most = request[name] if request.get(name) is not None else most
+    temperature = 0.0 if temperature is None else temperature
     if not isinstance(temperature, int | float) or not 0 <= temperature <= 10:
         raise BadRequest(400, f"temperature is {temperature!r}; send a number from 0 to 10", "temperature")
     if not isinstance(most, int) or most < 1:

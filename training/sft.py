@@ -3,8 +3,8 @@
     loss = mean over the tokens of the answers of -log p(token)
     the rate rises over the first examples, then falls to a tenth along a cosine
 
-A run folder holds `run.json` (what was asked), `log.jsonl` (a line per step), `checkpoint.pt` (weights and the
-optimiser's state) and `adapter/`. The same command goes on where a run was interrupted."""
+A run folder holds `run.json` (what was asked), `log.jsonl` (a line per step), `checkpoint.pt` (weights and
+the optimiser's state) and `adapter/`. The same command goes on where a run was interrupted."""
 
 import json
 import math
@@ -108,7 +108,7 @@ def train(
             loss.backward()
             norm = optimiser.step(rate_share(seen / plan.examples))
             seen, steps = seen + count, steps + 1
-            value = float(loss)
+            value = float(loss.detach())
             running = value if running is None else 0.95 * running + 0.05 * value
             seconds = before + time.monotonic() - began
             entry = {

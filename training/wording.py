@@ -1,10 +1,11 @@
 """What the model reads and writes: a chat template for observations, and one line for all calls of a window.
 
-    half a84 swap c80 drop b80        or        keep
+     a half84 a half80 b keep c swap77 d keep
 
-Each piece is a verb, the letter of a row, and the fill (memory used and needed, % of the budget) that is left
-when the call is made: so the model keeps count of how much is enough. `read` is the parser of tool calls for
-this format, `line` writes it."""
+Every row on the GPU gets its verdict in turn: its letter, and `keep` or a verb with the fill that is left
+then (memory used and needed, % of the budget). So each verdict stands behind the letter of the row that it is
+about, and the model keeps count of how much is enough. Of what lies on the CPU only what is dropped is named. `read`
+is the parser of tool calls for this format, `line` writes it."""
 
 import re
 from collections.abc import Sequence
@@ -21,9 +22,11 @@ WORDS = {"evict": "drop", "compress": "half", "swap_to_cpu": "swap"}
 """By tool, one token each in SmolLM2's vocabulary."""
 _TOOLS = {word: tool for tool, word in WORDS.items()}
 KEEP = "keep"
-_PIECE = re.compile(rf"({'|'.join(_TOOLS)}) ([{LETTERS}])(\d{{1,4}})")
-_LINE = re.compile(rf"{_PIECE.pattern}(?: {_PIECE.pattern})*")
+_PIECE = re.compile(rf" ([{LETTERS}]) (?:{KEEP}|({'|'.join(_TOOLS)})(\d{{1,4}}))")
+_LINE = re.compile(rf"(?:{_PIECE.pattern})*")
 _MEMORY = re.compile(r" m(\d+)")
+_ORDER = tuple(WORDS)
+"""In which tools are called: what is dropped makes room for what is swapped."""
 
 
 class WordingError(Refused):
@@ -44,21 +47,23 @@ def line(calls: Sequence[Call], observation: dict) -> str:
         WordingError: a call is about no row that is shown.
     """
     fill = observation["used"] + observation["need"]
-    rows = {text.split(" ", 1)[0]: text for text in observation["rows"]}
-    letters = dict(zip(rows, LETTERS, strict=False))
-    memory = {name: _memory(text) for name, text in rows.items()}
-    pieces = []
+    verbs: dict[str, list[str]] = {text.split(" ", 1)[0]: [] for text in observation["rows"]}
     for call in calls:
         if call.verb not in WORDS:
             continue
-        if call.seq_id not in rows:
+        if call.seq_id not in verbs:
             raise WordingError(f"{call.verb} {call.seq_id}: no row of the observation; decide from its rows")
-        freed = memory[call.seq_id]
-        if call.verb == "compress":
-            freed = memory[call.seq_id] = freed / 2
-        fill -= 0 if f" {ON_CPU}" in rows[call.seq_id] else freed
-        pieces.append(f"{WORDS[call.verb]} {letters[call.seq_id]}{max(round(fill / 10), 0)}")
-    return " ".join(pieces) or KEEP
+        verbs[call.seq_id].append(call.verb)
+    pieces = []
+    for letter, text, made in zip(LETTERS, observation["rows"], verbs.values(), strict=False):
+        memory, on_gpu = _memory(text), f" {ON_CPU}" not in text
+        for verb in made:
+            memory /= 2 if verb == "compress" else 1
+            fill -= memory if on_gpu else 0
+            pieces.append(f" {letter} {WORDS[verb]}{max(round(fill / 10), 0)}")
+        if on_gpu and not made:
+            pieces.append(f" {letter} {KEEP}")
+    return "".join(pieces)
 
 
 def _memory(row: str) -> float:
@@ -71,22 +76,22 @@ def read(text: str, observation: dict | None) -> list[Call] | None:
 
     A letter without a row becomes a call that the environment refuses.
     """
-    text = text.strip()
-    if observation is None or not (text == KEEP or _LINE.fullmatch(text)):
+    if observation is None or not _LINE.fullmatch(text):
         return None
     ids = [row.split(" ", 1)[0] for row in observation["rows"]]
     calls = []
-    for word, letter, _ in _PIECE.findall(text):
+    for letter, word, _ in _PIECE.findall(text):
         k = LETTERS.index(letter)
-        calls.append(Call(_TOOLS[word], ids[k] if k < len(ids) else f"row-{letter}"))
-    return calls or [Call("keep")]
+        if word:
+            calls.append(Call(_TOOLS[word], ids[k] if k < len(ids) else f"row-{letter}"))
+    return sorted(calls, key=lambda call: _ORDER.index(call.verb)) or [Call("keep")]
 
 
 def check_tokenizer(tokenizer) -> None:
     """Raises WordingError where a letter of a row or a verb is more than one token: answers would be long."""
     split = [
         word
-        for word in (*(f" {letter}" for letter in LETTERS), *(f" {word}" for word in _TOOLS))
+        for word in (*(f" {letter}" for letter in LETTERS), *(f" {word}" for word in (*_TOOLS, KEEP)))
         if len(tokenizer.encode(word, add_special_tokens=False)) != 1
     ]
     if split:

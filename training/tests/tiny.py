@@ -1,4 +1,4 @@
-"""A tiny random model with a tokenizer that knows the words of an episode, as a folder that `--model` takes."""
+"""A tiny random model, and a tokenizer that knows the words of an episode: a folder that `--model` takes."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from training.decisions import make
-from training.wording import LETTERS, WORDS
+from training.decisions import answer_of, make
+from training.wording import KEEP, LETTERS, WORDS
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -22,9 +22,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     bare.decoder = decoders.ByteLevel()
-    texts = [row["line"] for row in make(10, 5)]
+    texts = [answer_of(row) for row in make(10, 5)]
     texts += [f" {letter} {letter}" for letter in LETTERS for _ in range(50)]
-    texts += [f" {word} {word}" for word in WORDS.values() for _ in range(50)]
+    texts += [f" {word} {word}" for word in (*WORDS.values(), KEEP) for _ in range(50)]
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bare.train_from_iterator(
@@ -42,7 +42,8 @@ def save(folder: Path) -> Path:
     LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024, tie_word_embeddings=True,
+            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024,
+            tie_word_embeddings=True,
             bos_token_id=1, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
         )
     ).to(torch.bfloat16).save_pretrained(folder)  # fmt: skip
