@@ -16,6 +16,8 @@ from training.models import Loaded, trunk
 STEP = 32
 """Lengths are multiples of this, so that few shapes have to be compiled."""
 IGNORED = -100
+COUNT_WEIGHT = 0.2
+"""Weight of a digit in the loss: the counts help to decide, but it is the decisions that earn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,14 @@ def answer_logits(
     hidden = body(input_ids=ids.to(loaded.device), use_cache=False).last_hidden_state
     chosen = wanted.to(loaded.device) != IGNORED
     return head(hidden[chosen]).float(), wanted.to(loaded.device)[chosen]
+
+
+def weighted_loss(tokenizer: Any, logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """Mean of -log p over the tokens of answers, in which digits count less."""
+    digits = torch.tensor(tokenizer.convert_tokens_to_ids(list("0123456789")), device=answers.device)
+    weights = torch.where(torch.isin(answers, digits), COUNT_WEIGHT, 1.0)
+    losses = torch.nn.functional.cross_entropy(logits, answers, reduction="none")
+    return (weights * losses).sum() / weights.sum()
 
 
 def batches(

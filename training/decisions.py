@@ -135,7 +135,8 @@ def load(paths: Sequence[Path]) -> list[dict]:
         if versions != {ENVIRONMENT_VERSION}:
             raise DataError(
                 f"{path} has examples of environment version "
-                f"{', '.join(map(str, sorted(versions))) or 'none'}, this is {ENVIRONMENT_VERSION}; make new ones: python -m training data --out {path}"
+                f"{', '.join(map(str, sorted(versions))) or 'none'}, this is {ENVIRONMENT_VERSION}; make new "
+                f"ones: python -m training data --out {path}"
             )
         rows += found
     return rows

@@ -8,12 +8,12 @@
         loss       = -mean of advantage * log p(answer) + beta * KL(model, SFT model), over the answers
 
 A group shares scenario and window, so its rewards differ by one decision alone, and the expert that plays on
-adds no noise. Groups of whole rollouts of the model, which TRL's `GRPOTrainer` draws, spread one reward over 15
-decisions: they take 15 times as many tokens for one comparison, which two cores do not have.
+adds no noise. Groups of whole rollouts of the model, which TRL's `GRPOTrainer` draws, spread one reward over
+15 decisions: they take 15 times as many tokens for one comparison, which two cores do not have.
 
-The answers of a group stand in one row behind their common prompt, each blind to the others: the prompt, most of
-the tokens, is computed once. Sources: Shao et al. 2024 (GRPO), section 4.1, and Liu et al. 2025 (Dr. GRPO) on
-spreads; of the expert that plays on, Sun et al. 2017 (AggreVaTeD)."""
+The answers of a group stand in one row behind their common prompt, each blind to the others: the prompt, most
+of the tokens, is computed once. Sources: Shao et al. 2024 (GRPO), section 4.1; Liu et al. 2025 (Dr. GRPO) on
+spreads; Sun et al. 2017 (AggreVaTeD) on the expert that plays on."""
 
 import json
 import time
@@ -32,13 +32,15 @@ from training.decisions import EXPERT
 from training.generation import Generated, generate, merged
 from training.models import Loaded, adapter_of, trunk
 from training.optimiser import MasterAdamW
-from training.sft import Plan, begin, keep
+from training.sft import Plan, begin, keep, resumed
 from training.wording import read
 
 GROUP = 8
 """Answers to one prompt."""
 BETA = 0.02
 """Weight of the KL to the SFT model."""
+PER_UPDATE = 16
+"""Groups of one step of the optimiser."""
 ROWS = 4
 """Groups that are computed in one go."""
 REFERENCE = "reference"
@@ -212,7 +214,6 @@ def train(
     plan: Plan,
     folder: Path,
     tell: Callable[[str], None],
-    per_update: int = 16,
     beta: float = BETA,
 ) -> None:
     """Trains until `plan.examples` scenarios were played, `plan.batch` a step; goes on from the checkpoint.
@@ -224,41 +225,42 @@ def train(
         [value for name, value in loaded.network.named_parameters() if f".{REFERENCE}." not in name],
         plan.rate,
     )
-    seen = steps = 0
-    seconds = 0.0
-    if (folder / "checkpoint.pt").exists():
-        stored = torch.load(folder / "checkpoint.pt", weights_only=True)
-        optimiser.restore(stored["optimiser"])
-        seen, steps, seconds = stored["seen"], stored["steps"], stored["seconds"]
-        tell(f"goes on after {seen} episodes")
-    generator = torch.Generator().manual_seed(plan.seed + steps)
-    began, before, first = time.monotonic(), seconds, seen
+    now = resumed(folder, optimiser, tell)
+    began, before, first = time.monotonic(), now.seconds, now.seen
     with (folder / "log.jsonl").open("a") as log:
-        while seen < plan.examples:
-            chosen = [scenarios[(seen + k) % len(scenarios)] for k in range(plan.batch)]
+        while now.seen < plan.examples:
+            chosen = [scenarios[(now.seen + k) % len(scenarios)] for k in range(plan.batch)]
+            generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + now.steps)
             groups, score = groups_of(loaded, chosen, generator)
-            useful = [group for group in groups if np.ptp(group.rewards) > 0]
-            spread = float(
-                np.sqrt(np.mean([np.average(g.centred**2, weights=g.counts) for g in useful] or [1.0]))
-            )
-            order = np.random.default_rng([plan.seed, steps]).permutation(len(useful))
-            for start in range(0, len(useful), per_update):
-                told = update(
-                    loaded, optimiser, [useful[k] for k in order[start : start + per_update]], spread, beta
-                )
-            seen, steps = seen + len(chosen), steps + 1
-            seconds = before + time.monotonic() - began
+            told = _updates(loaded, optimiser, groups, np.random.default_rng([plan.seed, now.steps]), beta)
+            now.seen, now.steps = now.seen + len(chosen), now.steps + 1
+            now.seconds = before + time.monotonic() - began
+            rewards = [np.average(group.rewards, weights=group.counts) for group in groups]
             entry = {
-                "step": steps, "episodes": seen, "score": round(score, 4), "spread": round(spread, 4),
-                "reward": round(float(np.mean([np.average(g.rewards, weights=g.counts) for g in groups])), 4),
-                "groups": len(groups), "useful": len(useful), **(told if useful else {}),
-                "seconds": round(seconds, 1),
+                "step": now.steps, "episodes": now.seen, "score": round(score, 4),
+                "reward": round(float(np.mean(rewards)), 4), "groups": len(groups), **told,
+                "seconds": round(now.seconds, 1),
             }  # fmt: skip
             log.write(json.dumps(entry) + "\n")
             log.flush()
-            left = (plan.examples - seen) * (seconds - before) / (seen - first)
+            left = (plan.examples - now.seen) * (now.seconds - before) / (now.seen - first)
             tell(
-                f"{seen}/{plan.examples} episodes, score {score:+.3f}, kl {entry.get('kl')}, "
+                f"{now.seen}/{plan.examples} episodes, score {score:+.3f}, kl {told['kl']}, "
                 f"{left / 60:.0f} min left"
             )
-            keep(loaded, optimiser, folder, seen, steps, seconds)
+            keep(loaded, optimiser, folder, now)
+
+
+def _updates(
+    loaded: Loaded, optimiser: MasterAdamW, groups: Sequence[Group], rng: np.random.Generator, beta: float
+) -> dict:
+    """Steps on all groups in which the answers differ in what they earn; gives what the log tells."""
+    useful = [group for group in groups if np.ptp(group.rewards) > 0]
+    told: dict = {"kl": 0.0, "norm": 0.0}
+    squares = [np.average(group.centred**2, weights=group.counts) for group in useful]
+    spread = float(np.sqrt(np.mean(squares))) if useful else 1.0
+    order = rng.permutation(len(useful))
+    for start in range(0, len(useful), PER_UPDATE):
+        part = [useful[k] for k in order[start : start + PER_UPDATE]]
+        told = update(loaded, optimiser, part, spread, beta)
+    return {"useful": len(useful), "spread": round(spread, 4), **told}

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the expert's answers, one window an example.
 
-    loss = mean over the tokens of the answers of -log p(token)
+    loss = mean over the tokens of the answers of -log p(token), digits of the counts with a smaller weight
     the rate rises over the first examples, then falls to a tenth along a cosine
 
 A run folder holds `run.json` (what was asked), `log.jsonl` (a line per step), `checkpoint.pt` (weights and
@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -18,12 +19,12 @@ import torch
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import read_json, write_json
-from training.batches import Tokens, answer_logits, batches
+from training.batches import Tokens, answer_logits, batches, weighted_loss
 from training.models import Loaded, save
 from training.optimiser import MasterAdamW
 
-EVERY = 180.0
-"""Seconds between checkpoints."""
+EVERY = 60.0
+"""Seconds between checkpoints, which is what an interruption costs at most."""
 _WARM = 0.04
 _LEAST = 0.1
 
@@ -44,6 +45,16 @@ class Plan:
     rate: float
     seed: int
     environment_version: int | str = ENVIRONMENT_VERSION
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is."""
+
+    seen: int = 0
+    """Examples, or episodes."""
+    steps: int = 0
+    seconds: float = 0.0
 
 
 def rate_share(done: float) -> float:
@@ -85,58 +96,56 @@ def train(
     """Trains until `plan.examples` are seen; goes on from the folder's checkpoint."""
     begin(folder, plan)
     optimiser = MasterAdamW(loaded.network.parameters(), plan.rate)
-    checkpoint = folder / "checkpoint.pt"
-    seen = steps = 0
-    seconds = 0.0
-    if checkpoint.exists():
-        stored = torch.load(checkpoint, weights_only=True)
-        optimiser.restore(stored["optimiser"])
-        seen, steps, seconds = stored["seen"], stored["steps"], stored["seconds"]
-        tell(f"goes on after {seen} examples")
+    now = resumed(folder, optimiser, tell)
     loaded.network.train()
     began = kept = time.monotonic()
-    before, first = seconds, seen
-    running = None
+    before, first, running = now.seconds, now.seen, None
+    stream = batches(examples, plan.batch, loaded.tokenizer.pad_token_id, plan.seed)
     with (folder / "log.jsonl").open("a") as log:
-        for ids, wanted, count in _from(
-            batches(examples, plan.batch, loaded.tokenizer.pad_token_id, plan.seed), steps
-        ):
-            if seen >= plan.examples:
+        for ids, wanted, count in islice(stream, now.steps, None):
+            if now.seen >= plan.examples:
                 break
             logits, answers = answer_logits(loaded, ids, wanted)
-            loss = torch.nn.functional.cross_entropy(logits, answers)
+            loss = weighted_loss(loaded.tokenizer, logits, answers)
             loss.backward()
-            norm = optimiser.step(rate_share(seen / plan.examples))
-            seen, steps = seen + count, steps + 1
+            norm = optimiser.step(rate_share(now.seen / plan.examples))
+            now.seen, now.steps = now.seen + count, now.steps + 1
+            now.seconds = before + time.monotonic() - began
             value = float(loss.detach())
             running = value if running is None else 0.95 * running + 0.05 * value
-            seconds = before + time.monotonic() - began
             entry = {
-                "step": steps, "examples": seen, "loss": round(value, 4), "tokens": ids.numel(),
+                "step": now.steps, "examples": now.seen, "loss": round(value, 4), "tokens": ids.numel(),
                 "right": round(float((logits.argmax(-1) == answers).float().mean()), 4),
-                "norm": round(norm, 3), "seconds": round(seconds, 1),
+                "norm": round(norm, 3), "seconds": round(now.seconds, 1),
             }  # fmt: skip
             log.write(json.dumps(entry) + "\n")
             log.flush()
-            if steps % 10 == 0:
-                left = (plan.examples - seen) * (seconds - before) / max(seen - first, 1)
-                tell(f"{seen}/{plan.examples} examples, loss {running:.3f}, {left / 60:.0f} min left")
+            if now.steps % 10 == 0:
+                left = (plan.examples - now.seen) * (now.seconds - before) / max(now.seen - first, 1)
+                tell(f"{now.seen}/{plan.examples} examples, loss {running:.3f}, {left / 60:.0f} min left")
             if time.monotonic() - kept > EVERY:
-                keep(loaded, optimiser, folder, seen, steps, seconds)
+                keep(loaded, optimiser, folder, now)
                 kept = time.monotonic()
-    keep(loaded, optimiser, folder, seen, steps, seconds)
+    keep(loaded, optimiser, folder, now)
 
 
-def _from(stream, skipped: int):
-    """The stream without what a run saw before it was interrupted."""
-    for k, item in enumerate(stream):
-        if k >= skipped:
-            yield item
+def resumed(folder: Path, optimiser: MasterAdamW, tell: Callable[[str], None]) -> Progress:
+    """Restores the checkpoint of a run, where it has one, and drops what the log says of later steps."""
+    checkpoint, log = folder / "checkpoint.pt", folder / "log.jsonl"
+    if not checkpoint.exists():
+        log.unlink(missing_ok=True)
+        return Progress()
+    stored = torch.load(checkpoint, weights_only=True)
+    optimiser.restore(stored["optimiser"])
+    now = Progress(**stored["progress"])
+    lines = log.read_text().splitlines()[: now.steps]
+    log.write_text("".join(line + "\n" for line in lines))
+    tell(f"goes on after {now.seen}")
+    return now
 
 
-def keep(loaded: Loaded, optimiser: MasterAdamW, folder: Path, seen: int, steps: int, seconds: float) -> None:
+def keep(loaded: Loaded, optimiser: MasterAdamW, folder: Path, now: Progress) -> None:
     """Writes the checkpoint, whole or not at all, and the adapter."""
-    state = {"optimiser": optimiser.state(), "seen": seen, "steps": steps, "seconds": seconds}
-    torch.save(state, folder / "checkpoint.part")
+    torch.save({"optimiser": optimiser.state(), "progress": asdict(now)}, folder / "checkpoint.part")
     (folder / "checkpoint.part").replace(folder / "checkpoint.pt")
     save(loaded, folder / "adapter")

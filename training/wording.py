@@ -4,8 +4,8 @@
 
 Every row on the GPU gets its verdict in turn: its letter, and `keep` or a verb with the fill that is left
 then (memory used and needed, % of the budget). So each verdict stands behind the letter of the row that it is
-about, and the model keeps count of how much is enough. Of what lies on the CPU only what is dropped is named. `read`
-is the parser of tool calls for this format, `line` writes it."""
+about, and the model keeps count of how much is enough. Of what lies on the CPU only what is
+dropped is named. `read` is the parser of tool calls for this format, `line` writes it."""
 
 import re
 from collections.abc import Sequence

@@ -76,7 +76,7 @@ def test_the_template_shows_the_rows_by_letters_and_leaves_the_system_prompt_out
         text = words.decode(prompt_ids(words, row["messages"][:-1]))
         seen = wording.observed(row["messages"][:-1])
         shown = text.split("<|im_end|>")[0].split("\n ")[1:]
-        assert [line.split()[0] for line in shown] == list(wording.LETTERS[: len(seen["rows"])])
+        assert [line.split()[-1] for line in shown] == list(wording.LETTERS[: len(seen["rows"])])
         assert f"fill{(seen['used'] + seen['need'] + 5) // 10} " in text and "KV cache" not in text
 
 
@@ -192,7 +192,7 @@ def test_bad_runs_and_models_are_refused_with_the_remedy(base, rows, tmp_path):
     (tmp_path / "run/run.json").write_text(json.dumps(stored | {"environment_version": 1}))
     with pytest.raises(sft.RunError, match="environment version 1"):
         sft.begin(tmp_path / "run", plan(base))
-    with pytest.raises(models.ModelError, match="has no adapter_config.json"):
+    with pytest.raises(models.ModelError, match="give the folder of a run"):
         models.load_trained(tmp_path)
     with pytest.raises(models.ModelError, match="cannot be loaded"):
         models.load_base(str(tmp_path / "nothing"))
@@ -227,3 +227,15 @@ def test_a_tokenizer_that_splits_letters_is_refused(base):
     words.encode = lambda text, **_: [1, 2]
     with pytest.raises(wording.WordingError, match="splits ' a'"):
         wording.check_tokenizer(words)
+
+
+def test_the_notebook_plays_an_episode_with_an_adapter(base, tmp_path, monkeypatch, capsys):
+    models.save(fresh(base), tmp_path)
+    monkeypatch.setenv("KV_CACHE_RL_ADAPTER", str(tmp_path))
+    notebook = json.loads((Path(__file__).parents[2] / "notebooks/training/smollm2.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] for cell in cells)
+    scope: dict = {}
+    for cell in cells:
+        exec("".join(cell["source"]), scope)
+    assert "window 15:" in capsys.readouterr().out and scope["scores"]["learned"] > scope["scores"]["keep"]
