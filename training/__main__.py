@@ -62,7 +62,6 @@ def sft(
     Example: python -m training sft --data runs/lm/data.jsonl --out runs/lm/sft --compile
     """
     from training import sft as course
-    from training.batches import tokens_of
     from training.decisions import load
     from training.models import load_base, load_trained, trunk, with_adapter
 
@@ -72,7 +71,7 @@ def sft(
         for layer in trunk(loaded)[0].layers:
             layer.compile(dynamic=False)
     plan = course.Plan(loaded.name, "sft", [file.name for file in data], examples, batch, rate, seed)
-    course.train(loaded, [tokens_of(loaded.tokenizer, row) for row in rows], plan, out, say)
+    course.train(loaded, rows, plan, out, say)
 
 
 @app.command()

@@ -1,7 +1,10 @@
-"""Examples as tokens, in batches of one length, and the log probabilities of answers.
+"""Decisions as tokens: rows that hold several answers behind what their prompts have in common.
 
-Rows are padded at their end: with causal attention nothing real looks there, so no mask is needed. The head
-over the vocabulary is a third of the model, and is computed for answers alone."""
+    prompt | context, answer | context, answer | ...        a tree; each branch is blind to the others
+
+The rows of an observation stand before its head, so the same rows under several heads share most of the
+tokens, and those are computed once. The layer over the vocabulary is a fifth of the model, and is computed for
+answers alone."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.decisions import answer_of
+from training.decisions import answer_of, under_another_head
 from training.models import Loaded, trunk
 
-STEP = 32
-"""Lengths are multiples of this, so that few shapes have to be compiled."""
-IGNORED = -100
+LENGTH = 512
+"""Tokens of a row in training: one shape, so that it is compiled once."""
 COUNT_WEIGHT = 0.2
 """Weight of a digit in the loss: the counts help to decide, but it is the decisions that earn."""
 
@@ -27,9 +29,17 @@ class Tokens:
     prompt: list[int]
     answer: list[int]
 
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What prompts have in common, and of each the rest and its answer."""
+
+    prompt: list[int]
+    branches: list[Tokens]
+
     @property
     def length(self) -> int:
-        return len(self.prompt) + len(self.answer)
+        return len(self.prompt) + sum(len(one.prompt) + len(one.answer) for one in self.branches)
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[dict]) -> list[int]:
@@ -39,39 +49,65 @@ def prompt_ids(tokenizer: Any, messages: Sequence[dict]) -> list[int]:
 
 
 def tokens_of(tokenizer: Any, row: dict) -> Tokens:
+    """An example as tokens."""
     answer = tokenizer.encode(answer_of(row), add_special_tokens=False)
     return Tokens(prompt_ids(tokenizer, row["messages"][:-1]), [*answer, tokenizer.eos_token_id])
 
 
-def grouped(examples: Sequence[Tokens], size: int, rng: np.random.Generator) -> list[list[int]]:
-    """Indices in batches of like length, in random order, each example once."""
-    order = rng.permutation(len(examples))
-    by_length: dict[int, list[int]] = {}
-    for index in order.tolist():
-        by_length.setdefault(-(-examples[index].length // STEP), []).append(index)
-    batches = [part[k : k + size] for part in by_length.values() for k in range(0, len(part), size)]
-    return [batches[k] for k in rng.permutation(len(batches)).tolist()]
+def tree_of(decisions: Sequence[Tokens]) -> Tree:
+    """Decisions behind the longest beginning of all their prompts, which leaves each a token at least."""
+    shortest = min(len(one.prompt) for one in decisions) - 1
+    first = decisions[0].prompt
+    common = next(
+        (k for k in range(shortest) if any(one.prompt[k] != first[k] for one in decisions)), shortest
+    )
+    return Tree(first[:common], [Tokens(one.prompt[common:], one.answer) for one in decisions])
 
 
-def padded(examples: Sequence[Tokens], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens ``[B, L]``, and the token that should follow each ``[B, L]``: `IGNORED` but in the answer."""
-    length = -(-max(one.length for one in examples) // STEP) * STEP
-    ids = torch.full((len(examples), length), pad)
-    wanted = torch.full((len(examples), length), IGNORED)
-    for k, one in enumerate(examples):
-        ids[k, : one.length] = torch.tensor(one.prompt + one.answer)
-        wanted[k, len(one.prompt) - 1 : one.length - 1] = torch.tensor(one.answer)
-    return ids, wanted
+def packed(trees: Sequence[Tree], pad: int, length: int | None = None) -> dict[str, torch.Tensor]:
+    """Rows with a tree each.
+
+    Returns ids, places and mask ``[B, L]``, ``[B, L]``, ``[B, 1, L, L]``; of every token of an answer its
+    row, the position that predicts it, itself and the number of its branch ``[N]`` each.
+    """
+    length = length or max(tree.length for tree in trees)
+    ids = torch.full((len(trees), length), pad)
+    places = torch.zeros((len(trees), length), dtype=torch.long)
+    part = torch.full((len(trees), length), -1)  # 0: what is common, then the branches; -1: padding
+    tokens: list[tuple[int, int, int, int]] = []
+    number = 0
+    for row, tree in enumerate(trees):
+        at = common = len(tree.prompt)
+        ids[row, :at], places[row, :at], part[row, :at] = torch.tensor(tree.prompt), torch.arange(at), 0
+        for k, branch in enumerate(tree.branches):
+            mine = branch.prompt + branch.answer
+            end = at + len(mine)
+            ids[row, at:end] = torch.tensor(mine)
+            places[row, at:end] = common + torch.arange(len(mine))
+            part[row, at:end] = k + 1
+            first = at + len(branch.prompt) - 1
+            tokens += [(row, first + j, token, number) for j, token in enumerate(branch.answer)]
+            at, number = end, number + 1
+    earlier = torch.ones((length, length), dtype=torch.bool).tril()
+    same = (part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)
+    allowed = (same & earlier) | torch.eye(length, dtype=torch.bool)
+    mask = torch.zeros(allowed.shape, dtype=torch.bfloat16)
+    mask = mask.masked_fill(~allowed, torch.finfo(torch.bfloat16).min)
+    row, before, token, branch = torch.tensor(tokens).T
+    return {
+        "ids": ids, "places": places, "mask": mask[:, None],
+        "row": row, "before": before, "token": token, "branch": branch,
+    }  # fmt: skip
 
 
-def answer_logits(
-    loaded: Loaded, ids: torch.Tensor, wanted: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_logits(loaded: Loaded, rows: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits before each token of the answers ``[N, vocabulary]`` in float32, and those tokens ``[N]``."""
     body, head = trunk(loaded)
-    hidden = body(input_ids=ids.to(loaded.device), use_cache=False).last_hidden_state
-    chosen = wanted.to(loaded.device) != IGNORED
-    return head(hidden[chosen]).float(), wanted.to(loaded.device)[chosen]
+    there = {name: value.to(loaded.device) for name, value in rows.items()}
+    hidden = body(
+        input_ids=there["ids"], position_ids=there["places"], attention_mask=there["mask"], use_cache=False
+    ).last_hidden_state
+    return head(hidden[there["row"], there["before"]]).float(), there["token"]
 
 
 def weighted_loss(tokenizer: Any, logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
@@ -82,11 +118,28 @@ def weighted_loss(tokenizer: Any, logits: torch.Tensor, answers: torch.Tensor) -
     return (weights * losses).sum() / weights.sum()
 
 
+def grown(tokenizer: Any, rows: Sequence[dict], index: int, rng: np.random.Generator, length: int) -> Tree:
+    """An example and the same rows under heads of others of its tier, as many as fit into `length`."""
+    row = rows[index]
+    decisions = [tokens_of(tokenizer, row)]
+    while True:
+        donor = rows[int(rng.integers(len(rows)))]
+        if donor["difficulty"] != row["difficulty"]:
+            continue
+        more = [*decisions, tokens_of(tokenizer, under_another_head(row, donor))]
+        if tree_of(more).length > length:
+            return tree_of(decisions)
+        decisions = more
+
+
 def batches(
-    examples: Sequence[Tokens], size: int, pad: int, seed: int, epochs: int = 10**6
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-    """Batches without end: tokens, wanted tokens, and how many examples they hold."""
-    for epoch in range(epochs):
+    tokenizer: Any, rows: Sequence[dict], size: int, seed: int, length: int = LENGTH
+) -> Iterator[list[Tree]]:
+    """Batches of trees without end; every example is the first of a tree once in an epoch."""
+    epoch = 0
+    while True:
         rng = np.random.default_rng([seed, epoch])
-        for batch in grouped(examples, size, rng):
-            yield *padded([examples[k] for k in batch], pad), len(batch)
+        order = rng.permutation(len(rows)).tolist()
+        for start in range(0, len(order) - size + 1, size):
+            yield [grown(tokenizer, rows, k, rng, length) for k in order[start : start + size]]
+        epoch += 1

@@ -18,6 +18,7 @@ from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import naming, write_whole
 from kv_cache_rl.sim.eviction import DIFFICULTIES, Call, Episode, Scenario, decider, window_message
 from kv_cache_rl.sim.eviction.generate import generate
+from kv_cache_rl.sim.eviction.text import to_text
 from training.wording import line, observed
 
 EXPERT = "learned"
@@ -27,6 +28,7 @@ OTHERS = ("lru", "gdsf", "lfu", "stability", "weigh_value", "compress_int8", "ke
 SHARES = (0.5, 0.25, 0.25)
 """Of episodes: the expert's, the expert's with calls left out, other deciders'."""
 _LEFT_OUT = (0.2, 0.6)
+_OF_ROWS = ("rows", "rest")
 _FRESH = 20_000
 """Index from which on generated scenarios are in no committed set."""
 
@@ -78,6 +80,20 @@ def answer_of(row: dict) -> str:
         raise DataError("an example ends with no observation of the brief view; make examples anew")
     named = [call["function"] for call in said["tool_calls"]]
     return line([Call(one["name"], one["arguments"].get("seq_id", "")) for one in named], seen)
+
+
+def under_another_head(row: dict, donor: dict) -> dict:
+    """The rows of an example under the head of another one, answered by the expert.
+
+    What must be freed changes, and what could be does not: so it shows how the head decides.
+    """
+    seen, other = observed(row["messages"][:-1]), observed(donor["messages"][:-1])
+    if seen is None or other is None:
+        raise DataError("an example ends with no observation of the brief view; make examples anew")
+    changed = {key: seen[key] if key in _OF_ROWS else value for key, value in other.items()}
+    calls = list(decider(EXPERT)(changed)) or [Call("keep")]
+    said = answer(calls, row["window"] - 1, as_text=False)
+    return row | {"messages": [*opening("brief", to_text(changed)), said]}
 
 
 def from_episode(scenario: Scenario, player: Player, name: str, rng: np.random.Generator) -> list[dict]:

@@ -147,7 +147,7 @@ def save(loaded: Loaded, folder: Path) -> None:
     network = loaded.network
     # A folder of this machine says nothing elsewhere.
     network.peft_config["default"].base_model_name_or_path = loaded.name
-    network.save_pretrained(str(folder), selected_adapters=["default"])
+    network.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # a form without content
     (folder / "chat_template.jinja").write_text(TEMPLATE)
 

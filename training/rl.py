@@ -27,10 +27,10 @@ import torch
 from kv_cache_rl.adapters.expert import opening
 from kv_cache_rl.sim.eviction import Call, Episode, Scenario, decider, window_message
 from kv_cache_rl.sim.eviction.calls import KEEP
-from training.batches import STEP, prompt_ids
+from training.batches import Tokens, Tree, answer_logits, packed, prompt_ids, tree_of
 from training.decisions import EXPERT
 from training.generation import Generated, generate, merged
-from training.models import Loaded, adapter_of, trunk
+from training.models import Loaded, adapter_of
 from training.optimiser import MasterAdamW
 from training.sft import Plan, begin, keep, resumed
 from training.wording import read
@@ -55,6 +55,10 @@ class Group:
     answers: list[list[int]]
     counts: np.ndarray
     rewards: np.ndarray
+
+    @property
+    def tree(self) -> Tree:
+        return tree_of([Tokens(self.prompt, answer) for answer in self.answers])
 
     @property
     def centred(self) -> np.ndarray:
@@ -119,51 +123,10 @@ def _group(episode: Episode, prompt: list[int], said: Sequence[Generated]) -> Gr
     return Group(prompt, [list(key) for key in by_answer], np.array([*by_answer.values()]), np.array(rewards))
 
 
-def packed(groups: Sequence[Group], pad: int) -> dict[str, torch.Tensor]:
-    """Rows with a prompt and all of its answers.
-
-    Returns ids, places and mask ``[B, L]``, ``[B, L]``, ``[B, 1, L, L]``; of every token of an answer its
-    row, the position that predicts it, itself and the number of its answer ``[N]`` each.
-    """
-    length = max(len(g.prompt) + sum(map(len, g.answers)) for g in groups)
-    length = -(-length // STEP) * STEP
-    ids = torch.full((len(groups), length), pad)
-    places = torch.zeros((len(groups), length), dtype=torch.long)
-    part = torch.full((len(groups), length), -1)  # 0: prompt, then the answers; -1: padding
-    tokens: list[tuple[int, int, int, int]] = []
-    number = 0
-    for row, group in enumerate(groups):
-        at = len(group.prompt)
-        ids[row, :at], places[row, :at], part[row, :at] = torch.tensor(group.prompt), torch.arange(at), 0
-        for k, answer in enumerate(group.answers):
-            before = [len(group.prompt) - 1, *range(at, at + len(answer) - 1)]
-            tokens += [(row, b, token, number) for b, token in zip(before, answer, strict=True)]
-            ids[row, at : at + len(answer)] = torch.tensor(answer)
-            places[row, at : at + len(answer)] = len(group.prompt) + torch.arange(len(answer))
-            part[row, at : at + len(answer)] = k + 1
-            at, number = at + len(answer), number + 1
-    earlier = torch.ones((length, length), dtype=torch.bool).tril()
-    same = (part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)
-    allowed = (same & earlier) | torch.eye(length, dtype=torch.bool)
-    mask = torch.zeros(allowed.shape, dtype=torch.bfloat16).masked_fill(
-        ~allowed, torch.finfo(torch.bfloat16).min
-    )
-    row, before, token, answer = torch.tensor(tokens).T
-    return {
-        "ids": ids, "places": places, "mask": mask[:, None],
-        "row": row, "before": before, "token": token, "answer": answer,
-    }  # fmt: skip
-
-
 def chances(loaded: Loaded, rows: dict[str, torch.Tensor]) -> torch.Tensor:
     """Log probability of every token of the answers ``[N]``."""
-    body, head = trunk(loaded)
-    there = {name: value.to(loaded.device) for name, value in rows.items()}
-    hidden = body(
-        input_ids=there["ids"], position_ids=there["places"], attention_mask=there["mask"], use_cache=False
-    ).last_hidden_state
-    logits = head(hidden[there["row"], there["before"]]).float()
-    return torch.log_softmax(logits, -1).gather(1, there["token"][:, None])[:, 0]
+    logits, tokens = answer_logits(loaded, rows)
+    return torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0]
 
 
 def objective(
@@ -189,8 +152,8 @@ def update(
     loaded.network.train()
     for start in range(0, len(groups), ROWS):
         part = groups[start : start + ROWS]
-        rows = packed(part, loaded.tokenizer.pad_token_id)
-        number = rows["answer"].to(loaded.device)
+        rows = packed([group.tree for group in part], loaded.tokenizer.pad_token_id)
+        number = rows["branch"].to(loaded.device)
         counts = torch.tensor(
             np.concatenate([g.counts for g in part]), dtype=torch.float32, device=loaded.device
         )

@@ -19,7 +19,7 @@ import torch
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import read_json, write_json
-from training.batches import Tokens, answer_logits, batches, weighted_loss
+from training.batches import LENGTH, answer_logits, batches, packed, weighted_loss
 from training.models import Loaded, save
 from training.optimiser import MasterAdamW
 
@@ -91,7 +91,12 @@ def begin(folder: Path, plan: Plan) -> None:
 
 
 def train(
-    loaded: Loaded, examples: Sequence[Tokens], plan: Plan, folder: Path, tell: Callable[[str], None]
+    loaded: Loaded,
+    rows: Sequence[dict],
+    plan: Plan,
+    folder: Path,
+    tell: Callable[[str], None],
+    length: int = LENGTH,
 ) -> None:
     """Trains until `plan.examples` are seen; goes on from the folder's checkpoint."""
     begin(folder, plan)
@@ -100,29 +105,30 @@ def train(
     loaded.network.train()
     began = kept = time.monotonic()
     before, first, running = now.seconds, now.seen, None
-    stream = batches(examples, plan.batch, loaded.tokenizer.pad_token_id, plan.seed)
+    stream = batches(loaded.tokenizer, rows, plan.batch, plan.seed, length)
     with (folder / "log.jsonl").open("a") as log:
-        for ids, wanted, count in islice(stream, now.steps, None):
+        for trees in islice(stream, now.steps, None):
             if now.seen >= plan.examples:
                 break
-            logits, answers = answer_logits(loaded, ids, wanted)
+            batch = packed(trees, loaded.tokenizer.pad_token_id, length)
+            logits, answers = answer_logits(loaded, batch)
             loss = weighted_loss(loaded.tokenizer, logits, answers)
             loss.backward()
             norm = optimiser.step(rate_share(now.seen / plan.examples))
-            now.seen, now.steps = now.seen + count, now.steps + 1
+            now.seen, now.steps = now.seen + sum(len(tree.branches) for tree in trees), now.steps + 1
             now.seconds = before + time.monotonic() - began
             value = float(loss.detach())
             running = value if running is None else 0.95 * running + 0.05 * value
             entry = {
-                "step": now.steps, "examples": now.seen, "loss": round(value, 4), "tokens": ids.numel(),
+                "step": now.steps, "examples": now.seen, "loss": round(value, 4), "tokens": batch["ids"].numel(),
                 "right": round(float((logits.argmax(-1) == answers).float().mean()), 4),
                 "norm": round(norm, 3), "seconds": round(now.seconds, 1),
             }  # fmt: skip
             log.write(json.dumps(entry) + "\n")
             log.flush()
             if now.steps % 10 == 0:
-                left = (plan.examples - now.seen) * (now.seconds - before) / max(now.seen - first, 1)
-                tell(f"{now.seen}/{plan.examples} examples, loss {running:.3f}, {left / 60:.0f} min left")
+                left = (now.seconds - before) / max(now.seen - first, 1) * (plan.examples - now.seen) / 60
+                tell(f"{now.seen}/{plan.examples} examples, loss {running:.3f}, {left:.0f} min left")
             if time.monotonic() - kept > EVERY:
                 keep(loaded, optimiser, folder, now)
                 kept = time.monotonic()

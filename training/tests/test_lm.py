@@ -10,10 +10,11 @@ import torch
 from kv_cache_rl.sim.eviction import Call, decider, load_scenarios
 from kv_cache_rl.sim.eviction.calls import KEEP
 from training import decisions, generation, models, rl, rollouts, sft, wording
-from training.batches import Tokens, answer_logits, padded, prompt_ids, tokens_of
+from training.batches import Tokens, Tree, batches, packed, prompt_ids, tokens_of, tree_of
 from training.tests import tiny
 
 VERBS = ["keep", "evict", "compress", "swap_to_cpu"]
+LONG = 2048
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -32,7 +33,7 @@ def fresh(base: str) -> models.Loaded:
 
 
 def plan(base: str, examples: int = 16) -> sft.Plan:
-    return sft.Plan(base, "sft", ["data.jsonl"], examples, 4, 1e-2, 0)
+    return sft.Plan(base, "sft", ["data.jsonl"], examples, 1, 1e-2, 0)
 
 
 def stirred(loaded: models.Loaded) -> models.Loaded:
@@ -75,7 +76,7 @@ def test_the_template_shows_the_rows_by_letters_and_leaves_the_system_prompt_out
     for row in rows[:5]:
         text = words.decode(prompt_ids(words, row["messages"][:-1]))
         seen = wording.observed(row["messages"][:-1])
-        shown = text.split("<|im_end|>")[0].split("\n ")[1:]
+        shown = text.split("<|im_end|>")[0].split("\n")[1:-1]
         assert [line.split()[-1] for line in shown] == list(wording.LETTERS[: len(seen["rows"])])
         assert f"fill{(seen['used'] + seen['need'] + 5) // 10} " in text and "KV cache" not in text
 
@@ -83,7 +84,6 @@ def test_the_template_shows_the_rows_by_letters_and_leaves_the_system_prompt_out
 def test_an_interrupted_training_ends_with_the_same_weights(base, rows, tmp_path, monkeypatch):
     def course(folder: Path, stop: int) -> models.Loaded:
         loaded = fresh(base)
-        examples = [tokens_of(loaded.tokenizer, row) for row in rows]
         step, steps = sft.MasterAdamW.step, iter(range(10**6))
 
         def stopping(self, share):
@@ -93,7 +93,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(base, rows, tmp_path
 
         with monkeypatch.context() as patch:
             patch.setattr(sft.MasterAdamW, "step", stopping)
-            sft.train(loaded, examples, plan(base), folder, lambda _: None)
+            sft.train(loaded, rows, plan(base), folder, lambda _: None, LONG)
         return loaded
 
     monkeypatch.setattr(sft, "EVERY", 0.0)
@@ -128,15 +128,35 @@ def test_a_packed_group_gives_each_answer_the_chances_that_it_has_alone(base, ro
     loaded = stirred(fresh(base))
     prompt, answers = tokens_of(loaded.tokenizer, rows[0]).prompt, [[5, 6, 7, 2], [9, 2], [8, 8, 8, 8, 2]]
     group = rl.Group(prompt, answers, np.ones(3), np.zeros(3))
-    other = rl.Group(prompt[:50], [[4, 2]], np.ones(1), np.zeros(1))
+    other = Tree([], [Tokens(prompt[:50], [4, 2])])
     with torch.no_grad():
-        found = rl.chances(loaded, rl.packed([group, other], loaded.tokenizer.pad_token_id))
+        found = rl.chances(loaded, packed([group.tree, other], loaded.tokenizer.pad_token_id))
         alone = []
         for start, answer in [(prompt, one) for one in answers] + [(prompt[:50], [4, 2])]:
-            ids, wanted = padded([Tokens(start, answer)], loaded.tokenizer.pad_token_id)
-            logits, targets = answer_logits(loaded, ids, wanted)
-            alone.append(torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0])
-    assert torch.allclose(found, torch.cat(alone), atol=0.03)
+            ids = torch.tensor([start + answer])
+            logits = loaded.network(input_ids=ids).logits[0, len(start) - 1 : -1].float()
+            chances = torch.log_softmax(logits, -1)
+            alone += chances[torch.arange(len(answer)), torch.tensor(answer)].tolist()
+    assert found.tolist() == pytest.approx(alone, abs=0.03)
+
+
+def test_the_same_rows_under_other_heads_share_what_stands_before_the_head(base, rows):
+    words = fresh(base).tokenizer
+    (tree,) = next(batches(words, rows, 1, 0, LONG))
+    assert len(tree.branches) > 1 and tree.length <= LONG
+    texts = [words.decode(tree.prompt + one.prompt) for one in tree.branches]
+    assert (
+        len({text.split("\nleft")[0] for text in texts})
+        == 1
+        < len({text.split("\nleft")[1] for text in texts})
+    )
+    first = tree_of([tokens_of(words, row) for row in rows[:1]])
+    assert tree_of([Tokens(first.prompt + one.prompt, one.answer) for one in first.branches]) == first
+    changed = decisions.under_another_head(rows[0], rows[3])
+    seen, donor = (wording.observed(row["messages"][:-1]) for row in (changed, rows[3]))
+    assert seen["need"] == donor["need"] and seen["rows"] != donor["rows"]
+    asked = wording.read(decisions.answer_of(changed), seen)
+    assert sorted(map(str, asked)) == sorted(map(str, list(decider("learned")(seen)) or [KEEP]))
 
 
 def test_an_update_makes_the_better_answer_likelier_and_the_kl_grows_from_0(base, rows, tmp_path):
@@ -149,7 +169,7 @@ def test_an_update_makes_the_better_answer_likelier_and_the_kl_grows_from_0(base
     assert group.centred @ group.counts == pytest.approx(0)
     chosen = [value for name, value in loaded.network.named_parameters() if "reference" not in name]
     optimiser = sft.MasterAdamW(chosen, 1e-3)
-    rows_of = rl.packed([group], loaded.tokenizer.pad_token_id)
+    rows_of = packed([group.tree], loaded.tokenizer.pad_token_id)
     before = rl.chances(loaded, rows_of).detach()
     first = rl.update(loaded, optimiser, [group], 0.2, beta=0.02)
     for _ in range(3):
@@ -186,7 +206,7 @@ def test_a_rollout_counts_what_could_not_be_read_and_is_labelled_in_every_window
 
 def test_bad_runs_and_models_are_refused_with_the_remedy(base, rows, tmp_path):
     sft.begin(tmp_path / "run", plan(base))
-    with pytest.raises(sft.RunError, match=r"its batch is 4, asked for is 8; give --out another folder"):
+    with pytest.raises(sft.RunError, match=r"its batch is 1, asked for is 8; give --out another folder"):
         sft.begin(tmp_path / "run", sft.Plan(base, "sft", ["data.jsonl"], 16, 8, 1e-2, 0))
     stored = json.loads((tmp_path / "run/run.json").read_text())
     (tmp_path / "run/run.json").write_text(json.dumps(stored | {"environment_version": 1}))

@@ -79,7 +79,7 @@ def test_what_cannot_be_read_comes_back_as_text_and_a_cut_answer_says_so(loaded,
         ({"stream": True}, 400, "does not stream"),
         ({"temperature": -1}, 400, "send a number from 0 to 10"),
         ({"max_tokens": 0}, 400, "send a whole number from 1 on"),
-        ({"messages": [{"role": "user", "content": "x " * 3000}]}, 400, "ask with --history window"),
+        ({"messages": [{"role": "user", "content": "x " * 6000}]}, 400, "ask with --history window"),
         ({"messages": ["x"]}, 400, "messages"),
     ],
 )

@@ -42,7 +42,7 @@ def save(folder: Path) -> Path:
     LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024,
+            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=2048,
             tie_word_embeddings=True,
             bos_token_id=1, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
         )
