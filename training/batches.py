@@ -2,9 +2,8 @@
 
     prompt | context, answer | context, answer | ...        a tree; each branch is blind to the others
 
-The rows of an observation stand before its head, so the same rows under several heads share most of the
-tokens, and those are computed once. The layer over the vocabulary is a fifth of the model, and is computed for
-answers alone."""
+The rows of an observation stand before its head, so the same rows under several heads share most tokens, which
+are computed once. The layer over the vocabulary is a fifth of the model, and is computed for answers only."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,13 @@ import torch
 
 from training.decisions import answer_of, under_another_head
 from training.models import Loaded, trunk
+from training.wording import WORDS
 
 LENGTH = 512
 """Tokens of a row in training: one shape, so that it is compiled once."""
-COUNT_WEIGHT = 0.2
-"""Weight of a digit in the loss: the counts help to decide, but it is the decisions that earn."""
+COUNT_WEIGHT, ACT_WEIGHT = 0.2, 2.0
+"""Weights in the loss of a digit, since the counts only help to decide, and of a verb, since too little freed
+costs far more than too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,15 @@ def answer_logits(loaded: Loaded, rows: dict[str, torch.Tensor]) -> tuple[torch.
 
 
 def weighted_loss(tokenizer: Any, logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """Mean of -log p over the tokens of answers, in which digits count less."""
-    digits = torch.tensor(tokenizer.convert_tokens_to_ids(list("0123456789")), device=answers.device)
-    weights = torch.where(torch.isin(answers, digits), COUNT_WEIGHT, 1.0)
+    """Mean of -log p over the tokens of answers, in which digits count less and verbs more."""
+
+    def weight(words: list[str], value: float) -> torch.Tensor:
+        ids = torch.tensor([tokenizer.encode(word, add_special_tokens=False)[0] for word in words])
+        return torch.where(torch.isin(answers, ids.to(answers.device)), value, 1.0)
+
+    weights = weight(list("0123456789"), COUNT_WEIGHT) * weight(
+        [f" {word}" for word in WORDS.values()], ACT_WEIGHT
+    )
     losses = torch.nn.functional.cross_entropy(logits, answers, reduction="none")
     return (weights * losses).sum() / weights.sum()
 

@@ -120,7 +120,8 @@ def train(
             value = float(loss.detach())
             running = value if running is None else 0.95 * running + 0.05 * value
             entry = {
-                "step": now.steps, "examples": now.seen, "loss": round(value, 4), "tokens": batch["ids"].numel(),
+                "step": now.steps, "examples": now.seen, "loss": round(value, 4),
+                "tokens": batch["ids"].numel(),
                 "right": round(float((logits.argmax(-1) == answers).float().mean()), 4),
                 "norm": round(norm, 3), "seconds": round(now.seconds, 1),
             }  # fmt: skip

@@ -32,7 +32,7 @@ def fresh(base: str) -> models.Loaded:
     return models.with_adapter(models.load_base(base), seed=0, rank=4)
 
 
-def plan(base: str, examples: int = 16) -> sft.Plan:
+def plan(base: str, examples: int = 60) -> sft.Plan:
     return sft.Plan(base, "sft", ["data.jsonl"], examples, 1, 1e-2, 0)
 
 
@@ -105,7 +105,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(base, rows, tmp_path
     ):
         assert torch.equal(one, other), name
     logged = [json.loads(line) for line in (tmp_path / "stopped/log.jsonl").read_text().splitlines()]
-    assert [entry["examples"] for entry in logged][-1] >= 16 and logged[-1]["loss"] < logged[0]["loss"]
+    assert [entry["examples"] for entry in logged][-1] >= 60 and logged[-1]["loss"] < logged[0]["loss"]
     stored = models.load_trained(tmp_path / "stopped")
     assert stored.tokenizer.chat_template == wording.TEMPLATE
 
@@ -207,7 +207,7 @@ def test_a_rollout_counts_what_could_not_be_read_and_is_labelled_in_every_window
 def test_bad_runs_and_models_are_refused_with_the_remedy(base, rows, tmp_path):
     sft.begin(tmp_path / "run", plan(base))
     with pytest.raises(sft.RunError, match=r"its batch is 1, asked for is 8; give --out another folder"):
-        sft.begin(tmp_path / "run", sft.Plan(base, "sft", ["data.jsonl"], 16, 8, 1e-2, 0))
+        sft.begin(tmp_path / "run", sft.Plan(base, "sft", ["data.jsonl"], 60, 8, 1e-2, 0))
     stored = json.loads((tmp_path / "run/run.json").read_text())
     (tmp_path / "run/run.json").write_text(json.dumps(stored | {"environment_version": 1}))
     with pytest.raises(sft.RunError, match="environment version 1"):
