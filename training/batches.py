@@ -2,8 +2,8 @@
 
     prompt | context, answer | context, answer | ...        a tree; each branch is blind to the others
 
-The rows of an observation stand before its head, so the same rows under several heads share most tokens, which
-are computed once. The layer over the vocabulary is a fifth of the model, and is computed for answers only."""
+The rows of an observation stand before its head. So the same rows under several heads share most of their
+tokens, which are computed once. The layer over the vocabulary is computed for answers alone."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
