@@ -46,7 +46,7 @@ page: $(VENV)/installed-page ## The HTTP API, the page in a browser (apt-get ins
 	$(BIN)/python -m pytest tests/web/test_pace.py
 	$(BIN)/python -m kv_cache_rl.adapters.http.load --sessions 200 --seconds 60
 
-training: $(TRAINING)/installed ## TRL beside the environment (its own .venv, 1.5 GB), and the tests of training/.
+training: $(TRAINING)/installed ## What trains a language model (its own .venv, 1.5 GB), and the tests of training/.
 	$(TRAINING)/bin/python -m pytest training/tests -c training/pytest.ini
 
 engine: $(ENGINE)/.venv/installed ## A real vLLM on two cores: its environment (3.5 GB), and the tests of engines/.
