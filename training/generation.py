@@ -16,7 +16,7 @@ from training.models import Loaded, trunk
 
 MOST = 96
 """Tokens of an answer: 16 calls take 80."""
-AT_ONCE = 48
+AT_ONCE = 64
 """Prompts that are read in one go, which bounds the memory that it takes."""
 
 

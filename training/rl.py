@@ -112,15 +112,19 @@ def groups_of(
 
 def _group(episode: Episode, prompt: list[int], said: Sequence[Generated]) -> Group:
     observation = episode.observation()
-    by_answer: dict[tuple[int, ...], int] = {}
-    rewards: list[float] = []
+    counts: dict[tuple[int, ...], int] = {}
+    earned: dict[tuple[Call, ...], float] = {}  # many answers make the same calls
+    rewards = []
     for one in said:
         key = tuple(one.tokens)
-        if key not in by_answer:
-            calls = None if one.cut else read(one.text, observation)
-            rewards.append(finished(episode.scenario, episode.log, calls or [KEEP]))
-        by_answer[key] = by_answer.get(key, 0) + 1
-    return Group(prompt, [list(key) for key in by_answer], np.array([*by_answer.values()]), np.array(rewards))
+        counts[key] = counts.get(key, 0) + 1
+        if counts[key] > 1:
+            continue
+        calls = tuple((None if one.cut else read(one.text, observation)) or [KEEP])
+        if calls not in earned:
+            earned[calls] = finished(episode.scenario, episode.log, calls)
+        rewards.append(earned[calls])
+    return Group(prompt, [list(key) for key in counts], np.array([*counts.values()]), np.array(rewards))
 
 
 def chances(loaded: Loaded, rows: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -40,8 +40,8 @@ class SummaryError(Refused):
 
 
 def played(scenario: Scenario, name: str) -> Outcome:
-    """A decider's episode, in the brief view as the models play it."""
-    episode = play(Episode(scenario, "brief"), decider(name))
+    """A decider's episode. It sees the full view: ranks read numbers that the brief one leaves out."""
+    episode = play(Episode(scenario), decider(name))
     return from_report(scenario, name, episode.report(), episode.log)
 
 
@@ -163,7 +163,7 @@ def _lines(log: Path) -> list[dict]:
 
 def course_figure(found: Mapping[str, Any]) -> "Figure":
     """A panel per training: the loss of SFT over examples, the scores of RL over episodes."""
-    panels = {
+    panels: dict[str, list] = {
         f"{stage['name']}: {name}": [
             (point[STAGE_FIELDS[stage["plan"]["kind"]][0]], point[name]) for point in stage["points"]
         ]

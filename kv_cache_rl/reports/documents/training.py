@@ -56,8 +56,27 @@ def stages(found: dict) -> str:
     return table(("run", "kind", "seen", "batch", "rate", "minutes", "from, to"), rows)
 
 
+def tried(found: dict) -> str:
+    """What the wordings of the trials came to."""
+    rows = []
+    for trial in found["wordings"]:
+        verbs, played = trial.get("verbs"), trial.get("played")
+        rows.append(
+            [
+                trial["wording"],
+                f"{trial['examples']:,}",
+                f"{verbs['loss']:.2f}" if verbs else "-",
+                f"{verbs['right']:.0%}" if verbs else "-",
+                f"{played['normalized']:+.2f}" if played else "-",
+                f"{played['refused'] / played['calls']:.0%}" if played else "-",
+            ]
+        )
+    return table(("wording", "examples", "loss of a verdict", "right", "normalised", "refused"), rows)
+
+
 TABLES = {
     "lm-scores": (scores, "training/evaluation.json"),
     "lm-paired": (paired, "training/evaluation.json"),
+    "lm-tried": (tried, "training/tried.json"),
     "lm-stages": (stages, "training/course.json"),
 }
