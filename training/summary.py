@@ -133,7 +133,7 @@ STAGE_FIELDS = {
     "rl": ("episodes", "score", "reward", "spread", "useful", "kl", "seconds"),
 }
 """What is kept of a step's line in the log, by the kind of the run."""
-_POINTS = 60
+_POINTS = 20
 
 
 def course_of(folders: Sequence[Path]) -> dict:

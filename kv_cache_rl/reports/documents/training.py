@@ -74,7 +74,38 @@ def tried(found: dict) -> str:
     return table(("wording", "examples", "loss of a verdict", "right", "normalised", "refused"), rows)
 
 
+def line(found: dict) -> str:
+    """What the first model came to, in words."""
+    model = found["models"][0]
+    (whole,) = (row for row in found["rows"] if row["model"] == model and row["tier"] == "all")
+    gaps = {
+        one["against"]: spread(one["normalized"], "{:+.2f}")
+        for one in found["differences"]
+        if one["tier"] == "all" and one["model"] == model
+    }
+    refused = whole["invalid_calls"] / whole["calls"]
+    return (
+        f"On {whole['scenarios']} scenarios the taught model scores {spread(whole['normalized'], _SIGNED)}: "
+        f"{gaps['keep']} against doing nothing, {gaps['lru']} against `lru`, {gaps['learned']} against its "
+        f"teacher. {refused:.0%} of its calls are refused."
+    )
+
+
+def cost(found: dict) -> str:
+    """What all supervised trainings took."""
+    stages = [stage for stage in found["stages"] if stage["plan"]["kind"] == "sft"]
+    last = [stage["points"][-1] for stage in stages]
+    seen, minutes = sum(point["examples"] for point in last), sum(point["seconds"] for point in last) / 60
+    rate = last[-1]["examples"] / last[-1]["seconds"]
+    return (
+        f"the {len(stages)} supervised trainings saw {seen:,} decisions in {minutes:.0f} minutes; the last, "
+        f"with several heads a row, {3600 * rate:,.0f} an hour"
+    )
+
+
 TABLES = {
+    "lm-line": (line, "training/evaluation.json"),
+    "lm-cost": (cost, "training/course.json"),
     "lm-scores": (scores, "training/evaluation.json"),
     "lm-paired": (paired, "training/evaluation.json"),
     "lm-tried": (tried, "training/tried.json"),
