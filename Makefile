@@ -53,7 +53,7 @@ openenv: $(OPENENV)/.venv/installed ## Both OpenEnv environments (their own .ven
 	$(OPENENV_BIN)/openenv validate environments/kv_cache_serving_openenv --level static
 	$(OPENENV_BIN)/python -m pytest $(OPENENV)/tests -c $(OPENENV)/pytest.ini
 
-training: $(TRAINING)/installed ## TRL beside the environment (its own .venv, 1.5 GB), and the tests of training/.
+training: $(TRAINING)/installed ## What trains a language model (its own .venv, 1.5 GB), and the tests of training/.
 	$(TRAINING)/bin/python -m pytest training/tests -c training/pytest.ini
 
 engine: $(ENGINE)/.venv/installed ## A real vLLM on two cores: its environment (3.5 GB), and the tests of engines/.

@@ -18,6 +18,7 @@ from kv_cache_rl.reports.documents import (
     speeds,
     stability,
     tokens,
+    training,
 )
 
 __all__ = ["TABLES"]
@@ -25,6 +26,7 @@ __all__ = ["TABLES"]
 TABLES: dict[str, tuple[Callable[..., str], *tuple[str, ...]]] = {
     **eviction.TABLES,
     **tokens.TABLES,
+    **training.TABLES,
     **hierarchy.TABLES,
     **serving.TABLES,
     **stability.TABLES,

@@ -2,6 +2,7 @@
 
 FIGURES = {
     "eviction_training.png": "eviction/training.png",
+    "training_course.png": "training/course.png",
     "hierarchy_miss_ratio.png": "hierarchy/default/plots/miss_ratio.png",
     "stability_boundary.png": "stability/boundary.png",
     "stability_hysteresis.png": "stability/hysteresis.png",

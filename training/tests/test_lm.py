@@ -1,0 +1,261 @@
+"""The language model's course in small: a tiny random model goes the whole way that SmolLM2 goes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kv_cache_rl.sim.eviction import Call, decider, load_scenarios
+from kv_cache_rl.sim.eviction.calls import KEEP
+from training import decisions, generation, models, rl, rollouts, sft, wording
+from training.batches import Tokens, Tree, batches, packed, prompt_ids, tokens_of, tree_of
+from training.tests import tiny
+
+VERBS = ["keep", "evict", "compress", "swap_to_cpu"]
+LONG = 2048
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> str:
+    return str(tiny.save(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[dict]:
+    return list(decisions.make(24, 1))
+
+
+def fresh(base: str) -> models.Loaded:
+    return models.with_adapter(models.load_base(base), seed=0, rank=4)
+
+
+def plan(base: str, examples: int = 60) -> sft.Plan:
+    return sft.Plan(base, "sft", ["data.jsonl"], examples, 1, 1e-2, 0)
+
+
+def stirred(loaded: models.Loaded) -> models.Loaded:
+    """The model with an adapter that does something, as after a training."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, value in loaded.network.named_parameters():
+            if "lora_B" in name:
+                value.normal_(0, 0.05)
+    return loaded
+
+
+def test_what_the_model_writes_is_read_back_as_the_experts_calls(rows):
+    for row in rows:
+        seen = wording.observed(row["messages"][:-1])
+        made = wording.read(decisions.answer_of(row), seen)
+        asked = list(decider("learned")(seen)) or [KEEP]
+        assert sorted(map(str, made)) == sorted(map(str, asked))
+        assert [call.verb for call in made] == sorted((call.verb for call in made), key=VERBS.index)
+
+
+def test_the_count_in_an_answer_ends_at_the_memory_that_is_left():
+    shown = ["q gen chat decode m200", "ab tool code cpu m90", "c tool code m101 b8", "d gen code m9"]
+    seen = {"used": 950, "need": 50, "rows": shown}
+    calls = [Call("evict", "ab"), Call("compress", "q"), Call("compress", "q"), Call("swap_to_cpu", "c")]
+    text = " a half90 a half85 b drop85 c swap75 d keep"
+    assert wording.line(calls, seen) == text and wording.read(text, seen) == calls
+    assert wording.line([], seen) == " a keep c keep d keep" and wording.read(" a keep", seen) == [KEEP]
+    assert wording.read(" l drop3", seen) == [Call("evict", "row-l")], (
+        "the environment refuses it by that name"
+    )
+    for unreadable in (" a drop", "a drop3", " a drop3 and", " m keep", "keep"):
+        assert wording.read(unreadable, seen) is None
+    with pytest.raises(wording.WordingError, match="decide from its rows"):
+        wording.line([Call("evict", "zz")], seen)
+
+
+def test_the_template_shows_the_rows_by_letters_and_leaves_the_system_prompt_out(base, rows):
+    words = fresh(base).tokenizer
+    for row in rows[:5]:
+        text = words.decode(prompt_ids(words, row["messages"][:-1]))
+        seen = wording.observed(row["messages"][:-1])
+        shown = text.split("<|im_end|>")[0].split("\n")[1:-1]
+        assert [line.split()[-1] for line in shown] == list(wording.LETTERS[: len(seen["rows"])])
+        assert f"fill{(seen['used'] + seen['need'] + 5) // 10} " in text and "KV cache" not in text
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(base, rows, tmp_path, monkeypatch):
+    def course(folder: Path, stop: int) -> models.Loaded:
+        loaded = fresh(base)
+        step, steps = sft.MasterAdamW.step, iter(range(10**6))
+
+        def stopping(self, share):
+            if next(steps) == stop:
+                raise KeyboardInterrupt
+            return step(self, share)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sft.MasterAdamW, "step", stopping)
+            sft.train(loaded, rows, plan(base), folder, lambda _: None, LONG)
+        return loaded
+
+    monkeypatch.setattr(sft, "EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        course(tmp_path / "stopped", 2)
+    went_on, whole = course(tmp_path / "stopped", -1), course(tmp_path / "whole", -1)
+    for (name, one), other in zip(
+        went_on.network.named_parameters(), whole.network.parameters(), strict=True
+    ):
+        assert torch.equal(one, other), name
+    logged = [json.loads(line) for line in (tmp_path / "stopped/log.jsonl").read_text().splitlines()]
+    assert [entry["examples"] for entry in logged][-1] >= 60 and logged[-1]["loss"] < logged[0]["loss"]
+    stored = models.load_trained(tmp_path / "stopped")
+    assert stored.tokenizer.chat_template == wording.TEMPLATE
+
+
+def test_answers_of_a_batch_are_those_of_each_prompt_alone(base, rows):
+    loaded = stirred(fresh(base))
+    before = [value.clone() for value in loaded.network.parameters()]
+    prompts = [tokens_of(loaded.tokenizer, row).prompt[-40 - 7 * k :] for k, row in enumerate(rows[:5])]
+    with generation.merged(loaded):
+        together = generation.generate(loaded, prompts, most=12)
+        alone = [generation.generate(loaded, [prompt], most=12)[0] for prompt in prompts]
+        twice = generation.generate(loaded, prompts, most=12, draws=2)
+    assert [one.tokens for one in together] == [one.tokens for one in alone]
+    assert [one.tokens for one in twice] == [one.tokens for one in together for _ in range(2)]
+    for value, kept in zip(loaded.network.parameters(), before, strict=True):
+        assert torch.equal(value, kept), "the weights come back exactly"
+
+
+def test_a_packed_group_gives_each_answer_the_chances_that_it_has_alone(base, rows):
+    loaded = stirred(fresh(base))
+    prompt, answers = tokens_of(loaded.tokenizer, rows[0]).prompt, [[5, 6, 7, 2], [9, 2], [8, 8, 8, 8, 2]]
+    group = rl.Group(prompt, answers, np.ones(3), np.zeros(3))
+    other = Tree([], [Tokens(prompt[:50], [4, 2])])
+    with torch.no_grad():
+        found = rl.chances(loaded, packed([group.tree, other], loaded.tokenizer.pad_token_id))
+        alone = []
+        for start, answer in [(prompt, one) for one in answers] + [(prompt[:50], [4, 2])]:
+            ids = torch.tensor([start + answer])
+            logits = loaded.network(input_ids=ids).logits[0, len(start) - 1 : -1].float()
+            chances = torch.log_softmax(logits, -1)
+            alone += chances[torch.arange(len(answer)), torch.tensor(answer)].tolist()
+    assert found.tolist() == pytest.approx(alone, abs=0.03)
+
+
+def test_the_same_rows_under_other_heads_share_what_stands_before_the_head(base, rows):
+    words = fresh(base).tokenizer
+    (tree,) = next(batches(words, rows, 1, 0, LONG))
+    assert len(tree.branches) > 1 and tree.length <= LONG
+    texts = [words.decode(tree.prompt + one.prompt) for one in tree.branches]
+    assert (
+        len({text.split("\nleft")[0] for text in texts})
+        == 1
+        < len({text.split("\nleft")[1] for text in texts})
+    )
+    first = tree_of([tokens_of(words, row) for row in rows[:1]])
+    assert tree_of([Tokens(first.prompt + one.prompt, one.answer) for one in first.branches]) == first
+    changed = decisions.under_another_head(rows[0], rows[3])
+    seen, donor = (wording.observed(row["messages"][:-1]) for row in (changed, rows[3]))
+    assert seen["need"] == donor["need"] and seen["rows"] != donor["rows"]
+    asked = wording.read(decisions.answer_of(changed), seen)
+    assert sorted(map(str, asked)) == sorted(map(str, list(decider("learned")(seen)) or [KEEP]))
+
+
+def test_an_update_makes_the_better_answer_likelier_and_the_kl_grows_from_0(base, rows, tmp_path):
+    loaded = stirred(fresh(base))
+    models.save(loaded, tmp_path / "adapter")
+    loaded = models.load_trained(tmp_path, base)
+    rl.with_reference(loaded, tmp_path)
+    prompt = tokens_of(loaded.tokenizer, rows[0]).prompt
+    group = rl.Group(prompt, [[5, 6, 2], [9, 2]], np.array([3, 5]), np.array([0.2, 0.6]))
+    assert group.centred @ group.counts == pytest.approx(0)
+    chosen = [value for name, value in loaded.network.named_parameters() if "reference" not in name]
+    optimiser = sft.MasterAdamW(chosen, 1e-3)
+    rows_of = packed([group.tree], loaded.tokenizer.pad_token_id)
+    before = rl.chances(loaded, rows_of).detach()
+    first = rl.update(loaded, optimiser, [group], 0.2, beta=0.02)
+    for _ in range(3):
+        last = rl.update(loaded, optimiser, [group], 0.2, beta=0.02)
+    after = rl.chances(loaded, rows_of).detach()
+    assert after[3:].sum() > before[3:].sum() and after[:3].sum() < before[:3].sum()
+    assert first["kl"] < 1e-4 < last["kl"]
+
+
+def test_rl_goes_on_where_it_was_interrupted(base, tmp_path):
+    models.save(stirred(fresh(base)), tmp_path / "sft/adapter")
+    scenarios = load_scenarios(split="train", num_examples=2)
+
+    def course(episodes: int) -> list[dict]:
+        loaded = models.load_trained(tmp_path / "sft", base)
+        rl.with_reference(loaded, tmp_path / "sft")
+        asked = sft.Plan(base, "rl", [], episodes, 1, 1e-4, 0)
+        rl.train(loaded, scenarios, asked, tmp_path / "rl", lambda _: None)
+        return [json.loads(line) for line in (tmp_path / "rl/log.jsonl").read_text().splitlines()]
+
+    assert [entry["episodes"] for entry in course(1)] == [1]
+    log = course(2)
+    assert [entry["episodes"] for entry in log] == [1, 2] and log[0]["groups"] == scenarios[0].steps
+
+
+def test_a_rollout_counts_what_could_not_be_read_and_is_labelled_in_every_window(base):
+    loaded = fresh(base)
+    (made,) = rollouts.play(loaded, load_scenarios(split="eval", num_examples=1))
+    assert made.episode.done and made.unreadable == 15, "a random model writes nothing that can be read"
+    examples = made.examples()
+    assert [row["window"] for row in examples] == list(range(1, 16))
+    assert "No tool was called" in examples[1]["messages"][1]["content"]
+
+
+def test_bad_runs_and_models_are_refused_with_the_remedy(base, rows, tmp_path):
+    sft.begin(tmp_path / "run", plan(base))
+    with pytest.raises(sft.RunError, match=r"its batch is 1, asked for is 8; give --out another folder"):
+        sft.begin(tmp_path / "run", sft.Plan(base, "sft", ["data.jsonl"], 60, 8, 1e-2, 0))
+    stored = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps(stored | {"environment_version": 1}))
+    with pytest.raises(sft.RunError, match="environment version 1"):
+        sft.begin(tmp_path / "run", plan(base))
+    with pytest.raises(models.ModelError, match="give the folder of a run"):
+        models.load_trained(tmp_path)
+    with pytest.raises(models.ModelError, match="cannot be loaded"):
+        models.load_base(str(tmp_path / "nothing"))
+    decisions.write(tmp_path / "old.jsonl", [rows[0] | {"environment_version": 1}])
+    with pytest.raises(decisions.DataError, match="environment version 1"):
+        decisions.load([tmp_path / "old.jsonl"])
+    (tmp_path / "none.jsonl").write_text('{"messages": []}\n')
+    with pytest.raises(decisions.DataError, match="no file of examples"):
+        decisions.load([tmp_path / "none.jsonl"])
+    words = tiny.tokenizer()
+    words.chat_template = None
+    words.save_pretrained(base_without := tmp_path / "without")
+    models.load_base(base).network.save_pretrained(base_without)
+    (base_without / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(models.ModelError, match="give an instruct model"):
+        models.load_base(str(base_without))
+
+
+def test_a_loss_that_is_no_number_changes_nothing_and_says_how_to_go_on(base):
+    loaded = fresh(base)
+    optimiser = sft.MasterAdamW(loaded.network.parameters(), 1e-3)
+    for value in optimiser.trained:
+        value.grad = torch.full_like(value, float("nan"))
+    before = [value.clone() for value in optimiser.trained]
+    with pytest.raises(Exception, match="go on from the last checkpoint with a lower --rate"):
+        optimiser.step(1.0)
+    assert all(torch.equal(one, kept) for one, kept in zip(optimiser.trained, before, strict=True))
+
+
+def test_a_tokenizer_that_splits_letters_is_refused(base):
+    words = models.load_base(base).tokenizer
+    words.encode = lambda text, **_: [1, 2]
+    with pytest.raises(wording.WordingError, match="splits ' a'"):
+        wording.check_tokenizer(words)
+
+
+def test_the_notebook_plays_an_episode_with_an_adapter(base, tmp_path, monkeypatch, capsys):
+    models.save(fresh(base), tmp_path)
+    monkeypatch.setenv("KV_CACHE_RL_ADAPTER", str(tmp_path))
+    notebook = json.loads((Path(__file__).parents[2] / "notebooks/training/smollm2.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] for cell in cells)
+    scope: dict = {}
+    for cell in cells:
+        exec("".join(cell["source"]), scope)
+    assert "window 15:" in capsys.readouterr().out and scope["scores"]["learned"] > scope["scores"]["keep"]
