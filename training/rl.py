@@ -88,7 +88,7 @@ def groups_of(
     loaded: Loaded,
     scenarios: Sequence[Scenario],
     generator: torch.Generator,
-    size: int = GROUP,
+    size: int,
     temperature: float = 1.0,
 ) -> tuple[list[Group], float]:
     """A group for each window of these episodes, and the mean score of what the model itself played."""
@@ -198,7 +198,7 @@ def train(
         while now.seen < plan.examples:
             chosen = [scenarios[(now.seen + k) % len(scenarios)] for k in range(plan.batch)]
             generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + now.steps)
-            groups, score = groups_of(loaded, chosen, generator)
+            groups, score = groups_of(loaded, chosen, generator, GROUP)
             told = _updates(loaded, optimiser, groups, np.random.default_rng([plan.seed, now.steps]), beta)
             now.seen, now.steps = now.seen + len(chosen), now.steps + 1
             now.seconds = before + time.monotonic() - began

@@ -1,5 +1,6 @@
 """The language model's course in small: a tiny random model goes the whole way that SmolLM2 goes."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -179,7 +180,9 @@ def test_an_update_makes_the_better_answer_likelier_and_the_kl_grows_from_0(base
     assert first["kl"] < 1e-4 < last["kl"]
 
 
-def test_rl_goes_on_where_it_was_interrupted(base, tmp_path):
+def test_rl_goes_on_where_it_was_interrupted(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(rl, "GROUP", 2)
+    monkeypatch.setattr(rl, "generate", functools.partial(generation.generate, most=4))
     models.save(stirred(fresh(base)), tmp_path / "sft/adapter")
     scenarios = load_scenarios(split="train", num_examples=2)
 
@@ -195,7 +198,8 @@ def test_rl_goes_on_where_it_was_interrupted(base, tmp_path):
     assert [entry["episodes"] for entry in log] == [1, 2] and log[0]["groups"] == scenarios[0].steps
 
 
-def test_a_rollout_counts_what_could_not_be_read_and_is_labelled_in_every_window(base):
+def test_a_rollout_counts_what_could_not_be_read_and_is_labelled_in_every_window(base, monkeypatch):
+    monkeypatch.setattr(rollouts, "generate", functools.partial(generation.generate, most=4))
     loaded = fresh(base)
     (made,) = rollouts.play(loaded, load_scenarios(split="eval", num_examples=1))
     assert made.episode.done and made.unreadable == 15, "a random model writes nothing that can be read"
