@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from kv_cache_rl.adapters.openenv.plays import BEST_RULE, Play, World, played_here
 from kv_cache_rl.adapters.openenv.socket import Session, Told, Unreachable, read
+from kv_cache_rl.core.errors import Refused
 
 STEPS = 4
 """Steps of a session that is looked at for its own sake."""
@@ -23,7 +24,7 @@ FREE_WITHIN_S = 20.0
 """How long a server may take to notice that a client is gone."""
 
 
-class Failed(Exception):
+class Failed(Refused):
     """A check that did not pass; the text says what was found instead."""
 
 
