@@ -128,8 +128,8 @@ def _small(
     page["full_bytes"], page["place"], page["tier"] = sizes, NONE, NONE
     heap, key, tie = (np.zeros((1, count), kind) for kind in (np.int32, np.float64, np.int32))
     ring = np.full(head[0].window, NONE, np.int64)
-    kinds = np.int64, np.uint8, np.float64
-    unused = *(np.zeros((1, 0), kind) for kind in kinds), np.zeros(count)
+    last, use_class, until = (np.zeros((1, 0), kind) for kind in (np.int64, np.uint8, np.float64))
+    unused = last, use_class, until, np.zeros(count)
     row = np.zeros(CANDIDATE_COLS)
     return Ranked(*head, page, heap, key, tie, *unused, ring, row, compute_s)
 

@@ -17,6 +17,7 @@ from kv_cache_rl.sim.hierarchy.flat import MOST, hits_of
 from kv_cache_rl.sim.hierarchy.policies import POLICIES, order_of
 from kv_cache_rl.sim.hierarchy.score import metrics
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError, one_tier
+from kv_cache_rl.sim.hierarchy.state import Order
 from kv_cache_rl.sim.hierarchy.traces.trace import pages
 from kv_cache_rl.traces.errors import TraceError
 
