@@ -50,7 +50,7 @@ def test_the_commands_are_those_that_were_promised():
         "submit",
         "leaderboard",
     }
-    assert set(ROOT.commands) == {*WORLDS, *ENGINES, *FILES, *eviction, "serve"}
+    assert set(ROOT.commands) == {*WORLDS, *ENGINES, *FILES, *eviction, "models", "serve"}
     assert names_in("eviction") == eviction
     assert names_in("leaderboard") == {"build"}
     assert names_in("scenarios") == {"generate", "verify", "from-trace", "show"}

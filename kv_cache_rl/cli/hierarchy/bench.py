@@ -171,8 +171,7 @@ def run_bench(
 ) -> None:
     """Measure how fast the replays are, beside an OrderedDict loop, and how their time grows.
 
-    At 50,000 resident pages, compilation left out. The part scale, of 100 million accesses, writes 2.4 GB
-    to disk, and is measured only where it is named.
+    At 50,000 resident pages, compilation left out. The part scale, which writes 2.4 GB, has to be named.
 
     Example: kv-cache-rl hierarchy bench --part lru,policies --check
     """
