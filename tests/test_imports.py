@@ -87,6 +87,7 @@ CALLED = {
     "the pool's check": "check",
     "taking from a pool": "take",
     "the step": "step",
+    "geometry_of a configuration": "geometry_of",
 }
 """The names in code of what `ONCE` describes in words."""
 

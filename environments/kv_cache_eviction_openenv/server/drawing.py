@@ -17,7 +17,7 @@ from kv_cache_rl.reports.svg import scrolling
 from kv_cache_rl.sim.eviction import ORACLE, Episode, parse_call, replay
 from kv_cache_rl.sim.eviction.calls import KEEP
 
-DECIDERS = ("learned", "tuned", "lru", "gdsf")
+ADVISERS = ("learned", "tuned", "lru", "gdsf")
 """What is offered as one choice each, the oracle last while the episode follows it."""
 COLUMNS = ("entry", "type", "phase", "place", "bits", "tokens", "pages")
 
@@ -25,7 +25,7 @@ COLUMNS = ("entry", "type", "phase", "place", "bits", "tokens", "pages")
 def choices(episode: Episode) -> list[tuple[str, dict[str, Any]]]:
     """Label and action: nothing, and what deciders would do; those that agree stand together."""
     by_words: dict[str, list[str]] = {KEEP.verb: []}
-    for name in (*DECIDERS, ORACLE) if episode.scenario.best_log else DECIDERS:
+    for name in (*ADVISERS, ORACLE) if episode.scenario.best_log else ADVISERS:
         told = advice(episode, name)
         if told["followed"]:
             words = in_words([parse_call(call["name"], call["arguments"]) for call in told["calls"]])
