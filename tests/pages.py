@@ -14,6 +14,13 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/**/*.md", "environments/*/*.md", "engines/*/*.md", "results/**/*.md")
     for path in ROOT.glob(pattern)
 )
+SOURCES = sorted(
+    path
+    for folder in ("kv_cache_rl", "environments")
+    for path in ROOT.glob(f"{folder}/**/*.py")
+    if ".venv" not in path.parts
+)
+"""The code of the package and of its environments, without what a target has installed beside it."""
 BLOCK = re.compile(r"(?:<!-- ([^\n]*) -->\n)?^```(\w*)\n(.*?)^```$", re.S | re.M)
 NOT_RUN, OUTPUT, QUOTED = "not run: ", "output of: ", "quoted: "
 

@@ -8,11 +8,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from pages import SOURCES
 
 import kv_cache_rl
 
 PACKAGE = Path(kv_cache_rl.__file__).parent
-SOURCES = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "environments").rglob("*.py")]
 HEAVY = ("numpy", "numba", "torch", "verifiers", "fastapi", "openai", "typer", "rich", "datasets", "pydantic")
 
 

@@ -4,7 +4,7 @@ import importlib
 import re
 
 import pytest
-from pages import PAGES, ROOT, name, prose
+from pages import PAGES, ROOT, SOURCES, name, prose
 
 from kv_cache_rl.reports.documents.api import FACES
 
@@ -38,8 +38,7 @@ def test_other_pages_speak_of_things_as_things_too(page):
 
 
 def test_code_and_the_names_of_tests_speak_of_things_as_things():
-    code = [*ROOT.glob("kv_cache_rl/**/*.py"), *ROOT.glob("environments/**/*.py")]
-    for path in code:
+    for path in SOURCES:
         if not path.as_posix().endswith((*SAID, "training/corpus.py")):
             found = re.search(PERSONS, path.read_text(encoding="utf-8"), re.IGNORECASE)
             assert not found, f"{path}: {found}"

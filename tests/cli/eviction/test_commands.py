@@ -181,7 +181,7 @@ def test_oracle_is_at_least_as_good_as_what_is_stored(kv, three):
 
 
 def test_planner_is_shown_beside_trained_deciders_and_the_oracle(kv, three):
-    command = ("planner", three[0].id, "--futures", 2, "--checks", 1, "--workers", 1)
+    command = ("planner", three[0].id, "--futures", 2, "--checks", 1, "--workers", 1, "--out", "kept")
     said = kv(*command, "--json").json
     assert (said["futures"], said["seed"]) == (2, 42)
     rows = {row["policy"]: row["reward"]["mean"] for row in said["rows"]}
