@@ -18,7 +18,7 @@ def router(lab: Lab) -> APIRouter:
         """The trainings, newest first, with how far they are."""
         return json_response({"trainings": await lab.steps(lab.trainings.listed)})
 
-    @api.get("/{training:path}", response_model=OpenTraining, responses=responses(404, 429))
+    @api.get("/{training:path}", response_model=OpenTraining, responses=responses(404, 422, 429))
     async def training(training: str) -> Response:
         """A training with its plan and its curve so far."""
         return json_response(await lab.steps(lab.trainings.opened, training))
