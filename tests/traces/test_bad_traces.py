@@ -214,6 +214,14 @@ def test_a_directory_a_pipe_and_a_missing_file_are_refused(tmp_path):
     assert "no such file" in refusal(detect, tmp_path / "nowhere").problem
 
 
+def test_a_link_that_leads_nowhere_is_named_and_not_left_out_of_its_folder(write, session, call, tmp_path):
+    write([session("a", [call(0, 64, [[1, 1]])])], "a.json")
+    (tmp_path / "b.json").symlink_to("elsewhere.json")
+    for path in (tmp_path, tmp_path / "b.json"):
+        with pytest.raises(TraceError, match=r"b\.json: this is a link to a file that is not there"):
+            list(read(path))
+
+
 def test_a_file_that_may_not_be_read_is_refused(write, monkeypatch):
     path = write([MOONCAKE])
 
