@@ -234,6 +234,20 @@ def test_a_file_that_may_not_be_read_is_refused(write, monkeypatch):
     assert "chmod" in error.remedy
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("output_length", [MOONCAKE, MOONCAKE | {"output_length": 10**18}]),
+        ("input_length", [MOONCAKE, {"timestamp": 5, "input_length": 10**18}]),
+        ("GeneratedTokens", [AZURE, f"2023-11-16 18:17:03,1,{10**18}"]),
+        ("Request tokens", [BURSTGPT, f"5,G,{10**18},2,3,API log"]),
+    ],
+)
+def test_a_length_that_no_memory_holds_is_refused(write, name, lines):
+    error = refusal(read, write(lines))
+    assert (error.line, error.field) == (2, name) and "to 1000000000" in error.problem
+
+
 @pytest.mark.parametrize("first", [{"version": 9}, "a,b,c", "plain words"])
 def test_an_unknown_format_is_refused_with_the_list_of_known_ones(write, first):
     error = refusal(detect, write([first]))
