@@ -291,11 +291,12 @@ def test_counts_of_tokens_that_cannot_be_are_said_once_and_leave_the_score(play)
             "give --base-url http://there:9/v2",
         ),
         (refuses(302, "", location="/login?next=x"), "/login; check --base-url"),
+        (refuses(307, "", location="/v1/chat/completions"), "/v1/chat/completions; check --base-url"),
         (sends(b"<html>login</html>"), "it begins '<html>login</html>'"),
         (sends(b""), "empty"),
         (sends(b"data: {}\n\ndata: [DONE]"), "it begins 'data: {} data: [DONE]'"),
     ],
-    ids=["moved", "login", "html", "nothing", "stream"],
+    ids=["moved", "login", "loop", "html", "nothing", "stream"],
 )
 def test_what_came_instead_of_a_reply_is_said(play, failure, says_so):
     trace, _ = play(at(0, failure), harness={"id": "kv-cache-eviction", "max_retries": 0})
