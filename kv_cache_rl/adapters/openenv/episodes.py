@@ -6,7 +6,8 @@ from typing import Any, Generic, TypeVar
 from kv_cache_rl.adapters.openenv.tasks import Tasks
 from kv_cache_rl.core.errors import Refused
 
-World, State = TypeVar("World"), TypeVar("State")
+World = TypeVar("World")
+State = TypeVar("State")
 
 
 class Episodes(Generic[World, State]):
