@@ -21,6 +21,11 @@ PASSED = re.compile(r"PIP_.*|SSL_CERT_FILE|REQUESTS_CA_BUNDLE|.*_proxy", re.IGNO
 """Variables of this shell that a build sees, as docker passes those of a proxy."""
 
 
+def as_user() -> dict:
+    """How a process becomes the image's user, where this one is root's."""
+    return {"user": UID, "group": UID, "extra_groups": []} if os.getuid() == 0 else {}
+
+
 @dataclass
 class Machine:
     """A folder that stands for a container's root, and how a step is run in it."""
@@ -49,10 +54,8 @@ class Machine:
         return self.root / os.path.normpath(whole).lstrip("/")
 
     def user(self) -> dict:
-        """How a process becomes the image's user."""
-        if not self.plain or os.getuid() != 0:
-            return {}
-        return {"user": UID, "group": UID, "extra_groups": []}
+        """How a process becomes whoever the steps run as."""
+        return as_user() if self.plain else {}
 
     def begin(self, earlier: str | None) -> None:
         """A stage on a base image, which has python; the stage before is put aside under its name."""
@@ -166,9 +169,8 @@ def base_python(asked: Path | None) -> Path:
     """A python that the plain user may run. Raises Wrong where there is none."""
     found = asked or shutil.which("python3", path=SYSTEM)
     look = "import sys, venv; assert sys.version_info >= (3, 11)"
-    user = {"user": UID, "group": UID, "extra_groups": []} if os.getuid() == 0 else {}
     try:
-        if found and subprocess.run([found, "-c", look], cwd="/", **user).returncode == 0:
+        if found and subprocess.run([found, "-c", look], cwd="/", **as_user()).returncode == 0:
             return Path(found)
     except OSError:
         pass

@@ -90,6 +90,11 @@ class Served:
             raise Wrong(f"the server has not ended {GOODBYE_S:g} s after SIGTERM") from None
         return self.process.returncode, said
 
+    def ends_well(self, what: str) -> None:
+        """Checks that SIGTERM ends it, and that it says nothing of an error."""
+        status, said = self.end()
+        check(status in (0, -signal.SIGTERM, 143) and "Traceback" not in said, f"{what} ({status})")
+
 
 @contextmanager
 def serving(machine: Machine, steps: list[Step], port: str, **changes: str) -> Iterator[Served]:
@@ -141,8 +146,7 @@ def prove_server(machine: Machine, steps: list[Step], port: str) -> None:
         check(
             second.process.returncode == 2 and "--port" in said, f"a port in use is refused: {said.strip()}"
         )
-        status, said = one.end()
-        check(status in (0, -signal.SIGTERM, 143) and "Traceback" not in said, f"SIGTERM ends it ({status})")
+        one.ends_well("SIGTERM ends it")
     name = "kv-cache-rl.hf.space"
     with serving(machine, steps, port, SPACE_HOST=name) as one:
         one.wait()
@@ -176,10 +180,7 @@ def prove_training(machine: Machine, steps: list[Step], port: str) -> None:
         then = grown(one, len(first["curve"]))
         check(then["done"] > first["done"] > 0, f"its curve grows: {first['done']}, {then['done']} episodes")
         check(code_files(machine) == before, "a training compiles nothing")
-        status, said = one.end()
-        check(
-            status in (0, -signal.SIGTERM, 143) and "Traceback" not in said, f"SIGTERM ends both ({status})"
-        )
+        one.ends_well("SIGTERM ends both")
         check("go on with: kv-cache-rl serving train" in log.read_text(), "the training says how it goes on")
     with serving(machine, steps, port, PORT=port, TRAIN_OPTIONS=options) as one:
         one.wait()

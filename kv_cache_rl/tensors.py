@@ -10,12 +10,13 @@ thousand numbers once. Source: the format's page, https://huggingface.co/docs/sa
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import NotJson, json_value
+from kv_cache_rl.files import NotJson, json_value, regular
 
 DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 METADATA = "__metadata__"
@@ -39,6 +40,21 @@ def write_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNED)
     return len(text).to_bytes(LENGTH, "little") + text + data
+
+
+def tensors_at(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors of a file, and its metadata, each of which is JSON.
+
+    Raises:
+        NotTensors: it cannot be read, as `read_tensors`, or a text of the metadata is no JSON.
+    """
+    try:
+        tensors, metadata = read_tensors(regular(path).read_bytes())
+        return tensors, {name: json_value(text) for name, text in metadata.items()}
+    except OSError as error:
+        raise NotTensors(error.strerror or str(error)) from None
+    except (NotJson, TypeError, AttributeError) as error:
+        raise NotTensors(str(error)) from None
 
 
 def read_tensors(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:

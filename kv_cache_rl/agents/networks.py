@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl.core.errors import Refused, unknown
-from kv_cache_rl.files import NotJson, json_text, json_value, regular
+from kv_cache_rl.files import json_text
 from kv_cache_rl.sim.serving.actions import ACTIONS
 from kv_cache_rl.sim.serving.network import FEATURES, LAYERS, memory_of_layers
-from kv_cache_rl.tensors import NotTensors, read_tensors, write_tensors
+from kv_cache_rl.tensors import NotTensors, tensors_at, write_tensors
 
 FOLDER = Path(__file__).parent / "weights"
 SUFFIX = ".safetensors"
@@ -42,11 +42,8 @@ def read_network(path: Path, name: str) -> tuple[np.ndarray, dict]:
             another version, observation or shape.
     """
     try:
-        tensors, metadata = read_tensors(regular(path).read_bytes())
-        about = {key: json_value(value) for key, value in metadata.items()}
-    except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror or error}; {remedy(name)}") from None
-    except (NotTensors, NotJson, TypeError, AttributeError) as error:
+        tensors, about = tensors_at(path)
+    except NotTensors as error:
         raise WeightsError(f"{path}: {error}; {remedy(name)}") from None
     if fault := fault_of(about, tensors):
         raise WeightsError(f"{path}: {fault}; {remedy(name)}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kv_cache_rl.amounts import amount
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import SERVICE, AsJson, option
 from kv_cache_rl.cli.terminal import console, print_json
 from kv_cache_rl.reports.tables import plain_table
@@ -63,7 +64,6 @@ def run_models(
 
 def memory_of(text: str) -> int:
     """Bytes of memory. Raises BadInput for what is no number of bytes."""
-    from kv_cache_rl.cli.failures import BadInput
     from kv_cache_rl.experiments.hierarchy.settings import Bytes, readable_capacity
 
     read = readable_capacity(text)

@@ -49,6 +49,9 @@ ABOUT_WINDOWS = (
 )
 """Fields that say nothing more where a list names the kind of each layer, but how long a window is."""
 
+Rule = Callable[[Config, int], list[str]]
+"""(configuration, layers) → the kind of each layer."""
+
 
 def layer_kinds(config: Config, layers: int) -> list[str]:
     """The kind of every layer that keeps a cache of its own; those that only draft are left out.
@@ -76,7 +79,7 @@ def window_of(config: Config) -> int:
     return config.whole("sliding_window", "sliding_window_size", "attention_window_size")
 
 
-def _named(field: str) -> Callable[[Config, int], list[str]]:
+def _named(field: str) -> Rule:
     return lambda config, layers: _known(config, field, config.per_layer(field, str, "texts", layers))
 
 
@@ -107,16 +110,26 @@ def _letters(config: Config, layers: int) -> list[str]:
     return [LETTERS[letter] for letter in pattern[:layers]]
 
 
-def _types(config: Config, layers: int) -> list[str]:
-    """MiniMax: 1 for full attention, 0 for lightning attention."""
-    found = config.per_layer("attn_type_list", int, "0 and 1", layers)
-    return [FULL if one else LINEAR for one in found]
+def _flagged(field: str, one: str, zero: str) -> Rule:
+    """A 1 or a 0 for every layer."""
+    return lambda config, layers: [
+        one if flag else zero for flag in config.per_layer(field, int, "0 and 1", layers)
+    ]
 
 
-def _pattern(config: Config, layers: int) -> list[str]:
-    """MiMo: 1 for a window."""
-    found = config.per_layer("hybrid_layer_pattern", int, "0 and 1", layers)
-    return [WINDOW if one else FULL for one in found]
+def _attending(field: str, other: str) -> Rule:
+    """A list of the layers with attention; the rest is of the other kind."""
+
+    def kinds(config: Config, layers: int) -> list[str]:
+        full = config.sequence(field, int, "numbers of layers")
+        return [FULL if k in full else other for k in range(layers)]
+
+    return kinds
+
+
+def _every(kind: str) -> Rule:
+    """All layers alike."""
+    return lambda config, layers: [kind] * layers
 
 
 def _delta(config: Config, layers: int) -> list[str]:
@@ -143,42 +156,20 @@ def _period(config: Config, layers: int) -> list[str]:
     return [FULL if k % period == offset else MAMBA for k in range(layers)]
 
 
-def _indices(config: Config, layers: int) -> list[str]:
-    """Bamba: a list of the layers with attention."""
-    full = config.sequence("attn_layer_indices", int, "numbers of layers")
-    return [FULL if k in full else MAMBA for k in range(layers)]
-
-
-def _attending(config: Config, layers: int) -> list[str]:
-    """LFM2: a list of the layers with attention, the rest has short convolutions."""
-    full = config.sequence("full_attn_idxs", int, "numbers of layers")
-    return [FULL if k in full else CONV for k in range(layers)]
-
-
-def _beside(config: Config, layers: int) -> list[str]:
-    """Falcon-H1: attention and a Mamba in every layer."""
-    return [BOTH] * layers
-
-
-def _pure(config: Config, layers: int) -> list[str]:
-    """Mamba without attention."""
-    return [MAMBA] * layers
-
-
-RULES: dict[str, Callable[[Config, int], list[str]]] = {
+RULES: dict[str, Rule] = {
     "layer_types": _named("layer_types"),
     "layers_block_type": _named("layers_block_type"),
     "block_types": _repeated,
     "hybrid_override_pattern": _letters,
-    "attn_type_list": _types,
-    "hybrid_layer_pattern": _pattern,
+    "attn_type_list": _flagged("attn_type_list", FULL, LINEAR),  # MiniMax
+    "hybrid_layer_pattern": _flagged("hybrid_layer_pattern", WINDOW, FULL),  # MiMo
     "linear_attn_config": _delta,
     "full_attention_interval": _interval,
     "attn_layer_period": _period,
-    "attn_layer_indices": _indices,
-    "full_attn_idxs": _attending,
-    "mamba_d_ssm": _beside,
-    "state_size": _pure,
+    "attn_layer_indices": _attending("attn_layer_indices", MAMBA),  # Bamba
+    "full_attn_idxs": _attending("full_attn_idxs", CONV),  # LFM2
+    "mamba_d_ssm": _every(BOTH),  # Falcon-H1
+    "state_size": _every(MAMBA),  # Mamba without attention
 }
 """Field that is there → how it says what each layer keeps; the first one counts."""
 
@@ -188,8 +179,7 @@ def _by_windows(config: Config, layers: int) -> list[str]:
     family = config.text("model_type")
     if config.has("attention_chunk_size"):
         if config.has("no_rope_layers"):
-            turned = config.per_layer("no_rope_layers", int, "0 and 1", layers)
-            return [CHUNK if one else FULL for one in turned]
+            return _flagged("no_rope_layers", CHUNK, FULL)(config, layers)
         return _last_of(config.whole("no_rope_layer_interval", default=4), layers, CHUNK)
     if not (config.has("sliding_window") or config.has("sliding_window_size")):
         return [FULL] * layers

@@ -48,11 +48,8 @@ def mamba(config: Config, layers: int) -> LayerGroup:
         )
     dim = _head(config, heads)
     groups = config.whole("mamba_n_groups", "n_groups", "mamba_ngroups", "mamba_num_groups", default=1)
-    size = (heads * dim + 2 * groups * state) * taps * HALF + heads * dim * state * width
-    because = (
-        f"{heads} heads x {dim} x {state}, and a convolution of {heads * dim + 2 * groups * state:,} x {taps}"
-    )
-    return _state("Mamba-2 state", layers, size, because)
+    channels = heads * dim + 2 * groups * state
+    return _matrices("Mamba-2 state", layers, (heads, dim, state), width, channels, taps)
 
 
 def convolution(config: Config, layers: int) -> LayerGroup:
@@ -75,9 +72,7 @@ def _delta_attention(part: Config, layers: int) -> LayerGroup:
     """Kimi delta attention."""
     heads, dim = part.whole("num_heads"), part.whole("head_dim")
     taps = part.whole("short_conv_kernel_size", low=2) - 1
-    size = heads * dim * dim * SINGLE + 3 * heads * dim * taps * HALF
-    because = f"{heads} heads x {dim} x {dim}, and a convolution of {3 * heads * dim:,} x {taps}"
-    return _state("delta attention state", layers, size, because)
+    return _matrices("delta attention state", layers, (heads, dim, dim), SINGLE, 3 * heads * dim, taps)
 
 
 def _gated_delta_net(config: Config, layers: int) -> LayerGroup:
@@ -87,9 +82,18 @@ def _gated_delta_net(config: Config, layers: int) -> LayerGroup:
     key_heads, key_dim = config.whole("linear_num_key_heads"), config.whole("linear_key_head_dim")
     taps = config.whole("linear_conv_kernel_dim", low=2) - 1
     channels = 2 * key_heads * key_dim + heads * dim
-    size = heads * dim * key_dim * _width(config, SINGLE) + channels * taps * HALF
-    because = f"{heads} heads x {key_dim} x {dim}, and a convolution of {channels:,} x {taps}"
-    return _state("gated delta net state", layers, size, because)
+    width = _width(config, SINGLE)
+    return _matrices("gated delta net state", layers, (heads, key_dim, dim), width, channels, taps)
+
+
+def _matrices(
+    keeps: str, layers: int, shape: tuple[int, int, int], width: int, channels: int, taps: int
+) -> LayerGroup:
+    """A matrix for each head (`shape`: heads, rows, columns), and the last inputs of a convolution."""
+    heads, rows, columns = shape
+    size = heads * rows * columns * width + channels * taps * HALF
+    because = f"{heads} heads x {rows} x {columns}, and a convolution of {channels:,} x {taps}"
+    return _state(keeps, layers, size, because)
 
 
 def _state(keeps: str, layers: int, size: int, because: str) -> LayerGroup:

@@ -1,5 +1,6 @@
 """The app that OpenEnv serves: ``server.app:app``, or the command ``server``."""
 
+from functools import partial
 from pathlib import Path
 
 from openenv.core.env_server.http_server import create_app
@@ -11,20 +12,13 @@ from kv_cache_eviction_openenv.models import (
     KvCacheEvictionState,
 )
 from kv_cache_eviction_openenv.server.environment import NAME, KvCacheEvictionEnvironment
-from kv_cache_rl.adapters.openenv.serving import IDLE_S, SESSIONS, finished, readme_of, serve, setting
+from kv_cache_rl.adapters.openenv.serving import app_of, serve
 
-readme_of(Path(__file__).parents[1])
-app = finished(
-    create_app(
-        KvCacheEvictionEnvironment,
-        KvCacheEvictionAction,
-        KvCacheEvictionObservation,
-        env_name=NAME,
-        state_cls=KvCacheEvictionState,
-        concurrency_config=ConcurrencyConfig(
-            max_concurrent_envs=setting(SESSIONS), session_timeout=setting(IDLE_S)
-        ),
-    )
+CLASSES = KvCacheEvictionEnvironment, KvCacheEvictionAction, KvCacheEvictionObservation
+app = app_of(
+    Path(__file__).parents[1],
+    partial(create_app, *CLASSES, env_name=NAME, state_cls=KvCacheEvictionState),
+    ConcurrencyConfig,
 )
 
 

@@ -1,6 +1,5 @@
 """The environment that each session has: one episode of the eviction world after the other."""
 
-from dataclasses import asdict
 from typing import Any
 
 from openenv.core.env_server.interfaces import Environment
@@ -15,6 +14,7 @@ from kv_cache_eviction_openenv.server import drawing
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.adapters.http.episodes import facts, report_of, scenario_named
 from kv_cache_rl.adapters.http.worlds import EvictionWorld
+from kv_cache_rl.adapters.openenv.episodes import Episodes
 from kv_cache_rl.adapters.openenv.tasks import EVICTION, episode_name, refuse_others
 from kv_cache_rl.adapters.openenv.words import read_words
 from kv_cache_rl.core.errors import Refused
@@ -29,19 +29,15 @@ RESET = ("seed", "episode_id", "split", "index", "task", "view")
 
 
 class KvCacheEvictionEnvironment(
-    Environment[KvCacheEvictionAction, KvCacheEvictionObservation, KvCacheEvictionState]
+    Episodes[EvictionWorld, KvCacheEvictionState],
+    Environment[KvCacheEvictionAction, KvCacheEvictionObservation, KvCacheEvictionState],
 ):
     """One step is one window. The reward is 0 until the last, then the normalised score: 0 at the best fixed
     rule, 1 at the best known. The last observation's metadata holds the report and the action log.
     """
 
-    SUPPORTS_CONCURRENT_SESSIONS = True
-
     def __init__(self) -> None:
-        super().__init__()
-        self.world: EvictionWorld | None = None
-        self._played = 0
-        self._state = KvCacheEvictionState()
+        super().__init__(EVICTION, KvCacheEvictionState())
 
     def reset(
         self,
@@ -66,15 +62,16 @@ class KvCacheEvictionEnvironment(
             Refused: a value that is none; the episode before goes on.
         """
         refuse_others(others, RESET)
-        chosen = EVICTION.asked(split, index, seed, task, self._played)
+        chosen = self.tasks.asked(split, index, seed, task, self.begun)
         one_of("view", view, VIEWS)
         name = episode_name(episode_id, chosen)
-        self.world = EvictionWorld(scenario_named(chosen.id), view)
-        self._played += 1
-        self._state = KvCacheEvictionState(
-            episode_id=name, task=chosen.id, split=chosen.split, index=chosen.index, view=view
+        world = self.begin(
+            EvictionWorld(scenario_named(chosen.id), view),
+            KvCacheEvictionState(
+                episode_id=name, task=chosen.id, split=chosen.split, index=chosen.index, view=view
+            ),
         )
-        return self._seen(self.world.episode, rules=f"{SYSTEM_PROMPTS[view]}\n\n{HOW}")
+        return self._seen(world.episode, rules=f"{SYSTEM_PROMPTS[view]}\n\n{HOW}")
 
     def step(
         self, action: KvCacheEvictionAction, timeout_s: float | None = None, **others: Any
@@ -84,12 +81,7 @@ class KvCacheEvictionEnvironment(
         Raises:
             Refused: no episode is under way.
         """
-        if self.world is None:
-            raise Refused(
-                "no episode has begun in this session; send a reset over the WebSocket at /ws first "
-                "(a POST to /step has a session of its own, which ends with its answer)"
-            )
-        episode = self.world.episode
+        episode = self.played().episode
         if episode.done:
             raise Refused(f"the episode is over after {episode.t} windows; send a reset for another")
         calls = read_words(action.calls)
@@ -106,10 +98,6 @@ class KvCacheEvictionEnvironment(
             fields["view"] = episode.observation()
         return KvCacheEvictionObservation(window=episode.t + (not episode.done), **fields)
 
-    @property
-    def state(self) -> KvCacheEvictionState:
-        return self._state
-
     def get_metadata(self) -> EnvironmentMetadata:
         about = "A model or a person manages the KV cache of an LLM server for fifteen windows."
         return EnvironmentMetadata(name=NAME, description=about, version=ENVIRONMENT_VERSION)
@@ -121,22 +109,3 @@ class KvCacheEvictionEnvironment(
     def web_actions(self, observation: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         """What deciders of the project would do, each as one choice."""
         return drawing.choices(self.world.episode) if self.world else []
-
-    # OpenEnv's task provider, by structure.
-
-    def list_splits(self) -> list[dict[str, str]]:
-        return EVICTION.listed_splits()
-
-    def list_tasks(self, split: str) -> list[dict[str, Any]]:
-        return EVICTION.listed(split)
-
-    def num_tasks(self, split: str) -> int:
-        return len(EVICTION.of(split))
-
-    def get_task(self, split: str, index: int) -> dict[str, Any]:
-        return asdict(EVICTION.task(split, index))
-
-    def get_task_range(
-        self, split: str, start: int | None = None, stop: int | None = None
-    ) -> list[dict[str, Any]]:
-        return EVICTION.listed(split, start, stop)

@@ -1,11 +1,12 @@
 """The app that OpenEnv serves: ``server.app:app``, or the command ``server``."""
 
+from functools import partial
 from pathlib import Path
 
 from openenv.core.env_server.http_server import create_app
 from openenv.core.env_server.types import ConcurrencyConfig
 
-from kv_cache_rl.adapters.openenv.serving import IDLE_S, SESSIONS, finished, readme_of, serve, setting
+from kv_cache_rl.adapters.openenv.serving import app_of, serve
 from kv_cache_serving_openenv.models import (
     KvCacheServingAction,
     KvCacheServingObservation,
@@ -13,18 +14,11 @@ from kv_cache_serving_openenv.models import (
 )
 from kv_cache_serving_openenv.server.environment import NAME, KvCacheServingEnvironment
 
-readme_of(Path(__file__).parents[1])
-app = finished(
-    create_app(
-        KvCacheServingEnvironment,
-        KvCacheServingAction,
-        KvCacheServingObservation,
-        env_name=NAME,
-        state_cls=KvCacheServingState,
-        concurrency_config=ConcurrencyConfig(
-            max_concurrent_envs=setting(SESSIONS), session_timeout=setting(IDLE_S)
-        ),
-    )
+CLASSES = KvCacheServingEnvironment, KvCacheServingAction, KvCacheServingObservation
+app = app_of(
+    Path(__file__).parents[1],
+    partial(create_app, *CLASSES, env_name=NAME, state_cls=KvCacheServingState),
+    ConcurrencyConfig,
 )
 
 

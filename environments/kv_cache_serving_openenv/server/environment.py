@@ -1,6 +1,5 @@
 """The environment that each session has: one episode of the serving world after the other."""
 
-from dataclasses import asdict
 from typing import Any
 
 from openenv.core.env_server.interfaces import Environment
@@ -9,11 +8,11 @@ from openenv.core.env_server.types import EnvironmentMetadata
 from kv_cache_rl import __version__
 from kv_cache_rl.adapters.http.serving import view_of
 from kv_cache_rl.adapters.http.worlds import ServingWorld
+from kv_cache_rl.adapters.openenv.episodes import Episodes
 from kv_cache_rl.adapters.openenv.tasks import SERVING, episode_name, of_serving, refuse_others
 from kv_cache_rl.agents.chat_text import MOST_REPEAT, SYSTEM_PROMPT, state_text
 from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.sim.serving.actions import ACTIONS, NOTHING
-from kv_cache_rl.sim.serving.dynamics import act
 from kv_cache_serving_openenv.models import (
     KvCacheServingAction,
     KvCacheServingObservation,
@@ -29,19 +28,16 @@ RESET = ("seed", "episode_id", "split", "index", "task", "view", "ticks")
 
 
 class KvCacheServingEnvironment(
-    Environment[KvCacheServingAction, KvCacheServingObservation, KvCacheServingState]
+    Episodes[ServingWorld, KvCacheServingState],
+    Environment[KvCacheServingAction, KvCacheServingObservation, KvCacheServingState],
 ):
     """One step is one decision, or the same one in several ticks. Rewards are dense: their sum is the return.
     The last observation's metadata holds the score and the report.
     """
 
-    SUPPORTS_CONCURRENT_SESSIONS = True
-
     def __init__(self) -> None:
-        super().__init__()
-        self.world: ServingWorld | None = None
-        self._played = self._decisions = 0
-        self._state = KvCacheServingState()
+        super().__init__(SERVING, KvCacheServingState())
+        self._decisions = 0
 
     def reset(
         self,
@@ -68,23 +64,24 @@ class KvCacheServingEnvironment(
             Refused: a value that is none; the episode before goes on.
         """
         refuse_others(others, RESET)
-        chosen = SERVING.asked(split, index, seed, task, self._played)
+        chosen = self.tasks.asked(split, index, seed, task, self.begun)
         if view not in VIEWS:
             raise Refused(unknown("view", view, VIEWS))
         name = episode_name(episode_id, chosen)
         scenario, traffic = of_serving(chosen, ticks)
-        self.world = ServingWorld(scenario, traffic)
         self._decisions = 0
-        self._played += 1
-        self._state = KvCacheServingState(
-            episode_id=name,
-            task=chosen.id,
-            split=chosen.split,
-            index=chosen.index,
-            view=view,
-            ticks=scenario.ticks,
+        world = self.begin(
+            ServingWorld(scenario, traffic),
+            KvCacheServingState(
+                episode_id=name,
+                task=chosen.id,
+                split=chosen.split,
+                index=chosen.index,
+                view=view,
+                ticks=scenario.ticks,
+            ),
         )
-        return self._seen(self.world, rules=f"{SYSTEM_PROMPT}\n\n{HOW}")
+        return self._seen(world, rules=f"{SYSTEM_PROMPT}\n\n{HOW}")
 
     def step(
         self, action: KvCacheServingAction, timeout_s: float | None = None, **others: Any
@@ -94,12 +91,7 @@ class KvCacheServingEnvironment(
         Raises:
             Refused: no episode is under way.
         """
-        world = self.world
-        if world is None:
-            raise Refused(
-                "no episode has begun in this session; send a reset over the WebSocket at /ws first "
-                "(a POST to /step has a session of its own, which ends with its answer)"
-            )
+        world = self.played()
         if world.server.done:
             raise Refused("the episode is over; send a reset for another")
         number = ACTIONS.index(action.action) if isinstance(action.action, str) else action.action
@@ -115,10 +107,8 @@ class KvCacheServingEnvironment(
     def _act(self, world: ServingWorld, number: int) -> float:
         if world.server.done:
             return 0.0
-        reward = float(act(*world.server.buffers, world.seen, world.mask, number))
-        world.total += reward
         self._decisions += 1
-        return reward
+        return world.take(number)
 
     def _seen(self, world: ServingWorld, **fields: Any) -> KvCacheServingObservation:
         server = world.server
@@ -137,10 +127,6 @@ class KvCacheServingEnvironment(
             **fields,
         )
 
-    @property
-    def state(self) -> KvCacheServingState:
-        return self._state
-
     def get_metadata(self) -> EnvironmentMetadata:
         about = "An agent, a model or a person runs the memory of an LLM server under load."
         return EnvironmentMetadata(name=NAME, description=about, version=__version__)
@@ -152,22 +138,3 @@ class KvCacheServingEnvironment(
     def web_actions(self, observation: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         """What is possible now, and what agents of the project would do."""
         return drawing.choices(self.world) if self.world else []
-
-    # OpenEnv's task provider, by structure.
-
-    def list_splits(self) -> list[dict[str, str]]:
-        return SERVING.listed_splits()
-
-    def list_tasks(self, split: str) -> list[dict[str, Any]]:
-        return SERVING.listed(split)
-
-    def num_tasks(self, split: str) -> int:
-        return len(SERVING.of(split))
-
-    def get_task(self, split: str, index: int) -> dict[str, Any]:
-        return asdict(SERVING.task(split, index))
-
-    def get_task_range(
-        self, split: str, start: int | None = None, stop: int | None = None
-    ) -> list[dict[str, Any]]:
-        return SERVING.listed(split, start, stop)

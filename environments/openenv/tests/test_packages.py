@@ -54,6 +54,11 @@ def test_the_port_is_the_same_in_the_manifest_the_container_and_the_readme():
         assert f"EXPOSE {port}" in docker and f'"--port", "{port}"' in docker
 
 
+def test_both_containers_are_made_alike():
+    one, other = ((package / "server" / "Dockerfile").read_text() for package in PACKAGES)
+    assert one == other
+
+
 def test_a_staged_package_holds_what_its_dockerfile_installs(tmp_path: Path):
     staged = module("stage").stage(tmp_path / "staged")
     assert [path.name for path in staged] == list(WORLDS) and not list(tmp_path.rglob("uv.lock"))

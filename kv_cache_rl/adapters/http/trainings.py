@@ -4,7 +4,8 @@ DIR/…/AGENT.checkpoint (while it trains)   AGENT.json (once it has ended)   AG
 """
 
 import os
-import threading
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +54,25 @@ class Trainings:
 
     def listed(self) -> list[dict[str, Any]]:
         """Every training, and how far it is."""
-        return [self.opened(name, with_curve=False) for name in self.names()]
+        return [self._about(name, how_far) for name in self.names()]
 
-    def opened(self, name: str, with_curve: bool = True) -> dict[str, Any]:
+    def opened(self, name: str) -> dict[str, Any]:
         """A training: its plan, how far it is, and its curve so far. Raises Problem (404) where none is."""
+        return {"plan": {}, "curve": []} | self._about(name, told)
+
+    def _about(self, name: str, read: Callable[[Path, bool], dict[str, Any]]) -> dict[str, Any]:
+        """What has become of a training, and what `read` gives of its file."""
         stem = self.stem(name)
-        found: dict[str, Any] = {"plan": {}, "curve": [], "done": 0, "total": None, "counted_in": None}
+        found: dict[str, Any] = {"done": 0, "total": None, "counted_in": None}
         saved, problem = self.file(stem, SAVED), None
         path = saved or self.file(stem, RECORD)
         try:
-            found |= {} if path is None else told(path, saved is not None)
+            found |= {} if path is None else read(path, saved is not None)
         except Refused as wrong:
             problem = str(wrong).replace(f"{self.root}/", "")
-        status = "finished" if saved is None and path is not None else self.held(stem.parent)
+        status = "finished" if saved is None and path is not None else status_of(stem.parent)
         said = None if status != "stopped" else last_line(self.file(stem, SAID))
         about = {"training": name, "agent": stem.name, "status": status, "problem": problem, "said": said}
-        if not with_curve:
-            del found["curve"], found["plan"]
         return about | found
 
     def stem(self, name: str) -> Path:
@@ -90,16 +93,26 @@ class Trainings:
         path = stem.with_name(stem.name + ending)
         return path if inside(path, self.root) else None
 
-    _looks = threading.Lock()
 
-    def held(self, folder: Path) -> str:
-        """Whether a process trains into the folder: `running` or `stopped`."""
-        with self._looks:
-            looked = os.open(folder, os.O_RDONLY)
-            try:
-                return "stopped" if holds(looked, alone=False) else "running"
-            finally:
-                os.close(looked)
+def status_of(folder: Path) -> str:
+    """Whether a process trains into the folder: `running` or `stopped`."""
+    looked = os.open(folder, os.O_RDONLY)
+    try:
+        return "stopped" if holds(looked, alone=False) else "running"
+    finally:
+        os.close(looked)
+
+
+def how_far(path: Path, saved: bool) -> dict[str, Any]:
+    """Of what a file tells, how far the training is. Raises Refused where it cannot be read."""
+    now = path.stat()
+    return _how_far(path, saved, (now.st_ino, now.st_mtime_ns))
+
+
+@lru_cache(2 * MOST)
+def _how_far(path: Path, saved: bool, version: tuple[int, int]) -> dict[str, Any]:
+    """`how_far` of a version of the file, read once: the page asks for all of them every two seconds."""
+    return {name: value for name, value in told(path, saved).items() if name not in ("plan", "curve")}
 
 
 def told(path: Path, saved: bool) -> dict[str, Any]:

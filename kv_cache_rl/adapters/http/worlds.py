@@ -43,11 +43,16 @@ class ServingWorld:
         load = self.server.load
         return sum(a.nbytes for a in (*self.server.buffers, load.table, load.user, load.turn))
 
+    def take(self, action: int) -> float:
+        """Takes one action in an episode that is not over; its reward."""
+        reward = float(act(*self.server.buffers, self.seen, self.mask, action))
+        self.total += reward
+        return reward
+
     def step(self, action: int) -> dict[str, Any]:
         """Takes one action. Raises Problem where the episode is over."""
         self._going()
-        reward = float(act(*self.server.buffers, self.seen, self.mask, action))
-        self.total += reward
+        reward = self.take(action)
         return {"reward": reward, "actions": [action], **self.state()}
 
     def play(self, name: str, ticks: int) -> dict[str, Any]:
@@ -62,7 +67,7 @@ class ServingWorld:
         until, before, actions = int(book["ticks"]) + ticks, self.total, []
         while not self.server.done and book["ticks"] < until:
             actions.append(int(decide(self.seen, self.mask)))
-            self.total += float(act(*self.server.buffers, self.seen, self.mask, actions[-1]))
+            self.take(actions[-1])
         return {"reward": self.total - before, "actions": actions, **self.state()}
 
     def _going(self) -> None:

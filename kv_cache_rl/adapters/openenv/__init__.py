@@ -2,7 +2,8 @@
 
     client --/ws--> Gate --> OpenEnv's server --> the package's environment --> the world
 
-Reading order: `tasks`, `words`, `gate`, `serving`; the grader: `socket`, `checks`, `grade`.
+Reading order: `tasks`, `episodes`, `words`, `drawing`, `gate`, `serving`; the grader: `socket`, `plays`,
+`checks`, `grade`.
 """
 
 from kv_cache_rl.extras import need

@@ -79,10 +79,10 @@ def tasks(server: Server) -> str:
     return ", ".join(f"{len(ids):,} {split}" for split, ids in all_ids.items())
 
 
-def outcome(session: Session, play: Play, low: float, high: float) -> tuple[float, dict[str, Any]]:
-    """A play's sum of rewards on a server, and its last answer. Raises Failed where it does not end there."""
+def returned(session: Session, play: Play, low: float, high: float) -> float:
+    """A play's sum of rewards on a server. Raises Failed where it does not end with its last action."""
     session.reset(**play.reset)
-    total, found = 0.0, {}
+    total = 0.0
     for at, action in enumerate(play.actions):
         found = session.step(action)
         total += found["reward"]
@@ -94,7 +94,7 @@ def outcome(session: Session, play: Play, low: float, high: float) -> tuple[floa
             found["done"] == last,
             f"{play.by}: done is {found['done']} after {at + 1} of {len(play.actions)} actions",
         )
-    return total, found
+    return total
 
 
 def as_known(server: Server, by: str) -> list[float]:
@@ -102,7 +102,7 @@ def as_known(server: Server, by: str) -> list[float]:
     plays = {task: played_here(server.name, by, task) for task in server.world.graded}
     with Session(server.url) as session:
         for task, play in plays.items():
-            total, _ = outcome(session, play, *server.world.reward)
+            total = returned(session, play, *server.world.reward)
             held(
                 math.isclose(total, play.total, rel_tol=1e-9, abs_tol=1e-9),
                 f"{by} on {task}: the server's return is {total}, a replay's {play.total}",
@@ -169,8 +169,7 @@ def isolation(server: Server) -> str:
         together: list[list[str]] = [[] for _ in open_ones]
         for turn in range(STEPS + 2):
             for number, session in enumerate(open_ones):
-                kind, data = messages(server, number)[turn]
-                session.send(json.dumps({"type": kind} if data is None else {"type": kind, "data": data}))
+                session.put(*messages(server, number)[turn])
             for number, session in enumerate(open_ones):
                 together[number].append(session.answer())
     wrong = [number for number, (one, other) in enumerate(zip(alone, together, strict=True)) if one != other]

@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 
 from kv_cache_rl.adapters.http import errors
 from kv_cache_rl.adapters.http.limits import Limits
-from kv_cache_rl.adapters.http.server import compiled, opened
+from kv_cache_rl.adapters.http.server import compiled, opened, url_of
 from kv_cache_rl.adapters.openenv.gate import Gate
 from kv_cache_rl.core.errors import Refused
 
@@ -33,11 +35,20 @@ def setting(name: str) -> int:
     return int(text)
 
 
-def finished(app: FastAPI) -> FastAPI:
-    """An app that OpenEnv made, with the errors and the limits of this project's servers.
+def app_of(package: Path, create_app: Callable[..., FastAPI], concurrency: Callable[..., Any]) -> FastAPI:
+    """The app that OpenEnv makes of a package, with the errors and the limits of this project's servers.
 
     The simulators are compiled before it answers: the first time on a machine takes a minute.
+
+    Args:
+        package: the folder, whose README OpenEnv's web interface shows.
+        create_app: OpenEnv's, with the package's classes. Nothing here imports OpenEnv.
+        concurrency: OpenEnv's `ConcurrencyConfig`.
     """
+    os.environ.setdefault("ENV_README_PATH", str(package / "README.md"))
+    idle_s = setting(IDLE_S)
+    limits = concurrency(max_concurrent_envs=setting(SESSIONS), session_timeout=idle_s)
+    app = create_app(concurrency_config=limits)
     compiled()
     errors.install(app)
 
@@ -45,13 +56,8 @@ def finished(app: FastAPI) -> FastAPI:
     async def invalid(_: Request, error: ValidationError) -> Response:
         return errors.of_validation(error.errors()).response()
 
-    app.add_middleware(Gate, limits=Limits(), idle_s=float(setting(IDLE_S)))
+    app.add_middleware(Gate, limits=Limits(), idle_s=float(idle_s))
     return app
-
-
-def readme_of(folder: Path) -> None:
-    """Has OpenEnv's web interface show the README of a package that is not in its container."""
-    os.environ.setdefault("ENV_README_PATH", str(folder / "README.md"))
 
 
 def serve(app: FastAPI, about: str) -> None:
@@ -64,7 +70,6 @@ def serve(app: FastAPI, about: str) -> None:
         listener = opened(given.port, given.host)
     except Refused as error:
         sys.exit(f"error: {error}")
-    host, port = listener.getsockname()[:2]
-    print(f"http://{host}:{port}", flush=True)
+    print(url_of(listener), flush=True)
     config = uvicorn.Config(app, log_level="warning", access_log=False, ws_max_size=LONGEST_MESSAGE)
     uvicorn.Server(config).run(sockets=[listener])

@@ -69,6 +69,10 @@ class Session:
         with suppress(ConnectionClosed):
             self.socket.send(message)
 
+    def put(self, kind: str, data: dict[str, Any] | None = None) -> None:
+        """Sends one message of OpenEnv's."""
+        self.send(json.dumps({"type": kind} if data is None else {"type": kind, "data": data}))
+
     def answer(self) -> str:
         """The next answer. Raises Told where the session was closed, or nothing came."""
         try:
@@ -80,7 +84,7 @@ class Session:
 
     def ask(self, kind: str, data: dict[str, Any] | None = None) -> str:
         """The answer to one message."""
-        self.send(json.dumps({"type": kind} if data is None else {"type": kind, "data": data}))
+        self.put(kind, data)
         return self.answer()
 
     def reset(self, **data: Any) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def capacity(profile: "HardwareProfile", model: "ModelGeometry", demand: "Demand
     if not model.weight_gb:
         raise BadInput(
             f"the weights of {model.name} are not known, and so not what they leave to the cache; put "
-            " model.safetensors.index.json beside its config.json, or give --memory-tokens"
+            "model.safetensors.index.json beside its config.json, or give --memory-tokens"
         )
     lengths = np.add(demand.prompts, demand.outputs, dtype=np.int64)
     tokens = kv_capacity_tokens(profile, model, lengths=lengths)

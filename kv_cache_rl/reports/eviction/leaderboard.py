@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from itertools import combinations
 from math import comb, fsum
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def entry(made: Submission, scenarios: Mapping[str, Scenario]) -> Entry:
         _mean(reports, "total_failures_metric"),
         _mean(reports, "invalid_calls"),
         _as_stored(reports, scenarios),
-        any(one == other for k, one in enumerate(_logs(made)) for other in _logs(made)[:k]),
+        any(one == other for one, other in combinations(_logs(made), 2)),
         _usage(made),
     )
 

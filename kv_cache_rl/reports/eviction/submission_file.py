@@ -35,10 +35,11 @@ def write_submission(path: Path, made: Submission) -> None:
     Raises:
         SubmissionError: a name that a leaderboard does not look for, or what it would refuse.
     """
-    from_json(json_value(json_text(made.to_json(), indent=None)))
+    text = json_text(made.to_json(), indent=None)
+    from_json(json_value(text))
     if not path.name.endswith(ENDINGS):
         raise SubmissionError(f"{path}: a submission is called NAME.json or NAME.json.gz; rename it")
-    data = (json_text(made.to_json(), indent=None) + "\n").encode()
+    data = f"{text}\n".encode()
     if path.suffix == ".gz":
         packed = io.BytesIO()
         with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as file:

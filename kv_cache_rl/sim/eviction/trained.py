@@ -14,10 +14,10 @@ import numpy as np
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.core.numbers import is_number
-from kv_cache_rl.files import NotJson, json_text, json_value, read_json, regular
+from kv_cache_rl.files import NotJson, json_text, read_json
 from kv_cache_rl.sim.eviction.constants import LABELS, START
 from kv_cache_rl.sim.eviction.network import ENTRY, HEAD, SHAPES, packed, unpacked, untrained
-from kv_cache_rl.tensors import NotTensors, read_tensors, write_tensors
+from kv_cache_rl.tensors import NotTensors, tensors_at, write_tensors
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -64,11 +64,8 @@ def read_learned(path: Path) -> Trained:
             with other features or layers.
     """
     try:
-        tensors, metadata = read_tensors(regular(path).read_bytes())
-        about = {name: json_value(text) for name, text in metadata.items()}
-    except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror or error}; {remedy('learned')}") from None
-    except (NotTensors, NotJson, TypeError, AttributeError) as error:
+        tensors, about = tensors_at(path)
+    except NotTensors as error:
         raise WeightsError(f"{path}: {error}; {remedy('learned')}") from None
     fault = _version_fault(about) or _network_fault(about, tensors)
     if fault:

@@ -51,6 +51,17 @@ def test_a_training_that_runs_shows_its_curve_and_how_far_it_is(asked_with, tmp_
     assert ask("GET", f"{ROUTE}/serving/train/qlearning").json()["curve"] == POINTS
 
 
+def test_the_list_reads_a_file_again_only_once_it_has_changed(asked_with, tmp_path, monkeypatch):
+    reads = []
+    stored = checkpoint.stored
+    monkeypatch.setattr(checkpoint, "stored", lambda path: reads.append(path) or stored(path))
+    ask, folder = asked_with(runs=tmp_path), saved(tmp_path / "one", 20)
+    assert [ask("GET", ROUTE).json()["trainings"][0]["done"] for _ in range(3)] == [20] * 3
+    saved(folder, 40)
+    assert [ask("GET", ROUTE).json()["trainings"][0]["done"] for _ in range(3)] == [40] * 3
+    assert len(reads) == 2
+
+
 def test_looking_at_a_training_does_not_keep_one_from_beginning(asked_with, tmp_path):
     folder = saved(tmp_path / "one")
     assert asked_with(runs=tmp_path)("GET", f"{ROUTE}/one/qlearning").json()["status"] == "stopped"
