@@ -24,10 +24,10 @@ export async function open(room, chosen) {
   }
 
   function show(found) {
+    if (drawn && drawn.training !== found.training) forget();
     if (!found.curve.length) return void fill(one, card(heading(found), tiles(found), ended(found)));
     const tasks = Object.keys(found.curve[0].select);
-    if (!drawn || drawn.training !== found.training) {
-      drawn?.chart.close();
+    if (!drawn) {
       const series = tasks.map((name) => ({ name, points: true }));
       drawn = { training: found.training, head: h("div", {}), chart: chart({
         title: `Mean score on ${found.plan.select ?? "the"} selection seeds`, series, x: found.counted_in, height: 280, from0: false, value: fixed(3) }) };
@@ -36,6 +36,11 @@ export async function open(room, chosen) {
     fill(drawn.head, heading(found), tiles(found), ended(found));
     // Drawn once it stands in the page, whose width it takes.
     setTimeout(() => drawn?.chart.show(found.curve.map((point) => point[found.counted_in]), tasks.map((name) => found.curve.map((point) => point.select[name] ?? null))));
+  }
+
+  function forget() {
+    drawn?.chart.close();
+    drawn = null;
   }
 
   async function again() {
@@ -53,8 +58,7 @@ export async function open(room, chosen) {
   return () => {
     left = true;
     clearTimeout(timer);
-    drawn?.chart.close();
-    drawn = null;
+    forget();
   };
 }
 
