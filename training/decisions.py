@@ -19,7 +19,7 @@ from kv_cache_rl.files import naming, write_whole
 from kv_cache_rl.sim.eviction import DIFFICULTIES, Call, Episode, Scenario, decider, window_message
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.text import to_text
-from training.wording import line, observed
+from training.wording import observed, words
 
 EXPERT = "learned"
 WINDOWS = 5
@@ -72,14 +72,14 @@ def example(scenario: Scenario, window: int, content: str, observation: dict, pl
     return row | {"environment_version": ENVIRONMENT_VERSION}
 
 
-def answer_of(row: dict) -> str:
-    """What the model should write in an example."""
+def answer_of(row: dict) -> tuple[list[str], dict]:
+    """The words that the model should write in an example, and the observation that they are about."""
     *asked, said = row["messages"]
     seen = observed(asked)
     if seen is None:
         raise DataError("an example ends with no observation of the brief view; make examples anew")
     named = [call["function"] for call in said["tool_calls"]]
-    return line([Call(one["name"], one["arguments"].get("seq_id", "")) for one in named], seen)
+    return words([Call(one["name"], one["arguments"].get("seq_id", "")) for one in named], seen), seen
 
 
 def under_another_head(row: dict, donor: dict) -> dict:

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: the expert's answers, one window an example.
 
-    loss = mean over the tokens of the answers of -log p(token), digits of the counts with a smaller weight
+    loss = mean over the choices in the answers of -log p(choice), verbs with a larger weight
     the rate rises over the first examples, then falls to a tenth along a cosine
 
 A run folder holds `run.json` (what was asked), `log.jsonl` (a line per step), `checkpoint.pt` (weights and
@@ -111,8 +111,8 @@ def train(
             if now.seen >= plan.examples:
                 break
             batch = packed(trees, loaded.tokenizer.pad_token_id, length)
-            logits, answers = answer_logits(loaded, batch)
-            loss = weighted_loss(loaded.tokenizer, logits, answers)
+            logits, chosen = answer_logits(loaded, batch)
+            loss = weighted_loss(loaded.tokenizer, logits, chosen, batch["token"])
             loss.backward()
             norm = optimiser.step(rate_share(now.seen / plan.examples))
             now.seen, now.steps = now.seen + sum(len(tree.branches) for tree in trees), now.steps + 1
@@ -122,7 +122,7 @@ def train(
             entry = {
                 "step": now.steps, "examples": now.seen, "loss": round(value, 4),
                 "tokens": batch["ids"].numel(),
-                "right": round(float((logits.argmax(-1) == answers).float().mean()), 4),
+                "right": round(float((logits.argmax(-1) == chosen).float().mean()), 4),
                 "norm": round(norm, 3), "seconds": round(now.seconds, 1),
             }  # fmt: skip
             log.write(json.dumps(entry) + "\n")
