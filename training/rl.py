@@ -15,8 +15,6 @@ The answers of a group stand in one row behind their common prompt, each blind t
 of the tokens, is computed once. Sources: Shao et al. 2024 (GRPO), section 4.1; Liu et al. 2025 (Dr. GRPO) on
 spreads; Sun et al. 2017 (AggreVaTeD) on the expert that plays on."""
 
-import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +30,7 @@ from training.decisions import EXPERT
 from training.generation import Generated, generate, merged
 from training.models import Loaded, adapter_of
 from training.optimiser import MasterAdamW
-from training.sft import Plan, begin, keep, resumed
+from training.run import Plan, Run
 
 GROUP = 8
 """Answers to one prompt."""
@@ -187,35 +185,23 @@ def train(
 
     `loaded` has the SFT adapter twice, as `default` and as `REFERENCE`.
     """
-    begin(folder, plan)
     optimiser = MasterAdamW(
         [value for name, value in loaded.network.named_parameters() if f".{REFERENCE}." not in name],
         plan.rate,
     )
-    now = resumed(folder, optimiser, tell)
-    began, before, first = time.monotonic(), now.seconds, now.seen
-    with (folder / "log.jsonl").open("a") as log:
-        while now.seen < plan.examples:
-            chosen = [scenarios[(now.seen + k) % len(scenarios)] for k in range(plan.batch)]
-            generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + now.steps)
-            groups, score = groups_of(loaded, chosen, generator, GROUP)
-            told = _updates(loaded, optimiser, groups, np.random.default_rng([plan.seed, now.steps]), beta)
-            now.seen, now.steps = now.seen + len(chosen), now.steps + 1
-            now.seconds = before + time.monotonic() - began
-            rewards = [np.average(group.rewards, weights=group.counts) for group in groups]
-            entry = {
-                "step": now.steps, "episodes": now.seen, "score": round(score, 4),
-                "reward": round(float(np.mean(rewards)), 4), "groups": len(groups), **told,
-                "seconds": round(now.seconds, 1),
-            }  # fmt: skip
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
-            left = (plan.examples - now.seen) * (now.seconds - before) / (now.seen - first)
-            tell(
-                f"{now.seen}/{plan.examples} episodes, score {score:+.3f}, kl {told['kl']}, "
-                f"{left / 60:.0f} min left"
-            )
-            keep(loaded, optimiser, folder, now)
+    run = Run(loaded, optimiser, plan, folder, tell)
+    while not run.done:
+        now = run.now
+        chosen = [scenarios[(now.seen + k) % len(scenarios)] for k in range(plan.batch)]
+        generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + now.steps)
+        groups, score = groups_of(loaded, chosen, generator, GROUP)
+        told = _updates(loaded, optimiser, groups, np.random.default_rng([plan.seed, now.steps]), beta)
+        rewards = [np.average(group.rewards, weights=group.counts) for group in groups]
+        reward = round(float(np.mean(rewards)), 4)
+        told |= {"score": round(score, 4), "reward": reward, "groups": len(groups)}
+        run.step("episodes", len(chosen), told)
+        run.say("episodes", f"score {score:+.3f}, kl {told['kl']}")
+        run.keep()
 
 
 def _updates(

@@ -10,7 +10,7 @@ import torch
 
 from kv_cache_rl.sim.eviction import Call, decider, load_scenarios
 from kv_cache_rl.sim.eviction.calls import KEEP
-from training import decisions, generation, models, rl, rollouts, sft, wording
+from training import decisions, generation, models, rl, rollouts, run, sft, wording
 from training.batches import (
     Tokens,
     answer_logits,
@@ -42,8 +42,8 @@ def fresh(base: str) -> models.Loaded:
     return models.with_adapter(models.load_base(base), seed=0, rank=4)
 
 
-def plan(base: str, examples: int = 24) -> sft.Plan:
-    return sft.Plan(base, "sft", ["data.jsonl"], examples, 1, 1e-2, 0)
+def plan(base: str, examples: int = 24) -> run.Plan:
+    return run.Plan(base, "sft", ["data.jsonl"], examples, 1, 1e-2, 0)
 
 
 def stirred(loaded: models.Loaded) -> models.Loaded:
@@ -67,7 +67,9 @@ def test_what_the_model_writes_is_read_back_as_the_experts_calls(rows):
 
 SEEN = {
     "used": 950, "need": 50, "cpu_free": 150, "link": 90,
-    "rows": ["q gen chat decode m200", "ab tool code cpu m90", "c tool code idle m101 b8", "d gen code idle m9"],
+    "rows": [
+        "q gen chat decode m200", "ab tool code cpu m90", "c tool code idle m101 b8", "d gen code idle m9",
+    ],
 }  # fmt: skip
 
 
@@ -269,7 +271,7 @@ def test_rl_goes_on_where_it_was_interrupted(base, tmp_path, monkeypatch):
     def course(episodes: int) -> list[dict]:
         loaded = models.load_trained(tmp_path / "sft", base)
         rl.with_reference(loaded, tmp_path / "sft")
-        asked = sft.Plan(base, "rl", [], episodes, 1, 1e-4, 0)
+        asked = run.Plan(base, "rl", [], episodes, 1, 1e-4, 0)
         rl.train(loaded, scenarios, asked, tmp_path / "rl", lambda _: None)
         return [json.loads(line) for line in (tmp_path / "rl/log.jsonl").read_text().splitlines()]
 
@@ -289,13 +291,13 @@ def test_a_rollout_counts_what_could_not_be_read_and_is_labelled_in_every_window
 
 
 def test_bad_runs_and_models_are_refused_with_the_remedy(base, rows, tmp_path):
-    sft.begin(tmp_path / "run", plan(base))
-    with pytest.raises(sft.RunError, match=r"its batch is 1, asked for is 8; give --out another folder"):
-        sft.begin(tmp_path / "run", sft.Plan(base, "sft", ["data.jsonl"], 60, 8, 1e-2, 0))
+    run.begin(tmp_path / "run", plan(base))
+    with pytest.raises(run.RunError, match=r"its batch is 1, asked for is 8; give --out another folder"):
+        run.begin(tmp_path / "run", run.Plan(base, "sft", ["data.jsonl"], 60, 8, 1e-2, 0))
     stored = json.loads((tmp_path / "run/run.json").read_text())
     (tmp_path / "run/run.json").write_text(json.dumps(stored | {"environment_version": 1}))
-    with pytest.raises(sft.RunError, match="environment version 1"):
-        sft.begin(tmp_path / "run", plan(base))
+    with pytest.raises(run.RunError, match="environment version 1"):
+        run.begin(tmp_path / "run", plan(base))
     with pytest.raises(models.ModelError, match="give the folder of a run"):
         models.load_trained(tmp_path)
     with pytest.raises(models.ModelError, match="cannot be loaded"):
