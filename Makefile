@@ -16,10 +16,10 @@ eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run fol
 	$(BIN)/kv-cache-rl eval
 
 test: $(VENV)/installed-test ## The tests, on all cores; those of the server, of OpenEnv, of TRL, of vLLM: page, openenv, training, engine.
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 quick: $(VENV)/installed-test ## The tests that are not marked slow.
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 lint: $(VENV)/installed-test ## Style, types, layers.
 	$(BIN)/ruff check .

@@ -7,7 +7,12 @@ cannot be written is left out. Either is said once, in one line on stderr.
 Numba also numbers the files of code, and two processes that compile at once may take one number for
 two signatures. Here every file has a name of its own, and the index is written after the code.
 
-Source: numba.core.caching of Numba 0.60 to 0.69, of which this replaces the files and the locator."""
+And Numba numbers functions within a process, which alone tells the symbols of two closures of one
+factory apart. Code that two processes kept may have one symbol for two functions, and whoever loads both
+calls the first for either. Here the numbers are drawn, so that no two are alike.
+
+Sources: numba.core.caching of Numba 0.60 to 0.69, of which this replaces the files and the locator; Numba
+issue 10486 on the numbers."""
 
 import contextlib
 import functools
@@ -16,12 +21,14 @@ import hashlib
 import io
 import os
 import pickle
+import secrets
 import sys
 import uuid
 import zlib
 from pathlib import Path
 from typing import Any
 
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -30,6 +37,9 @@ from numba.core.caching import (
 )
 
 SUM_BYTES = 4
+
+# Drawn for each function, not counted from a drawn start: processes that are forked must not share them.
+FunctionIdentity._unique_ids = iter(functools.partial(secrets.randbits, 62), None)
 
 
 class Damaged(Exception):

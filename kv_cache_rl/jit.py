@@ -2,8 +2,8 @@
 
 Numba keys its cache on the file of the outer function only. A change in a module that this file
 calls would go unnoticed. Here the cache folder is named after a digest of the layers that hold
-compiled code. `KV_CACHE_RL_CACHE` sets where the folder lies. What is damaged there is compiled anew
-(`code_cache`).
+compiled code, and of what compiles them. `KV_CACHE_RL_CACHE` sets where the folder lies. What is
+damaged there is compiled anew (`code_cache`).
 """
 
 import errno
@@ -28,7 +28,8 @@ def _cache_folder() -> Path:
     root = Path(__file__).parent
     # Trained weights of `sim` are constants of the compiled code.
     weights = [file.relative_to(root).as_posix() for file in (root / "sim").rglob("weights/*.*")]
-    digest = digest_of(root, [*LAYERS, *weights], f"checked {numba.__version__}")
+    compilers = ("jit.py", "code_cache.py")
+    digest = digest_of(root, [*LAYERS, *compilers, *weights], f"checked {numba.__version__}")
     base = os.environ.get("KV_CACHE_RL_CACHE") or os.path.join(
         os.path.expanduser("~"), ".cache", "kv-cache-rl"
     )

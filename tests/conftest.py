@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import signal
+import ssl
 import sys
 import threading
 from pathlib import Path
@@ -22,6 +23,12 @@ NO_TRACE, NO_GOLDEN = "the published trace", "the golden results"
 # A busy machine, or a first compilation, must not fail a law.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# Every core has a test process of its own: more threads of torch or BLAS would only wait, spinning.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Every HTTP client loads the certificates of the machine, 40 ms each time; no test speaks TLS.
+ssl.create_default_context = functools.cache(ssl.create_default_context)
 
 # A test run that a shell started in the background inherits an ignored SIGINT, and so do its children.
 if threading.current_thread() is threading.main_thread():

@@ -139,3 +139,58 @@ def test_two_processes_that_compile_two_signatures_at_once_never_mix_them_up(fol
         ["2 2 2.5\n", "2.0 2 2.5\n", "(2+0j) 2 2.5\n", "2 2 2.5\n"]
     ), [one.stderr for one in done]
     assert all(one.stderr == "" for one in done)
+
+
+CLOSURES = """
+import sys
+
+import numpy as np
+
+from kv_cache_rl.jit import njit
+
+
+def made(gain):
+    @njit(cache=False)
+    def play(x, n):
+        if n > 99:  # what calls itself, and is long, is not copied into its callers: it has a symbol
+            return play(x, n - 1) * 2 + gain
+        total = 0.0
+        for i in range(n):
+            y = np.sin(x * i) + np.cos(x + i) * np.exp(-x / (i + 1.0))
+            total += np.sqrt(abs(y)) + np.arctan(y) * np.floor(total)
+            total -= np.tan(y) + np.log(abs(y) + 1.0)
+        return total * 0 + x * gain
+
+    return play
+
+
+one, two = made(1.0), made(2.0)
+
+
+@njit
+def first(x, n):
+    return one(x, n) + one(x + 1, n)
+
+
+@njit
+def second(x, n):
+    return two(x, n) + two(x + 1, n)
+
+
+for name in sys.argv[1:]:
+    print(globals()[name](0.5, 3))
+"""
+
+
+def test_closures_that_two_processes_compiled_are_not_taken_for_one_another(tmp_path):
+    program = tmp_path / "closures.py"
+    program.write_text(CLOSURES)
+
+    def run(*names: str) -> list[float]:
+        environment = os.environ | {"KV_CACHE_RL_CACHE": str(tmp_path / "code")}
+        command = [sys.executable, str(program), *names]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return list(map(float, done.stdout.split()))
+
+    assert (run("first"), run("second")) == ([2.0], [4.0]), "each the first that its process compiles"
+    assert (run("first", "second"), run("second", "first")) == ([2.0, 4.0], [4.0, 2.0])

@@ -62,6 +62,8 @@ UNREAD, BROKE_OFF = (
 )
 """How the client's own words begin for an answer that is no reply, and for half a one
 (`adapters.wire` and the clients)."""
+DAMAGED = ("while decompressing data", "illegal chunk header", "without sending complete message body")
+"""Words of httpx for an answer that began and is none as HTTP has it."""
 LIMITED = re.compile(r"rate_limit|(tokens|requests) per (minute|hour|day)", re.IGNORECASE)
 """Of a 413: Groq refuses so what is larger than the tokens that a minute allows."""
 

@@ -90,6 +90,13 @@ def ending_in_a_line() -> Generator[None]:
     except (Refused, OSError) as error:
         typer.echo(f"error: {as_sentence(error)}", err=True)
         raise typer.Exit(BAD_INPUT) from None
+    except MemoryError as error:
+        typer.echo(
+            f"error: the memory of this machine does not hold it ({error or 'no more was left'}); "
+            "ask for less, of a trace for example with --limit N",
+            err=True,
+        )
+        raise typer.Exit(BAD_INPUT) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception:

@@ -50,6 +50,8 @@ HARMLESS = re.compile(
 )
 """Of them, those that say nothing of its size."""
 ENCODERS = re.compile(r"For(MaskedLM|QuestionAnswering|TokenClassification|ImageClassification|CTC)$")
+BERTS = re.compile(r"bert(?!.*(decoder|generation))|^(electra|esm|mpnet|clip_text_model)$")
+"""Model types that read a text whole, unless `is_decoder` says otherwise."""
 RATES = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128, "sliding_attention": 0}
 """DeepSeek V4: entry of `layer_types` → tokens of an entry. Source: transformers, `DeepseekV4Config`."""
 
@@ -97,7 +99,8 @@ def _text_part(values: Mapping[str, Any], where: str) -> Config:
     named = Config(values, where)
     architectures = values.get("architectures")
     last = architectures[0] if isinstance(architectures, list) and architectures else ""
-    if named.flag("is_encoder_decoder") or (isinstance(last, str) and ENCODERS.search(last)):
+    reads = BERTS.search(named.text("model_type")) and not named.flag("is_decoder")
+    if reads or named.flag("is_encoder_decoder") or (isinstance(last, str) and ENCODERS.search(last)):
         raise ModelError(f"{where} is of no decoder, and keeps no cache of what it read; give another model")
     defaults = DEFAULTS.get(named.text("model_type"), {})
     present = {name: value for name, value in values.items() if value is not None or name not in defaults}
@@ -168,8 +171,13 @@ def _dims(config: Config, kind: str) -> tuple[int, int]:
         return dim, config.whole("swa_v_head_dim", "v_head_dim", default=dim)
     dim = config.whole("head_dim", "attention_head_dim", "kv_channels", default=-1)
     if dim < 0:
-        heads = config.whole(*QUERY_HEADS)
-        dim = config.whole("hidden_size", "n_embd", "d_model") // heads
+        heads, width = config.whole(*QUERY_HEADS), config.whole("hidden_size", "n_embd", "d_model")
+        if width % heads:
+            raise ModelError(
+                f"{config.where}: a width of {width:,} is no multiple of its {heads:,} heads; correct it, or "
+                "add 'head_dim' as the model's maker publishes it"
+            )
+        dim = width // heads
     return dim, config.whole("v_head_dim", default=dim)
 
 

@@ -94,6 +94,10 @@ class Config:
         value = shown(self.values[name])
         return ModelError(f"{self.where}: {name} is {value}, expected {wanted}; correct it")
 
+    def note(self, *names: str) -> None:
+        """Marks these fields as read."""
+        self._read.update(names)
+
     def settle(self, *prefixes: str) -> None:
         """Marks the fields that begin so as read: a rule that knows them needs no more of them."""
         self._read.update(name for name in self.values if name.startswith(prefixes))

@@ -56,7 +56,7 @@ def layer_kinds(config: Config, layers: int) -> list[str]:
     Raises:
         ModelError: the configuration does not say it, or in words that are not known here.
     """
-    config.settle(*ABOUT_WINDOWS, *RULES)
+    config.note(*ABOUT_WINDOWS, *RULES)
     rule = next((rule for field, rule in RULES.items() if config.has(field)), _by_windows)
     kinds = rule(config, layers)
     shared = config.whole("num_kv_shared_layers", default=0, low=0)

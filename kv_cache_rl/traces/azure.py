@@ -48,8 +48,8 @@ def _rows(lines: Iterable[Line], reading: Reading, notes: list[str]) -> Iterator
     for row in found:
         yield AzureRequest(
             row.nanoseconds("TIMESTAMP", reading, clock),
-            row.count("ContextTokens"),
-            row.count("GeneratedTokens"),
+            row.tokens("ContextTokens"),
+            row.tokens("GeneratedTokens"),
             row.place,
         )
     notes += clock.notes

@@ -75,7 +75,7 @@ def file_blocks(path: str | Path, given: int | None) -> Blocks:
         for fields in read_records(path):
             ids = fields.record.get("hash_ids")
             if isinstance(ids, list):
-                yield fields.whole("input_length"), len(ids)
+                yield fields.tokens("input_length"), len(ids)
 
     found = blocks_of(place_of(path), lengths(), BLOCK_TOKENS, given)
     return Blocks(BLOCK_TOKENS, None) if found.size == BLOCK_TOKENS else found
@@ -135,7 +135,7 @@ def _runs_back(one: BailianRequest, last: float) -> Exception:
 def _request(
     fields: Fields, blocks: Blocks, chains: dict[tuple[int, Hashable], int], reading: Reading
 ) -> BailianRequest:
-    tokens = fields.whole("input_length")
+    tokens = fields.tokens("input_length")
     ids = None
     if fields.record.get("hash_ids") is not None:
         ids = opaque(fields, "hash_ids")
@@ -145,7 +145,7 @@ def _request(
         parent_chat_id=_parent(fields),
         timestamp_s=reading.seconds(fields.seconds("timestamp", most=2**63), "s"),
         input_length=tokens,
-        output_length=fields.whole("output_length", default=None),
+        output_length=fields.tokens("output_length", default=None),
         kind=fields.text("type", default=""),
         turn=fields.whole("turn", default=0),
         hash_ids=ids,

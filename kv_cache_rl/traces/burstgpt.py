@@ -60,7 +60,7 @@ def _runs_back(one: BurstGPTRequest, last: float) -> Exception:
 
 def _request(row: Row, reading: Reading) -> BurstGPTRequest:
     elapsed = row.number_or_none("Elapsed time")
-    asked, answered = row.count("Request tokens"), row.count("Response tokens")
+    asked, answered = row.tokens("Request tokens"), row.tokens("Response tokens")
     return BurstGPTRequest(
         timestamp_s=row.seconds_in("Timestamp", reading),
         session_id=row.cell("Session ID", ""),

@@ -25,7 +25,6 @@ from kv_cache_rl.traces.reading import PLAIN, Reading, located
 from kv_cache_rl.traces.records import parse_records, read_records
 
 LONGEST_CALL_S = 1e6
-MOST_TOKENS = 10**9  # of one prompt; a run of a few bytes must not stand for more blocks than memory holds
 BLOCK_TOKENS = 64
 COPIES = "requests of sessions that are exact duplicates"
 """Why a request is left out."""
@@ -155,8 +154,8 @@ def parse_session(fields: Fields, reading: Reading = PLAIN, common: Names | None
         id=_id(fields),
         models=fields.texts("models", default=()),
         block_size=(block_size := _block_size(fields, reading)),
-        tool_tokens=fields.whole("tool_tokens", default=0),
-        system_tokens=fields.whole("system_tokens", default=0),
+        tool_tokens=fields.tokens("tool_tokens", default=0),
+        system_tokens=fields.tokens("system_tokens", default=0),
         exact_duplicate=fields.flag("exact_duplicate", default=False),
         requests=_entries(fields, block_size, common if common and scope == "global" else Names()),
         is_global=scope == "global",
@@ -220,13 +219,13 @@ def _entries(fields: Fields, block_size: int, names: Names, nested: bool = False
 
 
 def _request(fields: Fields, kind: str, block_size: int, names: Names) -> Request:
-    tokens = fields.whole("in", most=MOST_TOKENS)
+    tokens = fields.tokens("in")
     long = "hash_ids" in fields.record
     return Request(
         t_s=fields.seconds("t"),
         kind=kind,
         input_tokens=tokens,
-        output_tokens=fields.whole("out"),
+        output_tokens=fields.tokens("out"),
         stop=fields.text("stop", default=""),
         api_s=fields.seconds("api_time", most=LONGEST_CALL_S, default=None),
         think_s=fields.seconds("think_time", default=None),
@@ -249,8 +248,8 @@ def _sub_agent(fields: Fields, block_size: int, names: Names) -> SubAgent:
         t_s=fields.seconds("t"),
         agent_id=fields.text("agent_id", default=""),
         agent_type=fields.text("subagent_type", default=""),
-        tool_tokens=fields.whole("tool_tokens", default=0),
-        system_tokens=fields.whole("system_tokens", default=0),
+        tool_tokens=fields.tokens("tool_tokens", default=0),
+        system_tokens=fields.tokens("system_tokens", default=0),
         requests=_entries(fields, block_size, names, nested=True),
     )
 

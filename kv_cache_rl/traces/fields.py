@@ -11,6 +11,7 @@ from kv_cache_rl.core.numbers import unread
 from kv_cache_rl.traces.errors import Place, TraceError
 
 LARGEST = 2**63 - 1  # block ids and counts must fit a signed 64-bit column; nothing is ever cut
+MOST_TOKENS = 10**9  # of a prompt or an answer: one number must not stand for blocks that no memory holds
 LONGEST_S = 1e10  # about 300 years: absolute times pass, times in the wrong unit do not
 MISSING = object()
 
@@ -48,6 +49,10 @@ class Fields:
         """An integer in [least, most]; a boolean, a fraction or a digit string is not one."""
         value = self.take(name, default)
         return value if value is default else check_whole(self, name, value, least, most)
+
+    def tokens(self, name: str, *, default: Any = MISSING) -> Any:
+        """The length of a prompt or an answer."""
+        return self.whole(name, most=MOST_TOKENS, default=default)
 
     def number(self, name: str, *, most: float = LARGEST, unit: str = "", default: Any = MISSING) -> Any:
         """A finite number in [0, most], an integer where it is written as one;

@@ -39,7 +39,7 @@ def sources(path: str | Path) -> list[Path]:
         if not folder.is_dir():
             return [folder]
         seen = (one for one in folder.iterdir() if not one.name.startswith("."))
-        found = sorted(one for one in seen if FOLDER_ENDINGS.search(one.name) and one.is_file())
+        found = sorted(one for one in seen if FOLDER_ENDINGS.search(one.name) and not one.is_dir())
     except (OSError, ValueError) as error:
         raise place_of(path).error(
             f"it cannot be opened ({error})", "check the path and the permissions"
@@ -94,6 +94,11 @@ def on_disk(path: str | Path) -> Iterator[BinaryIO]:
     except NotAFile:
         raise whole.error("this is not a regular file", "save the trace to a file first") from None
     except FileNotFoundError:
+        if Path(path).is_symlink():
+            raise whole.error(
+                "this is a link to a file that is not there",
+                "fetch what it stands for (git annex get, dvc pull), or remove the link",
+            ) from None
         raise whole.error("there is no such file", "check the path") from None
     except PermissionError:
         raise whole.error(
@@ -230,6 +235,11 @@ FOREIGN: tuple[tuple[bytes, str, str], ...] = (
         "pandas.read_parquet(FILE).to_json('trace.jsonl', orient='records', lines=True)",
     ),
     (rb"\xff\xfe\0\0|\0\0\xfe\xff", "a text in UTF-32", "save it as UTF-8"),
+    (
+        rb"\x1f\x8b\x08|BZh[1-9]|\xfd7zXZ\0|\x28\xb5\x2f\xfd",
+        "packed twice",
+        "unpack it once (gzip -d, bzip2 -d, xz -d or zstd -d) and name what comes out",
+    ),
     (rb"PK\x03\x04", "a ZIP archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
     (rb".{257}ustar", "a tar archive", "unpack it (tar -xf) and name the trace file inside"),
     (

@@ -82,7 +82,7 @@ def lab_lines(header: Fields, records: Iterable[Fields], reading: Reading) -> It
 
 
 def _request(fields: Fields, size: int, most: int) -> LabRequest:
-    tokens, runs = fields.whole("input_tokens", default=0), _runs(fields, most)
+    tokens, runs = fields.tokens("input_tokens", default=0), _runs(fields, most)
     if runs == () and tokens >= size:  # so earlier versions wrote requests without blocks
         runs = None
     if runs is not None and tokens:
@@ -93,7 +93,7 @@ def _request(fields: Fields, size: int, most: int) -> LabRequest:
         time_s=fields.seconds("time_s"),
         sequence=fields.whole("sequence", default=None),
         input_tokens=tokens,
-        output_tokens=fields.whole("output_tokens", default=None),
+        output_tokens=fields.tokens("output_tokens", default=None),
         runs=runs,
     )
 

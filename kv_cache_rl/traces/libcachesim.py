@@ -47,7 +47,7 @@ def read_libcachesim(path: str | Path) -> Iterator[Access]:
     """
     name, reading = located(path)
     found = (
-        Access(row.place, row.seconds_in("time", reading), row.cell("obj_id", ""), row.count("obj_size"))
+        Access(row.place, row.seconds_in("time", reading), row.cell("obj_id", ""), row.whole("obj_size"))
         for row in rows(read_lines(name), COLUMNS)
     )
     return islice(found, reading.limit)

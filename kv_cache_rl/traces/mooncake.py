@@ -123,7 +123,7 @@ def _lengths(records: Iterable[Fields]) -> Iterator[tuple[int, int]]:
     for fields in without_header(records):
         ids = fields.record.get("hash_ids")
         if isinstance(ids, list):
-            yield fields.whole("input_length"), len(ids)
+            yield fields.tokens("input_length"), len(ids)
 
 
 def _requests(
@@ -175,12 +175,12 @@ def _sessions(
 
 
 def _request(fields: Fields, blocks: Blocks, names: Names, reading: Reading, start: float) -> MooncakeRequest:
-    tokens = fields.whole("input_length")
+    tokens = fields.tokens("input_length")
     ids = None
     if fields.record.get("hash_ids") is not None:
         ids = names.taken(fields, "hash_ids")
         blocks.check(fields, "hash_ids", tokens, len(ids))
     start_ms = start if reading.time_unit in (None, "ms") else reading.seconds(start, "ms") * 1000
     return MooncakeRequest(
-        start_ms, tokens, fields.whole("output_length", default=None), ids, "", fields.place
+        start_ms, tokens, fields.tokens("output_length", default=None), ids, "", fields.place
     )

@@ -44,7 +44,7 @@ def _arrival(fields: Fields, reading: Reading) -> Arrival:
     return Arrival(
         place=fields.place,
         time_s=reading.seconds(fields.number("timestamp"), "s"),
-        input_tokens=fields.whole("input_length"),
-        output_tokens=fields.whole("output_length", default=None),
+        input_tokens=fields.tokens("input_length"),
+        output_tokens=fields.tokens("output_length", default=None),
         session=fields.text("session_id", default=""),
     )

@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Any
 
 from kv_cache_rl.traces.errors import Place
-from kv_cache_rl.traces.fields import LARGEST, Fields, shown
+from kv_cache_rl.traces.fields import LARGEST, MISSING, Fields, shown
 from kv_cache_rl.traces.lines import Line
 from kv_cache_rl.traces.reading import Reading
 
@@ -142,14 +142,15 @@ class Row(Fields):
         value = decimal_of(text)
         return None if value is None else float(value)
 
-    def count(self, name: str) -> int:
-        """A whole number of tokens."""
+    def whole(self, name: str, *, least: int = 0, most: int = LARGEST, default: Any = MISSING) -> Any:
+        """An integer in [least, most]."""
         text = self.cell(name, "")
+        if not text and default is not MISSING:
+            return default
         value = decimal_of(text)
-        if value is None or not 0 <= value <= LARGEST or value != int(value):
-            raise self.error(
-                name, f"expected a whole number of tokens, got {shown(text)}", "correct the cell"
-            )
+        if value is None or not least <= value <= most or value != int(value):
+            problem = f"expected a whole number from {least} to {most}, got {shown(text)}"
+            raise self.error(name, problem, "correct the cell")
         return int(value)
 
     def seconds_in(self, name: str, reading: Reading) -> float:

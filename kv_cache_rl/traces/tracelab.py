@@ -38,12 +38,11 @@ def _rounds(path: str, reading: Reading) -> Iterator[Arrival]:
         waits = row.cell("arrival_time") is None and session in next_s
         start = next_s[session] if waits else row.seconds_in("arrival_time", reading)
         stated = stated if waits else forward(row, start, stated, _runs_back, reading)
-        output = row.count("output_len")
+        output = row.tokens("output_len")
         wait_ms = max(0.0, float(row.real("tool_wait_after_ms", default=0)))
         next_s[session] = start + call_seconds(output) + wait_ms / 1000
-        found.append(
-            Arrival(row.place, start, row.count("prefix_len") + row.count("input_len"), output, None, session)
-        )
+        prompt = row.tokens("prefix_len") + row.tokens("input_len")
+        found.append(Arrival(row.place, start, prompt, output, None, session))
     yield from sorted(found, key=by_time)
 
 

@@ -37,4 +37,4 @@ def _runs_back(one: Arrival, last: float) -> Exception:
 
 def _arrival(row: Row, reading: Reading) -> Arrival:
     time_s = row.seconds_in("arrived_at", reading) if "arrived_at" in row.record else None
-    return Arrival(row.place, time_s, row.count("num_prefill_tokens"), row.count("num_decode_tokens"))
+    return Arrival(row.place, time_s, row.tokens("num_prefill_tokens"), row.tokens("num_decode_tokens"))

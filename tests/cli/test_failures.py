@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from kv_cache_rl.cli.exits import TERMINATED
+from kv_cache_rl.cli.exits import BAD_INPUT, TERMINATED
 from kv_cache_rl.cli.failures import CommandGroup
 
 
@@ -67,6 +67,11 @@ def test_another_error_that_a_callback_drops_keeps_its_traceback(monkeypatch):
 def test_an_error_without_a_signal_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="no compiled object"):
         CliRunner().invoke(group(lambda: cut_off(False)), ["go"], catch_exceptions=False)
+
+
+def test_what_no_memory_holds_ends_in_a_line():
+    done = CliRunner().invoke(group(lambda: bytearray(2**62)), ["go"])
+    assert done.exit_code == BAD_INPUT and done.stderr.startswith("error: the memory of this machine does")
 
 
 def test_a_signal_that_a_command_outlives_leaves_its_exit_code():

@@ -5,13 +5,13 @@ holds.
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from aiohttp import web
 
-Script = Callable[[int, dict], dict]
-"""(replies so far, request body) → an assistant message, or one of the failures below."""
+Script = Callable[[int, dict], dict | Awaitable[dict]]
+"""(replies so far, request body) → an assistant message, or one of the failures below, or what awaits it."""
 
 HANG = {"fails": "hang"}
 NOT_JSON = {"fails": "not json"}
@@ -80,6 +80,8 @@ class ScriptedModel:
         self.requests.append(body)
         turn = replies_so_far(body)
         reply = self.script(turn, body)
+        if isinstance(reply, Awaitable):
+            reply = await reply
         if reply.get("fails") == "hang":
             await asyncio.sleep(30)
         if reply.get("fails") == "500":

@@ -1,11 +1,13 @@
 """What one episode is: fifteen model calls, one step each, whatever the model says."""
 
+import asyncio
 import itertools
 import time
+from collections import Counter
 
 import pytest
 from conftest import environment, episodes
-from scripted_model import calls, observation, says, serving
+from scripted_model import calls, observation, refuses, says, serving
 
 from kv_cache_rl.adapters.endpoint import serving as served_policies
 from kv_cache_rl.sim.eviction import DECIDERS, load_scenarios, rollout
@@ -55,27 +57,28 @@ def test_a_text_only_reply_is_a_counted_keep_answered_by_a_user_message(play):
     assert [m["role"] for m in requests[-1]["messages"]] == ["system", *["user", "assistant"] * 14, "user"]
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        ("evict", "{broken"),
-        ("evict", "[1, 2"),
-        ("evict", "null"),
-        ("evict", {"seq_id": 7}),
-        ("evict", {"seq_id": ["s1"]}),
-        ("evict", {}),
-        ("evict", {"seq_id": "not-here"}),
-        ("compress", {"seq_id": "s" * 1_000_000}),
-        ("format_disk", {"path": "/"}),
-        ("swap_to_cpu", "[" * 500),
-    ],
-    ids=lambda call: f"{call[0]}-{str(call[1])[:12]}",
-)
-def test_a_call_that_cannot_be_read_is_refused_and_the_episode_goes_on(play, call):
-    trace, requests = play(lambda turn, body: calls(call) if turn == 3 else calls(("keep", {})))
+UNREADABLE = [
+    ("evict", "{broken"),
+    ("evict", "[1, 2"),
+    ("evict", "null"),
+    ("evict", {"seq_id": 7}),
+    ("evict", {"seq_id": ["s1"]}),
+    ("evict", {}),
+    ("evict", {"seq_id": "not-here"}),
+    ("compress", {"seq_id": "s" * 1_000_000}),
+    ("format_disk", {"path": "/"}),
+    ("swap_to_cpu", "[" * 500),
+]
+
+
+def test_calls_that_cannot_be_read_are_refused_and_the_episode_goes_on(play):
+    trace, requests = play(
+        lambda turn, body: calls(UNREADABLE[turn] if turn < len(UNREADABLE) else ("keep", {}))
+    )
     assert trace.ok, trace.errors
-    assert trace.metrics["invalid_calls"] == 1
-    assert requests[4]["messages"][-1]["content"].startswith("refused: ")
+    refused = [body["messages"][-1]["content"].startswith("refused: ") for body in requests[1:]]
+    assert refused == [turn < len(UNREADABLE) for turn in range(14)]
+    assert trace.metrics["invalid_calls"] == len(UNREADABLE)
     assert len(trace.info["actions"]) == 15
 
 
@@ -133,16 +136,31 @@ def test_a_policy_played_as_a_chat_model_scores_as_it_does_on_the_simulator():
 
 
 def test_128_episodes_in_flight_all_end_well():
-    with serving(lambda turn, body: calls(("evict", {"seq_id": f"s{turn}"}), ("keep", {}))) as model:
+    """All ask before any is answered; one in eight plays to the end, the others fill their context."""
+    asked, all_have = [], asyncio.Event()
+
+    async def script(turn: int, body: dict) -> dict:
+        first = body["messages"][1]["content"]
+        if turn == 0:
+            asked.append(first)
+            if len(asked) == 128:
+                all_have.set()
+            await asyncio.wait_for(all_have.wait(), 300)
+        if turn == 3 and asked.index(first) % 8:
+            return refuses(400, "maximum context length is 8192 tokens, the messages have 9000")
+        return calls(("evict", {"seq_id": f"s{turn}"}), ("keep", {}))
+
+    with serving(script) as model:
         played = episodes(environment(num_examples=128), model.base_url)
     assert len({episode.traces[0].task.key for episode in played}) == 128
-    assert all(episode.ok and len(episode.traces[0].info["actions"]) == 15 for episode in played)
+    assert all(episode.ok for episode in played)
+    lengths = Counter(len(episode.traces[0].info["actions"]) for episode in played)
+    assert lengths == {15: 16, 3: 112}
 
 
 def test_an_episode_costs_the_evaluating_process_fractions_of_a_cpu_second():
     # `kv-cache-rl bench` holds the target of 0.2; twice that here, for CPU seconds stretch where others use
-    # the same cores, and
-    # a process started per episode would cost ten times as much.
+    # the same cores, and a process started per episode would cost ten times as much.
     def seconds_each(env, base_url: str, tasks: list) -> float:
         started = time.process_time()
         assert all(episode.ok for episode in episodes(env, base_url, tasks, model="lru"))
@@ -153,4 +171,4 @@ def test_an_episode_costs_the_evaluating_process_fractions_of_a_cpu_second():
     with served_policies("lru", process=True) as base_url:
         context = {"env": env, "base_url": base_url}
         seconds_each(**context, tasks=tasks[:1])  # loads and compiles what a process needs once
-        assert min(seconds_each(**context, tasks=tasks) for _ in range(3)) <= 0.4
+        assert any(seconds_each(**context, tasks=tasks) <= 0.4 for _ in range(3))

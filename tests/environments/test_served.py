@@ -19,6 +19,14 @@ def keeps(turn: int, body: dict) -> dict:
     return calls(("keep", {}))
 
 
+@pytest.fixture(scope="module")
+def kept():
+    """The trace of an episode in which every reply is keep."""
+    with serving(keeps) as model:
+        [episode] = episodes(environment(), model.base_url)
+    return episode.traces[0]
+
+
 def at(turn_of: int, failure: dict, then=keeps):
     """A script that fails at one turn, every time it is asked."""
     return lambda turn, body: failure if turn == turn_of else then(turn, body)
@@ -108,15 +116,14 @@ FULLS = [refuses(400, FULL), refuses(413, "too large"), refuses(500, FULL), insi
 
 @pytest.mark.parametrize("other", [False, True], ids=["own harness", "null harness"])
 @pytest.mark.parametrize("full", FULLS)
-def test_a_dialogue_that_outgrows_the_context_is_scored_as_played(play, null_harness, other, full):
+def test_a_dialogue_that_outgrows_the_context_is_scored_as_played(play, kept, null_harness, other, full):
     if other and full is not FULLS[0]:
         pytest.skip("one status is enough for the slow harness")
     trace, _ = play(at(6, full), **({"harness": null_harness} if other else {}))
-    whole, _ = play(keeps)
     assert trace.ok and trace.stop_condition == "context_overflow"
     assert len(trace.info["actions"]) == trace.num_turns == 6
-    assert trace.reward == whole.reward, "what was not played counts as keep"
-    assert (trace.metrics["unplayed_steps"], whole.metrics["unplayed_steps"]) == (9, 0)
+    assert trace.reward == kept.reward, "what was not played counts as keep"
+    assert (trace.metrics["unplayed_steps"], kept.metrics["unplayed_steps"]) == (9, 0)
     [note] = trace.info["notes"]
     assert "after 6 of 15 model calls; the rest counts as keep" in note
     assert full.get("text", FULL) in note
@@ -291,11 +298,12 @@ def test_counts_of_tokens_that_cannot_be_are_said_once_and_leave_the_score(play)
             "give --base-url http://there:9/v2",
         ),
         (refuses(302, "", location="/login?next=x"), "/login; check --base-url"),
+        (refuses(307, "", location="/v1/chat/completions"), "/v1/chat/completions; check --base-url"),
         (sends(b"<html>login</html>"), "it begins '<html>login</html>'"),
         (sends(b""), "empty"),
         (sends(b"data: {}\n\ndata: [DONE]"), "it begins 'data: {} data: [DONE]'"),
     ],
-    ids=["moved", "login", "html", "nothing", "stream"],
+    ids=["moved", "login", "loop", "html", "nothing", "stream"],
 )
 def test_what_came_instead_of_a_reply_is_said(play, failure, says_so):
     trace, _ = play(at(0, failure), harness={"id": "kv-cache-eviction", "max_retries": 0})
@@ -303,14 +311,13 @@ def test_what_came_instead_of_a_reply_is_said(play, failure, says_so):
 
 
 @pytest.mark.parametrize("other", [False, True], ids=["own harness", "null harness"])
-def test_a_reply_that_its_limit_cut_before_the_first_word_counts_as_keep(play, null_harness, other):
+def test_a_reply_that_its_limit_cut_before_the_first_word_counts_as_keep(play, kept, null_harness, other):
     trace, requests = play(
         lambda turn, body: cut(says("")) if turn in (3, 14) else keeps(turn, body),
         **({"harness": null_harness} if other else {}),
     )
-    whole, _ = play(keeps)
     assert trace.ok, trace.errors
-    assert len(requests) == trace.num_turns == 15 and trace.reward == whole.reward
+    assert len(requests) == trace.num_turns == 15 and trace.reward == kept.reward
     assert (trace.metrics["cut_replies"], trace.metrics["text_only_steps"]) == (2, 2)
     assert "2 of 15 replies were cut" in trace.info["notes"][0]
     assert "raise --max-tokens" in trace.info["notes"][0]

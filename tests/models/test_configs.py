@@ -369,7 +369,7 @@ def test_only_models_that_keep_every_token_in_every_layer_are_linear():
         ),
         (
             {**GQA, "head_dim": None, "hidden_size": 8},
-            "its full attention would take 2 (K and V) x 4 KV heads x 0",
+            "a width of 8 is no multiple of its 16 heads",
         ),
         (
             {**V4, "compress_ratios": [0, 4, -4, 4, 4]},
@@ -412,6 +412,9 @@ def test_only_models_that_keep_every_token_in_every_layer_are_linear():
         ),
         ({**GQA, "is_encoder_decoder": True}, "config.json is of no decoder"),
         ({**GQA, "architectures": ["BertForMaskedLM"]}, "config.json is of no decoder"),
+        ({**GQA, "model_type": "xlm-roberta", "architectures": ["XLMRobertaModel"]}, "is of no decoder"),
+        ({**GQA, "head_dim": None, "hidden_size": 4097}, "a width of 4,097 is no multiple of its"),
+        ({**GQA, "sliding_window_ratio": 3}, "sliding_window_ratio may say what the cache holds"),
     ],
     ids=str,
 )

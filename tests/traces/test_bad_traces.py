@@ -214,6 +214,14 @@ def test_a_directory_a_pipe_and_a_missing_file_are_refused(tmp_path):
     assert "no such file" in refusal(detect, tmp_path / "nowhere").problem
 
 
+def test_a_link_that_leads_nowhere_is_named_and_not_left_out_of_its_folder(write, session, call, tmp_path):
+    write([session("a", [call(0, 64, [[1, 1]])])], "a.json")
+    (tmp_path / "b.json").symlink_to("elsewhere.json")
+    for path in (tmp_path, tmp_path / "b.json"):
+        with pytest.raises(TraceError, match=r"b\.json: this is a link to a file that is not there"):
+            list(read(path))
+
+
 def test_a_file_that_may_not_be_read_is_refused(write, monkeypatch):
     path = write([MOONCAKE])
 
@@ -224,6 +232,20 @@ def test_a_file_that_may_not_be_read_is_refused(write, monkeypatch):
     error = refusal(read_mooncake, path)
     assert "no permission" in error.problem
     assert "chmod" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("output_length", [MOONCAKE, MOONCAKE | {"output_length": 10**18}]),
+        ("input_length", [MOONCAKE, {"timestamp": 5, "input_length": 10**18}]),
+        ("GeneratedTokens", [AZURE, f"2023-11-16 18:17:03,1,{10**18}"]),
+        ("Request tokens", [BURSTGPT, f"5,G,{10**18},2,3,API log"]),
+    ],
+)
+def test_a_length_that_no_memory_holds_is_refused(write, name, lines):
+    error = refusal(read, write(lines))
+    assert (error.line, error.field) == (2, name) and "to 1000000000" in error.problem
 
 
 @pytest.mark.parametrize("first", [{"version": 9}, "a,b,c", "plain words"])

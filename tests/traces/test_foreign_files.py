@@ -19,6 +19,7 @@ FOREIGN = {
     "a server's error message": (b"404: Not Found", "check the address"),
     "a server's error": (b'{"message": "Not Found", "status": "404"}', "check the address"),
     "a Parquet file": (b"PAR1\x15\x04", "to_json('trace.jsonl', orient='records', lines=True)"),
+    "packed twice": (gzip.compress(gzip.compress(b'{"timestamp": 5}')), "unpack it once"),
     "a ZIP archive or an Excel workbook": (b"PK\x03\x04\x14\x00", "save the sheet as CSV"),
     "a tar archive": (b"name".ljust(257, b"\0") + b"ustar\x0000", "tar -xf"),
     "binary data": (b"\x7fELF\x02\x01\x01\x00\x00\x00", "UTF-8"),

@@ -113,6 +113,7 @@ def moved(error: vf.ProviderError) -> vf.ProviderError | None:
         return None
     target = str(answer.url.join(answer.headers["location"])).partition("?")[0]
     base = target.removesuffix(ChatDialect.upstream_path)
-    remedy = f"give --base-url {base}" if base != target else "check --base-url"
+    loops = target == str(answer.url).partition("?")[0]
+    remedy = f"give --base-url {base}" if base != target and not loops else "check --base-url"
     text = f"upstream {answer.status_code}: the server sends the call on to {target[:200]}; {remedy}"
     return vf.ProviderError(text, status_code=answer.status_code)

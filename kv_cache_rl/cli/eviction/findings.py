@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kv_cache_rl.adapters.refusals import BROKE_OFF, UNREAD, meaning_of
+from kv_cache_rl.adapters.refusals import BROKE_OFF, DAMAGED, UNREAD, meaning_of
 from kv_cache_rl.cli.chat_options import PARSERS
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def hint(target: Mapping, error: str) -> str:
             f"and {url}/models lists the names"
         )
     if status.startswith("3"):
-        return f"{url} is not where the server answers; give the address that the error names as --base-url"
+        do = "a log-in page or a proxy may stand there; look it up in the server's own documents"
+        if "give --base-url http" in error:
+            do = "give the address that the error names as --base-url"
+        return f"{url} is not where the server answers; {do}"
     kind = meaning_of(int(status) if status else None, error)
     view, history = target.get("view", "full"), target.get("history", "full")
     context = f"{CONTEXT_TOKENS[view, history]:,} tokens for view {view} and history {history}"
@@ -123,6 +126,10 @@ def hint(target: Mapping, error: str) -> str:
         return f"{url} answers, but fails; its log says why"
     if any(words in error for words in UNREAD):
         return f"{url} answers, but in no form that is read; its words above say why"
+    if any(words in error for words in DAMAGED):
+        return (
+            f"{url} answers, but what comes is damaged; see the log of the server, and of a proxy before it"
+        )
     return f"does {url} answer, serve {name!r}, and take the key in {key}?"
 
 

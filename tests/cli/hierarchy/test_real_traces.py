@@ -10,7 +10,8 @@ FILES = {
 
 @pytest.fixture(params=FILES)
 def trace(request, real):
-    return real(FILES[request.param])
+    # The commands know a trace by its full path, so one that they share is read once.
+    return real(FILES[request.param]).resolve()
 
 
 def test_windows_of_a_trace_are_cut_verified_replayed_and_evaluated_with_the_same_scores(
@@ -23,4 +24,4 @@ def test_windows_of_a_trace_are_cut_verified_replayed_and_evaluated_with_the_sam
     direct = kv("baselines", "-p", "weigh_value", "--trace", trace, "-d", "hard", "-n", 2, "--json").json
     evaluated = kv("eval", "-p", "weigh_value", "--trace", trace, "-d", "hard", "-n", 2, "--json").json
     assert evaluated["rows"] == direct["rows"]
-    assert evaluated["config"]["trace"] == str(trace.resolve())
+    assert evaluated["config"]["trace"] == str(trace)
