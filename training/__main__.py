@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli.exits import BAD_INPUT, INTERRUPTED
+from kv_cache_rl.cli.failures import as_sentence
 from kv_cache_rl.core.errors import Refused
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -38,6 +39,7 @@ def data(
     """
     from training.decisions import make, write
 
+    out.parent.mkdir(parents=True, exist_ok=True)
     rows = list(make(examples, seed))
     write(out, rows)
     say(f"{len(rows)} examples in {out}")
@@ -61,12 +63,13 @@ def sft(
 
     Example: python -m training sft --data runs/lm/data.jsonl --out runs/lm/sft --compile
     """
-    from training import sft as course
     from training.decisions import load
+
+    rows = load(data)  # torch takes seconds to load, and says nothing of a file that is not there
+    from training import sft as course
     from training.models import load_base, load_trained, trunk, with_adapter
     from training.run import Plan
 
-    rows = load(data)
     loaded = load_trained(start, model) if start else with_adapter(load_base(model), seed)
     if compiled:
         for layer in trunk(loaded)[0].layers:
@@ -96,6 +99,7 @@ def play(
     from training.models import load_trained
     from training.rollouts import play as played
 
+    out.parent.mkdir(parents=True, exist_ok=True)
     scenarios = load_scenarios(split=split, num_examples=episodes, seed=seed)
     made = played(
         load_trained(start, model), scenarios, temperature, torch.Generator().manual_seed(seed), say
@@ -179,7 +183,7 @@ def main() -> None:
         typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
         raise SystemExit(INTERRUPTED) from None
     except (Refused, OSError) as error:
-        typer.echo(str(error), err=True)
+        typer.echo(as_sentence(error), err=True)
         raise SystemExit(BAD_INPUT) from None
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):

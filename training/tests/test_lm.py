@@ -10,6 +10,7 @@ import torch
 
 from kv_cache_rl.sim.eviction import Call, decider, load_scenarios
 from kv_cache_rl.sim.eviction.calls import KEEP
+from training import __main__ as command
 from training import decisions, generation, models, rl, rollouts, run, sft, wording
 from training.batches import (
     Tokens,
@@ -345,3 +346,17 @@ def test_the_notebook_plays_an_episode_with_an_adapter(base, tmp_path, monkeypat
     for cell in cells:
         exec("".join(cell["source"]), scope)
     assert "window 15:" in capsys.readouterr().out and scope["scores"]["learned"] > scope["scores"]["keep"]
+
+
+def test_a_missing_file_is_said_at_once_and_a_folder_to_write_to_is_made(tmp_path, monkeypatch, capsys):
+    def said(*words: str) -> str:
+        monkeypatch.setattr("sys.argv", ["training", *words])
+        with pytest.raises(SystemExit) as ended:
+            command.main()
+        return f"{ended.value.code} {capsys.readouterr().err}"
+
+    assert said("sft", "--data", "none.jsonl") == "2 none.jsonl: there is no such file; check the path\n"
+    made = tmp_path / "runs/lm/data.jsonl"
+    assert said("data", "--examples", "2", "--out", str(made)).startswith("0 ")
+    assert len(decisions.load([made])) == 2
+    assert said("data", "--examples", "2", "--out", f"{made}/data.jsonl").startswith("2 ")
