@@ -145,12 +145,14 @@ class Batcher:
             )
         except Exception as error:  # each client gets an answer, and the server goes on
             why = BadRequest(500, f"the model failed with {type(error).__name__}: {error!s:.200}")
-            for one in batch:
-                one.answer.set_exception(why)
-            return
-        for one, text in zip(batch, said, strict=True):
-            if not one.answer.done():
-                one.answer.set_result(text)
+            said = [why] * len(batch)
+        for one, answer in zip(batch, said, strict=True):
+            if one.answer.done():  # the client has gone
+                continue
+            if isinstance(answer, BadRequest):
+                one.answer.set_exception(answer)
+            else:
+                one.answer.set_result(answer)
 
 
 def app_of(loaded: Loaded, name: str, tell: Callable[[str], None], seed: int = 0) -> FastAPI:

@@ -95,3 +95,24 @@ def test_a_model_that_fails_answers_500_and_the_server_goes_on(loaded, body, mon
 
     monkeypatch.setattr(serve, "generate", broken)
     assert [response.status_code for response in ask(loaded, [body, body])] == [500, 500]
+
+
+def test_a_client_that_has_gone_does_not_stop_the_server(loaded, body, monkeypatch):
+    def broken(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(serve, "generate", broken)
+
+    async def run() -> None:
+        batcher = serve.Batcher(loaded, lambda _: None, 0)
+        running = asyncio.create_task(batcher.run())
+        for _ in range(2):
+            gone, waits = (asyncio.create_task(batcher.answer(serve.asked(loaded, body))) for _ in range(2))
+            await asyncio.sleep(0)
+            gone.cancel()
+            with pytest.raises(serve.BadRequest, match="no room"):
+                await asyncio.wait_for(waits, 30)
+        assert not running.done()
+        running.cancel()
+
+    asyncio.run(run())
