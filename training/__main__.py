@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kv_cache_rl.cli.exits import BAD_INPUT, INTERRUPTED
+from kv_cache_rl.cli.failures import as_sentence
 from kv_cache_rl.core.errors import Refused
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -38,6 +39,7 @@ def data(
     """
     from training.decisions import make, write
 
+    out.parent.mkdir(parents=True, exist_ok=True)
     rows = list(make(examples, seed))
     write(out, rows)
     say(f"{len(rows)} examples in {out}")
@@ -61,16 +63,18 @@ def sft(
 
     Example: python -m training sft --data runs/lm/data.jsonl --out runs/lm/sft --compile
     """
-    from training import sft as course
     from training.decisions import load
-    from training.models import load_base, load_trained, trunk, with_adapter
 
-    rows = load(data)
+    rows = load(data)  # torch takes seconds to load, and says nothing of a file that is not there
+    from training import sft as course
+    from training.models import load_base, load_trained, trunk, with_adapter
+    from training.run import Plan
+
     loaded = load_trained(start, model) if start else with_adapter(load_base(model), seed)
     if compiled:
         for layer in trunk(loaded)[0].layers:
             layer.compile(dynamic=False)
-    plan = course.Plan(loaded.name, "sft", [file.name for file in data], examples, batch, rate, seed)
+    plan = Plan(loaded.name, "sft", [file.name for file in data], examples, batch, rate, seed)
     course.train(loaded, rows, plan, out, say)
 
 
@@ -95,6 +99,7 @@ def play(
     from training.models import load_trained
     from training.rollouts import play as played
 
+    out.parent.mkdir(parents=True, exist_ok=True)
     scenarios = load_scenarios(split=split, num_examples=episodes, seed=seed)
     made = played(
         load_trained(start, model), scenarios, temperature, torch.Generator().manual_seed(seed), say
@@ -126,7 +131,7 @@ def rl(
     from kv_cache_rl.sim.eviction import load_scenarios
     from training import rl as course
     from training.models import load_trained
-    from training.sft import Plan
+    from training.run import Plan
 
     loaded = load_trained(start, model)
     course.with_reference(loaded, start)
@@ -155,7 +160,9 @@ def serve(
 @app.command()
 def summary(
     run: Annotated[list[Path], typer.Argument(help="Folders of kv-cache-rl eval, a model each.")],
-    trained: Annotated[list[Path], typer.Option("--trained", help="A run folder; repeat, in their order.")],
+    trained: Annotated[
+        list[Path] | None, typer.Option("--trained", help="A training; repeat, in their order.")
+    ] = None,
     out: Out = Path("results/training"),
 ) -> None:
     """Compare evaluated models with the project's deciders, paired by scenario; draw how trainings went.
@@ -164,8 +171,8 @@ def summary(
     """
     from training.summary import write_results
 
-    write_results(run, trained, out)
-    say(f"evaluation.json, course.json and course.png in {out}")
+    write_results(run, trained or [], out)
+    say(f"evaluation.json{', course.json and course.png' if trained else ''} in {out}")
 
 
 def main() -> None:
@@ -176,7 +183,7 @@ def main() -> None:
         typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
         raise SystemExit(INTERRUPTED) from None
     except (Refused, OSError) as error:
-        typer.echo(str(error), err=True)
+        typer.echo(as_sentence(error), err=True)
         raise SystemExit(BAD_INPUT) from None
     except RuntimeError as error:
         if "out of memory" not in str(error) and "can't allocate memory" not in str(error):

@@ -3,24 +3,25 @@
     prompt | context, answer | context, answer | ...        a tree; each branch is blind to the others
 
 The rows of an observation stand before its head. So the same rows under several heads share most of their
-tokens, which are computed once. The layer over the vocabulary is computed for answers alone."""
+tokens, which are computed once. Logits are computed where an answer has a choice, and over what may be chosen
+there."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from training.decisions import answer_of, under_another_head
+from training.guide import told
 from training.models import Loaded, trunk
 from training.wording import WORDS
 
 LENGTH = 512
 """Tokens of a row in training: one shape, so that it is compiled once."""
-COUNT_WEIGHT, ACT_WEIGHT = 0.2, 2.0
-"""Weights in the loss of a digit, since the counts only help to decide, and of a verb, since too little freed
-costs far more than too much."""
+ACT_WEIGHT = 2.0
+"""Weight in the loss of a verb other than `keep`, since too little freed costs far more than too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Tokens:
 
     prompt: list[int]
     answer: list[int]
+    allowed: list[list[int]]
+    """What may stand in the place of each token of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,7 @@ def prompt_ids(tokenizer: Any, messages: Sequence[dict]) -> list[int]:
 
 def tokens_of(tokenizer: Any, row: dict) -> Tokens:
     """An example as tokens."""
-    answer = tokenizer.encode(answer_of(row), add_special_tokens=False)
-    return Tokens(prompt_ids(tokenizer, row["messages"][:-1]), [*answer, tokenizer.eos_token_id])
+    return Tokens(prompt_ids(tokenizer, row["messages"][:-1]), *told(tokenizer, *answer_of(row)))
 
 
 def tree_of(decisions: Sequence[Tokens]) -> Tree:
@@ -62,20 +64,22 @@ def tree_of(decisions: Sequence[Tokens]) -> Tree:
     common = next(
         (k for k in range(shortest) if any(one.prompt[k] != first[k] for one in decisions)), shortest
     )
-    return Tree(first[:common], [Tokens(one.prompt[common:], one.answer) for one in decisions])
+    return Tree(first[:common], [replace(one, prompt=one.prompt[common:]) for one in decisions])
 
 
 def packed(trees: Sequence[Tree], pad: int, length: int | None = None) -> dict[str, torch.Tensor]:
     """Rows with a tree each.
 
-    Returns ids, places and mask ``[B, L]``, ``[B, L]``, ``[B, 1, L, L]``; of every token of an answer its
-    row, the position that predicts it, itself and the number of its branch ``[N]`` each.
+    Returns ids, places and mask ``[B, L]``, ``[B, L]``, ``[B, 1, L, L]``; of every choice in an answer its
+    row, the position that predicts it, the token that was chosen and the number of its branch ``[N]`` each,
+    and what may be chosen ``[N, K]``, filled up with -1.
     """
     length = length or max(tree.length for tree in trees)
     ids = torch.full((len(trees), length), pad)
     places = torch.zeros((len(trees), length), dtype=torch.long)
     part = torch.full((len(trees), length), -1)  # 0: what is common, then the branches; -1: padding
-    tokens: list[tuple[int, int, int, int]] = []
+    choices: list[tuple[int, int, int, int]] = []
+    open_to: list[list[int]] = []
     number = 0
     for row, tree in enumerate(trees):
         at = common = len(tree.prompt)
@@ -87,41 +91,51 @@ def packed(trees: Sequence[Tree], pad: int, length: int | None = None) -> dict[s
             places[row, at:end] = common + torch.arange(len(mine))
             part[row, at:end] = k + 1
             first = at + len(branch.prompt) - 1
-            tokens += [(row, first + j, token, number) for j, token in enumerate(branch.answer)]
+            for j, (token, may) in enumerate(zip(branch.answer, branch.allowed, strict=True)):
+                if len(may) > 1:
+                    choices.append((row, first + j, token, number))
+                    open_to.append(may)
             at, number = end, number + 1
     earlier = torch.ones((length, length), dtype=torch.bool).tril()
     same = (part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)
     allowed = (same & earlier) | torch.eye(length, dtype=torch.bool)
-    mask = torch.zeros(allowed.shape, dtype=torch.bfloat16)
+    mask = torch.zeros(allowed.shape, dtype=torch.bfloat16)  # takes half of the memory; scores are as exact
     mask = mask.masked_fill(~allowed, torch.finfo(torch.bfloat16).min)
-    row, before, token, branch = torch.tensor(tokens).T
+    row, before, token, branch = torch.tensor(choices, dtype=torch.long).reshape(-1, 4).T
+    width = max(map(len, open_to), default=0)
     return {
         "ids": ids, "places": places, "mask": mask[:, None],
         "row": row, "before": before, "token": token, "branch": branch,
+        "allowed": torch.tensor([one + [-1] * (width - len(one)) for one in open_to]).reshape(-1, width),
     }  # fmt: skip
 
 
 def answer_logits(loaded: Loaded, rows: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits before each token of the answers ``[N, vocabulary]`` in float32, and those tokens ``[N]``."""
+    """Logits of what may be chosen ``[N, K]`` in float32, and which of it was chosen ``[N]``."""
     body, head = trunk(loaded)
     there = {name: value.to(loaded.device) for name, value in rows.items()}
     hidden = body(
         input_ids=there["ids"], position_ids=there["places"], attention_mask=there["mask"], use_cache=False
     ).last_hidden_state
-    return head(hidden[there["row"], there["before"]]).float(), there["token"]
+    known, at = there["allowed"].clamp(min=0).unique(return_inverse=True)
+    logits = torch.nn.functional.linear(hidden[there["row"], there["before"]], head.weight[known]).float()
+    logits = logits.gather(1, at).masked_fill(there["allowed"] < 0, -torch.inf)
+    return logits, (there["allowed"] == there["token"][:, None]).int().argmax(1)
 
 
-def weighted_loss(tokenizer: Any, logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """Mean of -log p over the tokens of answers, in which digits count less and verbs more."""
+def weighted_loss(
+    tokenizer: Any, logits: torch.Tensor, chosen: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Mean of -log p over the choices of answers, in which verbs count more.
 
-    def weight(words: list[str], value: float) -> torch.Tensor:
-        ids = torch.tensor([tokenizer.encode(word, add_special_tokens=False)[0] for word in words])
-        return torch.where(torch.isin(answers, ids.to(answers.device)), value, 1.0)
-
-    weights = weight(list("0123456789"), COUNT_WEIGHT) * weight(
-        [f" {word}" for word in WORDS.values()], ACT_WEIGHT
-    )
-    losses = torch.nn.functional.cross_entropy(logits, answers, reduction="none")
+    Args:
+        logits, chosen: of `answer_logits`.
+        tokens: those that were chosen ``[N]``.
+    """
+    verbs = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in WORDS.values()]
+    acts = torch.isin(tokens, torch.tensor(verbs)).to(chosen.device)
+    weights = torch.where(acts, ACT_WEIGHT, 1.0)
+    losses = torch.nn.functional.cross_entropy(logits, chosen, reduction="none")
     return (weights * losses).sum() / weights.sum()
 
 

@@ -17,9 +17,10 @@ from kv_cache_rl.adapters.expert import answer, opening, window_row
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.files import naming, write_whole
 from kv_cache_rl.sim.eviction import DIFFICULTIES, Call, Episode, Scenario, decider, window_message
+from kv_cache_rl.sim.eviction.calls import KEEP
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.text import to_text
-from training.wording import line, observed
+from training.wording import observed, words
 
 EXPERT = "learned"
 WINDOWS = 5
@@ -67,19 +68,19 @@ def drawn_player(rng: np.random.Generator) -> tuple[str, Player]:
 def example(scenario: Scenario, window: int, content: str, observation: dict, player: str) -> dict:
     """A row as `kv-cache-rl export-sft --history window` writes it."""
     calls = list(decider(EXPERT)(observation))
-    messages = [*opening("brief", content), answer(calls or [Call("keep")], window, as_text=False)]
+    messages = [*opening("brief", content), answer(calls or [KEEP], window, as_text=False)]
     row = window_row(scenario, EXPERT, window + 1, messages, player=player)
     return row | {"environment_version": ENVIRONMENT_VERSION}
 
 
-def answer_of(row: dict) -> str:
-    """What the model should write in an example."""
+def answer_of(row: dict) -> tuple[list[str], dict]:
+    """The words that the model should write in an example, and the observation that they are about."""
     *asked, said = row["messages"]
     seen = observed(asked)
     if seen is None:
         raise DataError("an example ends with no observation of the brief view; make examples anew")
     named = [call["function"] for call in said["tool_calls"]]
-    return line([Call(one["name"], one["arguments"].get("seq_id", "")) for one in named], seen)
+    return words([Call(one["name"], one["arguments"].get("seq_id", "")) for one in named], seen), seen
 
 
 def under_another_head(row: dict, donor: dict) -> dict:
@@ -91,7 +92,7 @@ def under_another_head(row: dict, donor: dict) -> dict:
     if seen is None or other is None:
         raise DataError("an example ends with no observation of the brief view; make examples anew")
     changed = {key: seen[key] if key in _OF_ROWS else value for key, value in other.items()}
-    calls = list(decider(EXPERT)(changed)) or [Call("keep")]
+    calls = list(decider(EXPERT)(changed)) or [KEEP]
     said = answer(calls, row["window"] - 1, as_text=False)
     return row | {"messages": [*opening("brief", to_text(changed)), said]}
 
@@ -105,7 +106,7 @@ def from_episode(scenario: Scenario, player: Player, name: str, rng: np.random.G
         seen = episode.observation()
         if episode.t in wanted:
             rows.append(example(scenario, episode.t, content, seen, name))
-        calls = list(player(seen)) or [Call("keep")]
+        calls = list(player(seen)) or [KEEP]
         texts = episode.step(calls)
         if not episode.done:
             content = window_message(calls, texts, episode.prompt())

@@ -1,4 +1,4 @@
-"""AdamW on float32 copies of the few weights that are trained, which the model itself holds in bfloat16."""
+"""AdamW on float32 copies of the few weights that are trained, which the model may hold in bfloat16."""
 
 import math
 from collections.abc import Iterable

@@ -15,8 +15,6 @@ The answers of a group stand in one row behind their common prompt, each blind t
 of the tokens, is computed once. Sources: Shao et al. 2024 (GRPO), section 4.1; Liu et al. 2025 (Dr. GRPO) on
 spreads; Sun et al. 2017 (AggreVaTeD) on the expert that plays on."""
 
-import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +30,7 @@ from training.decisions import EXPERT
 from training.generation import Generated, generate, merged
 from training.models import Loaded, adapter_of
 from training.optimiser import MasterAdamW
-from training.sft import Plan, begin, keep, resumed
-from training.wording import read
+from training.run import Plan, Run
 
 GROUP = 8
 """Answers to one prompt."""
@@ -51,14 +48,13 @@ REFERENCE = "reference"
 class Group:
     """The different answers to one prompt, how often each was drawn, and the reward of each."""
 
-    prompt: list[int]
-    answers: list[list[int]]
+    answers: list[Tokens]
     counts: np.ndarray
     rewards: np.ndarray
 
     @property
     def tree(self) -> Tree:
-        return tree_of([Tokens(self.prompt, answer) for answer in self.answers])
+        return tree_of(self.answers)
 
     @property
     def centred(self) -> np.ndarray:
@@ -99,11 +95,12 @@ def groups_of(
     with merged(loaded):
         while not episodes[0].done:
             prompts = [prompt_ids(loaded.tokenizer, opening("brief", content)) for content in contents]
-            said = generate(loaded, prompts, temperature, generator=generator, draws=size)
+            seen = [episode.observation() for episode in episodes]
+            said = generate(loaded, prompts, seen, temperature, generator=generator, draws=size)
             for k, (episode, prompt) in enumerate(zip(episodes, prompts, strict=True)):
                 group = said[k * size : (k + 1) * size]
                 found.append(_group(episode, prompt, group))
-                calls = read(group[0].text, episode.observation())
+                calls = group[0].calls(seen[k])
                 texts = episode.step(calls or [KEEP])
                 if not episode.done:
                     contents[k] = window_message(calls or [], texts, episode.prompt())
@@ -120,26 +117,27 @@ def _group(episode: Episode, prompt: list[int], said: Sequence[Generated]) -> Gr
         counts[key] = counts.get(key, 0) + 1
         if counts[key] > 1:
             continue
-        calls = tuple((None if one.cut else read(one.text, observation)) or [KEEP])
+        calls = tuple(one.calls(observation) or [KEEP])
         if calls not in earned:
             earned[calls] = finished(episode.scenario, episode.log, calls)
         rewards.append(earned[calls])
-    return Group(prompt, [list(key) for key in counts], np.array([*counts.values()]), np.array(rewards))
+    drawn = {tuple(one.tokens): Tokens(prompt, one.tokens, one.allowed) for one in said}
+    return Group([drawn[key] for key in counts], np.array([*counts.values()]), np.array(rewards))
 
 
 def chances(loaded: Loaded, rows: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log probability of every token of the answers ``[N]``."""
-    logits, tokens = answer_logits(loaded, rows)
-    return torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0]
+    """Log probability of every choice in the answers ``[N]``."""
+    logits, chosen = answer_logits(loaded, rows)
+    return torch.log_softmax(logits, -1).gather(1, chosen[:, None])[:, 0]
 
 
 def objective(
     now: torch.Tensor, reference: torch.Tensor, weights: torch.Tensor, shares: torch.Tensor, beta: float
 ) -> tuple[torch.Tensor, float]:
-    """The loss of tokens, and their mean KL to the reference (the k3 estimate, which is never negative).
+    """The loss of choices, and their mean KL to the reference (the k3 estimate, which is never negative).
 
     Args:
-        weights: advantage of each token's answer, times how often it was drawn.
+        weights: advantage of each choice's answer, times how often it was drawn.
         shares: how often it was drawn.
     """
     gap = reference - now
@@ -187,35 +185,23 @@ def train(
 
     `loaded` has the SFT adapter twice, as `default` and as `REFERENCE`.
     """
-    begin(folder, plan)
     optimiser = MasterAdamW(
         [value for name, value in loaded.network.named_parameters() if f".{REFERENCE}." not in name],
         plan.rate,
     )
-    now = resumed(folder, optimiser, tell)
-    began, before, first = time.monotonic(), now.seconds, now.seen
-    with (folder / "log.jsonl").open("a") as log:
-        while now.seen < plan.examples:
-            chosen = [scenarios[(now.seen + k) % len(scenarios)] for k in range(plan.batch)]
-            generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + now.steps)
-            groups, score = groups_of(loaded, chosen, generator, GROUP)
-            told = _updates(loaded, optimiser, groups, np.random.default_rng([plan.seed, now.steps]), beta)
-            now.seen, now.steps = now.seen + len(chosen), now.steps + 1
-            now.seconds = before + time.monotonic() - began
-            rewards = [np.average(group.rewards, weights=group.counts) for group in groups]
-            entry = {
-                "step": now.steps, "episodes": now.seen, "score": round(score, 4),
-                "reward": round(float(np.mean(rewards)), 4), "groups": len(groups), **told,
-                "seconds": round(now.seconds, 1),
-            }  # fmt: skip
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
-            left = (plan.examples - now.seen) * (now.seconds - before) / (now.seen - first)
-            tell(
-                f"{now.seen}/{plan.examples} episodes, score {score:+.3f}, kl {told['kl']}, "
-                f"{left / 60:.0f} min left"
-            )
-            keep(loaded, optimiser, folder, now)
+    run = Run(loaded, optimiser, plan, folder, tell)
+    while not run.done:
+        now = run.now
+        chosen = [scenarios[(now.seen + k) % len(scenarios)] for k in range(plan.batch)]
+        generator = torch.Generator().manual_seed(plan.seed * 1_000_003 + now.steps)
+        groups, score = groups_of(loaded, chosen, generator, GROUP)
+        told = _updates(loaded, optimiser, groups, np.random.default_rng([plan.seed, now.steps]), beta)
+        rewards = [np.average(group.rewards, weights=group.counts) for group in groups]
+        reward = round(float(np.mean(rewards)), 4)
+        told |= {"score": round(score, 4), "reward": reward, "groups": len(groups)}
+        run.step("episodes", len(chosen), told)
+        run.say("episodes", f"score {score:+.3f}, kl {told['kl']}")
+        run.keep()
 
 
 def _updates(

@@ -8,21 +8,19 @@ import torch
 from kv_cache_rl.adapters.expert import opening
 from kv_cache_rl.sim.eviction import Episode, Scenario, window_message
 from kv_cache_rl.sim.eviction.calls import KEEP
-from training.batches import Tokens, prompt_ids
+from training.batches import prompt_ids
 from training.decisions import example
 from training.generation import generate, merged
 from training.models import Loaded
-from training.wording import read
 
 
 @dataclass(slots=True)
 class Rollout:
-    """An episode with what the model read and wrote in each window."""
+    """An episode with what the model read in each window."""
 
     episode: Episode
     content: str
     """The user message of the window that comes next."""
-    decisions: list[Tokens] = field(default_factory=list)
     seen: list[tuple[str, dict]] = field(default_factory=list)
     """Message and observation of each window."""
     calls: int = 0
@@ -62,12 +60,11 @@ def _window(
     loaded: Loaded, going: list[Rollout], temperature: float, generator: torch.Generator | None
 ) -> None:
     prompts = [prompt_ids(loaded.tokenizer, opening("brief", one.content)) for one in going]
-    for one, prompt, said in zip(
-        going, prompts, generate(loaded, prompts, temperature, generator=generator), strict=True
-    ):
-        episode, observation = one.episode, one.episode.observation()
-        calls = read(said.text, observation)
-        one.decisions.append(Tokens(prompt, said.tokens))
+    seen = [one.episode.observation() for one in going]
+    answers = generate(loaded, prompts, seen, temperature, generator=generator)
+    for one, observation, said in zip(going, seen, answers, strict=True):
+        episode = one.episode
+        calls = said.calls(observation)
         one.seen.append((one.content, observation))
         one.unreadable += calls is None
         made = calls or [KEEP]

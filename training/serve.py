@@ -30,7 +30,7 @@ from kv_cache_rl.adapters.requests import BadRequest, LocalOnly, json_response, 
 from training.batches import prompt_ids
 from training.generation import MOST, Generated, generate, merged
 from training.models import Loaded
-from training.wording import observed, read
+from training.wording import observed
 
 QUIET = 0.3
 """Seconds without a new request after which a batch begins."""
@@ -87,7 +87,7 @@ def asked(loaded: Loaded, request: dict) -> Asked:
 
 def completion(name: str, request: Asked, said: Generated, number: int) -> dict:
     """The body of a chat completion."""
-    calls = read(said.text, request.observation) if not said.cut else None
+    calls = said.calls(request.observation)
     message: dict[str, Any] = {"role": "assistant", "content": said.text if calls is None else None}
     if calls:
         message["tool_calls"] = [
@@ -138,17 +138,21 @@ class Batcher:
             self.tell(f"{len(batch)} requests answered in {time.monotonic() - began:.1f} s")
 
     async def _answer(self, batch: list[Asked], temperature: float, most: int) -> None:
-        prompts = [one.prompt for one in batch]
+        prompts, seen = [one.prompt for one in batch], [one.observation for one in batch]
         try:
-            said = await asyncio.to_thread(generate, self.loaded, prompts, temperature, most, self.generator)
+            said = await asyncio.to_thread(
+                generate, self.loaded, prompts, seen, temperature, most, self.generator
+            )
         except Exception as error:  # each client gets an answer, and the server goes on
             why = BadRequest(500, f"the model failed with {type(error).__name__}: {error!s:.200}")
-            for one in batch:
-                one.answer.set_exception(why)
-            return
-        for one, text in zip(batch, said, strict=True):
-            if not one.answer.done():
-                one.answer.set_result(text)
+            said = [why] * len(batch)
+        for one, answer in zip(batch, said, strict=True):
+            if one.answer.done():  # the client has gone
+                continue
+            if isinstance(answer, BadRequest):
+                one.answer.set_exception(answer)
+            else:
+                one.answer.set_result(answer)
 
 
 def app_of(loaded: Loaded, name: str, tell: Callable[[str], None], seed: int = 0) -> FastAPI:

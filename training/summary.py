@@ -191,9 +191,10 @@ def course_figure(found: Mapping[str, Any]) -> "Figure":
 
 
 def write_results(evaluated: Sequence[Path], trained: Sequence[Path], out: Path) -> None:
-    """Writes evaluation.json, course.json and course.png into a folder."""
+    """Writes evaluation.json, and of trainings course.json and course.png, into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    course = course_of(trained)
-    write_json(out / "course.json", course)
-    canvas.save(course_figure(course), out / "course.png")
+    if trained:
+        course = course_of(trained)
+        write_json(out / "course.json", course)
+        canvas.save(course_figure(course), out / "course.png")
     write_json(out / "evaluation.json", summarize(evaluated))

@@ -41,9 +41,10 @@ def ask(loaded: models.Loaded, bodies: list[dict], told: list[str] | None = None
 def test_requests_that_come_together_are_one_batch_and_an_answer_becomes_calls(loaded, body, monkeypatch):
     batches = []
 
-    def scripted(_, prompts, temperature, most, generator):
+    def scripted(_, prompts, seen, temperature, most, generator):
+        assert len(seen) == len(prompts) and all("rows" in one for one in seen)
         batches.append((len(prompts), temperature, most))
-        return [Generated([5, 6], " a half80 b drop70 c keep", cut=False) for _ in prompts]
+        return [Generated([5, 6], " a half80 b drop70 c keep", False, []) for _ in prompts]
 
     monkeypatch.setattr(serve, "generate", scripted)
     told: list[str] = []
@@ -61,7 +62,7 @@ def test_requests_that_come_together_are_one_batch_and_an_answer_becomes_calls(l
 
 
 def test_what_cannot_be_read_comes_back_as_text_and_a_cut_answer_says_so(loaded, body, monkeypatch):
-    said = iter([Generated([5], "I would keep all.", cut=False), Generated([5], " a half80 b", cut=True)])
+    said = iter([Generated([5], "I would keep all.", False, []), Generated([5], " a half80 b", True, [])])
     monkeypatch.setattr(serve, "generate", lambda *_: [next(said)])
     for reason, text in (("stop", "I would keep all."), ("length", " a half80 b")):
         (response,) = ask(loaded, [body])
@@ -94,3 +95,24 @@ def test_a_model_that_fails_answers_500_and_the_server_goes_on(loaded, body, mon
 
     monkeypatch.setattr(serve, "generate", broken)
     assert [response.status_code for response in ask(loaded, [body, body])] == [500, 500]
+
+
+def test_a_client_that_has_gone_does_not_stop_the_server(loaded, body, monkeypatch):
+    def broken(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(serve, "generate", broken)
+
+    async def run() -> None:
+        batcher = serve.Batcher(loaded, lambda _: None, 0)
+        running = asyncio.create_task(batcher.run())
+        for _ in range(2):
+            gone, waits = (asyncio.create_task(batcher.answer(serve.asked(loaded, body))) for _ in range(2))
+            await asyncio.sleep(0)
+            gone.cancel()
+            with pytest.raises(serve.BadRequest, match="no room"):
+                await asyncio.wait_for(waits, 30)
+        assert not running.done()
+        running.cancel()
+
+    asyncio.run(run())

@@ -22,7 +22,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     bare.decoder = decoders.ByteLevel()
-    texts = [answer_of(row) for row in make(10, 5)]
+    texts = ["".join(answer_of(row)[0]) for row in make(10, 5)]
     texts += [f" {letter} {letter}" for letter in LETTERS for _ in range(50)]
     texts += [f" {word} {word}" for word in (*WORDS.values(), KEEP) for _ in range(50)]
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -6,6 +6,11 @@ HEADS = ("player", "easy", "medium", "hard", "all", "failures", "refused calls",
 _SIGNED = "{:+.2f}"
 
 
+def free(found: dict) -> str:
+    """`scores` of the models alone."""
+    return scores(found | {"rows": [row for row in found["rows"] if row["model"] in found["models"]]})
+
+
 def scores(found: dict) -> str:
     """Normalised scores by tier of the models and of every decider, best first."""
     by_player: dict[str, dict[str, dict]] = {}
@@ -37,6 +42,17 @@ def paired(found: dict) -> str:
         if one["tier"] == "all"
     ]
     return table(("model", "minus", "normalised, paired by scenario", "scenarios"), rows)
+
+
+def rl(found: dict) -> str:
+    """What the second model gained on the first, in words."""
+    first, second = found["models"]
+    (gain,) = (
+        one["normalized"]
+        for one in found["differences"]
+        if (one["tier"], one["model"], one["against"]) == ("all", second, first)
+    )
+    return f"{spread(gain, '{:+.3f}')}, paired by {gain['n']} scenarios"
 
 
 def stages(found: dict) -> str:
@@ -108,6 +124,8 @@ TABLES = {
     "lm-cost": (cost, "training/course.json"),
     "lm-scores": (scores, "training/evaluation.json"),
     "lm-paired": (paired, "training/evaluation.json"),
+    "lm-free": (free, "training/free.json"),
+    "lm-rl": (rl, "training/free.json"),
     "lm-tried": (tried, "training/tried.json"),
     "lm-stages": (stages, "training/course.json"),
 }
