@@ -133,6 +133,12 @@ def test_the_curve_of_a_training_grows_while_it_trains(watched, server, runs):
     score = found["curve"][-1]["select"]["easy"]
     until(page, f"document.querySelector('#curve tbody tr:last-child').textContent.includes('{score:.3f}')")
     assert found["status"] == "stopped" and "goes on where it stopped" in page.inner_text("#content")
+    later = runs / "later" / "qlearning.log"
+    later.parent.mkdir()
+    later.touch()
+    until(page, "document.querySelector('#curve') === null")
+    later.unlink()
+    until(page, "document.querySelector('#curve canvas') !== null")
     page = watched.open("#/training?training=learning%2Flru")
     assert "no training" in page.inner_text(".problem")
     watched.faults = [fault for fault in watched.faults if "404" not in fault]
