@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from kv_cache_rl.experiments.hierarchy.capacity import capacity_curves
 from kv_cache_rl.experiments.hierarchy.cells import bound_capacity
-from kv_cache_rl.experiments.hierarchy.charges import with_model
+from kv_cache_rl.experiments.hierarchy.charges import how_charged, with_model
 from kv_cache_rl.experiments.hierarchy.settings import (
     Bytes,
     capacity_of,
@@ -65,9 +67,8 @@ def curves(
 ) -> dict[str, Any]:
     """Hit rate by capacity, as `kv-cache-rl hierarchy curve --json` gives it."""
     name = given.get("name", read(given, seed).name)
-    return capacity_curves(source_of(given), policies, capacities, points, model, seed).to_json() | {
-        "trace": name
-    }
+    found = capacity_curves(source_of(given), policies, capacities, points, model, seed)
+    return found.to_json() | {"trace": name} | _charged(found.trace, model, found.block_bytes or 0)
 
 
 def replays(
@@ -94,4 +95,10 @@ def replays(
         "capacity": scenario.tiers[0].capacity,
         "bound": {"name": name, "hit_rate": best},
         "rows": rows,
-    }
+    } | _charged(trace, model, int(np.max(trace.page_bytes)))
+
+
+def _charged(trace: Trace, model: str | None, size: float) -> dict[str, str]:
+    """What a block is charged, in words, where the model's cache is not linear in tokens."""
+    charged = how_charged(trace, model, size)
+    return {"charged": charged} if charged else {}

@@ -9,8 +9,9 @@ from pydantic import WithJsonSchema
 from kv_cache_rl.adapters.http.errors import Problem, no_such, of_refused
 from kv_cache_rl.adapters.http.limits import Limits
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.core.geometry import MODELS
+from kv_cache_rl.core.geometry import is_linear
 from kv_cache_rl.core.hardware import HARDWARE
+from kv_cache_rl.models.catalogue import CATALOGUE
 from kv_cache_rl.sim.serving.generate import demand, mix
 from kv_cache_rl.sim.serving.spec import (
     ADMISSIONS,
@@ -36,6 +37,8 @@ OLD_NAMES = {
 WITHHELD = ("task", "trace", "length_scale")
 """Fields of a scenario that no request sets: `trace` names a file of the server's machine."""
 SETTABLE = tuple(name for name in Scenario.__dataclass_fields__ if name not in WITHHELD)
+MODELS = tuple(name for name, entry in CATALOGUE.items() if is_linear(entry.geometry))
+"""Models that a request may name. A scenario takes a file too, which would be one of the server's machine."""
 MOST_SEED = 2**64 - 1
 
 
@@ -111,6 +114,9 @@ def scenario_and_seed(
         if key not in SETTABLE:
             problem = no_such("setting", key, SETTABLE, f"settings.{key}")
             raise Problem(422, str(problem), problem.field)
+    if "model" in changes and changes["model"] not in MODELS:
+        problem = no_such("model", changes["model"], MODELS, "settings.model")
+        raise Problem(422, str(problem), problem.field)
     prefix = "" if ticks is not None else "settings."
     try:
         scenario = task(name, **changes)

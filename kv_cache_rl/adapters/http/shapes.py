@@ -325,6 +325,8 @@ class CurvesOf(BaseModel):
     capacities_bytes: list[int] | None
     hit_rate: dict[str, list[float]]
     bound: Facts
+    charged: str | None = None
+    """What a block is charged, in words; left out where the model's cache is linear in tokens."""
 
 
 class ReplaysOf(BaseModel):
@@ -332,6 +334,8 @@ class ReplaysOf(BaseModel):
     capacity: int
     bound: Facts
     rows: list[Facts]
+    charged: str | None = None
+    """What a block is charged, in words; left out where the model's cache is linear in tokens."""
 
 
 class Health(BaseModel):

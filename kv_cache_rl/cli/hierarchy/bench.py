@@ -139,10 +139,10 @@ def session_measurements(path: Path, trees: bool) -> list[Measured]:
     found = session_facts(path, one=POLICIES, four=(*QUEUES, "ttl")) if trees else session_facts(path)
     millions = f"{found['accesses'] / 1e6:.1f} M accesses"
     return [
-        Measured(f"sessions: LRU replay, {millions}", found["replay_s"], "s", 10, False),
-        Measured(f"sessions: exact LRU curve, {millions}", found["curve_s"], "s", 20, False),
+        Measured(f"sessions: LRU replay, {millions}", found["replay_s"], "CPU s", 10, False),
+        Measured(f"sessions: exact LRU curve, {millions}", found["curve_s"], "CPU s", 20, False),
         Measured("sessions: most memory, loading included", found["gib"], "GiB", 2, False),
-        Measured("sessions: reading the file", found["load_s"], "s", None, False),
+        Measured("sessions: reading the file", found["load_s"], "CPU s", None, False),
         *(
             Measured(f"sessions: {replayed}, {millions}", seconds, "CPU s", 30, False)
             for replayed, seconds in found["policy_s"].items()

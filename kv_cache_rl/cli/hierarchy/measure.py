@@ -10,7 +10,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from time import perf_counter, process_time
+from time import process_time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def tiers_for(resident: int, tiers: int = 1) -> "Scenario":
 
 
 def drift_rate(policy: str, resident: int = RESIDENT) -> float:
-    """Evictions per second of a policy whose keys drift, at so many resident pages: the time to fill the tier
-    is taken off.
+    """Evictions per CPU second of a policy whose keys drift, at so many resident pages: the time to fill the
+    tier is taken off.
     """
     import numpy as np
 
@@ -93,10 +93,10 @@ def drift_rate(policy: str, resident: int = RESIDENT) -> float:
 
     def seconds(evictions: int) -> float:
         trace = pages("scan", np.arange(resident + evictions, dtype=np.int64))
-        started = perf_counter()
+        started = process_time()
         if run(trace, tiers_for(resident), policy).metrics["eviction_count"] != evictions:
             raise RuntimeError(f"{policy} did not evict one page per access; the measurement means nothing")
-        return perf_counter() - started
+        return process_time() - started
 
     filling = seconds(0)
     return DRIFT_EVICTIONS / max(seconds(DRIFT_EVICTIONS) - filling, 1e-9)
@@ -139,13 +139,13 @@ from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 from kv_cache_rl.sim.hierarchy.curves.runs import lru, lru_curve
 small = workload("rag_burst")
 lru_curve(small); lru(small, 10, end_hint=True)  # compiles
-began = time.perf_counter()
+started = time.process_time()
 trace = load_trace(sys.argv[1], decode_writes=False)
-loaded = time.perf_counter()
+loaded = time.process_time()
 hits = lru(trace, int(sys.argv[2]))
-replayed = time.perf_counter()
+replayed = time.process_time()
 curve = lru_curve(trace)
-done = time.perf_counter()
+done = time.process_time()
 gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 policy_s = {}
 for tiers, policies in ((1, sys.argv[3]), (4, sys.argv[4])):
@@ -154,7 +154,7 @@ for tiers, policies in ((1, sys.argv[3]), (4, sys.argv[4])):
         began = time.process_time()
         run(trace, tiers_for(int(sys.argv[2]), tiers), policy)
         policy_s[f"{policy}, {'one tier' if tiers == 1 else 'four tiers'}"] = time.process_time() - began
-print(json.dumps({"load_s": loaded - began, "replay_s": replayed - loaded, "curve_s": done - replayed,
+print(json.dumps({"load_s": loaded - started, "replay_s": replayed - loaded, "curve_s": done - replayed,
                   "gib": gib, "policy_s": policy_s,
                   "accesses": trace.accesses, "hit_rate": hits / trace.accesses,
                   "curve_hit_rate": curve.at(int(sys.argv[2]))}))
@@ -164,8 +164,8 @@ print(json.dumps({"load_s": loaded - began, "replay_s": replayed - loaded, "curv
 def session_facts(
     path: Path, capacity: int = 100_000, one: Sequence[str] = (), four: Sequence[str] = ()
 ) -> dict:
-    """Seconds to load, to replay under LRU and for the curve of a session trace, and the most memory, in its
-    own process; also CPU seconds of the engine under policies in `one` tier and in `four`.
+    """CPU seconds to load, to replay under LRU and for the curve of a session trace, and the most memory, in
+    its own process; also those of the engine under policies in `one` tier and in `four`.
     """
     words = (str(path), str(capacity), ",".join(one), ",".join(four))
     return _in_process(f"the replay of {path}", SESSIONS, *words)

@@ -18,7 +18,7 @@ from kv_cache_rl.experiments.workers import spread
 from kv_cache_rl.files import digest_of
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import SEEDS
-from kv_cache_rl.sim.serving.spec import Scenario, ServingError
+from kv_cache_rl.sim.serving.spec import Scenario, ServingError, model_of
 from kv_cache_rl.sim.serving.state import State
 from kv_cache_rl.traces import files
 from kv_cache_rl.traces.reading import located
@@ -61,7 +61,8 @@ class Cell:
         """
         if self.identity is None:
             return None
-        parts = [self.agent, self.identity, asdict(self.scenario), self.seed]
+        model = asdict(model_of(self.scenario.model))  # a file may say something else the next time
+        parts = [self.agent, self.identity, asdict(self.scenario), model, self.seed]
         settings = json.dumps(parts, sort_keys=True, default=str)
         trace = "" if self.scenario.trace is None else _digest_of(self.scenario.trace)
         return hashlib.sha256(f"{settings} {trace} {code_digest()}".encode()).hexdigest()[:24]

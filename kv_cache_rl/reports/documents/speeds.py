@@ -32,6 +32,9 @@ def misses(found: dict) -> str:
 TABLES = {
     "speeds-eviction": (speeds, "bench/eviction.json"),
     "speeds-hierarchy": (speeds, "bench/hierarchy.json"),
+    "speeds-order": (speeds, "bench/order.json"),
+    "speeds-trees": (speeds, "bench/trees.json"),
+    "speeds-scale": (speeds, "bench/scale.json"),
     "speeds-libcachesim": (speeds, "bench/libcachesim.json"),
     "misses-libcachesim": (misses, "bench/libcachesim.json"),
     "speeds-serving": (speeds, "bench/serving.json"),

@@ -34,7 +34,7 @@ def _check_order(state: State, t: int, here: np.ndarray) -> None:
         lists = state.node["list"][base : base + len(state.page)]
         kept = np.flatnonzero((lists >= A) & (lists <= C) & (here | (base > 0)))
     else:
-        kept = np.sort(state.heap[t, : state.tiers[t].heaped])
+        kept = np.sort(state.heap["page"][t, : state.tiers[t].heaped])
         here = here & (state.kids[:, t] == 0) if state.settings.chained else here
     if kept.tolist() != np.flatnonzero(here).tolist():
         raise LedgerError(f"tier {t}: {len(kept)} pages in its order, {here.sum()} pages that could leave it")

@@ -16,8 +16,10 @@ from kv_cache_rl.sim.hierarchy.state import (
     AGES,
     CLASSES,
     COUNTERS,
+    ENTRY,
     FOLLOW,
     LISTS,
+    MATCH,
     NODE,
     NONE,
     PAGE,
@@ -107,35 +109,39 @@ def rungs_of(scenario: Scenario) -> np.recarray:
 
 def arrays_of(trace: Trace, tiers: int, policy: str, settings: np.record, fit: int) -> dict[str, Any]:
     """The fields of `State` besides pages and records: the order, what is remembered, results."""
-    pages, order = trace.blocks, settings.order
-    heaped = pages if order == Order.HEAPED else 0
-    scanned = pages if order in (Order.SCANNED, Order.MATCHED) else 0
-    matches = matches_for(pages) if order == Order.MATCHED else 0
+    pages = trace.blocks
     follow = records(FOLLOW, pages if settings.prefetching else 1)
     follow["successor"] = NONE
     return {
         "served": np.zeros(tiers + 1, np.int64),
         "held": np.full(tiers, NONE, np.int64),
         "node": lists_of(int(settings.nodes), tiers),
-        "heap": np.zeros((tiers, heaped + scanned), np.int64),
-        "key": np.zeros((tiers, heaped + scanned)),
-        "tie": np.zeros((tiers, heaped), np.int64),
-        "last": np.zeros((tiers, scanned), np.int64),
-        "use_class": np.zeros((tiers, scanned if settings.returns else 0), np.uint8),
-        "winner": np.zeros((tiers, matches), np.int32),
-        "until": np.zeros((tiers, matches)),
+        **ranked(pages, tiers, settings),
         "kids": np.zeros((pages if trace.chained else 1, tiers), np.int64),
+        "follow": follow,
+        "sketch": sketch_of(policy, min(fit, pages)),
+        "flow": new_flow(),
+        "latency": np.zeros(trace.requests),
+        "hits": np.zeros(trace.requests, np.int64),
+    }
+
+
+def ranked(
+    pages: int, tiers: int, settings: np.record, entry: np.dtype = ENTRY, match: np.dtype = MATCH
+) -> dict[str, Any]:
+    """The fields of `State` that ranks need: the order, and what is remembered of accesses."""
+    entries = 0 if settings.order == Order.LISTED else pages
+    matches = matches_for(pages) if settings.order == Order.MATCHED else 0
+    return {
+        "heap": np.zeros((tiers, entries), entry),
+        "use_class": np.zeros((tiers, entries if settings.returns else 0), np.uint8),
+        "match": np.zeros((tiers, matches), match),
         "regret": np.zeros(pages),
         "ring": np.full(settings.window, NONE, np.int64),
         "hazard": np.tile(1.0 / (1.0 + np.arange(AGES)), (CLASSES, 1)),
         "returned": np.zeros((CLASSES, AGES)),
         "accessed": np.zeros(CLASSES),
-        "follow": follow,
-        "sketch": sketch_of(policy, min(fit, pages)),
-        "flow": new_flow(),
         "row": np.zeros(CANDIDATE_COLS),
-        "latency": np.zeros(trace.requests),
-        "hits": np.zeros(trace.requests, np.int64),
     }
 
 

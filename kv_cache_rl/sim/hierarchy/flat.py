@@ -1,12 +1,13 @@
-"""One tier of pages without parents: a queue or a heap alone, several times sooner than `dynamics`.
+"""One tier of pages without parents: its order alone, several times sooner than `dynamics`.
 
 There are no links. An access finds its page or computes it, and its seconds follow from the page's bytes:
 
-    found      the queue or the heap learns that its page was used
+    found      the order learns that its page was used
     not found  pages leave until there is room for it, and it enters
 
-The policies are those of `queues` and `heap`, to the function. Here they run over a small state that has the
-fields of `State` which they read: to pass all of `State` from call to call takes longer than all the rest.
+The policies are those of `queues`, `heap` and `tournament`, to the function. Here they run over a small state
+that has the fields of `State` which they read: to pass all of `State` from call to call takes longer than all
+the rest.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kv_cache_rl.core.candidates import CANDIDATE_COLS
 from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.jit import uncounted
 from kv_cache_rl.sim.hierarchy import heap
@@ -22,12 +22,13 @@ from kv_cache_rl.sim.hierarchy.build import (
     counters_of,
     lists_of,
     pages_that_fit,
+    ranked,
     rungs_of,
     settings_of,
     sketch_of,
     tiers_of,
 )
-from kv_cache_rl.sim.hierarchy.memory import count_use, slide
+from kv_cache_rl.sim.hierarchy.memory import remember
 from kv_cache_rl.sim.hierarchy.policies import POLICIES, REGRET, order_of
 from kv_cache_rl.sim.hierarchy.queues import QUEUES, folds
 from kv_cache_rl.sim.hierarchy.seconds import compute_seconds, read_seconds
@@ -48,20 +49,22 @@ from kv_cache_rl.traces.errors import TraceError
 
 MOST = 2**31 - 2
 """Accesses, and pages with the heads of their lists: clocks and links have 32 bits here."""
-STILL = (Order.LISTED, Order.HEAPED)
-"""Orders that stand still while no page is touched."""
+SHORT = (Order.LISTED, Order.HEAPED, Order.MATCHED)
+"""Orders that this way keeps: all but those that take a scan or a draw."""
 SIZE = np.dtype([("full_bytes", "i8"), ("level", "i8")])
 LINKED = np.dtype([("next", "i4"), ("previous", "i4"), ("list", "i1"), ("mark", "i1")], align=True)
 RANKED = np.dtype(
     [
         ("full_bytes", "i8"),
-        *((name, "i4") for name in ("inserted", "last_access", "frequency", "uses", "recent_uses")),
-        *((name, "i4") for name in ("place", "depth")),
+        *((name, "i4") for name in ("inserted", "last_access", "left_at", "place", "depth")),
+        *((name, "i4") for name in ("frequency", "uses", "recent_uses")),
         *((name, "i1") for name in ("tier", "level")),
     ],
     align=True,
 )
-"""Narrow records of what `state.NODE` and `state.PAGE` say of a page."""
+NARROW_ENTRY = np.dtype([("key", "f8"), ("page", "i4"), ("stamp", "i4")])
+NARROW_MATCH = np.dtype([("until", "f8"), ("key", "f8"), ("stamp", "i4"), ("winner", "i4")])
+"""Narrow records of what `state.NODE`, `PAGE`, `ENTRY` and `MATCH` say."""
 
 
 class Listed(NamedTuple):
@@ -77,23 +80,23 @@ class Listed(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """A replay under a rank whose order stands still; the fields are those of `State`."""
+    """A replay under a rank; the fields are those of `State`."""
 
     settings: np.record
     counters: np.record
     tiers: np.recarray
     rungs: np.recarray
     page: np.recarray  # RANKED [P]
-    heap: np.ndarray  # int32 [1, P]
-    key: np.ndarray  # float64 [1, P]
-    tie: np.ndarray  # int32 [1, P]
-    last: np.ndarray  # the rest as in State, without entries where no such rank has a use for them
+    compute_s: np.ndarray  # this and the rest as in State
+    heap: np.ndarray  # NARROW_ENTRY [1, P]
     use_class: np.ndarray
-    until: np.ndarray
+    match: np.ndarray  # NARROW_MATCH [1, M]
     regret: np.ndarray
     ring: np.ndarray
+    hazard: np.ndarray
+    returned: np.ndarray
+    accessed: np.ndarray
     row: np.ndarray
-    compute_s: np.ndarray
 
 
 def applies(state: State, trace: Trace, scenario: Scenario) -> bool:
@@ -101,7 +104,7 @@ def applies(state: State, trace: Trace, scenario: Scenario) -> bool:
     return bool(
         len(scenario.tiers) == 1
         and not (trace.chained or state.settings.prefetching)
-        and state.settings.order in STILL
+        and state.settings.order in SHORT
         and (scenario.squeeze, scenario.reserve) == ("fp16", "none")
         and max(trace.requests, trace.blocks + LISTS) <= MOST
     )
@@ -125,13 +128,9 @@ def _small(
     if policy in QUEUES:
         return Listed(*head, _sized(sizes), lists_of(count, 1, LINKED), sketch)
     page = records(RANKED, count)
-    page["full_bytes"], page["place"], page["tier"] = sizes, NONE, NONE
-    heap, key, tie = (np.zeros((1, count), kind) for kind in (np.int32, np.float64, np.int32))
-    ring = np.full(head[0].window, NONE, np.int64)
-    last, use_class, until = (np.zeros((1, 0), kind) for kind in (np.int64, np.uint8, np.float64))
-    unused = last, use_class, until, np.zeros(count)
-    row = np.zeros(CANDIDATE_COLS)
-    return Ranked(*head, page, heap, key, tie, *unused, ring, row, compute_s)
+    page["full_bytes"] = sizes
+    page["place"] = page["tier"] = page["left_at"] = NONE
+    return Ranked(*head, page, compute_s, **ranked(count, 1, head[0], NARROW_ENTRY, NARROW_MATCH))
 
 
 def _sized(sizes: np.ndarray) -> np.ndarray:
@@ -204,7 +203,7 @@ def hits_of(
     """Accesses that hit in one tier under a policy, and nothing else: no memory is taken by access.
 
     Args:
-        policy: a queue, or a rank whose order stands still.
+        policy: any but those whose victim is drawn, or found by a scan.
         parts: page ids from 0 to blocks - 1, integers, as one array after the other.
         blocks: pages.
         capacity: bytes; pages where `page_bytes` is 0.
@@ -216,9 +215,9 @@ def hits_of(
     """
     if policy not in POLICIES:
         raise HierarchyError(unknown("policy", policy, POLICIES))
-    if order_of(policy) not in STILL:
-        kept = ", ".join(name for name in POLICIES if order_of(name) in STILL)
-        raise HierarchyError(f"the order of {policy} changes by itself; count hits alone of {kept}")
+    if order_of(policy) not in SHORT:
+        kept = ", ".join(name for name in POLICIES if order_of(name) in SHORT)
+        raise HierarchyError(f"hits alone are not counted of {policy}, only of {kept}")
     probe = pages("pages", np.zeros(1, np.int64), page_bytes, blocks=blocks)
     scenario = one_tier(capacity)
     sizes = page_sizes(probe, scenario)
@@ -267,23 +266,21 @@ def walk_queue(s, blocks, hits):
 
 @uncounted
 def walk_rank(s, blocks, hits):
-    """Accesses pages under a rank whose order stands still; as `walk`."""
+    """Accesses pages under a rank; as `walk`."""
     tier, found = s.tiers[TOP], 0
     for r in range(len(blocks)):
         p = np.int64(blocks[r])
         page = s.page[p]
-        s.counters.clock += 1
-        count_use(s, p)
-        if s.settings.window > 0:
-            slide(s, p)
+        remember(s, p)
         held = page.tier == TOP
         if held:
             found += 1
             heap.rekey(s, TOP, p)
         else:
             while tier.capacity - tier.used < page.full_bytes:
-                q = np.int64(s.heap[TOP, 0])
-                tier.inflation = s.key[TOP, 0]
+                q = heap.lowest(s, TOP)
+                tier.inflation = s.heap[TOP, s.page[q].place].key
+                s.page[q].left_at = s.counters.clock
                 tier.used -= s.page[q].full_bytes
                 s.counters.evictions += 1
                 heap.remove(s, TOP, q)

@@ -22,7 +22,7 @@ def add(s, t, p):
     """Enters a page among those that could leave a tier."""
     i = s.tiers[t].heaped
     s.tiers[t].heaped += 1
-    s.heap[t, i], s.page[p].place = p, i
+    s.heap[t, i].page, s.page[p].place = p, i
     rekey(s, t, p)
 
 
@@ -32,16 +32,17 @@ def rekey(s, t, p):
     page = s.page[p]
     i = page.place
     look(s, t, p)
-    s.key[t, i] = rank(s.settings.rank, s.row)
+    entry = s.heap[t, i]
+    entry.key = rank(s.settings.rank, s.row)
     if s.settings.order == Order.HEAPED:
-        s.tie[t, i] = page.inserted
+        entry.stamp = page.inserted
         _settle(s, t, i)
         return
-    s.last[t, i] = page.last_access
+    entry.stamp = page.last_access
     if s.settings.returns == 1:
         s.use_class[t, i] = use_class(s, p)
     if s.settings.order == Order.MATCHED:
-        tournament.touched(s, t, i)
+        tournament.touched(s.match[t], i, i == s.tiers[t].heaped - 1)
 
 
 @uncounted
@@ -51,31 +52,29 @@ def remove(s, t, p):
     s.tiers[t].heaped = end
     s.page[p].place = NONE
     if s.settings.order == Order.MATCHED:
-        tournament.touched(s, t, end)
+        tournament.touched(s.match[t], end, True)
     if i == end:
         return
     _move(s, t, end, i)
     if s.settings.order == Order.HEAPED:
-        s.tie[t, i] = s.tie[t, end]
         _settle(s, t, i)
         return
-    s.last[t, i] = s.last[t, end]
     if s.settings.returns == 1:
         s.use_class[t, i] = s.use_class[t, end]
     if s.settings.order == Order.MATCHED:
-        tournament.touched(s, t, i)
+        tournament.touched(s.match[t], i, i == end - 1)
 
 
 @uncounted
 def lowest(s, t):
     """The page whose key is lowest now."""
     if s.settings.order == Order.HEAPED:
-        return s.heap[t, 0]
+        return np.int64(s.heap[t, 0].page)
     if s.settings.order == Order.MATCHED:
-        return s.heap[t, tournament.lowest(s, t)]
+        return np.int64(s.heap[t, tournament.lowest(s, t)].page)
     if s.settings.draws == 1:
-        return s.heap[t, int(_draw(s) * s.tiers[t].heaped)]
-    return s.heap[t, _scanned(s, t)]
+        return np.int64(s.heap[t, int(_draw(s) * s.tiers[t].heaped)].page)
+    return np.int64(s.heap[t, _scanned(s, t)].page)
 
 
 @uncounted
@@ -98,33 +97,32 @@ def _draw(s):
 
 @uncounted
 def _move(s, t, i, j):
-    """Copies page and key of the entry at `i` to `j`."""
-    p = s.heap[t, i]
-    s.heap[t, j], s.key[t, j], s.page[p].place = p, s.key[t, i], j
+    """Copies the entry at `i` to `j`."""
+    source, target = s.heap[t, i], s.heap[t, j]
+    target.key, target.page, target.stamp = source.key, source.page, source.stamp
+    s.page[source.page].place = j
 
 
 @uncounted
-def _before(s, t, i, key, tie):
-    """Whether the entry at `i` leaves before a key and its tie-break."""
-    return s.key[t, i] < key or (s.key[t, i] == key and s.tie[t, i] < tie)
+def _before(entry, key, stamp):
+    """Whether an entry leaves before one with this key and stamp."""
+    return entry.key < key or (entry.key == key and entry.stamp < stamp)
 
 
 @uncounted
 def _settle(s, t, i):
     """Restores the heap after the key at `i` changed: others move over until its place is found."""
-    p, tie, key, n, start = s.heap[t, i], s.tie[t, i], s.key[t, i], s.tiers[t].heaped, i
-    while i > 0 and not _before(s, t, (i - 1) // 2, key, tie):
-        above = (i - 1) // 2
-        _move(s, t, above, i)
-        s.tie[t, i] = s.tie[t, above]
-        i = above
+    heap, n, start = s.heap[t], s.tiers[t].heaped, i
+    p, stamp, key = heap[i].page, heap[i].stamp, heap[i].key
+    while i > 0 and not _before(heap[(i - 1) // 2], key, stamp):
+        _move(s, t, (i - 1) // 2, i)
+        i = (i - 1) // 2
     while i >= start:
         child = 2 * i + 1
-        if child + 1 < n and _before(s, t, child + 1, s.key[t, child], s.tie[t, child]):
+        if child + 1 < n and _before(heap[child + 1], heap[child].key, heap[child].stamp):
             child += 1
-        if child >= n or not _before(s, t, child, key, tie):
+        if child >= n or not _before(heap[child], key, stamp):
             break
         _move(s, t, child, i)
-        s.tie[t, i] = s.tie[t, child]
         i = child
-    s.heap[t, i], s.tie[t, i], s.key[t, i], s.page[p].place = p, tie, key, i
+    heap[i].page, heap[i].stamp, heap[i].key, s.page[p].place = p, stamp, key, i

@@ -12,16 +12,22 @@ _RELEARN = 16_384
 @embedded
 def record_access(s, p):
     """Records an access to a page, before anything moves."""
+    remember(s, p)
+    order.accessed(s, p)
+
+
+@embedded
+def remember(s, p):
+    """Records of an access what ranks look at."""
     s.counters.clock += 1
     now, page = s.counters.clock, s.page[p]
     if s.settings.returns == 1 and page.frequency > 0:
-        s.returned[use_class(s, p), age_bin(s, now - page.last_access)] += 1.0
+        s.returned[use_class(s, p), age_bin(s.settings.age_shift, now - page.last_access)] += 1.0
     if s.settings.regrets == 1:
         _regret(s, p, now)
-    count_use(s, p)
-    order.accessed(s, p)
+    _count_use(s, p)
     if s.settings.window > 0:
-        slide(s, p)
+        _slide(s, p)
     if s.settings.returns == 1:
         s.accessed[use_class(s, p)] += 1.0
         if now % _RELEARN == 0:
@@ -41,7 +47,7 @@ def _regret(s, p, now):
 
 
 @uncounted
-def count_use(s, p):
+def _count_use(s, p):
     """Counts an access that happens now."""
     page = s.page[p]
     page.frequency += 1
@@ -50,7 +56,7 @@ def count_use(s, p):
 
 
 @uncounted
-def slide(s, p):
+def _slide(s, p):
     """Moves the window over the last accesses on by one."""
     at = s.counters.ring_at
     gone = s.ring[at]

@@ -81,7 +81,7 @@ def evict(s, t, p):
     if s.settings.regrets == 1:
         page.left_at = s.counters.clock
     if s.settings.order == Order.HEAPED:
-        s.tiers[t].inflation = s.key[t, page.place]
+        s.tiers[t].inflation = s.heap[t, page.place].key
     leave(s, p)
 
 

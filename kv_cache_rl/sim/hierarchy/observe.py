@@ -41,6 +41,6 @@ def use_class(s, p):
 
 
 @uncounted
-def age_bin(s, idle):
+def age_bin(age_shift, idle):
     """Bin of an idle time in accesses."""
-    return min(idle >> s.settings.age_shift, AGES - 1)
+    return min(idle >> age_shift, AGES - 1)

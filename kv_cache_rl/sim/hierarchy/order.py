@@ -56,7 +56,8 @@ def changed(s, t, p):
 def all_changed(s):
     """Something that a rank looks at changed for all pages."""
     if s.settings.order == Order.MATCHED:
-        tournament.all_changed(s)
+        for t in range(len(s.tiers)):
+            tournament.all_changed(s.match[t], s.tiers[t].heaped)
 
 
 @uncounted

@@ -123,6 +123,21 @@ PAGE = np.dtype(  # 16 fields of 8 bytes: two cache lines
         ("younger", "i8"),  # the next younger one
     ]
 )
+ENTRY = np.dtype(  # a page that could leave a tier
+    [
+        ("key", "f8"),  # its key at rest
+        ("page", "i8"),
+        ("stamp", "i8"),  # its `inserted` in heaps, its `last_access` in tournaments and scans
+    ]
+)
+MATCH = np.dtype(  # a match of a tournament, with what is compared of its winner
+    [
+        ("until", "f8"),  # the clock before which the result holds, 0: it does not
+        ("key", "f8"),  # the winner's key at rest
+        ("stamp", "i8"),  # its `last_access`
+        ("winner", "i8"),  # its index in the heap
+    ]
+)
 NODE = np.dtype(
     [
         ("next", "i8"),  # the next older node; of a list's head: the newest
@@ -182,13 +197,9 @@ class State(NamedTuple):
     served: np.ndarray  # int64 [T + 1] accesses by the tier the page was found in, the last: nowhere
     held: np.ndarray  # int64 [T] pages on their way down, NONE: none
     node: np.recarray  # NODE [N + T * LISTS], the last are the heads of the lists
-    heap: np.ndarray  # int64 [T, P] pages that could leave
-    key: np.ndarray  # float64 [T, P] their keys at rest
-    tie: np.ndarray  # int64 [T, P] their `inserted`, for heaps
-    last: np.ndarray  # int64 [T, P] their `last_access`, for tournaments and scans
-    use_class: np.ndarray  # uint8 [T, P] their use class, for those by return hazard
-    winner: np.ndarray  # int32 [T, M] winners of a tournament's matches, as indices; [T, 0] without
-    until: np.ndarray  # float64 [T, M] clocks before which their results hold, 0: they do not
+    heap: np.ndarray  # ENTRY [T, P]; [T, 0] under queues
+    use_class: np.ndarray  # uint8 [T, P] use classes of the entries, for keys by return hazard
+    match: np.ndarray  # MATCH [T, M]; [T, 0] without a tournament
     kids: np.ndarray  # int64 [P, T] children resident by tier; [1, T] without trees
     regret: np.ndarray  # float64 [P]
     ring: np.ndarray  # int64 [window] the pages of the last accesses

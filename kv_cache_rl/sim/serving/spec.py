@@ -3,10 +3,11 @@
 import math
 import os
 from dataclasses import dataclass, replace
+from functools import cache
 
 from kv_cache_rl.core import geometry
 from kv_cache_rl.core.errors import Refused, unknown
-from kv_cache_rl.core.geometry import MODELS
+from kv_cache_rl.core.geometry import MODELS, ModelGeometry, is_linear, not_linear
 from kv_cache_rl.core.hardware import HARDWARE, LINKS
 from kv_cache_rl.core.numbers import is_number, shown, whole_number
 
@@ -46,6 +47,9 @@ class Scenario:
     """Factor on a trace's lengths; None: such that they suit the memory."""
     hardware: str = "a100-llama-3.1-8b"
     model: str = "llama-3.1-8b"
+    """Whose cache the blocks are: a name of the catalogue, a config.json or its folder; each token of a
+    sequence has to add the same bytes.
+    """
     gpu_blocks: int = 10_000
     cpu_blocks: int = 50_000
     block_tokens: int = 16
@@ -94,10 +98,14 @@ class Scenario:
             ("pattern", PATTERNS),
             ("admission", ADMISSIONS),
             ("hardware", tuple(HARDWARE)),
-            ("model", tuple(MODELS)),
         ):
             if getattr(self, name) not in known:
                 raise ServingError(unknown(name, getattr(self, name), known))
+        if not isinstance(self.model, str):
+            raise ServingError(
+                f"model is {shown(self.model)}; give a name of the catalogue, a config.json or its folder"
+            )
+        model_of(self.model)
         if self.rho_peak < self.rho:
             raise ServingError(f"rho_peak {self.rho_peak} is below the mean load rho {self.rho}; raise it")
 
@@ -167,7 +175,35 @@ def whole(name: str, value: object, low: int, high: int) -> int:
 
 def block_bytes(scenario: Scenario) -> int:
     """Bytes of one block at fp16."""
-    return geometry.block_bytes(MODELS[scenario.model], scenario.block_tokens)
+    return geometry.block_bytes(model_of(scenario.model), scenario.block_tokens)
+
+
+@cache
+def model_of(text: str) -> ModelGeometry:
+    """The geometry of a scenario's model.
+
+    Raises:
+        ServingError: there is no such model, its configuration cannot be used, or its cache is not linear in
+            tokens.
+    """
+    if text in MODELS:
+        return MODELS[text]
+    from kv_cache_rl.models.fields import ModelError  # the catalogue is large: read where it is asked for
+    from kv_cache_rl.models.reading import model_at
+
+    try:
+        found = model_at(text)
+    except ModelError as wrong:
+        raise ServingError(str(wrong)) from None
+    except OSError as wrong:
+        raise ServingError(f"model {text!r} cannot be read ({wrong.strerror}); give another file") from None
+    if not is_linear(found):
+        raise ServingError(
+            f"the cache of {found.name} is not linear in tokens ({not_linear(found)}), and a server's blocks "
+            "take the same bytes each; name a model of which every layer keeps every token, or use the lab "
+            "(hierarchy replay --model), which charges blocks their mean"
+        )
+    return found
 
 
 def link_rates(scenario: Scenario) -> tuple[int, int, int]:

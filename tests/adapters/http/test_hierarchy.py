@@ -64,6 +64,17 @@ def test_an_uploaded_trace_is_described_and_replayed_and_deleted(ask):
     ask.error("POST", "/api/hierarchy/curves", 404, json=body)
 
 
+def test_what_a_block_is_charged_is_said_where_the_cache_is_not_linear(ask):
+    trace = ask("POST", "/api/hierarchy/traces?name=mine.jsonl", content=TRACE).json()["trace"]
+    body = {"trace": trace, "policies": ["lru"], "points": 2}
+    for way, capacity in (("curves", {}), ("replays", {"capacity": "50%"})):
+        said = ask("POST", f"/api/hierarchy/{way}", json={**body, **capacity, "model": "gemma-3-27b"}).json()
+        assert said["charged"].startswith("each block of 512 tokens is charged ")
+        assert "52 of 62 layers keep the last 1,024 tokens" in said["charged"]
+        said = ask("POST", f"/api/hierarchy/{way}", json={**body, **capacity, "model": "qwen3-8b"}).json()
+        assert "charged" not in said
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -26,7 +26,7 @@ def test_hits_alone_are_those_of_a_replay(kv):
     ("more", "said"),
     [
         (("--policy", "belady"), "--hits-only has no belady"),
-        (("--policy", "random"), "the order of random changes by itself; count hits alone of lru, fifo"),
+        (("--policy", "random"), "hits alone are not counted of random, only of lru, fifo"),
         (("--reserve", "10%"), "leave out it or --reserve"),
         (("--warm-up", "10%"), "leave out it or --warm-up"),
         (("--squeeze", "int8"), "leave out it or --squeeze"),

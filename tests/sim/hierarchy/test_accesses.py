@@ -44,6 +44,16 @@ def test_a_binary_file_is_read_as_a_trace_is(tmp_path):
     assert "accesses of no bytes" in load_accesses(path).left_out
 
 
+def test_a_file_larger_than_memory_is_refused_with_how_many_of_it_fit(tmp_path, monkeypatch):
+    path = write(tmp_path / "large.bin", [0] * 500, np.arange(500), [1] * 500)
+    where = "kv_cache_rl.sim.hierarchy.traces.accesses"
+    monkeypatch.setattr(f"{where}.SMALL", 0)
+    monkeypatch.setattr(f"{where}.free_bytes", lambda: 1_600)
+    with pytest.raises(TraceError, match=r"its 500 accesses take .*read the first ones \(--limit 200\)"):
+        load_accesses(path)
+    assert load_accesses(f"{path}#limit=200").requests == 200
+
+
 def test_what_is_written_is_read_again(tmp_path):
     sizes = np.arange(1, 301)
     drawn = zipf(300, 70_000, page_bytes=sizes)

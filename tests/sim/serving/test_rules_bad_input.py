@@ -8,11 +8,20 @@ import numpy as np
 import pytest
 from driving import Face, bytes_of, serve, serve_all, users
 
+from kv_cache_rl.core.geometry import bytes_per_token
+from kv_cache_rl.models.reading import model_at
 from kv_cache_rl.sim.serving.audit import check
 from kv_cache_rl.sim.serving.dynamics import new_state
 from kv_cache_rl.sim.serving.score import report
 from kv_cache_rl.sim.serving.seeds import agent_seed
-from kv_cache_rl.sim.serving.spec import INTEGER_RANGES, NUMBER_RANGES, Scenario, ServingError, task
+from kv_cache_rl.sim.serving.spec import (
+    INTEGER_RANGES,
+    NUMBER_RANGES,
+    Scenario,
+    ServingError,
+    block_bytes,
+    task,
+)
 
 NAN, INFINITE = math.nan, math.inf
 NO_NUMBERS = (NAN, INFINITE, -INFINITE, "7", None, True, [1])
@@ -86,7 +95,14 @@ def test_an_sla_is_a_positive_number_of_ticks_or_none(name, value):
         ({"pattern": "tides"}, "unknown pattern 'tides'; use one of constant, waves, spikes"),
         ({"admission": "hope"}, "unknown admission 'hope'; use one of optimistic, reserve"),
         ({"hardware": "abacus"}, "unknown hardware 'abacus'; use one of 8xh100"),
-        ({"model": "gpt"}, "unknown model 'gpt'; use one of llama"),
+        ({"model": "gpt"}, "unknown model 'gpt'; .*, or give a config.json or its folder"),
+        ({"model": 7}, "model is 7; give a name of the catalogue, a config.json or its folder"),
+        ({"model": "."}, "has no config.json"),
+        (
+            {"model": "gemma-3-27b"},
+            r"the cache of gemma-3-27b is not linear in tokens \(52 of 62 layers keep the last 1,024 "
+            r"tokens\), and a server's blocks take the same bytes each; name a model of which every layer",
+        ),
         ({"rho": 0.9, "rho_peak": 0.5}, "rho_peak 0.5 is below the mean load rho 0.9"),
         ({"gpu_block": 5}, "unknown setting 'gpu_block'; did you mean gpu_blocks"),
     ],
@@ -95,6 +111,15 @@ def test_an_sla_is_a_positive_number_of_ticks_or_none(name, value):
 def test_what_is_not_known_is_named_beside_what_is(changes, message):
     with pytest.raises(ServingError, match=message):
         task("medium", **changes)
+
+
+@pytest.mark.parametrize("name", ["deepseek-v3", "meta-llama/Llama-3.1-70B-Instruct", "config.json"])
+def test_blocks_are_those_of_any_model_whose_cache_is_linear(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = {"model_type": "llama", "num_hidden_layers": 4, "num_attention_heads": 8, "hidden_size": 512}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 2}))
+    found = task("medium", model=name)
+    assert block_bytes(found) == bytes_per_token(model_at(name)) * found.block_tokens > 0
 
 
 def test_there_are_no_other_tasks():

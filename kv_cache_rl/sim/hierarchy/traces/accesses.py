@@ -18,8 +18,9 @@ from kv_cache_rl.jit import njit
 from kv_cache_rl.sim.compiled import mixed
 from kv_cache_rl.sim.hierarchy.spec import HierarchyError
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
+from kv_cache_rl.sim.hierarchy.traces.segments import SMALL, free_bytes
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace
-from kv_cache_rl.traces.errors import Place
+from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.formats import detect
 from kv_cache_rl.traces.libcachesim import NO_BYTES, oracle_pieces
 from kv_cache_rl.traces.reading import located
@@ -79,6 +80,7 @@ def load_accesses(path: str | Path, **options) -> Accesses:
     file, reading = located(path)
     if (reading.format or options.get("format") or detect(path)) != "oracle-general":
         return accesses_of(load_trace(path, **options))
+    _check_room(file, reading.limit)
     ids, table, empty, last, records = array("i"), Table.of(SMALLEST_TABLE), 0, 0, 0
     for data in oracle_pieces(file):
         part = np.frombuffer(data, RECORD)[: None if reading.limit is None else reading.limit - records]
@@ -97,6 +99,20 @@ def load_accesses(path: str | Path, **options) -> Accesses:
     left_out = f"{empty:,} {NO_BYTES}" if empty else ""
     sizes = table.bytes[:count].copy()
     return Accesses(Path(file).name, np.frombuffer(ids, np.int32), count, sizes, left_out)
+
+
+def _check_room(file: str, limit: int | None) -> None:
+    """Raises TraceError where memory does not hold the accesses of a binary file; of a packed one, those that
+    its bytes would be.
+    """
+    records = Path(file).stat().st_size // RECORD.itemsize
+    records = records if limit is None else min(records, limit)
+    need = np.dtype(np.int32).itemsize * records
+    if need > SMALL and need > (free := free_bytes()):
+        raise place_of(file).error(
+            f"its {records:,} accesses take {need / 1e9:,.1f} GB, of which {free / 1e9:,.1f} GB are free",
+            f"read the first ones (--limit {int(free / 8):,})",
+        )
 
 
 def _in_order(path: str, before: int, last: int, times: np.ndarray) -> None:
