@@ -103,7 +103,7 @@ def line(found: dict) -> str:
     return (
         f"On {whole['scenarios']} scenarios the taught model scores {spread(whole['normalized'], _SIGNED)}: "
         f"{gaps['keep']} against doing nothing, {gaps['lru']} against `lru`, {gaps['learned']} against its "
-        f"teacher. {refused:.0%} of its calls are refused."
+        f"teacher. {refused:.1%} of its calls are refused."
     )
 
 
