@@ -8,8 +8,8 @@ Numba also numbers the files of code, and two processes that compile at once may
 two signatures. Here every file has a name of its own, and the index is written after the code.
 
 And Numba numbers functions within a process, which alone tells the symbols of two closures of one
-factory apart. Code that two processes kept may have one symbol for two functions, and whoever loads both
-calls the first for either. Here the numbers are drawn, so that no two are alike.
+factory apart. Code that two processes kept may have one symbol for two functions, and a process that loads
+both calls the first for either. Here the numbers are drawn, so that no two are alike.
 
 Sources: numba.core.caching of Numba 0.60 to 0.69, of which this replaces the files and the locator; Numba
 issue 10486 on the numbers."""

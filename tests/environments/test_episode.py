@@ -2,6 +2,9 @@
 
 import asyncio
 import itertools
+import resource
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -158,9 +161,17 @@ def test_128_episodes_in_flight_all_end_well():
     assert lengths == {15: 16, 3: 112}
 
 
+def seconds_of_a_start() -> float:
+    """CPU seconds of a process that imports the environment."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", "import kv_cache_eviction"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def test_an_episode_costs_the_evaluating_process_fractions_of_a_cpu_second():
-    # `kv-cache-rl bench` holds the target of 0.2; twice that here, for CPU seconds stretch where others use
-    # the same cores, and a process started per episode would cost ten times as much.
+    # `kv-cache-rl bench` holds the target of 0.2 seconds. CPU seconds stretch where others use the same
+    # cores, so here the limit is what a process would cost that is started for each episode.
     def seconds_each(env, base_url: str, tasks: list) -> float:
         started = time.process_time()
         assert all(episode.ok for episode in episodes(env, base_url, tasks, model="lru"))
@@ -171,4 +182,5 @@ def test_an_episode_costs_the_evaluating_process_fractions_of_a_cpu_second():
     with served_policies("lru", process=True) as base_url:
         context = {"env": env, "base_url": base_url}
         seconds_each(**context, tasks=tasks[:1])  # loads and compiles what a process needs once
-        assert any(seconds_each(**context, tasks=tasks) <= 0.4 for _ in range(3))
+        started = seconds_of_a_start()
+        assert any(seconds_each(**context, tasks=tasks) <= 0.3 * started for _ in range(3))

@@ -133,9 +133,9 @@ def ranked(
     entries = 0 if settings.order == Order.LISTED else pages
     matches = matches_for(pages) if settings.order == Order.MATCHED else 0
     return {
-        "heap": np.zeros((tiers, entries), entry),
+        "heap": records(entry, (tiers, entries)),
         "use_class": np.zeros((tiers, entries if settings.returns else 0), np.uint8),
-        "match": np.zeros((tiers, matches), match),
+        "match": records(match, (tiers, matches)),
         "regret": np.zeros(pages),
         "ring": np.full(settings.window, NONE, np.int64),
         "hazard": np.tile(1.0 / (1.0 + np.arange(AGES)), (CLASSES, 1)),

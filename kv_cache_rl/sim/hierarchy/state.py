@@ -216,8 +216,8 @@ class State(NamedTuple):
     hits: np.ndarray  # int64 [R] blocks found in the fastest tier
 
 
-def records(kind: np.dtype, count: int) -> np.recarray:
-    """So many records of zeros, whose fields Python reads by name as compiled code does."""
+def records(kind: np.dtype, count: int | tuple[int, int]) -> np.recarray:
+    """So many records of zeros, or rows of them, whose fields Python reads by name as compiled code does."""
     return np.zeros(count, kind).view(np.recarray)
 
 
