@@ -39,7 +39,8 @@ from numba.core.caching import (
 SUM_BYTES = 4
 
 # Drawn for each function, not counted from a drawn start: processes that are forked must not share them.
-FunctionIdentity._unique_ids = iter(functools.partial(secrets.randbits, 62), None)
+_drawn: Any = iter(functools.partial(secrets.randbits, 62), None)
+FunctionIdentity._unique_ids = _drawn
 
 
 class Damaged(Exception):

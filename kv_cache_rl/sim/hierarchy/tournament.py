@@ -48,9 +48,9 @@ class Field(NamedTuple):
 class Player(NamedTuple):
     """A page of a tournament, as a match knows it."""
 
-    index: int  # in `heap`
+    index: np.int64  # in `heap`
     key: float  # at rest
-    stamp: int  # its last access
+    stamp: np.int64  # its last access
 
 
 @embedded
