@@ -99,7 +99,7 @@ def groups_of(
             said = generate(loaded, prompts, seen, temperature, generator=generator, draws=size)
             for k, (episode, prompt) in enumerate(zip(episodes, prompts, strict=True)):
                 group = said[k * size : (k + 1) * size]
-                found.append(_group(episode, prompt, group))
+                found.append(_group(episode, prompt, seen[k], group))
                 calls = group[0].calls(seen[k])
                 texts = episode.step(calls or [KEEP])
                 if not episode.done:
@@ -107,11 +107,10 @@ def groups_of(
     return found, float(np.mean([episode.report().normalized for episode in episodes]))
 
 
-def _group(episode: Episode, prompt: list[int], said: Sequence[Generated]) -> Group:
-    observation = episode.observation()
+def _group(episode: Episode, prompt: list[int], observation: dict, said: Sequence[Generated]) -> Group:
     counts: dict[tuple[int, ...], int] = {}
     earned: dict[tuple[Call, ...], float] = {}  # many answers make the same calls
-    rewards = []
+    answers, rewards = [], []
     for one in said:
         key = tuple(one.tokens)
         counts[key] = counts.get(key, 0) + 1
@@ -120,9 +119,9 @@ def _group(episode: Episode, prompt: list[int], said: Sequence[Generated]) -> Gr
         calls = tuple(one.calls(observation) or [KEEP])
         if calls not in earned:
             earned[calls] = finished(episode.scenario, episode.log, calls)
+        answers.append(Tokens(prompt, one.tokens, one.allowed))
         rewards.append(earned[calls])
-    drawn = {tuple(one.tokens): Tokens(prompt, one.tokens, one.allowed) for one in said}
-    return Group([drawn[key] for key in counts], np.array([*counts.values()]), np.array(rewards))
+    return Group(answers, np.array([*counts.values()]), np.array(rewards))
 
 
 def chances(loaded: Loaded, rows: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -199,8 +198,8 @@ def train(
         rewards = [np.average(group.rewards, weights=group.counts) for group in groups]
         reward = round(float(np.mean(rewards)), 4)
         told |= {"score": round(score, 4), "reward": reward, "groups": len(groups)}
-        run.step("episodes", len(chosen), told)
-        run.say("episodes", f"score {score:+.3f}, kl {told['kl']}")
+        run.step(len(chosen), told)
+        run.say(f"score {score:+.3f}, kl {told['kl']}")
         run.keep()
 
 

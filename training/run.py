@@ -38,6 +38,11 @@ class Plan:
     seed: int
     environment_version: int | str = ENVIRONMENT_VERSION
 
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "examples" if self.kind == "sft" else "episodes"
+
 
 @dataclass(slots=True)
 class Progress:
@@ -105,18 +110,18 @@ class Run:
         self._tell(f"goes on after {now.seen}")
         return now
 
-    def step(self, unit: str, count: int, told: dict) -> None:
+    def step(self, count: int, told: dict) -> None:
         """Counts a step with so many examples or episodes, and logs what is told of it."""
         now = self.now
         now.seen, now.steps = now.seen + count, now.steps + 1
         now.seconds = self._seconds_before + time.monotonic() - self._began
-        entry = {"step": now.steps, unit: now.seen, **told, "seconds": round(now.seconds, 1)}
+        entry = {"step": now.steps, self._plan.unit: now.seen, **told, "seconds": round(now.seconds, 1)}
         with (self._folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(entry) + "\n")
 
-    def say(self, unit: str, what: str) -> None:
+    def say(self, what: str) -> None:
         """Tells how far it is, and how long it will take."""
-        now, asked = self.now, self._plan.examples
+        now, asked, unit = self.now, self._plan.examples, self._plan.unit
         pace = (now.seconds - self._seconds_before) / max(now.seen - self._seen_before, 1)
         self._tell(f"{now.seen}/{asked} {unit}, {what}, {pace * (asked - now.seen) / 60:.0f} min left")
 

@@ -55,8 +55,8 @@ def train(
             "right": round(float((logits.argmax(-1) == chosen).float().mean()), 4),
             "norm": round(norm, 3),
         }
-        run.step("examples", sum(len(tree.branches) for tree in trees), told)
+        run.step(sum(len(tree.branches) for tree in trees), told)
         if run.now.steps % 10 == 0:
-            run.say("examples", f"loss {running:.3f}")
+            run.say(f"loss {running:.3f}")
         run.keep(EVERY)
     run.keep()

@@ -109,15 +109,13 @@ class Line:
 
     def _verbs(self, k: int) -> tuple[str, ...]:
         row = self._rows[k]
-        tools = {
-            "evict": True,
-            "compress": row.halvings > 0,
-            "swap_to_cpu": row.memory <= self._cpu and self._link > 0,
-        }
         if not row.on_gpu:
             return (f" {WORDS['evict']}",)
-        free = self._calls < MAX_CALLS_PER_STEP
-        return (f" {KEEP}", *(f" {WORDS[tool]}" for tool, fits in tools.items() if fits and free))
+        if self._calls == MAX_CALLS_PER_STEP:
+            return (f" {KEEP}",)
+        swaps = row.memory <= self._cpu and self._link > 0
+        fits = {"evict": True, "compress": row.halvings > 0, "swap_to_cpu": swaps}
+        return (f" {KEEP}", *(f" {WORDS[tool]}" for tool in WORDS if fits[tool]))
 
     def _letters(self) -> tuple[str, ...]:
         """The row's own again where it may get another verdict; what lies on the CPU; the next on the GPU."""
