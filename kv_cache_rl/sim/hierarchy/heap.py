@@ -9,7 +9,7 @@ since, O(n) per victim. Under both, the page that comes first in `heap` leaves f
 import numpy as np
 
 from kv_cache_rl.core.draws import WEYL
-from kv_cache_rl.jit import uncounted
+from kv_cache_rl.jit import embedded, uncounted
 from kv_cache_rl.policies.rank import rank
 from kv_cache_rl.sim.compiled import mixed, unit
 from kv_cache_rl.sim.hierarchy import tournament
@@ -26,7 +26,7 @@ def add(s, t, p):
     rekey(s, t, p)
 
 
-@uncounted
+@embedded
 def rekey(s, t, p):
     """Gives a page of the heap its present key."""
     page = s.page[p]
@@ -36,7 +36,7 @@ def rekey(s, t, p):
     entry.key = rank(s.settings.rank, s.row)
     if s.settings.order == Order.HEAPED:
         entry.stamp = page.inserted
-        _settle(s, t, i)
+        _settle(s.heap[t], s.page, s.tiers[t].heaped, i)
         return
     entry.stamp = page.last_access
     if s.settings.returns == 1:
@@ -55,9 +55,9 @@ def remove(s, t, p):
         tournament.touched(s.match[t], end, True)
     if i == end:
         return
-    _move(s, t, end, i)
+    _move(s.heap[t], s.page, end, i)
     if s.settings.order == Order.HEAPED:
-        _settle(s, t, i)
+        _settle(s.heap[t], s.page, end, i)
         return
     if s.settings.returns == 1:
         s.use_class[t, i] = s.use_class[t, end]
@@ -65,7 +65,7 @@ def remove(s, t, p):
         tournament.touched(s.match[t], i, i == end - 1)
 
 
-@uncounted
+@embedded
 def lowest(s, t):
     """The page whose key is lowest now."""
     if s.settings.order == Order.HEAPED:
@@ -96,11 +96,11 @@ def _draw(s):
 
 
 @uncounted
-def _move(s, t, i, j):
+def _move(heap, page, i, j):
     """Copies the entry at `i` to `j`."""
-    source, target = s.heap[t, i], s.heap[t, j]
+    source, target = heap[i], heap[j]
     target.key, target.page, target.stamp = source.key, source.page, source.stamp
-    s.page[source.page].place = j
+    page[source.page].place = j
 
 
 @uncounted
@@ -110,12 +110,13 @@ def _before(entry, key, stamp):
 
 
 @uncounted
-def _settle(s, t, i):
-    """Restores the heap after the key at `i` changed: others move over until its place is found."""
-    heap, n, start = s.heap[t], s.tiers[t].heaped, i
-    p, stamp, key = heap[i].page, heap[i].stamp, heap[i].key
+def _settle(heap, page, n, i):
+    """Restores the heap of `n` entries after the key at `i` changed: others move over until its place is
+    found.
+    """
+    p, stamp, key, start = heap[i].page, heap[i].stamp, heap[i].key, i
     while i > 0 and not _before(heap[(i - 1) // 2], key, stamp):
-        _move(s, t, (i - 1) // 2, i)
+        _move(heap, page, (i - 1) // 2, i)
         i = (i - 1) // 2
     while i >= start:
         child = 2 * i + 1
@@ -123,6 +124,6 @@ def _settle(s, t, i):
             child += 1
         if child >= n or not _before(heap[child], key, stamp):
             break
-        _move(s, t, child, i)
+        _move(heap, page, child, i)
         i = child
-    heap[i].page, heap[i].stamp, heap[i].key, s.page[p].place = p, stamp, key, i
+    heap[i].page, heap[i].stamp, heap[i].key, page[p].place = p, stamp, key, i
