@@ -146,15 +146,20 @@ def serve(
     ] = None,
     port: Annotated[int, typer.Option("--port", help="0 takes a free one.")] = 8001,
     name: Annotated[str, typer.Option("--name", help="What requests call the model.")] = "smollm2",
+    held: Annotated[
+        bool, typer.Option("--held", help="Hold a base model to the wording, as trained ones are.")
+    ] = False,
 ) -> None:
     """Serve the model to kv-cache-rl eval, from an OpenAI-compatible server on loopback.
 
     Example: python -m training serve runs/lm/sft --port 8001 --name smollm2-sft
     """
-    from training.models import load
+    from training.models import load, with_adapter
     from training.serve import serve as served
 
-    served(load(source), name, port, say)
+    loaded = load(source)
+    # A fresh adapter adds nothing: it is the model as it comes, in the wording.
+    served(with_adapter(loaded, 0) if held and not loaded.trained else loaded, name, port, say)
 
 
 @app.command()

@@ -1,8 +1,9 @@
 """Answers to many prompts at once: one batch, greedy or sampled, which shrinks as answers end.
 
-read all prompts, padded on the left; repeat each for as many answers as are drawn
+read all prompts; repeat each for as many answers as are drawn
 while answers are unfinished:
-    append the likeliest token of those that may follow, or one that is drawn, to each
+    choose the likeliest token of those that may follow, or draw one, for each
+    append what alone can stand behind it, up to the next choice; read all of it in one pass
     once a quarter of the batch has ended, leave those rows out"""
 
 from collections.abc import Iterator, Sequence
@@ -76,8 +77,8 @@ def generate(
         for start in range(0, len(order), AT_ONCE):
             part = order[start : start + AT_ONCE]
             places = [k * draws + draw for k in part for draw in range(draws)]
-            answers = [_Answer(loaded, seen[place // draws]) for place in places]
-            _batch(loaded, [prompts[k] for k in part], answers, temperature, most, generator)
+            answers = [_Answer(loaded, seen[place // draws], most) for place in places]
+            _batch(loaded, [prompts[k] for k in part], answers, temperature, generator)
             found |= dict(zip(places, answers, strict=True))
     return [found[k].generated() for k in range(len(prompts) * draws)]
 
@@ -85,31 +86,53 @@ def generate(
 class _Answer:
     """An answer in the making."""
 
-    def __init__(self, loaded: Loaded, observation: dict | None) -> None:
-        self._tokenizer, self._end = loaded.tokenizer, loaded.tokenizer.eos_token_id
+    def __init__(self, loaded: Loaded, observation: dict | None, most: int) -> None:
+        self._tokenizer, self._end, self._most = loaded.tokenizer, loaded.tokenizer.eos_token_id, most
         held = loaded.trained and observation is not None
         self._guide = Guide(loaded.tokenizer, observation) if held else None
         self.tokens: list[int] = []
         self._allowed: list[list[int]] = []
+        self._read = 0
+        self._follow()
+
+    @property
+    def _ended(self) -> bool:
+        return bool(self.tokens) and self.tokens[-1] == self._end
 
     @property
     def done(self) -> bool:
-        return bool(self.tokens) and self.tokens[-1] == self._end
+        return self._ended or len(self.tokens) >= self._most
 
     @property
     def allowed(self) -> list[int] | None:
         """What may come next; None: anything."""
+        if self.done:
+            return [self._end]
         return self._guide.allowed if self._guide else None
 
     def write(self, token: int) -> None:
+        """Goes on with a token, and with all that alone can stand behind it."""
+        self._append(token)
+        self._follow()
+
+    def unread(self) -> list[int]:
+        """The tokens that were not yet given out."""
+        fresh, self._read = self.tokens[self._read :], len(self.tokens)
+        return fresh
+
+    def generated(self) -> Generated:
+        text = self._tokenizer.decode([one for one in self.tokens if one != self._end])
+        return Generated(self.tokens, text, not self._ended, self._allowed)
+
+    def _append(self, token: int) -> None:
         self.tokens.append(token)
         if self._guide:
             self._allowed.append(self._guide.allowed)
             self._guide.write(token)
 
-    def generated(self) -> Generated:
-        text = self._tokenizer.decode([one for one in self.tokens if one != self._end])
-        return Generated(self.tokens, text, not self.done, self._allowed)
+    def _follow(self) -> None:
+        while not self.done and self.allowed is not None and len(self.allowed) == 1:
+            self._append(self.allowed[0])
 
 
 def _batch(
@@ -117,51 +140,67 @@ def _batch(
     prompts: list[Sequence[int]],
     answers: list[_Answer],
     temperature: float,
-    most: int,
     generator: torch.Generator | None,
 ) -> None:
     """Writes the answers, of which each prompt has equally many."""
     body, head = trunk(loaded)
-    pad, draws = loaded.tokenizer.pad_token_id, len(answers) // len(prompts)
-    length = max(map(len, prompts))
-    ids = torch.full((len(prompts), length), pad)
-    mask = torch.zeros((len(prompts), length), dtype=torch.long)
-    for k, prompt in enumerate(prompts):
-        ids[k, length - len(prompt) :] = torch.tensor(prompt)
-        mask[k, length - len(prompt) :] = 1
-    ids, mask = ids.to(loaded.device), mask.to(loaded.device)
-    places = (mask.cumsum(1) - 1).clamp(min=0)
+    draws = len(answers) // len(prompts)
+    fresh = [answer.unread() for answer in answers]
+    fed = [[*prompt, *fresh[k * draws]] for k, prompt in enumerate(prompts)]
     cache, alive = DynamicCache(), answers
-    for made in range(most):
+    mask = torch.zeros((len(prompts), 0), dtype=torch.long, device=loaded.device)
+    while not all(answer.done for answer in alive):
+        ids, there = _padded(fed, loaded)
+        mask = torch.cat([mask, there], 1)
+        places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :]
         hidden = body(
             input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, -1]
-        if made == 0 and draws > 1:
+        ).last_hidden_state
+        hidden = hidden[torch.arange(len(fed), device=loaded.device), there.sum(1) - 1]
+        if len(alive) > len(fed):
             cache.batch_repeat_interleave(draws)
-            hidden, places, mask = (one.repeat_interleave(draws, 0) for one in (hidden, places, mask))
-        logits = head(hidden).float()
-        for row, answer in enumerate(alive):
-            if not answer.done and answer.allowed is not None:
-                kept = logits[row, answer.allowed]
-                logits[row] = -torch.inf
-                logits[row, answer.allowed] = kept
-        chosen = _choose(logits, temperature, generator)
+            hidden, mask = (one.repeat_interleave(draws, 0) for one in (hidden, mask))
+        tokens, logits = _open(head, hidden, [one.allowed for one in alive])
+        chosen = tokens[_choose(logits, temperature, generator)]
         for answer, token in zip(alive, chosen.tolist(), strict=True):
             if not answer.done:
                 answer.write(token)
         going = [row for row, answer in enumerate(alive) if not answer.done]
-        if not going:
-            break
-        ids, places = chosen[:, None], places[:, -1:] + 1
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
         if len(going) <= 0.75 * len(alive):
-            rows = torch.tensor(going, device=loaded.device)
+            rows = torch.tensor(going, dtype=torch.long, device=loaded.device)
             cache.batch_select_indices(rows)
-            ids, places, mask, alive = ids[rows], places[rows], mask[rows], [alive[row] for row in going]
+            mask, alive = mask[rows], [alive[row] for row in going]
+        fed = [answer.unread() or [loaded.tokenizer.pad_token_id] for answer in alive]
+
+
+def _padded(rows: Sequence[Sequence[int]], loaded: Loaded) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of tokens, filled up on the right, and which are theirs ``[B, L]``."""
+    length = max(map(len, rows))
+    pad = loaded.tokenizer.pad_token_id
+    ids = torch.tensor([[*row, *[pad] * (length - len(row))] for row in rows])
+    there = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return ids.to(loaded.device), there.to(loaded.device)
+
+
+def _open(
+    head: torch.nn.Module, hidden: torch.Tensor, allowed: list[list[int] | None]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens that any row may go on with ``[K]``, and their logits ``[B, K]``, -inf where a row may not.
+
+    A row without a list may take any of them.
+    """
+    free = any(may is None for may in allowed)
+    known = range(head.weight.shape[0]) if free else sorted({token for may in allowed for token in may or ()})
+    tokens = torch.tensor(known, device=hidden.device)
+    logits = (head(hidden) if free else torch.nn.functional.linear(hidden, head.weight[tokens])).float()
+    for row, may in enumerate(allowed):
+        if may is not None:
+            logits[row, ~torch.isin(tokens, torch.tensor(may, device=tokens.device))] = -torch.inf
+    return tokens, logits
 
 
 def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
-    """A token for each row of logits ``[B, vocabulary]``."""
+    """A column of each row of logits ``[B, K]``."""
     if temperature == 0:
         return logits.argmax(-1)
     chances = torch.softmax(logits / temperature, -1)

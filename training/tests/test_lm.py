@@ -188,6 +188,34 @@ def test_answers_of_a_batch_are_those_of_each_prompt_alone(base, rows):
         assert torch.equal(value, kept), "the weights come back exactly"
 
 
+def test_an_answer_is_the_likeliest_at_each_of_its_choices_and_only_there(base, rows):
+    """A single pass over prompt and answer gives the chances; the answer was made choice by choice."""
+    loaded = stirred(fresh(base))
+    loaded.network.float()
+    body, head = models.trunk(loaded)
+    for row in rows[:4]:
+        prompt, seen = tokens_of(loaded.tokenizer, row).prompt, wording.observed(row["messages"][:-1])
+        passes = []
+        hook = body.register_forward_pre_hook(lambda *_, passes=passes, **__: passes.append(1))
+        (said,) = generation.generate(loaded, [prompt], [seen])
+        hook.remove()
+        choices = [k for k, may in enumerate(said.allowed) if len(may) > 1]
+        assert len(passes) == len(choices) < len(said.tokens) and not said.cut
+        with torch.inference_mode():
+            logits = head(body(torch.tensor([prompt + said.tokens])).last_hidden_state[0]).float()
+        for k in choices:
+            open_to = logits[len(prompt) + k - 1, said.allowed[k]]
+            assert open_to.max() - open_to[said.allowed[k].index(said.tokens[k])] < 1e-5
+
+
+def test_an_answer_has_at_most_as_many_tokens_as_are_asked_for(base, rows):
+    loaded = stirred(fresh(base))
+    prompt, seen = tokens_of(loaded.tokenizer, rows[0]).prompt, wording.observed(rows[0]["messages"][:-1])
+    whole, cut = (generation.generate(loaded, [prompt], [seen], most=most)[0] for most in (128, 5))
+    assert cut.cut and cut.tokens == whole.tokens[:5] and cut.allowed == whole.allowed[:5]
+    assert cut.calls(seen) is None
+
+
 def drawn(loaded: models.Loaded, row: dict, count: int) -> list[Tokens]:
     """Different answers to an example's prompt."""
     prompt, seen = tokens_of(loaded.tokenizer, row).prompt, wording.observed(row["messages"][:-1])
