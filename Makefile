@@ -10,6 +10,9 @@ OPENENV_BIN := $(OPENENV)/.venv/bin
 ENGINE := engines/kv_cache_vllm
 ENGINE_BIN := $(ENGINE)/.venv/bin
 
+# The tests start hundreds of processes: what one of them has read as Python, the others need not read again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: eval test quick lint docs bench landscape scenarios hub page openenv training engine container clean
 
 eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run folder, HTML report.
