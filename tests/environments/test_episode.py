@@ -139,7 +139,7 @@ def test_a_policy_played_as_a_chat_model_scores_as_it_does_on_the_simulator():
 
 
 def test_128_episodes_in_flight_all_end_well():
-    """All ask before any is answered; one in eight plays to the end, the others fill their context."""
+    """All ask before any is answered; one in sixteen plays to the end, the others fill their context."""
     asked, all_have = [], asyncio.Event()
 
     async def script(turn: int, body: dict) -> dict:
@@ -149,7 +149,7 @@ def test_128_episodes_in_flight_all_end_well():
             if len(asked) == 128:
                 all_have.set()
             await asyncio.wait_for(all_have.wait(), 300)
-        if turn == 3 and asked.index(first) % 8:
+        if turn == 1 and asked.index(first) % 16:
             return refuses(400, "maximum context length is 8192 tokens, the messages have 9000")
         return calls(("evict", {"seq_id": f"s{turn}"}), ("keep", {}))
 
@@ -158,7 +158,7 @@ def test_128_episodes_in_flight_all_end_well():
     assert len({episode.traces[0].task.key for episode in played}) == 128
     assert all(episode.ok for episode in played)
     lengths = Counter(len(episode.traces[0].info["actions"]) for episode in played)
-    assert lengths == {15: 16, 3: 112}
+    assert lengths == {15: 8, 1: 120}
 
 
 def seconds_of_a_start() -> float:
@@ -177,7 +177,7 @@ def test_an_episode_costs_the_evaluating_process_fractions_of_a_cpu_second():
         assert all(episode.ok for episode in episodes(env, base_url, tasks, model="lru"))
         return (time.process_time() - started) / len(tasks)
 
-    env = environment(num_examples=8)
+    env = environment(num_examples=4)
     tasks = list(env.taskset)
     with served_policies("lru", process=True) as base_url:
         context = {"env": env, "base_url": base_url}

@@ -8,7 +8,7 @@ import torch
 from decoders import contents, decoder, prompt
 
 from kv_cache_rl.paged.attention import dense_reference
-from kv_cache_rl.paged.measure import figures, quality, speeds
+from kv_cache_rl.paged.measure import figures, quality, sharing_figures, speeds
 from kv_cache_rl.paged.measure.calibrate import Moves, Seconds
 from kv_cache_rl.paged.measure.memory import Beams
 from kv_cache_rl.paged.measure.quality import attention_errors, held_out_tokens
@@ -71,7 +71,8 @@ def test_the_preemption_part_names_the_cheaper_way(monkeypatch):
 @pytest.mark.parametrize("part", figures.PARTS)
 def test_every_part_of_the_bench_gives_figures_that_are_numbers(shipped, monkeypatch, part):
     # A quarter of a minute of decoding; test_memory has it on a smaller model.
-    monkeypatch.setattr(figures, "beam_sharing", lambda *_: Beams(0.5, 0.01))
+    for module in (figures, sharing_figures):
+        monkeypatch.setattr(module, "beam_sharing", lambda *_: Beams(0.5, 0.01))
     monkeypatch.setattr(figures, "decode_ratios", lambda *_: (speeds.Ratio(1.0, 1.0),) * 2)
     monkeypatch.setattr(figures, "loop_ratio", lambda *_: speeds.Ratio(4.0, 1.0))
     monkeypatch.setattr(figures, "write_ratio", lambda *_: speeds.Ratio(1.0, 1.0))

@@ -99,7 +99,7 @@ def test_training_lowers_the_loss_and_is_the_same_for_the_same_seed(capsys, monk
     monkeypatch.setattr(train, "HELD_OUT_BYTES", 2_000)
     monkeypatch.setattr(train, "TRAIN_BYTES", 20_000)
     monkeypatch.setattr(train, "WARMUP", 2)
-    first, second = (train.train(steps=10, rows=2, length=48, seed=0, log_every=5) for _ in range(2))
+    first, second = (train.train(steps=6, rows=2, length=48, seed=0, log_every=3) for _ in range(2))
     assert [p["train_nll"] for p in first[1]] == [p["train_nll"] for p in second[1]]
     start = train.held_out_nll(Decoder.untrained(train.GEOMETRY, 0), 48)
     assert first[1][-1]["held_out_nll"] < start - 0.5
