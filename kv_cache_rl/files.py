@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,9 +183,10 @@ def part_of(path: Path) -> Generator[Path]:
     for code, wrong in ((errno.EISDIR, path.is_dir()), (errno.ENOENT, not path.parent.is_dir())):
         if wrong:
             raise OSError(code, os.strerror(code), str(path))
-    part = regular(regular(path).with_name(f"{path.name}.part"))
+    # A name of its own: of two processes that write one file at once, the last to end has it, whole.
+    part = regular(path).with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with naming(path):
+        with naming(path, part):
             yield part
             os.replace(part, path)
     except BaseException:
@@ -193,12 +195,14 @@ def part_of(path: Path) -> Generator[Path]:
 
 
 @contextmanager
-def naming(path: str | Path) -> Generator[None]:
-    """Errors of the operating system inside that name no file, as those of a full disk, name this one."""
+def naming(path: str | Path, part: Path | None = None) -> Generator[None]:
+    """Errors of the operating system inside that name no file, as those of a full disk, name this one; so do
+    those that name a part of it.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
+        if error.errno is not None and error.filename in (None, str(part)):
             error.filename = str(path)
         raise
 

@@ -2,6 +2,7 @@
 is read is held to the same.
 """
 
+import errno
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from kv_cache_rl.files import (
     json_text,
     json_value,
     lines_of,
+    part_of,
     read_json,
     regular,
     slug,
@@ -58,6 +60,24 @@ def test_a_file_is_replaced_whole_and_leaves_no_part_behind(tmp_path):
     assert path.read_text() == '{\n  "x": null\n}\n'
     write_whole(path, b"new")
     assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_of_two_that_write_one_file_at_once_the_last_to_end_has_it_whole(tmp_path):
+    path = tmp_path / "it.txt"
+    with part_of(path) as first, first.open("w") as mine:
+        mine.write("first ")
+        with part_of(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+        mine.write("and last")
+    assert path.read_text() == "first and last" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_the_part_of_a_file_names_the_file(tmp_path):
+    path = tmp_path / "it.txt"
+    with pytest.raises(PermissionError) as raised, part_of(path) as part:
+        raise PermissionError(errno.EACCES, "no", str(part))
+    assert raised.value.filename == str(path)
 
 
 def test_a_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
