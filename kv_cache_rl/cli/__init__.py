@@ -4,6 +4,7 @@ Exit codes: 0 it worked; 1 it finished, but a rollout or a check failed; 2 bad u
 interrupted; 143 terminated."""
 
 import sys
+from io import TextIOWrapper
 
 from kv_cache_rl.cli.exits import INTERRUPTED
 from kv_cache_rl.lazy import lazy
@@ -11,6 +12,9 @@ from kv_cache_rl.lazy import lazy
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a character that it cannot hold costs no result
+            stream.reconfigure(errors="replace")
     try:
         from kv_cache_rl.cli.root import app
 

@@ -43,6 +43,26 @@ def test_a_name_with_brackets_or_colons_is_printed_as_it_is(capsys, name):
     assert said.count(name) == 4 and f"failed {name}" in said and "ms/request" in said
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_cannot_hold_a_character_costs_no_result(encoding):
+    code = (
+        "import sys\n"
+        "sys.argv = ['kv-cache-rl', 'replay', 'eviction-eval-easy-0000-v2', '--policy', 'keep']\n"
+        "from kv_cache_rl.cli import main; main()"
+    )
+    told = {}
+    for name in ("utf-8", encoding):
+        done = program(
+            f"import sys\nsys.stdout.reconfigure(encoding={name!r})\n{code}",
+            capture_output=True,
+            encoding=name,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        told[name] = done.stdout
+    assert "█" in told["utf-8"]
+    assert told[encoding] == told["utf-8"].encode(encoding, "replace").decode(encoding)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bar_shows_the_name_of_its_work_as_it_is(name):
     from io import StringIO
