@@ -72,7 +72,7 @@ def evaluate_targets(
     evaluate, outcomes, targets = environment_evaluate(), [], config["targets"]
     names = ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
     live = Live(scenario_count, quiet, finished=runs.finished(folder) if resume else None)
-    recorder = Recorder(folder / runs.RESULTS, live.advance)
+    recorder = Recorder(folder / runs.RESULTS, live.advance, resume)
 
     def go_on() -> str:
         saved = f"{recorder.count} of {scenario_count * len(targets)} rollouts are saved"

@@ -12,7 +12,8 @@ import typer
 
 from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli.terminal import console, is_terminal
-from kv_cache_rl.files import naming, regular
+from kv_cache_rl.core.errors import Refused
+from kv_cache_rl.files import json_value, naming, write_whole
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -24,18 +25,52 @@ LONG_WAIT_S = 2.0
 
 
 class Recorder:
-    """Appends each rollout to results.jsonl as it ends, and moves the progress bar."""
+    """Adds each rollout to results.jsonl as it ends, and moves the progress bar.
 
-    def __init__(self, path: Path, advance: Callable[[], None]) -> None:
-        self.path, self.advance, self.count = path, advance, 0
+    Args:
+        resume: what the file holds of rollouts that ended well stays there until they are told anew, so that
+            an interrupt before then loses nothing of it.
+    """
+
+    def __init__(self, path: Path, advance: Callable[[], None], resume: bool = False) -> None:
+        self.path, self.advance = path, advance
+        self.rows = well_ended(path) if resume else {}
         self._lock = threading.Lock()
-        regular(self.path).write_text("")
+        self._write()
+
+    @property
+    def count(self) -> int:
+        """Rollouts that are saved."""
+        return len(self.rows)
 
     def __call__(self, row: Mapping[str, Any]) -> None:
-        with self._lock, naming(self.path), self.path.open("a") as lines:
-            lines.write(json.dumps(row) + "\n")
-            self.count += 1
+        with self._lock:
+            key, line = (row["model"], row["scenario_id"]), json.dumps(row)
+            before, self.rows[key] = self.rows.get(key), line
+            if before is None:
+                with naming(self.path), self.path.open("a") as lines:
+                    lines.write(line + "\n")
+            elif before != line:
+                self._write()
         self.advance()
+
+    def _write(self) -> None:
+        write_whole(self.path, "".join(f"{line}\n" for line in self.rows.values()).encode())
+
+
+def well_ended(path: Path) -> dict[tuple[str, str], str]:
+    """(model, scenario) -> the line of each rollout of a results file that ended well and can be read."""
+    from kv_cache_rl.reports.eviction.outcome import Outcome
+
+    found = {}
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        try:
+            outcome = Outcome.from_json(json_value(line))
+        except Refused:
+            continue
+        if outcome.error is None:
+            found[outcome.model, outcome.scenario_id] = line
+    return found
 
 
 class Live:

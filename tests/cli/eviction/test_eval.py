@@ -125,6 +125,16 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(kv, environment, tmp_p
     assert len(environment.played) == 1
 
 
+def test_a_resumed_run_that_is_interrupted_at_once_keeps_what_it_had(kv, environment, finished):
+    before = (finished / "results.jsonl").read_text()
+    (finished / "keep" / "saved.jsonl").unlink()
+    environment.trouble["keep", 0] = KeyboardInterrupt()
+    said = kv("eval", "--resume", finished)
+    assert (said.code, "3 of 3 rollouts are saved" in said.err) == (130, True)
+    assert (finished / "results.jsonl").read_text() == before
+    assert kv("report", finished).code == 0
+
+
 def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finished_and_goes_on(
     kv, environment, tmp_path
 ):
