@@ -6,6 +6,7 @@
 import math
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -193,6 +194,11 @@ def install(app: FastAPI) -> None:
         response = Problem(error.status_code, what).response()
         response.headers.update(error.headers or {})
         return response
+
+    @app.exception_handler(FileNotFoundError)
+    async def gone(_: Request, error: FileNotFoundError) -> Response:
+        what = f"{Path(str(error.filename)).name} was deleted while it was read; ask again"
+        return Problem(404, what).response()
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:

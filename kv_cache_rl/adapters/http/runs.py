@@ -48,7 +48,7 @@ class Runs:
         except OSError as error:
             what = f"the folder of runs cannot be read ({error.strerror})"
             raise Problem(503, f"{what}; its owner makes it readable") from None
-        dated = sorted(found, key=lambda one: ((one / CONFIG).stat().st_mtime, one.name), reverse=True)
+        dated = sorted(found, key=lambda one: (changed(one / CONFIG), one.name), reverse=True)
         return [one.name for one in dated[:MOST_RUNS]]
 
     def folder(self, name: str) -> Path:
@@ -196,6 +196,14 @@ def inside(path: Path, root: Path) -> bool:
         return path.is_file() and path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError):
         return False
+
+
+def changed(path: Path) -> float:
+    """When a file was last written, in seconds; 0 where it was deleted meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def lines(path: Path | None, start: int) -> Iterator[tuple[int, bytes]]:

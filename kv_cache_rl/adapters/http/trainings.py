@@ -5,12 +5,13 @@ DIR/…/AGENT.checkpoint (while it trains)   AGENT.json (once it has ended)   AG
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.adapters.http.errors import Problem
-from kv_cache_rl.adapters.http.runs import inside
+from kv_cache_rl.adapters.http.runs import changed, inside
 from kv_cache_rl.agents import checkpoint
 from kv_cache_rl.agents.training.plan import USUAL
 from kv_cache_rl.core.errors import Refused
@@ -49,12 +50,16 @@ class Trainings:
                 for path in (one for depth in DEPTHS for one in self.root.glob(f"{depth}/{agent}{ending}")):
                     if inside(path, self.root):
                         name = path.relative_to(self.root).with_suffix("").as_posix()
-                        newest[name] = max(newest.get(name, 0.0), path.stat().st_mtime)
+                        newest[name] = max(newest.get(name, 0.0), changed(path))
         return sorted(newest, key=lambda name: (-newest[name], name))[:MOST]
 
     def listed(self) -> list[dict[str, Any]]:
         """Every training, and how far it is."""
-        return [self._about(name, how_far) for name in self.names()]
+        found = []
+        for name in self.names():
+            with suppress(Problem, FileNotFoundError):  # it was deleted meanwhile
+                found.append(self._about(name, how_far))
+        return found
 
     def opened(self, name: str) -> dict[str, Any]:
         """A training: its plan, how far it is, and its curve so far. Raises Problem (404) where none is."""
@@ -126,7 +131,7 @@ def told(path: Path, saved: bool) -> dict[str, Any]:
         points = [{**one, step: int(one[step]), "select": scores(one["select"])} for one in about["curve"]]
         total = int(plan[f"{step}s"])
         done = int(about.get("episode", len(points))) if saved else total
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
         raise Refused(f"{path} is no training of a serving agent; move it elsewhere") from None
     return {"plan": plan, "curve": points, "done": done, "total": total, "counted_in": step}
 

@@ -121,7 +121,8 @@ def test_a_damaged_checkpoint_is_named_and_the_others_are_shown(asked_with, tmp_
 @pytest.mark.parametrize(
     "record",
     [[], {}, {"training": 3, "curve": []}, {"training": {"episodes": 3}, "curve": [{"episode": 1}]},
-     {"training": {"episodes": "x"}, "curve": []}, {"training": {"episodes": 1}, "curve": [7]}],
+     {"training": {"episodes": "x"}, "curve": []}, {"training": {"episodes": 1}, "curve": [7]},
+     {"training": {"episodes": 1}, "curve": [{"episode": 1, "select": {"easy": 10**400}}]}],
 )  # fmt: skip
 def test_a_file_of_that_name_that_is_no_record_is_named(asked_with, tmp_path, record):
     (tmp_path / "one").mkdir()
@@ -157,3 +158,21 @@ def test_a_link_out_of_the_folder_leads_nowhere(asked_with, tmp_path):
 def test_without_a_folder_there_are_no_trainings(ask):
     assert ask("GET", ROUTE).json() == {"trainings": []}
     assert "--runs DIR" in ask.error("GET", f"{ROUTE}/one/ppo", 404)["message"]
+
+
+def test_a_training_that_is_deleted_while_it_is_read_hides_no_other(asked_with, tmp_path, monkeypatch):
+    saved(tmp_path / "good")
+    gone = saved(tmp_path / "gone") / "qlearning.checkpoint"
+    read = checkpoint.stored
+
+    def deleted(path):
+        if path == gone:
+            gone.unlink()
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "stored", deleted)
+    ask = asked_with(runs=tmp_path)
+    assert [one["training"] for one in ask("GET", ROUTE).json()["trainings"]] == ["good/qlearning"]
+    saved(tmp_path / "gone")
+    error = ask.error("GET", f"{ROUTE}/gone/qlearning", 404)
+    assert error["message"] == "qlearning.checkpoint was deleted while it was read; ask again"
