@@ -8,10 +8,11 @@ import gzip
 import json
 import lzma
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from kv_cache_rl.files import part_of
 from kv_cache_rl.traces.blocks import Blocks
@@ -184,7 +185,12 @@ def write_requests(path: str | Path, name: str, arrivals: Iterable[Arrival], blo
     return count
 
 
-PACKERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+PACKERS: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": lambda file: gzip.GzipFile("", "wb", fileobj=file, mtime=0),
+    ".bz2": lambda file: bz2.open(file, "wb"),
+    ".xz": lambda file: lzma.open(file, "wb"),
+}
+"""Ending -> what packs a file, without its name and the time: the same content gives the same bytes."""
 
 
 @contextmanager
@@ -201,5 +207,11 @@ def written_whole(path: str | Path) -> Generator[TextIO]:
         raise place_of(path).error(
             "Zstandard files are read, not written", "name it .gz, .bz2, .xz or .jsonl"
         )
-    with part_of(out) as part, PACKERS.get(out.suffix, open)(part, "wt", encoding="utf-8") as file:
+    pack = PACKERS.get(out.suffix, nullcontext)
+    with (
+        part_of(out) as part,
+        part.open("wb") as raw,
+        pack(raw) as packed,
+        TextIOWrapper(packed, encoding="utf-8") as file,
+    ):
         yield file

@@ -1,5 +1,6 @@
 """The project's own files are read with all that they hold, by every command."""
 
+import gzip
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from kv_cache_rl.sim.hierarchy.traces.convert import convert
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 from kv_cache_rl.traces import TraceError, cut_windows, requests_of
 from kv_cache_rl.traces.demand import demand_of
+from kv_cache_rl.traces.lab import written_whole
 from kv_cache_rl.traces.runs import RunIds, runs_of
 
 HEADER = {"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "block_tokens": 16}
@@ -99,6 +101,15 @@ def test_runs_are_read_as_the_ids_that_they_stand_for(write):
     huge = {"time_s": 0, "output_tokens": 1, "runs": [[0, 9 * 10**18]]}
     with pytest.raises(TraceError, match="at most 16,777,216 are followed outside the lab"):
         list(requests_of(write([HEADER, huge])).arrivals)
+
+
+def test_a_packed_trace_holds_neither_its_name_nor_the_time(tmp_path, monkeypatch):
+    for name, now in (("one.gz", 1e9), ("other.gz", 2e9)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        with written_whole(tmp_path / name) as file:
+            file.write("the same\n")
+    assert (tmp_path / "one.gz").read_bytes() == (tmp_path / "other.gz").read_bytes()
+    assert gzip.decompress((tmp_path / "one.gz").read_bytes()) == b"the same\n"
 
 
 @pytest.mark.parametrize("name", ["lab.jsonl.gz", "lab.jsonl.bz2", "lab.jsonl.xz"])
