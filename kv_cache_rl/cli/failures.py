@@ -28,10 +28,11 @@ class Interrupted(Exception):
 
 def as_sentence(error: Exception) -> str:
     """The error's message; for the operating system's errors also the file and what to try."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError | FileExistsError):
+        path = Path(str(error.filename))
+        if lacking := no_folder(path if isinstance(error, FileExistsError) else path.parent):
+            return f"{path}: {lacking}"
     if isinstance(error, FileNotFoundError):
-        folder = Path(str(error.filename)).parent
-        if not folder.is_dir():
-            return f"{error.filename}: there is no folder {folder}; make it, or give another path"
         return f"{error.filename}: there is no such file; check the path"
     if isinstance(error, PermissionError):
         return (
@@ -45,6 +46,14 @@ def as_sentence(error: Exception) -> str:
         where, what = error.filename or "the system", error.strerror or error
         return f"{where}: {what}; check the path, the permissions and the space left"
     return str(error)
+
+
+def no_folder(folder: Path) -> str:
+    """Why this is no folder, and what to do; empty where it is one."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            return f"{place} is a file, not a folder; give another path"
+    return "" if folder.is_dir() else f"there is no folder {folder}; make it, or give another path"
 
 
 class CommandGroup(TyperGroup):

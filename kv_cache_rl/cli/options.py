@@ -214,10 +214,10 @@ def writable(path: Path | None, spelling: str) -> None:
     """
     if path is None:
         return
-    from kv_cache_rl.cli.failures import BadInput
+    from kv_cache_rl.cli.failures import BadInput, no_folder
 
-    if not path.parent.is_dir():
-        raise BadInput(f"{spelling} {path}: there is no folder {path.parent}; make it, or give another path")
+    if lacking := no_folder(path.parent):
+        raise BadInput(f"{spelling} {path}: {lacking}")
     if path.resolve().is_fifo():  # a pipe without a name, such as /dev/stdout, has its other end
         regular(path)
     try:

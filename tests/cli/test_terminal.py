@@ -155,6 +155,19 @@ def test_a_folder_that_is_not_there_is_named_and_not_the_file_alone(tmp_path):
     assert "y.jsonl: there is no such file" in as_sentence(missing)
 
 
+def test_a_file_that_stands_where_a_folder_should_is_named_and_nobody_is_told_to_make_it(kv, tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    for said, command in (
+        ("a.jsonl/x", ("hierarchy", "workload", "rag_burst", "--set", "length=500", "--out", "a.jsonl/x")),
+        ("a.jsonl", ("export-sft", "-n", 1, "-d", "easy", "-p", "keep", "--out", "a.jsonl/x.jsonl")),
+        ("a.jsonl/x", ("baselines", "-n", 1, "-d", "easy", "-p", "keep", "--out", "a.jsonl/x")),
+        ("--log a.jsonl/b/x", ("serving", "simulate", "--ticks", 9, "--log", "a.jsonl/b/x")),
+    ):
+        done = kv(*command)
+        why = f"error: {said}: a.jsonl is a file, not a folder; give another path\n"
+        assert (done.code, done.err) == (2, why), command
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_a_callback_lost_is_raised_at_the_next_step():
     class Callback:
