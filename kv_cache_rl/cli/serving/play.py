@@ -6,6 +6,7 @@ import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Annotated
 
 from kv_cache_rl.cli.failures import BadInput, as_sentence, choose
@@ -107,9 +108,19 @@ def blamed(name: str) -> Generator[None]:
         with aside(name):
             yield
     except (Exception, SystemExit) as wrong:
-        if not is_outside(name) or isinstance(wrong, (Refused, OSError)):
+        ours = isinstance(wrong, OSError) and not passed_through(wrong, name)  # a log that cannot be written
+        if not is_outside(name) or isinstance(wrong, Refused) or ours:
             raise
         raise BadInput(f"{name} failed: {raised(wrong)}; mend it") from wrong
+
+
+def passed_through(wrong: BaseException, name: str) -> bool:
+    """Whether an error came from an agent's own code."""
+    from kv_cache_rl.experiments.modules import is_own
+
+    root = name.partition(":")[0].partition(".")[0]
+    frames = (frame for frame, _ in walk_tb(wrong.__traceback__))
+    return any(is_own(str(frame.f_globals.get("__name__")), [root]) for frame in frames)
 
 
 def identity(name: str) -> "Identity":

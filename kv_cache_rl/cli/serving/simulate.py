@@ -11,6 +11,7 @@ import typer
 
 from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import chat_options, options
+from kv_cache_rl.cli.failures import Interrupted
 from kv_cache_rl.cli.options import OUTPUT, AsJson
 from kv_cache_rl.cli.serving import chat
 from kv_cache_rl.cli.serving.options import Rho, Settings, Ticks, Trace, agent, scenario_of
@@ -122,8 +123,11 @@ def opened(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
         yield None
         return
-    with naming(path), path.open("w", encoding="utf-8") as file:
-        yield file
+    try:
+        with naming(path), path.open("w", encoding="utf-8") as file:
+            yield file
+    except KeyboardInterrupt:
+        raise Interrupted(f"{path} holds the ticks that were played, not the whole episode") from None
 
 
 def recorded(state: "State", decide, file: TextIO | None, quiet: bool, keep: bool) -> list[dict[str, Any]]:

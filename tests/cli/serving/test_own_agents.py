@@ -65,6 +65,14 @@ def number():
     return 5
 
 VALUE = 7
+
+class Stopped(Patient):
+    def act(self, seen, mask):
+        raise KeyboardInterrupt
+
+class Cut(Patient):
+    def act(self, seen, mask):
+        raise BrokenPipeError(32, "its server hung up")
 """
 
 
@@ -200,6 +208,19 @@ def test_an_agent_that_fails_in_one_episode_is_named_with_the_line(kv, mine, log
     said = kv("serving", "simulate", "--agent", mine("Fails"), "--ticks", "9", *log)
     assert said.code == 2 and said.err.count("\n") == 1
     assert "mine.py:Fails failed: KeyError: 'no such key' (mine.py, line 29); mend it" in said.err
+
+
+@pytest.mark.parametrize("log", [(), ("--log", "log.jsonl")], ids=["plain", "log"])
+def test_an_agent_that_loses_its_server_or_a_file_is_named_and_no_file_of_the_command_is(kv, mine, log):
+    said = kv("serving", "simulate", "--agent", mine("Cut"), "--ticks", "9", *log)
+    assert said.code == 2 and said.err.count("\n") == 1
+    assert "mine.py:Cut failed: BrokenPipeError: [Errno 32] its server hung up (mine.py" in said.err
+
+
+def test_a_log_that_an_interrupt_cuts_short_is_said_to_be_one(kv, mine, tmp_path):
+    said = kv("serving", "simulate", "--agent", mine("Stopped"), "--ticks", "9", "--log", "log.jsonl")
+    assert said.code == 130
+    assert said.err == "interrupted: log.jsonl holds the ticks that were played, not the whole episode\n"
 
 
 def test_what_an_agent_writes_into_its_views_changes_nothing(kv, mine):
