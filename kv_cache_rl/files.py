@@ -174,7 +174,8 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextmanager
 def part_of(path: Path) -> Generator[Path]:
-    """Where to write a file, which gets its own name when the block ends; after an error nothing is left.
+    """Where to write a file, which gets its own name when the block ends; after an error nothing is left. A
+    link stays one: what it leads to is written.
 
     Raises:
         OSError: its folder is not there, it is a folder itself, or the disk is full; with the file's name.
@@ -184,11 +185,12 @@ def part_of(path: Path) -> Generator[Path]:
         if wrong:
             raise OSError(code, os.strerror(code), str(path))
     # A name of its own: of two processes that write one file at once, the last to end has it, whole.
-    part = regular(path).with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    place = Path(os.path.realpath(regular(path)))
+    part = place.with_name(f"{place.name}.{secrets.token_hex(4)}.part")
     try:
         with naming(path, part):
             yield part
-            os.replace(part, path)
+            os.replace(part, place)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -73,6 +73,17 @@ def test_of_two_that_write_one_file_at_once_the_last_to_end_has_it_whole(tmp_pat
     assert path.read_text() == "first and last" and list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    for target in ("here.txt", "elsewhere/there.txt"):
+        (link := tmp_path / "link").symlink_to(target)
+        for text in (b"made", b"made anew"):
+            write_whole(link, text)
+            assert link.is_symlink() and (tmp_path / target).read_bytes() == text
+        link.unlink()
+    assert sorted(one.name for one in tmp_path.rglob("*")) == ["elsewhere", "here.txt", "there.txt"]
+
+
 def test_an_error_of_the_part_of_a_file_names_the_file(tmp_path):
     path = tmp_path / "it.txt"
     with pytest.raises(PermissionError) as raised, part_of(path) as part:
