@@ -76,7 +76,7 @@ def evaluate_targets(
 
     def go_on() -> str:
         saved = f"{recorder.count} of {scenario_count * len(targets)} rollouts are saved"
-        return f"{saved}; go on with: kv-cache-rl eval --resume {folder}"
+        return f"{saved}; go on with: {runs.resuming(folder)}"
 
     with (
         stoppable(folder, go_on),
@@ -137,8 +137,7 @@ def finish(
         typer.echo(sentence, err=True)
     if failed := summary["failed_rollouts"]:
         typer.echo(
-            f"{failed} of {len(outcomes)} rollouts failed; try them again: kv-cache-rl eval --resume "
-            f"{folder}",
+            f"{failed} of {len(outcomes)} rollouts failed; try them again: {runs.resuming(folder)}",
             err=True,
         )
         raise typer.Exit(FAILED)
@@ -249,12 +248,7 @@ def run_eval(
         )
         folder = None
     environment_evaluate()
-    scenarios = runs.scenarios_of(config)
-    if 0 < len(scenarios) < config["num_examples"]:
-        typer.echo(
-            f"only {len(scenarios)} of the {config['num_examples']} scenarios asked for exist; playing those",
-            err=True,
-        )
+    scenarios = runs.scenarios_of(config, begun=resume is not None)
     if folder is None:
         folder = runs.new_folder(out, config["targets"])
     with only_writer(folder, "evaluation"):

@@ -84,6 +84,17 @@ def how_many(num_examples: int | None, difficulty: str, per_tier: int = PER_TIER
 def select_scenarios(
     difficulty: str, split: str, num_examples: int, seed: int, trace: Path | str | None
 ) -> tuple["Scenario", ...]:
+    """`found_scenarios`; where there are fewer than asked for, stderr says so."""
+    scenarios = found_scenarios(difficulty, split, num_examples, seed, trace)
+    if len(scenarios) < num_examples:
+        told = f"only {len(scenarios)} of the {num_examples} scenarios asked for exist; taking those"
+        typer.echo(told, err=True)
+    return scenarios
+
+
+def found_scenarios(
+    difficulty: str, split: str, num_examples: int, seed: int, trace: Path | str | None
+) -> tuple["Scenario", ...]:
     """The scenarios of a committed set, or the windows cut from a trace.
 
     Raises BadInput where there are none.

@@ -1,5 +1,6 @@
 """The run folder: config, results, summary, report, and a folder per model with the evaluator's files."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kv_cache_rl import ENVIRONMENT_VERSION, __version__
 from kv_cache_rl.cli.eviction.findings import findings
-from kv_cache_rl.cli.eviction.options import select_scenarios
+from kv_cache_rl.cli.eviction.options import found_scenarios, select_scenarios
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.saved import refuse_replacing
 from kv_cache_rl.core.errors import Refused
@@ -71,10 +72,15 @@ def refuse_other_run(folder: Path, config: Mapping) -> None:
         raise BadInput(f"{folder} holds {RESULTS} of another run; give another --out, or delete the folder")
 
 
-def scenarios_of(config: Mapping) -> dict[str, "Scenario"]:
-    """The scenarios of a run, by id."""
+def scenarios_of(config: Mapping, begun: bool = True) -> dict[str, "Scenario"]:
+    """The scenarios of a run, by id; of one that begins, stderr says where there are too few."""
     arguments = (config[key] for key in ("difficulty", "split", "num_examples", "seed", "trace"))
-    return {scenario.id: scenario for scenario in select_scenarios(*arguments)}
+    return {one.id: one for one in (found_scenarios if begun else select_scenarios)(*arguments)}
+
+
+def resuming(folder: Path) -> str:
+    """The command that goes on with a run, to be pasted into a shell."""
+    return shlex.join(["kv-cache-rl", "eval", "--resume", str(folder)])
 
 
 def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"]) -> list["Outcome"]:
@@ -85,7 +91,7 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
     from kv_cache_rl.reports.eviction.outcome import check_outcome, damaged, numbered_results
 
     path = folder / RESULTS
-    resumed = f"delete the line, then: kv-cache-rl eval --resume {folder}"
+    resumed = f"delete the line, then: {resuming(folder)}"
     remedy = resumed if config["command"] == "eval" else f"run {config['command']} again"
     numbered = numbered_results(path, remedy) if path.is_file() else []
     known = {target["model"] for target in config["targets"]}
@@ -101,9 +107,7 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
         except Refused as error:
             raise damaged(path, number, error, remedy) from None
     if not numbered:
-        raise BadInput(
-            f"no rollout of {folder} has finished yet; go on with: kv-cache-rl eval --resume {folder}"
-        )
+        raise BadInput(f"no rollout of {folder} has finished yet; go on with: {resuming(folder)}")
     return [outcome for _, outcome in numbered]
 
 

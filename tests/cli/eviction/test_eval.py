@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 
@@ -133,6 +134,26 @@ def test_a_resumed_run_that_is_interrupted_at_once_keeps_what_it_had(kv, environ
     assert (said.code, "3 of 3 rollouts are saved" in said.err) == (130, True)
     assert (finished / "results.jsonl").read_text() == before
     assert kv("report", finished).code == 0
+
+
+def test_the_command_that_goes_on_can_be_pasted_whatever_the_folder_is_called(kv, environment, tmp_path):
+    environment.trouble["keep", 1] = KeyboardInterrupt()
+    said = kv("eval", "-p", "keep", "-n", 3, "--out", "it's my $HOME")
+    [folder] = (tmp_path / "it's my $HOME").iterdir()
+    words = shlex.split(said.err.partition("go on with: ")[2])
+    assert words == ["kv-cache-rl", "eval", "--resume", f"it's my $HOME/{folder.name}"]
+    environment.trouble.clear()
+    assert kv(*words[1:], "--json").json["rollouts"] == 3
+
+
+@pytest.mark.parametrize(
+    "command", [("eval", "-p"), ("baselines", "-p"), ("export-sft", "--out", "a.jsonl", "-p")]
+)
+def test_a_set_that_is_smaller_than_what_was_asked_for_is_said_to_be(kv, environment, command):
+    said = kv(*command, "keep", "-d", "easy", "--split", "test", "-n", 51)
+    assert said.code == 0 and "only 50 of the 51 scenarios asked for exist; taking those\n" in said.err
+    enough = kv(*command, "keep", "-d", "easy", "--split", "test", "-n", 1)
+    assert enough.code == 0 and "exist" not in enough.err
 
 
 def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finished_and_goes_on(
