@@ -51,6 +51,25 @@ TEXT = """{%- for m in messages %}[{{ m.role }}]
 """As templates that take the arguments as JSON text and put it in as it is."""
 
 
+MISTRAL = """{%- for m in messages %}
+{%- if m.role == 'assistant' and m.tool_calls %}[TOOL_CALLS] [
+{%- for call in m.tool_calls %}
+{%- if call.id | length != 9 or not call.id.isalnum() %}{{ raise_exception('nine letters') }}{% endif %}
+{"id": "{{ call.id }}", "name": "{{ call.function.name }}",
+ "arguments": {{ call.function.arguments | tojson }}}{{ ',' if not loop.last }}
+{%- endfor %}]</s>
+{%- elif m.role == 'tool' %}[TOOL_RESULTS] {"content": {{ m.content | tojson }}}
+{%- else %}[INST] {{ m.content }}[/INST]{% endif %}
+{% endfor %}"""
+"""As Mistral 7B Instruct v0.3's: refuses every id that has not nine letters and digits."""
+
+
+def mistral_calls(text: str) -> list[tuple[str, str]]:
+    """What the parser `mistral` hands to a client."""
+    blocks = re.findall(r"\[TOOL_CALLS\] (\[.*?\])</s>", text, re.S)
+    return [(call["name"], json.dumps(call["arguments"])) for block in blocks for call in json.loads(block)]
+
+
 def hermes_calls(text: str) -> list[tuple[str, str]]:
     """What the parser `hermes` of vLLM and SGLang hands to a client: (name, arguments as text)."""
     blocks = re.findall(r"<tool_call>\s*(.*?)\s*</tool_call>", text, re.S)
@@ -78,5 +97,6 @@ MODELS = {
     "Hermes": Model(HERMES, hermes_calls, "object"),
     "Hermes, text": Model(HERMES, hermes_calls, "text"),
     "Llama 3.1": Model(LLAMA, llama_calls, "object"),
+    "Mistral": Model(MISTRAL, mistral_calls, "object"),
     "text as it is": Model(TEXT, hermes_calls, "text"),
 }

@@ -20,9 +20,11 @@ from kv_cache_rl.sim.eviction import (
 
 def tool_calls(calls: Sequence[Call], step: int, as_text: bool = False) -> list[dict]:
     """The calls of one assistant message. Arguments are objects, as chat templates take them, or with
-    `as_text` JSON text, as a server takes them."""
+    `as_text` JSON text, as a server takes them. Ids have the nine letters and digits that Mistral's templates
+    ask for."""
     made = [
-        tool_call(f"call_{step}_{index}", call.verb, arguments_of(call)) for index, call in enumerate(calls)
+        tool_call(f"call{step:02}{index:03}", call.verb, arguments_of(call))
+        for index, call in enumerate(calls)
     ]
     for call in made if not as_text else ():
         call["function"]["arguments"] = json.loads(call["function"]["arguments"])
