@@ -155,7 +155,7 @@ def test_a_folder_that_is_not_there_is_named_and_not_the_file_alone(tmp_path):
     assert "y.jsonl: there is no such file" in as_sentence(missing)
 
 
-def test_a_file_that_stands_where_a_folder_should_is_named_and_nobody_is_told_to_make_it(kv, tmp_path):
+def test_a_file_that_stands_where_a_folder_should_is_named_as_one(kv, tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     for said, command in (
         ("a.jsonl/x", ("hierarchy", "workload", "rag_burst", "--set", "length=500", "--out", "a.jsonl/x")),
