@@ -119,12 +119,24 @@ def cost(found: dict) -> str:
     )
 
 
+def rl_cost(found: dict) -> str:
+    """What a step by reward took, and what a small course of such steps would take on the same cores."""
+    (stage,) = (stage for stage in found["stages"] if stage["plan"]["kind"] == "rl")
+    last, steps, batch = stage["points"][-1], 30, 24
+    each = last["seconds"] / last["episodes"]
+    return (
+        f"its step of {last['episodes']} episodes took {last['seconds'] / 60:.0f} minutes, so {steps} steps of "
+        f"{batch} episodes would take {steps * batch * each / 3600:.0f} hours"
+    )
+
+
 TABLES = {
     "lm-line": (line, "training/evaluation.json"),
     "lm-cost": (cost, "training/course.json"),
     "lm-scores": (scores, "training/evaluation.json"),
     "lm-paired": (paired, "training/evaluation.json"),
     "lm-free": (free, "training/free.json"),
+    "lm-rl-cost": (rl_cost, "training/course.json"),
     "lm-rl": (rl, "training/free.json"),
     "lm-tried": (tried, "training/tried.json"),
     "lm-stages": (stages, "training/course.json"),
