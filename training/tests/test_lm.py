@@ -376,6 +376,19 @@ def test_the_notebook_plays_an_episode_with_an_adapter(base, tmp_path, monkeypat
     assert "window 15:" in capsys.readouterr().out and scope["scores"]["learned"] > scope["scores"]["keep"]
 
 
+def test_a_base_is_served_as_it_comes_or_held_to_the_wording_and_answers_alike(base, monkeypatch, rows):
+    served = []
+    monkeypatch.setattr("training.serve.serve", lambda loaded, *_: served.append(loaded))
+    for words in ([base], [base, "--held"]):
+        command.app(["serve", *words], standalone_mode=False)
+    free, held = served
+    assert not free.trained and held.trained and held.tokenizer.chat_template == wording.TEMPLATE
+    ids = torch.tensor([tokens_of(held.tokenizer, rows[0]).prompt])
+    with torch.inference_mode():
+        hidden = [models.trunk(one)[0](ids).last_hidden_state for one in served]
+    assert torch.equal(*hidden), "a fresh adapter adds nothing"
+
+
 def test_a_missing_file_is_said_at_once_and_a_folder_to_write_to_is_made(tmp_path, monkeypatch, capsys):
     def said(*words: str) -> str:
         monkeypatch.setattr("sys.argv", ["training", *words])
