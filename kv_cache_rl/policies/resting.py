@@ -8,6 +8,7 @@ replay another policy without a word.
 
 from collections.abc import Callable
 from functools import lru_cache
+from numbers import Real
 
 import numpy as np
 
@@ -159,11 +160,24 @@ def _turned(now: np.ndarray, rest: np.ndarray, inserted: np.ndarray | None) -> t
 
 def _keys(name: str, policy: Rank, rows: np.ndarray) -> np.ndarray:
     key = getattr(policy.key, "py_func", policy.key)
+    given = rows.copy()
     with np.errstate(divide="raise", invalid="raise", over="ignore"):
-        keys = np.array([key(row) for row in rows], np.float64)
-    if np.isnan(keys).any():
-        raise RankError(f"rank {name!r} has a key that is no number: no order holds it; keep it finite")
-    return keys
+        found, again = ([key(row) for row in given] for _ in range(2))
+    if (given != rows).any():
+        raise RankError(
+            f"rank {name!r} writes to its candidate; read columns, and keep the rest in variables"
+        )
+    odd = [one for one in found if not isinstance(one, Real | np.bool_) or one != one]  # NaN is not itself
+    if odd:
+        raise RankError(
+            f"rank {name!r} has a key that is no number ({odd[0]!r}): no order holds it; keep it finite"
+        )
+    if found != again:
+        raise RankError(
+            f"rank {name!r} has another key each time for the same candidate; to draw, let its key be "
+            "c[Column.DRAW] and write Rank(..., needs=(Column.DRAW,))"
+        )
+    return np.array(found, np.float64)
 
 
 def _at(rows: np.ndarray, clock: float) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A rank is what its line says, or is refused with the line to write."""
 
+from random import random
+
 import pytest
 
 from kv_cache_rl.core.candidates import Column
@@ -59,6 +61,10 @@ FAULTS = {
         "reads more than DRAW",
     ),
     "no number": (Rank(lambda c: float("nan")), "a key that is no number"),
+    "a text": (Rank(lambda c: "1"), "a key that is no number .'1'."),
+    "two numbers": (Rank(lambda c: (c[Column.USES], c[Column.LAST])), "a key that is no number"),
+    "a draw of its own": (Rank(lambda c: random()), r"another key each time.*needs=\(Column.DRAW,\)"),
+    "a column written": (Rank(lambda c: c.__setitem__(Column.USES, 0.0) or 1.0), "writes to its candidate"),
     "over nothing": (
         Rank(lambda c: c[Column.USES] / (c[Column.BITS] * 0.0)),
         "has no key for some candidates",
