@@ -1,6 +1,7 @@
 """What is replayed over: tiers joined by links, the precision of pages, and what happens around an access."""
 
 from dataclasses import dataclass, replace
+from numbers import Real
 
 from kv_cache_rl.core.calibration import Calibration, CalibrationError
 from kv_cache_rl.core.calibrations import CALIBRATIONS, calibration_named, host_link
@@ -76,9 +77,9 @@ class Scenario:
         if not self.tiers:
             raise HierarchyError("the scenario has no tier; give at least one")
         for tier in self.tiers:
-            if tier.capacity <= 0:
+            if not (isinstance(tier.capacity, Real) and 0 < tier.capacity < 2**63):  # NaN is neither
                 raise HierarchyError(
-                    f"tier {tier.name!r} has capacity {tier.capacity}; give a positive number"
+                    f"tier {tier.name!r} has capacity {tier.capacity!r}; give a positive number below 2^63"
                 )
             waits, rates = (
                 (tier.read_s, tier.write_s, tier.link.latency_s),

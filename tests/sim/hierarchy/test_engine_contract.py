@@ -74,6 +74,11 @@ NAN = float("nan")
     ("act", "message"),
     [
         (lambda: one_tier(0), "tier 'gpu' has capacity 0; give a positive number"),
+        (lambda: one_tier(NAN), "tier 'gpu' has capacity nan; give a positive number"),
+        (lambda: one_tier(float("inf")), "tier 'gpu' has capacity inf; give a positive number"),
+        (lambda: one_tier(10**30), "give a positive number below"),
+        (lambda: one_tier("25%"), "tier 'gpu' has capacity '25%'; give a positive number"),
+        (lambda: one_tier(None), "tier 'gpu' has capacity None; give a positive number"),
         (lambda: Scenario(()), "the scenario has no tier; give at least one"),
         (
             lambda: Scenario((Tier("a", 1, LINK), Tier("a", 2, LINK))),
