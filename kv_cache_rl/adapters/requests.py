@@ -94,6 +94,10 @@ def read_request(raw: bytes, models: Sequence[str]) -> dict:
         raise BadRequest(400, "tools is not a list; send the environment's tool definitions", "tools")
     if request.get("n") not in (None, 1):
         raise BadRequest(400, f"n is {request['n']}; a policy has one answer, so ask for n = 1", "n")
+    if request.get("tool_choice") not in (None, "none", "auto", "required"):
+        raise BadRequest(
+            400, "a policy chooses its tools itself; let tool_choice be auto, required or none", "tool_choice"
+        )
     return request
 
 

@@ -190,6 +190,11 @@ BAD_REQUESTS = {
         "holds an observation",
     ),
     "an observation cut short": ({**ASKED, "model": "lru"}, 400, "cannot read an observation"),
+    "a tool that is named": (
+        {**ASKED, "tool_choice": {"type": "function", "function": {"name": "keep"}}},
+        400,
+        "let tool_choice be auto, required or none",
+    ),
     "no tools": ({**ASKED, "tools": []}, 400, "'evict' is not among the tools"),
     "null for tools": ({**ASKED, "tools": None}, 400, "'evict' is not among the tools"),
     "tools of a wrong type": ({**ASKED, "tools": {"a": 1}}, 400, "tools is not a list"),
