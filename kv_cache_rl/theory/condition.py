@@ -144,6 +144,10 @@ def verdict(arrival_rate: float, rate: float, share: float) -> str:
     >>> verdict(3.4, 3.263, 0.024), verdict(3.0, 3.263, 0.024), verdict(3.2, 3.263, 0.024)
     ('overloaded', 'stable', 'undecided')
     """
+    if not (arrival_rate >= 0 and rate >= 0 and share >= 0):  # NaN is not, either
+        raise StabilityError(
+            f"arrival_rate {arrival_rate}, rate {rate}, share {share} must be numbers from 0 on; mend them"
+        )
     if arrival_rate > rate:
         return OVERLOADED
     return STABLE if arrival_rate < rate * (1.0 - share) else UNDECIDED

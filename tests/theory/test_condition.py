@@ -209,3 +209,11 @@ def test_unequal_prompts_cost_more_attention_than_equal_ones_of_the_same_mean():
 def test_what_the_condition_cannot_take_is_refused_with_a_remedy(call, words):
     with pytest.raises(StabilityError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "case", [(-1.0, 4.0, 0.02), (4.0, math.nan, 0.02), (math.nan, 4.0, 0.02), (4.0, 4.0, -1.0)]
+)
+def test_no_load_is_called_stable_by_a_number_that_is_none(case):
+    with pytest.raises(StabilityError, match="must be numbers from 0 on"):
+        verdict(*case)
