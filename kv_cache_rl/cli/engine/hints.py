@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
 from kv_cache_rl.cli.failures import BadInput, choose
@@ -93,7 +94,9 @@ def rollouts(run: Path, policy: str | None, scenario: str | None) -> tuple[dict,
 
 def show(found: dict[str, Any]) -> None:
     """Prints the counts."""
-    title = f"{found['run']}: {found['rollouts']:,} episodes, {found['envelopes']:,} envelopes"
+    title = (
+        f"{found['run']}: {counted(found['rollouts'], 'episode')}, {counted(found['envelopes'], 'envelope')}"
+    )
     table = plain_table(title, {"hint": "left", "actions": "right"})
     for kind, count in found["actions"].items():
         table.add_row(kind, f"{count:,}")

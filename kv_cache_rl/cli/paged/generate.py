@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput, Interrupted
 from kv_cache_rl.cli.options import DECODING, AsJson
@@ -175,8 +176,8 @@ def run_generate(
     stopped = sum(row["finish_reason"] == "stop" for row in rows)
     ends = f", {stopped} of {len(rows)} ended at a stop" if stopped else ""
     err.print(
-        f"{look.most} blocks of {block_tokens} tokens at most, {written} without sharing, {cache.copies} "
-        f"copied on write{ends}",
+        f"{counted(look.most, 'block')} of {block_tokens} tokens at most, {written} without sharing, "
+        f"{cache.copies} copied on write{ends}",
         soft_wrap=True,
     )
     if model is None:

@@ -23,6 +23,7 @@ def test_a_run_becomes_envelopes(kv, run, tmp_path):
     ]
     table = kv("engine", "hints", "run", "--soon", 9).out
     assert "retain" in table and "2 episodes" in table
+    assert "1 episode," in kv("engine", "hints", "run", "--policy", "lru").out
 
 
 @pytest.mark.parametrize(
