@@ -10,6 +10,7 @@ from kv_cache_rl.amounts import amount
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import SERVICE, AsJson, option
 from kv_cache_rl.cli.terminal import console, print_json
+from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.reports.tables import plain_table
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ def memory_of(text: str) -> int:
     """Bytes of memory. Raises BadInput for what is no number of bytes."""
     from kv_cache_rl.experiments.hierarchy.settings import Bytes, readable_capacity
 
-    read = readable_capacity(text)
+    try:
+        read = readable_capacity(text)
+    except Refused:  # it offers what this option does not take
+        read = None
     if not isinstance(read, Bytes) or not read.count:
         raise BadInput(
             f"--gpu-memory {text} is no number of bytes; write it with its unit, such as 80GB or 24GiB"

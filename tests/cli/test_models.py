@@ -65,7 +65,8 @@ def test_states_keep_their_precision(kv):
             ("qwen3-8b", "--gpu-memory", "5000"),
             "--gpu-memory 5000 is no number of bytes; write it",
         ),
-        (("qwen3-8b", "--gpu-memory", "many"), "'many' is no capacity"),
+        (("qwen3-8b", "--gpu-memory", "many"), "--gpu-memory many is no number of bytes; write it with"),
+        (("qwen3-8b", "--gpu-memory", "nan"), "--gpu-memory nan is no number of bytes; write it with"),
     ],
     ids=str,
 )
