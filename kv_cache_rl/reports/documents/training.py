@@ -91,8 +91,8 @@ def tried(found: dict) -> str:
 
 
 def line(found: dict) -> str:
-    """What the first model came to, in words."""
-    model = found["models"][0]
+    """What the first model came to, and what it gained on the second, in words."""
+    model, base = found["models"]
     (whole,) = (row for row in found["rows"] if row["model"] == model and row["tier"] == "all")
     gaps = {
         one["against"]: spread(one["normalized"], "{:+.2f}")
@@ -102,8 +102,8 @@ def line(found: dict) -> str:
     refused = whole["invalid_calls"] / whole["calls"]
     return (
         f"On {whole['scenarios']} scenarios the taught model scores {spread(whole['normalized'], _SIGNED)}: "
-        f"{gaps['keep']} against doing nothing, {gaps['lru']} against `lru`, {gaps['learned']} against its "
-        f"teacher. {refused:.1%} of its calls are refused."
+        f"{gaps[base]} against the model as it comes, {gaps['keep']} against doing nothing, {gaps['lru']} "
+        f"against `lru`, {gaps['learned']} against its teacher. {refused:.1%} of its calls are refused."
     )
 
 
@@ -125,8 +125,8 @@ def rl_cost(found: dict) -> str:
     last, steps, batch = stage["points"][-1], 30, 24
     each = last["seconds"] / last["episodes"]
     return (
-        f"its step of {last['episodes']} episodes took {last['seconds'] / 60:.0f} minutes, so {steps} steps of "
-        f"{batch} episodes would take {steps * batch * each / 3600:.0f} hours"
+        f"its step of {last['episodes']} episodes took {last['seconds'] / 60:.0f} minutes, so {steps} steps "
+        f"of {batch} episodes would take {steps * batch * each / 3600:.0f} hours"
     )
 
 
