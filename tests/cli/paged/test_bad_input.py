@@ -113,7 +113,7 @@ def test_what_cannot_be_written_is_found_before_anything_is_measured(kv, tmp_pat
     (tmp_path / "plain.txt").write_text("a file, not a folder")
     name, option = command
     said = kv("paged", name, option, "plain.txt/below/it")
-    assert said.code == 2 and "plain.txt" in said.err and "check the path" in said.err
+    assert said.code == 2 and "plain.txt is a file, not a folder; give another path" in said.err
 
 
 def test_probing_leaves_what_is_there_alone(tmp_path):
