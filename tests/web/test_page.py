@@ -63,7 +63,7 @@ def test_agents_run_and_end_with_the_score_that_the_api_gives(watched, server):
     page.evaluate(f"{watch}(document.body, {{subtree: true, childList: true, characterData: true}})")
     page.click("#start")
     until(page, "document.body.dataset.seconds")
-    assert page.evaluate("seen.size") > 3, "the numbers move while it runs"
+    assert page.evaluate("seen.size") > 2, "the numbers move while it runs"
     assert page.locator(".chart canvas").count() == 6
     for agent in ("lru", "stability"):
         body = {"agent": agent, "task": "easy", "seed": 3, "ticks": 300, "tick_logs": False}
