@@ -67,6 +67,12 @@ def tree_of(decisions: Sequence[Tokens]) -> Tree:
     return Tree(first[:common], [replace(one, prompt=one.prompt[common:]) for one in decisions])
 
 
+def filled(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Rows of tokens, filled up on the right ``[N, L]``."""
+    length = max(map(len, rows), default=0)
+    return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows]).reshape(len(rows), length)
+
+
 def packed(trees: Sequence[Tree], pad: int, length: int | None = None) -> dict[str, torch.Tensor]:
     """Rows with a tree each.
 
@@ -102,11 +108,10 @@ def packed(trees: Sequence[Tree], pad: int, length: int | None = None) -> dict[s
     mask = torch.zeros(allowed.shape, dtype=torch.bfloat16)  # takes half of the memory; scores are as exact
     mask = mask.masked_fill(~allowed, torch.finfo(torch.bfloat16).min)
     row, before, token, branch = torch.tensor(choices, dtype=torch.long).reshape(-1, 4).T
-    width = max(map(len, open_to), default=0)
     return {
         "ids": ids, "places": places, "mask": mask[:, None],
         "row": row, "before": before, "token": token, "branch": branch,
-        "allowed": torch.tensor([one + [-1] * (width - len(one)) for one in open_to]).reshape(-1, width),
+        "allowed": filled(open_to, -1),
     }  # fmt: skip
 
 
@@ -117,10 +122,19 @@ def answer_logits(loaded: Loaded, rows: dict[str, torch.Tensor]) -> tuple[torch.
     hidden = body(
         input_ids=there["ids"], position_ids=there["places"], attention_mask=there["mask"], use_cache=False
     ).last_hidden_state
-    known, at = there["allowed"].clamp(min=0).unique(return_inverse=True)
-    logits = torch.nn.functional.linear(hidden[there["row"], there["before"]], head.weight[known]).float()
-    logits = logits.gather(1, at).masked_fill(there["allowed"] < 0, -torch.inf)
+    logits = open_logits(head, hidden[there["row"], there["before"]], there["allowed"])
     return logits, (there["allowed"] == there["token"][:, None]).int().argmax(1)
+
+
+def open_logits(head: torch.nn.Module, hidden: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Logits of what each row may go on with ``[N, K]`` in float32, of hidden states ``[N, H]``.
+
+    Args:
+        allowed: tokens ``[N, K]``, filled up with -1, which gets -inf.
+    """
+    known, at = allowed.clamp(min=0).unique(return_inverse=True)
+    logits = torch.nn.functional.linear(hidden, head.weight[known]).float()
+    return logits.gather(1, at).masked_fill(allowed < 0, -torch.inf)
 
 
 def weighted_loss(

@@ -14,6 +14,7 @@ import torch
 from transformers import DynamicCache
 
 from kv_cache_rl.sim.eviction import Call
+from training.batches import filled, open_logits
 from training.guide import Guide
 from training.models import Loaded, trunk
 from training.wording import read
@@ -150,7 +151,8 @@ def _batch(
     cache, alive = DynamicCache(), answers
     mask = torch.zeros((len(prompts), 0), dtype=torch.long, device=loaded.device)
     while not all(answer.done for answer in alive):
-        ids, there = _padded(fed, loaded)
+        ids = filled(fed, loaded.tokenizer.pad_token_id).to(loaded.device)
+        there = filled([[1] * len(row) for row in fed], 0).to(loaded.device)
         mask = torch.cat([mask, there], 1)
         places = (mask.cumsum(1) - 1)[:, -ids.shape[1] :]
         hidden = body(
@@ -160,8 +162,7 @@ def _batch(
         if len(alive) > len(fed):
             cache.batch_repeat_interleave(draws)
             hidden, mask = (one.repeat_interleave(draws, 0) for one in (hidden, mask))
-        tokens, logits = _open(head, hidden, [one.allowed for one in alive])
-        chosen = tokens[_choose(logits, temperature, generator)]
+        chosen = _chosen(head, hidden, [one.allowed for one in alive], temperature, generator)
         for answer, token in zip(alive, chosen.tolist(), strict=True):
             if not answer.done:
                 answer.write(token)
@@ -173,30 +174,24 @@ def _batch(
         fed = [answer.unread() or [loaded.tokenizer.pad_token_id] for answer in alive]
 
 
-def _padded(rows: Sequence[Sequence[int]], loaded: Loaded) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of tokens, filled up on the right, and which are theirs ``[B, L]``."""
-    length = max(map(len, rows))
-    pad = loaded.tokenizer.pad_token_id
-    ids = torch.tensor([[*row, *[pad] * (length - len(row))] for row in rows])
-    there = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
-    return ids.to(loaded.device), there.to(loaded.device)
-
-
-def _open(
-    head: torch.nn.Module, hidden: torch.Tensor, allowed: list[list[int] | None]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens that any row may go on with ``[K]``, and their logits ``[B, K]``, -inf where a row may not.
-
-    A row without a list may take any of them.
-    """
-    free = any(may is None for may in allowed)
-    known = range(head.weight.shape[0]) if free else sorted({token for may in allowed for token in may or ()})
-    tokens = torch.tensor(known, device=hidden.device)
-    logits = (head(hidden) if free else torch.nn.functional.linear(hidden, head.weight[tokens])).float()
-    for row, may in enumerate(allowed):
-        if may is not None:
-            logits[row, ~torch.isin(tokens, torch.tensor(may, device=tokens.device))] = -torch.inf
-    return tokens, logits
+def _chosen(
+    head: torch.nn.Module,
+    hidden: torch.Tensor,
+    allowed: list[list[int] | None],
+    temperature: float,
+    generator: torch.Generator | None,
+) -> torch.Tensor:
+    """The token that each row ``[B]`` goes on with, out of those that may follow; None: out of all."""
+    chosen = torch.empty(len(allowed), dtype=torch.long, device=hidden.device)
+    free = [row for row, may in enumerate(allowed) if may is None]
+    if free:
+        chosen[free] = _choose(head(hidden[free]).float(), temperature, generator)
+    held = {row: may for row, may in enumerate(allowed) if may is not None}
+    if held:
+        rows, tokens = list(held), filled(list(held.values()), -1).to(hidden.device)
+        column = _choose(open_logits(head, hidden[rows], tokens), temperature, generator)
+        chosen[rows] = tokens.gather(1, column[:, None])[:, 0]
+    return chosen
 
 
 def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> torch.Tensor:
