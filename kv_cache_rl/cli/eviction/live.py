@@ -12,8 +12,7 @@ import typer
 
 from kv_cache_rl.amounts import counted
 from kv_cache_rl.cli.terminal import console, is_terminal
-from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import json_value, naming, write_whole
+from kv_cache_rl.files import naming, write_whole
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -28,13 +27,14 @@ class Recorder:
     """Adds each rollout to results.jsonl as it ends, and moves the progress bar.
 
     Args:
-        resume: what the file holds of rollouts that ended well stays there until they are told anew, so that
-            an interrupt before then loses nothing of it.
+        finished: of a run that goes on, (model, scenario) -> the line of each rollout that had ended well.
+            Each stays in the file until it is told anew, so that an interrupt before then loses nothing.
     """
 
-    def __init__(self, path: Path, advance: Callable[[], None], resume: bool = False) -> None:
-        self.path, self.advance = path, advance
-        self.rows = well_ended(path) if resume else {}
+    def __init__(
+        self, path: Path, advance: Callable[[], None], finished: Mapping[tuple[str, str], str]
+    ) -> None:
+        self.path, self.advance, self.rows = path, advance, dict(finished)
         self._lock = threading.Lock()
         self._write()
 
@@ -56,21 +56,6 @@ class Recorder:
 
     def _write(self) -> None:
         write_whole(self.path, "".join(f"{line}\n" for line in self.rows.values()).encode())
-
-
-def well_ended(path: Path) -> dict[tuple[str, str], str]:
-    """(model, scenario) -> the line of each rollout of a results file that ended well and can be read."""
-    from kv_cache_rl.reports.eviction.outcome import Outcome
-
-    found = {}
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
-        try:
-            outcome = Outcome.from_json(json_value(line))
-        except Refused:
-            continue
-        if outcome.error is None:
-            found[outcome.model, outcome.scenario_id] = line
-    return found
 
 
 class Live:

@@ -1,7 +1,6 @@
 """The run folder: config, results, summary, report, and a folder per model with the evaluator's files."""
 
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from kv_cache_rl.cli.eviction.options import found_scenarios, select_scenarios
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.saved import refuse_replacing
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import NotJson, json_value, slug, write_json, write_whole
+from kv_cache_rl.files import json_value, slug, write_json, write_whole
 from kv_cache_rl.reports.eviction.run_config import CONFIG, REPORT, RESULTS, SUMMARY
 from kv_cache_rl.reports.eviction.run_config import read_config as read_config
 
@@ -111,17 +110,18 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
     return [outcome for _, outcome in numbered]
 
 
-def finished(folder: Path) -> Counter[str]:
-    """Model -> rollouts that ended well, as far as the results of a folder can be read."""
-    found: Counter[str] = Counter()
-    path = folder / RESULTS
+def finished(folder: Path) -> dict[tuple[str, str], str]:
+    """(model, scenario) -> the line of each rollout of a folder's results that ended well and can be read."""
+    from kv_cache_rl.reports.eviction.outcome import Outcome
+
+    found, path = {}, folder / RESULTS
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
-            row = json_value(line)
-        except NotJson:
+            outcome = Outcome.from_json(json_value(line))
+        except Refused:
             continue
-        if isinstance(row, dict) and row.get("error") is None:
-            found[str(row.get("model"))] += 1
+        if outcome.error is None:
+            found[outcome.model, outcome.scenario_id] = line
     return found
 
 
