@@ -19,6 +19,8 @@ def lively(turn: int, body: dict) -> dict:
         )
     if turn == 9:
         return calls(*[("compress", {"seq_id": seq_id}) for seq_id in ids[:3]], *[("keep", {})] * 16)
+    if turn % 4 == 3:
+        return calls(("swap_to_cpu", {"seq_id": ids[turn % 5]}), ("keep", {}))
     return calls(("evict", {"seq_id": ids[0]}), ("compress", {"seq_id": ids[-1]}), text="Making room.")
 
 
