@@ -1,7 +1,6 @@
 """``eval``: policies and models as chat models, through verifiers, to a table, a run folder and a page."""
 
 import importlib
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,9 +71,8 @@ def evaluate_targets(
 
     evaluate, outcomes, targets = environment_evaluate(), [], config["targets"]
     names = ("difficulty", "split", "num_examples", "seed", "trace", "max_concurrent")
-    finished = runs.finished(folder) if resume else {}
-    live = Live(scenario_count, quiet, finished=Counter(model for model, _ in finished))
-    recorder = Recorder(folder / runs.RESULTS, live.advance, finished)
+    live = Live(scenario_count, quiet, finished=runs.finished(folder) if resume else None)
+    recorder = Recorder(folder / runs.RESULTS, live.advance, runs.kept_lines(folder) if resume else {})
 
     def go_on() -> str:
         saved = f"{recorder.count} of {scenario_count * len(targets)} rollouts are saved"

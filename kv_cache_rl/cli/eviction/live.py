@@ -27,14 +27,12 @@ class Recorder:
     """Adds each rollout to results.jsonl as it ends, and moves the progress bar.
 
     Args:
-        finished: of a run that goes on, (model, scenario) -> the line of each rollout that had ended well.
-            Each stays in the file until it is told anew, so that an interrupt before then loses nothing.
+        kept: of a run that goes on, (model, scenario) -> the line of each rollout that had ended well. Each
+            stays in the file until it is told anew, so that an interrupt before then loses nothing.
     """
 
-    def __init__(
-        self, path: Path, advance: Callable[[], None], finished: Mapping[tuple[str, str], str]
-    ) -> None:
-        self.path, self.advance, self.rows = path, advance, dict(finished)
+    def __init__(self, path: Path, advance: Callable[[], None], kept: Mapping[tuple[str, str], str]) -> None:
+        self.path, self.advance, self.rows = path, advance, dict(kept)
         self._lock = threading.Lock()
         self._write()
 

@@ -1,7 +1,9 @@
 """The run folder: config, results, summary, report, and a folder per model with the evaluator's files."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from kv_cache_rl.cli.eviction.options import found_scenarios, select_scenarios
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.saved import refuse_replacing
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import json_value, slug, write_json, write_whole
+from kv_cache_rl.files import NotJson, json_value, slug, write_json, write_whole
 from kv_cache_rl.reports.eviction.run_config import CONFIG, REPORT, RESULTS, SUMMARY
 from kv_cache_rl.reports.eviction.run_config import read_config as read_config
 
@@ -110,17 +112,29 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
     return [outcome for _, outcome in numbered]
 
 
-def finished(folder: Path) -> dict[tuple[str, str], str]:
-    """(model, scenario) -> the line of each rollout of a folder's results that ended well and can be read."""
+def ended_well(folder: Path) -> Iterator[tuple[dict, str]]:
+    """Each rollout without an error in a folder's results and its line, as far as they can be read."""
+    path = folder / RESULTS
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        with suppress(NotJson):
+            row = json_value(line)
+            if isinstance(row, dict) and row.get("error") is None:
+                yield row, line
+
+
+def finished(folder: Path) -> Counter[str]:
+    """Model -> rollouts that ended well, as far as the results of a folder can be read."""
+    return Counter(str(row.get("model")) for row, _ in ended_well(folder))
+
+
+def kept_lines(folder: Path) -> dict[tuple[str, str], str]:
+    """(model, scenario) -> the line of each rollout that ended well and is whole."""
     from kv_cache_rl.reports.eviction.outcome import Outcome
 
-    found, path = {}, folder / RESULTS
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
-        try:
-            outcome = Outcome.from_json(json_value(line))
-        except Refused:
-            continue
-        if outcome.error is None:
+    found = {}
+    for row, line in ended_well(folder):
+        with suppress(Refused):
+            outcome = Outcome.from_json(row)
             found[outcome.model, outcome.scenario_id] = line
     return found
 
