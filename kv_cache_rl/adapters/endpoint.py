@@ -27,10 +27,9 @@ from starlette.exceptions import HTTPException
 
 from kv_cache_rl.adapters import heuristic_model
 from kv_cache_rl.adapters.dialogue import DialogueError, answer, arguments_of, observation_texts
-from kv_cache_rl.adapters.listening import HOST, EndpointError, listen
+from kv_cache_rl.adapters.listening import EndpointError, listen
 from kv_cache_rl.adapters.replies import Reply, chunks, completion, offered_names
 from kv_cache_rl.adapters.requests import (
-    LOOPBACK,
     BadRequest,
     LocalOnly,
     json_response,
@@ -39,7 +38,7 @@ from kv_cache_rl.adapters.requests import (
     read_request,
 )
 from kv_cache_rl.core.errors import unknown
-from kv_cache_rl.sim.eviction import DECIDERS
+from kv_cache_rl.sim.eviction import DECIDERS, Episode, load_scenarios
 
 
 def known_policy(name: str, world: str = "eviction") -> str:
@@ -142,15 +141,14 @@ def base_url_of(listener: socket.socket) -> str:
     return f"http://{host}:{port}/v1"
 
 
-def server_for(policy: str | None, local: bool = True, world: str = "eviction") -> uvicorn.Server:
-    app = create_app(policy, local, world)
+def server_for(policy: str | None, world: str = "eviction") -> uvicorn.Server:
+    app = create_app(policy, local=True, world=world)
     return uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
 
 
-def serve(policy: str | None = None, port: int = 8000, host: str = HOST) -> None:
-    """Serves until interrupted. Raises EndpointError for an unknown policy or a taken port."""
-    server = server_for(policy, local=host in LOOPBACK)
-    server.run(sockets=[listen(port, host)])
+def compiled() -> None:
+    """Has what every policy answers with compiled before the first request."""
+    answer(min(DECIDERS), [Episode(load_scenarios(num_examples=1)[0]).prompt()])
 
 
 @contextmanager

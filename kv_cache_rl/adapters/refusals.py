@@ -6,6 +6,7 @@ limited   one request is larger than what the account may send at all
 spent     the account has no credit or quota left
 garbled   the server could not read what its own model wrote
 single calls  the model's chat template takes one call a turn
+alternating  the template takes turns of a user and of the model alone, so none of tools
 busy      429, 503, 529: the server asks to come back
 broken    408, 5xx and the like: it failed, and may do better next time
 final     anything else (a wrong key, name or address)
@@ -56,6 +57,8 @@ SINGLE = re.compile(
     re.IGNORECASE,
 )
 """The templates of Llama 3.1 and its kin."""
+ALTERNATING = re.compile(r"roles? must alternate", re.IGNORECASE)
+"""The templates of Gemma, of the first Mistral and of their kin."""
 UNREAD, BROKE_OFF = (
     ("malformed upstream response", "the server answered with"),
     "the server broke its reply off",
@@ -78,6 +81,8 @@ def meaning_of(status: int | None, text: str) -> str:
         return "limited" if LIMITED.search(text) else "overflow"
     if status in (400, 422, 500) and SINGLE.search(text):
         return "single calls"
+    if status in (400, 422, 500) and ALTERNATING.search(text):
+        return "alternating"
     if status in (400, 422, 500) and OVERFLOW.search(text):
         return "overflow"
     if status in (400, 500) and GARBLED.search(text):

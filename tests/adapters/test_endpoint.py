@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from kv_cache_rl.adapters import requests
-from kv_cache_rl.adapters.endpoint import EndpointError, create_app, serve, serving
+from kv_cache_rl.adapters.endpoint import EndpointError, create_app, listen, serving
 from kv_cache_rl.adapters.requests import MAX_BODY_BYTES
 from kv_cache_rl.sim.eviction import (
     DECIDERS,
@@ -300,7 +300,7 @@ def test_a_taken_port_and_an_unknown_policy_are_named():
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(EndpointError, match=f"127.0.0.1:{port} .* or 0 for a free one"):
-            serve("lru", port)
+            listen(port)
     with (
         pytest.raises(EndpointError, match="unknown policy 'lruu'; did you mean lru\\? use one of keep"),
         serving("lruu"),

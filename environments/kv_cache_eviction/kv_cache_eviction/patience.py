@@ -16,7 +16,7 @@ def meaning(error: ProviderError) -> str:
     kind = meaning_of(error.status_code, str(error))
     if kind in ("busy", "spent") and not from_the_server(error):
         return "broken"
-    return "final" if kind in ("spent", "limited") else kind
+    return "final" if kind in ("spent", "limited", "alternating") else kind
 
 
 def from_the_server(error: ProviderError) -> bool:

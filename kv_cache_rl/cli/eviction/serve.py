@@ -7,7 +7,7 @@ from typing import Annotated
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import choose_policies
 from kv_cache_rl.cli.options import AsJson, Port
-from kv_cache_rl.cli.terminal import console, print_json, styled
+from kv_cache_rl.cli.terminal import console, print_json, styled, waiting
 
 
 def run_serve(
@@ -21,17 +21,22 @@ def run_serve(
 
     Example: kv-cache-rl serve-policy --policy learned --port 8000
     """
-    from kv_cache_rl.adapters.endpoint import base_url_of, listen, server_for
+    from kv_cache_rl.adapters.endpoint import base_url_of, compiled, listen, server_for
     from kv_cache_rl.sim.eviction import DECIDERS
 
     models = choose_policies([policy] if policy else None, list(DECIDERS))
     listener: socket.socket = listen(port)
     base_url = base_url_of(listener)
-    if as_json:
-        print_json({"base_url": base_url, "models": models})
-    else:
-        console().print(
-            styled((base_url, "bold"), f"\nmodels: {', '.join(models)}\nany API key will do; Ctrl-C stops")
-        )
-    with listener, suppress(KeyboardInterrupt):
-        server_for(policy).run(sockets=[listener])
+    with listener:
+        with waiting("compiling the policies", as_json):
+            compiled()
+        if as_json:
+            print_json({"base_url": base_url, "models": models})
+        else:
+            console().print(
+                styled(
+                    (base_url, "bold"), f"\nmodels: {', '.join(models)}\nany API key will do; Ctrl-C stops"
+                )
+            )
+        with suppress(KeyboardInterrupt):
+            server_for(policy).run(sockets=[listener])

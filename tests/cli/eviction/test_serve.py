@@ -9,6 +9,8 @@ import httpx
 import openai
 import pytest
 
+from kv_cache_rl.adapters import endpoint
+from kv_cache_rl.cli.eviction.serve import run_serve
 from kv_cache_rl.sim.eviction import SYSTEM_PROMPT, TOOLS, Episode, load_scenarios
 
 MAIN = [sys.executable, "-c", "from kv_cache_rl.cli import main; main()"]
@@ -43,3 +45,17 @@ def test_serve_policy_says_where_it_is_answers_a_client_and_stops_on_interrupt()
     assert code == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{said['base_url']}/models")
+
+
+def test_what_answers_is_compiled_before_the_address_is_said(monkeypatch, capsys):
+    """A first request that compiles holds every other one up for half a minute."""
+    said = []
+    monkeypatch.setattr(endpoint, "answer", lambda name, texts: said.append(capsys.readouterr().out))
+
+    class Server:
+        def run(self, sockets):
+            said.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(endpoint, "server_for", lambda policy: Server())
+    run_serve(policy="lru", port=0, as_json=True)
+    assert said[0] == "" and json.loads(said[1])["models"] == ["lru"]
