@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from kv_cache_rl.code_cache import say
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.extras import need
 
@@ -44,10 +45,15 @@ def spread(
     keep: Callable[[int, Result], None],
     workers: int = 1,
     ray: str | None = None,
+    lasting: bool = True,
 ) -> None:
     """Calls `keep(index, work(item))` for every item, in the order in which they are finished.
 
     Whatever ends it early, an interrupt inside `keep` included, what is finished by then is kept first.
+
+    Args:
+        lasting: whether what is kept outlives an interrupt. If so, what is under way on the cores is
+            finished first, which a second interrupt ends; if not, it is stopped at once.
 
     Raises:
         MissingExtra: Ray is not installed.
@@ -59,7 +65,7 @@ def spread(
         for index, item in enumerate(items):
             keep(index, work(item))
     else:
-        _on_cores(work, items, keep, workers)
+        _on_cores(work, items, keep, workers, lasting)
 
 
 def on_threads(
@@ -94,7 +100,7 @@ def mapped(
         found[index] = result
         progress(len(found))
 
-    spread(work, items, keep, workers)
+    spread(work, items, keep, workers, lasting=False)
     return [found[index] for index in range(len(items))]
 
 
@@ -113,10 +119,13 @@ class _Parts:
         del self.waiting[future]
 
 
-def _on_cores(work: Callable, items: Sequence, keep: Callable[[int, Any], None], workers: int) -> None:
+def _on_cores(
+    work: Callable, items: Sequence, keep: Callable[[int, Any], None], workers: int, lasting: bool
+) -> None:
     # Forked workers inherit compiled code and loaded traces; elsewhere they start afresh, with the same
     # results.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(min(workers, len(items)), context, initializer=_ignore_interrupt)
     try:
         pieces = parts(len(items), workers)
@@ -124,19 +133,32 @@ def _on_cores(work: Callable, items: Sequence, keep: Callable[[int, Any], None],
         try:
             for future in as_completed(unkept.waiting):
                 unkept.take(future, future.result())
-        except BaseException:  # Parts under way are finished all the same: no result is thrown away.
-            pool.shutdown(wait=True, cancel_futures=True)
-            for future in list(unkept.waiting):
-                if not future.cancelled() and future.exception() is None:
-                    unkept.take(future, future.result())
+        except BaseException as wrong:
+            if lasting:
+                _finish(pool, unkept, interrupted=isinstance(wrong, KeyboardInterrupt))
             raise
     except BrokenProcessPool:
         remedy = (
             "it may have run out of memory. Finished work is saved: run the same again, with fewer --workers"
         )
         raise WorkerError(f"one of {workers} worker processes died; {remedy}") from None
+    except BaseException:
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finish(pool: ProcessPoolExecutor, unkept: _Parts, interrupted: bool) -> None:
+    """Keeps what is under way once it is finished: no result is thrown away."""
+    if interrupted:
+        say("what is under way is finished and saved first; a second interrupt stops it")
+    pool.shutdown(wait=True, cancel_futures=True)
+    for future in list(unkept.waiting):
+        if not future.cancelled() and future.exception() is None:
+            unkept.take(future, future.result())
 
 
 def _several(work: Callable, items: Sequence, part: range) -> list:

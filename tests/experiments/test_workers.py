@@ -1,10 +1,13 @@
 """Work spread over processes is done once, kept however it ends, and says why where it cannot go on."""
 
 import os
+import signal
+import threading
 import time
 
 import pytest
 
+from kv_cache_rl import code_cache
 from kv_cache_rl.experiments import workers
 from kv_cache_rl.experiments.workers import WorkerError, mapped, spread
 
@@ -50,6 +53,34 @@ def test_an_interrupt_keeps_what_the_workers_were_about_to_finish(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         spread(abs, [-3, -2, -1], found.__setitem__, workers=3)
     assert found == {0: 3, 1: 2, 2: 1}
+
+
+def interrupted_while_running(futures):
+    while not any(future.running() for future in futures):
+        time.sleep(0.01)
+    raise KeyboardInterrupt
+    yield
+
+
+def test_an_interrupt_stops_at_once_what_nobody_would_save(monkeypatch):
+    monkeypatch.setattr(workers, "as_completed", interrupted_while_running)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        mapped(time.sleep, [60, 60], workers=2)
+    assert time.monotonic() - began < 30
+
+
+def test_a_second_interrupt_stops_what_the_first_one_waits_for(monkeypatch, capsys):
+    monkeypatch.setattr(workers, "as_completed", interrupted_while_running)
+    monkeypatch.setattr(code_cache, "_said", set())
+    began = time.monotonic()
+    again = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    again.start()
+    with pytest.raises(KeyboardInterrupt):
+        spread(time.sleep, [60, 60], print, workers=2)
+    again.join()
+    assert time.monotonic() - began < 30
+    assert "a second interrupt stops it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("before", [True, False])
