@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from kv_cache_rl.cli.options import bounded, literal, sparing_inputs
 from kv_cache_rl.cli.trace_options import with_reading
@@ -19,7 +19,7 @@ def register(app: typer.Typer, commands: Commands, panel: str | None = None) -> 
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name, rich_help_panel=panel)
         else:
-            app.command(name, help=literal(found.__doc__ or ""), rich_help_panel=panel)(
+            app.command(name, cls=_Once, help=literal(found.__doc__ or ""), rich_help_panel=panel)(
                 bounded(with_reading(sparing_inputs(found)))
             )
     return app
@@ -34,6 +34,22 @@ def wing(name: str, help: str) -> typer.Typer:
     """The group of the commands in `kv_cache_rl.cli.NAME`, which is imported once one of them is wanted."""
     kind = type(f"Wing_{name}", (_Wing,), {"module": f"kv_cache_rl.cli.{name}"})
     return typer.Typer(no_args_is_help=True, help=help, cls=kind)
+
+
+class _Once(TyperCommand):
+    """A command that refuses a second value of an option that takes one: the first would be dropped, and what
+    is measured is not what was asked for.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        rest = super().parse_args(ctx, args)
+        _, _, order = self.make_parser(ctx).parse_args(given)
+        for one in order:
+            single = isinstance(one, TyperOption) and not (one.multiple or one.is_flag)
+            if single and (times := order.count(one)) > 1:
+                ctx.fail(f"{one.opts[0]} is given {times} times, and one value of it counts; give it once")
+        return rest
 
 
 class _Wing(TyperGroup):

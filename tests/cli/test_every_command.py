@@ -309,6 +309,11 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
         (["paged", "generate"], "prompt"),
         (["paged", "generate", ""], "what follows generate is empty"),
         (["paged", "generate", "a", "--tokens", "0"], "--tokens"),
+        (
+            ["eval", "--model", "a", "-m", "b", "--base-url", "http://127.0.0.1:9/v1"],
+            "--model is given 2 times",
+        ),
+        (["serving", "simulate", "--policy", "lru", "--policy", "stability"], "--policy is given 2 times"),
     ],
 )
 def test_bad_usage_ends_with_two_and_names_the_word(kv, arguments, word):
