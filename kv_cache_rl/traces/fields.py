@@ -14,6 +14,8 @@ LARGEST = 2**63 - 1  # block ids and counts must fit a signed 64-bit column; not
 MOST_TOKENS = 10**9  # of a prompt or an answer: one number must not stand for blocks that no memory holds
 LONGEST_S = 1e10  # about 300 years: absolute times pass, times in the wrong unit do not
 MISSING = object()
+ROWS = 'write one JSON object a line (pandas: to_json(FILE, orient="records", lines=True))'
+"""The remedy for a table where records are JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class Fields:
         if value is default:
             return value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.error(name, f"expected a number, got {shown(value)}", "write it as a JSON number")
+            remedy = ROWS if isinstance(value, list | dict) else "write it as a JSON number"
+            raise self.error(name, f"expected a number, got {shown(value)}", remedy)
         if not 0 <= value <= most:  # also refuses NaN
             raise self.error(
                 name,
@@ -130,7 +133,8 @@ def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) ->
     if isinstance(value, float) and value.is_integer():  # false of NaN and infinity
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise fields.error(name, f"expected an integer, got {shown(value)}", "write it as a JSON integer")
+        remedy = ROWS if isinstance(value, list | dict) else "write it as a JSON integer"
+        raise fields.error(name, f"expected an integer, got {shown(value)}", remedy)
     if not least <= value <= most:
         wide = f" ({value.bit_length()} bits)" if value > LARGEST else ""
         raise fields.error(
@@ -162,8 +166,10 @@ def json_fields(place: Place, text: str) -> Fields:
         place = Place(place.path, place.line + error.lineno - 1) if place.line else place
         cut = error.pos >= len(text.rstrip()) or "Unterminated" in error.msg
         problem = "the line is cut off" if cut else "the line is not JSON"
+        table = place.line == 1 and not text.startswith(("{", "["))
         raise place.error(
-            f"{problem} ({error.msg} at column {error.colno})", "restore or delete this line"
+            f"{problem} ({error.msg} at column {error.colno})",
+            ROWS if table else "restore or delete this line",
         ) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested too deep
         raise place.error(

@@ -6,7 +6,7 @@ A format reads its own records (`read`); those of single requests also give them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from kv_cache_rl.traces.bailian import bailian_requests, read_bailian
 from kv_cache_rl.traces.burstgpt import burstgpt_requests, read_burstgpt
 from kv_cache_rl.traces.claude_code import read_sessions
 from kv_cache_rl.traces.errors import Place, place_of
-from kv_cache_rl.traces.fields import Fields, shown
+from kv_cache_rl.traces.fields import ROWS, Fields, shown
 from kv_cache_rl.traces.files import peek, sources, unpacked
 from kv_cache_rl.traces.kv_events import is_event, is_unnamed, read_kv_events
 from kv_cache_rl.traces.kv_requests import kv_events_requests
@@ -111,6 +111,7 @@ def detect_line(place: Place, text: str) -> str:
         return detect_records(place, iter([(place, text)]))
     if (name := _header_of(place, text)) is not None:
         return name
+    refuse_table(place, header_keys(place, text))
     raise unknown(place, f"its columns: {', '.join(sorted(header_keys(place, text)))[:120]}")
 
 
@@ -142,8 +143,15 @@ def unknown(place: Place, found: str) -> Exception:
     known = ", ".join(FORMATS)
     return place.error(
         f"the first line fits no known trace format ({found})",
-        f"give one of {known}; kv-cache-rl traces --help and docs/formats.md say what each looks like",
+        f"give one of {known}; docs/formats.md shows what each looks like",
     )
+
+
+def refuse_table(place: Place, columns: Iterable[str]) -> None:
+    """Raises TraceError for a table with the fields of a format that is JSON."""
+    for name, least in AS_TABLES.items():
+        if least <= set(columns):
+            raise place.error(f"a table with the fields of {name}, whose files are JSON", ROWS)
 
 
 def refuse_kin(fields: Fields) -> None:
@@ -196,6 +204,8 @@ RECORDS: dict[str, Callable[[dict[str, Any]], bool]] = {
 }
 """Format → whether a JSON object is one of its records; the first that fits is the file's."""
 
+AS_TABLES = {"bailian": {"chatid", "inputlength"}, "mooncake": {"inputlength", "hashids"}}
+"""Format of JSON → the columns that a table of its records has, as `header_keys` writes them."""
 TRANSCRIPT = {"parentUuid", "leafUuid"}
 """Fields of Claude Code's own transcripts; other lines of them have a type and the session's id."""
 

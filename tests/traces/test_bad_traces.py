@@ -16,6 +16,7 @@ from kv_cache_rl.traces import (
     read_mooncake,
     read_sessions,
 )
+from kv_cache_rl.traces.fields import ROWS
 
 MOONCAKE = {"timestamp": 5, "input_length": 600, "output_length": 1, "hash_ids": [1, 2]}
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -175,6 +176,30 @@ def test_a_line_that_is_no_json_object_is_refused(write, text, problem):
     error = refusal(read_mooncake, write([MOONCAKE, text]))
     assert error.line == 2
     assert problem in error.problem
+
+
+COLUMNS = {
+    "timestamp": {"0": 5},
+    "input_length": {"0": 600},
+    "output_length": {"0": 1},
+    "hash_ids": {"0": [1]},
+}
+LISTS = {name: list(values.values()) for name, values in COLUMNS.items()}
+
+
+@pytest.mark.parametrize("reader", [detect, read_mooncake])
+def test_a_table_of_what_is_json_is_told_how_to_become_it(write, reader):
+    """As pandas writes it by `to_csv`."""
+    error = refusal(
+        reader, write([",timestamp,input_length,output_length,hash_ids", '0,5,600,1,"[1, 2]"'], "t.csv")
+    )
+    assert (error.line, error.remedy) == (1, ROWS)
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, LISTS], ids=["to_json", "lists"])
+def test_columns_in_one_object_are_told_to_become_rows(write, columns):
+    error = refusal(read_mooncake, write([columns]))
+    assert (error.field, error.remedy) == ("timestamp", ROWS)
 
 
 def test_cut_off_and_damaged_gzip_data_are_refused(write, tmp_path):

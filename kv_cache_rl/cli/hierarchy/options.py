@@ -35,7 +35,7 @@ TraceFile = Annotated[
 ]
 Format = Annotated[
     str | None,
-    trace_format(("claude-code", "mooncake", "bailian", "libcachesim", "oracle-general", "lab")),
+    trace_format(("claude-code", "mooncake", "bailian", "libcachesim", "oracle-general", "kv-events", "lab")),
 ]
 Selection = Annotated[
     str | None,

@@ -195,7 +195,9 @@ def read_config(folder: Path) -> Config:
     except NotJson as error:
         raise EngineError(f"{error}; record again into another folder") from None
     head = (found.pop("format", None), found.pop("version", None)) if isinstance(found, dict) else ()
-    if head != (FORMAT, VERSION):
+    if not head or head[0] != FORMAT:
+        raise EngineError(f"{path} is of no recording; give a folder that `engine record --out` made")
+    if head[1] != VERSION:
         raise EngineError(f"{path} is no recording of version {VERSION}; record again with this version")
     config = _built(path, Config, found)
     _refuse(path, wrong_config(config))

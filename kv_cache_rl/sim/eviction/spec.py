@@ -177,6 +177,11 @@ def _build(cls, data, where):
     if not isinstance(data, dict):
         raise ScenarioError(f"{where}: expected a JSON object, got {type(data).__name__}; {_REMEDY}")
     fields = _fields_of(cls)
+    if cls is Scenario and not set(data) & set(fields):
+        raise ScenarioError(
+            f"{where}: this is no scenario (its fields: {', '.join(sorted(data))[:80]}); give a file of "
+            "scenarios (a trace becomes one by `kv-cache-rl scenarios from-trace`)"
+        )
     if unknown := sorted(set(data) - set(fields)):
         raise ScenarioError(f"{where}: unknown field {unknown[0]!r}; remove it or {_REMEDY}")
     values = {}

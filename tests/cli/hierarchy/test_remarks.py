@@ -7,6 +7,7 @@ import pytest
 from kv_cache_rl.cli.hierarchy.rows import offload_line
 from kv_cache_rl.reports.hierarchy.folder import read
 from kv_cache_rl.reports.hierarchy.rows import BYTES, LATENCY
+from kv_cache_rl.sim.hierarchy.traces.load import LOADERS
 
 TREE = {"format": "kv-cache-rl trace", "version": 1, "kind": "requests", "block_tokens": 64}
 FREE = """
@@ -55,6 +56,12 @@ def test_a_sweep_says_where_transfers_are_free_and_lists_its_own_files(kv, tree,
     results = read(tmp_path / "out")
     assert results.unsized == ["[/x]"] and results.values(BYTES, "tiers [a]", "[/x]", "lru") == []
     assert results.values(LATENCY, "tiers [a]", "[/x]", "lru") != []
+
+
+def test_help_names_every_format_that_is_replayed(kv):
+    assert f"{', '.join(LOADERS)}; default" in " ".join(
+        kv("hierarchy", "replay", "--help").out.replace("│", "").split()
+    )
 
 
 def test_two_capacities_that_are_the_same_room_are_one_row(kv):

@@ -122,6 +122,11 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
         Writer(tmp_path, CONFIG, resume=False)
     with pytest.raises(EngineError, match="holds no recording"):
         read_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"model": "of another kind of run"}')
+    with pytest.raises(
+        EngineError, match="is of no recording; give a folder that `engine record --out` made"
+    ):
+        read_run(tmp_path)
 
 
 @pytest.mark.parametrize(

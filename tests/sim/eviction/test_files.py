@@ -55,6 +55,12 @@ def test_a_file_is_read_back_as_it_was_written(kit, tmp_path):
     assert list(load_file(packed)) == scenarios
 
 
+def test_a_file_of_other_things_is_said_to_be_no_scenario(tmp_path):
+    (tmp_path / "trace.jsonl").write_text('{"timestamp": 0, "input_length": 9, "hash_ids": [1]}\n')
+    with pytest.raises(ScenarioError, match=r"no scenario .its fields: hash_ids, input_length.*from-trace"):
+        load_file(tmp_path / "trace.jsonl")
+
+
 HUGE = 10**30
 BROKEN = {
     "a missing field": (("norm",), None, "field 'norm' is missing"),
