@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import core_schema
 
 from kv_cache_rl.adapters.http.errors import OutOfRange, Problem
+from kv_cache_rl.core.numbers import shown
 from kv_cache_rl.files import NotJson, json_text, json_value
 
 PIECE = 64 * 1024
@@ -30,12 +31,17 @@ class StrictRequest(Request):
 
 
 class Route(APIRoute):
-    """A route that reads its body strictly."""
+    """A route that reads its body strictly, and takes no query that it does not know."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
+        known = [parameter.alias for parameter in self.dependant.query_params]
 
         async def handle(request: Request) -> Response:
+            for name in request.query_params:
+                if name not in known:
+                    takes = f"one of {', '.join(known)}" if known else "none"
+                    raise Problem(422, f"there is no query parameter {shown(name)}; give {takes}", name)
             return await handler(StrictRequest(request.scope, request.receive))
 
         return handle

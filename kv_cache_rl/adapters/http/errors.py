@@ -130,6 +130,11 @@ def of_validation(errors: Iterable[Any]) -> Problem:
     wrong = (error.get("ctx") or {}).get("error")
     if isinstance(wrong, OutOfRange):
         return Problem(422, f"{named} is {shown(error.get('input'))}; give {wrong.range}", field, wrong.range)
+    if isinstance(error.get("input"), bytes):
+        header = "content-type: application/json"
+        return Problem(
+            422, f"the body is not said to be JSON; send the header {header} (curl: -H '{header}')"
+        )
     if error["type"] == "json_invalid":
         return Problem(422, f"the body is not JSON ({error['ctx']['error']}); send a JSON object")
     if error["type"] == "missing":

@@ -91,9 +91,11 @@ def _ask_plan(trace: str) -> None:
 
 
 def _ask_windows(trace: str) -> None:
-    from kv_cache_rl.sim.eviction.cut import windows_of
+    from kv_cache_rl.sim.eviction.cut import NONE_FITS, windows_of
+    from kv_cache_rl.sim.eviction.spec import ScenarioError
 
-    next(windows_of(trace, "easy", 0), None)
+    if next(windows_of(trace, "easy", 0), None) is None:
+        raise ScenarioError(NONE_FITS)
 
 
 ASK: dict[str, Callable[[str], None]] = {

@@ -11,7 +11,7 @@ from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.experiments.journal import Journal
 from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, solve
 from kv_cache_rl.search.eviction.rollout import floor_of
-from kv_cache_rl.sim.eviction.cut import PRESSURES, windows_of
+from kv_cache_rl.sim.eviction.cut import NONE_FITS, PRESSURES, windows_of
 from kv_cache_rl.sim.eviction.episode import replay
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.log import LogError
@@ -158,7 +158,7 @@ def _from_trace(
                     else:
                         left_out.append(round(made.best - made.floor, 6))
     if not tried:
-        raise ScenarioError(f"{path}: no window with at least four calls; use a longer trace")
+        raise ScenarioError(f"{path}: {NONE_FITS}")
     if not any(groups):
         raise ScenarioError(
             f"{path}: none of {tried} windows can be pressed: at up to {PRESSURES[-1]:g} times a tier's "

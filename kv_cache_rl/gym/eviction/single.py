@@ -6,7 +6,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.gym.eviction.sources import Start, source_of
 from kv_cache_rl.gym.face import Face
 from kv_cache_rl.gym.picture import Panel
@@ -34,7 +33,6 @@ from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.state import State, slot_names
 
 WORLD = World("cache", DecisionError, ACTIONS, Scenario, "sim.eviction.Scenario, such as load_scenarios()[0]")
-EXAMPLE = f"{{'scenario': 'eviction-train-hard-0007-v{ENVIRONMENT_VERSION}'}}"
 GAUGES = (
     ("GPU budget", HeadCell.USED),
     ("CPU pool", HeadCell.CPU_USED),
@@ -195,13 +193,14 @@ def start_asked(source: Any, options: Any, *known: str) -> Start | None:
         DecisionError: the options are no mapping, or the scenario is neither an id nor a `Scenario`.
         ScenarioError: there is no scenario with this id.
     """
-    named = options_of(options, ("scenario", *known), EXAMPLE, WORLD).get("scenario")
+    example = f"{{'scenario': {source.example}}}"
+    named = options_of(options, ("scenario", *known), example, WORLD).get("scenario")
     if named is None:
         return None
     if isinstance(named, Scenario):
         return named, new_state(named)
     if not isinstance(named, str):
-        raise DecisionError(f"the option scenario is {named!r}; give an id or a Scenario, e.g. {EXAMPLE}")
+        raise DecisionError(f"the option scenario is {named!r}; give an id or a Scenario, e.g. {example}")
     return source.find(named)
 
 

@@ -25,6 +25,11 @@ Start = tuple[Scenario, State]
 class Source(Protocol):
     """Scenarios of one difficulty, by the seed of an episode and by id."""
 
+    @property
+    def example(self) -> str:
+        """A scenario that `reset` takes, as Python writes it."""
+        ...
+
     def draw(self, seed: int) -> Start: ...
 
     def find(self, scenario_id: str) -> Start: ...
@@ -37,6 +42,10 @@ class Listed:
         self.scenarios, self.where = tuple(scenarios), where
         self._places = {scenario.id: k for k, scenario in enumerate(self.scenarios)}
         self._starts: dict[int, State] = {}
+
+    @property
+    def example(self) -> str:
+        return repr(self.scenarios[0].id)
 
     def draw(self, seed: int) -> Start:
         return self._start(seed % len(self.scenarios))
@@ -76,6 +85,10 @@ class Generated:
 
     def __init__(self, difficulty: str, split: str) -> None:
         self.difficulty, self.split = difficulty, split
+
+    @property
+    def example(self) -> str:
+        return "load_scenarios()[0]"
 
     def draw(self, seed: int) -> Start:
         scenario = generate(self.difficulty, seed, self.split)

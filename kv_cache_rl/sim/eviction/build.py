@@ -35,6 +35,8 @@ HOST_LINK = "pcie4"
 contexts cost nothing, and any rule that kept memory free did as well as one that chose."""
 MEMORY_SHARE = 0.8
 """Of the GPU's memory for weights and cache; the rest is for activations of long prefills and for graphs."""
+ROOM = 2_100
+"""Tokens of a sequence's share of the budget, a quarter, that its context leaves for its first call."""
 FILLED = 0.95
 """Share of the budget in use when the episode begins."""
 
@@ -94,7 +96,7 @@ def build(
     cpu_used, sessions = 0, []
     for draft in sorted(drafts, key=lambda d: -d.last_s):
         rate, begins_here = max(round(draft.rate_s * STEP_S), 8), draft.calls == 0 and not draft.running
-        own = min(draft.context, cap - 2_100)
+        own = min(draft.context, cap - ROOM)
         tokens = 0 if begins_here else own
         running = draft.running
         if running:

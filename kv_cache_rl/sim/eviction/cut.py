@@ -15,7 +15,7 @@ import numpy as np
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.sim.eviction import process as p
-from kv_cache_rl.sim.eviction.build import WINDOW_S, build
+from kv_cache_rl.sim.eviction.build import ROOM, WINDOW_S, build
 from kv_cache_rl.sim.eviction.generate import TIERS
 from kv_cache_rl.sim.eviction.spec import DIFFICULTIES, PAGE_TOKENS, Prefix, Scenario, ScenarioError
 from kv_cache_rl.traces import Window, WindowSession, cut_windows, detect
@@ -26,6 +26,12 @@ SPEEDUP = {"claude-code": 1.0}
 """How much faster than recorded a format is played. In other formats users come back after
 minutes, so those are played eight times as fast."""
 MAX_PREFIXES = 8
+LEAST_BUDGET = 4 * 2 * ROOM // PAGE_TOKENS
+"""Pages below which a window is too small for this world: contexts would be cut to less than a call adds."""
+NONE_FITS = (
+    f"no window has four calls, and contexts for a budget of {LEAST_BUDGET * PAGE_TOKENS:,} tokens; use a "
+    "trace with more sessions at a time, or longer ones"
+)
 PRESSURES = (1.0, 1.25, 1.6, 2.0, 2.5)
 """Multiples of the tier's demand at which a window may be played. The set takes the first at which the
 best log known beats the floor by the gap that it asks of every scenario: a rule that reads demand, floor
@@ -67,7 +73,7 @@ def _scenario(window: Window, difficulty: str, seed: int, index: int, pressure: 
     live = sum(d.context for d in drafts if d.calls or d.running)
     budget_share = rng.uniform(*tier.budget)
     budget_pages = int(live / (tier.demand * pressure) / PAGE_TOKENS)
-    if budget_pages < 64 or sum(len(d.turns) for d in drafts) < 4:
+    if budget_pages < LEAST_BUDGET or sum(len(d.turns) for d in drafts) < 4:
         return None
     return build(
         drafts, prefixes,

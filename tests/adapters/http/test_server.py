@@ -210,3 +210,23 @@ def test_the_load_test_prints_what_it_saw(capsys, monkeypatch):
         load.main()
     said = json.loads(capsys.readouterr().out)
     assert ended.value.code == 1 and said["errors"] == ["GET /: 500"] and said["by_status"] == {"500": 1}
+
+
+def test_a_body_that_is_not_said_to_be_json_is_told_the_header(ask):
+    body = b'{"agent": "lru", "task": "easy", "ticks": 20}'
+    said = ask.error("POST", "/api/simulate", 422, content=body)["message"]
+    assert "send the header content-type: application/json" in said
+    assert ask("POST", "/api/simulate", content=body, headers={"content-type": "application/json"}).is_success
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "takes"),
+    [
+        ("/api/simulate/stream?agent=lru&task=easy&tick=20", "tick", "give one of agent, task, seed, ticks"),
+        ("/api/eviction/scenarios?difficulty=hard&splt=test", "splt", "give one of difficulty, split"),
+        ("/api/trainings?all=1", "all", "give none"),
+    ],
+)
+def test_a_query_parameter_that_nobody_knows_is_refused(ask, path, wrong, takes):
+    error = ask.error("GET", path, 422)
+    assert error["field"] == wrong and f"no query parameter '{wrong}'; {takes}" in error["message"]

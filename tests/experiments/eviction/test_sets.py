@@ -28,6 +28,7 @@ from kv_cache_rl.sim.eviction import (
     rollout,
 )
 from kv_cache_rl.sim.eviction.blind import STATIC
+from kv_cache_rl.sim.eviction.cut import windows_of
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.scenarios import set_path
 from kv_cache_rl.sim.eviction.spec import ScenarioError, dumps
@@ -135,6 +136,23 @@ def test_a_trace_whose_windows_cannot_be_pressed_is_refused_with_the_numbers(mon
     (tmp_path / "trace.jsonl").touch()
     with pytest.raises(ScenarioError, match=r"none of 3 windows can be pressed: .* at most 0\.020 above the"):
         scenarios_from_trace(tmp_path / "trace.jsonl", "easy", 1)
+
+
+@pytest.mark.parametrize(("prompt", "fits"), [(6_000, False), (30_000, True)])
+def test_a_window_of_short_contexts_is_no_scenario(tmp_path, prompt, fits):
+    """Its budget would be so small that what a context leaves room for exceeds a sequence's share of it."""
+    rows = [f"{at},s{at % 30},m,{prompt + at % 97},40,{prompt + at % 97 + 40},Chat log" for at in range(900)]
+    trace = tmp_path / "burst.csv"
+    trace.write_text(
+        "\n".join(["Timestamp,Session ID,Model,Request tokens,Response tokens,Total tokens,Log Type", *rows])
+    )
+    found = [one for window in windows_of(trace, "easy", 0) for one in window]
+    assert bool(found) == fits and all(one.tokens >= 0 for made in found for one in made.sessions)
+    if not fits:
+        with pytest.raises(
+            ScenarioError, match="no window has four calls, and contexts for a budget of 16,768"
+        ):
+            scenarios_from_trace(trace, "easy", 1)
 
 
 def test_a_wrong_floor_and_a_wrong_best_are_found():

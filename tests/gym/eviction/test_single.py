@@ -1,5 +1,6 @@
 """One cache as a Gymnasium environment: the checkers, its rules, deciders as agents, bad input."""
 
+import ast
 import copy
 import json
 import pickle
@@ -389,8 +390,13 @@ def test_what_is_no_scenario_is_refused_and_changes_nothing(options, words):
 
 def test_an_option_of_another_environment_gives_a_warning():
     env = EvictionEnv("easy")
-    with pytest.warns(UserWarning, match="the option 'settings' is not known here and changes nothing; give"):
+    with pytest.warns(
+        UserWarning, match="the option 'settings' is not known here and changes nothing; give"
+    ) as said:
         env.reset(seed=0, options={"settings": {"rho": 1}})
+    example = ast.literal_eval(str(said[0].message).split("; give ")[1].removesuffix("\x1b[0m"))
+    env.reset(options=example)
+    assert env.playing.id == example["scenario"]
 
 
 @pytest.mark.parametrize("action", [-1, 97, 2.5, None, float("nan"), "evict", "3", [3], [1, [2]], 3j])
