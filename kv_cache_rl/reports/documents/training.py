@@ -6,11 +6,6 @@ HEADS = ("player", "easy", "medium", "hard", "all", "failures", "refused calls",
 _SIGNED = "{:+.2f}"
 
 
-def free(found: dict) -> str:
-    """`scores` of the models alone."""
-    return scores(found | {"rows": [row for row in found["rows"] if row["model"] in found["models"]]})
-
-
 def scores(found: dict) -> str:
     """Normalised scores by tier of the models and of every decider, best first."""
     by_player: dict[str, dict[str, dict]] = {}
@@ -45,14 +40,18 @@ def paired(found: dict) -> str:
 
 
 def rl(found: dict) -> str:
-    """What the second model gained on the first, in words."""
-    first, second = found["models"]
-    (gain,) = (
-        one["normalized"]
-        for one in found["differences"]
-        if (one["tier"], one["model"], one["against"]) == ("all", second, first)
-    )
+    """What the first model gained on the second by reward, in words."""
+    gain = _gaps(found)[found["models"][1]]
     return f"{spread(gain, '{:+.3f}')}, paired by {gain['n']} scenarios"
+
+
+def _gaps(found: dict) -> dict[str, dict]:
+    """The first model minus every other player, over all tiers."""
+    return {
+        one["against"]: one["normalized"]
+        for one in found["differences"]
+        if one["tier"] == "all" and one["model"] == found["models"][0]
+    }
 
 
 def stages(found: dict) -> str:
@@ -91,19 +90,16 @@ def tried(found: dict) -> str:
 
 
 def line(found: dict) -> str:
-    """What the first model came to, and what it gained on the second, in words."""
-    model, base = found["models"]
+    """What the first model came to, and what it gained on those before it and on deciders, in words."""
+    model, *before = found["models"]
     (whole,) = (row for row in found["rows"] if row["model"] == model and row["tier"] == "all")
-    gaps = {
-        one["against"]: spread(one["normalized"], "{:+.2f}")
-        for one in found["differences"]
-        if one["tier"] == "all" and one["model"] == model
-    }
+    gaps = {name: spread(gap, _SIGNED) for name, gap in _gaps(found).items()}
+    gains = ", ".join(f"{gaps[name]} against `{name}`" for name in before)
     refused = whole["invalid_calls"] / whole["calls"]
     return (
-        f"On {whole['scenarios']} scenarios the taught model scores {spread(whole['normalized'], _SIGNED)}: "
-        f"{gaps[base]} against the model as it comes, {gaps['keep']} against doing nothing, {gaps['lru']} "
-        f"against `lru`, {gaps['learned']} against its teacher. {refused:.1%} of its calls are refused."
+        f"On {whole['scenarios']} scenarios `{model}` scores {spread(whole['normalized'], _SIGNED)}: "
+        f"{gains}, {gaps['keep']} against doing nothing, {gaps['lru']} against `lru`, {gaps['learned']} "
+        f"against its teacher. {refused:.1%} of its calls are refused."
     )
 
 
@@ -120,13 +116,12 @@ def cost(found: dict) -> str:
 
 
 def rl_cost(found: dict) -> str:
-    """What a step by reward took, and what a small course of such steps would take on the same cores."""
+    """What the course by reward took."""
     (stage,) = (stage for stage in found["stages"] if stage["plan"]["kind"] == "rl")
-    last, steps, batch = stage["points"][-1], 30, 24
-    each = last["seconds"] / last["episodes"]
+    last, steps = stage["points"][-1], stage["steps"]
     return (
-        f"its step of {last['episodes']} episodes took {last['seconds'] / 60:.0f} minutes, so {steps} steps "
-        f"of {batch} episodes would take {steps * batch * each / 3600:.0f} hours"
+        f"{steps} steps, {last['episodes']} episodes, {last['seconds'] / 60:.0f} minutes: "
+        f"{last['seconds'] / last['episodes']:.0f} seconds an episode"
     )
 
 
@@ -135,9 +130,8 @@ TABLES = {
     "lm-cost": (cost, "training/course.json"),
     "lm-scores": (scores, "training/evaluation.json"),
     "lm-paired": (paired, "training/evaluation.json"),
-    "lm-free": (free, "training/free.json"),
     "lm-rl-cost": (rl_cost, "training/course.json"),
-    "lm-rl": (rl, "training/free.json"),
+    "lm-rl": (rl, "training/evaluation.json"),
     "lm-tried": (tried, "training/tried.json"),
     "lm-stages": (stages, "training/course.json"),
 }
