@@ -171,7 +171,7 @@ def course_figure(found: Mapping[str, Any]) -> "Figure":
         for name in (("loss", "right") if stage["plan"]["kind"] == "sft" else ("score", "kl"))
     }
     about = (
-        "across: examples (SFT), episodes (RL) · loss: per token of the answer · right: share of its tokens"
+        "across: examples (SFT), episodes (RL) · loss: per choice in an answer · right: share of choices"
     )
     with canvas.style():
         sheet = Sheet("A language model learns the eviction environment", about, gap=(0.42, 0.62), columns=2)
