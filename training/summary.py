@@ -170,9 +170,7 @@ def course_figure(found: Mapping[str, Any]) -> "Figure":
         for stage in found["stages"]
         for name in (("loss", "right") if stage["plan"]["kind"] == "sft" else ("score", "kl"))
     }
-    about = (
-        "across: examples (SFT), episodes (RL) · loss: per choice in an answer · right: share of choices"
-    )
+    about = "across: examples (SFT), episodes (RL) · loss: per choice in an answer · right: share of choices"
     with canvas.style():
         sheet = Sheet("A language model learns the eviction environment", about, gap=(0.42, 0.62), columns=2)
         figure, grid = canvas.laid_out(len(panels), 3.2, 1.7, sheet)

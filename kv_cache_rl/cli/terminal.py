@@ -117,6 +117,7 @@ class Bar:
         """Shows how far it is. Raises KeyboardInterrupt again where one came and was lost, as Python drops
         what is raised inside a callback, such as a compiler's."""
         if self._interrupted:
+            self._interrupted = False  # what is saved on the way out is told as well
             raise KeyboardInterrupt
         self.done, self.total = done, total
         self.progress.update(self.task, completed=done, total=total, refresh=True)

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,12 +135,11 @@ def _on_cores(
                 unkept.take(future, future.result())
         except BaseException as wrong:
             if lasting:
-                _finish(pool, unkept, interrupted=isinstance(wrong, KeyboardInterrupt))
+                _finish(unkept, interrupted=isinstance(wrong, KeyboardInterrupt))
             raise
     except BrokenProcessPool:
-        remedy = (
-            "it may have run out of memory. Finished work is saved: run the same again, with fewer --workers"
-        )
+        saved = "Finished work is saved: run" if lasting else "Run"
+        remedy = f"it may have run out of memory. {saved} the same again, with fewer --workers"
         raise WorkerError(f"one of {workers} worker processes died; {remedy}") from None
     except BaseException:
         for child in multiprocessing.active_children():
@@ -151,13 +150,21 @@ def _on_cores(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finish(pool: ProcessPoolExecutor, unkept: _Parts, interrupted: bool) -> None:
-    """Keeps what is under way once it is finished: no result is thrown away."""
+def _finish(unkept: _Parts, interrupted: bool) -> None:
+    """Keeps what is under way once it is finished: no result is thrown away, not even where the first `keep`
+    is what tells of the interrupt.
+    """
     if interrupted:
         say("what is under way is finished and saved first; a second interrupt stops it")
-    pool.shutdown(wait=True, cancel_futures=True)
+    for future in unkept.waiting:
+        future.cancel()
+    wait(unkept.waiting)
     for future in list(unkept.waiting):
-        if not future.cancelled() and future.exception() is None:
+        if future.cancelled() or future.exception() is not None:
+            continue
+        try:
+            unkept.take(future, future.result())
+        except KeyboardInterrupt:
             unkept.take(future, future.result())
 
 

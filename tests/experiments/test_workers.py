@@ -1,5 +1,6 @@
 """Work spread over processes is done once, kept however it ends, and says why where it cannot go on."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from kv_cache_rl import code_cache
+from kv_cache_rl.cli.terminal import Bar
 from kv_cache_rl.experiments import workers
 from kv_cache_rl.experiments.workers import WorkerError, mapped, spread
 
@@ -62,7 +64,7 @@ def interrupted_while_running(futures):
     yield
 
 
-def test_an_interrupt_stops_at_once_what_nobody_would_save(monkeypatch):
+def test_an_interrupt_stops_at_once_what_is_not_saved(monkeypatch):
     monkeypatch.setattr(workers, "as_completed", interrupted_while_running)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -81,6 +83,36 @@ def test_a_second_interrupt_stops_what_the_first_one_waits_for(monkeypatch, caps
     again.join()
     assert time.monotonic() - began < 30
     assert "a second interrupt stops it" in capsys.readouterr().err
+
+
+def test_an_interrupt_that_a_progress_bar_tells_loses_nothing_that_is_finished(monkeypatch):
+    """The bar raises what Python dropped inside a callback, when the next row is kept."""
+
+    def interrupted(futures):
+        while not all(future.done() for future in futures):
+            time.sleep(0.01)
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(workers, "as_completed", interrupted)
+    found = {}
+    with Bar("work", quiet=True) as bar:
+
+        def keep(index, result):
+            found[index] = result
+            bar(len(found), 4)
+
+        with pytest.raises(KeyboardInterrupt):
+            spread(abs, [-4, -3, -2, -1], keep, workers=2)
+    assert found == {0: 4, 1: 3, 2: 2, 3: 1}
+
+
+def test_work_that_is_not_saved_is_not_said_to_be():
+    with pytest.raises(WorkerError, match=r"out of memory. Run the same again, with fewer --workers"):
+        mapped(die, [1, 2], workers=2)
 
 
 @pytest.mark.parametrize("before", [True, False])

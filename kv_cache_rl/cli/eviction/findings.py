@@ -114,9 +114,9 @@ def hint(target: Mapping, error: str) -> str:
         )
     if kind == "spent":
         return f"the account of the key in {key} is spent; add credit, or name another --api-key-var"
-    if kind == "single calls":
+    if kind == "single calls" and history != "window":
         return "the template of the model takes one call a turn; evaluate it with --history window"
-    if kind == "alternating":
+    if kind == "alternating" and history != "window":
         return "the template of the model takes no results of tools; evaluate it with --history window"
     if kind == "busy" or "patience" in error:
         return f"{url} is busy or the account's limit is reached; lower --max-concurrent or raise --patience"

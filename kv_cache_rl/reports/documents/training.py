@@ -93,7 +93,10 @@ def line(found: dict) -> str:
     """What the first model came to, and what it gained on those before it and on deciders, in words."""
     model, *before = found["models"]
     (whole,) = (row for row in found["rows"] if row["model"] == model and row["tier"] == "all")
-    gaps = {name: spread(gap, _SIGNED) for name, gap in _gaps(found).items()}
+    gaps = {
+        name: spread(gap, _SIGNED) + (f" ({gap['n']} scenarios)" if gap["n"] < whole["scenarios"] else "")
+        for name, gap in _gaps(found).items()
+    }
     gains = ", ".join(f"{gaps[name]} against `{name}`" for name in before)
     refused = whole["invalid_calls"] / whole["calls"]
     return (

@@ -26,7 +26,7 @@ SPEEDUP = {"claude-code": 1.0}
 """How much faster than recorded a format is played. In other formats users come back after
 minutes, so those are played eight times as fast."""
 MAX_PREFIXES = 8
-LEAST_BUDGET = 4 * 2 * ROOM // PAGE_TOKENS
+LEAST_BUDGET = -(-4 * 2 * ROOM // PAGE_TOKENS)
 """Pages below which a window is too small for this world: contexts would be cut to less than a call adds."""
 NONE_FITS = (
     f"no window has four calls, and contexts for a budget of {LEAST_BUDGET * PAGE_TOKENS:,} tokens; use a "
@@ -57,7 +57,7 @@ def windows_of(path: str | Path, difficulty: str, seed: int) -> Iterator[tuple[S
     )
     for k, window in enumerate(cut):
         made = (_scenario(window, difficulty, seed, k, pressure) for pressure in PRESSURES)
-        # Some windows are too empty to cause pressure. They are skipped, by a rule that reads no policy.
+        # Some windows are too empty to cause pressure, or too small: skipped, by a rule that reads no policy.
         if playable := tuple(scenario for scenario in made if scenario is not None):
             yield playable
 

@@ -178,8 +178,9 @@ def _build(cls, data, where):
         raise ScenarioError(f"{where}: expected a JSON object, got {type(data).__name__}; {_REMEDY}")
     fields = _fields_of(cls)
     if cls is Scenario and not set(data) & set(fields):
+        found = ", ".join(sorted(data))[:80] or "none"
         raise ScenarioError(
-            f"{where}: this is no scenario (its fields: {', '.join(sorted(data))[:80]}); give a file of "
+            f"{where}: this is no scenario (its fields: {found}); give a file of "
             "scenarios (a trace becomes one by `kv-cache-rl scenarios from-trace`)"
         )
     if unknown := sorted(set(data) - set(fields)):

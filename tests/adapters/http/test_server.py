@@ -227,6 +227,6 @@ def test_a_body_that_is_not_said_to_be_json_is_told_the_header(ask):
         ("/api/trainings?all=1", "all", "give none"),
     ],
 )
-def test_a_query_parameter_that_nobody_knows_is_refused(ask, path, wrong, takes):
+def test_a_query_parameter_that_is_not_known_is_refused(ask, path, wrong, takes):
     error = ask.error("GET", path, 422)
     assert error["field"] == wrong and f"no query parameter '{wrong}'; {takes}" in error["message"]

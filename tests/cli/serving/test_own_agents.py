@@ -129,9 +129,10 @@ def test_an_agent_is_named_by_file_or_module_beside_registered_ones(kv, mine, tm
 
 
 def test_workers_play_the_same_episodes(kv, mine):
-    command = ("serving", "evaluate", "--agent", mine("Patient"), *SHORT)
+    command = ["serving", "evaluate", "--agent", mine("Patient"), *SHORT]
     one = kv(*command, "--out", "one").json["episodes"]
-    assert kv(*command, "--out", "two", "--workers", "2").json["episodes"] == one
+    command[command.index("--workers") + 1] = "2"
+    assert kv(*command, "--out", "two").json["episodes"] == one
 
 
 def test_an_agent_whose_code_was_changed_is_played_anew(kv, mine, tmp_path):

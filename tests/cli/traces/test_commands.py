@@ -52,6 +52,7 @@ def test_show_says_what_a_file_holds_and_is_good_for(kv, write):
     said = kv("traces", "show", write(lines()), "--limit", 10, "--json").json
     assert (said["format"], said["requests"], said["block_size"]) == ("mooncake", 10, 16)
     assert (said["blocks"], said["block_accesses"], said["span_s"]) == (10, 55, 4.5)
+    assert said["uses"].pop("scenarios from-trace").startswith("no window has four calls, and contexts for")
     assert set(said["uses"].values()) == {""}
     table = kv(
         "traces", "show", write(["arrived_at,num_prefill_tokens,num_decode_tokens", "1,5,6"], "v.csv")

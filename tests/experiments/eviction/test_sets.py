@@ -150,7 +150,7 @@ def test_a_window_of_short_contexts_is_no_scenario(tmp_path, prompt, fits):
     assert bool(found) == fits and all(one.tokens >= 0 for made in found for one in made.sessions)
     if not fits:
         with pytest.raises(
-            ScenarioError, match="no window has four calls, and contexts for a budget of 16,768"
+            ScenarioError, match="no window has four calls, and contexts for a budget of 16,896"
         ):
             scenarios_from_trace(trace, "easy", 1)
 

@@ -23,8 +23,9 @@ def evaluate(tmp_path):
 
     def evaluate(*options):
         where = ("--out", str(tmp_path / "out"), "--telemetry", str(tmp_path / "telemetry"))
-        words = ["serving", "evaluate", *SHORT, "--seeds", "2", *where, "--json", *options]
-        return CliRunner().invoke(app, words)
+        words = ("--seeds", "2", *SHORT, *options)
+        given = [word for pair in dict(zip(words[::2], words[1::2], strict=True)).items() for word in pair]
+        return CliRunner().invoke(app, ["serving", "evaluate", *given, *where, "--json"])
 
     return evaluate
 
@@ -106,6 +107,6 @@ def test_an_agent_that_fails_has_no_file(evaluate, tmp_path):
     agent.write_text(
         "class Bad:\n    def reset(self, seed=0): ...\n    def act(self, seen, mask): return 99\n"
     )
-    done = evaluate("--policy", "lru", "--policy", f"{agent}:Bad")
+    done = evaluate("--policy", f"lru,{agent}:Bad")
     assert done.exit_code == 1 and "action is 99" in done.stderr
     assert len(list((tmp_path / "telemetry" / "data").iterdir())) == 2
