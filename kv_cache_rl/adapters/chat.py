@@ -16,7 +16,7 @@ need("asking a chat model", "openai")
 import httpx
 
 from kv_cache_rl.adapters.patience import GivenUp, Patience, asked_to_wait, next_pause
-from kv_cache_rl.adapters.refusals import meaning_of
+from kv_cache_rl.adapters.refusals import meaning_of, to_a_client
 from kv_cache_rl.adapters.wire import NoReply, not_json, read, refusal, tamed
 from kv_cache_rl.agents.chat import Answer, Lost
 from kv_cache_rl.core.errors import Refused
@@ -39,8 +39,7 @@ class Failure(Exception):
     @property
     def kind(self) -> str:
         """What it means, in the words of `patience`."""
-        kind = "broken" if self.status is None else meaning_of(self.status, str(self))
-        return "final" if kind in ("spent", "limited") else kind
+        return "broken" if self.status is None else to_a_client(meaning_of(self.status, str(self)))
 
 
 class ChatModel:

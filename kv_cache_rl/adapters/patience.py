@@ -4,7 +4,7 @@ busy      429, 503, 529: the server asks to come back; waited for within the pat
 broken    5xx, a lost connection, a timeout, a reply that is none: tried again a few times
 overflow  the dialogue no longer fits the model's context: not tried again
 garbled   the server could not read what its own model wrote: tried again, then a reply without calls
-single calls, alternating  what the model's template takes: not tried again as it is
+single calls  the model's template takes one call a turn: not tried again as it is
 final     anything else (a wrong key, name or address; an account that is spent or too small): said at once
 """
 
@@ -78,7 +78,7 @@ def next_pause(
     Raises:
         GivenUp: it is not worth waiting.
     """
-    if kind in ("overflow", "final", "single calls", "alternating"):
+    if kind in ("overflow", "final", "single calls"):
         raise GivenUp("")
     most = limits.max_retries if proven and kind != "garbled" else min(limits.max_retries, FEW_RETRIES)
     if kind != "busy" and tries > most:

@@ -71,6 +71,15 @@ LIMITED = re.compile(r"rate_limit|(tokens|requests) per (minute|hour|day)", re.I
 """Of a 413: Groq refuses so what is larger than the tokens that a minute allows."""
 
 
+HINTED = ("limited", "spent", "alternating")
+"""Kinds that a hint tells apart; for a client, which repeats none of them, they are `final`."""
+
+
+def to_a_client(kind: str) -> str:
+    """The kind of a refusal, as far as a client that waits tells them apart."""
+    return "final" if kind in HINTED else kind
+
+
 def meaning_of(status: int | None, text: str) -> str:
     """The kind of a refusal, as the head of this module names them; None is no status at all.
 

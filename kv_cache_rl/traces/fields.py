@@ -33,6 +33,11 @@ class Fields:
         """The error for one field of this record."""
         return self.place.error(problem, remedy, field=self.prefix + name)
 
+    def unlike(self, kind: str, name: str, value: Any) -> TraceError:
+        """The error for a field that is no number, or no integer."""
+        remedy = ROWS if isinstance(value, list | dict) else f"write it as a JSON {kind.split()[1]}"
+        return self.error(name, f"expected {kind}, got {shown(value)}", remedy)
+
     def take(self, name: str, default: Any = MISSING) -> Any:
         """The value as it stands; a field that is missing or null is the default, without one an
         error.
@@ -65,8 +70,7 @@ class Fields:
         if value is default:
             return value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            remedy = ROWS if isinstance(value, list | dict) else "write it as a JSON number"
-            raise self.error(name, f"expected a number, got {shown(value)}", remedy)
+            raise self.unlike("a number", name, value)
         if not 0 <= value <= most:  # also refuses NaN
             raise self.error(
                 name,
@@ -133,8 +137,7 @@ def check_whole(fields: Fields, name: str, value: Any, least: int, most: int) ->
     if isinstance(value, float) and value.is_integer():  # false of NaN and infinity
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        remedy = ROWS if isinstance(value, list | dict) else "write it as a JSON integer"
-        raise fields.error(name, f"expected an integer, got {shown(value)}", remedy)
+        raise fields.unlike("an integer", name, value)
     if not least <= value <= most:
         wide = f" ({value.bit_length()} bits)" if value > LARGEST else ""
         raise fields.error(

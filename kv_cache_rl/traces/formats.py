@@ -111,8 +111,9 @@ def detect_line(place: Place, text: str) -> str:
         return detect_records(place, iter([(place, text)]))
     if (name := _header_of(place, text)) is not None:
         return name
-    refuse_table(place, header_keys(place, text))
-    raise unknown(place, f"its columns: {', '.join(sorted(header_keys(place, text)))[:120]}")
+    columns = header_keys(place, text)
+    refuse_table(place, columns)
+    raise unknown(place, f"its columns: {', '.join(sorted(columns))[:120]}")
 
 
 def _header_of(place: Place, text: str) -> str | None:

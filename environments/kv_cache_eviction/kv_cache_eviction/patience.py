@@ -6,7 +6,7 @@ from verifiers.v1.errors import ProviderError
 
 from kv_cache_rl.adapters import patience
 from kv_cache_rl.adapters.patience import RESETS, GivenUp, Patience, next_pause
-from kv_cache_rl.adapters.refusals import meaning_of
+from kv_cache_rl.adapters.refusals import meaning_of, to_a_client
 
 __all__ = ["RESETS", "Patience", "asked_to_wait", "meaning", "pause_after"]
 
@@ -16,7 +16,7 @@ def meaning(error: ProviderError) -> str:
     kind = meaning_of(error.status_code, str(error))
     if kind in ("busy", "spent") and not from_the_server(error):
         return "broken"
-    return "final" if kind in ("spent", "limited", "alternating") else kind
+    return to_a_client(kind)
 
 
 def from_the_server(error: ProviderError) -> bool:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 MOSTLY = 0.5
 """The share of replies without a call, or of refused calls, from which on it is said."""
 MOST_NOTES = 3
+TEMPLATES = {"single calls": "one call a turn", "alternating": "no results of tools"}
+"""Kind of a refusal (`adapters.refusals`) → what the model's chat template takes."""
 
 
 def findings(config: Mapping, outcomes: Sequence["Outcome"]) -> list[str]:
@@ -114,10 +116,8 @@ def hint(target: Mapping, error: str) -> str:
         )
     if kind == "spent":
         return f"the account of the key in {key} is spent; add credit, or name another --api-key-var"
-    if kind == "single calls" and history != "window":
-        return "the template of the model takes one call a turn; evaluate it with --history window"
-    if kind == "alternating" and history != "window":
-        return "the template of the model takes no results of tools; evaluate it with --history window"
+    if kind in TEMPLATES and history != "window":
+        return f"the template of the model takes {TEMPLATES[kind]}; evaluate it with --history window"
     if kind == "busy" or "patience" in error:
         return f"{url} is busy or the account's limit is reached; lower --max-concurrent or raise --patience"
     if "timed out" in error:

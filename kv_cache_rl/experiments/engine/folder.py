@@ -194,10 +194,9 @@ def read_config(folder: Path) -> Config:
         found = read_json(path)
     except NotJson as error:
         raise EngineError(f"{error}; record again into another folder") from None
-    head = (found.pop("format", None), found.pop("version", None)) if isinstance(found, dict) else ()
-    if not head or head[0] != FORMAT:
+    if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
         raise EngineError(f"{path} is of no recording; give a folder that `engine record --out` made")
-    if head[1] != VERSION:
+    if found.pop("version", None) != VERSION:
         raise EngineError(f"{path} is no recording of version {VERSION}; record again with this version")
     config = _built(path, Config, found)
     _refuse(path, wrong_config(config))

@@ -26,6 +26,7 @@ from kv_cache_rl.search.eviction.process import (
     gap_after,
     next_call,
 )
+from kv_cache_rl.sim.eviction.build import ROOM
 from kv_cache_rl.sim.eviction.columns import Dead, Kind, Place, Role, Static
 from kv_cache_rl.sim.eviction.generate import MAIN_PREFIXES
 from kv_cache_rl.sim.eviction.observe import Status
@@ -149,7 +150,7 @@ def newcomers(rng, b, until_s, static, calls, turns, m):
         sub = rng.random() < window.sub_agents
         prefix = MAIN_PREFIXES if sub else (1 if rng.random() < 0.35 else 0)
         own = draw_tokens(rng, FIRST_SUB if sub else FIRST, 9_000, window.cap)
-        own = min(max(own - b.prefix_pages[prefix] * PAGE_TOKENS, 500), window.cap - 2_100)
+        own = min(max(own - b.prefix_pages[prefix] * PAGE_TOKENS, 500), window.cap - ROOM)
         work, rate_s = draw_class(rng), draw(rng, RATE)
         thinks = work == REASONING and not sub
         n, over = calls_from(rng, at_s, until_s, sub, thinks, not sub, rate_s, calls, 0)
@@ -226,5 +227,5 @@ def believed(rng, b, entries, until_s, static, tokens, done, calls, turns):
         static[i, Static.RATE] = max(round(rate_s * window.step_s), 8)
         static[i, Static.PREFIX], static[i, Static.NUM_TURNS] = prefix, n
         static[i, Static.FIRST_TURN] = m
-        m = _turns_of(calls, n, own, True, over, max(window.cap, own + 2_100), window.step_s, turns, m)
+        m = _turns_of(calls, n, own, True, over, max(window.cap, own + ROOM), window.step_s, turns, m)
     return m
