@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kv_cache_rl.sim.eviction import Call, decider, load_scenarios
+from kv_cache_rl.sim.eviction import Call, Episode, decider, load_scenarios
 from kv_cache_rl.sim.eviction.calls import KEEP
 from training import __main__ as command
 from training import decisions, generation, models, rl, rollouts, run, sft, wording
@@ -355,6 +355,21 @@ def test_a_loss_that_is_no_number_changes_nothing_and_says_how_to_go_on(base):
     with pytest.raises(Exception, match="go on from the last checkpoint with a lower --rate"):
         optimiser.step(1.0)
     assert all(torch.equal(one, kept) for one, kept in zip(optimiser.trained, before, strict=True))
+
+
+def test_the_reward_of_an_answer_is_what_its_episode_earns_when_the_expert_plays_on():
+    (scenario,) = load_scenarios(split="train", difficulty="hard", num_examples=1)
+    episode, expert = Episode(scenario, "brief"), decider(decisions.EXPERT)
+    begun: list[tuple[list, list[Call]]] = []
+    while not episode.done:
+        calls = list(expert(episode.observation())) or [KEEP]
+        begun.append((list(episode.log), calls))
+        episode.step(calls)
+    earned = episode.report().normalized
+    for log, calls in (begun[0], begun[7], begun[-1]):
+        assert rl.finished(scenario, log, calls) == earned
+    log, calls = next(one for one in begun if one[1] != [KEEP])
+    assert rl.finished(scenario, log, [KEEP]) != earned
 
 
 def test_a_tokenizer_that_splits_letters_is_refused(base):
