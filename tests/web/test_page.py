@@ -117,6 +117,15 @@ def test_an_address_opens_what_it_names(watched):
     watched.faults = [fault for fault in watched.faults if "404" not in fault]
 
 
+def test_what_is_asked_of_an_element_that_is_not_there_yet_is_waited_for(watched):
+    page = watched.open("#/training")
+    drawn = "document.body.append(Object.assign(document.createElement('p'), {id: 'late'}))"
+    page.evaluate(f"setTimeout(() => {drawn}, 200)")
+    until(page, "document.querySelector('#late').textContent === ''")
+    with pytest.raises(AssertionError, match=r"#never.*of null"):
+        until(page, "document.querySelector('#never').textContent === ''", 0.1)
+
+
 def test_the_curve_of_a_training_grows_while_it_trains(watched, server, runs):
     page = watched.open("#/training")
     page.wait_for_selector("h1")
