@@ -79,6 +79,8 @@ def run_plan(
     served = model_at(model) if model else model_of(profile)
     if not 0 < scale < float("inf"):
         raise BadInput(f"--scale is {scale}; give a finite number above 0")
+    if not 0 < target_utilisation <= 1:
+        raise BadInput(f"--target-utilisation is {target_utilisation}; give a share above 0, at most 1")
     demand = demand_of(trace)
     tokens = memory_tokens or capacity(profile, served, demand)
     arrival_rate, peak = rates(demand, rate, users, scale, tokens)

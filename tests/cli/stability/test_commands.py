@@ -142,7 +142,7 @@ def test_another_model_and_other_hardware_change_the_memory(kv, azure):
         (["--rate", "1e308"], "1e+308 requests per second, and a plan is for at most 1e+09; lower --rate"),
         (["--scale", "1e300"], "a plan is for at most 1e+09; lower --scale"),
         (["--scale", "nan"], "--scale is nan"),
-        (["--target-utilisation", "0"], "target_utilisation is 0.0; give a share above 0"),
+        (["--target-utilisation", "0"], "--target-utilisation is 0.0; give a share above 0"),
         (["--memory-tokens", "100"], "none of 90 requests fits: the shortest has 1200 tokens"),
         (["--hardware", "8xh100-llama-3.1-70b", "--gpus", "4"], "4 GPUs are fewer than the 8"),
     ],
