@@ -29,6 +29,7 @@ from kv_cache_rl.cli.hierarchy.rows import (
     hits_rows,
     offload_line,
     refuse_beside_hits,
+    refuse_idle_rules,
     replay_rows,
     written_blocks,
 )
@@ -277,6 +278,8 @@ def run_replay(
     sized = with_model(loaded, model) if model else loaded if own else in_blocks(loaded)
     sized = warmed(sized, warm_up) if warm_up is not None else sized
     scenarios = scenarios_of(sized, wanted, levels, rules)
+    if not hits_only:
+        refuse_idle_rules(sized, scenarios[0], names)
     drawn = to_draw(names, scenarios) if plot is not None else []
     with Bar("replay", as_json) as bar:
         if hits_only:

@@ -70,6 +70,36 @@ def refuse_beside_hits(given: dict[str, Any], rules: dict[str, Any]) -> None:
         )
 
 
+def refuse_idle_rules(trace: "Trace", scenario: "Scenario", policies: Sequence[str]) -> None:
+    """Raises BadInput for a rule that can change no number of this replay: a user expects that it did."""
+    from kv_cache_rl.experiments.hierarchy.settings import free_transfers
+    from kv_cache_rl.policies.rank import RANKS
+
+    below, foretell = len(scenario.tiers) > 1, [name for name, rank in RANKS.items() if rank.prefetches]
+    fetched = below and not trace.chained and not set(foretell).isdisjoint(policies)
+    crosses = below and not free_transfers(trace, scenario)
+    bytes_cross = "--tiers, and --model where the trace knows no bytes"
+    for rule, given, matters, needs in (
+        (
+            "--prefetch",
+            scenario.prefetch,
+            fetched,
+            f"--tiers, a trace of pages and --policy {'|'.join(foretell)}",
+        ),
+        ("--overlap", scenario.overlap, crosses, bytes_cross),
+        ("--recompute", scenario.recompute, crosses, bytes_cross),
+        (
+            "--compute-s",
+            scenario.compute_s,
+            scenario.overlap or scenario.reserve == "stability",
+            "--overlap or --reserve stability, which make use of those seconds",
+        ),
+        ("--promotion", scenario.promotion != "top", len(scenario.tiers) > 2 or trace.chained, "three tiers"),
+    ):
+        if given and not matters:
+            raise BadInput(f"{rule} changes nothing here: it needs {needs}; or leave it out")
+
+
 def hits_rows(trace: Any, scenarios: Sequence["Scenario"], policies: Sequence[str], bar: Bar) -> list[dict]:
     """A row per scenario and policy, of hits alone; `trace` are the `Accesses` of one."""
     from kv_cache_rl.sim.hierarchy.flat import hits_of

@@ -88,6 +88,28 @@ def test_one_step_up_is_refused_for_trees_under_lru_too(kv, tree):
     assert said.code == 2 and "use promotion 'top'" in said.err
 
 
+@pytest.mark.parametrize(
+    ("rule", "needed"),
+    [
+        (["--prefetch"], "--policy predictive"),
+        (["--overlap"], "--tiers"),
+        (["--recompute"], "--tiers"),
+        (["--compute-s", "0.5"], "--overlap or --reserve stability"),
+        (["--promotion", "step"], "three tiers"),
+    ],
+)
+def test_a_rule_that_can_change_nothing_is_refused_and_counts_with_what_it_needs(kv, rule, needed):
+    replay = ("hierarchy", "replay", "workload:mixed_locality", "--model", "llama-3.1-8b", "--json")
+    said = kv(*replay, "--policy", "lru", "--capacity", "20", *rule)
+    assert said.code == 2 and f"error: {rule[0]} changes nothing here: it needs " in said.err
+    assert needed in said.err
+    more = ["--policy", "predictive", "--tiers", "gpu=4,host=10,nvme=40"]
+    more += ["--overlap", "--prefetch"] if rule[0] == "--compute-s" else []
+    changed = kv(*replay, *more, *rule)
+    # Loading takes less time than computing in all of this workload.
+    assert (changed.json == kv(*replay, *more).json) == (rule[0] == "--recompute")
+
+
 def test_lru_over_runs_is_lru_block_by_block(kv, tree):
     options = ("hierarchy", "replay", tree, "--policy", "lru", "--capacity", "20,60,120,300", "--json")
     fast, slow = kv(*options).json["rows"], kv(*options, "--time-line", "4").json["rows"]
