@@ -10,6 +10,9 @@ OPENENV_BIN := $(OPENENV)/.venv/bin
 ENGINE := engines/kv_cache_vllm
 ENGINE_BIN := $(ENGINE)/.venv/bin
 
+# Tests wait for processes of their own as often as they compute: one worker more than cores keeps all cores at it.
+PYTEST := $(BIN)/python -m pytest --dist worksteal -n $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
+
 # The tests start hundreds of processes: what one of them has read as Python, the others need not read again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -19,10 +22,10 @@ eval: $(VENV)/installed ## Evaluate value_aware and lru, offline: table, run fol
 	$(BIN)/kv-cache-rl eval
 
 test: $(VENV)/installed-test ## The tests, on all cores; those of the server, of OpenEnv, of TRL, of vLLM: page, openenv, training, engine.
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(PYTEST)
 
 quick: $(VENV)/installed-test ## The tests that are not marked slow.
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/installed-test ## Style, types, layers.
 	$(BIN)/ruff check .
