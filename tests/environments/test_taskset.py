@@ -85,9 +85,17 @@ def test_an_argument_that_does_not_exist_is_refused_with_the_choices(arguments):
         EvictionTasksetConfig(**arguments)
 
 
-def test_a_trace_file_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match=r"no-such-file\.jsonl"):
-        tasks(trace="no-such-file.jsonl")
+@pytest.mark.parametrize(
+    ("argument", "fault"),
+    [
+        ({"trace": "no-such-file.jsonl"}, r"no-such-file\.jsonl; check the path"),
+        ({"num_examples": 0}, "give -1 for all"),
+        ({"seed": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_an_argument_that_gives_no_scenario_is_refused_where_it_is_read(argument, fault):
+    with pytest.raises(ValidationError, match=fault):
+        EvictionTasksetConfig(**argument)
 
 
 @pytest.mark.parametrize(

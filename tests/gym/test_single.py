@@ -251,8 +251,9 @@ def test_settings_of_an_episode_that_are_not_given_by_name_are_refused(settings)
         env.reset(seed=0, options={"settings": settings})
     with pytest.raises(ServingError, match=r"options are 5; give {'settings'"):
         env.reset(seed=0, options=5)
-    with pytest.raises(ServingError, match="unknown setting 'name'"):
-        env.reset(seed=0, options={"settings": {"name": "hard"}})
+    for name in ("name", "task"):
+        with pytest.raises(ServingError, match=f"unknown setting '{name}'"):
+            env.reset(seed=0, options={"settings": {name: "hard"}})
 
 
 def test_it_goes_on_from_a_server_in_the_middle_of_its_episode_and_leaves_that_alone():

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import verifiers.v1 as vf
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kv_cache_eviction.task import PROFILES, EvictionData, EvictionTask
 from kv_cache_eviction.tools import EvictionToolset
@@ -23,7 +24,7 @@ class EvictionTasksetConfig(vf.TasksetConfig):
     """The tier; `all` takes them in turn: easy, medium, hard, easy ..."""
     num_examples: int = Field(-1, ge=-1)
     """How many scenarios in total; -1 takes all of them."""
-    seed: int = 42
+    seed: int = Field(42, ge=0)
     """Orders the choice within a tier."""
     split: Literal["train", "eval", "test"] = "eval"
     """The committed set; their seeds are disjoint."""
@@ -38,6 +39,20 @@ class EvictionTasksetConfig(vf.TasksetConfig):
     """What a model call holds: the whole dialogue so far, or the window at hand alone."""
     reward_profile: Literal["original", "normalized"] = "original"
     """`original`: seven rewards with the original's weights; `normalized`: the normalised score."""
+
+    @field_validator("num_examples")
+    @classmethod
+    def _some(cls, number: int) -> int:
+        if number == 0:
+            raise ValueError("0 scenarios are none; give -1 for all, or a positive number")
+        return number
+
+    @field_validator("trace")
+    @classmethod
+    def _there(cls, trace: str | None) -> str | None:
+        if trace is not None and not Path(trace).exists():
+            raise ValueError(f"there is no {trace}; check the path")
+        return trace
 
 
 class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):

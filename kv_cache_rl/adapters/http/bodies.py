@@ -4,7 +4,7 @@ one at a time; and types of fields whose errors name the range.
 
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
@@ -31,17 +31,21 @@ class StrictRequest(Request):
 
 
 class Route(APIRoute):
-    """A route that reads its body strictly, and takes no query that it does not know."""
+    """A route that reads its body strictly, and takes no query that it does not know, or knows once."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
-        known = [parameter.alias for parameter in self.dependant.query_params]
+        kinds = {found.alias: found.field_info.annotation for found in self.dependant.query_params}
+        lists = {name for name, kind in kinds.items() if get_origin(kind) is list}
 
         async def handle(request: Request) -> Response:
             for name in request.query_params:
-                if name not in known:
-                    takes = f"one of {', '.join(known)}" if known else "none"
+                if name not in kinds:
+                    takes = f"one of {', '.join(kinds)}" if kinds else "none"
                     raise Problem(422, f"there is no query parameter {shown(name)}; give {takes}", name)
+                times = len(request.query_params.getlist(name))
+                if times > 1 and name not in lists:
+                    raise Problem(422, f"the query parameter {name} is given {times} times; give it once", name)
             return await handler(StrictRequest(request.scope, request.receive))
 
         return handle

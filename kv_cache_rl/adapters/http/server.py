@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
         app = create_app(limits, runs, hosts, closing=lambda: self.should_exit)
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            log_level="error",  # what is no HTTP, or asks for websockets, is the client's business
             access_log=False,
             server_header=False,
             ws="none",

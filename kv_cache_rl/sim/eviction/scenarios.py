@@ -63,8 +63,8 @@ def load_scenarios(
 ) -> tuple[Scenario, ...]:
     """Scenarios of the committed sets, the same for the same arguments.
 
-    With ``difficulty="all"`` the tiers take turns. `num_examples` counts all scenarios returned, -1
-    takes every one; `seed` orders the choice within a tier.
+    With ``difficulty="all"`` the tiers take turns. `num_examples` is the most that are returned, over all
+    tiers; -1, or more than there are, takes every one. `seed` orders the choice within a tier.
 
     Raises:
         ScenarioError: unknown names, or a set that is not there.

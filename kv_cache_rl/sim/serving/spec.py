@@ -224,9 +224,10 @@ def task(name: str, /, **changes) -> Scenario:
     """
     if not isinstance(name, str) or name not in TASKS:
         raise ServingError(unknown("task", name, TASKS))
-    foreign = [key for key in changes if key not in Scenario.__dataclass_fields__]
+    settings = [key for key in Scenario.__dataclass_fields__ if key != "task"]  # the name is no setting
+    foreign = [key for key in changes if key not in settings]
     if foreign:
-        raise ServingError(unknown("setting", foreign[0], Scenario.__dataclass_fields__))
+        raise ServingError(unknown("setting", foreign[0], settings))
     idle = [key for key in OF_DRAWN_USERS if changes.get("trace") is not None and key in changes]
     if idle:
         raise ServingError(

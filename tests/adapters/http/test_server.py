@@ -230,3 +230,16 @@ def test_a_body_that_is_not_said_to_be_json_is_told_the_header(ask):
 def test_a_query_parameter_that_is_not_known_is_refused(ask, path, wrong, takes):
     error = ask.error("GET", path, 422)
     assert error["field"] == wrong and f"no query parameter '{wrong}'; {takes}" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "twice"),
+    [
+        ("/api/simulate/stream?agent=lru&task=easy&task=hard&ticks=20", "task"),
+        ("/api/simulate/stream?agent=lru&agent=fifo&seed=1&seed=1&ticks=20", "seed"),
+        ("/api/eviction/scenarios?split=eval&split=test", "split"),
+    ],
+)
+def test_a_query_parameter_that_counts_once_is_refused_where_it_stands_twice(ask, path, twice):
+    error = ask.error("GET", path, 422)
+    assert error["field"] == twice and f"{twice} is given 2 times; give it once" in error["message"]

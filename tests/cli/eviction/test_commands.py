@@ -226,13 +226,14 @@ def test_a_planner_takes_no_episode_of_another_scenario_of_the_id(kv, three, tmp
 
 
 def test_generate_writes_the_same_playable_file_twice(kv, tmp_path):
-    for name in ("a.jsonl", "b.jsonl"):
-        said = kv(
-            "scenarios", "generate", "--out", name, "--difficulty", "medium", "-n", 2, "--seed", 7, "--json"
-        ).json
-        assert (said["scenarios"], said["tiers"]) == (2, {"medium": 2})
+    command = ("scenarios", "generate", "--difficulty", "easy", "-n", 1, "--seed", 7)
+    said = kv(*command, "--out", "a.jsonl", "--json").json
+    assert (said["scenarios"], said["tiers"]) == (1, {"easy": 1})
+    told = kv(*command, "--out", "b.jsonl").out
+    assert said["off_target"] and "MISSED" in told and "that of a few scenarios strays" in told
+    assert "another problem" not in told
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-    assert len(load_file(tmp_path / "a.jsonl")) == 2
+    assert len(load_file(tmp_path / "a.jsonl")) == 1
     assert kv("scenarios", "verify", "a.jsonl").code == 0
 
 

@@ -105,6 +105,7 @@ def test_an_sla_is_a_positive_number_of_ticks_or_none(name, value):
         ),
         ({"rho": 0.9, "rho_peak": 0.5}, "rho_peak 0.5 is below the mean load rho 0.9"),
         ({"gpu_block": 5}, "unknown setting 'gpu_block'; did you mean gpu_blocks"),
+        ({"task": "easy"}, "unknown setting 'task'"),
     ],
     ids=str,
 )
