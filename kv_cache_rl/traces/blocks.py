@@ -10,12 +10,12 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kv_cache_rl.traces.errors import Place, TraceError
+from kv_cache_rl.traces.errors import CONVERT, Place, TraceError
 from kv_cache_rl.traces.fields import LARGEST, Fields, shown
 
 LARGEST_BLOCK = 2**20
 ROOT = -1
-GIVEN = "name the block size the trace was made with (--block-size)"
+GIVEN = f"name the block size the trace was made with (--block-size {CONVERT})"
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ def blocks_of(
         low, high = min(span for span, _ in sizes.left)[0], max(span[1] for span, _ in sizes.left)
         raise place.error(
             f"its lines fit every block size from {low} to {high} tokens",
-            "name it with --block-size",
+            f"name it with --block-size {CONVERT}",
             "hash_ids",
         )
     return found or Blocks(known)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from kv_cache_rl.core.errors import Refused
 
+CONVERT = "of this command, or else of kv-cache-rl traces convert"
+"""Where the options that say how a trace is read are: not every way to give a trace has them."""
+
 
 class TraceError(Refused):
     """A trace file that cannot be used: names the file, the line, the field, what is wrong and the remedy."""

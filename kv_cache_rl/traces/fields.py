@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kv_cache_rl.core.numbers import unread
-from kv_cache_rl.traces.errors import Place, TraceError
+from kv_cache_rl.traces.errors import CONVERT, Place, TraceError
 
 LARGEST = 2**63 - 1  # block ids and counts must fit a signed 64-bit column; nothing is ever cut
 MOST_TOKENS = 10**9  # of a prompt or an answer: one number must not stand for blocks that no memory holds
@@ -75,7 +75,7 @@ class Fields:
             raise self.error(
                 name,
                 f"got {shown(value)}, must be from 0 to {most:g}{unit}",
-                "correct it, or its unit (--time-unit)",
+                f"correct it, or its unit (--time-unit {CONVERT})",
             )
         return value
 
