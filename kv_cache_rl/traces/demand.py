@@ -18,7 +18,7 @@ from kv_cache_rl.traces.claude_code import Request, Session, distinct, read_sess
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
 from kv_cache_rl.traces.reading import Reading, located
-from kv_cache_rl.traces.requests import FAILED, Requests, lengths
+from kv_cache_rl.traces.requests import FAILED, Requests
 from kv_cache_rl.traces.runs import runs_of
 from kv_cache_rl.traces.tracks import chain_of
 
@@ -174,7 +174,7 @@ def _requests(demand: Demand, found: Requests) -> None:
     """
     size = max(1, found.block_tokens)
     kept, before = Kept(size), dict[str, tuple[int, int]]()
-    arrivals, ahead = tee(map(lengths, found.arrivals))
+    arrivals, ahead = tee(map(found.answered, found.arrivals))
     chains = chain_of((one.ids or ())[: one.input_tokens // size] for one in ahead if not one.session)
     chained = False
     for one in arrivals:

@@ -167,8 +167,8 @@ def _matched(path: str | Path, every: list[Arrival], seen: CacheSeen, log: Reque
 
 
 def _pairs(every: list[Arrival], seen: CacheSeen, size: int) -> list[tuple[Arrival, Asked]]:
-    """Each request of the events with the last that was logged before it for as many full blocks, in the
-    order of the log.
+    """Each request of the events with the last that was logged before it for as many full blocks, or else
+    with the next that was logged soon after it, in the order of the log.
     """
     logged: dict[int, deque[int]] = defaultdict(deque)
     for at, one in enumerate(every):
@@ -178,8 +178,10 @@ def _pairs(every: list[Arrival], seen: CacheSeen, size: int) -> list[tuple[Arriv
     for asked in seen.requests:
         blocks = len(seen.path(asked.prompt_end))
         line, earlier = logged[blocks], before[blocks]
-        while line and (every[line[0]].time_s or 0.0) <= asked.time_s + AHEAD_S:
+        while line and (every[line[0]].time_s or 0.0) <= asked.time_s:
             earlier.append(line.popleft())
         if earlier and (every[earlier[-1]].time_s or 0.0) >= asked.time_s - WAIT_S:
             found[earlier.pop()] = asked
+        elif line and (every[line[0]].time_s or 0.0) <= asked.time_s + AHEAD_S:
+            found[line.popleft()] = asked
     return [(every[at], found[at]) for at in sorted(found)]

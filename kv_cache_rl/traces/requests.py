@@ -39,6 +39,14 @@ class Arrival:
     """Names the session or chat that it belongs to; "": not known."""
 
 
+NO_LENGTH = {
+    "lab": ("output_tokens", "add output_tokens to every line"),
+    "kv-events": ("", "join the events with the engine's request log: kv-cache-rl engine attach --requests"),
+    "": ("output_length", "add output_length to every line"),
+}
+"""Format -> the field of an answer's length, and what to do without one; "": any other."""
+
+
 @dataclass(slots=True)
 class Requests:
     """The requests of one trace file, read as they are asked for."""
@@ -64,7 +72,14 @@ class Requests:
                     f"a trace in {self.format} format names no arrival times here",
                     f"give a trace with arrival times, or --rate where a command has it; {DOCS}",
                 )
-            yield lengths(one)
+            yield self.answered(one)
+
+    def answered(self, one: Arrival) -> Arrival:
+        """The arrival itself, which must have an output length."""
+        if one.output_tokens is None:
+            field, remedy = NO_LENGTH.get(self.format, NO_LENGTH[""])
+            raise one.place.error("the request has no output length", f"{remedy}; {DOCS}", field)
+        return one
 
     def blocks(self, command: str) -> Iterator[Arrival]:
         """The arrivals, each with block ids.
@@ -82,15 +97,6 @@ class Requests:
                     "the request has no arrival time", "add timestamp to every line", "timestamp"
                 )
             yield one
-
-
-def lengths(one: Arrival) -> Arrival:
-    """The arrival itself, which must have an output length."""
-    if one.output_tokens is None:
-        raise one.place.error(
-            "the request has no output length", f"add output_length to every line; {DOCS}", "output_length"
-        )
-    return one
 
 
 Record = TypeVar("Record")

@@ -99,7 +99,10 @@ REFUSED = {  # part of the problem, part of the remedy
         "line 5, field 'timestamp': 9087 ms is before",
         "traces convert, which sorts",
     ),
-    "bailian-fewer-ids.jsonl": ("line 1, field 'hash_ids': 4 ids for 93 tokens", "(--block-size of this command"),
+    "bailian-fewer-ids.jsonl": (
+        "line 1, field 'hash_ids': 4 ids for 93 tokens",
+        "(--block-size of this command",
+    ),
     "fake.jsonl.zst": ("", ""),
     "fake.parquet": ("a Parquet file", "pandas.read_parquet(FILE).to_json("),
     "html-404.csv": ("a web page, not a trace", "download the raw file"),

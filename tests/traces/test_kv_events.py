@@ -9,6 +9,7 @@ import pytest
 
 from kv_cache_rl.sim.hierarchy import load_trace, lru_curve
 from kv_cache_rl.traces import Reading, TraceError, detect, read, requests_of
+from kv_cache_rl.traces.demand import demand_of
 from kv_cache_rl.traces.errors import Place
 from kv_cache_rl.traces.kv_cache import CacheSeen
 from kv_cache_rl.traces.kv_events import Batch, Cleared, Removed, Stored, Unknown, batch_of
@@ -227,6 +228,22 @@ def test_a_log_without_blocks_gives_requests_their_lengths_and_the_events_their_
         logged_requests("events", seen_of(*events), requests_of(late), Reading())
 
 
+@pytest.mark.parametrize("late", [-0.1, 0.6], ids=["logged on arrival", "logged after the store"])
+def test_requests_less_than_a_second_apart_keep_the_blocks_that_were_stored_for_them(write, late):
+    events = [
+        line(1e9, stored([1, 2, 3])),
+        line(1e9 + 1, stored([4], 2)),
+        line(1e9 + 1.9, stored([7, 8, 9])),
+        line(1e9 + 9, stored([5], 3)),
+    ]
+    rows = [
+        {"timestamp": 1000 * (1e9 + at + late), "input_length": 16 * blocks + 2, "output_length": 1}
+        for at, blocks in ((0, 3), (1, 3), (1.9, 3), (9, 4))
+    ]
+    found = logged_requests("events", seen_of(*events), requests_of(write(rows)), Reading())
+    assert [list(one.ids) for one in found.arrivals] == [[0, 1, 2], [0, 1, 3], [4, 5, 6], [0, 1, 2, 7]]
+
+
 def test_a_log_that_names_blocks_is_the_trace_and_the_events_say_what_was_found(write):
     rows = [
         {"timestamp": 1e3 * at, "input_length": 48, "output_length": 1, "hash_ids": [1, 2, 3]}
@@ -236,6 +253,12 @@ def test_a_log_that_names_blocks_is_the_trace_and_the_events_say_what_was_found(
     found = logged_requests("events", seen_of(line(0.0, stored([7, 8, 9]))), log, Reading())
     assert [list(one.ids) for one in found.arrivals] == [[1, 2, 3], [1, 2, 3]]
     assert "computed 3 of the 6 full blocks that the log asks for, and found 50.00%" in found.notes[0]
+
+
+def test_events_tell_no_answers_and_the_plan_says_what_does(write):
+    events = write([line(1.0, stored([1])), line(2.0, stored([2]))])
+    with pytest.raises(TraceError, match=r"no output length; join .* kv-cache-rl engine attach --requests"):
+        demand_of(events)
 
 
 def test_a_recording_that_stores_nothing_or_mixes_engines_is_refused(write):

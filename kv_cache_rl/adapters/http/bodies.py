@@ -45,7 +45,9 @@ class Route(APIRoute):
                     raise Problem(422, f"there is no query parameter {shown(name)}; give {takes}", name)
                 times = len(request.query_params.getlist(name))
                 if times > 1 and name not in lists:
-                    raise Problem(422, f"the query parameter {name} is given {times} times; give it once", name)
+                    raise Problem(
+                        422, f"the query parameter {name} is given {times} times; give it once", name
+                    )
             return await handler(StrictRequest(request.scope, request.receive))
 
         return handle

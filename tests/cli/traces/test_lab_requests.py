@@ -47,6 +47,42 @@ def test_a_mooncake_file_and_its_conversion_give_the_same_numbers(kv, write, tmp
     assert sum(said[0][0]) > 0.5 * sum(said[0][1]) and said[0][4]
 
 
+def test_a_share_is_of_the_blocks_that_were_read(kv, write, tmp_path):
+    ids = [[1, 2], [1, 2], [3, 4], [1, 2], [5, 6], [7, 8]]
+    rows = [
+        {"timestamp": 1000 * at, "input_length": 1024, "output_length": 1, "hash_ids": pair}
+        for at, pair in enumerate(ids)
+    ]
+    path, out = write(rows), tmp_path / "lab.jsonl"
+    convert(path, out)
+    for limit, capacity in (([], 4), (["--limit", 4], 2)):
+        replay = ["hierarchy", "replay", "--policy", "lru", "--capacity", "50%", *limit, "--json"]
+        first, second = (kv(*replay, one).json for one in (path, out))
+        assert first["capacity"] == second["capacity"] == capacity
+        assert first["hit_rate"] == second["hit_rate"]
+
+
+def test_pages_of_unequal_sizes_keep_them_where_a_limit_leaves_some_out(write):
+    header = {"format": "kv-cache-rl trace", "version": 1, "kind": "pages", "block_tokens": 16}
+    lines = [{"step": at, "page": page} for at, page in enumerate([3, 1, 3, 0])]
+    path = write([header | {"blocks": 5, "page_bytes": [10, 20, 30, 40, 50]}, *lines])
+    whole, part = load_trace(path), load_trace(path, limit=3)
+    assert (whole.blocks, whole.run_start.tolist()) == (5, [3, 1, 3, 0])
+    assert (part.blocks, part.run_start.tolist(), part.page_bytes.tolist()) == (2, [1, 0, 1], [20, 40])
+
+
+def test_an_answer_of_unknown_length_stays_unknown(kv, write, tmp_path):
+    rows = [{"timestamp": at, "input_length": 10, "hash_ids": [1]} for at in (1, 2)]
+    path, out = write([rows[0], rows[1] | {"output_length": 7}], "some.jsonl"), tmp_path / "lab.jsonl"
+    convert(path, out)
+    first, second = (json.loads(line) for line in out.read_text().splitlines()[1:])
+    assert "output_tokens" not in first and second["output_tokens"] == 7
+    assert load_trace(out).output_tokens.tolist() == load_trace(path).output_tokens.tolist() == [-1, 7]
+    said = kv("stability", "plan", "--trace", out)
+    assert said.code == 2 and "field 'output_tokens': the request has no output length" in said.err
+    assert "add output_tokens to every line" in said.err
+
+
 def test_blocks_of_the_own_format_are_what_the_plan_counts(write):
     line = {"input_tokens": 1024, "output_tokens": 1}
     same = [line | {"time_s": k, "sequence": k, "runs": [[0, 64]]} for k in range(10)]

@@ -10,6 +10,9 @@ import numpy as np
 from kv_cache_rl.traces.errors import TraceError
 from kv_cache_rl.traces.lab import MOST_BLOCKS
 
+UNKNOWN = -1
+"""In place of the tokens of an answer that the trace does not tell: it leaves no block in the cache."""
+
 if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.traces.trace import Trace
 
@@ -119,7 +122,7 @@ def _sizes_are_positive(trace: Trace) -> Finding:
         return f"a page has {trace.page_bytes} bytes", "page_bytes", "give a positive size, or 0 for unknown"
     if trace.block_tokens < 1:
         return f"a block has {trace.block_tokens} tokens", "block_tokens", "give at least 1"
-    if (trace.sequence < 0).any() or (trace.input_tokens < 0).any() or (trace.output_tokens < 0).any():
+    if (trace.sequence < 0).any() or (trace.input_tokens < 0).any() or (trace.output_tokens < UNKNOWN).any():
         return "a sequence index or a number of tokens is negative", "sequence", "count from 0"
     return FINE
 

@@ -28,8 +28,15 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.sim.hierarchy.traces.columns import UNKNOWN
 from kv_cache_rl.sim.hierarchy.traces.numbering import dense_ids, dense_runs
-from kv_cache_rl.sim.hierarchy.traces.trace import Trace, checked_tree, last_of, pages
+from kv_cache_rl.sim.hierarchy.traces.trace import (
+    Trace,
+    checked_tree,
+    last_of,
+    named_blocks,
+    pages,
+)
 from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.fields import LARGEST, Fields
 from kv_cache_rl.traces.lab import (
@@ -55,6 +62,8 @@ def load_lab_file(path: str | Path) -> Trace:
         trace = _pages(path, header, limited(records, reading))
     else:
         trace = _requests(path, header, lab_lines(header, records, reading))
+    if reading.limit is not None:  # the header's blocks are those of the whole file
+        trace = named_blocks(trace)
     return replace(trace, name=header.text("name", default=Path(path).name))
 
 
@@ -77,7 +86,9 @@ def _records(trace: Trace) -> Iterator[dict[str, Any]]:
         runs = slice(trace.first_run[request], trace.first_run[request + 1])
         start, length = trace.run_start[runs].tolist(), trace.run_length[runs].tolist()
         if trace.chained:
-            tokens = {name: int(getattr(trace, name)[request]) for name in ("input_tokens", "output_tokens")}
+            tokens = {"input_tokens": int(trace.input_tokens[request])}
+            if (answer := int(trace.output_tokens[request])) != UNKNOWN:
+                tokens["output_tokens"] = answer
             pairs = [list(pair) for pair in zip(start, length, strict=True)]
             yield {"time_s": time_s, "sequence": sequence} | tokens | {"runs": pairs}
         else:
@@ -133,7 +144,7 @@ def _requests(path: str | Path, header: Fields, lines: Iterator[LabRequest]) -> 
         times.append(one.time_s)
         sequence.append(one.sequence or 0)
         tokens_in.append(one.input_tokens)
-        tokens_out.append(one.output_tokens or 0)
+        tokens_out.append(UNKNOWN if one.output_tokens is None else one.output_tokens)
         for first, count in one.runs or ():
             start.append(first)
             length.append(count)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl.core.numbers import whole_number
-from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS
+from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS, UNKNOWN
 from kv_cache_rl.sim.hierarchy.traces.lab_file import load_lab_file
 from kv_cache_rl.sim.hierarchy.traces.numbering import dense_ids, dense_runs, runs_of
 from kv_cache_rl.sim.hierarchy.traces.trace import Trace, checked_tree, last_of, pages
@@ -244,7 +244,7 @@ def load_requests(path: str | Path) -> Trace:
         time_s.append(one.time_s or 0.0)
         sequence.append(numbers.setdefault(key, len(numbers)))
         tokens_in.append(one.input_tokens)
-        tokens_out.append(one.output_tokens or 0)
+        tokens_out.append(UNKNOWN if one.output_tokens is None else one.output_tokens)
         lengths.append(len(one.ids or ()))
         ids.extend(one.ids or ())
         lines.append(one.place.line)

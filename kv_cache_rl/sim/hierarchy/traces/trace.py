@@ -64,7 +64,7 @@ class Trace:
         np.ndarray | int
     )  # at fp16: int64 [blocks], or one number for all; 0: unknown, count blocks instead
     input_tokens: np.ndarray  # int64 [R], 0 where unknown
-    output_tokens: np.ndarray  # int64 [R], 0 where unknown
+    output_tokens: np.ndarray  # int64 [R], UNKNOWN where unknown
     ends: np.ndarray  # bool [R], True at the last request of a sequence
     writes: Writes | None = None  # what decoding left in the cache; None: prompts alone are replayed
     warm_up: int = 0  # leading requests that fill the cache and are in no metric
@@ -223,6 +223,23 @@ def two_parents(
         path=name,
         line=line,
         remedy="ids must name a block together with all before it; chain them (as the Bailian reader does)",
+    )
+
+
+def named_blocks(trace: Trace) -> Trace:
+    """The trace with the blocks that its requests name and no others, numbered anew in their order.
+
+    The trace must not know yet what decoding wrote.
+    """
+    ends = trace.run_start + trace.run_length
+    starts = np.bincount(trace.run_start, minlength=trace.blocks + 1)
+    named = np.cumsum(starts - np.bincount(ends, minlength=trace.blocks + 1))[: trace.blocks] > 0
+    sizes = trace.page_bytes
+    return replace(
+        trace,
+        run_start=np.cumsum(named)[trace.run_start] - 1,
+        blocks=int(named.sum()),
+        page_bytes=sizes[named] if isinstance(sizes, np.ndarray) else sizes,
     )
 
 

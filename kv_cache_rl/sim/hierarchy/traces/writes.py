@@ -30,11 +30,12 @@ from kv_cache_rl.sim.hierarchy.traces.trace import ROOT, Trace, Writes
 
 def decoded(trace: Trace) -> Trace:
     """The trace with the blocks that decoding wrote; itself where no answer fills a block."""
-    if not trace.chained or not trace.output_tokens.any():
+    answered = np.maximum(trace.output_tokens, 0)  # UNKNOWN as none
+    if not trace.chained or not answered.any():
         return trace
     lengths, size = trace.lengths, trace.block_tokens
     prompt = np.where(trace.input_tokens > 0, trace.input_tokens, lengths * size)
-    held = (prompt + trace.output_tokens) // size
+    held = (prompt + answered) // size
     base = np.minimum(prompt // size, lengths)
     count = held - prompt // size
     if not count.any():
@@ -43,7 +44,7 @@ def decoded(trace: Trace) -> Trace:
     tips = _last_full_blocks(trace, base)
     cut = segments(trace.run_start, trace.run_length, trace.blocks, tips[tips >= 0])
     known = np.where(lengths < prompt // size, -1, np.searchsorted(cut.edges, tips, side="right") - 1)
-    tokens = prompt, trace.output_tokens, size
+    tokens = prompt, answered, size
     source = _continued(trace.first_run, *cut, trace.sequence, lengths, *tokens, known)
     first = np.concatenate([[0], np.cumsum(count)])
     block, parent, blocks = _blocks(*runs, first, base, source, trace.blocks)
