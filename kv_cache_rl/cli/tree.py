@@ -36,9 +36,13 @@ def wing(name: str, help: str) -> typer.Typer:
     return typer.Typer(no_args_is_help=True, help=help, cls=kind)
 
 
+APART = {("--split", "--trace"): "a trace has no sets"}
+"""Options of which one says nothing beside the other, and why."""
+
+
 class _Once(TyperCommand):
-    """A command that refuses a second value of an option that takes one: the first would be dropped, and what
-    is measured is not what was asked for.
+    """A command that refuses what would be dropped: a second value of an option that takes one, and an option
+    beside another that leaves it nothing to say. What is measured would not be what was asked for.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -49,6 +53,10 @@ class _Once(TyperCommand):
             single = isinstance(one, TyperOption) and not (one.multiple or one.is_flag)
             if single and (times := order.count(one)) > 1:
                 ctx.fail(f"{one.opts[0]} is given {times} times, and one value of it counts; give it once")
+        said = {name for one in order for name in one.opts}
+        for (first, second), why in APART.items():
+            if {first, second} <= said:
+                ctx.fail(f"{first} and {second} are both given, but {why}; leave out one of them")
         return rest
 
 

@@ -23,6 +23,8 @@ from kv_cache_rl.traces.reading import Reading
 
 SEPARATORS = ",;\t|"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(\.000)+")
+"""A whole number with three zeros behind a point, which in much of the world separates thousands."""
 STAMP = re.compile(
     r"(?:(?P<year>\d{4})[-/](?P<month>\d\d?)[-/](?P<day>\d\d?)"
     r"|(?P<us_month>\d\d?)/(?P<us_day>\d\d?)/(?P<us_year>\d{4}))"
@@ -148,6 +150,9 @@ class Row(Fields):
         if not text and default is not MISSING:
             return default
         value = decimal_of(text)
+        if THOUSANDS.fullmatch(text):
+            problem = f"{shown(text)} may be {text.split('.')[0]} or {text.replace('.', '')}"
+            raise self.error(name, problem, "write whole numbers without a point")
         if value is None or not least <= value <= most or value != int(value):
             problem = f"expected a whole number from {least} to {most}, got {shown(text)}"
             raise self.error(name, problem, "correct the cell")
@@ -181,13 +186,15 @@ class Row(Fields):
             if match is None:
                 raise ValueError
             moment = _moment(match)
-            clock.saw(match)
-            return moment
         except ValueError:
             remedy = "write it as 2023-11-16 18:17:03.9799600"
             if match is not None and match["us_month"] and 12 < int(match["us_month"]) < 32:
                 remedy = f"dates are read as month/day/year, is its day first? {remedy}"
             raise self.error(name, f"expected a date and time, got {shown(text)}", remedy) from None
+        if reading.time_unit is not None:
+            raise self.error(name, f"{shown(text)} is a date, which has no unit", "leave out --time-unit")
+        clock.saw(match)
+        return moment
 
 
 def decimal_of(text: str) -> Decimal | None:

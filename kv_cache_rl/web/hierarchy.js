@@ -79,7 +79,7 @@ export async function open(room, chosen) {
     const rows = sizes.map((_, at) => at);
     fill(result, charts([drawn]),
       card(table("Hit rate by capacity", [...columns, { name: "best", text: true, value: (at) => best[at] }], rows, { id: "rates" }),
-        h("p", { class: "note" }, `${whole(found.requests)} requests, ${whole(found.accesses)} accesses to ${whole(found.blocks)} blocks of ${bytes(found.block_bytes)}.`),
+        h("p", { class: "note" }, `${whole(found.requests)} requests, ${whole(found.accesses)} accesses to ${whole(found.blocks)} blocks of ${bytes(found.block_bytes)}${found.uneven ? " on average: they differ in size, and each counts as one of the mean" : ""}.`),
         h("button", { type: "button", onclick: () => download(`${called}.csv`, csv([["capacity_bytes", "blocks", ...series.map((one) => one.name)], ...rows.map((at) => [sizes[at], found.capacities[at], ...lines.map((line) => line[at])])]), "text/csv") }, "Download as CSV")));
     requestAnimationFrame(() => drawn.show(sizes, lines));
     say(`hit rates of ${names.join(", ")} at ${sizes.length} capacities, up to ${names.map((name, at) => `${name} ${fixed(3)(lines[at].at(-1))}`).join(", ")}`);

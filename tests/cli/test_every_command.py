@@ -314,6 +314,10 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
             "--model is given 2 times",
         ),
         (["serving", "simulate", "--policy", "lru", "--policy", "stability"], "--policy is given 2 times"),
+        (
+            ["baselines", "--trace", "any.jsonl", "--split", "train"],
+            "--split and --trace are both given",
+        ),
     ],
 )
 def test_bad_usage_ends_with_two_and_names_the_word(kv, arguments, word):

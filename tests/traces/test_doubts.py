@@ -62,6 +62,11 @@ def test_numbers_as_excel_counts_days_are_days(table, moments):
     assert times == pytest.approx([float(one) - first for one in moments]) and notes == []
 
 
+def test_dates_take_no_unit_of_time(table):
+    with pytest.raises(TraceError, match=r"is a date, which has no unit; leave out --time-unit"):
+        told(table("2023-11-16 18:17:03.5"), Reading(time_unit="ms"))
+
+
 @pytest.mark.parametrize("moments", [("0.5", "20000.5", "30000.25"), ("30000", "30001"), ("1700157600.5",)])
 def test_seconds_stay_seconds(table, moments):
     times, notes = told(table(*moments))

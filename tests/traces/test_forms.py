@@ -296,6 +296,12 @@ def test_tables_after_pandas_r_and_excel(write, header, row):
     assert (one.timestamp_s, one.request_tokens, one.response_tokens) == (15.0, 1506, 20)
 
 
+def test_a_point_that_may_separate_thousands_is_asked_about(write):
+    path = write(["Timestamp;Request tokens;Response tokens", "15,5;472;18", "45,25;2.000;230"], "burst.csv")
+    with pytest.raises(TraceError, match=r"line 3, field .*'2\.000' may be 2 or 2000; write whole numbers"):
+        list(read_burstgpt(path))
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
 def test_excels_text_is_read_in_its_encoding(tmp_path, encoding):
     path = tmp_path / "t.csv"

@@ -321,6 +321,7 @@ class CurvesOf(BaseModel):
     accesses: int
     blocks: int
     block_bytes: float | None
+    uneven: bool
     capacities: list[int]
     capacities_bytes: list[int] | None
     hit_rate: dict[str, list[float]]

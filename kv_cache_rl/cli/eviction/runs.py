@@ -92,8 +92,8 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
     from kv_cache_rl.reports.eviction.outcome import check_outcome, damaged, numbered_results
 
     path = folder / RESULTS
-    resumed = f"delete the line, then: {resuming(folder)}"
-    remedy = resumed if config["command"] == "eval" else f"run {config['command']} again"
+    resumable, again = config["command"] == "eval", f"run {config['command']} again"
+    remedy = f"delete the line, then: {resuming(folder)}" if resumable else again
     numbered = numbered_results(path, remedy) if path.is_file() else []
     known = {target["model"] for target in config["targets"]}
     for number, outcome in numbered:
@@ -108,7 +108,8 @@ def results_of(folder: Path, config: Mapping, scenarios: Mapping[str, "Scenario"
         except Refused as error:
             raise damaged(path, number, error, remedy) from None
     if not numbered:
-        raise BadInput(f"no rollout of {folder} has finished yet; go on with: {resuming(folder)}")
+        remedy = f"go on with: {resuming(folder)}" if resumable else again
+        raise BadInput(f"no rollout of {folder} has finished yet; {remedy}")
     return [outcome for _, outcome in numbered]
 
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from kv_cache_rl.experiments.hierarchy.capacity import Curves, Sampling
 
 
+UNEVEN = "its pages differ in size: each counts as one of the mean; hierarchy replay --capacity counts bytes"
+
+
 def run_curve(
     trace: TraceFile,
     policy: Annotated[
@@ -115,6 +118,7 @@ def show(found: "Curves", charged: str) -> None:
     notes = [f"hits of all block accesses; bound: {found.bound_name}"]
     notes += [] if size else ["name a --model to have the capacities in bytes"]
     notes += [charged] if charged else []
+    notes += [UNEVEN] if found.uneven else []
     notes += [] if found.sampling is None else [sampling_note(found.sampling)]
     table = plain_table(title, columns, "\n".join(notes))
     for index, capacity in enumerate(found.capacities):

@@ -5,7 +5,6 @@ from typing import Annotated
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
-    Capacity,
     DecodeWrites,
     Format,
     JitterSeed,
@@ -16,7 +15,7 @@ from kv_cache_rl.cli.hierarchy.options import (
     source_at,
 )
 from kv_cache_rl.cli.hierarchy.rows import written_blocks
-from kv_cache_rl.cli.options import POLICIES, AsJson, names_of
+from kv_cache_rl.cli.options import POLICIES, TIERS, AsJson, names_of
 from kv_cache_rl.cli.terminal import console, percent, print_json, waiting
 from kv_cache_rl.reports.tables import plain_table
 
@@ -32,7 +31,12 @@ def default_capacities(blocks: int) -> list[int]:
 
 def run_mrc(
     trace: TraceFile,
-    capacity: Capacity = None,
+    capacity: Annotated[
+        list[str] | None,
+        options.option(
+            TIERS, "--capacity", help="Blocks (5000) or a share of them (25%). By comma or repeated."
+        ),
+    ] = None,
     sampled: Sampled = None,
     bound: Annotated[
         bool,
@@ -51,13 +55,19 @@ def run_mrc(
 
     Example: kv-cache-rl hierarchy mrc workload:zipf,pages=5000,accesses=200000 --sampled 0.1
     """
-    from kv_cache_rl.experiments.hierarchy.settings import capacity_of, in_blocks
+    from kv_cache_rl.experiments.hierarchy.settings import Bytes, capacity_of, in_blocks, parse_capacity
     from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_curve
     from kv_cache_rl.sim.hierarchy.curves.runs import lru_curve, pieces
     from kv_cache_rl.sim.hierarchy.curves.sampled import mean_error, sampled_curve
 
     if sampled is not None and not 0 < sampled <= 1:
         raise BadInput(f"--sampled is {sampled}; give a share above 0, at most 1")
+    sized = [value for value in names_of(capacity) if isinstance(parse_capacity(value), Bytes)]
+    if sized:
+        raise BadInput(
+            f"--capacity {sized[0]}: stack distances count blocks; give blocks or a share, or bytes to "
+            "hierarchy curve or hierarchy replay"
+        )
     source = source_at(trace, format, selection, jitter_seed, decode_writes)
     loaded = in_blocks(read_trace(source, None, as_json))
     given = dict.fromkeys(capacity_of(value, loaded) for value in names_of(capacity))

@@ -71,12 +71,12 @@ def scenarios_of(trace: "Trace", capacities: list[str], tiers: list[str], rules:
     return [tiers_of(sizes, **rules)]
 
 
-def show(rows: Sequence[dict], trace: "Trace", free: bool, charged: str) -> None:
+def show(rows: Sequence[dict], trace: "Trace", free: bool, more: Sequence[str]) -> None:
     """The rows as a table, the bound under each scenario.
 
     Args:
         free: whether transfers take no time.
-        charged: what a block is charged, in words.
+        more: notes under it, such as what a block is charged.
     """
     timed = any("avg_latency_ms" in row and len(row["tiers"]) > 1 for row in rows)
     tiers = list(rows[0]["tiers"])
@@ -91,7 +91,7 @@ def show(rows: Sequence[dict], trace: "Trace", free: bool, charged: str) -> None
     notes = [f"regret: points of {of} below the bound ({'; '.join(names)})"] if names else []
     notes += ["reached: found in a tier and not computed anew"] if lower else []
     notes += [FREE] if free else []
-    notes += [charged] if charged else []
+    notes += more
     table = plain_table(title_of(trace), columns, "\n".join(notes) or None)
     for index, row in enumerate(rows):
         last = index + 1 == len(rows) or rows[index + 1]["tiers"] != row["tiers"]
@@ -255,6 +255,7 @@ def run_replay(
         free_transfers,
         in_blocks,
         parse_capacity,
+        uneven,
     )
     from kv_cache_rl.sim.hierarchy.traces.warm_up import warmed
 
@@ -274,7 +275,13 @@ def run_replay(
         more = {"tiers": levels, "model": model, "warm_up": warm_up, "plot": plot, "time_line": time_line}
         refuse_beside_hits(more | {"by_sequence": by_sequence, "prompt_only": not decode_writes}, rules)
     loaded = read_trace(source, seed, as_json, source.accesses if hits_only else None)
-    own = levels or any(isinstance(parse_capacity(value), Bytes) for value in wanted)
+    in_bytes = [isinstance(parse_capacity(value), Bytes) for value in wanted]
+    if not model and uneven(loaded) and len(set(in_bytes)) > 1:
+        raise BadInput(
+            f"--capacity {','.join(wanted)}: the pages of {loaded.name} differ in size, so blocks and bytes "
+            "are two caches; give either, in a command each"
+        )
+    own = levels or any(in_bytes)
     sized = with_model(loaded, model) if model else loaded if own else in_blocks(loaded)
     sized = warmed(sized, warm_up) if warm_up is not None else sized
     scenarios = scenarios_of(sized, wanted, levels, rules)
@@ -294,6 +301,10 @@ def run_replay(
         rows = [row | told for row in rows]
         print_json(rows[0] if len(rows) == 1 else {"rows": rows})
         return
-    show(rows, sized, any(free_transfers(sized, scenario) for scenario in scenarios), charged)
+    counted_tiers = [one for one in levels if not isinstance(parse_capacity(one.partition("=")[2]), Bytes)]
+    mean = f"{', '.join(counted_tiers)}: blocks of the pages' mean size" if uneven(sized) else ""
+    notes = [charged] if charged else []
+    notes += [mean] if mean and counted_tiers else []
+    show(rows, sized, any(free_transfers(sized, scenario) for scenario in scenarios), notes)
     if plot is not None:
         typer.echo(plot)

@@ -23,6 +23,7 @@ from kv_cache_rl.experiments.hierarchy.settings import (
     in_blocks,
     page_total,
     parse_capacity,
+    uneven,
 )
 from kv_cache_rl.experiments.hierarchy.sources import Source
 from kv_cache_rl.experiments.workers import mapped
@@ -82,6 +83,8 @@ class Curves:
     """LRU at every capacity."""
     block_bytes: float | None
     """Bytes of a block at fp16, their mean where they differ; None where they are unknown."""
+    uneven: bool = False
+    """Whether its pages differ in size, each of which is counted here as one of the mean."""
     sampling: Sampling | None = None
     """Where policies but LRU were replayed over a sample of the blocks; the bound is that of all blocks."""
 
@@ -94,6 +97,7 @@ class Curves:
             "accesses": self.trace.accesses,
             "blocks": self.trace.blocks,
             "block_bytes": size,
+            "uneven": self.uneven,
             "capacities": list(self.capacities),
             "capacities_bytes": None if size is None else [round(size * at) for at in self.capacities],
             "hit_rate": self.rates,
@@ -166,6 +170,7 @@ def capacity_curves(
         bound_name(trace) or ALIKE,
         exact,
         size,
+        uneven(with_model(loaded, model) if model else loaded),
         sampling,
     )
 

@@ -141,6 +141,12 @@ def in_blocks(trace: Trace) -> Trace:
     return replace(trace, page_bytes=0)
 
 
+def uneven(trace: Trace | Accesses) -> bool:
+    """Whether its pages differ in size, so that n blocks are not a number of bytes."""
+    sizes = trace.page_bytes
+    return isinstance(sizes, np.ndarray) and bool(sizes.min() != sizes.max())
+
+
 def free_transfers(trace: Trace, scenario: Scenario) -> bool:
     """Whether blocks without known bytes move between tiers here: they cross in no time."""
     return len(scenario.tiers) > 1 and isinstance(trace.page_bytes, int) and not trace.page_bytes

@@ -172,6 +172,9 @@ def test_a_run_interrupted_before_its_first_rollout_says_that_nothing_has_finish
         )
     environment.trouble.clear()
     assert kv("eval", "--resume", folder, "--json").json["rollouts"] == 3
+    kv("baselines", "-p", "lru", "-n", 1, "--out", "fixed")
+    (tmp_path / "fixed" / "results.jsonl").write_text("")
+    assert "no rollout of fixed has finished yet; run baselines again" in kv("report", "fixed").err
 
 
 def change_config(folder, **changes):

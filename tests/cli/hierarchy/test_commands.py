@@ -83,6 +83,24 @@ def test_a_capacity_in_bytes_takes_pages_as_large_as_they_are(kv):
     assert refused.code == 2 and "tier 'gpu' holds 1000; enlarge the tier" in refused.err
 
 
+def test_pages_that_differ_in_size_are_never_blocks_and_bytes_at_once(kv, tmp_path):
+    path = tmp_path / "sizes.csv"
+    accesses = [("a", 300), ("b", 300), ("a", 300), ("b", 300), ("c", 30), ("a", 300), ("b", 300)]
+    path.write_text("time,obj_id,obj_size\n" + "".join(f"{t},{i},{n}\n" for t, (i, n) in enumerate(accesses)))
+    replay = ("hierarchy", "replay", path, "--policy", "lru", "--json")
+    assert kv(*replay, "--capacity", 2).json["hit_rate"] == pytest.approx(2 / 7)
+    assert kv(*replay, "--capacity", "420B").json["hit_rate"] == 0
+    mixed = kv(*replay, "--capacity", "2,420B")
+    assert mixed.code == 2 and "differ in size, so blocks and bytes are two caches" in mixed.err
+    said = kv("hierarchy", "replay", path, "--policy", "lru", "--tiers", "gpu=2")
+    assert "gpu=2: blocks of the pages' mean size" in " ".join(said.out.split())
+    curve = ("hierarchy", "curve", path, "--policy", "lru", "--capacity-range", "210B:630B", "--points", 3)
+    assert kv(*curve, "--json").json["uneven"] is True
+    assert "its pages differ in size: each counts as one of the mean" in " ".join(kv(*curve).out.split())
+    refused = kv("hierarchy", "mrc", path, "--capacity", "420B")
+    assert refused.code == 2 and "stack distances count blocks; give blocks or a share" in refused.err
+
+
 def test_one_step_up_is_refused_for_trees_under_lru_too(kv, tree):
     said = kv("hierarchy", "replay", tree, "--policy", "lru", "--capacity", "60", "--promotion", "step")
     assert said.code == 2 and "use promotion 'top'" in said.err
