@@ -141,6 +141,7 @@ def test_help_comes_without_loading_anything_heavy():
             "give something like http://127.0.0.1:8000/v1",
         ),
         (["eval", "--base-url", "http://127.0.0.1:1/v1"], "name the model"),
+        (["eval", "--api-key-var", "MY_KEY"], "--api-key-var is given without --model"),
         (
             ["eval", "--model", "gpt", "--base-url", "https://example.org/v1", "--api-key-var", "NO_KEY"],
             "NO_KEY is not set",

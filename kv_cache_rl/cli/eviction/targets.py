@@ -36,8 +36,9 @@ def targets_of(
         raise BadInput("--model is empty; name the model to evaluate, or leave it out")
     if model is not None and whole_text(model) != model:
         raise BadInput("--model is not UTF-8; name the model as its server lists it")
-    if base_url and not model:
-        raise BadInput("--base-url is given without --model; name the model to evaluate there")
+    for option, value in (("--base-url", base_url), ("--api-key-var", api_key_var)):
+        if value and not model:
+            raise BadInput(f"{option} is given without --model; name the model to evaluate there")
     targets = embedded_targets(choose_policies(policy, [] if model else DEFAULT_POLICIES))
     targets += [hosted_target(model, base_url, api_key_var or DEFAULT_KEY_VAR)] if model else []
     names = [slug(target["model"], "model") for target in targets]
