@@ -185,3 +185,11 @@ def test_what_is_named_slow_is_there(pytestconfig):
         if getattr(plugin, "__file__", None) == str(TESTS / "conftest.py")
     ]
     assert [place for place in conftest.SLOW if not (TESTS.parent / place).exists()] == []
+
+
+def test_no_test_measures_a_cost_by_the_clock_on_the_wall():
+    """A busy machine stretches it: costs are CPU seconds, of `time.thread_time` or `time.process_time`. Only
+    the pace of the page, which `make page` measures alone, is what a person waits.
+    """
+    by_clock = [path.name for path in TESTS.rglob("*.py") if f"perf_{'counter'}()" in path.read_text()]
+    assert by_clock == ["test_pace.py"]
