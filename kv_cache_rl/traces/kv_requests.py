@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.kv_cache import USUAL_BLOCK, Asked, CacheSeen
 from kv_cache_rl.traces.kv_events import Batch, read_kv_events
@@ -50,7 +51,12 @@ def requests_seen(path: str | Path, seen: CacheSeen, reading: Reading) -> Reques
         )
     size = block_tokens(path, seen, reading)
     arrivals = (_arrival(path, one, seen, size) for one in limited(seen.requests, reading))
-    return Requests(str(path), FORMAT, size, arrivals, notes=notes(seen, size))
+    return Requests(str(path), FORMAT, size, arrivals, notes=notes(seen, size), emptied=emptied(seen))
+
+
+def emptied(seen: CacheSeen) -> int:
+    """How often a cache was cleared, or began anew with its engine."""
+    return seen.counts["cleared"] + seen.counts["restarted"]
 
 
 def block_tokens(path: str | Path, seen: CacheSeen, reading: Reading) -> int:
@@ -72,11 +78,12 @@ def _arrival(path: str | Path, one: Asked, seen: CacheSeen, size: int) -> Arriva
 
 def notes(seen: CacheSeen, size: int) -> list[str]:
     """What is inferred and what is not known, in sentences."""
+    higher = "" if emptied(seen) else ", so the engine's hit rate is higher"
     said = [
         f"requests are inferred, {len(seen.requests):,} from {seen.counts['stored']:,} stored blocks: a "
         f"store asks for the blocks ahead of it and its own; {seen.counts['joined']:,} went on with a "
         "request (one block: decoding wrote it; several: more of its prompt)",
-        f"not seen: {UNSEEN_HITS}, so the engine's hit rate is higher; what fills no block, so prompts and "
+        f"not seen: {UNSEEN_HITS}{higher}; what fills no block, so prompts and "
         "answers are cut to whole blocks",
         f"the cache held at most {seen.peak:,} blocks at one time",
     ]
@@ -86,6 +93,11 @@ def notes(seen: CacheSeen, size: int) -> list[str]:
     if seen.counts["missed"]:
         said.append(
             f"{seen.counts['missed']:,} batches are missing: what they stored and removed is not known"
+        )
+    if seen.counts["cleared"]:
+        said.append(
+            f"the engine cleared its cache {counted(seen.counts['cleared'], 'time')}: what it computed anew "
+            "after that, a replay finds"
         )
     if seen.counts["restarted"]:
         said.append(

@@ -63,6 +63,8 @@ class Requests:
     """Reason → requests that are in the file and not among the arrivals; whole once all are read."""
     notes: list[str] = field(default_factory=list)
     """What was assumed or done, in sentences; whole once all are read."""
+    emptied: int = 0
+    """How often the cache of a recording was emptied, which no replay of its requests does."""
 
     def timed(self) -> Iterator[Arrival]:
         """The arrivals, each with a time and lengths. Raises TraceError at the first without."""

@@ -255,6 +255,19 @@ def test_a_log_that_names_blocks_is_the_trace_and_the_events_say_what_was_found(
     assert "computed 3 of the 6 full blocks that the log asks for, and found 50.00%" in found.notes[0]
 
 
+def test_a_cache_that_was_cleared_is_told_wherever_its_requests_are(write):
+    twice = [line(1.0, stored([1, 2])), line(9.0, stored([1, 2]))]
+    assert any("so the engine's hit rate is higher" in note for note in requests_of(write(twice)).notes)
+    cleared = [twice[0], line(5.0, {"type": "AllBlocksCleared"}), twice[1]]
+    path = write(cleared, "cleared.jsonl")
+    notes = requests_of(path).notes
+    assert "cleared its cache 1 time: what it computed anew after that, a replay finds" in " ".join(notes)
+    assert not any("hit rate is higher" in note for note in notes)
+    trace = load_trace(path)
+    assert trace.left_out.endswith("so stored none, and 1 time that the cache was emptied,")
+    assert lru_curve(trace).at(10) == 0.5
+
+
 def test_events_tell_no_answers_and_the_plan_says_what_does(write):
     events = write([line(1.0, stored([1])), line(2.0, stored([2]))])
     with pytest.raises(TraceError, match=r"no output length; join .* kv-cache-rl engine attach --requests"):

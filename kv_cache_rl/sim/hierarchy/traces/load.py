@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kv_cache_rl.amounts import counted
 from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.sim.hierarchy.traces.columns import MOST_BLOCKS, UNKNOWN
 from kv_cache_rl.sim.hierarchy.traces.lab_file import load_lab_file
@@ -30,6 +31,7 @@ from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
 from kv_cache_rl.traces.kv_requests import UNSEEN_HITS
 from kv_cache_rl.traces.libcachesim import NO_BYTES
 from kv_cache_rl.traces.reading import Reading, located
+from kv_cache_rl.traces.requests import Requests
 from kv_cache_rl.traces.tracks import ChainedRequest, chain_of, jittered
 
 
@@ -232,7 +234,10 @@ def load_requests(path: str | Path) -> Trace:
 
     A session or chat is one sequence; where none is named, a request that extends an earlier one belongs to
     it."""
-    found = requests_of(path)
+    return _of_requests(path, requests_of(path))
+
+
+def _of_requests(path: str | Path, found: Requests) -> Trace:
     size = found.block_tokens
     arrivals, ahead = tee(found.blocks("the hierarchy lab"))
     chains = chain_of((one.ids or ())[: one.input_tokens // size] for one in ahead if not one.session)
@@ -302,7 +307,9 @@ def load_pages(path: str | Path) -> Trace:
 
 def load_kv_events(path: str | Path) -> Trace:
     """The requests that can be told from a recording of KV events."""
-    return replace(load_requests(path), left_out=UNSEEN_HITS)
+    found = requests_of(path)
+    emptied = f", and {counted(found.emptied, 'time')} that the cache was emptied," if found.emptied else ""
+    return replace(_of_requests(path, found), left_out=UNSEEN_HITS + emptied)
 
 
 LOADERS: dict[str, Callable[..., Trace]] = {
