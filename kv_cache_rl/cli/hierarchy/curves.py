@@ -5,6 +5,7 @@ from typing import Annotated
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.hierarchy.options import (
+    Capacity,
     DecodeWrites,
     Format,
     JitterSeed,
@@ -15,7 +16,7 @@ from kv_cache_rl.cli.hierarchy.options import (
     source_at,
 )
 from kv_cache_rl.cli.hierarchy.rows import written_blocks
-from kv_cache_rl.cli.options import POLICIES, TIERS, AsJson, names_of
+from kv_cache_rl.cli.options import POLICIES, AsJson, names_of
 from kv_cache_rl.cli.terminal import console, percent, print_json, waiting
 from kv_cache_rl.reports.tables import plain_table
 
@@ -31,12 +32,7 @@ def default_capacities(blocks: int) -> list[int]:
 
 def run_mrc(
     trace: TraceFile,
-    capacity: Annotated[
-        list[str] | None,
-        options.option(
-            TIERS, "--capacity", help="Blocks (5000) or a share of them (25%). By comma or repeated."
-        ),
-    ] = None,
+    capacity: Capacity = None,
     sampled: Sampled = None,
     bound: Annotated[
         bool,
