@@ -75,8 +75,8 @@ Capacity = Annotated[
     option(
         TIERS,
         "--capacity",
-        help="Of a single tier: blocks (5000) or a share (25%); of a replay also bytes (2MB), which pages have "
-        "or a model gives. By comma or repeated.",
+        help="Of a single tier: blocks (5000) or a share (25%); of a replay also bytes (2MB), which pages "
+        "have or a model gives. By comma or repeated.",
     ),
 ]
 Sampled = Annotated[
