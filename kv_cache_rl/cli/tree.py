@@ -19,7 +19,7 @@ def register(app: typer.Typer, commands: Commands, panel: str | None = None) -> 
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name, rich_help_panel=panel)
         else:
-            app.command(name, cls=_Once, help=literal(found.__doc__ or ""), rich_help_panel=panel)(
+            app.command(name, cls=_Strict, help=literal(found.__doc__ or ""), rich_help_panel=panel)(
                 bounded(with_reading(sparing_inputs(found)))
             )
     return app
@@ -40,7 +40,7 @@ APART = {("--split", "--trace"): "a trace has no sets"}
 """Options of which one says nothing beside the other, and why."""
 
 
-class _Once(TyperCommand):
+class _Strict(TyperCommand):
     """A command that refuses what would be dropped: a second value of an option that takes one, and an option
     beside another that leaves it nothing to say. What is measured would not be what was asked for.
     """

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from tests.web.watching import until
+
 PLACE = Path(__file__).parents[2] / "results" / "page"
 PORT = 7899
 PICTURES = {
@@ -37,8 +39,7 @@ def main() -> None:
             for name, (place, drawn, height) in PICTURES.items():
                 page = browser.new_page(viewport={"width": 1400, "height": height})
                 page.goto(f"http://127.0.0.1:{PORT}/{place}")
-                while not page.evaluate(drawn):
-                    page.wait_for_timeout(100)
+                until(page, drawn)
                 page.wait_for_timeout(500)
                 page.screenshot(path=PLACE / f"{name}.png")
                 print(PLACE / f"{name}.png")

@@ -19,6 +19,7 @@ from kv_cache_rl.sim.serving.spec import (
     MOST_OF_OPTIONAL,
     NUMBER_RANGES,
     PATTERNS,
+    SETTINGS,
     SWITCHES,
     TASKS,
     Scenario,
@@ -34,9 +35,9 @@ OLD_NAMES = {
     "TRAFFIC_SEED": SEED,
 }
 """Names of NeuralPagedAttention's settings -> names here."""
-WITHHELD = ("task", "trace", "length_scale")
-"""Fields of a scenario that no request sets: `trace` names a file of the server's machine."""
-SETTABLE = tuple(name for name in Scenario.__dataclass_fields__ if name not in WITHHELD)
+WITHHELD = ("trace", "length_scale")
+"""Settings that no request makes: `trace` names a file of the server's machine."""
+SETTABLE = tuple(name for name in SETTINGS if name not in WITHHELD)
 MODELS = tuple(name for name, entry in CATALOGUE.items() if is_linear(entry.geometry))
 """Models that a request may name. A scenario takes a file too, which would be one of the server's machine."""
 MOST_SEED = 2**64 - 1

@@ -301,10 +301,10 @@ def run_replay(
         rows = [row | told for row in rows]
         print_json(rows[0] if len(rows) == 1 else {"rows": rows})
         return
-    counted_tiers = [one for one in levels if not isinstance(parse_capacity(one.partition("=")[2]), Bytes)]
-    mean = f"{', '.join(counted_tiers)}: blocks of the pages' mean size" if uneven(sized) else ""
     notes = [charged] if charged else []
-    notes += [mean] if mean and counted_tiers else []
+    means = [one for one in levels if not isinstance(parse_capacity(one.partition("=")[2]), Bytes)]
+    if means and uneven(sized):
+        notes.append(f"{', '.join(means)}: blocks of the pages' mean size")
     show(rows, sized, any(free_transfers(sized, scenario) for scenario in scenarios), notes)
     if plot is not None:
         typer.echo(plot)

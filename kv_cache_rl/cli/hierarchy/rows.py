@@ -75,26 +75,21 @@ def refuse_idle_rules(trace: "Trace", scenario: "Scenario", policies: Sequence[s
     from kv_cache_rl.experiments.hierarchy.settings import free_transfers
     from kv_cache_rl.policies.rank import RANKS
 
-    below, foretell = len(scenario.tiers) > 1, [name for name, rank in RANKS.items() if rank.prefetches]
-    fetched = below and not trace.chained and not set(foretell).isdisjoint(policies)
+    below = len(scenario.tiers) > 1
     crosses = below and not free_transfers(trace, scenario)
-    bytes_cross = "--tiers, and --model where the trace knows no bytes"
+    cross = "--tiers, and --model where the trace knows no bytes"
+    foretelling = [name for name, rank in RANKS.items() if rank.prefetches]
+    fetched = below and not trace.chained and not set(foretelling).isdisjoint(policies)
+    predict = f"--tiers, a trace of pages and --policy {'|'.join(foretelling)}"
+    deep = len(scenario.tiers) > 2 or trace.chained  # of chains the replay says itself why it takes none
+    spent = scenario.overlap or scenario.reserve == "stability"
+    spend = "--overlap or --reserve stability, which make use of those seconds"
     for rule, given, matters, needs in (
-        (
-            "--prefetch",
-            scenario.prefetch,
-            fetched,
-            f"--tiers, a trace of pages and --policy {'|'.join(foretell)}",
-        ),
-        ("--overlap", scenario.overlap, crosses, bytes_cross),
-        ("--recompute", scenario.recompute, crosses, bytes_cross),
-        (
-            "--compute-s",
-            scenario.compute_s,
-            scenario.overlap or scenario.reserve == "stability",
-            "--overlap or --reserve stability, which make use of those seconds",
-        ),
-        ("--promotion", scenario.promotion != "top", len(scenario.tiers) > 2 or trace.chained, "three tiers"),
+        ("--prefetch", scenario.prefetch, fetched, predict),
+        ("--overlap", scenario.overlap, crosses, cross),
+        ("--recompute", scenario.recompute, crosses, cross),
+        ("--compute-s", scenario.compute_s, spent, spend),
+        ("--promotion", scenario.promotion != "top", deep, "three tiers"),
     ):
         if given and not matters:
             raise BadInput(f"{rule} changes nothing here: it needs {needs}; or leave it out")

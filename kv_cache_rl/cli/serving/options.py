@@ -38,7 +38,6 @@ Tasks = Annotated[
     list[str] | None,
     task("easy, medium or hard; by comma or repeated; default: all three."),
 ]
-NOT_SETTINGS = ("task",)
 WORDS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -71,12 +70,10 @@ def setting_of(pair: str) -> tuple[str, Any]:
     >>> setting_of("gpu_blocks=5_000"), setting_of("strict=true"), setting_of("sla_free=none")
     (('gpu_blocks', 5000), ('strict', True), ('sla_free', None))
     """
-    from kv_cache_rl.sim.serving.spec import Scenario
+    from kv_cache_rl.sim.serving.spec import SETTINGS, Scenario
 
     key, sign, text = pair.partition("=")
-    fields = {
-        name: field for name, field in Scenario.__dataclass_fields__.items() if name not in NOT_SETTINGS
-    }
+    fields = {name: Scenario.__dataclass_fields__[name] for name in SETTINGS}
     if not sign:
         raise BadInput(f"--set {pair!r} has no value; write --set {pair or 'rho'}=VALUE")
     annotation = fields[choose("setting", key, fields)].type

@@ -139,7 +139,8 @@ def capacity_curves(
             raise HierarchyError(unknown("policy", name, (*POLICIES, ENDED)))
         if name == ENDED and not loaded.chained:
             raise HierarchyError(f"{ENDED} needs a trace of requests, whose sessions end; use {EXACT}")
-    trace, size = in_blocks(loaded), bytes_of_block(loaded, model)
+    sized = with_model(loaded, model) if model else loaded
+    trace, size = in_blocks(loaded), bytes_of_block(sized)
     capacities = capacities_between(loaded, size, wanted, points)
     cut = cut_of(source, seed)
     exact = lru_curve(trace, cut)
@@ -170,7 +171,7 @@ def capacity_curves(
         bound_name(trace) or ALIKE,
         exact,
         size,
-        uneven(with_model(loaded, model) if model else loaded),
+        uneven(sized),
         sampling,
     )
 
@@ -203,9 +204,9 @@ def cut_of(source: Source, seed: int | None) -> Pieces:
     return pieces(in_blocks(traced(source, seed)))
 
 
-def bytes_of_block(trace: Trace, model: str | None) -> float | None:
-    """Bytes of a block of a model's cache, or as the trace says; None where neither says it."""
-    total = page_total(with_model(trace, model) if model else trace)
+def bytes_of_block(trace: Trace) -> float | None:
+    """Bytes of a block, their mean where they differ; None where the trace does not know them."""
+    total = page_total(trace)
     return total / trace.blocks if total else None
 
 

@@ -224,10 +224,9 @@ def task(name: str, /, **changes) -> Scenario:
     """
     if not isinstance(name, str) or name not in TASKS:
         raise ServingError(unknown("task", name, TASKS))
-    settings = [key for key in Scenario.__dataclass_fields__ if key != "task"]  # the name is no setting
-    foreign = [key for key in changes if key not in settings]
+    foreign = [key for key in changes if key not in SETTINGS]
     if foreign:
-        raise ServingError(unknown("setting", foreign[0], settings))
+        raise ServingError(unknown("setting", foreign[0], SETTINGS))
     idle = [key for key in OF_DRAWN_USERS if changes.get("trace") is not None and key in changes]
     if idle:
         raise ServingError(
@@ -247,6 +246,8 @@ def task(name: str, /, **changes) -> Scenario:
     return replace(TASKS[name], **changes)
 
 
+SETTINGS = tuple(name for name in Scenario.__dataclass_fields__ if name != "task")
+"""Fields of a scenario that may be set: all but its name."""
 TASKS: dict[str, Scenario] = {
     scenario.task: scenario
     for scenario in (

@@ -10,11 +10,11 @@ import numpy as np
 from kv_cache_rl.traces.errors import TraceError
 from kv_cache_rl.traces.lab import MOST_BLOCKS
 
-UNKNOWN = -1
-"""In place of the tokens of an answer that the trace does not tell: it leaves no block in the cache."""
-
 if TYPE_CHECKING:
     from kv_cache_rl.sim.hierarchy.traces.trace import Trace
+
+UNKNOWN = -1
+"""In place of the tokens of an answer that the trace does not tell: it leaves no block in the cache."""
 
 Finding = tuple[str, str, str]  # what is wrong ("" if nothing), the field, the remedy
 FINE: Finding = ("", "", "")

@@ -30,13 +30,7 @@ import numpy as np
 
 from kv_cache_rl.sim.hierarchy.traces.columns import UNKNOWN
 from kv_cache_rl.sim.hierarchy.traces.numbering import dense_ids, dense_runs
-from kv_cache_rl.sim.hierarchy.traces.trace import (
-    Trace,
-    checked_tree,
-    last_of,
-    named_blocks,
-    pages,
-)
+from kv_cache_rl.sim.hierarchy.traces.trace import Trace, checked_tree, expand, last_of, pages
 from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.fields import LARGEST, Fields
 from kv_cache_rl.traces.lab import (
@@ -63,8 +57,17 @@ def load_lab_file(path: str | Path) -> Trace:
     else:
         trace = _requests(path, header, lab_lines(header, records, reading))
     if reading.limit is not None:  # the header's blocks are those of the whole file
-        trace = named_blocks(trace)
+        trace = _named(trace)
     return replace(trace, name=header.text("name", default=Path(path).name))
+
+
+def _named(trace: Trace) -> Trace:
+    """The trace with the blocks that its requests name and no others."""
+    run_start, blocks = dense_runs(trace.run_start, trace.run_length)
+    sizes = trace.page_bytes
+    if isinstance(sizes, np.ndarray):
+        sizes = sizes[np.unique(expand(trace)[1])]  # their order stays
+    return replace(trace, run_start=run_start, blocks=blocks, page_bytes=sizes)
 
 
 def save(trace: Trace, path: str | Path) -> None:

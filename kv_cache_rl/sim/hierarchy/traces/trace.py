@@ -226,23 +226,6 @@ def two_parents(
     )
 
 
-def named_blocks(trace: Trace) -> Trace:
-    """The trace with the blocks that its requests name and no others, numbered anew in their order.
-
-    The trace must not know yet what decoding wrote.
-    """
-    ends = trace.run_start + trace.run_length
-    starts = np.bincount(trace.run_start, minlength=trace.blocks + 1)
-    named = np.cumsum(starts - np.bincount(ends, minlength=trace.blocks + 1))[: trace.blocks] > 0
-    sizes = trace.page_bytes
-    return replace(
-        trace,
-        run_start=np.cumsum(named)[trace.run_start] - 1,
-        blocks=int(named.sum()),
-        page_bytes=sizes[named] if isinstance(sizes, np.ndarray) else sizes,
-    )
-
-
 def subset(trace: Trace, keep: np.ndarray) -> Trace:
     """The trace of the requests where `keep` (bool [R]) is True, block ids unchanged."""
     runs = np.repeat(keep, np.diff(trace.first_run))
