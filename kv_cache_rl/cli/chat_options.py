@@ -4,6 +4,7 @@ how long it is waited for.
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -101,6 +102,14 @@ def hosted_target(model: str, base_url: str | None, api_key_var: str) -> dict:
             f"{api_key_var} is not set, and {host} wants a key; export it, or name another --api-key-var"
         )
     return {"model": model, "base_url": url, "api_key_var": api_key_var}
+
+
+def refuse_without_model(base_url: str | None, api_key_var: str | None, sampling: Mapping) -> None:
+    """Raises BadInput for what is said to a model where none is named: the policies would not hear it."""
+    said = {"base_url": base_url, "api_key_var": api_key_var, **sampling}
+    if alone := next((name for name, value in said.items() if value is not None), None):
+        option = alone.replace("_", "-")
+        raise BadInput(f"--{option} is given without --model; name the model that it is for")
 
 
 def given(**options: float | None) -> dict:

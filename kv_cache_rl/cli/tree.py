@@ -36,13 +36,28 @@ def wing(name: str, help: str) -> typer.Typer:
     return typer.Typer(no_args_is_help=True, help=help, cls=kind)
 
 
-APART = {("--split", "--trace"): "a trace has no sets"}
+RELEASE = "the sets of the release have their own sizes and seeds"
+BESIDE = "what is compared with a peer has accesses of its own"
+APART = {
+    ("--split", "--trace"): "a trace has no sets",
+    ("--json", "--markdown"): "they are two forms of one table",
+    ("--json", "--delay"): "JSON comes at once",
+    ("--committed", "--difficulty"): RELEASE,
+    ("--committed", "--num-examples"): RELEASE,
+    ("--committed", "--seed"): RELEASE,
+    ("--peer", "--part"): BESIDE,
+    ("--peer", "--trace"): BESIDE,
+    ("--peer", "--accesses"): BESIDE,
+}
 """Options of which one says nothing beside the other, and why."""
+IN_JSON = ("--time-line", "--by-sequence", "--action-log")
+"""Options that add to the JSON object, and to nothing else."""
 
 
 class _Strict(TyperCommand):
     """A command that refuses what would be dropped: a second value of an option that takes one, and an option
-    beside another that leaves it nothing to say. What is measured would not be what was asked for.
+    beside another that leaves it nothing to say, or without the one that it adds to. What is measured would
+    not be what was asked for.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -57,6 +72,9 @@ class _Strict(TyperCommand):
         for (first, second), why in APART.items():
             if {first, second} <= said:
                 ctx.fail(f"{first} and {second} are both given, but {why}; leave out one of them")
+        for name in IN_JSON:
+            if name in said and "--json" not in said:
+                ctx.fail(f"{name} adds to the JSON object alone; add --json, or leave it out")
         return rest
 
 

@@ -142,6 +142,8 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (["eval", "--base-url", "http://127.0.0.1:1/v1"], "name the model"),
         (["eval", "--api-key-var", "MY_KEY"], "--api-key-var is given without --model"),
+        (["eval", "--policy", "lru", "--temperature", "0"], "--temperature is given without --model"),
+        (["eval", "--max-tokens", "9"], "--max-tokens is given without --model"),
         (
             ["eval", "--model", "gpt", "--base-url", "https://example.org/v1", "--api-key-var", "NO_KEY"],
             "NO_KEY is not set",
@@ -253,6 +255,7 @@ def test_help_comes_without_loading_anything_heavy():
         (["hierarchy", "mrc", "workload:rag_burst", "--sampled", "2"], "give a share above 0, at most 1"),
         (["hierarchy", "mrc", "nothing.jsonl", "--format", "azurr"], "unknown format 'azurr'"),
         (["hierarchy", "heldout", "workload:rag_burst"], "there is nothing to hold out"),
+        (["hierarchy", "bench", "--part", "trees"], "name their file with --trace"),
         (["hierarchy", "sweep", "nothing.toml"], "nothing.toml: there is no such file"),
         (["hierarchy", "sweep", "--ray", "127.0.0.1:1"], "ay "),
         (["hierarchy", "ablation", "--semantics", "mine"], "unknown semantics 'mine'"),
@@ -318,6 +321,18 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
         (
             ["baselines", "--trace", "any.jsonl", "--split", "train"],
             "--split and --trace are both given",
+        ),
+        (["baselines", "--json", "--markdown"], "--json and --markdown are both given"),
+        (["replay", "eviction-eval-hard-0000-v2", "--json", "--delay", "1"], "JSON comes at once"),
+        (["hierarchy", "bench", "--peer", "libcachesim", "--accesses", "100000"], "--accesses are both"),
+        (["oracle", "--action-log"], "--action-log adds to the JSON object alone"),
+        (
+            ["scenarios", "generate", "--committed", "-o", "sets", "--seed", "4"],
+            "--committed and --seed are both given",
+        ),
+        (
+            ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--time-line", "5"],
+            "--time-line adds to the JSON object alone",
         ),
     ],
 )

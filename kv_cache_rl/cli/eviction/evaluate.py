@@ -238,11 +238,12 @@ def run_eval(
         }
         folder, config = resume, resumed_config(resume, base_url, api_key_var, now)
     else:
-        targets = shown(targets_of(policy, model, base_url, api_key_var), view, history)
+        sampling = given(max_tokens=max_tokens, temperature=temperature)
+        targets = shown(targets_of(policy, model, base_url, api_key_var, sampling), view, history)
         config = runs.new_config(
             *("eval", targets, difficulty, split, how_many(num_examples, difficulty), seed, trace),
             max_concurrent=max_concurrent or MAX_CONCURRENT,
-            sampling=given(max_tokens=max_tokens, temperature=temperature),
+            sampling=sampling,
             patience=waits,
             prices=prices,
         )

@@ -1,10 +1,10 @@
 """What ``eval`` evaluates: policies behind an embedded endpoint, and models on servers of their own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from kv_cache_rl.cli.chat_options import DEFAULT_KEY_VAR, hosted_target
+from kv_cache_rl.cli.chat_options import DEFAULT_KEY_VAR, hosted_target, refuse_without_model
 from kv_cache_rl.cli.eviction.options import choose_history, choose_policies, choose_view
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.files import slug, whole_text
@@ -29,16 +29,19 @@ def served(targets: list[dict]) -> Iterator[str | None]:
 
 
 def targets_of(
-    policy: list[str] | None, model: str | None, base_url: str | None, api_key_var: str | None
+    policy: list[str] | None,
+    model: str | None,
+    base_url: str | None,
+    api_key_var: str | None,
+    sampling: Mapping,
 ) -> list[dict]:
     """What a new run evaluates. Raises BadInput where the options do not fit together."""
     if model is not None and not model.strip():
         raise BadInput("--model is empty; name the model to evaluate, or leave it out")
     if model is not None and whole_text(model) != model:
         raise BadInput("--model is not UTF-8; name the model as its server lists it")
-    for option, value in (("--base-url", base_url), ("--api-key-var", api_key_var)):
-        if value and not model:
-            raise BadInput(f"{option} is given without --model; name the model to evaluate there")
+    if model is None:
+        refuse_without_model(base_url, api_key_var, sampling)
     targets = embedded_targets(choose_policies(policy, [] if model else DEFAULT_POLICIES))
     targets += [hosted_target(model, base_url, api_key_var or DEFAULT_KEY_VAR)] if model else []
     names = [slug(target["model"], "model") for target in targets]

@@ -180,14 +180,14 @@ def run_bench(
 
     if peer is not None:
         choose("peer", peer, PEERS)
-        if part or trace is not None:
-            raise BadInput(f"--peer {peer} has accesses of its own; leave out --part and --trace")
         run_beside(check, as_json)
         return
     known = (*PARTS, SCALE)
     parts = [choose("part", name, known) for name in names_of(part)] or list(PARTS)
     if trace is not None:
         readable(trace)
+    elif part and "trees" in parts:
+        raise BadInput("--part trees is of sessions; name their file with --trace, or leave it out")
     warm_up()
     work = list(measurements(parts, accesses, trace))
     found: list[Measured] = []

@@ -42,7 +42,10 @@ def run_mrc(
     selection: Selection = None,
     jitter_seed: JitterSeed = None,
     decode_writes: DecodeWrites = True,
-    seed: Annotated[int, options.seed("Draws the blocks of the sampled curve.")] = 0,
+    seed: Annotated[
+        int | None,
+        options.seed("Draws workload:NAME (default: its own seed) and the blocks of the sampled curve (0)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the hit rate of LRU by capacity, from one pass over the trace, and the bound.
@@ -65,7 +68,7 @@ def run_mrc(
             "hierarchy curve or hierarchy replay"
         )
     source = source_at(trace, format, selection, jitter_seed, decode_writes)
-    loaded = in_blocks(read_trace(source, None, as_json))
+    loaded = in_blocks(read_trace(source, seed, as_json))
     given = dict.fromkeys(capacity_of(value, loaded) for value in names_of(capacity))
     wanted = list(given) or default_capacities(loaded.blocks)
     with waiting("stack distances", as_json):
@@ -85,7 +88,7 @@ def run_mrc(
     }
     if sampled is not None:
         try:
-            estimate = sampled_curve(loaded, sampled, seed)
+            estimate = sampled_curve(loaded, sampled, seed or 0)
         except ValueError as wrong:
             raise BadInput(str(wrong)) from None
         found["sampled"] = {

@@ -131,6 +131,8 @@ def run_generate(
         raise BadInput("--samples and --beams are two ways to decode; give one")
     if not beams and length_penalty != 1.0:
         raise BadInput(f"--length-penalty {length_penalty} compares beams; give --beams, or leave it out")
+    if not samples and temperature != 1.0:
+        raise BadInput(f"--temperature {temperature} is of samples; give --samples, or leave it out")
     asked = Asked(
         samples, beams, tokens, temperature, seed, length_penalty,
         {"stop": stop_token or None, "stop_text": stop or None, "ignore_eos": ignore_eos},

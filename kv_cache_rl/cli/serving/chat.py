@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kv_cache_rl.amounts import counted
-from kv_cache_rl.cli.chat_options import DEFAULT_KEY_VAR, PARSERS, given, hosted_target, prices_of
+from kv_cache_rl.cli.chat_options import (
+    DEFAULT_KEY_VAR,
+    PARSERS,
+    given,
+    hosted_target,
+    prices_of,
+    refuse_without_model,
+)
 from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.serving.play import LLM
 from kv_cache_rl.extras import need
@@ -81,9 +88,7 @@ def target_of(
         return None
     need(f"--policy {LLM}", "openai", "fastapi", "uvicorn")
     if model is None:
-        server = {"--base-url": base_url, "--api-key-var": api_key_var}
-        if alone := next((name for name, value in server.items() if value), None):
-            raise BadInput(f"{alone} is given without --model; name the model to ask there")
+        refuse_without_model(base_url, api_key_var, drawn)
         return Target(EMBEDDED, None, "", drawn, waits, priced)
     if not model.strip() or whole_text(model) != model:
         raise BadInput("--model is empty or not UTF-8; name the model as its server lists it")

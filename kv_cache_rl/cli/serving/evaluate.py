@@ -86,7 +86,6 @@ def run_evaluate(
     from kv_cache_rl.reports.serving.tables import markdown as as_markdown
     from kv_cache_rl.sim.serving.spec import TASKS
 
-    refuse_two_forms(as_json, markdown)
     names, chosen = agents_of(policy), held_out(seeds)
     refuse_agents_files(names, {"--plot": plot})
     target = chat.target_of(
@@ -153,12 +152,6 @@ def run_evaluate(
         typer.echo(f"failed {error}", err=True)
     if failed:
         raise typer.Exit(FAILED)
-
-
-def refuse_two_forms(as_json: bool, markdown: bool) -> None:
-    """Raises BadInput where a table is asked for as JSON and as Markdown."""
-    if as_json and markdown:
-        raise BadInput("--json and --markdown are two forms of one table; give one")
 
 
 def planned(

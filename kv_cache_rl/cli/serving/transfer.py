@@ -9,7 +9,6 @@ from kv_cache_rl.cli import options
 from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.options import AsJson, Markdown, Workers, command_line
 from kv_cache_rl.cli.saved import stoppable
-from kv_cache_rl.cli.serving.evaluate import refuse_two_forms
 from kv_cache_rl.cli.serving.options import Ticks, scenario_of
 from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, identity, play
 from kv_cache_rl.cli.terminal import Bar, console, print_json
@@ -49,7 +48,6 @@ def run_transfer(
     from kv_cache_rl.reports.serving.transfer import markdown as as_markdown
     from kv_cache_rl.reports.serving.transfer import rich_table, rows_of
 
-    refuse_two_forms(as_json, markdown)
     names, chosen = agents_of(policy or list(AMONG)), held_out(seeds)
     worlds = worlds_of(traces or [], ticks)
     known = {name: identity(name).digest for name in names}

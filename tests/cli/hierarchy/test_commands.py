@@ -149,6 +149,16 @@ def test_the_curve_is_what_replays_give(kv, tree):
     assert curve["sampled"]["error"] == pytest.approx(0)
 
 
+def test_a_curves_seed_draws_the_workload_and_the_sample(kv):
+    def curve(source, *more):
+        options = ("--capacity", "5,20", "--sampled", "0.5", "--json")
+        return kv("hierarchy", "mrc", f"workload:zipf,pages=100,accesses=900{source}", *options, *more).json
+
+    own, drawn, named = curve(""), curve("", "--seed", "3"), curve(",seed=3")
+    assert own["hit_rate"] != drawn["hit_rate"] == named["hit_rate"]
+    assert drawn["sampled"]["hit_rate"] != named["sampled"]["hit_rate"]
+
+
 def test_a_time_line_and_sessions_come_on_request(kv, tree):
     options = ("--capacity", "60", "--policy", "sieve", "--time-line", "5", "--by-sequence", "--json")
     said = kv("hierarchy", "replay", tree, *options).json

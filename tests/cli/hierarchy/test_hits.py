@@ -37,7 +37,7 @@ def test_hits_alone_are_those_of_a_replay(kv):
 )
 def test_what_needs_more_than_hits_is_refused(kv, more, said):
     capacity = () if "--capacity" in more else ("--capacity", "20")
-    found = kv("hierarchy", "replay", "workload:rag_burst", "--hits-only", *capacity, *more)
+    found = kv("hierarchy", "replay", "workload:rag_burst", "--hits-only", "--json", *capacity, *more)
     assert found.code != 0 and said in found.err
 
 
@@ -77,5 +77,5 @@ def test_a_peer_that_answers_stands_beside_ours(kv, monkeypatch):
 
 def test_the_peer_has_accesses_of_its_own(kv):
     found = kv("hierarchy", "bench", "--peer", "libcachesim", "--part", "lru")
-    assert found.code != 0 and "leave out --part and --trace" in found.err
+    assert found.code != 0 and "--peer and --part are both given" in found.err
     assert "did you mean libcachesim" in kv("hierarchy", "bench", "--peer", "libcachesin").err

@@ -13,6 +13,8 @@ from kv_cache_rl.paged.measure import figures
     ("arguments", "words"),
     [
         (("--temperature", "inf", "--samples", "1"), "a temperature of inf; give a finite one above 0"),
+        (("--temperature", "0.5"), "--temperature 0.5 is of samples; give --samples, or leave it out"),
+        (("--beams", "2", "--temperature", "0.5"), "give --samples, or leave it out"),
         (("--tokens", "2000000000"), "give fewer or smaller blocks, that is fewer tokens or sequences"),
         (("--tokens", "2", "--block-tokens", "2000000000"), "give fewer or smaller blocks"),
         (("--samples", "100000"), "100,000 continuations at once; give at most 1,024. Sample i of --seed S"),

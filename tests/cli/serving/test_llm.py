@@ -203,6 +203,7 @@ def test_one_slow_episode_does_not_block_the_others(run):
         (("--policy", "lru", "--timeout", "5"), "add --policy llm"),
         (("--policy", "llm", "--base-url", "http://127.0.0.1:1/v1"), "--base-url is given without --model"),
         (("--policy", "llm", "--api-key-var", "MY_KEY"), "--api-key-var is given without --model"),
+        (("--policy", "llm", "--temperature", "0.5"), "--temperature is given without --model"),
         (("--policy", "llm", "--model", "m", "--base-url", "127.0.0.1"), "is not an address"),
         (("--policy", "llm", "--model", " "), "--model is empty"),
         (("--policy", "llm", "--price-in", "1"), "without --price-out"),

@@ -37,7 +37,7 @@ def test_without_a_trace_it_is_half_the_memory_alone(kv):
         (("--policy", "ppoo"), "unknown agent 'ppoo'; did you mean ppo?"),
         (("--policy", "none.safetensors"), "none.safetensors: No such file or directory; train them with"),
         (("--seeds", "101"), "101 seeds asked for; give a number from 1 to 100"),
-        (("--json", "--markdown"), "--json and --markdown are two forms of one table; give one"),
+        (("--json", "--markdown"), "--json and --markdown are both given"),
     ],
 )
 def test_what_cannot_be_played_is_refused_with_the_remedy(kv, words, said):
