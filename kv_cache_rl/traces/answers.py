@@ -23,13 +23,15 @@ class Kept:
         self._seen = Intervals()
         self._ends: dict[Hashable, dict[int, int]] = defaultdict(dict)
         """Sequence → the last full block of a prompt that nothing continued → tokens with its answer."""
+        self._short: dict[Hashable, int] = {}
+        """Sequence → tokens of its last prompt and answer, 0 where the prompt fills a block."""
 
     def found(self, sequence: Hashable, runs: Sequence[Run], prompt: int, answer: int) -> int:
         """Leading tokens of a prompt that are there when it comes; then it and its answer are there, too."""
         ends, full = self._ends[sequence], prompt // self._size
         places = ((place_of(runs, block), block) for block in ends)
         at, tip = max((place for place in places if place[0] < full), default=(-1, 0))
-        whole = ends.pop(tip) if at >= 0 else 0
+        whole = ends.pop(tip) if at >= 0 else self._short.get(sequence, 0)
         for run in leading(runs, whole // self._size if whole <= prompt else 0):
             self._seen.add(*run)
         new = 0
@@ -43,6 +45,7 @@ class Kept:
         last = [start + length - 1 for start, length in leading(runs, full)]
         if last and place_of(runs, last[-1]) == full - 1:
             ends[last[-1]] = prompt + answer
+        self._short[sequence] = 0 if full else prompt + answer
         return min(new * self._size, prompt)
 
 

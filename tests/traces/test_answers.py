@@ -18,10 +18,10 @@ from kv_cache_rl.traces.runs import leading, place_of, runs_of
 law = settings(max_examples=40, deadline=None)
 
 
-@given(seed=st.integers(0, 2**32))
+@given(seed=st.integers(0, 2**32), shortest=st.integers(1, BLOCK))
 @law
-def test_request_by_request_a_plan_finds_what_the_lab_finds(seed):
-    made, kept = texts(seed), Kept(BLOCK)
+def test_request_by_request_a_plan_finds_what_the_lab_finds(seed, shortest):
+    made, kept = texts(seed, shortest=shortest), Kept(BLOCK)
     hits = run(decoded(made.trace()), one_tier(10**6), "lru").state.hits.tolist()
     for (sequence, prompt, answer, path), found in zip(made.rows, hits, strict=True):
         assert kept.found(sequence, runs_of(path), prompt, answer) == min(found * BLOCK, prompt)

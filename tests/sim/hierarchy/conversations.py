@@ -53,10 +53,11 @@ class Texts:
         return hits
 
 
-def texts(seed, requests=25, longest=9):
+def texts(seed, requests=25, longest=9, shortest=BLOCK):
     """Conversations over a common beginning, which go on, ask again, and branch off an earlier turn.
 
-    Each question fills a block, so that the full blocks of two prompts differ unless one repeats the other.
+    Each question fills a block, so that the full blocks of two prompts differ unless one repeats the other;
+    but for the first of a conversation, of `shortest` tokens and more: several may end with one block.
     """
     rng, made = random.Random(seed), Texts()
     common = made.new(rng.randint(0, 6))
@@ -65,7 +66,7 @@ def texts(seed, requests=25, longest=9):
         sequence = rng.randrange(3)
         past = turns[sequence]
         before = [] if not past else past[-1] if rng.random() < 0.8 else rng.choice(past)
-        prompt = [*(before or common), *made.new(rng.randint(BLOCK, longest))]
+        prompt = [*(before or common), *made.new(rng.randint(BLOCK if past else shortest, longest))]
         if rng.random() < 0.1:
             made.ask(sequence, prompt, rng.randint(0, longest))  # an answer that is thrown away
         turns[sequence].append(made.ask(sequence, prompt, rng.randint(0, longest)))

@@ -88,10 +88,10 @@ def test_generated_blocks_that_come_back_as_prompt_are_found():
     assert parents(whole).tolist() == list(range(-1, 9))
 
 
-@given(seed=st.integers(0, 2**32))
+@given(seed=st.integers(0, 2**32), shortest=st.integers(1, BLOCK))
 @law
-def test_an_infinite_cache_finds_what_an_engine_finds_token_by_token(seed):
-    made = texts(seed)
+def test_an_infinite_cache_finds_what_an_engine_finds_token_by_token(seed, shortest):
+    made = texts(seed, shortest=shortest)
     trace = decoded(made.trace())
     assert lru(trace, trace.blocks) == made.hits_of_an_engine() == min_hits(trace, trace.blocks)
 
@@ -159,6 +159,17 @@ def test_the_next_prompt_says_what_became_of_an_answer_and_later_ones_do_not():
     trace = decoded(made.trace())
     assert written_of(trace) == [[7, 8], [], []]
     assert lru(trace, 100) == 4 == made.hits_of_an_engine()
+
+
+def test_two_sequences_whose_prompts_end_with_one_full_block_both_go_on():
+    made = Texts()
+    common = made.new(BLOCK)
+    first, second = (made.ask(one, [*common, *made.new(1)], 2 * BLOCK) for one in (0, 1))
+    for one, text in ((0, first), (1, second)):
+        made.ask(one, [*text, *made.new(BLOCK)], 0)
+    trace = decoded(made.trace())
+    assert written_of(trace) == [[3, 4], [7, 8], [], []]
+    assert lru(trace, 100) == 7 == made.hits_of_an_engine()
 
 
 def test_another_sequence_does_not_continue_a_request():

@@ -45,7 +45,8 @@ def decoded(trace: Trace) -> Trace:
     cut = segments(trace.run_start, trace.run_length, trace.blocks, tips[tips >= 0])
     known = np.where(lengths < prompt // size, -1, np.searchsorted(cut.edges, tips, side="right") - 1)
     tokens = prompt, answered, size
-    source = _continued(trace.first_run, *cut, trace.sequence, lengths, *tokens, known)
+    ends = np.where(known < 0, -1, trace.sequence * (len(cut.edges) - 1) + known)
+    source = _continued(trace.first_run, *cut, trace.sequence, lengths, *tokens, known, ends, np.unique(ends))
     first = np.concatenate([[0], np.cumsum(count)])
     block, parent, blocks = _blocks(*runs, first, base, source, trace.blocks)
     sizes = trace.page_bytes
@@ -66,25 +67,32 @@ def _last_full_blocks(trace: Trace, full: np.ndarray) -> np.ndarray:
 
 
 @njit
-def _continued(first_run, edges, run_start, run_length, sequence, lengths, prompt, output, size, tip):
+def _continued(
+    first_run, edges, run_start, run_length, sequence, lengths, prompt, output, size, tip, ends, kinds
+):
     """The request that continues each, int64 [R], -1: none does.
 
     `tip` is the segment that ends with a prompt's last full block, -1 where it fills none, or where its
-    blocks are not all named.
+    blocks are not all named; `ends` is the pair of sequence and tip as one number, `kinds` those that there
+    are, ascending.
     """
-    requests = len(lengths)
+    requests, segments = len(lengths), len(edges) - 1
     source = np.full(requests, -1, np.int64)
-    ends_at = np.full(len(edges) - 1, -1, np.int32)  # the last request whose full blocks end with a segment
+    last = np.full(len(kinds), -1, np.int64)  # the last request of each kind that nothing continued
+    waiting = np.zeros(segments, np.int32)  # how many of them end with a segment: mostly none, which is quick
     short = np.full(sequence.max() + 1, -1, np.int64)  # the last of a sequence, where it fills no block
     for q in range(requests):
         full = min(prompt[q] // size, lengths[q])
         position, before = lengths[q], -1
         for run in range(first_run[q + 1] - 1, first_run[q] - 1, -1):
             for one in range(run_start[run] + run_length[run] - 1, run_start[run] - 1, -1):
-                r = ends_at[one]
-                if before < 0 and position <= full and r >= 0 and sequence[r] == sequence[q]:
-                    before = r
-                    ends_at[one] = -1
+                if before < 0 and position <= full and waiting[one] > 0:
+                    kind = sequence[q] * segments + one
+                    at = min(np.searchsorted(kinds, kind), len(kinds) - 1)
+                    if kinds[at] == kind and last[at] >= 0:
+                        before = last[at]
+                        last[at] = -1
+                        waiting[one] -= 1
                 position -= edges[one + 1] - edges[one]
             if before >= 0:
                 break
@@ -96,7 +104,9 @@ def _continued(first_run, edges, run_start, run_length, sequence, lengths, promp
                 source[before] = q
         short[sequence[q]] = q if prompt[q] < size else -1
         if tip[q] >= 0:
-            ends_at[tip[q]] = q
+            at = np.searchsorted(kinds, ends[q])
+            waiting[tip[q]] += last[at] < 0
+            last[at] = q
     return source
 
 
