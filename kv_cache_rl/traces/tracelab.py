@@ -1,10 +1,12 @@
 """TraceLab's tables of agent sessions: a session's first round has an arrival time, each later one
-a wait after the end of the round before (`tool_wait_after_ms` of that round). A round's prompt is
-what the session holds (prefix_len) and what is new (input_len). Ends are not recorded, so a call is
-taken to last `call_seconds`."""
+a wait after the end of the round before (`tool_wait_after_ms` of that round). Rounds follow each
+other by `round_idx`, without it as they stand. A round's prompt is what the session holds
+(prefix_len) and what is new (input_len). Ends are not recorded, so a call is taken to last
+`call_seconds`."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from kv_cache_rl.traces.requests import SORT, Arrival, Requests, by_time, forwar
 from kv_cache_rl.traces.tables import Row, rows
 
 COLUMNS = ("session_id", "arrival_time", "prefix_len", "input_len", "output_len")
-MORE_COLUMNS = ("tool_wait_after_ms",)
+MORE_COLUMNS = ("tool_wait_after_ms", "round_idx")
 
 
 def read_tracelab(path: str | Path) -> Iterator[Arrival]:
@@ -30,20 +32,31 @@ def tracelab_requests(path: str, reading: Reading) -> Requests:
 
 
 def _rounds(path: str, reading: Reading) -> Iterator[Arrival]:
-    next_s: dict[str, float] = {}
-    found: list[Arrival] = []
+    sessions: dict[str, list[Row]] = defaultdict(list)
     stated = 0.0
     for row in rows(read_lines(path), COLUMNS, MORE_COLUMNS):
-        session = row.cell("session_id", "")
-        waits = row.cell("arrival_time") is None and session in next_s
-        start = next_s[session] if waits else row.seconds_in("arrival_time", reading)
-        stated = stated if waits else forward(row, start, stated, _runs_back, reading)
-        output = row.tokens("output_len")
-        wait_ms = max(0.0, float(row.real("tool_wait_after_ms", default=0)))
-        next_s[session] = start + call_seconds(output) + wait_ms / 1000
-        prompt = row.tokens("prefix_len") + row.tokens("input_len")
-        found.append(Arrival(row.place, start, prompt, output, None, session))
+        if row.cell("arrival_time") is not None:
+            stated = forward(row, row.seconds_in("arrival_time", reading), stated, _runs_back, reading)
+        sessions[row.cell("session_id", "")].append(row)
+    found: list[Arrival] = []
+    for session, rounds in sessions.items():
+        next_s: float | None = None
+        for row in _in_order(rounds):
+            waits = row.cell("arrival_time") is None
+            start = next_s if waits and next_s is not None else row.seconds_in("arrival_time", reading)
+            output = row.tokens("output_len")
+            wait_ms = max(0.0, float(row.real("tool_wait_after_ms", default=0)))
+            next_s = start + call_seconds(output) + wait_ms / 1000
+            prompt = row.tokens("prefix_len") + row.tokens("input_len")
+            found.append(Arrival(row.place, start, prompt, output, None, session))
     yield from sorted(found, key=by_time)
+
+
+def _in_order(rounds: list[Row]) -> list[Row]:
+    """The rounds of a session by their numbers, where any has one."""
+    if all(row.cell("round_idx") is None for row in rounds):
+        return rounds
+    return sorted(rounds, key=lambda row: row.whole("round_idx"))
 
 
 def _runs_back(row: Row, last: float) -> Exception:

@@ -164,6 +164,9 @@ def test_help_comes_without_loading_anything_heavy():
         (["replay", "eviction-eval-hard-0000-v2", "--run", "nothing"], "nothing"),
         (["oracle", "nothing.jsonl"], "nothing.jsonl"),
         (["oracle", "--difficulty", "brutal"], "brutal"),
+        (["oracle", "eviction-eval-hard-0000-v2", "-d", "easy"], "--difficulty selects scenarios, and evi"),
+        (["oracle", "eviction-eval-hard-0000-v2", "--seed", "42"], "--seed selects scenarios"),
+        (["planner", "eviction-eval-hard-0000-v2", "--trace", "x"], "--trace selects scenarios"),
         (["planner", "eviction-eval-hard-9999-v2"], "did you mean eviction-eval-hard-"),
         (["planner", "--difficulty", "brutal"], "brutal"),
         (["export-sft", "--out", "x.parquet", "--policy", "me"], "unknown expert 'me'"),
@@ -246,6 +249,10 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--capacity", "9", "--squeeze", "int4"],
+            "--squeeze int4 is of bytes, and --capacity counts blocks here; give bytes (--capacity 60KB), or",
+        ),
+        (
+            ["hierarchy", "replay", "workload:zipf", "--capacity", "9", "--squeeze", "int4"],
             "give a model",
         ),
         (
@@ -254,7 +261,10 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (["hierarchy", "mrc", "workload:rag_burst", "--sampled", "2"], "give a share above 0, at most 1"),
         (["hierarchy", "mrc", "nothing.jsonl", "--format", "azurr"], "unknown format 'azurr'"),
-        (["hierarchy", "heldout", "workload:rag_burst"], "there is nothing to hold out"),
+        (
+            ["hierarchy", "heldout", "workload:rag_burst"],
+            "are one session: there is nothing to hold out; give a trace whose requests name their sessions",
+        ),
         (["hierarchy", "bench", "--part", "trees"], "name their file with --trace"),
         (["hierarchy", "sweep", "nothing.toml"], "nothing.toml: there is no such file"),
         (["hierarchy", "sweep", "--ray", "127.0.0.1:1"], "ay "),

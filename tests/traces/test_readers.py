@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from kv_cache_rl.traces import (
     shared_blocks,
 )
 from kv_cache_rl.traces.claude_code import parse_sessions
-from kv_cache_rl.traces.errors import Place
+from kv_cache_rl.traces.errors import Place, TraceError
 
 LARGEST = 2**63 - 1
 
@@ -158,6 +159,19 @@ def test_every_format_is_told_from_its_first_line(write, session, call):
         path = write(lines, f"{name}.gz")
         assert detect(path) == name
         assert list(read(path)) == list(FORMATS[name].read(path))
+
+
+def test_rounds_follow_each_other_by_their_numbers(write):
+    head = "session_id,arrival_time,round_idx,prefix_len,input_len,output_len,tool_wait_after_ms"
+    rounds = ["s,0.0,0,0,1200,80,900", "s,,1,1280,300,60,500", "s,,2,1640,100,60,0"]
+    in_order, mixed = (
+        [(one.time_s, one.input_tokens) for one in read(write([head, *lines], name))]
+        for lines, name in ((rounds, "a.csv"), ([rounds[2], rounds[0], rounds[1]], "b.csv"))
+    )
+    assert [tokens for _, tokens in in_order] == [1200, 1580, 1740]
+    assert mixed == in_order
+    with pytest.raises(TraceError, match=r"line 3, field 'round_idx'"):
+        list(read(write([head, rounds[0], rounds[1].replace(",1,", ",,")], "c.csv")))
 
 
 runs = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 5)), max_size=5).map(tuple)

@@ -39,7 +39,7 @@ from kv_cache_rl.cli.eviction.options import (
 from kv_cache_rl.cli.eviction.targets import keep_shown, served, shown, targets_of
 from kv_cache_rl.cli.exits import FAILED
 from kv_cache_rl.cli.failures import BadInput
-from kv_cache_rl.cli.options import AsJson
+from kv_cache_rl.cli.options import AsJson, said_of
 from kv_cache_rl.cli.saved import only_writer, stoppable
 from kv_cache_rl.cli.terminal import console, print_json
 from kv_cache_rl.files import slug, write_json
@@ -152,13 +152,10 @@ KEPT = (
 
 def refuse_kept(context: typer.Context) -> None:
     """Raises BadInput for an option of the command line that a resumed run keeps as it was."""
-    for parameter in context.command.params:
-        said = context.get_parameter_source(parameter.name or "")
-        if parameter.name in KEPT and said is not None and said.name == "COMMANDLINE":
-            raise BadInput(
-                f"{parameter.opts[0]} cannot change in a run that goes on; leave it out, or start a new run "
-                "without --resume"
-            )
+    for option in said_of(context, KEPT):
+        raise BadInput(
+            f"{option} cannot change in a run that goes on; leave it out, or start a new run without --resume"
+        )
 
 
 def resumed_config(folder: Path, base_url: str | None, api_key_var: str | None, now: Mapping) -> dict:

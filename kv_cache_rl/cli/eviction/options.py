@@ -1,12 +1,13 @@
 """Options that several eviction commands share, and the scenarios they select."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kv_cache_rl.cli.failures import BadInput, choose
-from kv_cache_rl.cli.options import WORKLOAD, names_of, option, policy, seed, trace
+from kv_cache_rl.cli.options import WORKLOAD, names_of, option, policy, said_of, seed, trace
 
 if TYPE_CHECKING:
     from kv_cache_rl.sim.eviction import Scenario
@@ -117,28 +118,46 @@ def found_scenarios(
     return scenarios
 
 
+SELECTING = ("difficulty", "split", "num_examples", "trace")
+"""Parameters that select scenarios, and do nothing else."""
+
+
 def named_scenarios(
+    context: typer.Context,
     names: list[str] | None,
     difficulty: str,
     split: str,
     num_examples: int | None,
     seed: int,
     trace: Path | None,
+    selecting: Sequence[str] = SELECTING,
 ) -> list["Scenario"]:
     """The scenarios of these names, or without any those that the options select.
 
-    Raises BadInput where there are none.
+    Raises BadInput where there are none, or where names and options are given.
     """
     if names:
-        return [find_scenario(name) for name in names]
+        for option in said_of(context, selecting):
+            raise BadInput(f"{option} selects scenarios, and {names[0]} names one; leave out one of them")
+        return [one for name in names for one in _scenarios_of(name)]
     return list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))
 
 
 def find_scenario(name: str) -> "Scenario":
-    """The scenario of a stable id, of ``FILE.jsonl`` or of ``FILE.jsonl:ID``.
+    """The one scenario of a stable id, of ``FILE.jsonl`` or of ``FILE.jsonl:ID``.
 
-    Raises BadInput where there is none.
+    Raises BadInput where there is none, or more than one.
     """
+    found = _scenarios_of(name)
+    if len(found) > 1:
+        raise BadInput(
+            f"{name} holds {len(found):,} scenarios; name one of them, such as {name}:{found[0].id}"
+        )
+    return found[0]
+
+
+def _scenarios_of(name: str) -> Sequence["Scenario"]:
+    """The scenario of an id or of ``FILE.jsonl:ID``, or all of ``FILE.jsonl``. Raises BadInput."""
     from kv_cache_rl.sim.eviction import load_file
     from kv_cache_rl.sim.eviction.scenarios import committed
 
@@ -150,11 +169,11 @@ def find_scenario(name: str) -> "Scenario":
             raise BadInput(
                 f"{name}: the file holds no scenario; make one with kv-cache-rl scenarios generate"
             )
-        return by_id[choose("scenario", wanted, by_id)] if wanted else found[0]
+        return [by_id[choose("scenario", wanted, by_id)]] if wanted else found
     by_id = committed(name)
     if by_id is None:
         raise BadInput(
             f"{name!r} is not a scenario; give an id such as eviction-eval-hard-0007-v2, FILE.jsonl or "
             "FILE.jsonl:ID"
         )
-    return by_id[choose("scenario", name, by_id)]
+    return [by_id[choose("scenario", name, by_id)]]

@@ -3,8 +3,11 @@
 from time import perf_counter
 from typing import Annotated
 
+import typer
+
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
+    SELECTING,
     Difficulty,
     NumExamples,
     ScenarioNames,
@@ -19,6 +22,7 @@ from kv_cache_rl.reports.tables import plain_table
 
 
 def run_oracle(
+    context: typer.Context,
     scenario: ScenarioNames = None,
     difficulty: Difficulty = "all",
     split: Split = "eval",
@@ -39,7 +43,8 @@ def run_oracle(
     """
     from kv_cache_rl.search.eviction.oracle import DEFAULT_WIDTH, solve
 
-    scenarios = named_scenarios(scenario, difficulty, split, num_examples, seed, trace)
+    chosen = difficulty, split, num_examples, seed, trace
+    scenarios = named_scenarios(context, scenario, *chosen, selecting=(*SELECTING, "seed"))
     found = []
     for item in track(scenarios, "oracle", as_json):
         started = perf_counter()

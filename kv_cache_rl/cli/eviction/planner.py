@@ -81,6 +81,7 @@ def _outcomes(scenarios: Sequence["Scenario"], rows: list[dict]) -> list["Outcom
 
 
 def run_planner(
+    context: typer.Context,
     scenario: ScenarioNames = None,
     difficulty: Difficulty = "all",
     split: Split = "eval",
@@ -124,7 +125,8 @@ def run_planner(
     from kv_cache_rl.reports.eviction.foresight import gains, sentence
     from kv_cache_rl.search.eviction.planner import DEFAULT_FUTURES
 
-    scenarios = list(dict.fromkeys(named_scenarios(scenario, difficulty, split, num_examples, seed, trace)))
+    chosen = difficulty, split, num_examples, seed, trace
+    scenarios = list(dict.fromkeys(named_scenarios(context, scenario, *chosen)))
     _refuse_one_id(scenarios)
     drawn = DEFAULT_FUTURES if futures is None else futures
     checked = _some_of_each_tier(scenarios, checks)

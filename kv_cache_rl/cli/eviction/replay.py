@@ -89,7 +89,7 @@ def window_lines(window: Mapping) -> list["Text"]:
 
 
 def run_replay(
-    scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl, or FILE.jsonl:ID.")],
+    scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl:ID, or FILE.jsonl of one.")],
     policy: Annotated[
         str | None,
         options.policy("What decides: a policy, or oracle for the best known; default learned."),

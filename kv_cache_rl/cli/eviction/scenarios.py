@@ -157,7 +157,7 @@ def verify_files(
 
 
 def show_scenario(
-    scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl, or FILE.jsonl:ID.")],
+    scenario: Annotated[str, typer.Argument(help="A scenario's id, or FILE.jsonl:ID, or FILE.jsonl of one.")],
     observation: Annotated[
         bool,
         options.option(OUTPUT, "--observation", help="Print the first observation as the model reads it."),

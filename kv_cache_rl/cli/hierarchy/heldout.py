@@ -42,6 +42,8 @@ def run_heldout(
 
     Near-duplicate sessions (shared blocks, or first requests of equal lengths) stay in one half.
 
+    A workload:NAME is one session, and has no halves.
+
     Example: kv-cache-rl hierarchy heldout conversation_trace.jsonl --policy sieve,s3fifo --seed 0 --seed 1
     """
     from kv_cache_rl.experiments.hierarchy.heldout import held_out

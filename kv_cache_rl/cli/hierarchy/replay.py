@@ -30,6 +30,7 @@ from kv_cache_rl.cli.hierarchy.rows import (
     offload_line,
     refuse_beside_hits,
     refuse_idle_rules,
+    refuse_precision,
     replay_rows,
     written_blocks,
 )
@@ -285,6 +286,8 @@ def run_replay(
     sized = with_model(loaded, model) if model else loaded if own else in_blocks(loaded)
     sized = warmed(sized, warm_up) if warm_up is not None else sized
     scenarios = scenarios_of(sized, wanted, levels, rules)
+    if not (model or own or hits_only):
+        refuse_precision(loaded, rules)
     if not hits_only:
         refuse_idle_rules(sized, scenarios[0], names)
     drawn = to_draw(names, scenarios) if plot is not None else []

@@ -1,6 +1,6 @@
 """The rows of ``hierarchy replay``: one per scenario and policy, by the method that suits it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,18 @@ def refuse_beside_hits(given: dict[str, Any], rules: dict[str, Any]) -> None:
             f"--hits-only counts hits of pages in one tier, and nothing else; leave out it or "
             f"--{said[0].replace('_', '-')}"
         )
+
+
+def refuse_precision(trace: "Trace", rules: Mapping[str, Any]) -> None:
+    """Raises BadInput for a precision where a capacity counts blocks and the trace knows their bytes."""
+    import numpy as np
+
+    for name in ("footprint", "squeeze"):
+        if np.any(trace.page_bytes) and rules[name] != "fp16":
+            raise BadInput(
+                f"--{name} {rules[name]} is of bytes, and --capacity counts blocks here; give bytes "
+                "(--capacity 60KB), or --tiers"
+            )
 
 
 def refuse_idle_rules(trace: "Trace", scenario: "Scenario", policies: Sequence[str]) -> None:

@@ -148,9 +148,14 @@ def halves(trace: Trace, cluster: np.ndarray, seed: int) -> tuple[np.ndarray, np
     half with less.
 
     Raises:
-        HierarchyError: all sessions are one cluster.
+        HierarchyError: there is one session, or all are one cluster.
     """
     whole_number("seed", seed, 0, error=HierarchyError)
+    if len(cluster) < 2:
+        raise HierarchyError(
+            f"all requests of {trace.name} are one session: there is nothing to hold out; give a trace whose "
+            "requests name their sessions"
+        )
     count = int(cluster.max()) + 1
     if count < 2:
         raise HierarchyError(

@@ -80,11 +80,16 @@ def test_replay_tells_the_episode_window_by_window(kv, three, policy):
 
 
 def test_a_scenario_can_come_from_a_file(kv, three, file_of_three):
-    first = kv("replay", file_of_three, "--policy", "lru", "--json").json
     third = kv("replay", f"{file_of_three}:{three[2].id}", "--policy", "lru", "--json").json
-    assert (first["scenario_id"], third["scenario_id"]) == (three[0].id, three[2].id)
+    assert third["scenario_id"] == three[2].id
+    for command in ("replay", "scenarios show"):
+        unnamed = kv(*command.split(), file_of_three)
+        assert unnamed.code == 2
+        assert f"holds 3 scenarios; name one of them, such as {file_of_three}:{three[0].id}" in unnamed.err
     wrong = kv("replay", f"{file_of_three}:{three[2].id}x")
     assert (wrong.code, f"did you mean {three[2].id}?" in wrong.err) == (2, True)
+    file_of_three.write_text(json.dumps(three[1].to_json()) + "\n")
+    assert kv("replay", file_of_three, "--json").json["scenario_id"] == three[1].id
 
 
 def test_verify_finds_nothing_in_good_files_and_every_kind_of_lie_in_bad_ones(
@@ -178,6 +183,11 @@ def test_oracle_is_at_least_as_good_as_what_is_stored(kv, three):
     assert said[0]["scenario_id"] == three[0].id
     assert said[0]["found"] >= said[0]["floor"]
     assert len(said[0]["log"]) == 15
+
+
+def test_a_file_is_searched_whole(kv, three, file_of_three):
+    said = kv("oracle", file_of_three, "--width", 1, "--json").json["scenarios"]
+    assert [row["scenario_id"] for row in said] == [one.id for one in three]
 
 
 def test_planner_is_shown_beside_trained_deciders_and_the_oracle(kv, three):
