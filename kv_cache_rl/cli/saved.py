@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kv_cache_rl.cli.failures import BadInput, Interrupted
+from kv_cache_rl.cli.failures import BadInput, Interrupted, as_sentence
 from kv_cache_rl.files import NotJson, holds, json_text, read_json
 
 
@@ -56,12 +56,14 @@ def only_writer(folder: Path, what: str) -> Generator[None]:
 @contextmanager
 def stoppable(place: Path, go_on: Callable[[], str]) -> Generator[None]:
     """An interrupt, and a disk that takes no more, end with what `go_on` says: what is saved, and the command
-    that goes on.
+    that goes on. A file where a folder should be has none.
     """
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(go_on()) from None
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BadInput(as_sentence(error)) from error
     except OSError as error:
         what = error.strerror or str(error)
         raise BadInput(f"{error.filename or place}: {what}; make room or mend it. {go_on()}") from error

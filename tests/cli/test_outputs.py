@@ -36,6 +36,17 @@ def test_a_run_is_not_replaced_by_one_that_was_asked_for_otherwise(kv, run, othe
     assert kv("baselines", "-p", "lru", "-n", 1, "-d", "easy", "--out", "run").code == 0
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["hierarchy sweep --out afile", "serving evaluate -p lru -t easy --ticks 9 --out afile/below"],
+)
+def test_a_file_in_the_place_of_a_folder_saves_nothing(kv, tmp_path, command):
+    (tmp_path / "afile").write_text("mine")
+    said = kv(*command.split())
+    assert said.code == 2 and "afile is a file, not a folder; give another path\n" in said.err
+    assert "go on" not in said.err and (tmp_path / "afile").read_text() == "mine"
+
+
 def test_an_evaluation_is_not_replaced_by_baselines(kv, run, tmp_path):
     config = tmp_path / "run" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"command": "eval"}))

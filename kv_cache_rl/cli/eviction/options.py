@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from kv_cache_rl.sim.eviction import Scenario
 
 PER_TIER = 5
+NO_REFERENCES = "no references: kv-cache-rl oracle finds its best return"
+"""What is said of a scenario that stores no floor and no best return."""
 
 Difficulty = Annotated[str, option(WORKLOAD, "--difficulty", "-d", help="easy, medium, hard or all.")]
 ScenarioNames = Annotated[

@@ -52,8 +52,8 @@ def run_oracle(
         seconds = round(perf_counter() - started, 3)
         row = {
             "scenario_id": item.id,
-            "floor": item.floor,
-            "stored": item.best,
+            "floor": item.floor if item.referenced else None,
+            "stored": item.best if item.referenced else None,
             "found": best,
             "seconds": seconds,
         }
@@ -66,7 +66,7 @@ def run_oracle(
     for row in found:
         table.add_row(
             str(row["scenario_id"]),
-            *(f"{row[key]:+.4f}" for key in ("floor", "stored", "found")),
+            *("-" if row[key] is None else f"{row[key]:+.4f}" for key in ("floor", "stored", "found")),
             f"{row['seconds']:.2f}",
         )
     console().print(table)

@@ -128,6 +128,11 @@ def run_planner(
     chosen = difficulty, split, num_examples, seed, trace
     scenarios = list(dict.fromkeys(named_scenarios(context, scenario, *chosen)))
     _refuse_one_id(scenarios)
+    if bare := [one.id for one in scenarios if not one.best_log]:
+        raise BadInput(
+            f"{bare[0]} stores no best-known log to hold the planner against; choose a scenario that "
+            "kv-cache-rl scenarios generate has made"
+        )
     drawn = DEFAULT_FUTURES if futures is None else futures
     checked = _some_of_each_tier(scenarios, checks)
     kinds = KINDS if checks else KINDS[:1]

@@ -9,7 +9,7 @@ import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
-from kv_cache_rl.cli.eviction.options import find_scenario
+from kv_cache_rl.cli.eviction.options import NO_REFERENCES, find_scenario
 from kv_cache_rl.cli.failures import BadInput, choose
 from kv_cache_rl.cli.options import OUTPUT, WORKLOAD, AsJson
 from kv_cache_rl.cli.terminal import console, print_json, styled
@@ -126,9 +126,11 @@ def run_replay(
         for line in window_lines(window):
             out.print(line, soft_wrap=True)
         time.sleep(delay)
-    between = f" (floor {found.floor:+.4f}, oracle {found.best:+.4f})   "
+    known = f"floor {found.floor:+.4f}, oracle {found.best:+.4f}" if found.referenced else NO_REFERENCES
+    between = f" ({known})   "
     out.print(styled("\nreward ", (f"{report.total:+.4f}", "bold"), between), end="")
-    out.print(f"normalised {report.normalized:+.3f}   failures {report.metrics['total_failures_metric']:.0f}")
+    on_scale = f"normalised {report.normalized:+.3f}   " if found.referenced else ""
+    out.print(f"{on_scale}failures {report.metrics['total_failures_metric']:.0f}")
     out.print("  ".join(f"{name} {value:+.4f}" for name, value in report.rewards.items()), soft_wrap=True)
     out.print(report.notes, soft_wrap=True)
 
@@ -139,8 +141,8 @@ def report_json(scenario: "Scenario", report: "Report", player: str) -> dict:
         "policy": player,
         "reward": report.total,
         "normalized": report.normalized,
-        "floor": scenario.floor,
-        "best": scenario.best,
+        "floor": scenario.floor if scenario.referenced else None,
+        "best": scenario.best if scenario.referenced else None,
         "rewards": report.rewards,
         "metrics": report.metrics,
         "timeline": report.timeline,

@@ -9,6 +9,7 @@ import typer
 from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction.options import (
+    NO_REFERENCES,
     Difficulty,
     NumExamples,
     Seed,
@@ -194,7 +195,8 @@ def print_scenario(scenario: "Scenario") -> None:
     )
     out.print(f"budget {scenario.budget_pages:,} of {scenario.gpu_pages:,} pages ({share:.0%})")
     out.print(f"CPU pool {scenario.cpu_pages:,} pages")
-    out.print(f"floor {scenario.floor:+.4f} by {scenario.floor_by or '-'}, best known {scenario.best:+.4f}")
+    known = f"floor {scenario.floor:+.4f} by {scenario.floor_by}, best known {scenario.best:+.4f}"
+    out.print(known if scenario.referenced else NO_REFERENCES)
     columns = {"seq_id": "left", "kind": "left", "class": "left", "priority": "right", "place": "left"}
     columns |= {"tokens": "right", "turns (arrive: new + out)": "left"}
     table = plain_table(f"{len(scenario.sessions)} sessions", columns)

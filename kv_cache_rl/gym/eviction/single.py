@@ -28,7 +28,7 @@ from kv_cache_rl.sim.eviction.decisions import (
 from kv_cache_rl.sim.eviction.dynamics import new_state
 from kv_cache_rl.sim.eviction.log import ActionLog
 from kv_cache_rl.sim.eviction.numbers import NUMBERS, HeadCell
-from kv_cache_rl.sim.eviction.score import normalized_score, rewards_and_metrics
+from kv_cache_rl.sim.eviction.score import scored
 from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.state import State, slot_names
 
@@ -216,9 +216,8 @@ def final_info(scenario: Scenario, state: State, earned: float) -> tuple[dict[st
 
     The reported total sums rewards that are rounded to six digits; `earned` is the sum before rounding.
     """
-    rewards, total, metrics = rewards_and_metrics(state, scenario.best)
-    score = normalized_score(total, scenario.floor, scenario.best) if scenario.best_log else float("nan")
-    if not scenario.best_log:
+    rewards, total, score, metrics = scored(state, scenario)
+    if not scenario.referenced:
         del metrics["regret"]
     report = {"scenario": scenario.id, "total": total, "normalized": score}
     return {"score": score, "report": report | {"rewards": rewards, "metrics": metrics}}, total - earned

@@ -15,7 +15,7 @@ from kv_cache_rl.sim.eviction.dynamics import new_state, step
 from kv_cache_rl.sim.eviction.entries import Event
 from kv_cache_rl.sim.eviction.log import ActionLog, LogError, log_fault
 from kv_cache_rl.sim.eviction.observe import BITS, new_view, view
-from kv_cache_rl.sim.eviction.score import Report, normalized_score, rewards_and_metrics
+from kv_cache_rl.sim.eviction.score import Report, scored
 from kv_cache_rl.sim.eviction.spec import BLOCK_TYPES, VIEWS, Scenario, one_of
 from kv_cache_rl.sim.eviction.state import check, slot_names
 from kv_cache_rl.sim.eviction.text import TOP, in_pages, observation, to_text
@@ -233,8 +233,7 @@ class Episode:
 
     def report(self) -> Report:
         """Rewards, metrics and the time line so far."""
-        rewards, total, metrics = rewards_and_metrics(self.state, self.scenario.best)
-        normalized = normalized_score(total, self.scenario.floor, self.scenario.best)
+        rewards, total, normalized, metrics = scored(self.state, self.scenario)
         notes = diagnosis(self.timeline, metrics, total, self.scenario)
         return Report(self.scenario.id, rewards, total, normalized, metrics, self.timeline, notes)
 
@@ -248,10 +247,8 @@ def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scena
     failures = [
         f"{f['seq_id']} in window {w['step'] + 1} ({f['why']})" for w in timeline for f in w["failures"]
     ]
-    parts = [
-        f"Return {total:.3f}; the best known is {scenario.best:.3f}, "
-        f"the best fixed rule {scenario.floor:.3f}."
-    ]
+    known = f"the best known is {scenario.best:.3f}, the best fixed rule {scenario.floor:.3f}"
+    parts = [f"Return {total:.3f}; {known if scenario.referenced else 'the scenario has no references'}."]
     if failures:
         more = f" and {len(failures) - 4} more" if len(failures) > 4 else ""
         parts.append(f"{len(failures)} requests failed: {', '.join(failures[:4])}{more}.")

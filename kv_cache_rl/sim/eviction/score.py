@@ -3,6 +3,7 @@
 Weights and formulas: semioz/kv-cache-env, as docs/worlds/eviction.md restates them; all sums are kept in
 integers until the end."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from kv_cache_rl.jit import njit, uncounted
 from kv_cache_rl.sim.eviction.columns import UNITS_PER_PAGE, Counter, Place, Slot, Static, columns_of
 from kv_cache_rl.sim.eviction.entries import eviction_value, units_of
+from kv_cache_rl.sim.eviction.spec import Scenario
 from kv_cache_rl.sim.eviction.state import State
 
 REWARDS: dict[str, float] = {
@@ -51,6 +53,7 @@ class Report:
     """Unweighted, by name."""
     total: float
     normalized: float
+    """NaN, as the metric `regret`, of a scenario that has no references."""
     metrics: dict[str, float]
     timeline: list[dict] = field(repr=False)
     notes: str = ""
@@ -109,6 +112,13 @@ def total_return(scn, live):
     return weighted_return(scn, live, np.empty(_TERMS))
 
 
+def scored(state: State, scenario: Scenario) -> tuple[dict, float, float, dict]:
+    """Named rewards, their weighted sum, that on the scale of the scenario's references, named metrics."""
+    rewards, total, metrics = rewards_and_metrics(state, scenario.best if scenario.referenced else math.nan)
+    found = normalized_score(total, scenario.floor, scenario.best) if scenario.referenced else math.nan
+    return rewards, total, found, metrics
+
+
 def normalized_score(total: float, floor: float, best: float) -> float:
     """`total` on the scale floor -> 0, best known -> 1, clipped to [-1, 1.05]; 0 if both are equal."""
     if best - floor < 1e-9:
@@ -117,7 +127,10 @@ def normalized_score(total: float, floor: float, best: float) -> float:
 
 
 def rewards_and_metrics(state: State, best: float) -> tuple[dict, float, dict]:
-    """Named rewards, their weighted sum and named metrics of a finished (or unfinished) episode."""
+    """Named rewards, their weighted sum and named metrics of a finished (or unfinished) episode.
+
+    `best` is NaN where no return is known.
+    """
     terms = np.empty(_TERMS)
     reward_terms(*state, terms)
     rewards = {name: round(float(value), 6) + 0.0 for name, value in zip(REWARDS, terms, strict=True)}
@@ -128,7 +141,7 @@ def rewards_and_metrics(state: State, best: float) -> tuple[dict, float, dict]:
         "total_failures_metric": float(c[Counter.FAILURES]),
         "total_latency_metric": round(c[Counter.LATENCY_US] / step_us, 6),
         "pressure_steps_metric": float(c[Counter.ABOVE_95]),
-        "regret": round(best - total, 6),
+        "regret": math.nan if math.isnan(best) else round(best - total, 6),
         "wrong_answers_int8": float(c[Counter.FAILED_INT8]),
         "wrong_answers_int4": float(c[Counter.FAILED_INT4]),
         "recomputed_tokens": float(c[Counter.RECOMPUTED]),

@@ -137,6 +137,11 @@ class Scenario:
     best_log: tuple[tuple[tuple[str, ...], ...], ...] = ()
 
     @property
+    def referenced(self) -> bool:
+        """Whether `floor` and `best` are returns that were found; what `generate` draws has none yet."""
+        return bool(self.floor_by)
+
+    @property
     def step_us(self) -> int:
         return self.step_ms * 1000
 

@@ -18,9 +18,12 @@ def run(trace: Trace, scenario: Scenario, policy: str, seed: int = 0, **tuning) 
     """Replays a trace; `seed` matters to `random` only, `tuning` as in `dynamics.new_state`.
 
     Raises:
-        HierarchyError: unknown policy, an empty trace, pages larger than a tier, settings that do not fit the
-            trace.
+        HierarchyError: unknown policy, something else as a trace or scenario, an empty trace, pages larger
+            than a tier, settings that do not fit the trace.
     """
+    for given, kind, remedy in ((trace, Trace, "load_trace or pages"), (scenario, Scenario, "one_tier")):
+        if not isinstance(given, kind):
+            raise HierarchyError(f"{given!r} is no {kind.__name__}; give what {remedy} returns")
     if not trace.accesses:
         raise HierarchyError(f"trace {trace.name!r} has no accesses; give one with at least one request")
     state = new_state(trace, scenario, policy, seed, **tuning)

@@ -185,6 +185,20 @@ def test_oracle_is_at_least_as_good_as_what_is_stored(kv, three):
     assert len(said[0]["log"]) == 15
 
 
+def test_of_a_scenario_without_references_nothing_is_said_to_be_its_best(kv, three, tmp_path):
+    bare = dataclasses.replace(three[0], floor=0.0, floor_by="", best=0.0, best_log=())
+    (tmp_path / "bare.jsonl").write_text(json.dumps(bare.to_json()) + "\n")
+    told, said = kv("replay", "bare.jsonl", "-p", "lru").out, kv("replay", "bare.jsonl", "--json").json
+    assert "no references: kv-cache-rl oracle finds" in told and "normalised" not in told
+    assert [said[name] for name in ("normalized", "floor", "best")] == [None] * 3
+    assert said["metrics"]["regret"] is None
+    assert "no references" in kv("scenarios", "show", "bare.jsonl").out
+    (row,) = kv("oracle", "bare.jsonl", "--width", 1, "--json").json["scenarios"]
+    assert (row["floor"], row["stored"]) == (None, None) and row["found"] > 0
+    planned = kv("planner", "bare.jsonl", "--futures", 2)
+    assert planned.code == 2 and "stores no best-known log" in planned.err
+
+
 def test_a_file_is_searched_whole(kv, three, file_of_three):
     said = kv("oracle", file_of_three, "--width", 1, "--json").json["scenarios"]
     assert [row["scenario_id"] for row in said] == [one.id for one in three]

@@ -72,6 +72,13 @@ def test_convert_writes_what_the_lab_reads_and_sorts_what_runs_back(kv, write, t
     assert json.loads(gzip.decompress(out.read_bytes()).splitlines()[0])["block_tokens"] == 16
 
 
+def test_a_converted_session_says_what_becomes_of_its_clock(kv, write, tmp_path):
+    call = {"t": 0.0, "type": "n", "in": 128, "out": 9, "hash_ids": [1, 2]}
+    path = write([{"id": "a", "block_size": 64, "requests": [call]}])
+    told = kv("traces", "convert", path, "--out", tmp_path / "lab.jsonl").out
+    assert "sub-agents among those of their session" in told and "want the original" in told
+
+
 def test_what_names_no_blocks_is_converted_for_the_commands_that_need_none(kv, write, tmp_path):
     table = ["Timestamp,Session ID,Request tokens,Response tokens", "0,s,100,20", "5,,50,0", "9,s,160,5"]
     out = tmp_path / "lab.jsonl"

@@ -1,5 +1,7 @@
 """The reward formulas at and around their thresholds, on hand-made states."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -143,7 +145,17 @@ def test_weights_are_the_published_ones_and_sum_to_one():
 
 def test_a_report_holds_every_metric_in_the_order_of_the_registry(kit):
     report = kit.play(kit.scenario(kit.session("a", 5))).report()
-    assert tuple(report.metrics) == METRICS and all(np.isfinite(list(report.metrics.values())))
+    assert tuple(report.metrics) == METRICS
+    assert [name for name, value in report.metrics.items() if not np.isfinite(value)] == ["regret"]
+    assert np.isnan(report.normalized) and "the scenario has no references" in report.notes
+
+
+def test_a_scenario_that_was_searched_is_scored_between_its_references(kit):
+    bare = kit.scenario(kit.session("a", 5))
+    earned = kit.play(bare).report().total
+    searched = replace(bare, floor=earned - 0.1, floor_by="lru", best=earned + 0.1)
+    report = kit.play(searched).report()
+    assert (report.normalized, report.metrics["regret"]) == (0.5, pytest.approx(0.1))
 
 
 @pytest.mark.parametrize(

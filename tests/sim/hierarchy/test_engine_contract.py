@@ -114,6 +114,11 @@ NAN = float("nan")
         (lambda: one_tier(8).scaled(1, 100), "tier 'gpu' has capacity 0"),
         (lambda: physical(0, 0, 0, 0), "the scenario has no tier"),
         (
+            lambda: run(one_tier(8), pages("p", np.array([0])), "lru"),
+            r"is no Trace; give what load_trace or pages returns",
+        ),
+        (lambda: run(pages("p", np.array([0])), 8, "lru"), "8 is no Scenario; give what one_tier returns"),
+        (
             lambda: run(pages("p", np.array([0])), one_tier(8), "clock"),
             "unknown policy 'clock'; use one of lru, fifo",
         ),

@@ -15,6 +15,12 @@ from kv_cache_rl.traces.lab import write_requests
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.summary import summary_of
 
+ONE_CLOCK = (
+    "sessions start uniformly over 8 hours, as in the lab, the calls of sub-agents among those of their "
+    "session: serving and scenarios, which tell them apart, want the original"
+)
+"""What becomes of Claude Code sessions, each of which has a clock of its own."""
+
 
 def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
     """Writes the trace in the lab's format, rows whose times run back put in order, and returns how
@@ -35,7 +41,7 @@ def convert(path: str | Path, out: str | Path) -> tuple[int, list[str]]:
     refuse_within(file, Path(out))
     format = detect(reading.named(file))
     reading = replace(reading, format=format, sort=True)
-    notes = ["sessions start uniformly over 8 hours, as in the lab"] if format == "claude-code" else []
+    notes = [ONE_CLOCK] if format == "claude-code" else []
     unnamed = _without_blocks(file, reading) if format in LOADERS else None
     if unnamed == 0:
         trace = load_trace(reading.named(file), decode_writes=False)
