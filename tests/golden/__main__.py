@@ -7,6 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from kv_cache_rl.files import finite
 from kv_cache_rl.sim.eviction import DECIDERS, DIFFICULTIES, rollout
 from kv_cache_rl.sim.eviction.generate import generate
 from kv_cache_rl.sim.eviction.spec import dumps
@@ -24,7 +25,7 @@ def game(difficulty: str, policy: str, seed: int = 11, split: str = "train", ind
         "policy": policy,
         "total": report.total,
         "rewards": report.rewards,
-        "metrics": report.metrics,
+        "metrics": finite(report.metrics),
     }
 
 

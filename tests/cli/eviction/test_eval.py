@@ -343,7 +343,9 @@ def test_a_full_disk_names_the_folder_and_the_command_that_goes_on(kv, environme
 
 def test_options_reach_the_environment_and_a_number_that_is_none_is_refused(kv, environment):
     options = ["--timeout", 9, "--max-retries", 1, "--patience", 30, "--max-tokens", 50, "--temperature", 0]
-    assert kv("eval", "-p", "keep", "-n", 1, "--max-concurrent", 1, *options, "--json").code == 0
+    with serving() as url:
+        model = ("--model", "lru", "--base-url", url)
+        assert kv("eval", *model, "-n", 1, "--max-concurrent", 1, *options, "--json").code == 0
     [asked] = environment.asked
     assert asked["patience"] == {"request_timeout": 9, "max_retries": 1, "patience": 30}
     assert asked["sampling"] == {"max_tokens": 50, "temperature": 0}

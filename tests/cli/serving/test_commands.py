@@ -425,7 +425,6 @@ def test_a_rate_is_the_median_of_several_runs(monkeypatch):
         (["evaluate", "--task", "brutal"], "use one of easy, medium, hard"),
         (["evaluate", "--seeds", "0"], "give a number from 1 to 100"),
         (["evaluate", "--seeds", "101"], "give a number from 1 to 100"),
-        (["evaluate", "--json", "--markdown"], "give one"),
         (["train", "--agent", "lru"], "unknown agent to train 'lru'; use one of qlearning"),
         (["train", "--task", "brutal"], "use one of easy, medium, hard"),
         (["train", "--seed", str(2**53)], "give a whole number below 2**53"),
