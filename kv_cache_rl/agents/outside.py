@@ -22,6 +22,8 @@ from kv_cache_rl.sim.serving.spec import ServingError
 SIGN = ":"
 """What stands between a module and what makes the agent."""
 METHODS = ("reset", "act")
+FOLDERS: set[str] = set()
+"""Where agents came from; Python knows one module of a name, whichever of these holds it."""
 
 
 def is_outside(name: str) -> bool:
@@ -82,6 +84,9 @@ def module_of(place: str) -> ModuleType:
     """
     path = Path(place)
     folder = str(path.parent.resolve()) if path.suffix == ".py" else os.getcwd()
+    if path.suffix == ".py":
+        refuse_namesakes(Path(folder), path.stem)
+        FOLDERS.add(folder)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
@@ -99,6 +104,19 @@ def module_of(place: str) -> ModuleType:
         ) from wrong
     except (Exception, SystemExit) as wrong:
         raise ServingError(f"{place} cannot be imported: {raised(wrong)}; mend it") from wrong
+
+
+def refuse_namesakes(folder: Path, agent: str) -> None:
+    """Raises ServingError where a module beside an agent has the name of one that another agent brought."""
+    for name, module in tuple(sys.modules.items()):
+        place = Path(getattr(module, "__file__", None) or "")
+        place = place.parent if place.name == "__init__.py" else place
+        brought = str(place.parent) in FOLDERS and place.parent != folder
+        if brought and name == place.stem != agent and (folder / place.name).exists():
+            raise ServingError(
+                f"{place} and {folder / place.name} are two modules named {name}, of which Python keeps the "
+                "first; rename one, or run the agents in a command each"
+            )
 
 
 def imported(path: Path) -> ModuleType:

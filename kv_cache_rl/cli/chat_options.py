@@ -2,7 +2,6 @@
 how long it is waited for.
 """
 
-import math
 import os
 from collections.abc import Mapping
 from typing import Annotated
@@ -113,11 +112,8 @@ def refuse_without_model(base_url: str | None, api_key_var: str | None, sampling
 
 
 def given(**options: float | None) -> dict:
-    """The options that the user gave. Raises BadInput for a number that is none."""
-    found = {name: value for name, value in options.items() if value is not None}
-    if odd := [name for name, value in found.items() if not math.isfinite(value)]:
-        raise BadInput(f"{odd[0].replace('_', ' ')} is {found[odd[0]]}; give a number, or leave it out")
-    return found
+    """The options that the user gave."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def prices_of(read: float | None, written: float | None, cached: float | None) -> dict:

@@ -1,5 +1,6 @@
 """How commands become groups: name → function or group, registered in one place."""
 
+import math
 from collections.abc import Callable, Mapping, MutableMapping
 from importlib import import_module
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import bounded, literal, sparing_inputs
 from kv_cache_rl.cli.trace_options import with_reading
 
@@ -55,9 +57,9 @@ IN_JSON = ("--time-line", "--by-sequence", "--action-log")
 
 
 class _Strict(TyperCommand):
-    """A command that refuses what would be dropped: a second value of an option that takes one, and an option
-    beside another that leaves it nothing to say, or without the one that it adds to. What is measured would
-    not be what was asked for.
+    """A command that refuses a number that is none, and what would be dropped: a second value of an option
+    that takes one, and an option beside another that leaves it nothing to say, or without the one that it
+    adds to. What is measured would not be what was asked for.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -68,6 +70,9 @@ class _Strict(TyperCommand):
             single = isinstance(one, TyperOption) and not (one.multiple or one.is_flag)
             if single and (times := order.count(one)) > 1:
                 ctx.fail(f"{one.opts[0]} is given {times} times, and one value of it counts; give it once")
+            value = ctx.params.get(one.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise BadInput(f"{one.opts[0]} is {value}; give a number, or leave it out")
         said = {name for one in order for name in one.opts}
         for (first, second), why in APART.items():
             if {first, second} <= said:

@@ -80,6 +80,12 @@ class Session:
         return (*self.calls, *(call for agent in self.sub_agents for call in agent.requests))
 
     @property
+    def starts(self) -> list[float]:
+        """When each of `all_calls` started, seconds since the session's start."""
+        own = [call.t_s for call in self.calls]
+        return own + [agent.t_s + call.t_s for agent in self.sub_agents for call in agent.requests]
+
+    @property
     def calls(self) -> tuple[Request, ...]:
         """The session's own requests, without those of its sub-agents."""
         return tuple(entry for entry in self.requests if isinstance(entry, Request))

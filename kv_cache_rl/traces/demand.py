@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kv_cache_rl.traces.answers import Kept
 from kv_cache_rl.traces.calls import continued
-from kv_cache_rl.traces.claude_code import Request, Session, distinct, read_sessions
+from kv_cache_rl.traces.claude_code import Session, distinct, read_sessions
 from kv_cache_rl.traces.errors import place_of
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
 from kv_cache_rl.traces.reading import Reading, located
@@ -147,9 +147,7 @@ def _histories(session: Session, common: Kept | None) -> list[int]:
     whose ids mean the same.
     """
     kept = common or Kept(session.block_size)
-    times = [call.t_s for call in session.calls]
-    times += [agent.t_s + call.t_s for agent in session.sub_agents for call in agent.requests]
-    calls = session.all_calls
+    times, calls = session.starts, session.all_calls
     found = [0] * len(calls)
     for at in sorted(range(len(calls)), key=times.__getitem__):
         call = calls[at]
@@ -159,13 +157,8 @@ def _histories(session: Session, common: Kept | None) -> list[int]:
 
 def _duration(session: Session) -> float:
     """Seconds from the first start to the last known end."""
-    ends = [_end(call) for call in session.calls]
-    ends += [agent.t_s + _end(call) for agent in session.sub_agents for call in agent.requests]
-    return max(ends) - session.requests[0].t_s
-
-
-def _end(call: Request) -> float:
-    return call.t_s + (call.api_s or 0.0)
+    started = zip(session.starts, session.all_calls, strict=True)
+    return max(start + (call.api_s or 0.0) for start, call in started) - session.requests[0].t_s
 
 
 def _requests(demand: Demand, found: Requests) -> None:

@@ -20,8 +20,8 @@ BESIDES = ("reasoning_content", "tool_calls", "function_call")
 """Fields of a turn, besides its text, that a model wrote."""
 CALLED = {"arguments", "input", "parameters"}
 """Names of what a tool is called with."""
-ANSWERS = ("gpt", "assistant", "chatgpt", "bing", "bard", "model", "chatbot")
-"""Names of the side that answers."""
+ANSWERS = ("gpt", "assistant", "chatgpt", "bing", "bard", "model", "chatbot", "function_call", "tool_call")
+"""Names of the side that answers; a call of a tool may be a turn of its own."""
 
 
 def read_sharegpt(path: str | Path) -> Iterator[Arrival]:
@@ -44,7 +44,8 @@ def sharegpt_requests(path: str, reading: Reading) -> Requests:
 
 def _answers(found: Requests, path: str, reading: Reading) -> Iterator[Arrival]:
     for number, fields in enumerate(limited(read_records(path), reading)):
-        said = 0.0
+        system = fields.record.get("system")
+        said = len(system) / CHARACTERS_PER_TOKEN if isinstance(system, str) else 0.0
         name = "conversations" if "conversations" in fields.record else "messages"
         for at, turn in enumerate(fields.items(name)):
             inner = fields.inner(name, at, turn)

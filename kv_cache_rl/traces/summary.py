@@ -85,7 +85,7 @@ def _sessions(path: str, reading: Reading) -> Summary:
             shared.update(runs)
         else:
             found.blocks = (found.blocks or 0) + _covered(runs)
-        longest = max(longest, session.requests[-1].t_s - session.requests[0].t_s)
+        longest = max(longest, max(session.starts) - session.requests[0].t_s)
         sizes[session.block_size] += 1
     found.blocks = (found.blocks or 0) + _covered(shared)
     found.block_size = next(iter(sizes)) if len(sizes) == 1 else None

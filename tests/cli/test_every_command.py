@@ -159,6 +159,10 @@ def test_help_comes_without_loading_anything_heavy():
         (["baselines", "--trace", "."], "."),
         (["report", "nothing"], "give one that eval or baselines --out made"),
         (["replay", "eviction-eval-hard-9999-v2"], "did you mean eviction-eval-hard-"),
+        (
+            ["export-sft", "-o", "x.jsonl", "--min-normalized", "nan"],
+            "--min-normalized is nan; give a number",
+        ),
         (["replay", "seven"], "give an id such as eviction-eval-hard-0007-v2"),
         (["replay", "eviction-eval-hard-0000-v2", "--policy", "best"], "unknown policy 'best'"),
         (["replay", "eviction-eval-hard-0000-v2", "--run", "nothing"], "nothing"),
@@ -222,7 +226,7 @@ def test_help_comes_without_loading_anything_heavy():
         ),
         (
             ["hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=9", "--compute-s", "inf"],
-            "compute_s inf must be finite",
+            "--compute-s is inf; give a number, or leave it out",
         ),
         (["hierarchy", "workload", "zipf,seed=3", "--seed", "4", "--out", "x.jsonl"], "gives seed twice"),
         (["traces", "show", "nothing.jsonl", "--format", "lib"], "unknown format 'lib'"),
@@ -314,6 +318,7 @@ def test_bad_input_ends_with_two_and_one_line_that_says_what_to_do(kv, environme
         (["eval", "--fly"], "--fly"),
         (["scenarios", "fly"], "fly"),
         (["bench", "--seconds", "soon"], "--seconds"),
+        (["replay", "eviction-eval-hard-0000-v2", "--delay", "1e12"], "--delay"),
         (["eval", "--seed", "1.5"], "--seed"),
         (["replay"], "scenario"),
         (["hierarchy", "fly"], "fly"),

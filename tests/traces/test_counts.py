@@ -82,6 +82,11 @@ def test_a_column_that_stands_twice_is_refused(write):
         list(read_azure(path))
 
 
+def test_a_session_lasts_as_long_as_its_sub_agents(write, session, call, agent):
+    path = write([session("a", [call(0.0, 64, [[1, 1]]), agent(5.0, [call(100.0, 64, [[9, 1]])])])])
+    assert summary_of(path).span_s == 105.0
+
+
 @pytest.mark.parametrize("times", [(5,), (5, 5, 5)])
 def test_requests_of_one_moment_have_no_rate_for_a_plan(write, times):
     found = summary_of(write([MOONCAKE | {"timestamp": at} for at in times]))

@@ -161,6 +161,13 @@ def test_every_format_is_told_from_its_first_line(write, session, call):
         assert list(read(path)) == list(FORMATS[name].read(path))
 
 
+def test_a_call_of_a_tool_is_an_answer_and_a_system_text_is_read(write):
+    turns = [("human", "w" * 40), ("function_call", "c" * 20), ("observation", "o" * 12), ("gpt", "a" * 8)]
+    talk = [{"from": side, "value": value} for side, value in turns]
+    path = write([{"conversations": talk, "system": "s" * 16}])
+    assert [(one.input_tokens, one.output_tokens) for one in read(path)] == [(14, 5), (22, 2)]
+
+
 def test_rounds_follow_each_other_by_their_numbers(write):
     head = "session_id,arrival_time,round_idx,prefix_len,input_len,output_len,tool_wait_after_ms"
     rounds = ["s,0.0,0,0,1200,80,900", "s,,1,1280,300,60,500", "s,,2,1640,100,60,0"]

@@ -23,7 +23,7 @@ class EvictionTasksetConfig(vf.TasksetConfig):
     difficulty: Literal["easy", "medium", "hard", "all"] = "all"
     """The tier; `all` takes them in turn: easy, medium, hard, easy ..."""
     num_examples: int = Field(-1, ge=-1)
-    """How many scenarios in total; -1 takes all of them."""
+    """How many scenarios in total; -1 takes all of them, of a trace 20 a tier."""
     seed: int = Field(42, ge=0)
     """Orders the choice within a tier."""
     split: Literal["train", "eval", "test"] = "eval"

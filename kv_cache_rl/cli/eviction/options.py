@@ -27,7 +27,7 @@ NumExamples = Annotated[
         WORKLOAD,
         "--num-examples",
         "-n",
-        help=f"Scenarios in all, -1 = every one; default {PER_TIER} per tier.",
+        help=f"Scenarios in all, -1 = every one (of a trace 20 per tier); default {PER_TIER} per tier.",
         max=1_000_000,
     ),
 ]
@@ -90,8 +90,9 @@ def select_scenarios(
     """`found_scenarios`; where there are fewer than asked for, stderr says so."""
     scenarios = found_scenarios(difficulty, split, num_examples, seed, trace)
     if len(scenarios) < num_examples:
-        told = f"only {len(scenarios)} of the {num_examples} scenarios asked for exist; taking those"
-        typer.echo(told, err=True)
+        told = f"only {len(scenarios)} of the {num_examples} scenarios asked for "
+        cut = "were found in the windows tried, of which a larger --num-examples means more"
+        typer.echo(f"{told}{'exist' if trace is None else cut}; taking those", err=True)
     return scenarios
 
 

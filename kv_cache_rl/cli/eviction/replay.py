@@ -101,7 +101,7 @@ def run_replay(
         ),
     ] = None,
     delay: Annotated[
-        float, options.option(OUTPUT, "--delay", help="Seconds to wait after each window.", min=0)
+        float, options.option(OUTPUT, "--delay", help="Seconds to wait after each window.", min=0, max=60)
     ] = 0.0,
     as_json: AsJson = False,
 ) -> None:

@@ -167,11 +167,12 @@ def rates(
                 "--rate R"
             )
         return demand.requests / demand.session_s * users * scale, None
-    if users is not None:
+    if users is not None and demand.arrivals_s:
         raise BadInput(
-            f"--users is for traces whose sessions have a clock each; {demand.format} has arrival times, "
-            "leave it out"
+            "--users is for traces whose sessions have a clock each; this one has arrival times, leave it out"
         )
+    if demand.format == "claude-code":
+        raise BadInput("the sessions of this trace last no time, and so tell no rate; give --rate R")
     if not demand.arrivals_s:
         raise BadInput("this trace has no arrival times, and so no rate; give --rate R")
     if demand.rate is None:

@@ -25,6 +25,8 @@ SEEDS = {"train": 1_000_003, "eval": 2_000_003, "test": 3_000_017}
 """Seed of each committed split. The generator also takes the split, so that streams never meet."""
 SIZES = {"train": 200, "eval": 50, "test": 50}
 COMMITTED_WIDTH = DEFAULT_WIDTH
+MOST_A_TIER = 20
+"""Scenarios of a tier that are cut from a trace where no number is given."""
 RETURNS = ("floor", "floor_by", "best")
 """What a journal keeps of a scenario's references."""
 
@@ -116,10 +118,10 @@ class FromTrace:
 def scenarios_from_trace(
     path: str | Path, difficulty: str = "all", num_examples: int = -1, seed: int = 42, width: int = 2
 ) -> FromTrace:
-    """Playable scenarios cut from a trace file, with references; -1 takes 20 a tier.
+    """Playable scenarios cut from a trace file, with references; -1 takes `MOST_A_TIER` of each tier.
 
     A window has the least pressure of `PRESSURES` at which looking pays as a set asks for (`kept`); where
-    none does, it is left out. Three times the windows wanted are tried. The latest answer is kept, as an
+    none does, it is left out. `windows_tried` says how many are tried. The latest answer is kept, as an
     evaluation asks for the same windows once per decider.
 
     Raises:
@@ -137,17 +139,22 @@ def scenarios_from_trace(
         raise ScenarioError(str(error)) from None
 
 
+def windows_tried(wanted: int) -> int:
+    """Windows of a trace that are tried at most for so many scenarios of a tier."""
+    return 3 * max(wanted, MOST_A_TIER)
+
+
 @lru_cache(maxsize=1)
 def _from_trace(
     path: Path, changed_ns: int, difficulty: str, num_examples: int, seed: int, width: int
 ) -> FromTrace:
     tiers = check_request(difficulty, num_examples, seed)
-    wanted = 20 if num_examples < 0 else -(-num_examples // len(tiers))
+    wanted = MOST_A_TIER if num_examples < 0 else -(-num_examples // len(tiers))
     groups, tried, left_out = [], 0, []
     with ThreadPoolExecutor(2) as pool:
         for tier in tiers:
             groups.append([])
-            windows = islice(windows_of(path, tier, seed), 3 * wanted)
+            windows = islice(windows_of(path, tier, seed), windows_tried(wanted))
             while len(groups[-1]) < wanted and (batch := list(islice(windows, 2))):
                 for made in pool.map(lambda window: pressed(window, width), batch):
                     if len(groups[-1]) == wanted:
@@ -163,7 +170,8 @@ def _from_trace(
         raise ScenarioError(
             f"{path}: none of {tried} windows can be pressed: at up to {PRESSURES[-1]:g} times a tier's "
             f"demand the best log known is at most {max(left_out):.3f} above the floor ({MIN_GAP} are asked "
-            "for), as too few sessions return within half a minute; use a trace of agents' sessions"
+            "for). Often too few sessions return within half a minute; use a trace of agents' sessions, or "
+            "ask for more scenarios, for which more windows are tried"
         )
     return FromTrace(interleave(groups, num_examples), tried, tuple(left_out))
 

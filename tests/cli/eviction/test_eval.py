@@ -498,7 +498,7 @@ def test_a_server_that_reports_no_tokens_costs_nothing_that_is_known(kv, environ
         (["--price-in", 1], "--price-in is given without --price-out"),
         (["--price-out", 1], "--price-out is given without --price-in"),
         (["--price-cached", 1], "--price-cached is given without --price-in"),
-        (["--price-in", "inf", "--price-out", 1], "price in is inf"),
+        (["--price-in", "inf", "--price-out", 1], "--price-in is inf; give a number"),
         (["--price-in", -1, "--price-out", 1], "--price-in"),
     ],
 )

@@ -113,7 +113,7 @@ def test_a_replay_is_drawn_over_time(kv, tree, tmp_path):
         (("curve", "--capacity-range", "5"), "--capacity-range 5: write FROM:TO, such as 10GB:400GB"),
         (("curve", "--capacity-range", "5:"), "write FROM:TO"),
         (("curve", "--sampled", "1"), "--sampled is 1.0; give a share above 0 and below 1"),
-        (("curve", "--sampled", "nan"), "--sampled is nan; give a share above 0 and below 1"),
+        (("curve", "--sampled", "nan"), "--sampled is nan; give a number, or leave it out"),
         (("curve", "--sampled", "0.5", "--capacity-range", "1:9"), "capacities from 2 blocks on"),
         (("curve", "--capacity-range", "5:6:7"), "write FROM:TO"),
         (("curve", "--capacity-range", "9:5"), "run from 9 to 5 blocks; give the smaller one first"),

@@ -12,7 +12,7 @@ from kv_cache_rl.paged.measure import figures
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--temperature", "inf", "--samples", "1"), "a temperature of inf; give a finite one above 0"),
+        (("--temperature", "inf", "--samples", "1"), "--temperature is inf; give a number, or leave it out"),
         (("--temperature", "0.5"), "--temperature 0.5 is of samples; give --samples, or leave it out"),
         (("--beams", "2", "--temperature", "0.5"), "give --samples, or leave it out"),
         (("--tokens", "2000000000"), "give fewer or smaller blocks, that is fewer tokens or sequences"),
@@ -24,7 +24,7 @@ from kv_cache_rl.paged.measure import figures
         (("--stop-token", "256"), "stop 256 is no token; give ids from 0 to 255"),
         (
             ("--beams", "2", "--length-penalty", "nan"),
-            "a length penalty of nan; give a number",
+            "--length-penalty is nan; give a number",
         ),
         (("--seed", "99999999999999999999999"), "--seed"),
     ],

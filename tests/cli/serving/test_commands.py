@@ -389,7 +389,7 @@ def test_a_rate_is_the_median_of_several_runs(monkeypatch):
         (["simulate", "--task", "brutal"], "use one of easy, medium, hard"),
         (["simulate", "--seed", "-1"], "give a whole number from 0 to 2**64 - 1"),
         (["simulate", "--seed", str(2**64)], "give a whole number from 0 to 2**64 - 1"),
-        (["simulate", "--rho", "nan"], "rho is nan; give a number from"),
+        (["simulate", "--rho", "nan"], "--rho is nan; give a number"),
         (["simulate", "--rho", "0"], "rho is 0.0; give a number from"),
         (["simulate", "--rho", "-3"], "rho is -3.0; give a number from"),
         (["simulate", "--ticks", "0"], "ticks is 0; give a whole number from 1"),

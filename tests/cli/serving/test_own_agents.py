@@ -313,3 +313,20 @@ def test_weights_that_are_none_are_refused_with_the_agent(kv, tmp_path, weights,
 def test_an_agent_that_fails_in_an_evaluation_is_shown_with_file_and_line(kv, mine):
     said = kv("serving", "evaluate", "--agent", mine("Fails"), *SHORT)
     assert said.code == 1 and "KeyError: 'no such key' (mine.py, line 29)" in said.err
+
+
+def test_two_agents_whose_helpers_share_a_name_are_refused_and_play_alone(kv, tmp_path):
+    for folder, wanted in (("first", "(9, 8)"), ("second", "()")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.py").write_text(
+            f"from {tmp_path.name}_orders import ORDER\n{AGENT.replace('ORDER = (9, 8)', '')}"
+        )
+        (tmp_path / folder / f"{tmp_path.name}_orders.py").write_text(f"ORDER = {wanted}\n")
+    both = [f"{folder}/one.py:Patient" for folder in ("first", "second")]
+    assert kv("serving", "evaluate", "--agent", both[0], *SHORT).code == 0
+    said = kv("serving", "evaluate", "--agent", both[0], "--agent", both[1], *SHORT)
+    assert said.code == 2 and f"are two modules named {tmp_path.name}_orders" in said.err
+    (tmp_path / "second" / f"{tmp_path.name}_orders.py").rename(tmp_path / "second" / "their_orders.py")
+    text = (tmp_path / "second" / "one.py").read_text().replace(f"{tmp_path.name}_orders", "their_orders")
+    (tmp_path / "second" / "one.py").write_text(text)
+    assert kv("serving", "evaluate", "--agent", both[0], "--agent", both[1], *SHORT).code == 0

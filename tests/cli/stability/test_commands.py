@@ -137,7 +137,7 @@ def test_another_model_and_other_hardware_change_the_memory(kv, azure):
             "llama-3.1-70b has 141.1 GB of weights and a100-llama-3.1-8b 80 GB; choose larger hardware",
         ),
         (["--users", "5", "--rate", "2"], "--users and --rate both say how many requests come"),
-        (["--users", "5"], "azure has arrival times, leave it out"),
+        (["--users", "5"], "this one has arrival times, leave it out"),
         (["--rate", "0"], "--rate is 0.0; give requests per second"),
         (["--rate", "1e308"], "1e+308 requests per second, and a plan is for at most 1e+09; lower --rate"),
         (["--scale", "1e300"], "a plan is for at most 1e+09; lower --scale"),
@@ -167,6 +167,15 @@ def test_traces_without_a_rate_or_without_lengths_are_refused_with_a_remedy(kv, 
     assert "nothing.csv: there is no such file" in kv("stability", "plan", "--trace", "nothing.csv").err
     folder = kv("stability", "plan", "--trace", ".")
     assert folder.code == 2 and "give --users N" in folder.err, "the folder holds the sessions"
+
+
+def test_where_times_tell_no_rate_a_number_of_users_does_not_either(kv, write):
+    call = {"t": 0, "type": "s", "in": 200, "out": 80, "hash_ids": [1, 2, 3]}
+    short = write([{"id": "s", "block_size": 64, "requests": [call]}], "short.jsonl")
+    talk = write([{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yo"}]}])
+    for more in ((), ("--users", 5)):
+        assert "last no time, and so tell no rate" in kv("stability", "plan", "--trace", short, *more).err
+        assert "no arrival times, and so no rate" in kv("stability", "plan", "--trace", talk, *more).err
 
 
 def test_the_hierarchy_lab_keeps_a_reserve_when_asked(kv):

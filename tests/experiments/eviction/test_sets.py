@@ -129,12 +129,12 @@ def test_a_window_of_a_trace_has_the_least_pressure_at_which_looking_pays(monkey
 
 def test_a_trace_whose_windows_cannot_be_pressed_is_refused_with_the_numbers(monkeypatch, tmp_path):
     flat = generate("easy", 5, "eval", 4)
-    monkeypatch.setattr(sets, "windows_of", lambda *_: iter([(flat,)] * 9))
+    monkeypatch.setattr(sets, "windows_of", lambda *_: iter([(flat,)] * 99))
     monkeypatch.setattr(
         sets, "with_references", lambda scenario, _: dataclasses.replace(scenario, floor=0.1, best=0.12)
     )
     (tmp_path / "trace.jsonl").touch()
-    with pytest.raises(ScenarioError, match=r"none of 3 windows can be pressed: .* at most 0\.020 above the"):
+    with pytest.raises(ScenarioError, match=r"none of 60 windows can be pressed: .* at most 0\.020 above"):
         scenarios_from_trace(tmp_path / "trace.jsonl", "easy", 1)
 
 
