@@ -216,7 +216,7 @@ class TestCommand:
             (("--agent", "neural", "--learning-rate", "0"), "--learning-rate is 0.0; give a number above 0"),
             (
                 ("--agent", "neural", "--learning-rate", "nan"),
-                "--learning-rate is nan; give a number above 0",
+                "--learning-rate is nan; give a number, or leave it out",
             ),
             (("--agent", "ppo", "--task", "hardd"), "unknown task 'hardd'; did you mean hard?"),
         ],
