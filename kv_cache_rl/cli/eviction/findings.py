@@ -54,9 +54,7 @@ def ended_early(mine: Sequence["Outcome"]) -> int:
 
 def refused_calls(mine: Sequence["Outcome"]) -> str:
     """Whether most calls could not be used, with the reason that came most often."""
-    made = round(
-        sum((outcome.metrics or {}).get("calls_per_step", 0.0) * len(outcome.log) for outcome in mine)
-    )
+    made = round(sum(map(_calls, mine)))
     refused = total(mine, "invalid_calls")
     if not made or refused < MOSTLY * made:
         return ""
@@ -65,6 +63,12 @@ def refused_calls(mine: Sequence["Outcome"]) -> str:
     )
     why = f", most often: {reasons.most_common(1)[0][0]}" if reasons else ""
     return f"{refused} of {made} calls were refused{why}"
+
+
+def _calls(outcome: "Outcome") -> float:
+    """Calls that a rollout made, those that no log holds included."""
+    told = outcome.metrics or {}
+    return told.get("calls_per_step", 0.0) * (len(outcome.log) + told.get("unplayed_steps", 0.0))
 
 
 def cut_short(mine: Sequence["Outcome"]) -> list[str]:

@@ -270,7 +270,7 @@ def replay(scenario: Scenario, log: ActionLog, cut_short: bool = False) -> Repor
     """The report of a logged episode.
 
     Args:
-        cut_short: the log may end before the episode; the rest counts as `keep`.
+        cut_short: the log may end before the episode; the rest is played as `keep`, which counts as no call.
 
     Raises:
         LogError: it is no action log, or has not as many windows as the episode.
@@ -287,6 +287,7 @@ def replay(scenario: Scenario, log: ActionLog, cut_short: bool = False) -> Repor
         episode.step([Call.from_log(call) for call in words])
     while not episode.done:
         episode.step([KEEP])
+        episode.state.columns.counters[Counter.CALLS] -= 1  # nobody made it
     return episode.report()
 
 

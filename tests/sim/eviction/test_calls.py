@@ -147,6 +147,19 @@ def test_what_is_no_action_log_of_the_episode_gets_no_score(kit, log, fault):
             replay(made, log, cut_short=True)
 
 
+@pytest.mark.parametrize(("log", "calls"), [([], 0), ([[]], 0), ([[("keep",)] * 3], 3)])
+def test_windows_that_were_not_played_hold_no_calls(kit, log, calls):
+    from kv_cache_rl.cli.eviction.findings import refused_calls
+    from kv_cache_rl.reports.eviction.outcome import from_report
+
+    made = kit.scenario(kit.session("a", 5), steps=4)
+    assert replay(made, log, cut_short=True).metrics["calls_per_step"] == calls / 4
+    bad = [[("evict", "zz")] * 3]
+    outcome = from_report(made, "m", replay(made, bad, cut_short=True), bad)
+    outcome.metrics["unplayed_steps"] = 3.0
+    assert refused_calls([outcome]) == "3 of 3 calls were refused"
+
+
 def test_an_unknown_verb_in_a_log_is_a_refused_call_as_it_was_in_the_episode(kit):
     made = kit.scenario(kit.session("a", 5), steps=2)
     live = Episode(made)
