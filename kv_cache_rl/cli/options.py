@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -33,12 +33,13 @@ def option(panel: str, *spellings: str, help: str, **limits: Any) -> Any:
     return typer.Option(*spellings, help=literal(help), rich_help_panel=panel, **limits)
 
 
-def said_of(context: typer.Context, names: Sequence[str]) -> Iterator[str]:
-    """The options, of parameters of these names, that the command line gives."""
+def said_of(context: typer.Context, names: Sequence[str]) -> str | None:
+    """The first option, of parameters of these names, that the command line gives."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in names and source is not None and source.name == "COMMANDLINE":
-            yield max(parameter.opts, key=len)
+            return parameter.opts[0]
+    return None
 
 
 def literal(help: str) -> str:

@@ -38,20 +38,18 @@ def wing(name: str, help: str) -> typer.Typer:
     return typer.Typer(no_args_is_help=True, help=help, cls=kind)
 
 
-RELEASE = "the sets of the release have their own sizes and seeds"
-BESIDE = "what is compared with a peer has accesses of its own"
-APART = {
-    ("--split", "--trace"): "a trace has no sets",
-    ("--json", "--markdown"): "they are two forms of one table",
-    ("--json", "--delay"): "JSON comes at once",
-    ("--committed", "--difficulty"): RELEASE,
-    ("--committed", "--num-examples"): RELEASE,
-    ("--committed", "--seed"): RELEASE,
-    ("--peer", "--part"): BESIDE,
-    ("--peer", "--trace"): BESIDE,
-    ("--peer", "--accesses"): BESIDE,
-}
-"""Options of which one says nothing beside the other, and why."""
+APART = (
+    ("--split", ("--trace",), "a trace has no sets"),
+    ("--json", ("--markdown",), "they are two forms of one table"),
+    ("--json", ("--delay",), "JSON comes at once"),
+    (
+        "--committed",
+        ("--difficulty", "--num-examples", "--seed"),
+        "the sets of the release have their own sizes and seeds",
+    ),
+    ("--peer", ("--part", "--trace", "--accesses"), "what is compared with a peer has accesses of its own"),
+)
+"""An option, those of which one says nothing beside it, and why."""
 IN_JSON = ("--time-line", "--by-sequence", "--action-log")
 """Options that add to the JSON object, and to nothing else."""
 
@@ -74,8 +72,9 @@ class _Strict(TyperCommand):
             if isinstance(value, float) and not math.isfinite(value):
                 raise BadInput(f"{one.opts[0]} is {value}; give a number, or leave it out")
         said = {name for one in order for name in one.opts}
-        for (first, second), why in APART.items():
-            if {first, second} <= said:
+        for first, others, why in APART:
+            second = next((name for name in others if name in said), None)
+            if first in said and second:
                 ctx.fail(f"{first} and {second} are both given, but {why}; leave out one of them")
         for name in IN_JSON:
             if name in said and "--json" not in said:

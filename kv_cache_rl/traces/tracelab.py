@@ -19,6 +19,8 @@ from kv_cache_rl.traces.tables import Row, rows
 
 COLUMNS = ("session_id", "arrival_time", "prefix_len", "input_len", "output_len")
 MORE_COLUMNS = ("tool_wait_after_ms", "round_idx")
+Round = tuple[Row, float | None]
+"""A row, and the time that it states."""
 
 
 def read_tracelab(path: str | Path) -> Iterator[Arrival]:
@@ -32,18 +34,20 @@ def tracelab_requests(path: str, reading: Reading) -> Requests:
 
 
 def _rounds(path: str, reading: Reading) -> Iterator[Arrival]:
-    sessions: dict[str, list[Row]] = defaultdict(list)
-    stated = 0.0
+    sessions: dict[str, list[Round]] = defaultdict(list)
+    last = 0.0
     for row in rows(read_lines(path), COLUMNS, MORE_COLUMNS):
+        stated = None
         if row.cell("arrival_time") is not None:
-            stated = forward(row, row.seconds_in("arrival_time", reading), stated, _runs_back, reading)
-        sessions[row.cell("session_id", "")].append(row)
+            stated = last = forward(row, row.seconds_in("arrival_time", reading), last, _runs_back, reading)
+        sessions[row.cell("session_id", "")].append((row, stated))
     found: list[Arrival] = []
     for session, rounds in sessions.items():
         next_s: float | None = None
-        for row in _in_order(rounds):
-            waits = row.cell("arrival_time") is None
-            start = next_s if waits and next_s is not None else row.seconds_in("arrival_time", reading)
+        for row, stated in _in_order(rounds):
+            start = next_s if stated is None else stated
+            if start is None:
+                start = row.seconds_in("arrival_time", reading)  # says that it is missing
             output = row.tokens("output_len")
             wait_ms = max(0.0, float(row.real("tool_wait_after_ms", default=0)))
             next_s = start + call_seconds(output) + wait_ms / 1000
@@ -52,11 +56,11 @@ def _rounds(path: str, reading: Reading) -> Iterator[Arrival]:
     yield from sorted(found, key=by_time)
 
 
-def _in_order(rounds: list[Row]) -> list[Row]:
+def _in_order(rounds: list[Round]) -> list[Round]:
     """The rounds of a session by their numbers, where any has one."""
-    if all(row.cell("round_idx") is None for row in rounds):
+    if all(row.cell("round_idx") is None for row, _ in rounds):
         return rounds
-    return sorted(rounds, key=lambda row: row.whole("round_idx"))
+    return sorted(rounds, key=lambda one: one[0].whole("round_idx"))
 
 
 def _runs_back(row: Row, last: float) -> Exception:

@@ -152,7 +152,7 @@ KEPT = (
 
 def refuse_kept(context: typer.Context) -> None:
     """Raises BadInput for an option of the command line that a resumed run keeps as it was."""
-    for option in said_of(context, KEPT):
+    if option := said_of(context, KEPT):
         raise BadInput(
             f"{option} cannot change in a run that goes on; leave it out, or start a new run without --resume"
         )

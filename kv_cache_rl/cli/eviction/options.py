@@ -140,7 +140,7 @@ def named_scenarios(
     Raises BadInput where there are none, or where names and options are given.
     """
     if names:
-        for option in said_of(context, selecting):
+        if option := said_of(context, selecting):
             raise BadInput(f"{option} selects scenarios, and {names[0]} names one; leave out one of them")
         return [one for name in names for one in _scenarios_of(name)]
     return list(select_scenarios(difficulty, split, how_many(num_examples, difficulty), seed, trace))

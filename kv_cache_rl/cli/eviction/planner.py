@@ -128,9 +128,9 @@ def run_planner(
     chosen = difficulty, split, num_examples, seed, trace
     scenarios = list(dict.fromkeys(named_scenarios(context, scenario, *chosen)))
     _refuse_one_id(scenarios)
-    if bare := [one.id for one in scenarios if not one.best_log]:
+    if bare := next((one.id for one in scenarios if not one.best_log), None):
         raise BadInput(
-            f"{bare[0]} stores no best-known log to hold the planner against; choose a scenario that "
+            f"{bare} stores no best-known log to hold the planner against; choose a scenario that "
             "kv-cache-rl scenarios generate has made"
         )
     drawn = DEFAULT_FUTURES if futures is None else futures

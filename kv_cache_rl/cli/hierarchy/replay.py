@@ -286,7 +286,7 @@ def run_replay(
     sized = with_model(loaded, model) if model else loaded if own else in_blocks(loaded)
     sized = warmed(sized, warm_up) if warm_up is not None else sized
     scenarios = scenarios_of(sized, wanted, levels, rules)
-    if not (model or own or hits_only):
+    if not (model or own):
         refuse_precision(loaded, rules)
     if not hits_only:
         refuse_idle_rules(sized, scenarios[0], names)

@@ -75,7 +75,7 @@ def refuse_precision(trace: "Trace", rules: Mapping[str, Any]) -> None:
     import numpy as np
 
     for name in ("footprint", "squeeze"):
-        if np.any(trace.page_bytes) and rules[name] != "fp16":
+        if rules[name] != "fp16" and np.any(trace.page_bytes):
             raise BadInput(
                 f"--{name} {rules[name]} is of bytes, and --capacity counts blocks here; give bytes "
                 "(--capacity 60KB), or --tiers"

@@ -45,8 +45,8 @@ def decoded(trace: Trace) -> Trace:
     cut = segments(trace.run_start, trace.run_length, trace.blocks, tips[tips >= 0])
     known = np.where(lengths < prompt // size, -1, np.searchsorted(cut.edges, tips, side="right") - 1)
     tokens = prompt, answered, size
-    ends = np.where(known < 0, -1, trace.sequence * (len(cut.edges) - 1) + known)
-    source = _continued(trace.first_run, *cut, trace.sequence, lengths, *tokens, known, ends, np.unique(ends))
+    kinds = np.unique((trace.sequence * (len(cut.edges) - 1) + known)[known >= 0])
+    source = _continued(trace.first_run, *cut, trace.sequence, lengths, *tokens, known, kinds)
     first = np.concatenate([[0], np.cumsum(count)])
     block, parent, blocks = _blocks(*runs, first, base, source, trace.blocks)
     sizes = trace.page_bytes
@@ -67,14 +67,11 @@ def _last_full_blocks(trace: Trace, full: np.ndarray) -> np.ndarray:
 
 
 @njit
-def _continued(
-    first_run, edges, run_start, run_length, sequence, lengths, prompt, output, size, tip, ends, kinds
-):
+def _continued(first_run, edges, run_start, run_length, sequence, lengths, prompt, output, size, tip, kinds):
     """The request that continues each, int64 [R], -1: none does.
 
     `tip` is the segment that ends with a prompt's last full block, -1 where it fills none, or where its
-    blocks are not all named; `ends` is the pair of sequence and tip as one number, `kinds` those that there
-    are, ascending.
+    blocks are not all named; `kinds` are the pairs of a sequence and its tips as numbers, ascending.
     """
     requests, segments = len(lengths), len(edges) - 1
     source = np.full(requests, -1, np.int64)
@@ -104,7 +101,7 @@ def _continued(
                 source[before] = q
         short[sequence[q]] = q if prompt[q] < size else -1
         if tip[q] >= 0:
-            at = np.searchsorted(kinds, ends[q])
+            at = np.searchsorted(kinds, sequence[q] * segments + tip[q])
             waiting[tip[q]] += last[at] < 0
             last[at] = q
     return source
