@@ -141,24 +141,21 @@ def source_at(
     jitter_seed: int | None,
     decode_writes: bool = True,
 ) -> "Source":
-    """The trace file or workload of that name; the pages of a workload have no answers, and so no writes.
-
-    Raises BadInput for options that do not fit it.
-    """
+    """The trace file or workload of that name. Raises BadInput for options that do not fit it: the pages of a
+    workload have no answers, and so no writes."""
     from kv_cache_rl.experiments.hierarchy.sources import PREFIX, parse_source
     from kv_cache_rl.sim.hierarchy.traces.load import LOADERS, SELECTIONS
 
     given: dict[str, Any] = {"format": format, "selection": selection, "jitter_seed": jitter_seed}
     options = {key: value for key, value in given.items() if value is not None}
-    if text.startswith(PREFIX) and options:
-        raise BadInput(
-            f"--{next(iter(options)).replace('_', '-')} is for trace files; {text} is made here, leave it out"
-        )
+    said = [*options, *(() if decode_writes else ("prompt_only",))]
+    if text.startswith(PREFIX) and said:
+        raise BadInput(f"--{said[0].replace('_', '-')} is for trace files; {text} is made here, leave it out")
     if format is not None:
         choose("format", format, LOADERS)
     if selection is not None:
         choose("selection", selection, SELECTIONS)
-    if not decode_writes and not text.startswith(PREFIX):
+    if not decode_writes:
         options["decode_writes"] = False
     return parse_source(text, **options)
 

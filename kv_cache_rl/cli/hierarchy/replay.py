@@ -29,7 +29,7 @@ from kv_cache_rl.cli.hierarchy.rows import (
     hits_rows,
     offload_line,
     refuse_beside_hits,
-    refuse_idle_rules,
+    refuse_idle,
     refuse_precision,
     replay_rows,
     written_blocks,
@@ -289,7 +289,7 @@ def run_replay(
     if not (model or own):
         refuse_precision(loaded, rules)
     if not hits_only:
-        refuse_idle_rules(sized, scenarios[0], names)
+        refuse_idle(sized, scenarios[0], names, time_line, by_sequence)
     drawn = to_draw(names, scenarios) if plot is not None else []
     with Bar("replay", as_json) as bar:
         if hits_only:

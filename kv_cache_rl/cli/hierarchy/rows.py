@@ -31,11 +31,13 @@ def replay_rows(
     LRU on one tier counted in blocks goes over runs, not blocks; the hits are the same.
     """
     from kv_cache_rl.sim.hierarchy.curves.runs import pieces
+    from kv_cache_rl.sim.hierarchy.sizes import page_sizes
 
     lean = not (points or sequences)
     rows: list[dict] = []
     cut = pieces(trace) if trace.chained else None
     for scenario in scenarios:
+        page_sizes(trace, scenario)  # refuses a precision of unknown bytes, and a page larger than a tier
         bound = bound_row(trace, scenario, cut)
         for policy in policies:
             if policy == BELADY:
@@ -82,9 +84,15 @@ def refuse_precision(trace: "Trace", rules: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_idle_rules(trace: "Trace", scenario: "Scenario", policies: Sequence[str]) -> None:
-    """Raises BadInput for a rule that can change no number of this replay: a user expects that it did."""
-    from kv_cache_rl.experiments.hierarchy.settings import free_transfers
+def refuse_idle(
+    trace: "Trace", scenario: "Scenario", policies: Sequence[str], points: int, sequences: bool
+) -> None:
+    """Raises BadInput for an option that can change no number of this replay: a user expects that it did.
+
+    Args:
+        points, sequences: of --time-line and --by-sequence.
+    """
+    from kv_cache_rl.experiments.hierarchy.settings import RULES, free_transfers
     from kv_cache_rl.policies.rank import RANKS
 
     below = len(scenario.tiers) > 1
@@ -96,13 +104,39 @@ def refuse_idle_rules(trace: "Trace", scenario: "Scenario", policies: Sequence[s
     deep = len(scenario.tiers) > 2 or trace.chained  # of chains the replay says itself why it takes none
     spent = scenario.overlap or scenario.reserve == "stability"
     spend = "--overlap or --reserve stability, which make use of those seconds"
-    for rule, given, matters, needs in (
+    packed = scenario.footprint != "fp16" or scenario.squeeze != "fp16"
+    lean = not (points or sequences) and counts_blocks(trace, scenario)
+    counted = {BELADY, "lru", ENDED} if lean else {BELADY}
+    played = not set(policies) <= {BELADY}
+    timed = not set(policies) <= counted
+    play = f"a policy that is played, where {BELADY} alone is counted"
+    time = f"--model, --tiers, --time-line or a policy that is played: lru and {BELADY} count hits alone here"
+    rules = [
         ("--prefetch", scenario.prefetch, fetched, predict),
         ("--overlap", scenario.overlap, crosses, cross),
         ("--recompute", scenario.recompute, crosses, cross),
         ("--compute-s", scenario.compute_s, spent, spend),
         ("--promotion", scenario.promotion != "top", deep, "three tiers"),
-    ):
+        ("--hardware", scenario.hardware != RULES["hardware"], timed, time if lean else play),
+        (
+            "--calibration",
+            scenario.calibration != RULES["calibration"],
+            timed or packed,
+            time if lean else play,
+        ),
+    ]
+    rules += [
+        (rule, given, played, play)
+        for rule, given in (
+            ("--overlap", scenario.overlap),
+            ("--recompute", scenario.recompute),
+            ("--promotion", scenario.promotion != "top"),
+            ("--reserve", scenario.reserve != "none"),
+            ("--time-line", points),
+            ("--by-sequence", sequences),
+        )
+    ]
+    for rule, given, matters, needs in rules:
         if given and not matters:
             raise BadInput(f"{rule} changes nothing here: it needs {needs}; or leave it out")
 

@@ -70,6 +70,7 @@ def target_of(
     sampling: Mapping[str, float | None],
     patience: Mapping[str, float | None],
     prices: Sequence[float | None],
+    max_concurrent: int | None = None,
 ) -> Target | None:
     """The model behind `llm`; None where it is not among the names.
 
@@ -81,6 +82,7 @@ def target_of(
     if LLM not in names:
         said = {"--model": model, "--base-url": base_url, "--api-key-var": api_key_var}
         said |= {"--price-in": priced, "--timeout": waits, "--max-tokens": drawn}
+        said |= {"--max-concurrent": max_concurrent}
         if asked_for := next((name for name, value in said.items() if value), None):
             raise BadInput(
                 f"{asked_for} and its like are for a chat model; add --policy {LLM}, or leave it out"

@@ -96,6 +96,7 @@ def run_evaluate(
         {"max_tokens": max_tokens, "temperature": temperature},
         {"timeout": timeout, "max_retries": max_retries, "seconds": patience},
         (price_in, price_out, price_cached),
+        max_concurrent,
     )
     ticks = chat.bounded(target, ticks)
     scenarios = [scenario_of(name, trace, rho, ticks, set_) for name in names_of(task) or TASKS]

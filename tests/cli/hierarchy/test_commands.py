@@ -128,6 +128,41 @@ def test_a_rule_that_can_change_nothing_is_refused_and_counts_with_what_it_needs
     assert (changed.json == kv(*replay, *more).json) == (rule[0] == "--recompute")
 
 
+@pytest.mark.parametrize(
+    ("policies", "option", "needed"),
+    [
+        ("lru,belady", ["--hardware", "rtx4090-llama-3.1-8b"], "a policy that is played"),
+        ("lru", ["--calibration", "measured-cpu"], "--time-line"),
+        ("belady", ["--by-sequence"], "a policy that is played"),
+        ("belady", ["--time-line", "3"], "a policy that is played"),
+        ("belady", ["--reserve", "stability"], "a policy that is played"),
+        ("belady", ["--hardware", "rtx4090-llama-3.1-8b"], "a policy that is played"),
+    ],
+)
+def test_what_is_counted_alone_refuses_what_is_of_a_play_and_a_played_policy_takes_it(
+    kv, policies, option, needed
+):
+    replay = ("hierarchy", "replay", "workload:mixed_locality", "--capacity", "20", "--json")
+    said = kv(*replay, "--policy", policies, *option)
+    assert said.code == 2 and f"error: {option[0]} changes nothing here: it needs " in said.err
+    assert needed in said.err
+    assert kv(*replay, "--policy", "sieve", *option).json != kv(*replay, "--policy", "sieve").json
+
+
+def test_a_bound_refuses_precisions_of_unknown_bytes_and_pages_larger_than_the_tier_as_policies_do(kv, tree):
+    replay = ("hierarchy", "replay", tree, "--policy", "belady")
+    said = kv(*replay, "--capacity", "20", "--footprint", "int8")
+    assert said.code == 2 and "does not know the bytes of its blocks" in said.err
+    small = kv(*replay, "--capacity", "1MB", "--model", "llama-3.1-8b")
+    assert small.code == 2 and "enlarge the tier" in small.err
+
+
+@pytest.mark.parametrize("command", ["replay", "mrc", "curve"])
+def test_a_workload_has_no_answers_to_leave_out(kv, command):
+    said = kv("hierarchy", command, "workload:rag_burst", "--prompt-only")
+    assert said.code == 2 and "--prompt-only is for trace files; workload:rag_burst is made here" in said.err
+
+
 def test_lru_over_runs_is_lru_block_by_block(kv, tree):
     options = ("hierarchy", "replay", tree, "--policy", "lru", "--capacity", "20,60,120,300", "--json")
     fast, slow = kv(*options).json["rows"], kv(*options, "--time-line", "4").json["rows"]

@@ -225,3 +225,8 @@ def test_one_slow_episode_does_not_block_the_others(run):
 def test_options_that_do_not_fit_are_refused_with_what_to_give(run, options, words):
     code, found, stderr = run("simulate", *options)
     assert code == 2 and found is None and words in " ".join(stderr.split())
+
+
+def test_how_many_episodes_a_model_plays_at_once_is_not_said_to_policies(run):
+    code, found, stderr = run("evaluate", "--policy", "lru", "--max-concurrent", "2")
+    assert code == 2 and found is None and "--max-concurrent and its like are for a chat model" in stderr
