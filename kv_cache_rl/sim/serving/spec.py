@@ -233,7 +233,7 @@ def task(name: str, /, **changes) -> Scenario:
             f"{idle[0]} is {shown(changes[idle[0]])}, but a trace has its own; "
             f"leave out {idle[0]}, or the trace"
         )
-    rho = changes.get("rho", "")
+    rho, peak = changes.get("rho", ""), changes.get("rho_peak")
     if is_number(rho) and 0 < rho <= MOST_RHO and "rho_peak" not in changes:
         # A task keeps its shape at another load.
         factor = TASKS[name].rho_peak / TASKS[name].rho
@@ -243,7 +243,13 @@ def task(name: str, /, **changes) -> Scenario:
                 f"rho is {rho!r}: {name} would reach {factor * rho:.4g}, above {MOST_RHO:g}; give {most}"
             )
         changes["rho_peak"] = min(max(rho, factor * rho), MOST_RHO)
-    return replace(TASKS[name], **changes)
+    made = replace(TASKS[name], **changes)
+    if made.pattern == "constant" and peak not in (None, made.rho):
+        raise ServingError(
+            f"rho_peak is {peak}, but a constant load has no peak; leave out rho_peak, or take "
+            "pattern 'waves' or 'spikes'"
+        )
+    return made
 
 
 SETTINGS = tuple(name for name in Scenario.__dataclass_fields__ if name != "task")

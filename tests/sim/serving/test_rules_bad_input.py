@@ -204,6 +204,11 @@ def test_what_has_no_effect_with_a_trace_or_without_one_is_refused():
         ):
             task("medium", trace="some.csv", **{name: value})
     assert task("medium", trace="some.csv", rho=99, length_scale=1e9).rho == 99
+    for name, changes in (("easy", {}), ("hard", {"pattern": "constant"})):
+        with pytest.raises(ServingError, match=r"^rho_peak is 1.9, but a constant load has no peak; leave"):
+            task(name, rho_peak=1.9, **changes)
+    assert task("medium", pattern="constant", rho=0.5).rho == 0.5
+    assert task("easy", rho=0.5, rho_peak=0.5) == task("easy", rho=0.5)
 
 
 @pytest.mark.parametrize("value", [1e300, 10**400, 0], ids=lambda value: str(value)[:9])
