@@ -23,6 +23,7 @@ from kv_cache_rl.traces.files import sources
 from kv_cache_rl.traces.lines import Line
 from kv_cache_rl.traces.reading import PLAIN, Reading, located
 from kv_cache_rl.traces.records import parse_records, read_records
+from kv_cache_rl.traces.runs import runs_of
 
 LONGEST_CALL_S = 1e6
 BLOCK_TOKENS = 64
@@ -76,14 +77,20 @@ class Session:
 
     @property
     def all_calls(self) -> tuple[Request, ...]:
-        """The session's own requests, and behind them those of its sub-agents."""
-        return (*self.calls, *(call for agent in self.sub_agents for call in agent.requests))
+        """The session's own requests and those of its sub-agents, in its order."""
+        return tuple(call for call, _ in self._started())
 
     @property
     def starts(self) -> list[float]:
         """When each of `all_calls` started, seconds since the session's start."""
-        own = [call.t_s for call in self.calls]
-        return own + [agent.t_s + call.t_s for agent in self.sub_agents for call in agent.requests]
+        return [start for _, start in self._started()]
+
+    def _started(self) -> Iterator[tuple[Request, float]]:
+        for entry in self.requests:
+            if isinstance(entry, Request):
+                yield entry, entry.t_s
+            else:
+                yield from ((call, entry.t_s + call.t_s) for call in entry.requests)
 
     @property
     def calls(self) -> tuple[Request, ...]:
@@ -245,8 +252,7 @@ def _listed(fields: Fields, tokens: int, block_size: int, names: Names) -> tuple
     """Ids that are listed one by one, as runs."""
     ids = names.taken(fields, "hash_ids")
     Blocks(block_size, None).check(fields, "hash_ids", tokens, len(ids))
-    starts = [at for at in range(len(ids)) if at == 0 or ids[at] != ids[at - 1] + 1]
-    return tuple((ids[at], end - at) for at, end in zip(starts, [*starts[1:], len(ids)], strict=True))
+    return tuple(runs_of(ids))
 
 
 def _sub_agent(fields: Fields, block_size: int, names: Names) -> SubAgent:

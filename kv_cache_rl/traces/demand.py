@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import tee
 from pathlib import Path
 
-from kv_cache_rl.traces.answers import Kept
+from kv_cache_rl.traces.answers import Kept, Turns
 from kv_cache_rl.traces.calls import continued
 from kv_cache_rl.traces.claude_code import Session, distinct, read_sessions
 from kv_cache_rl.traces.errors import place_of
@@ -147,12 +147,12 @@ def _histories(session: Session, common: Kept | None) -> list[int]:
     whose ids mean the same.
     """
     kept = common or Kept(session.block_size)
-    times, calls = session.starts, session.all_calls
-    found = [0] * len(calls)
-    for at in sorted(range(len(calls)), key=times.__getitem__):
-        call = calls[at]
-        found[at] = kept.found(session.id, call.runs, call.input_tokens, call.output_tokens)
-    return found
+    times, calls, turns = session.starts, session.all_calls, Turns()
+    order = sorted(range(len(calls)), key=times.__getitem__)
+    for at in order:
+        turns.add(session.id, calls[at].runs, calls[at].input_tokens, calls[at].output_tokens)
+    found = dict(zip(order, kept.found(turns), strict=True))
+    return [found[at] for at in range(len(calls))]
 
 
 def _duration(session: Session) -> float:
@@ -166,15 +166,15 @@ def _requests(demand: Demand, found: Requests) -> None:
     else what their sessions had been sent before.
     """
     size = max(1, found.block_tokens)
-    kept, before = Kept(size), dict[str, tuple[int, int]]()
+    turns, before = Turns(), dict[str, tuple[int, int]]()
     arrivals, ahead = tee(map(found.answered, found.arrivals))
     chains = chain_of((one.ids or ())[: one.input_tokens // size] for one in ahead if not one.session)
-    chained = False
+    named: list[int] = []
     for one in arrivals:
-        sequence = one.session or next(chains)
+        sequence, history = one.session or next(chains), 0
         if one.ids is not None:
-            chained = True
-            history = kept.found(sequence, runs_of(one.ids), one.input_tokens, one.output_tokens or 0)
+            named.append(len(demand.histories))
+            turns.add(sequence, runs_of(one.ids), one.input_tokens, one.output_tokens or 0)
         else:
             history = continued(before.get(one.session), one.input_tokens)
         if one.session:
@@ -184,7 +184,9 @@ def _requests(demand: Demand, found: Requests) -> None:
         demand.prompts.append(one.input_tokens)
         demand.outputs.append(one.output_tokens or 0)
         demand.histories.append(history)
-    if not chained and not before:
+    for at, found_tokens in zip(named, Kept(size).found(turns), strict=True):
+        demand.histories[at] = found_tokens
+    if not named and not before:
         demand.histories.clear()
     if len(demand.arrivals_s) < len(demand.prompts):
         demand.arrivals_s.clear()

@@ -82,6 +82,20 @@ def lab_lines(header: Fields, records: Iterable[Fields], reading: Reading) -> It
     return in_order(found, lambda one: one.time_s, _runs_back, reading)
 
 
+def lab_pages(records: Iterable[Fields], reading: Reading) -> Iterator[Fields]:
+    """The page accesses under a header of theirs, in order of their steps. Raises TraceError at the first
+    that runs back."""
+    return in_order(records, lambda fields: fields.seconds("step"), _steps_back, reading)
+
+
+def _steps_back(fields: Fields, last: float) -> Exception:
+    return fields.error("step", *_back(fields.seconds("step"), last))
+
+
+def _back(now: float, last: float) -> tuple[str, str]:
+    return f"{now:g} comes after {last:g}", f"put the lines in order of time, or {SORT}"
+
+
 def _request(fields: Fields, size: int, most: int) -> LabRequest:
     tokens, runs = fields.tokens("input_tokens", default=0), _runs(fields, most)
     if runs == () and tokens >= size:  # so earlier versions wrote requests without blocks
@@ -114,9 +128,7 @@ def _runs(fields: Fields, most: int) -> tuple[Run, ...] | None:
 
 
 def _runs_back(one: LabRequest, last: float) -> Exception:
-    return one.place.error(
-        f"{one.time_s:g} comes after {last:g}", f"put the lines in order of time, or {SORT}", "time_s"
-    )
+    return one.place.error(*_back(one.time_s, last), "time_s")
 
 
 def read_lab(path: str | Path) -> Iterator[Arrival]:

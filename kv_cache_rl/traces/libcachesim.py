@@ -9,13 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.files import TORN, torn, unpacked
 from kv_cache_rl.traces.lines import read_lines
 from kv_cache_rl.traces.reading import located
+from kv_cache_rl.traces.requests import SORT, in_order
 from kv_cache_rl.traces.tables import rows
 
 COLUMNS = ("time", "obj_id", "obj_size")
@@ -41,26 +41,31 @@ class Access:
 
 
 def read_libcachesim(path: str | Path) -> Iterator[Access]:
-    """The accesses of a table, in its order, which must be the order of time.
-
-    Raises TraceError at the first bad row.
-    """
+    """The accesses of a table, in order of time. Raises TraceError at the first bad row."""
     name, reading = located(path)
     found = (
         Access(row.place, row.seconds_in("time", reading), row.cell("obj_id", ""), row.whole("obj_size"))
         for row in rows(read_lines(name), COLUMNS)
     )
-    return islice(found, reading.limit)
+    return in_order(found, _time, _back, reading)
 
 
 def read_oracle_general(path: str | Path) -> Iterator[Access]:
-    """The accesses of a binary file. Raises TraceError where it ends inside a record."""
+    """The accesses of a binary file, in order of time. Raises TraceError where it ends inside a record."""
     name, reading = located(path)
     found = (
         Access(Place(name, number), reading.seconds(float(time), "s"), thing, size)
         for number, (time, thing, size, _) in enumerate(_records(name), 1)
     )
-    return islice(found, reading.limit)
+    return in_order(found, _time, _back, reading)
+
+
+def _time(access: Access) -> float:
+    return access.time_s
+
+
+def _back(access: Access, last: float) -> Exception:
+    return access.place.error(f"{access.time_s:g} s is before {last:g} s", SORT, "time")
 
 
 def _records(path: str) -> Iterator[tuple[int, int, int, int]]:

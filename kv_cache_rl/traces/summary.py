@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.traces.claude_code import distinct, read_sessions
+from kv_cache_rl.traces.fields import LARGEST
 from kv_cache_rl.traces.formats import FORMATS, detect, requests_of
-from kv_cache_rl.traces.lab import checked_header
+from kv_cache_rl.traces.lab import checked_header, lab_pages
 from kv_cache_rl.traces.libcachesim import NO_BYTES, Access
 from kv_cache_rl.traces.reading import Reading, located
 from kv_cache_rl.traces.records import read_records
-from kv_cache_rl.traces.requests import Requests, limited
+from kv_cache_rl.traces.requests import Requests
 from kv_cache_rl.traces.runs import Run, runs_of
 
 LAB, SERVING, PLAN, WINDOWS = "hierarchy", "serving simulate", "stability plan", "scenarios from-trace"
@@ -130,9 +131,8 @@ def _pages(path: str, reading: Reading, format: str) -> Summary | None:
 def _lab(path: str, reading: Reading) -> Summary:
     records = read_records(path)
     if checked_header(next(records)).record["kind"] == "pages":
-        rest = list(limited(records, reading))
-        pages = {fields.record.get("page") for fields in rest}
-        found = Summary(path, "lab", len(rest), blocks=len(pages), block_accesses=len(rest))
+        pages = [fields.whole("page", most=LARGEST) for fields in lab_pages(records, reading)]
+        found = Summary(path, "lab", len(pages), blocks=len(set(pages)), block_accesses=len(pages))
         found.uses = dict.fromkeys(COMMANDS, "it holds page accesses, no requests") | {LAB: ""}
         return found
     found = _requests(path, requests_of(path, reading))

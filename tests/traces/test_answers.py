@@ -11,7 +11,7 @@ from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.spec import one_tier
 from kv_cache_rl.sim.hierarchy.traces.load import load_trace
 from kv_cache_rl.sim.hierarchy.traces.writes import decoded
-from kv_cache_rl.traces.answers import Intervals, Kept
+from kv_cache_rl.traces.answers import Intervals, Kept, Turns
 from kv_cache_rl.traces.demand import demand_of
 from kv_cache_rl.traces.runs import leading, place_of, runs_of
 
@@ -21,10 +21,36 @@ law = settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), shortest=st.integers(1, BLOCK))
 @law
 def test_request_by_request_a_plan_finds_what_the_lab_finds(seed, shortest):
-    made, kept = texts(seed, shortest=shortest), Kept(BLOCK)
+    made, turns = texts(seed, shortest=shortest), Turns()
     hits = run(decoded(made.trace()), one_tier(10**6), "lru").state.hits.tolist()
-    for (sequence, prompt, answer, path), found in zip(made.rows, hits, strict=True):
-        assert kept.found(sequence, runs_of(path), prompt, answer) == min(found * BLOCK, prompt)
+    for sequence, prompt, answer, path in made.rows:
+        turns.add(sequence, runs_of(path), prompt, answer)
+    prompts = [prompt for _, prompt, _, _ in made.rows]
+    found = [min(hit * BLOCK, prompt) for hit, prompt in zip(hits, prompts, strict=True)]
+    assert list(Kept(BLOCK).found(turns)) == found
+
+
+def test_an_answer_is_found_by_another_session_before_its_own_goes_on(write):
+    rows = [("a", 512, 512, [0]), ("b", 1536, 1, [0, 1, 2]), ("a", 1536, 1, [0, 1, 3])]
+    path = write(
+        [
+            {"session_id": name, "timestamp": 1000 * at, "input_length": prompt, "output_length": answer}
+            | {"hash_ids": ids}
+            for at, (name, prompt, answer, ids) in enumerate(rows)
+        ]
+    )
+    assert demand_of(path).histories == [0, 1024, 1024]
+    assert run(load_trace(path), one_tier(100), "lru").metrics["hit_rate"] == 4 / 7
+
+
+def test_calls_at_one_moment_are_counted_in_the_order_of_the_session_as_the_lab_does(tmp_path):
+    agents = {"t": 6, "type": "subagent", "agent_id": "a1"}
+    agents["requests"] = [{"t": 0, "type": "s", "in": 128, "out": 64, "hash_ids": [5, 6]}]
+    own = [{"t": 6, "type": "s", "in": 256, "out": 1, "hash_ids": [5, 6, 7, 8]}]
+    path = tmp_path / "session.json"
+    path.write_text(json.dumps({"id": "s", "block_size": 64, "requests": [agents, *own]}))
+    assert demand_of(path).histories == [0, 192]
+    assert run(load_trace(path), one_tier(100), "lru").metrics["hit_rate"] == 3 / 6
 
 
 @given(adds=st.lists(st.tuples(st.integers(-20, 60), st.integers(1, 9)), max_size=20))

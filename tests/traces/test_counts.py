@@ -70,7 +70,7 @@ def test_an_access_of_any_size_is_one_of_libcachesims(tmp_path, size):
 
 def test_a_binary_file_of_an_unknown_kind_is_read_under_the_format_that_its_user_names(write, tmp_path):
     path = tmp_path / "o.bin"
-    path.write_bytes(struct.pack("<IQIq", 9, 7, 5, -1) + struct.pack("<IQIq", 1, 7, 5, -1))  # times run back
+    path.write_bytes(struct.pack("<IQIq", 1, 7, 5, -2) + struct.pack("<IQIq", 9, 7, 5, -1))  # -2 is no time
     with pytest.raises(TraceError, match="kv-cache-rl traces convert --format oracle-general"):
         summary_of(path)
     assert summary_of(f"{path}#format=oracle-general").requests == 2
@@ -108,3 +108,43 @@ def test_a_number_that_is_too_large_is_called_so(write, number, words):
     with pytest.raises(TraceError, match=words) as refused:
         summary_of(write([line]))
     assert "sys." not in str(refused.value)
+
+
+def test_a_prompt_shorter_than_a_block_may_list_no_ids(write, session, call):
+    short = call(0.0, 40, [], out=5) | {"hash_ids": []}
+    short.pop("h", None)
+    found = summary_of(write([session("a", [short])]))
+    assert (found.requests, found.input_tokens, found.block_accesses) == (1, 40, 0)
+
+
+PAGES = {"format": "kv-cache-rl trace", "version": 1, "kind": "pages", "name": "x", "block_tokens": 16}
+
+
+def test_a_page_that_is_no_number_is_named_by_what_looks_into_a_file_too(write):
+    path = write([PAGES, {"step": 0, "page": [1]}])
+    for look in (summary_of, load_trace):
+        with pytest.raises(TraceError, match=r"line 2, field 'page': expected an integer, got \[1\]"):
+            look(path)
+
+
+def test_accesses_whose_clock_runs_back_are_refused_by_all_and_put_in_order_by_a_conversion(write, kv_out):
+    table = write(["time,obj_id,obj_size", "5,a,4096", "1,b,4096", "2,a,4096"], "l.csv")
+    pages = write([PAGES, *({"step": step, "page": page} for step, page in ((5, 1), (1, 2), (2, 1)))])
+    for path in (table, pages):
+        for look in (summary_of, load_trace):
+            with pytest.raises(TraceError, match=r"line 3, field .*kv-cache-rl traces convert"):
+                look(path)
+        convert(path, kv_out)
+        made = load_trace(kv_out)
+        assert made.time_s.tolist() == [1.0, 2.0, 5.0]
+        first, second, third = made.run_start.tolist()
+        assert second == third != first, "the other page came first"
+
+
+def test_requests_may_have_blocks_of_different_sizes(write, kv_out):
+    head = PAGES | {"kind": "requests", "page_bytes": [4096, 1], "blocks": 2}
+    path = write([head, {"time_s": 0, "runs": [[0, 2]]}, {"time_s": 0, "runs": [[0, 1]]}])
+    assert summary_of(path).block_accesses == 3
+    assert load_trace(path).page_bytes.tolist() == [4096, 1]
+    convert(path, kv_out)
+    assert load_trace(kv_out).page_bytes.tolist() == [4096, 1]

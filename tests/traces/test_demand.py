@@ -12,8 +12,8 @@ def test_sessions_give_lengths_shared_prefixes_and_durations_but_no_common_clock
     two = session("b", [call(3.0, 64, [[0, 1]], api_time=None)])
     found = demand_of(write([one, two]))
     assert found.format == "claude-code"
-    assert found.prompts == [128, 256, 128, 192, 64]
-    assert found.histories == [0, 192, 0, 128, 0], (
+    assert found.prompts == [128, 128, 192, 256, 64]
+    assert found.histories == [0, 0, 128, 192, 0], (
         "128 + 100 tokens fill three blocks, 128 + 20 the two again"
     )
     assert found.session_s == pytest.approx(29.0 + 0.0), "the sub-agent's last call ends at 5 + 20 + 4"

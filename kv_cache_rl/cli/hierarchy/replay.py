@@ -250,6 +250,7 @@ def run_replay(
     """
     import numpy as np
 
+    from kv_cache_rl.core.calibrations import calibration_named
     from kv_cache_rl.experiments.hierarchy.charges import how_charged, with_model
     from kv_cache_rl.experiments.hierarchy.settings import (
         Bytes,
@@ -258,6 +259,7 @@ def run_replay(
         parse_capacity,
         uneven,
     )
+    from kv_cache_rl.sim.hierarchy.spec import measured_already
     from kv_cache_rl.sim.hierarchy.traces.warm_up import warmed
 
     options.picture(plot)
@@ -271,6 +273,8 @@ def run_replay(
     rules |= {"compute_s": compute_s, "recompute": recompute, "promotion": promotion, "reserve": reserve}
     rules |= {"hardware": hardware} if hardware else {}
     rules |= {"calibration": calibration_at(calibration)}
+    if hardware and calibration_named(rules["calibration"]).hardware is not None:
+        raise BadInput(measured_already(hardware, calibration))
     wanted, levels = names_of(capacity), names_of(tiers)
     if hits_only:
         more = {"tiers": levels, "model": model, "warm_up": warm_up, "plot": plot, "time_line": time_line}

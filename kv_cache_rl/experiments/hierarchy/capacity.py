@@ -223,7 +223,7 @@ def capacities_between(
         raise HierarchyError(
             f"the capacities run from {low:,} to {high:,} blocks; give the smaller one first"
         )
-    return sorted({round(float(value)) for value in np.geomspace(low, high, points)})
+    return sorted({min(round(float(value)), high) for value in np.geomspace(low, high, points)})
 
 
 def blocks_in(value: str, trace: Trace, size: float | None) -> int:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from kv_cache_rl import __version__
+from kv_cache_rl.core.candidates import Column
 from kv_cache_rl.core.errors import unknown
 from kv_cache_rl.core.numbers import is_count, is_number, shown
 from kv_cache_rl.core.precision import LADDER
 from kv_cache_rl.experiments.hierarchy.settings import LAB, Setting, fastest, free_transfers, tier_capacities
 from kv_cache_rl.experiments.hierarchy.sources import Source
 from kv_cache_rl.files import digest_of
+from kv_cache_rl.policies.rank import RANKS
 from kv_cache_rl.sim.hierarchy.curves.bound import bound_name, min_hits
 from kv_cache_rl.sim.hierarchy.engine import run
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
@@ -30,6 +32,8 @@ from kv_cache_rl.sim.hierarchy.traces.warm_up import WarmUp, warmed
 from kv_cache_rl.traces.errors import TraceError
 from kv_cache_rl.traces.fields import LARGEST
 
+TUNED = {"window": Column.RECENT_USES, "regret": Column.REGRET}
+"""What a sweep tunes -> what a policy that takes it needs to know of a block."""
 RELAXED = "MIN with bypass, every page as small as the smallest"
 
 
@@ -140,9 +144,15 @@ def replayed(trace: Trace, scenario: Scenario, cell: Cell) -> dict:
     return run(trace, scenario, cell.decider.policy, seed=cell.seed or 0, **tuning).metrics
 
 
+def tunings(policy: str) -> tuple[str, ...]:
+    """What a policy can be tuned by: the uses that it looks back on, or how it weighs what it regrets."""
+    needs = RANKS[policy].needs if policy in RANKS else ()
+    return tuple(name for name, column in TUNED.items() if column in needs)
+
+
 def check_tuning(decider: Decider, semantics: str) -> None:
     """Raises HierarchyError if the decider's tuning is not one its policy takes under these semantics."""
-    known = PEER_POLICIES.get(decider.policy, {}) if semantics == LAB else {"window": 32, "regret": ()}
+    known = PEER_POLICIES.get(decider.policy, {}) if semantics == LAB else tunings(decider.policy)
     for key, value in decider.tuning:
         if key not in known:
             raise HierarchyError(

@@ -37,8 +37,8 @@ from kv_cache_rl.theory.flow import new_flow
 
 
 def pages_that_fit(scenario: Scenario, sizes: np.ndarray) -> int:
-    """Mean pages in the fastest tier, at least 1."""
-    return max(int(scenario.tiers[0].capacity // max(sizes.mean(), 1)), 1)
+    """Mean pages in the fastest tier, at least 1 and at most 2^62, from which on sums would leave 64 bits."""
+    return min(max(int(scenario.tiers[0].capacity // max(sizes.mean(), 1)), 1), 2**62)
 
 
 def settings_of(

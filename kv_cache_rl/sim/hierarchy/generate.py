@@ -82,7 +82,7 @@ def rag_burst(pages: int = 96, length: int = 320, seed: int = 11, scalars: int =
     """A hot prompt of 16 pages, interrupted by bursts of six retrieved ones; needs 22 pages."""
     rng, ids = Random(seed), []
     hot, rest = list(range(16)), list(range(16, pages))
-    for _ in range(length // 20):
+    while len(ids) < length:
         ids += rng.choices(hot, k=14)
         ids += rng.sample(rest, 6)
     return _trace("rag_burst", ids[:length], pages, seed, scalars)

@@ -9,6 +9,8 @@ from kv_cache_rl.core.errors import Refused, unknown
 from kv_cache_rl.core.hardware import HARDWARE, LINKS, HardwareProfile, Link, prefill_seconds
 from kv_cache_rl.core.precision import LADDER, PRECISIONS, WORK_CLASSES
 
+HARDWARE_NAME = "a100-llama-3.1-8b"
+"""The profile that is taken where none is named."""
 PROMOTIONS = ("top", "step")
 RESERVES = {"none": 0.0, "5%": 0.05, "10%": 0.10, "20%": 0.20, "stability": -1.0}
 """Share of the fastest tier kept free ahead of demand; `stability` decides by itself how much."""
@@ -64,7 +66,7 @@ class Scenario:
     """What is kept free in the fastest tier ahead of demand: none, 5%, 10%, 20% or what `stability` says
     (reserve.py).
     """
-    hardware: str = "a100-llama-3.1-8b"
+    hardware: str = HARDWARE_NAME
     """Profile that says how long recomputing takes."""
     work_class: str = "code"
     """Work class whose published loss per precision is charged when a compressed page is used."""
@@ -115,6 +117,8 @@ class Scenario:
                 self.calibrated.scheme(precision)
             except CalibrationError as missing:
                 raise HierarchyError(str(missing)) from None
+        if self.hardware != HARDWARE_NAME and self.calibrated.hardware is not None:
+            raise HierarchyError(measured_already(self.hardware, self.calibration))
 
     @property
     def calibrated(self) -> Calibration:
@@ -130,6 +134,14 @@ class Scenario:
         """The same with every capacity times a fraction, rounded down."""
         tiers = tuple(replace(tier, capacity=tier.capacity * numerator // denominator) for tier in self.tiers)
         return replace(self, tiers=tiers)
+
+
+def measured_already(hardware: str, calibration: str) -> str:
+    """That a profile of hardware would say nothing beside a measured calibration."""
+    return (
+        f"hardware is {hardware}, but calibration {calibration} has measured what computing takes; leave out "
+        "one of them"
+    )
 
 
 def one_tier(capacity: int, **rules) -> Scenario:

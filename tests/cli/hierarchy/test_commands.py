@@ -430,3 +430,24 @@ def test_lru_that_knows_which_sessions_ended_is_for_prefix_trees_in_one_tier_of_
             said.code == 2
             and "lru_ended counts hits of a prefix-tree trace in one tier of blocks" in said.err
         )
+
+
+@pytest.mark.parametrize(
+    "policy", ["lru", "arc", "sieve", "s3fifo", "random", "tinylfu", "gdsf", "regret_aware"]
+)
+def test_the_largest_capacity_holds_everything_under_every_policy(kv, policy):
+    most = ("hierarchy", "replay", "workload:rag_burst", "-p", policy, "--capacity", str(2**63 - 1), "--json")
+    found = kv(*most)
+    assert found.code == 0 and found.json["miss_count"] == 69, "the pages that are touched"
+    ends = kv(
+        "hierarchy", "curve", "workload:rag_burst", "--capacity-range", f"5:{2**63 - 1}", "--points", "2"
+    )
+    assert str(2**63) not in ends.out + ends.err
+
+
+def test_a_profile_of_hardware_is_refused_beside_a_calibration_that_measured_one(kv):
+    said = kv(
+        *("hierarchy", "replay", "workload:rag_burst", "--tiers", "gpu=20,host=40"),
+        *("--hardware", "rtx4090-llama-3.1-8b", "--calibration", "measured-cpu"),
+    )
+    assert said.code == 2 and "has measured what computing takes; leave out one of them" in said.err

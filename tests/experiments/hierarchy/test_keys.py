@@ -12,6 +12,7 @@ from kv_cache_rl.experiments.hierarchy import keys
 from kv_cache_rl.experiments.hierarchy.definition import read_sweep, sweep_of
 from kv_cache_rl.experiments.hierarchy.settings import RULES
 from kv_cache_rl.experiments.hierarchy.sources import ZIPF
+from kv_cache_rl.policies.rank import RANKS
 from kv_cache_rl.reports.tables import markdown_table
 from kv_cache_rl.sim.hierarchy.generate import WORKLOADS
 from kv_cache_rl.sim.hierarchy.peer.history import PEER_POLICIES
@@ -46,8 +47,10 @@ def test_the_keys_are_those_that_the_reader_takes():
     assert set(keys.WORKLOAD) == {"workload", "name", *made, *ZIPF}
     takes = {name for one in (load_trace, *LOADERS.values()) for name in inspect.signature(one).parameters}
     assert set(keys.FILE) == {"file", "name", *takes} - {"path", "reading", "options"}
-    tuning = complaint({"policies": [{"policy": "lru", "colour": 1}]})
-    assert set(keys.POLICY) == {"policy", "name", *tuning.split("it takes ")[1].split(", ")}
+    assert "it takes nothing" in complaint({"policies": [{"policy": "lru", "colour": 1}]})
+    tuned = [complaint({"policies": [{"policy": name, "colour": 1}]}) for name in RANKS]
+    taken = {one.split("it takes ")[1] for one in tuned} - {"nothing"}
+    assert set(keys.POLICY) == {"policy", "name", *taken}
     assert PEER_POLICIES["lru"] == {}, "what the others take under its semantics stands on the page"
 
 

@@ -283,7 +283,7 @@ def test_the_committed_sweep_holds_every_workload_and_policy():
         ({"policies": ["lru", "lru"]}, "has policy 'lru' twice; name each once"),
         (
             {"policies": [{"policy": "lru", "depth": 3}]},
-            "policy 'lru' takes no 'depth' under default; it takes window, regret",
+            "policy 'lru' takes no 'depth' under default; it takes nothing",
         ),
         ({"workloads": [{"workload": "rag"}]}, "unknown workload 'rag'; use one of chat_continuation"),
         ({"workloads": [{"length": 9}]}, "needs either workload = NAME or file = PATH"),

@@ -92,7 +92,7 @@ def test_accesses_are_drawn_as_those_of_a_trace():
 def test_files_that_cannot_be_used_say_where(tmp_path):
     back = write(tmp_path / "back.bin", [5, 5, 4], [1, 2, 3], [1, 1, 1])
     for read in (load_trace, load_accesses):
-        with pytest.raises(TraceError, match=r"back\.bin.*4 s is before 5 s.*put the accesses in order"):
+        with pytest.raises(TraceError, match=r"back\.bin.*4 s is before 5 s.*convert, which sorts them"):
             read(f"{back}#format=oracle-general")
     torn = tmp_path / "torn.bin"
     torn.write_bytes(write(tmp_path / "t.bin", [1, 2], [1, 2], [1, 1]).read_bytes()[:-3])

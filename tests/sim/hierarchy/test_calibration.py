@@ -117,3 +117,9 @@ def test_a_sweep_names_it_like_any_other_rule():
     setting = setting_of({"name": "measured", "tiers": {"gpu": 0.5, "host": "100%"}, "calibration": "lab"})
     assert setting.to_json()["calibration"] == "lab"
     assert setting.scenario(trace_of_pages(0, 1)).calibration == "lab"
+
+
+def test_a_measured_calibration_leaves_a_profile_nothing_to_say():
+    with pytest.raises(HierarchyError, match="calibration measured-cpu has measured what computing takes"):
+        one_tier(5, hardware="rtx4090-llama-3.1-8b", calibration="measured-cpu")
+    assert one_tier(5, hardware="rtx4090-llama-3.1-8b").profile.name == "rtx4090-llama-3.1-8b"

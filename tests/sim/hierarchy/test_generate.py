@@ -91,3 +91,8 @@ def test_what_fits_no_memory_is_refused_before_it_is_drawn(monkeypatch):
         zipf(10, 10**9)
     with pytest.raises(HierarchyError, match="rag_burst cannot be made with length 9999999999; give at most"):
         workload("rag_burst", length=9_999_999_999)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_is_as_long_as_asked_for(name):
+    assert [workload(name, length=length).requests for length in (19, 50, 339)] == [19, 50, 339]

@@ -188,7 +188,7 @@ def test_the_compiled_page_loop_hits_as_an_ordered_dict_does_and_is_many_times_f
             lambda trace: sampled_curve(trace, 0.0),
             "the sampling rate is 0.0; give a number above 0, at most 1",
         ),
-        (lambda trace: sampled_curve(trace, 1e-9), "samples none of 3 blocks; give one above 0.33"),
+        (lambda trace: sampled_curve(trace, 1e-9), "samples none of 3 blocks; give a higher one"),
     ],
 )
 def test_numbers_out_of_range_are_refused(act, message):

@@ -41,9 +41,7 @@ def sampled_curve(trace: Trace, rate: float = 0.01, seed: int = 0) -> Curve:
     whole_number("seed", seed)
     place = hashed(np.arange(trace.blocks), seed) / 2.0**64
     if not (place < rate).any():
-        raise ValueError(
-            f"a rate of {rate} samples none of {trace.blocks} blocks; give one above {1 / trace.blocks:.2g}"
-        )
+        raise ValueError(f"a rate of {rate} samples none of {trace.blocks} blocks; give a higher one")
     rows = touches(trace)
     curve = _estimate(rows, place < rate, rate)
     if rate == 1:

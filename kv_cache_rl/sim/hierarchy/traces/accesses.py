@@ -24,6 +24,7 @@ from kv_cache_rl.traces.errors import Place, place_of
 from kv_cache_rl.traces.formats import detect
 from kv_cache_rl.traces.libcachesim import NO_BYTES, oracle_pieces
 from kv_cache_rl.traces.reading import located
+from kv_cache_rl.traces.requests import SORT
 
 RECORD = np.dtype([("time", "<u4"), ("object", "<u8"), ("bytes", "<u4"), ("next", "<i8")])
 """libcachesim.ACCESS."""
@@ -120,8 +121,7 @@ def _in_order(path: str, before: int, last: int, times: np.ndarray) -> None:
     if len(back):
         at = int(back[0])
         earlier = int(times[at - 1]) if at else last
-        problem = f"{times[at]:g} s is before {earlier:g} s"
-        raise Place(path, before + at + 1).error(problem, "put the accesses in order of time", "time")
+        raise Place(path, before + at + 1).error(f"{times[at]:g} s is before {earlier:g} s", SORT, "time")
 
 
 class Table(NamedTuple):

@@ -40,11 +40,11 @@ from kv_cache_rl.traces.lab import (
     LabRequest,
     checked_header,
     lab_lines,
+    lab_pages,
     written_whole,
 )
 from kv_cache_rl.traces.reading import located
 from kv_cache_rl.traces.records import read_records
-from kv_cache_rl.traces.requests import limited
 
 
 def load_lab_file(path: str | Path) -> Trace:
@@ -53,7 +53,7 @@ def load_lab_file(path: str | Path) -> Trace:
     records = read_records(path)
     header = checked_header(next(records))
     if header.record["kind"] == "pages":
-        trace = _pages(path, header, limited(records, reading))
+        trace = _pages(path, header, lab_pages(records, reading))
     else:
         trace = _requests(path, header, lab_lines(header, records, reading))
     if reading.limit is not None:  # the header's blocks are those of the whole file
@@ -99,15 +99,15 @@ def _records(trace: Trace) -> Iterator[dict[str, Any]]:
 
 
 def _pages(path: str | Path, header: Fields, records: Iterator[Fields]) -> Trace:
-    blocks, sizes = header.record.get("blocks"), header.take("page_bytes", 0)
+    blocks, sizes = header.record.get("blocks"), _page_bytes(header)
     steps, ids, sequence = array("d"), array("q"), array("q")
     bytes_of: dict[int, int] = {}
     for fields in records:
         page = fields.whole("page", most=LARGEST if blocks is None else blocks - 1)
-        _forward(fields, "step", steps)
+        steps.append(fields.seconds("step"))
         ids.append(page)
         sequence.append(fields.whole("sequence", default=0))
-        if not sizes:
+        if isinstance(sizes, int) and not sizes:
             size = fields.whole("bytes", least=1, default=None) or 0
             if bytes_of.setdefault(page, size) != size:
                 problem = f"page {page} has {size} bytes here and {bytes_of[page]} before (0: not given)"
@@ -115,11 +115,16 @@ def _pages(path: str | Path, header: Fields, records: Iterator[Fields]) -> Trace
     _some(path, steps)
     known = np.array(ids, dtype=np.int64)
     dense, blocks = dense_ids(known) if blocks is None else (known, blocks)
-    page_bytes = np.array(sizes, dtype=np.int64) if isinstance(sizes, list) else sizes
     if any(bytes_of.values()):
-        page_bytes = _sizes(header, blocks, dense, ids, bytes_of)
+        sizes = _sizes(header, blocks, dense, ids, bytes_of)
     clock, tokens = np.array(steps), header.whole("block_tokens")
-    return pages(Path(path).name, dense, page_bytes, clock, _numbered(sequence), tokens, blocks)
+    return pages(Path(path).name, dense, sizes, clock, _numbered(sequence), tokens, blocks)
+
+
+def _page_bytes(header: Fields) -> np.ndarray | int:
+    """Bytes of each block, int64 [blocks], or of all; 0: not given."""
+    sizes = header.take("page_bytes", 0)
+    return np.array(sizes, dtype=np.int64) if isinstance(sizes, list) else sizes
 
 
 def _sizes(
@@ -178,19 +183,12 @@ def _requests(path: str | Path, header: Fields, lines: Iterator[LabRequest]) -> 
         run_start=run_start,
         run_length=run_length,
         blocks=blocks,
-        page_bytes=header.take("page_bytes", 0),
+        page_bytes=_page_bytes(header),
         input_tokens=np.array(tokens_in, dtype=np.int64),
         output_tokens=np.array(tokens_out, dtype=np.int64),
         ends=last_of(numbers),
     )
     return checked_tree(trace, str(path), line_of)
-
-
-def _forward(fields: Fields, name: str, times: array) -> None:
-    time_s = fields.seconds(name)
-    if times and time_s < times[-1]:
-        raise fields.error(name, f"{time_s:g} comes after {times[-1]:g}", "put the lines in order of time")
-    times.append(time_s)
 
 
 def _some(path: str | Path, times: array) -> None:

@@ -287,10 +287,6 @@ def load_pages(path: str | Path) -> Trace:
         if not access.bytes:
             empty += 1
             continue
-        if times and access.time_s < times[-1]:
-            raise access.place.error(
-                f"{access.time_s:g} s is before {times[-1]:g} s", "put the accesses in order of time", "time"
-            )
         times.append(access.time_s)
         number = numbers.setdefault(access.object, len(numbers))
         if number == len(sizes):
