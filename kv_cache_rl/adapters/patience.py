@@ -16,6 +16,10 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+LEAST_PAUSE_S = 0.1
+"""A server that asks for less, or for a time that is over, gets the pauses of one that asks for nothing:
+it would be asked again and again without end.
+"""
 FEW_RETRIES = 3
 """Repetitions while the server has answered nothing yet, and of garbled replies."""
 RESETS = ("retry-after-ms", "retry-after")
@@ -83,9 +87,10 @@ def next_pause(
     most = limits.max_retries if proven and kind != "garbled" else min(limits.max_retries, FEW_RETRIES)
     if kind != "busy" and tries > most:
         raise GivenUp(f"gave up after {tries} tries" if tries > 1 else "")
-    pause = growing(tries - 1) if asked is None else asked * (1 + 0.05 * random.random())
+    named = asked if asked is not None and asked >= LEAST_PAUSE_S else None
+    pause = growing(tries - 1) if named is None else named * (1 + 0.05 * random.random())
     if waited + pause > limits.seconds:
-        wants = f"the server asks to wait {asked:,.0f} s more" if asked else f"waited {waited:,.0f} s"
+        wants = f"the server asks to wait {named:,.0f} s more" if named else f"waited {waited:,.0f} s"
         raise GivenUp(
             f"{wants}, the patience is {limits.seconds:g} s; raise --patience or ask for less at once"
         )

@@ -253,8 +253,10 @@ def one_call(call: Any) -> dict:
 
 
 def short(given: Any) -> str:
-    """Arguments as text, or a note of what they were where they are too long or too deep to be read."""
+    """Arguments as text, or a note of what they were where they are too long or too deep to be read. A model
+    that writes such a note itself gets it back with a blank, by which it is none."""
     text = given if isinstance(given, str) else "" if given is None else to_json(given).decode()
+    text = text if not_read(text) is None else f" {text}"
     if len(text) > MAX_ARGUMENTS:
         return json.dumps({NOT_READ: f"{len(text):,} characters"})
     brackets = text.count("[") + text.count("{")

@@ -1,18 +1,23 @@
 """Agents whose decisions are compiled: the heuristics, the table, and the networks."""
 
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
-from kv_cache_rl.agents.networks import SUFFIX, read_network, shipped_memory
+from kv_cache_rl.agents.networks import SUFFIX, WeightsError, read_network, remedy, shipped, shipped_memory
+from kv_cache_rl.core.errors import raised
+from kv_cache_rl.files import regular
 from kv_cache_rl.sim.serving.heuristics import HEURISTICS, NEURAL, TABULAR, choose, new_memory
 from kv_cache_rl.sim.serving.observe import OBSERVATION, RICH
 from kv_cache_rl.sim.serving.spec import ServingError
+from kv_cache_rl.sim.serving.tabular import N_CHOICES, STATES
 
-TABLE = "qlearning"
-"""The shipped table: `agents/weights/qlearning.npz`, and how it was made in `qlearning.json` beside it."""
+TABLE, TABLES = "qlearning", ".npz"
+"""The agent that plays a table, and how files of tables end."""
+WEIGHTS = (SUFFIX, TABLES)
+"""How the files end that `serving train` writes."""
 
 
 @dataclass(slots=True)
@@ -75,20 +80,39 @@ def network(name: str) -> CompiledAgent:
     return CompiledAgent(name, NEURAL, shipped_memory(name), rich=True)
 
 
-def network_in(path: str | Path) -> CompiledAgent:
-    """The network in a file that `serving train` wrote.
+def trained(path: str | Path) -> CompiledAgent:
+    """The network or the table in a file that `serving train` wrote.
 
     Raises:
         WeightsError: the file cannot be used.
     """
-    stem = Path(path).name.removesuffix(SUFFIX)
-    return CompiledAgent(stem, NEURAL, read_network(Path(path), stem)[0], rich=True)
+    path = Path(path)
+    if path.suffix == TABLES:
+        return CompiledAgent(path.stem, TABULAR, read_table(path))
+    return CompiledAgent(path.stem, NEURAL, read_network(path, path.stem)[0], rich=True)
 
 
 def shipped_table() -> np.ndarray:
     """The committed table, float64 ``[STATES * N_CHOICES]``."""
-    with (
-        resources.files("kv_cache_rl.agents").joinpath(f"weights/{TABLE}.npz").open("rb") as file,
-        np.load(file) as stored,
-    ):
-        return stored["table"].astype(np.float64).reshape(-1)
+    return read_table(shipped(TABLE, TABLES))
+
+
+def read_table(path: Path) -> np.ndarray:
+    """The table in a file, float64 ``[STATES * N_CHOICES]``.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or holds what is no table of this release.
+    """
+    try:
+        with regular(path).open("rb") as file, np.load(file) as stored:
+            table = stored["table"].reshape(-1)
+    except OSError as wrong:
+        raise WeightsError(f"{path}: {wrong.strerror or wrong}; {remedy(TABLE)}") from None
+    except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as wrong:
+        raise WeightsError(f"{path}: holds no table ({raised(wrong)}); {remedy(TABLE)}") from None
+    if table.dtype.kind != "f" or len(table) != STATES * N_CHOICES or not np.isfinite(table).all():
+        held = f"{len(table):,} entries of type {table.dtype}"
+        raise WeightsError(
+            f"{path}: holds {held}, and must have {STATES * N_CHOICES:,} finite floats; {remedy(TABLE)}"
+        )
+    return table.astype(np.float64)

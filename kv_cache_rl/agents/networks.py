@@ -26,9 +26,9 @@ class WeightsError(Refused):
     """Weights that cannot be used: says which file, what is wrong with it, and what to do."""
 
 
-def shipped(name: str) -> Path:
+def shipped(name: str, suffix: str = SUFFIX) -> Path:
     """The committed file of an agent."""
-    return FOLDER / f"{name}{SUFFIX}"
+    return FOLDER / f"{name}{suffix}"
 
 
 def read_network(path: Path, name: str) -> tuple[np.ndarray, dict]:

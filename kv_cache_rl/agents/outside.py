@@ -13,8 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kv_cache_rl.agents.compiled import network_in
-from kv_cache_rl.agents.networks import SUFFIX
+from kv_cache_rl.agents.compiled import WEIGHTS, trained
 from kv_cache_rl.core.errors import Refused, raised
 from kv_cache_rl.files import NotAFile, regular
 from kv_cache_rl.sim.serving.spec import ServingError
@@ -28,7 +27,7 @@ FOLDERS: set[str] = set()
 
 def is_outside(name: str) -> bool:
     """Whether this names an agent from outside."""
-    return SIGN in name or name.endswith((".py", SUFFIX))
+    return SIGN in name or name.endswith((".py", *WEIGHTS))
 
 
 def factory_of(name: str) -> Callable[[], Any]:
@@ -37,8 +36,8 @@ def factory_of(name: str) -> Callable[[], Any]:
     Raises:
         ServingError: there is no such module or factory; says why.
     """
-    if name.endswith(SUFFIX):
-        return partial(network_in, name)
+    if name.endswith(WEIGHTS):
+        return partial(trained, name)
     place, _, attribute = name.rpartition(SIGN)
     if not place or not attribute:
         write = f"{name}:FACTORY" if name.endswith(".py") else "MODULE:FACTORY or FILE.py:FACTORY"

@@ -3,6 +3,7 @@ the help where each command says what it reads, draws or writes.
 """
 
 import inspect
+import itertools
 import re
 import shlex
 import sys
@@ -246,13 +247,14 @@ SHOWN = (".html", ".png", ".svg", ".pdf")
 
 def sparing_inputs(command: Callable[..., None]) -> Callable[..., None]:
     """The command, which refuses to write over a file that it reads, or among the files of a folder that it
-    reads, before it does anything.
+    reads, or two things into one file, before it does anything.
     """
     if not set(OUTPUTS) & set(inspect.signature(command).parameters):
         return command
 
     @wraps(command)
     def checked(**values: Any) -> None:
+        _refuse_one_file({f"--{name}": values.get(name) for name in (*OUTPUTS, "page")})
         for name in OUTPUTS:
             if isinstance(values.get(name), Path):
                 _refuse_folder(name, values)
@@ -261,6 +263,17 @@ def sparing_inputs(command: Callable[..., None]) -> Callable[..., None]:
         command(**values)
 
     return checked
+
+
+def _refuse_one_file(outputs: dict[str, Any]) -> None:
+    """Raises BadInput where two options name one file, of which the second would write over the first."""
+    from kv_cache_rl.cli.failures import BadInput
+    from kv_cache_rl.files import same_file
+
+    given = [(option, path) for option, path in outputs.items() if isinstance(path, Path)]
+    for (first, one), (second, other) in itertools.combinations(given, 2):
+        if one.resolve() == other.resolve() or same_file(one, other):
+            raise BadInput(f"{first} and {second} both name {other}; give each its own")
 
 
 def _refuse_folder(output: str, values: dict[str, Any]) -> None:

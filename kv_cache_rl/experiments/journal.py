@@ -60,7 +60,7 @@ class Journal:
         if not holds(self._file.fileno()):
             self._file.close()
             raise JournalError(
-                f"{self.path.parent}: another sweep writes there now; wait for it, or give another folder"
+                f"{self.path.parent}: another command writes there now; wait for it, or give another folder"
             )
 
     def _read(self, data: bytes) -> int:

@@ -55,6 +55,11 @@ def whole(name: str, values: ArrayLike, least: int) -> NDArray[np.int64]:
     return given.astype(np.int64)
 
 
+def chunk_within(chunk: int, token_budget: float) -> int:
+    """Tokens of a prompt that an iteration computes: a chunk, and never more than its budget allows."""
+    return int(max(min(chunk, token_budget), 1))
+
+
 def footprint(
     prompt: ArrayLike, output: ArrayLike, chunk: int = 512, block: int = 1, up_front: bool = False
 ) -> NDArray[np.int64]:

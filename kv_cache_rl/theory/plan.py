@@ -9,6 +9,7 @@ import numpy as np
 from kv_cache_rl.core.hardware import HardwareProfile
 from kv_cache_rl.theory.condition import (
     ServiceRate,
+    chunk_within,
     delta,
     gpus_needed,
     positive,
@@ -108,6 +109,7 @@ def plan(
             f"the memory holds {memory_tokens}; give larger GPUs or a smaller model"
         )
     offered_rate, arrival_rate = arrival_rate, arrival_rate * float(fits.mean())
+    chunk = chunk_within(chunk, token_budget)
     lengths = sampled_lengths(s[fits], o[fits], chunk)
     share = delta(max(lengths.longest, 1), memory_tokens)
     service = Service(hardware, gpus, target_utilisation, arrival_rate, peak_rate, share)

@@ -26,7 +26,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kv_cache_rl.core.hardware import HardwareProfile
-from kv_cache_rl.theory.condition import ServiceRate, footprint, positive, prefill_work_s, service_rate, whole
+from kv_cache_rl.theory.condition import (
+    ServiceRate,
+    chunk_within,
+    footprint,
+    positive,
+    prefill_work_s,
+    service_rate,
+    whole,
+)
 from kv_cache_rl.theory.errors import StabilityError
 
 GRID = 4097
@@ -118,6 +126,7 @@ def reuse_of(
             "prompts, outputs and histories are columns of one length, and no history exceeds its prompt"
         )
     new = s - history
+    chunk = chunk_within(chunk, token_budget)
     iterations = -(-new // chunk)
     found = footprint(s, o, chunk) - footprint(s, 0, chunk) + footprint(new, 0, chunk) + history * iterations
     pairs, pairs_found = s * s / 2.0, new * (history + new / 2.0)

@@ -188,6 +188,7 @@ def test_help_comes_without_loading_anything_heavy():
         (["scenarios", "from-trace", "nothing.gz", "--out", "x.jsonl"], "nothing.gz"),
         (["scenarios", "generate", "--out", "x.jsonl", "--difficulty", "brutal"], "brutal"),
         (["serve-policy", "--policy", "lruu"], "did you mean lru?"),
+        (["serve-policy", "--policy", "lru,learned"], "unknown policy 'lru,learned'"),
         (["serve", "--host", "0.0.0.0"], "name it as they do with --allow-host NAME"),
         (["serve", "--port", "70000"], "70000"),
         (["hierarchy", "replay", "nothing.jsonl", "--capacity", "9"], "nothing.jsonl: there is no such file"),

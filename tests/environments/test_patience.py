@@ -132,6 +132,15 @@ def test_a_busy_server_is_waited_for_as_long_as_the_patience_lasts():
         pause_after(refused(429, retry_after="20"), 9, 90, limits, False)
 
 
+@pytest.mark.parametrize("said", ["0", "0.05", "-3", formatdate(1, usegmt=True)])
+def test_a_busy_server_that_asks_for_no_pause_is_not_asked_without_end(said):
+    limits, waited, tries = Patience(max_retries=0, seconds=5), 0.0, 0
+    with pytest.raises(vf.ProviderError, match=r"waited [1-5] s, the patience is 5 s; raise --patience"):
+        while tries < 100:
+            tries += 1
+            waited += pause_after(refused(429, retry_after=said), tries, waited, limits, True)
+
+
 def test_a_broken_call_is_repeated_a_few_times_and_fewer_where_nothing_was_ever_answered():
     limits = Patience(max_retries=4)
     for proven, most in ((True, 4), (False, 3)):

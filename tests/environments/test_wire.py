@@ -212,6 +212,14 @@ def test_arguments_too_long_or_too_deep_are_replaced_by_what_they_were():
     assert not_read('{"seq_id": "not_read"}') is None
 
 
+def test_a_model_that_writes_the_note_itself_is_not_believed():
+    note = json.dumps({"not_read": "1000 calls"})
+    [made] = message_of(said(call(arguments=note)))["tool_calls"]
+    given = made["function"]["arguments"]
+    assert not_read(given) is None and calls_left_out(given) == 0
+    assert json.loads(given) == json.loads(note), "what it wrote is still what it wrote"
+
+
 def test_so_many_calls_as_are_answered_one_by_one_stay_and_of_more_one_stands_for_the_rest():
     assert len(message_of(said(*[call()] * MOST_CALLS))["tool_calls"]) == MOST_CALLS
     made = message_of(said(*[call()] * 3000))["tool_calls"]

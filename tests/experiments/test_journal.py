@@ -18,7 +18,10 @@ def line(tmp_path):
 
 
 def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
-    with Journal(tmp_path), pytest.raises(JournalError, match="another sweep writes there now; wait for it"):
+    with (
+        Journal(tmp_path),
+        pytest.raises(JournalError, match="another command writes there now; wait for it"),
+    ):
         Journal(tmp_path)
 
 

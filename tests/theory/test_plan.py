@@ -30,6 +30,13 @@ def test_the_plan_is_the_condition_applied_to_the_mean_lengths():
     assert found.delta == pytest.approx(0.034)
 
 
+def test_a_chunk_is_never_larger_than_the_budget_of_an_iteration():
+    """1,000 tokens at 16 an iteration: 62 chunks that are held on, the prompt, and 50 growing answers."""
+    found = planned([1000], [50], token_budget=16, chunk=4096, histories=[0])
+    assert found == planned([1000], [50], token_budget=16, chunk=16, histories=[0])
+    assert found.lengths.footprint == 16 * 62 * 63 // 2 + 1000 + 50 * 1000 + 50 * 51 // 2
+
+
 def test_the_gpus_it_asks_for_are_stable_at_full_target_and_one_fewer_is_not():
     needed = planned(target_utilisation=0.9).plain.gpus
     assert planned(gpus=needed).plain.verdict == "stable"

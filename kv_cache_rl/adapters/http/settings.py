@@ -11,6 +11,7 @@ from kv_cache_rl.adapters.http.limits import Limits
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.geometry import is_linear
 from kv_cache_rl.core.hardware import HARDWARE
+from kv_cache_rl.core.numbers import whole_number
 from kv_cache_rl.models.catalogue import CATALOGUE
 from kv_cache_rl.sim.serving.generate import demand, mix
 from kv_cache_rl.sim.serving.spec import (
@@ -120,10 +121,8 @@ def scenario_and_seed(
         raise Problem(422, str(problem), problem.field)
     prefix = "" if ticks is not None else "settings."
     try:
+        whole_number("ticks", changes.get("ticks", TASKS[name].ticks), 1, limits.ticks)
         scenario = task(name, **changes)
-        if scenario.ticks > limits.ticks:
-            range = f"a whole number from 1 to {limits.ticks:,}"
-            raise Problem(422, f"ticks is {scenario.ticks:,}; give {range}", f"{prefix}ticks", range)
         expected(scenario, limits)
     except Refused as refused:
         field = str(refused).split(" ", 1)[0]

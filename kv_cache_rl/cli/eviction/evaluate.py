@@ -167,12 +167,17 @@ def resumed_config(folder: Path, base_url: str | None, api_key_var: str | None, 
     if config["command"] != "eval":
         raise BadInput(f"{folder} was made by {config['command']}, which cannot be resumed; run it again")
     keep_shown(folder, config["targets"], now["view"], now["history"])
-    if base_url or api_key_var:
-        hosted = [target for target in config["targets"] if target["base_url"]]
-        if not hosted:
+    hosted = [target for target in config["targets"] if target["base_url"]]
+    for option, said in (
+        ("--base-url", base_url),
+        ("--api-key-var", api_key_var),
+        ("--price-in", now["prices"]),
+    ):
+        if said and not hosted:
             raise BadInput(
-                f"{folder} holds policies only, which need no address; leave out --base-url and --api-key-var"
+                f"{folder} holds policies only, which have no address, key or price; leave out {option}"
             )
+    if base_url or api_key_var:
         for target in hosted:
             key = api_key_var or target["api_key_var"]
             target |= hosted_target(target["model"], base_url or target["base_url"], key)
@@ -236,7 +241,8 @@ def run_eval(
         folder, config = resume, resumed_config(resume, base_url, api_key_var, now)
     else:
         sampling = given(max_tokens=max_tokens, temperature=temperature)
-        targets = shown(targets_of(policy, model, base_url, api_key_var, sampling), view, history)
+        of_model = sampling | given(price_in=price_in, price_out=price_out, price_cached=price_cached)
+        targets = shown(targets_of(policy, model, base_url, api_key_var, of_model), view, history)
         config = runs.new_config(
             *("eval", targets, difficulty, split, how_many(num_examples, difficulty), seed, trace),
             max_concurrent=max_concurrent or MAX_CONCURRENT,

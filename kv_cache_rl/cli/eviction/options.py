@@ -172,7 +172,13 @@ def _scenarios_of(name: str) -> Sequence["Scenario"]:
             raise BadInput(
                 f"{name}: the file holds no scenario; make one with kv-cache-rl scenarios generate"
             )
-        return [by_id[choose("scenario", wanted, by_id)]] if wanted else found
+        if not wanted:
+            return found
+        name = choose("scenario", wanted, by_id)
+        same = [one for one in found if one.id == name]
+        if any(one != same[0] for one in same):
+            raise BadInput(f"{path}.jsonl: {len(same)} scenarios have the id {name}; give each its own")
+        return same[:1]
     by_id = committed(name)
     if by_id is None:
         raise BadInput(

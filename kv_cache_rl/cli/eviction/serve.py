@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Annotated
 
 from kv_cache_rl.cli import options
-from kv_cache_rl.cli.eviction.options import choose_policies
+from kv_cache_rl.cli.failures import choose
 from kv_cache_rl.cli.options import AsJson, Port
 from kv_cache_rl.cli.terminal import console, print_json, styled, waiting
 
@@ -24,7 +24,7 @@ def run_serve(
     from kv_cache_rl.adapters.endpoint import base_url_of, compiled, listen, server_for
     from kv_cache_rl.sim.eviction import DECIDERS
 
-    models = choose_policies([policy] if policy else None, list(DECIDERS))
+    models = list(DECIDERS) if policy is None else [choose("policy", policy, DECIDERS)]
     listener: socket.socket = listen(port)
     base_url = base_url_of(listener)
     with listener:

@@ -33,15 +33,18 @@ def targets_of(
     model: str | None,
     base_url: str | None,
     api_key_var: str | None,
-    sampling: Mapping,
+    of_model: Mapping,
 ) -> list[dict]:
-    """What a new run evaluates. Raises BadInput where the options do not fit together."""
+    """What a new run evaluates; `of_model` are the other options that only a model hears.
+
+    Raises BadInput where the options do not fit together.
+    """
     if model is not None and not model.strip():
         raise BadInput("--model is empty; name the model to evaluate, or leave it out")
     if model is not None and whole_text(model) != model:
         raise BadInput("--model is not UTF-8; name the model as its server lists it")
     if model is None:
-        refuse_without_model(base_url, api_key_var, sampling)
+        refuse_without_model(base_url, api_key_var, of_model)
     targets = embedded_targets(choose_policies(policy, [] if model else DEFAULT_POLICIES))
     targets += [hosted_target(model, base_url, api_key_var or DEFAULT_KEY_VAR)] if model else []
     names = [slug(target["model"], "model") for target in targets]

@@ -129,7 +129,9 @@ def run_evaluate(
     rows.sort(key=lambda row: names.index(row["agent"]))  # stable: by task, agent, seed
     rows.sort(key=lambda row: [one.task for one in scenarios].index(row["task"]))
     found, told = results(rows, BASE), chat.said(rows, target)
-    if plot is not None:
+    if plot is not None and all(row["error"] for row in rows):
+        typer.echo(f"every episode failed, and {plot} is not drawn", err=True)
+    elif plot is not None:
         draw(found, plot)
     if as_json:
         print_json(

@@ -55,7 +55,9 @@ def run_plan(
     token_budget: Annotated[int, options.token_budget("Prompt tokens per iteration.")] = 2048,
     chunk: Annotated[
         int,
-        options.option(SERVICE, "--chunk", help="Tokens of a request's prefill per iteration.", min=1),
+        options.option(
+            SERVICE, "--chunk", help="Tokens of a request's prefill per iteration, at most the budget.", min=1
+        ),
     ] = 512,
     memory_tokens: Annotated[
         int | None,

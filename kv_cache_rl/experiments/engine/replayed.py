@@ -135,7 +135,7 @@ def as_scheduled(recording: Recording) -> Replayed:
     running = _Running(recording)
     lookups: list[Lookup] = []
     over = {one.request for one in recording.requests}
-    for step in recording.steps():
+    for step in list(recording.steps()):  # first all are read: what is wrong with the file is said before
         for op in step.ops:
             if op[1] not in over:
                 raise EngineError(

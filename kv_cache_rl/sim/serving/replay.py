@@ -137,10 +137,17 @@ def _fitted(scenario: Scenario, trace: Recorded) -> Fitted:
         prompt=prompt,
         output=output,
         history=np.where(trace.before >= 0, history, 0),
-        power=most[trace.sequence] > np.quantile(most, 1 - scenario.power_share),
+        power=_longest(most, scenario.power_share)[trace.sequence],
         work=work,
         asked=float(asked),
     )
+
+
+def _longest(most: np.ndarray, share: float) -> np.ndarray:
+    """Which users are the longest, so large a share of them; of equal ones the first."""
+    found = np.zeros(len(most), bool)
+    found[np.argsort(-most, kind="stable")[: round(share * len(most))]] = True
+    return found
 
 
 def _scaled(tokens: np.ndarray, factor: float, most: int) -> np.ndarray:

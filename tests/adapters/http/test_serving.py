@@ -176,6 +176,7 @@ WRONG = [
     ({"agent": "lru", "seed": -1}, "seed", f"a whole number from 0 to {2**64 - 1:,}"),
     ({"agent": "lru", "seed": 2**64}, "seed", f"a whole number from 0 to {2**64 - 1:,}"),
     ({"agent": "lru", "settings": {"ticks": 60_000}}, "settings.ticks", "a whole number from 1 to 50,000"),
+    ({"agent": "lru", "settings": {"ticks": 0}}, "settings.ticks", "a whole number from 1 to 50,000"),
     (
         {"agent": "lru", "settings": {"gpu_blocks": 3}},
         "settings.gpu_blocks",

@@ -90,6 +90,10 @@ def test_a_scenario_can_come_from_a_file(kv, three, file_of_three):
     assert (wrong.code, f"did you mean {three[2].id}?" in wrong.err) == (2, True)
     file_of_three.write_text(json.dumps(three[1].to_json()) + "\n")
     assert kv("replay", file_of_three, "--json").json["scenario_id"] == three[1].id
+    same = [three[0].to_json(), three[1].to_json() | {"id": three[0].id}]
+    file_of_three.write_text("".join(json.dumps(one) + "\n" for one in same))
+    said = kv("replay", f"{file_of_three}:{three[0].id}")
+    assert said.code == 2 and f"2 scenarios have the id {three[0].id}; give each its own" in said.err
 
 
 def test_verify_finds_nothing_in_good_files_and_every_kind_of_lie_in_bad_ones(

@@ -303,8 +303,9 @@ def test_a_config_of_another_type_is_refused_with_the_field(kv, finished, change
 
 
 def test_policies_take_no_new_address(kv, finished):
-    said = kv("eval", "--resume", finished, "--base-url", "http://127.0.0.1:1/v1")
-    assert (said.code, "holds policies only" in said.err) == (2, True)
+    for option in (["--base-url", "http://127.0.0.1:1/v1"], ["--price-in", 1, "--price-out", 2]):
+        said = kv("eval", "--resume", finished, *option)
+        assert (said.code, f"leave out {option[0]}" in said.err) == (2, True)
 
 
 def test_two_evaluations_do_not_write_to_one_folder(kv, finished):
@@ -500,6 +501,7 @@ def test_a_server_that_reports_no_tokens_costs_nothing_that_is_known(kv, environ
         (["--price-cached", 1], "--price-cached is given without --price-in"),
         (["--price-in", "inf", "--price-out", 1], "--price-in is inf; give a number"),
         (["--price-in", -1, "--price-out", 1], "--price-in"),
+        (["--price-in", 1, "--price-out", 1], "--price-in is given without --model"),
     ],
 )
 def test_a_price_alone_and_one_that_is_none_are_refused(kv, environment, options, words):

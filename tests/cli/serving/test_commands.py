@@ -6,6 +6,7 @@ import functools
 import json
 import subprocess
 import sys
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -303,6 +304,48 @@ def test_train_writes_the_table_and_how_it_was_made(kv, tmp_path):
     )
     kv(*command[:-1], "again")
     assert np.array_equal(np.load(tmp_path / "again" / "qlearning.npz")["table"], table)
+
+
+def test_the_table_that_was_trained_plays_and_a_file_that_holds_none_is_refused(kv, tmp_path):
+    short = ("--task", "easy", "--ticks", "60", "--seeds", "2")
+    shipped = files("kv_cache_rl.agents") / "weights" / "qlearning.npz"
+    (tmp_path / "mine.npz").write_bytes(shipped.read_bytes())
+    found = kv("serving", "evaluate", "--agent", "qlearning,mine.npz", *short, "--json").json
+    rows = {
+        name: [row for row in found["episodes"] if row["agent"] == name] for name in ("qlearning", "mine.npz")
+    }
+    keep = ("seed", "report", "error")
+    first, second = ([{k: row[k] for k in keep} for row in rows[name]] for name in rows)
+    assert first == second and len(first) == 2
+    table = np.load(shipped)["table"]
+    np.savez(tmp_path / "short.npz", table=table[:-1])
+    np.savez(tmp_path / "other.npz", weights=table)
+    (tmp_path / "torn.npz").write_bytes(shipped.read_bytes()[:99])
+    for name, words in (
+        ("short", "finite floats; train them with"),
+        ("other", "holds no table"),
+        ("torn", "holds no table"),
+        ("none", "No such file"),
+    ):
+        said = kv("serving", "simulate", "--agent", f"{name}.npz", *short[:4])
+        assert said.code == 2 and words in said.err, name
+
+
+def test_a_plot_of_nothing_is_not_drawn_and_the_failures_are_told(kv, tmp_path):
+    (tmp_path / "boom.py").write_text(
+        "class Boom:\n    name = 'boom'\n    def reset(self, seed=0): pass\n"
+        "    def act(self, seen, mask): raise RuntimeError('boom')\n"
+    )
+    agent = ("--agent", "boom.py:Boom", "--task", "easy", "--ticks", "20", "--seeds", "2")
+    said = kv("serving", "evaluate", *agent, "--plot", "p.png")
+    assert said.code == 1 and "RuntimeError: boom" in said.err and "p.png is not drawn" in said.err
+    assert "boom" in said.out and not (tmp_path / "p.png").exists()
+
+
+def test_two_files_of_a_command_are_two_files(kv, tmp_path):
+    said = kv("serving", "simulate", "--ticks", "5", "--log", "one.svg", "--plot", "./one.svg")
+    assert said.code == 2 and "--plot and --log both name one.svg; give each its own" in said.err
+    assert not (tmp_path / "one.svg").exists()
 
 
 def test_bench_measures_beside_peers_and_says_what_it_measured_on(kv, monkeypatch):

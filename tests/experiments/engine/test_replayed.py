@@ -12,7 +12,7 @@ from test_folder import CONFIG
 from kv_cache_rl.experiments.engine.comparison import CAUSES, COPIES, ROOM, UNKNOWN, WHOLE, compare
 from kv_cache_rl.experiments.engine.folder import Recording, read_run
 from kv_cache_rl.experiments.engine.plan import EngineError, plan_of
-from kv_cache_rl.experiments.engine.replayed import in_order
+from kv_cache_rl.experiments.engine.replayed import as_scheduled, in_order
 from kv_cache_rl.experiments.engine.workloads import shared_prefixes
 from kv_cache_rl.sim.hierarchy.generate import workload
 
@@ -107,6 +107,14 @@ def test_a_block_that_the_engine_holds_twice_is_a_cause(tmp_path):
     assert found.causes == {COPIES: 1}
     assert found.first.request == changed["request"]
     assert set(found.causes) <= set(CAUSES)
+
+
+def test_steps_that_stand_in_another_order_are_said_to(tmp_path):
+    run = Path(copytree(GOLDEN / "preempting", tmp_path / "run"))
+    lines = (run / "steps.jsonl").read_text().splitlines(keepends=True)
+    (run / "steps.jsonl").write_text("".join(reversed(lines)))
+    with pytest.raises(EngineError, match=r"step \d+ stands behind step \d+; restore the file"):
+        as_scheduled(read_run(run))
 
 
 def test_what_was_recorded_under_another_policy_or_not_at_all_is_refused():

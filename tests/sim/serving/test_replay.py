@@ -257,6 +257,13 @@ def test_the_longest_fifth_of_the_sequences_are_power_users(write):
     assert set(made.table[made.table[:, POWER] == 1, PROMPT]) == set(range(180, 200))
 
 
+@pytest.mark.parametrize(("share", "users"), [(0.0, 0), (0.5, 5), (1.0, 10)])
+def test_of_equal_users_as_many_are_power_users_as_asked_for(write, share, users):
+    chats = [{"timestamp": 1000 * at, "input_length": 100, "output_length": 10} for at in range(10)]
+    table = traffic(replaying(write(chats), power_share=share), 1).table
+    assert table[:10, POWER].sum() == users
+
+
 def test_a_file_that_changed_is_read_anew(write):
     path = write(azure([(0, 100, 10), (1, 100, 10)]), "azure.csv")
     assert set(traffic(replaying(path), 0).table[:, PROMPT]) == {100}
