@@ -4,7 +4,7 @@ full blocks that decoding wrote behind them.
 What decoding wrote is found by lengths, by the rule of the hierarchy lab (sim/hierarchy/traces/writes.py):
 the next request of the same sequence whose path begins with all full blocks of a prompt begins with the
 blocks of its answer, too, if its own prompt is at least as long as both. They are there for every request
-that comes behind the answer, whoever asks for them.
+that comes behind the answer, of whatever sequence.
 """
 
 from __future__ import annotations
