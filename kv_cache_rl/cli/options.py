@@ -266,11 +266,16 @@ def sparing_inputs(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _refuse_one_file(outputs: dict[str, Any]) -> None:
-    """Raises BadInput where two options name one file, of which the second would write over the first."""
+    """Raises BadInput where two options name one file, of which the second would write over the first, or one
+    names the file that stdout is sent to.
+    """
     from kv_cache_rl.cli.failures import BadInput
     from kv_cache_rl.files import same_file
 
     given = [(option, path) for option, path in outputs.items() if isinstance(path, Path)]
+    for option, path in given:
+        if path.is_file() and same_file(path, "/dev/stdout"):
+            raise BadInput(f"{option} {path} is where the output of this command goes; give another path")
     for (first, one), (second, other) in itertools.combinations(given, 2):
         if one.resolve() == other.resolve() or same_file(one, other):
             raise BadInput(f"{first} and {second} both name {other}; give each its own")

@@ -195,14 +195,22 @@ def _block_size(fields: Fields, reading: Reading) -> int:
         )
     if stated is not None or reading.block_size is not None:
         return stated or reading.block_size or BLOCK_TOKENS
-    lengths = [
-        (call["in"], len(call["hash_ids"]))
-        for call in fields.items("requests")
-        if isinstance(call, dict)
-        and isinstance(call.get("hash_ids"), list)
-        and isinstance(call.get("in"), int)
-    ]
-    return blocks_of(fields.place, lengths, BLOCK_TOKENS).size
+    return blocks_of(fields.place, _lengths(fields.items("requests")), BLOCK_TOKENS).size
+
+
+def _lengths(entries: Iterable[Any]) -> Iterator[tuple[int, int]]:
+    """Tokens and blocks of each call, those of sub-agents included; what is no call is left out."""
+    for one in entries:
+        if not isinstance(one, dict):
+            continue
+        if isinstance(inner := one.get("requests"), list):
+            yield from _lengths(inner)
+        ids, runs = one.get("hash_ids"), one.get("h")
+        if isinstance(runs, list) and not isinstance(ids, list):
+            pairs = [run for run in runs if isinstance(run, list) and len(run) == 2]
+            ids = range(sum(length for _, length in pairs if type(length) is int and length > 0))
+        if isinstance(ids, list | range) and type(one.get("in")) is int:
+            yield one["in"], len(ids)
 
 
 def _entries(fields: Fields, block_size: int, names: Names, nested: bool = False) -> tuple[Any, ...]:
@@ -279,7 +287,9 @@ def _runs(fields: Fields, tokens: int, block_size: int) -> tuple[Run, ...]:
     total = sum(length for _, length in runs)
     if total not in (blocks := tokens // block_size, -(-tokens // block_size)):
         raise fields.error(
-            "h", f"runs cover {total} blocks, the input has {blocks} full ones", "correct h or in"
+            "h",
+            f"runs cover {total} blocks, the input has {blocks} full ones of {block_size} tokens",
+            "correct h or in, or name the size (block_size in the session, or --block-size)",
         )
     return tuple(runs)
 

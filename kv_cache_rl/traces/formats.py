@@ -254,6 +254,6 @@ def requests_of(path: str | Path, reading: Reading | None = None) -> Requests:
     if make is None:
         raise place_of(name).error(
             f"a trace in {format} format does not hold single requests",
-            "read it with the command's own reader",
+            "give one with lengths; page accesses are replayed in the lab (kv-cache-rl hierarchy replay)",
         )
     return make(name, how)

@@ -163,17 +163,15 @@ class CacheSeen:
         number = self.numbers.setdefault((rank, name), len(self.parent))
         if number == len(self.parent):
             self.parent.append(parent)
-            self.depth.append(1 + (self.depth[parent] if parent >= 0 else 0))
         elif self.parent[number] == UNSEEN != parent and number not in self.path(parent):
             self.parent[number] = parent
-            self.depth[number] = 1 + (self.depth[parent] if parent >= 0 else 0)
         return number
 
     def _asked(self, event: Stored, rank: int, before: int, blocks: list[int]) -> None:
         """Adds the blocks to the request that they go on, or begins one."""
         one = self.tips.get(before)
         if one is None or not self._goes_on(one, event):
-            found = self.depth[before] if before >= 0 else 0
+            found = len(self.path(before)) if before >= 0 else 0
             one = Asked(self.now_s, rank, event.session, found, len(blocks), blocks[-1], self.now_s)
             self.requests.append(one)
             self.counts["found"] += found

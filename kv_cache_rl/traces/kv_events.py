@@ -217,7 +217,7 @@ def _stored(fields: Fields) -> Stored:
         fields.whole("block_size", most=2**20, default=0),
         fields.text("medium", default=None) or GPU,
         fields.whole("group_idx", default=0),
-        str(fields.take("session_id", None) or ""),
+        "" if (session := fields.take("session_id", None)) is None else str(session),
     )
 
 

@@ -121,8 +121,7 @@ def live_seconds(track: Track, live_s: float) -> float:
 
 
 def _followed(path: str | Path, name: str, rng: random.Random) -> list[Track]:
-    """The tracks of a trace of single requests, its clock from the first one where that is far from
-    0.
+    """The tracks of a trace of single requests, its clock from the first one.
 
     Raises TraceError where neither blocks nor sessions say what continues what.
     """
@@ -136,20 +135,6 @@ def _followed(path: str | Path, name: str, rng: random.Random) -> list[Track]:
     rows = list(found.timed())
     if not any(row.ids or row.session for row in rows):
         raise refused
-    found.arrivals = iter(rows)
-    tracks = request_tracks(found, rng)
-    first = min((track.turns[0].start_s for track in tracks), default=0.0)
-    return [_earlier(track, first) for track in tracks] if first > FAR_S else tracks
-
-
-def _earlier(track: Track, seconds: float) -> Track:
-    turns = [
-        replace(turn, start_s=turn.start_s - seconds, end_s=turn.end_s - seconds) for turn in track.turns
-    ]
-    return replace(track, turns=tuple(turns))
-
-
-FAR_S = 86_400.0
-"""A clock that begins later than this counts from elsewhere (1970), not from the start of the
-trace.
-"""
+    first = min((row.time_s or 0.0 for row in rows), default=0.0)
+    found.arrivals = (replace(row, time_s=(row.time_s or 0.0) - first) for row in rows)
+    return request_tracks(found, rng)

@@ -131,8 +131,11 @@ def _pages(path: str, reading: Reading, format: str) -> Summary | None:
 def _lab(path: str, reading: Reading) -> Summary:
     records = read_records(path)
     if checked_header(next(records)).record["kind"] == "pages":
-        pages = [fields.whole("page", most=LARGEST) for fields in lab_pages(records, reading)]
-        found = Summary(path, "lab", len(pages), blocks=len(set(pages)), block_accesses=len(pages))
+        rest = list(lab_pages(records, reading))
+        pages = {one.whole("page", most=LARGEST) for one in rest}
+        steps = [one.seconds("step") for one in rest]
+        found = Summary(path, "lab", len(rest), blocks=len(pages), block_accesses=len(rest))
+        found.span_s = steps[-1] - steps[0] if steps else None
         found.uses = dict.fromkeys(COMMANDS, "it holds page accesses, no requests") | {LAB: ""}
         return found
     found = _requests(path, requests_of(path, reading))

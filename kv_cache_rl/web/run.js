@@ -19,8 +19,8 @@ export async function open(room, chosen) {
     const config = found.config;
     const models = config ? config.targets.map((one) => one.model) : [...new Set(rows.map((row) => row.model))];
     const good = rows.filter((row) => row.error === null);
-    fill(live, summary ? h("span", { class: "badge completed" }, "DONE") : h("span", { class: "badge running" }, "RUNNING"),
-      ` ${counted()}`);
+    const [colour, state] = summary ? ["completed", "DONE"] : found.running ? ["running", "RUNNING"] : ["failed", "STOPPED"];
+    fill(live, h("span", { class: `badge ${colour}` }, state), ` ${counted()}`);
     fill(body,
       card(h("div", { class: "tiles" }, tiles(good, rows))),
       h("p", { class: "legend" }, [["done", `normalised ≥ ${GOOD}`], ["low", "above the floor"], ["below", "below the floor"], ["failed", "failed rollout"]].map(([name, words]) => h("span", {}, h("span", { class: `swatch cell ${name}` }), words))),
@@ -62,8 +62,8 @@ export async function open(room, chosen) {
     const mean = (read) => (good.length ? good.reduce((total, row) => total + read(row), 0) / good.length : null);
     const spread = (read, form) => {
       const values = good.map(read).sort((a, b) => a - b);
-      const at = (part) => values[Math.min(values.length - 1, Math.floor(part * values.length))];
-      return values.length ? `${form(values[0])} to ${form(values.at(-1))}, middle ${form(at(0.5))}` : "";
+      const middle = (values[Math.floor((values.length - 1) / 2)] + values[Math.floor(values.length / 2)]) / 2;
+      return values.length ? `${form(values[0])} to ${form(values.at(-1))}, middle ${form === whole && !Number.isInteger(middle) ? fixed(1)(middle) : form(middle)}` : "";
     };
     const tokens = (row) => row.prompt_tokens + row.completion_tokens;
     const money = summary?.usage?.map((one) => one.cost_in_all).filter((one) => one !== undefined && one !== null);
@@ -122,6 +122,7 @@ export async function open(room, chosen) {
       if (known.has(key)) return;
       known.add(key);
       rows.push(row);
+      found.running = true;
       draw();
       say(counted());
     });

@@ -117,15 +117,18 @@ class Run {
     });
   }
 
-  /** The words of a call that was refused: a stream does not tell them. */
+  /** The words of a call that was refused: a stream does not tell them, the same call does. */
   async refused(ask) {
-    const settings = JSON.parse(ask.get("settings"));
-    if (ask.has("ticks")) settings.ticks = +ask.get("ticks");
+    const again = new AbortController();
     try {
-      await call("/api/settings", { body: { task: ask.get("task"), seed: +ask.get("seed"), settings } });
-      this.fail(new Error("The server ended the stream; it may be busy. Start again in a moment."));
-    } catch (error) {
-      this.fail(error);
+      const answer = await fetch(`/api/simulate/stream?${ask}`, { signal: again.signal });
+      const found = answer.ok ? {} : await answer.json().catch(() => ({}));
+      const ended = "The server ended the stream; it may be busy. Start again in a moment.";
+      this.fail(new Error(found.error?.message ?? (answer.ok ? ended : `The server answers with status ${answer.status}.`)));
+    } catch {
+      this.fail(new Error("The server does not answer; is kv-cache-rl serve still running?"));
+    } finally {
+      again.abort();
     }
   }
 
@@ -137,6 +140,7 @@ class Run {
   begin(found) {
     this.expected = found.traffic.seconds;
     this.sla = [found.settings.sla_free, found.settings.sla_vip];
+    this.tick_s = found.traffic.tick_s;
     const traffic = found.traffic;
     fill(this.traffic, facts({
       "requests": whole(traffic.requests), "ρ, mean load": fixed(2)(traffic.rho),
@@ -192,7 +196,7 @@ class Run {
 
   badge(name) {
     const end = this.ends[name];
-    const words = end ? end.session_logs.outcome : this.columns[name].tick ? "running" : "waiting";
+    const words = end ? end.session_logs.outcome : this.over ?? (this.columns[name].tick ? "running" : "waiting");
     return h("span", { class: `badge ${words}` }, words.toUpperCase());
   }
 
@@ -214,12 +218,14 @@ class Run {
     const summary = report ? [h("h3", {}, "At the end"), facts({
       "score": fixed(4)(report.score), "throughput": percent(report.throughput), "latency efficiency": percent(report.latency_efficiency),
       "cache residency": percent(report.cache_residency), "in SLA Free": percent(report.sla_attainment.free), "in SLA VIP": percent(report.sla_attainment.vip),
-      "wait p50, p99": `${fixed(2)(report.wait.p50)}, ${fixed(2)(report.wait.p99)} s`,
-      "first token p50, p99": `${fixed(2)(report.first_token.p50)}, ${fixed(2)(report.first_token.p99)} s`,
+      "wait p50, p99": this.seconds_of(report.wait), "first token p50, p99": this.seconds_of(report.first_token),
       "fairness": fixed(3)(report.fairness), "not finished": whole(report.unfinished),
     })] : [];
     fill(this.panel, facts(now), summary);
   }
+
+  /** Percentiles, which a report has in nominal ticks, in seconds of the server. */
+  seconds_of = ({ p50, p99 }) => `${[p50, p99].map((ticks) => ticks === null ? "-" : fixed(2)(ticks * this.tick_s)).join(", ")} s`;
 
   /** Lines of the log: what went wrong in these ticks, and the ends. */
   note(agent, mine, before) {
@@ -239,6 +245,7 @@ class Run {
     if (!this.source) return void (words ? null : this.charts.forEach((one) => one.drawn.close()));
     this.source.close();
     this.source = null;
+    this.over = words;  // what has not come to its end by now does not
     this.draw();
     this.seconds = (performance.now() - this.started) / 1000;
     document.body.dataset.seconds = this.seconds.toFixed(3);

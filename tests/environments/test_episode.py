@@ -111,6 +111,20 @@ def test_calls_past_max_calls_per_step_are_refused(play):
     assert trace.metrics["invalid_calls"] >= 30
 
 
+def test_a_lower_limit_of_calls_is_said_and_counted_as_one(play):
+    def script(turn: int, body: dict) -> dict:
+        return calls(*[("keep", {})] * (70 if turn == 0 else 1))
+
+    trace, requests = play(script, max_calls_per_step=4)
+    assert "at most 4 count" in requests[0]["messages"][0]["content"]
+    results = [m["content"] for m in requests[1]["messages"] if m["role"] == "tool"]
+    assert [text.startswith("ok") for text in results] == [True] * 4 + [False] * 13
+    assert all("only the first 4 calls of a message count" in text for text in results[4:])
+    assert "; 54 calls after 16 were not read" in results[16]
+    assert trace.metrics["invalid_calls"] == 66
+    assert "66 calls were refused" in trace.info["diagnosis"]
+
+
 def test_a_policy_played_as_a_chat_model_scores_as_it_does_on_the_simulator():
     def script(turn: int, body: dict) -> dict:
         if turn == 0:

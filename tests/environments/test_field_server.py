@@ -101,7 +101,7 @@ def test_the_shared_field_server_ends_in_a_scored_run_in_every_mode(evaluate, tm
     said = " ".join(summary["findings"])
     assert (MODES[mode] or "") in said
     if MODES[mode] is None:  # compressing one entry again and again is refused, and that is all
-        assert all(sentence.endswith("calls were refused") for sentence in summary["findings"])
+        assert all(" calls were refused, most often: " in sentence for sentence in summary["findings"])
     page = Path(summary["report"]).read_text()
     if MODES[mode]:
         assert MODES[mode].split(";")[0].split("'")[0] in page

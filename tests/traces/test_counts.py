@@ -148,3 +148,9 @@ def test_requests_may_have_blocks_of_different_sizes(write, kv_out):
     assert load_trace(path).page_bytes.tolist() == [4096, 1]
     convert(path, kv_out)
     assert load_trace(kv_out).page_bytes.tolist() == [4096, 1]
+
+
+def test_page_accesses_keep_their_span_when_converted(write, kv_out):
+    path = write(["time,obj_id,obj_size", "2,a,4096", "5,b,4096", "11,a,4096"], "l.csv")
+    convert(path, kv_out)
+    assert summary_of(path).span_s == summary_of(kv_out).span_s == 9.0

@@ -71,6 +71,20 @@ def test_sessions_of_any_block_size_tell_it_or_state_it(write):
         list(read_sessions(Reading(block_size=16).named(write([published()]))))
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_runs_and_the_calls_of_sub_agents_tell_the_size_of_blocks_too(write, call, agent, session, inside):
+    calls = [call(0.0, 64, [[1, 2]]), call(9.0, 96, [[1, 3]])]
+    silent = session("a", [agent(0.0, calls)] if inside else calls)
+    del silent["block_size"]
+    (found,) = read_sessions(write([silent]))
+    assert found.block_size == 32
+    wrong = session("a", [call(0.0, 64, [[1, 2]])], block_size=64)
+    with pytest.raises(
+        TraceError, match=r"2 blocks, the input has 1 full ones of 64 tokens; .* --block-size"
+    ):
+        list(read_sessions(write([wrong])))
+
+
 def test_what_a_session_does_not_say_is_not_asked_for(write, call, session):
     bare = call(0, 128, [[1, 2]], stop=None, api_time=None, think_time=None)
     del bare["it"], bare["ot"]

@@ -147,6 +147,18 @@ def test_what_was_stored_before_the_recording_stands_at_the_root_until_it_is_sto
     assert [len(one.ids) for one in requests_seen("p", seen, Reading()).arrivals] == [3, 4, 2]
 
 
+def test_a_parent_whose_own_parents_turn_up_later_counts_with_them():
+    seen = seen_of(
+        line(1.0, stored(["b"], "a")), line(101.0, stored(["x", "a"])), line(201.0, stored(["c"], "b"))
+    )
+    assert (seen.counts["found"], seen.counts["computed"]) == (1 + 0 + 3, 1 + 2 + 1)
+
+
+def test_a_session_may_be_called_0():
+    first, second = stored([1], session_id=0), stored([2], session_id=7)
+    assert [one.session for one in seen_of(line(1.0, first), line(90.0, second)).requests] == ["0", "7"]
+
+
 def test_events_that_name_their_own_blocks_as_parents_make_no_endless_chain():
     seen = seen_of(line(1.0, stored([1], 2)), line(5.0, stored([2], 1)), line(9.0, stored([3, 3], 3)))
     assert all(len(one.ids) <= 3 for one in requests_seen("p", seen, Reading()).arrivals)

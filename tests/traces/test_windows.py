@@ -191,3 +191,25 @@ def test_traces_that_cannot_give_windows_are_refused_at_the_call(write, session,
     with pytest.raises(TraceError, match=r"more than 10,000,000 windows.*unit of its times"):
         cut_windows(write([line | {"timestamp": 0}, line], "unit.jsonl"), seed=0)
     assert list(cut_windows(write([line], "since_1970.jsonl"), seed=0))
+
+
+@pytest.mark.parametrize("shift_s", [40, 1_800, 90_000, 1_700_000_000])
+def test_windows_do_not_depend_on_when_the_clock_begins(write, shift_s):
+    rng, rows = random.Random(1), []
+    for name in range(60):
+        at, tokens = rng.randrange(3600), 3000
+        for _ in range(3):
+            at, tokens = at + rng.randrange(5, 60), tokens + rng.randrange(200, 2000)
+            rows.append((at, f"s{name}", tokens))
+    first = min(rows)[0]
+
+    def windows(shift):
+        lines = [
+            {"timestamp": 1000 * (at - first + shift), "session_id": name, "input_length": tokens}
+            | {"output_length": 300}
+            for at, name, tokens in sorted(rows)
+        ]
+        found = cut_windows(write(lines), seed=1, live=4, window_s=60.0)
+        return [(one.index, sorted(inside.id for inside in one.sessions)) for one in found]
+
+    assert windows(shift_s) == windows(0)

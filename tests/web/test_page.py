@@ -84,6 +84,29 @@ def test_a_run_that_is_refused_says_why(watched):
     watched.faults = [fault for fault in watched.faults if "422" not in fault]
 
 
+def test_too_many_agents_are_said_to_be_and_waits_are_in_seconds(watched, server):
+    page = watched.open("#/serving?task=easy&agents=lru&seed=3&ticks=300&pace=0&go=1")
+    until(page, "document.body.dataset.seconds")
+    body = {"agent": "lru", "task": "easy", "seed": 3, "ticks": 300, "tick_logs": False}
+    found = api(server, "/api/simulate", body)
+    p99 = found["report"]["first_token"]["p99"] * found["traffic"]["tick_s"]
+    assert f", {p99:.2f} s" in page.inner_text("#focus")
+    for box in page.locator("form input[type=checkbox]").all():
+        box.check()
+    page.click("#start")
+    page.wait_for_selector(".problem")
+    assert "at most 16" in page.inner_text(".problem")
+    assert page.locator(".badge.failed").count() == page.locator("#agents tbody tr").count()
+    watched.faults = [fault for fault in watched.faults if "422" not in fault]
+
+
+def test_a_run_that_is_cancelled_says_so(watched):
+    page = watched.open("#/serving?task=hard&agents=lru,fifo&seed=2&pace=200&go=1")
+    page.wait_for_selector(".badge.running")
+    page.click("#cancel")
+    until(page, "document.querySelectorAll('.badge.cancelled').length === 2")
+
+
 def test_a_run_folder_opens_down_to_a_call(watched, server):
     page = watched.open("#/eviction")
     page.click("#runs >> text=two-policies")
@@ -320,7 +343,7 @@ def test_a_run_that_begins_anew_while_it_is_watched_says_so(watched, runs):
     folder, lines = copied(runs, "restarted")
     (folder / "results.jsonl").write_text("".join(lines[:4]))
     page = watched.open("#/run?run=restarted")
-    page.wait_for_selector(".badge.running")
+    page.wait_for_selector(".badge >> text=STOPPED")  # no process plays
     time.sleep(1.0)
     (folder / "results.jsonl").write_text(lines[5])
     page.wait_for_selector(".problem")
@@ -361,7 +384,7 @@ def test_an_address_that_names_nothing_says_so(watched):
 def test_an_address_with_ticks_that_cannot_be_says_what_they_may_be(watched):
     page = watched.open("#/serving?task=easy&agents=lru&ticks=0&go=1")
     page.wait_for_selector(".problem")
-    assert "ticks is 0" in page.inner_text(".problem")
+    assert "ticks is '0'; give a whole number from 1 to 50,000" in page.inner_text(".problem")
     watched.faults = [fault for fault in watched.faults if "422" not in fault]
 
 

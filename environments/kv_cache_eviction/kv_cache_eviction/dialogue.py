@@ -15,28 +15,28 @@ from kv_cache_rl.sim.eviction import (
     tool_messages,
 )
 
-REST = f"only the first {MAX_CALLS_PER_STEP} calls of a message count;"
-"""How the reason begins of the one call that stands for all that were left out."""
+LATE = "only the first"
+"""How the reason begins of a call that came too late in its message."""
 
 
 def decided(message: vf.AssistantMessage, most: int = MAX_CALLS_PER_STEP) -> list[Call]:
-    """The calls of one message, one step. Those past the first `most` are refused."""
-    calls = [read_call(call.name, call.arguments) for call in message.tool_calls or []]
+    """The calls of one message, one step. Those past the first `most` are refused, the last of them perhaps
+    for many that were left out."""
+    calls = [read_call(call.name, call.arguments, most) for call in message.tool_calls or []]
     if most >= MAX_CALLS_PER_STEP:
         return calls
-    late = Call(
-        "?", error=f"only the first {most} calls of a message count; choose the {most} that matter most"
-    )
-    return calls[:most] + [late] * len(calls[most:])
+    late = Call("?", error=f"{LATE} {most} calls of a message count; choose the {most} that matter most")
+    return calls[:most] + [call if call.error.startswith(LATE) else late for call in calls[most:]]
 
 
-def read_call(name: str, arguments: str) -> Call:
+def read_call(name: str, arguments: str, most: int = MAX_CALLS_PER_STEP) -> Call:
     """The call, or one with the reason why it was not read (see `wire.bounded`)."""
     left_out = not_read(arguments)
     if left_out is None:
         return parse_call(name, arguments)
     if left_out.endswith(" calls"):
-        return Call("?", error=f"{REST} {left_out} after them were not read")
+        after = "after them" if most == MAX_CALLS_PER_STEP else f"after {MAX_CALLS_PER_STEP}"
+        return Call("?", error=f"{LATE} {most} calls of a message count; {left_out} {after} were not read")
     why = f'{name[:40]}: arguments of {left_out} were not read; send {{"seq_id": "..."}}'
     return Call("?", error=why)
 
@@ -50,10 +50,8 @@ def left_out(messages: Iterable[vf.AssistantMessage]) -> int:
 
 def results(episode: Episode, calls: list[Call]) -> list[str]:
     """Plays one step. One text per call: what became of it."""
-    texts = episode.step(calls)
-    if calls and calls[-1].error.startswith(f"{REST} ") and calls[-1].error.endswith("not read"):
-        texts[-1] = f"refused: {calls[-1].error}"
-    return texts
+    told = zip(episode.step(calls), calls, strict=True)
+    return [f"refused: {call.error}" if call.error.startswith(LATE) else text for text, call in told]
 
 
 def answers(episode: Episode, calls: list[Call]) -> list[str]:

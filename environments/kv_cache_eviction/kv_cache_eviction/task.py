@@ -18,6 +18,7 @@ from kv_cache_rl.sim.eviction import (
     Episode,
     Report,
     Scenario,
+    counting,
     replay,
 )
 
@@ -139,24 +140,22 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
             )
         trace.info["environment_version"] = ENVIRONMENT_VERSION
         trace.info["actions"] = self.played(trace.assistant_messages).log
-        trace.info["diagnosis"] = self.report(trace).notes
         if unread := left_out(trace.assistant_messages):
             trace.info["calls_not_read"] = unread
+        trace.info["diagnosis"] = self.report(trace).notes
         if notes := notes_on(trace, self.data, self.scenario.steps):
             trace.info["notes"] = notes
 
     def metrics(self, trace: vf.Trace) -> dict[str, float]:
         """The simulator's metrics, the calls that no action log holds, and how whole the dialogue was."""
-        unread = trace.info.get("calls_not_read", 0)
         found = dict(self.report(trace).metrics)
-        found["invalid_calls"] += unread
-        found["calls_per_step"] = round(found["calls_per_step"] + unread / self.scenario.steps, 6)
         found["unplayed_steps"] = float(max(0, self.scenario.steps - trace.num_turns))
         found["cut_replies"] = float(cut_replies(trace))
         return found
 
     def report(self, trace: vf.Trace) -> Report:
-        return scored(self.scenario, json.dumps(trace.info["actions"]))
+        unread = trace.info.get("calls_not_read", 0)
+        return counting(scored(self.scenario, json.dumps(trace.info["actions"])), self.scenario, unread)
 
     @vf.reward(weight=0.0)
     async def normalized_score(self, trace: vf.Trace) -> float:

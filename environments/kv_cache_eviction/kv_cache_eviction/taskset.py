@@ -12,10 +12,10 @@ from kv_cache_eviction.task import PROFILES, EvictionData, EvictionTask
 from kv_cache_eviction.tools import EvictionToolset
 from kv_cache_rl.sim.eviction import (
     MAX_CALLS_PER_STEP,
-    SYSTEM_PROMPTS,
     Episode,
     Scenario,
     load_scenarios,
+    system_prompt,
 )
 
 
@@ -33,8 +33,8 @@ class EvictionTasksetConfig(vf.TasksetConfig):
     max_calls_per_step: int = Field(MAX_CALLS_PER_STEP, ge=1, le=MAX_CALLS_PER_STEP)
     """How many tool calls of one assistant message count; the rest are refused."""
     view: Literal["brief", "full"] = "brief"
-    """What an observation shows: the twelve entries that matter most, in a sixth of the tokens, or every
-    entry with every column."""
+    """What an observation shows: the twelve entries that matter most, in a sixth of the tokens, or up to
+    32 with every column."""
     history: Literal["full", "window"] = "full"
     """What a model call holds: the whole dialogue so far, or the window at hand alone."""
     reward_profile: Literal["original", "normalized"] = "original"
@@ -80,7 +80,7 @@ class EvictionTaskset(vf.Taskset[EvictionTask, EvictionTasksetConfig]):
             id=scenario.id,
             name=scenario.id,
             prompt=Episode(scenario, self.config.view).prompt(),
-            system_prompt=SYSTEM_PROMPTS[self.config.view],
+            system_prompt=system_prompt(self.config.view, self.config.max_calls_per_step),
             scenario=json.loads(
                 json.dumps(scenario.to_json())
             ),  # lists, no tuples, as a saved trace holds it

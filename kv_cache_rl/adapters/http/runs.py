@@ -3,6 +3,7 @@
 DIR/RUN/config.json   results.jsonl (a line per rollout, as it ends)   MODEL/traces.jsonl (the dialogues)
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from kv_cache_rl.adapters.http import episodes
 from kv_cache_rl.adapters.http.errors import Problem
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import NotJson, json_value, regular, slug
+from kv_cache_rl.files import NotJson, holds, json_value, regular, slug
 from kv_cache_rl.reports.eviction.outcome import Outcome, check_outcome
 from kv_cache_rl.reports.eviction.run_config import CONFIG, RESULTS, SUMMARY, read_config
 from kv_cache_rl.sim.eviction import Scenario, ScenarioError, load_scenarios
@@ -97,7 +98,9 @@ class Runs:
         }
 
     def opened(self, name: str) -> dict[str, Any]:
-        """A run with a row for each rollout so far, and its summary once it has ended."""
+        """A run with a row for each rollout so far, whether a process plays on, and its summary once it has
+        ended.
+        """
         self.folder(name)
         found, size = self.listed(name), 0
         if found["problem"]:
@@ -105,7 +108,8 @@ class Runs:
         rows = []
         for size, row in self.rows(name):  # noqa: B007
             rows.append(row)
-        return {**found, "rows": rows, "read_to": size, "summary": self.summary(name)}
+        running = status_of(self.folder(name)) == "running"
+        return {**found, "rows": rows, "read_to": size, "summary": self.summary(name), "running": running}
 
     def summary(self, name: str) -> dict[str, Any] | None:
         """The tables of the run; None while it runs."""
@@ -333,3 +337,12 @@ def call_of(call: dict[str, Any]) -> dict[str, Any]:
     inner = call.get("function") if isinstance(call.get("function"), dict) else call
     named = {"name": str(inner.get("name")), "arguments": text_of(inner.get("arguments"))}
     return {"id": str(call.get("id")), "type": "function", "function": named}
+
+
+def status_of(folder: Path) -> str:
+    """Whether a process writes into the folder: `running` or `stopped`."""
+    looked = os.open(folder, os.O_RDONLY)
+    try:
+        return "stopped" if holds(looked, alone=False) else "running"
+    finally:
+        os.close(looked)

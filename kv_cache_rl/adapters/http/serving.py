@@ -16,7 +16,7 @@ from kv_cache_rl.adapters.http.limits import Limits
 from kv_cache_rl.adapters.playing import decider, following
 from kv_cache_rl.experiments.serving.log import Tick, ticks
 from kv_cache_rl.sim.serving.actions import ACTIONS
-from kv_cache_rl.sim.serving.columns import Crash
+from kv_cache_rl.sim.serving.columns import REJECTED, Crash
 from kv_cache_rl.sim.serving.dynamics import new_state
 from kv_cache_rl.sim.serving.observe import RICH
 from kv_cache_rl.sim.serving.score import TERM_WEIGHTS, report
@@ -35,7 +35,7 @@ COLUMNS = {
     "arrived": "requests so far",
     "completed": "requests completed so far",
     "dropped": "requests so far whose queue was full",
-    "rejected": "rejections so far; two where the request would have fit",
+    "rejected": "requests rejected so far",
     "preemptions": "preemptions by the engine so far",
     "tokens": "tokens served so far: computed for the first time, or found in a cache",
     "reward": "of this tick",
@@ -122,7 +122,7 @@ class Run:
             tick.arrived,
             tick.completed,
             int(terms["dropped"]),
-            int(terms["rejected"]),
+            int(np.count_nonzero(c.rows["status"] == REJECTED)),
             int(terms["forced_preemption"]),
             int(terms["tokens_served"]),
             tick.reward,

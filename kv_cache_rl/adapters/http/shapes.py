@@ -274,6 +274,8 @@ class OpenRun(RunOf):
     rows: list[Facts]
     read_to: int
     summary: Facts | None
+    running: bool
+    """Whether a process plays on."""
 
 
 class TrainingOf(BaseModel):

@@ -3,7 +3,6 @@
 DIR/…/AGENT.checkpoint (while it trains)   AGENT.json (once it has ended)   AGENT.log (what it said, if kept)
 """
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from kv_cache_rl.adapters.http.errors import Problem
-from kv_cache_rl.adapters.http.runs import changed, inside
+from kv_cache_rl.adapters.http.runs import changed, inside, status_of
 from kv_cache_rl.agents import checkpoint
 from kv_cache_rl.agents.training.plan import USUAL
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.files import holds, read_json
+from kv_cache_rl.files import read_json
 
 LEARNERS = ("qlearning", *USUAL)
 SAVED, RECORD, SAID = ".checkpoint", ".json", ".log"
@@ -97,15 +96,6 @@ class Trainings:
         assert self.root is not None
         path = stem.with_name(stem.name + ending)
         return path if inside(path, self.root) else None
-
-
-def status_of(folder: Path) -> str:
-    """Whether a process trains into the folder: `running` or `stopped`."""
-    looked = os.open(folder, os.O_RDONLY)
-    try:
-        return "stopped" if holds(looked, alone=False) else "running"
-    finally:
-        os.close(looked)
 
 
 def how_far(path: Path, saved: bool) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from kv_cache_rl.adapters.refusals import BROKE_OFF, DAMAGED, UNREAD, meaning_of
@@ -10,6 +11,7 @@ from kv_cache_rl.cli.chat_options import PARSERS
 
 if TYPE_CHECKING:
     from kv_cache_rl.reports.eviction.outcome import Outcome
+    from kv_cache_rl.sim.eviction import Scenario
 
 MOSTLY = 0.5
 """The share of replies without a call, or of refused calls, from which on it is said."""
@@ -18,13 +20,15 @@ TEMPLATES = {"single calls": "one call a turn", "alternating": "no results of to
 """Kind of a refusal (`adapters.refusals`) → what the model's chat template takes."""
 
 
-def findings(config: Mapping, outcomes: Sequence["Outcome"]) -> list[str]:
+def findings(
+    config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]
+) -> list[str]:
     """Sentences about the models of a run that play on a server of their own."""
     hosted = [target["model"] for target in config["targets"] if target.get("base_url")]
     found = []
     for model in hosted:
         mine = [outcome for outcome in outcomes if outcome.model == model and outcome.error is None]
-        said = [no_calls(mine), refused_calls(mine), *cut_short(mine)]
+        said = [no_calls(mine), refused_calls(mine, scenarios), *cut_short(mine)]
         found += [f"{model}: {sentence}" for sentence in said if sentence]
     return found
 
@@ -52,17 +56,36 @@ def ended_early(mine: Sequence["Outcome"]) -> int:
     return sum(int(match[1]) for match in told if match)
 
 
-def refused_calls(mine: Sequence["Outcome"]) -> str:
+def refused_calls(mine: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> str:
     """Whether most calls could not be used, with the reason that came most often."""
     made = round(sum(map(_calls, mine)))
     refused = total(mine, "invalid_calls")
     if not made or refused < MOSTLY * made:
         return ""
-    reasons = Counter(
-        words[1] for outcome in mine for step in outcome.log for words in step if list(words)[:1] == ["?"]
-    )
-    why = f", most often: {reasons.most_common(1)[0][0]}" if reasons else ""
+    told = [text for one in mine for text in _reasons(one, scenarios[one.scenario_id])]
+    alike = Counter(map(_without_names, told))
+    kind = alike.most_common(1)[0][0] if alike else ""
+    why = next((f", most often: {text}" for text in told if _without_names(text) == kind), "")
     return f"{refused} of {made} calls were refused{why}"
+
+
+def _reasons(outcome: "Outcome", scenario: "Scenario") -> Iterator[str]:
+    """Why each refused call of a rollout was, those that were not read included."""
+    from kv_cache_rl.reports.eviction.outcome import unread_of
+    from kv_cache_rl.sim.eviction import MAX_CALLS_PER_STEP, reason_of, replay
+
+    report = replay(scenario, outcome.log, cut_short=True)
+    for window in report.timeline:
+        for call in window["calls"]:
+            if not call["ok"]:
+                yield reason_of(call["text"]).removeprefix("refused: ")
+    late = f"only the first {MAX_CALLS_PER_STEP} calls of a window count"
+    yield from repeat(late, unread_of(outcome, report))
+
+
+def _without_names(text: str) -> str:
+    """A reason without the ids and numbers in it."""
+    return re.sub(r"'[^']*'|\b\w*\d[\w.,]*", "#", text)
 
 
 def _calls(outcome: "Outcome") -> float:

@@ -58,9 +58,10 @@ def run_landscape(
             bar.update(tasks[tier], completed=done)
 
         raw = run(per_tier, seed, weights=weights, trace=trace, progress=advance)
-    found = claims(raw)
     if out is not None:
         write_json(out, raw, indent=None)  # tens of thousands of numbers
+    refuse_few(raw)
+    found = claims(raw)
     text = markdown(raw)
     if page is not None and around is not None:
         write_whole(page, f"{around[0]}{start}\n{text}\n{END}{around[1]}".encode())
@@ -87,3 +88,15 @@ def _around(page: Path, start: str) -> tuple[str, str]:
         raise BadInput(
             f"{page}: cannot be written ({error.strerror}); check the path and its permissions"
         ) from None
+
+
+def refuse_few(raw: dict) -> None:
+    """Raises BadInput where no scenario of a tier is one of those that claims are made of."""
+    from kv_cache_rl.reports.eviction.landscape import selected
+
+    for name, tier in raw["tiers"].items() if "trace" not in raw else ():
+        if not selected(tier):
+            raise BadInput(
+                f"of {len(tier['floor'])} {name} scenarios the oracle is clearly above the floor in none, and "
+                "claims are made of those; give a higher --per-tier"
+            )

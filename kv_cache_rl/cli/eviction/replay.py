@@ -44,7 +44,7 @@ def recorded_in(folder: Path, name: str, policy: str | None) -> tuple["Scenario"
 
     Raises BadInput where it did not.
     """
-    from kv_cache_rl.sim.eviction import replay
+    from kv_cache_rl.reports.eviction.outcome import played_again
 
     config = runs.read_config(folder)
     scenarios = runs.scenarios_of(config)
@@ -59,7 +59,7 @@ def recorded_in(folder: Path, name: str, policy: str | None) -> tuple["Scenario"
         raise BadInput(
             f"the rollout of {name} by {model} failed ({outcome.error}); there is nothing whole to replay"
         )
-    return scenarios[name], replay(scenarios[name], outcome.log, cut_short=True), model
+    return scenarios[name], played_again(outcome, scenarios[name]), model
 
 
 def bar(usage: float) -> "Text":

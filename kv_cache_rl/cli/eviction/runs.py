@@ -155,7 +155,7 @@ def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping
         "interval": f"{T_INTERVAL} over scenarios",
         "rows": [row.to_json() for row in results_rows(outcomes, scenarios)],
         "differences": differences(outcomes),
-        "findings": findings(config, outcomes),
+        "findings": findings(config, outcomes, scenarios),
         "rollouts": len(outcomes),
         "failed_rollouts": sum(outcome.error is not None for outcome in outcomes),
         "model_calls": sum(outcome.model_calls for outcome in outcomes),
@@ -186,7 +186,7 @@ def page_of(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[s
         "started": config["started"].replace("T", " "),
     }
     lead = f"A KV cache under pressure, 15 windows per episode, decided by {named}, {way}."
-    lead = " ".join([lead, *(f"{sentence}." for sentence in findings(config, outcomes))])
+    lead = " ".join([lead, *(f"{sentence}." for sentence in findings(config, outcomes, scenarios))])
     return page(f"{named} on the KV cache eviction environment", lead, about, outcomes, scenarios)
 
 

@@ -50,7 +50,7 @@ JitterSeed = Annotated[
     option(
         WORKLOAD,
         "--jitter-seed",
-        help="Spread requests on a coarse clock over their tick, drawn with this seed.",
+        help="Spread requests on a clock of whole seconds or coarser over their tick, drawn with this seed.",
         min=0,
     ),
 ]
@@ -178,6 +178,8 @@ def read_trace(
             raise BadInput(str(wrong)) from None
     if trace.left_out and not quiet:
         typer.echo(f"{source.name}: {trace.left_out} are left out", err=True)
+    if not trace.chained and dict(source.options).get("decode_writes") is False:
+        raise BadInput(f"--prompt-only is for requests; {source.name} holds page accesses, leave it out")
     if not trace.accesses:
         raise BadInput(f"{source.name} has no accesses; give a trace with at least one request")
     return trace

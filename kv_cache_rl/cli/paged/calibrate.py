@@ -60,7 +60,7 @@ def run_calibrate(
     out: Annotated[Path | None, options.out("Write the calibration to this JSON file.")] = None,
     name: Annotated[
         str,
-        options.name("Its name; --calibration takes the name or the file."),
+        options.name("Its name, by which rows and pages call it; --calibration takes the file."),
     ] = "measured-here",
     fast: Fast = False,
     text: Text = None,

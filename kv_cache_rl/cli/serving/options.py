@@ -48,6 +48,7 @@ def scenario_of(
 
     Raises BadInput or ServingError with what is wrong and what to give instead.
     """
+    from kv_cache_rl.sim.serving.recorded import recorded
     from kv_cache_rl.sim.serving.spec import TASKS, task
 
     choose("task", name, TASKS)
@@ -60,6 +61,7 @@ def scenario_of(
         changes[key] = value
     if changes.get("trace"):
         readable(Path(changes["trace"]))
+        recorded(str(changes["trace"]))  # what cannot be replayed is said before anything is played
     return task(name, **changes)
 
 

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 BASE, LLM, ALL = "lru", "llm", "all"
 
+OWN = "One of your own: MODULE:FACTORY, FILE.py:FACTORY, or a file of weights that `serving train` wrote."
 Agents = Annotated[
     list[str] | None,
     agent(
         "By comma or repeated; all: every one but llm; default: all but the canaries. llm: a chat model. "
-        "One of your own: MODULE:FACTORY, FILE.py:FACTORY, or a file of weights that `serving train` wrote."
+        f"{OWN}"
     ),
 ]
 

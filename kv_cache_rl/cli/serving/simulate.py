@@ -163,7 +163,8 @@ def show(agent: str, load: "Traffic", found: "Report") -> None:
     )
     requests = f"{counted(len(load.table), 'request')} in {load.end_us / 1e6:,.1f} s"
     out.print(
-        f"{requests}, mean prompt {load.lengths.prompt:,.0f} and output {load.lengths.output:,.0f} tokens"
+        f"{requests}; mu follows from a mean prompt of {load.lengths.prompt:,.0f} and a mean output of "
+        f"{load.lengths.output:,.0f} tokens"
     )
     for note in load.notes:
         out.print(note, soft_wrap=True)

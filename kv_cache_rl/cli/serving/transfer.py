@@ -7,10 +7,11 @@ import typer
 
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.exits import FAILED
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.cli.options import AsJson, Markdown, Workers, command_line
 from kv_cache_rl.cli.saved import stoppable
-from kv_cache_rl.cli.serving.options import Ticks, scenario_of
-from kv_cache_rl.cli.serving.play import BASE, Agents, agents_of, identity, play
+from kv_cache_rl.cli.serving.options import Ticks, agent, scenario_of
+from kv_cache_rl.cli.serving.play import BASE, LLM, OWN, agents_of, identity, play
 from kv_cache_rl.cli.terminal import Bar, console, print_json
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ def run_transfer(
         list[Path] | None,
         typer.Argument(metavar="FILE", help="Traces whose users are replayed: any format with times."),
     ] = None,
-    policy: Agents = None,
+    policy: Annotated[
+        list[str] | None,
+        agent(f"By comma or repeated; all: every one but llm; default: {', '.join(AMONG)}. {OWN}"),
+    ] = None,
     seeds: Annotated[int, options.seeds("How many of the held-out test seeds, at most 100.")] = 20,
     ticks: Ticks = None,
     out: Annotated[
@@ -49,6 +53,8 @@ def run_transfer(
     from kv_cache_rl.reports.serving.transfer import rich_table, rows_of
 
     names, chosen = agents_of(policy or list(AMONG)), held_out(seeds)
+    if LLM in names:
+        raise BadInput(f"{LLM} plays in kv-cache-rl serving evaluate and simulate alone; leave it out")
     worlds = worlds_of(traces or [], ticks)
     known = {name: identity(name).digest for name in names}
     with Bar("episodes", as_json) as bar:

@@ -195,7 +195,8 @@ def show(
     from kv_cache_rl.reports.tables import plain_table
 
     out = console()
-    peak = "" if found.peak_rate is None else f", {found.peak_rate:.3g}/s in the busiest minute"
+    those = " of those that fit" if found.too_long else ""
+    peak = "" if found.peak_rate is None else f", {found.peak_rate:.3g}/s in the busiest minute{those}"
     out.print(f"{counted(found.requests, 'request')} ({demand.format}), {found.offered_rate:.3g}/s{peak}")
     lengths = found.lengths
     means = (

@@ -12,7 +12,7 @@ from typing import Any
 from kv_cache_rl.core.errors import Refused
 from kv_cache_rl.core.numbers import is_count, is_number
 from kv_cache_rl.files import json_value, lines_of, regular, write_whole
-from kv_cache_rl.sim.eviction import Report, Scenario, replay
+from kv_cache_rl.sim.eviction import Report, Scenario, counting, replay
 from kv_cache_rl.sim.eviction.log import log_fault
 
 MOST = 1e300
@@ -165,15 +165,22 @@ NOT_IN_LOG = {"metrics.cut_replies"}
 
 def metrics_of(outcome: Outcome, scenario: Scenario, report: Report) -> dict[str, float]:
     """The metrics that the outcome should have: those of its log, and what a dialogue adds to them."""
-    found = dict(report.metrics)
+    found = dict(counting(report, scenario, unread_of(outcome, report)).metrics)
     if short := scenario.steps - len(outcome.log):
         found["unplayed_steps"] = float(short)
-    # Calls past the most that are read stand in no log, but count as refused.
-    unread = (outcome.metrics or {}).get("invalid_calls", 0.0) - found["invalid_calls"]
-    if unread > 0 and unread == int(unread):
-        found["invalid_calls"] += unread
-        found["calls_per_step"] = round(found["calls_per_step"] + unread / scenario.steps, 6)
     return found
+
+
+def unread_of(outcome: Outcome, report: Report) -> int:
+    """Calls past the most that are read: they stand in no log, of which `report` is, but count as refused."""
+    more = (outcome.metrics or {}).get("invalid_calls", 0.0) - report.metrics["invalid_calls"]
+    return int(more) if more > 0 and more == int(more) else 0
+
+
+def played_again(outcome: Outcome, scenario: Scenario) -> Report:
+    """The report of a rollout's log, with the calls that are not in it."""
+    report = replay(scenario, outcome.log, cut_short=True)
+    return counting(report, scenario, unread_of(outcome, report))
 
 
 def write_results(path: Path, outcomes: Iterable[Outcome]) -> None:

@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from kv_cache_rl.intervals import T_INTERVAL
 from kv_cache_rl.reports.eviction import charts
-from kv_cache_rl.reports.eviction.outcome import Outcome
+from kv_cache_rl.reports.eviction.outcome import Outcome, played_again
 from kv_cache_rl.reports.eviction.tables import (
     FLOOR_ROW,
     HEADINGS,
@@ -19,7 +19,7 @@ from kv_cache_rl.reports.eviction.tables import (
 )
 from kv_cache_rl.reports.stylesheet import SCRIPT, STYLE
 from kv_cache_rl.reports.svg import scrolling
-from kv_cache_rl.sim.eviction import Report, Scenario, decider, replay, rollout
+from kv_cache_rl.sim.eviction import Report, Scenario, decider, reason_of, replay, rollout
 
 MAX_PAGE_BYTES = 2_800_000
 """Room that episodes may fill; a page stays under 3 MB."""
@@ -83,7 +83,7 @@ def steps_table(report: Report) -> str:
             middle = "".join(f"<td>{value}</td>" for value in numbers) if row == 0 else "<td></td>" * 3
             bad = "" if ok else " bad"
             result = f'<td class="text{bad}">{escape(what[:80])}</td>'
-            result += f'<td class="text wrap{bad}">{escape(text[:240])}</td>'
+            result += f'<td class="text wrap{bad}">{escape(reason_of(text)[:240])}</td>'
             lines.append(f"<tr>{left}{middle}{result}</tr>")
     heads = '<th class="text">window</th><th>peak</th><th>queue</th><th>tokens</th>'
     heads += '<th class="text">call</th><th class="text">result</th>'
@@ -111,7 +111,7 @@ def figure(title: str, drawing: str) -> str:
 def episode(outcome: Outcome, references: References) -> str:
     """One rollout: a line that opens into its drawings and its log."""
     scenario, oracle, floor = references.scenario, references.oracle, references.floor
-    report = replay(scenario, outcome.log, cut_short=True)
+    report = played_again(outcome, scenario)
     failures = int(report.metrics["total_failures_metric"])
     head = (
         f"<b>{escape(outcome.scenario_id)}</b><span class='text'>{escape(outcome.model)}</span>"

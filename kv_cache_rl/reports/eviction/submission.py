@@ -13,8 +13,8 @@ from typing import Any
 
 from kv_cache_rl import ENVIRONMENT_VERSION
 from kv_cache_rl.core.errors import Refused
-from kv_cache_rl.reports.eviction.outcome import Outcome
-from kv_cache_rl.sim.eviction import ActionLog, Report, Scenario, replay
+from kv_cache_rl.reports.eviction.outcome import Outcome, unread_of
+from kv_cache_rl.sim.eviction import ActionLog, Report, Scenario, counting, replay
 
 FORMAT = 1
 """The form of the file."""
@@ -40,10 +40,14 @@ class Played:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+    calls_not_read: int = 0
+    """Calls past the most that are read of a message: refused, and in no log."""
 
 
 COSTS = ("model_calls", "prompt_tokens", "cached_tokens", "completion_tokens")
 """What an episode cost, as told."""
+TOLD = (*COSTS, "calls_not_read")
+"""What no log shows."""
 Run = Mapping[str, Played]
 """Scenario id -> episode."""
 
@@ -130,8 +134,8 @@ def played(outcome: Outcome, scenarios: Mapping[str, Scenario]) -> Played:
             "a submission has every episode, so play it again: kv-cache-rl eval --resume RUN"
         )
     report = replay(scenarios[outcome.scenario_id], outcome.log, cut_short=True)
-    costs = {name: getattr(outcome, name) for name in COSTS}
-    return Played(outcome.log, outcome.reward, outcome.normalized, trail_of(outcome.log, report), **costs)
+    told = {name: getattr(outcome, name) for name in COSTS} | {"calls_not_read": unread_of(outcome, report)}
+    return Played(outcome.log, outcome.reward, outcome.normalized, trail_of(outcome.log, report), **told)
 
 
 def check_words(made: Submission) -> None:
@@ -205,4 +209,4 @@ def verified(where: str, one: Played, scenario: Scenario) -> Report:
             raise SubmissionError(
                 f"{where}: {name} is {told}, but its log gives {earned}; submit the run anew"
             )
-    return report
+    return counting(report, scenario, one.calls_not_read)

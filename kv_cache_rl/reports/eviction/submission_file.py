@@ -14,8 +14,8 @@ from kv_cache_rl.core.numbers import is_count, is_number
 from kv_cache_rl.files import LINE_LIMIT, NotJson, json_text, json_value, regular, write_whole
 from kv_cache_rl.reports.eviction.outcome import is_finite
 from kv_cache_rl.reports.eviction.submission import (
-    COSTS,
     FORMAT,
+    TOLD,
     Played,
     Run,
     Submission,
@@ -103,7 +103,7 @@ def _run(number: int, run: Any) -> Run:
             raise SubmissionError(f"{where} is {type(one).__name__}, not an object")
         if fault := log_fault(one.get("log")):
             raise SubmissionError(f"{where}: its log is none: {fault}")
-        checked(where, one, EPISODE, optional=COSTS)
+        checked(where, one, EPISODE, optional=TOLD)
         if one.get("cached_tokens", 0) > one.get("prompt_tokens", 0):
             raise SubmissionError(f"{where}: more tokens came from a cache than were read; correct the two")
     return {key: Played(**one) for key, one in run.items()}
@@ -163,6 +163,6 @@ EPISODE: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "log": ("a list of windows of calls", lambda value: not log_fault(value)),
     **dict.fromkeys(("reward", "normalized"), ("a number", is_finite)),
     "trail": ("eight hexadecimal digits a window", lambda value: isinstance(value, str)),
-    **dict.fromkeys(COSTS, COUNT),
+    **dict.fromkeys(TOLD, COUNT),
 }
 """What each field holds: in words, and the check."""

@@ -242,8 +242,25 @@ class Episode:
         check(self.state)
 
 
-def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scenario) -> str:
-    """Two or three sentences on what went wrong and what it cost."""
+def counting(report: Report, scenario: Scenario, unread: int) -> Report:
+    """The report with calls that no log holds, for they were not read: each is refused."""
+    if not unread:
+        return report
+    metrics = dict(report.metrics)
+    metrics["invalid_calls"] += unread
+    metrics["calls_per_step"] = round(metrics["calls_per_step"] + unread / scenario.steps, 6)
+    notes = diagnosis(report.timeline, metrics, report.total, scenario, unread)
+    return replace(report, metrics=metrics, notes=notes)
+
+
+def reason_of(text: str) -> str:
+    """Why a call of a timeline was refused, without the list to choose from, which every view calls
+    otherwise."""
+    return text.partition("; choose from ")[0]
+
+
+def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scenario, unread: int = 0) -> str:
+    """Two or three sentences on what went wrong and what it cost; `unread` calls stand in no window."""
     failures = [
         f"{f['seq_id']} in window {w['step'] + 1} ({f['why']})" for w in timeline for f in w["failures"]
     ]
@@ -254,7 +271,7 @@ def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scena
         parts.append(f"{len(failures)} requests failed: {', '.join(failures[:4])}{more}.")
     else:
         parts.append("No request failed.")
-    over = sum(w["usage_peak"] >= 0.95 for w in timeline)
+    over = int(metrics["pressure_steps_metric"])
     longest = max((w["queue"] for w in timeline), default=0)
     refused = [c["text"] for w in timeline for c in w["calls"] if not c["ok"]]
     parts.append(
@@ -262,7 +279,8 @@ def diagnosis(timeline: list[dict], metrics: dict, total: float, scenario: Scena
         f"{int(metrics['recomputed_tokens'])} tokens were computed again."
     )
     if refused:
-        parts.append(f"{len(refused)} calls were refused, the first with: {refused[0]}.")
+        first = reason_of(refused[0])
+        parts.append(f"{len(refused) + unread} calls were refused, the first with: {first}.")
     return " ".join(parts)
 
 

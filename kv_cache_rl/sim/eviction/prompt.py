@@ -1,5 +1,7 @@
 """The system prompts: the task, the rules and what is rewarded; no strategy."""
 
+from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP
+
 SYSTEM_PROMPT = """You run the KV cache of an LLM inference server for 15 windows. Before each window you get a JSON observation \
 and answer with tool calls; all calls of one message act in that window, at most 16 count.
 
@@ -34,6 +36,17 @@ Rewarded: few failures (most), tokens of completed requests, peaks below 800 (le
 little swap-in delay, no eviction of important or nearly finished work."""
 SYSTEM_PROMPTS = {"full": SYSTEM_PROMPT, "brief": _BRIEF}
 """By view. The brief one leaves what the tools do to their descriptions."""
+
+
+def system_prompt(view: str, most: int = MAX_CALLS_PER_STEP) -> str:
+    """The prompt of a view for messages of which `most` calls count."""
+    said = f"at most {MAX_CALLS_PER_STEP} count", f"up to {MAX_CALLS_PER_STEP} calls"
+    text = SYSTEM_PROMPTS[view]
+    for words in said:
+        text = text.replace(words, words.replace(str(MAX_CALLS_PER_STEP), str(most)))
+    return text
+
+
 CONTEXT_TOKENS = {
     ("full", "full"): 40_960,
     ("full", "window"): 4_096,

@@ -61,7 +61,8 @@ def traffic(scenario: Scenario, key: np.ndarray) -> Traffic:
     prompt, output = fitted.prompt[at], fitted.output[at]
     history = np.where(parent >= 0, fitted.history[at], 0)
     window = (
-        f"{number:,} requests from number {start + 1:,} on, their {window_s:,.1f} s in {end / 1e6:,.1f} s"
+        f"{number:,} requests from number {start + 1:,} on, of {prompt.mean():,.0f} prompt and "
+        f"{output.mean():,.0f} output tokens on average, their {window_s:,.1f} s in {end / 1e6:,.1f} s"
     )
     return Traffic(
         table=np.column_stack([arrival, prompt, output, vip, fitted.power[at], parent, history]).astype(
@@ -80,6 +81,7 @@ def traffic(scenario: Scenario, key: np.ndarray) -> Traffic:
             *trace.notes,
             *fitted.notes,
             f"window: {window} (times x {end / 1e6 / max(window_s, 1e-9):.3g})",
+            "mu is of the whole trace; the window holds rho times the work that it can serve",
         ),
     )
 

@@ -11,6 +11,7 @@ import pytest
 from sse_events import events
 
 from kv_cache_rl.adapters.http.runs import Runs
+from kv_cache_rl.cli.saved import only_writer
 from kv_cache_rl.reports.eviction.outcome import from_report, read_results, write_results
 from kv_cache_rl.reports.eviction.run_config import CONFIG, RESULTS, SUMMARY
 from kv_cache_rl.sim.eviction import DECIDERS, Episode, load_scenarios, play
@@ -69,6 +70,14 @@ def test_an_open_run_has_a_row_for_each_rollout(asked_with, runs):
     assert all("log" not in row for row in said["rows"])
     assert said["summary"] == {"rows": []}, "the config inside it is not told"
     assert said["read_to"] == (runs / "done" / RESULTS).stat().st_size
+
+
+def test_a_run_without_a_summary_is_running_only_while_a_process_holds_its_folder(asked_with, runs):
+    (runs / "done" / SUMMARY).unlink()
+    ask = asked_with(runs=runs)
+    assert ask("GET", RUN).json()["running"] is False
+    with only_writer(runs / "done", "evaluation"):
+        assert ask("GET", RUN).json()["running"] is True
 
 
 def test_an_episode_of_a_run_is_played_again_from_its_log(asked_with, runs):

@@ -296,3 +296,10 @@ def test_a_last_event_that_is_no_number_of_one_is_refused(asked_with, runs, path
     headers = {"last-event-id": last.encode("utf-8")}
     assert ask.error("GET", path, 422, headers=headers)["field"] == "Last-Event-ID"
     assert ask.lab.streams == 0
+
+
+def test_the_column_of_rejections_counts_requests(ask):
+    body = {"agent": "reject_all", "task": "easy", "seed": 3, "ticks": 200}
+    found = ask("POST", "/api/simulate", json=body).json()
+    assert found["report"]["rejected"] > 9
+    assert found["tick_logs"]["rejected"][-1] == found["report"]["rejected"]

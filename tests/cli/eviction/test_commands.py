@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from kv_cache_rl.cli.eviction import runs
+from kv_cache_rl.cli.failures import BadInput
 from kv_cache_rl.experiments.eviction import sets
 from kv_cache_rl.sim.eviction import DECIDERS, TOOLS, load_file, load_scenarios, rollout
 from kv_cache_rl.sim.eviction.generate import generate
@@ -332,6 +333,17 @@ def test_landscape_gives_the_searchs_numbers_and_rewrites_only_the_measured_part
         (tmp_path / "other.json").write_text(json.dumps(content))
         refused = kv("landscape", "--per-tier", 2, "--retuned", "other.json")
         assert refused.code == 2 and fault in refused.err and "leave it out" in refused.err
+
+
+def test_claims_are_not_made_of_nothing(monkeypatch):
+    from kv_cache_rl.cli.eviction.landscape import refuse_few
+
+    tier = {"floor": [0.3, 0.2], "return": {"oracle": [0.3, 0.25]}}
+    with pytest.raises(
+        BadInput, match=r"of 2 easy scenarios the oracle .* in none, .*; give a higher --per-tier"
+    ):
+        refuse_few({"tiers": {"easy": tier}})
+    refuse_few({"tiers": {"easy": tier}, "trace": "t.jsonl"})
 
 
 def test_landscape_refuses_a_page_it_cannot_rewrite_before_it_measures_anything(kv, tmp_path, monkeypatch):

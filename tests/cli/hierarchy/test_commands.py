@@ -451,3 +451,10 @@ def test_a_profile_of_hardware_is_refused_beside_a_calibration_that_measured_one
         *("--hardware", "rtx4090-llama-3.1-8b", "--calibration", "measured-cpu"),
     )
     assert said.code == 2 and "has measured what computing takes; leave out one of them" in said.err
+
+
+def test_page_accesses_have_no_answers_to_leave_out(kv, tmp_path):
+    (tmp_path / "p.csv").write_text("# time,obj_id,obj_size\n0,a,4096\n5,b,4096\n9,a,4096\n")
+    for command in (("replay", "p.csv", "--capacity", "2"), ("mrc", "p.csv")):
+        said = kv("hierarchy", *command, "--prompt-only")
+        assert said.code == 2 and "--prompt-only is for requests; p.csv holds page accesses" in said.err

@@ -502,3 +502,27 @@ def test_train_does_not_write_over_a_training_of_other_settings(kv, tmp_path):
     said = kv("serving", "train", "--task", "easy", "--episodes", "3", "--out", "made")
     assert (said.code, "episodes 2, now 3" in said.err, "another --out" in said.err) == (2, True, True)
     assert (made / "qlearning.npz").read_bytes() == b"theirs"
+
+
+def test_a_trace_that_cannot_be_replayed_is_refused_before_anything_is_played(kv, tmp_path):
+    (tmp_path / "p.csv").write_text("# time,obj_id,obj_size\n0,a,4096\n5,b,4096\n9,a,4096\n")
+    for command in (
+        ("simulate", "--trace", "p.csv"),
+        ("evaluate", "--trace", "p.csv", "--policy", "lru"),
+        ("transfer", "p.csv"),
+    ):
+        said = kv("serving", *command)
+        assert (said.code, said.out) == (
+            2,
+            "",
+        ) and "replayed in the lab (kv-cache-rl hierarchy replay)" in said.err
+
+
+def test_the_means_of_a_window_of_a_trace_are_told_apart_from_those_of_mu(kv, write):
+    lines = [{"timestamp": 900 * k, "input_length": 50 + 20 * k, "output_length": 9 + k} for k in range(120)]
+    path = write(lines, "growing.jsonl")
+    found = kv("serving", "simulate", "--task", "easy", "--ticks", "300", "--trace", path, "--json").json
+    [window] = [note for note in found["traffic"]["notes"] if note.startswith("window: ")]
+    number, start = (int(window.split()[at]) for at in (1, 5))
+    asked = [50 + 20 * ((start - 1 + k) % 120) for k in range(number)]
+    assert f"of {sum(asked) / number:,.0f} prompt" in window

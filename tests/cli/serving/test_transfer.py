@@ -38,6 +38,7 @@ def test_without_a_trace_it_is_half_the_memory_alone(kv):
         (("--policy", "none.safetensors"), "none.safetensors: No such file or directory; train them with"),
         (("--seeds", "101"), "101 seeds asked for; give a number from 1 to 100"),
         (("--json", "--markdown"), "--json and --markdown are both given"),
+        (("--policy", "llm"), "llm plays in kv-cache-rl serving evaluate and simulate alone; leave it out"),
     ],
 )
 def test_what_cannot_be_played_is_refused_with_the_remedy(kv, words, said):

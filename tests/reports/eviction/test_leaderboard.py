@@ -244,6 +244,17 @@ def test_money_and_tokens_are_means_of_an_episode_and_are_told_not_checked(folde
     assert row["money"] == "0.0030" and row["asked"] == "full, full"
 
 
+def test_calls_that_no_log_holds_are_refused_calls_too(folder):
+    runs = [rollouts("lru")]
+    for one in runs[0]:
+        one.metrics["invalid_calls"] += 53
+    made = submission(runs, SCENARIOS, name="many", by="tests", target={"model": "lru"}, split="test")
+    put(folder, made)
+    put(folder, LRU, "two.json")
+    many, few = sorted(entries(folder), key=lambda one: one.made.name != "many")
+    assert many.refused - few.refused == 53
+
+
 def test_the_page_opens_offline_and_links_where_the_submission_says():
     one = leaderboard.entry(made_of("lru", link="https://example.org/lru"), SCENARIOS)
     text = leaderboard.page([one])

@@ -12,6 +12,8 @@ from kv_cache_rl.sim.eviction import (
     Call,
     Episode,
     LogError,
+    counting,
+    load_scenarios,
     parse_call,
     replay,
     rollout,
@@ -157,7 +159,8 @@ def test_windows_that_were_not_played_hold_no_calls(kit, log, calls):
     bad = [[("evict", "zz")] * 3]
     outcome = from_report(made, "m", replay(made, bad, cut_short=True), bad)
     outcome.metrics["unplayed_steps"] = 3.0
-    assert refused_calls([outcome]) == "3 of 3 calls were refused"
+    why = "no entry 'zz' in the cache now"
+    assert refused_calls([outcome], {made.id: made}) == f"3 of 3 calls were refused, most often: {why}"
 
 
 def test_an_unknown_verb_in_a_log_is_a_refused_call_as_it_was_in_the_episode(kit):
@@ -235,3 +238,34 @@ def test_the_observation_stands_at_the_end_of_the_last_tool_message():
     assert tool_messages(["a", "b"], "{}") == ["a", "b\n{}"]
     assert tool_messages(["a", "b"], None) == ["a", "b"]
     assert text_only_reply("{}").endswith("\n{}")
+
+
+def test_the_reason_that_came_most_often_is_named_of_all_refusals(kit):
+    from kv_cache_rl.cli.eviction.findings import refused_calls
+    from kv_cache_rl.reports.eviction.outcome import from_report
+
+    made = kit.scenario(kit.session("a", 5), steps=2)
+    log = [[("evict", f"z{k}") for k in range(4)] + [("?", "evict: the arguments are not JSON")]] * 2
+    outcome = from_report(made, "m", replay(made, log), log)
+    said = refused_calls([outcome], {made.id: made})
+    assert said == "10 of 10 calls were refused, most often: no entry 'z0' in the cache now"
+    outcome.metrics["invalid_calls"] += 30  # of which no log tells
+    outcome.metrics["calls_per_step"] += 15
+    said = refused_calls([outcome], {made.id: made})
+    assert said == "40 of 40 calls were refused, most often: only the first 16 calls of a window count"
+
+
+def test_a_diagnosis_counts_calls_that_no_log_holds_and_names_no_field_of_another_view(kit):
+    made = kit.scenario(kit.session("a", 5), steps=2)
+    report = replay(made, [[("evict", "zz")], [("keep",)]])
+    assert "1 calls were refused, the first with: refused: no entry 'zz' in the cache now." in report.notes
+    more = counting(report, made, 53)
+    assert (more.metrics["invalid_calls"], more.metrics["calls_per_step"]) == (54, 27.5)
+    assert "54 calls were refused" in more.notes and more.total == report.total
+
+
+def test_a_peak_of_exactly_95_per_cent_is_not_above_it():
+    [one] = [s for s in load_scenarios("hard", "test", -1) if s.id == "eviction-test-hard-0015-v2"]
+    report = rollout(one, DECIDERS["keep"]())
+    assert "above 95 % of its budget in 9 windows" in report.notes
+    assert sum(window["usage_peak"] >= 0.95 for window in report.timeline) == 10
