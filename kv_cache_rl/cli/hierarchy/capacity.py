@@ -35,7 +35,9 @@ def run_curve(
     trace: TraceFile,
     policy: Annotated[
         list[str] | None,
-        options.policy("By comma or repeated; lru_ended: LRU that knows when a session has ended."),
+        options.policy(
+            "By comma or repeated; lru_ended: LRU that frees the blocks of a session that has ended."
+        ),
     ] = None,
     capacity_range: Annotated[
         str | None,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BELADY = "belady"
 ENDED = "lru_ended"
-"""LRU that knows which sessions have ended; their blocks leave first."""
+"""LRU that frees the blocks of a session that has ended."""
 
 TraceFile = Annotated[
     str,
