@@ -97,6 +97,6 @@ def refuse_few(raw: dict) -> None:
     for name, tier in raw["tiers"].items() if "trace" not in raw else ():
         if not selected(tier):
             raise BadInput(
-                f"of {len(tier['floor'])} {name} scenarios the oracle is clearly above the floor in none, and "
-                "claims are made of those; give a higher --per-tier"
+                f"of {len(tier['floor'])} {name} scenarios the oracle is clearly above the floor in none, "
+                "and claims are made of those; give a higher --per-tier"
             )

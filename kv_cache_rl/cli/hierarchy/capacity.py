@@ -35,9 +35,7 @@ def run_curve(
     trace: TraceFile,
     policy: Annotated[
         list[str] | None,
-        options.policy(
-            "By comma or repeated; lru_ended: LRU that frees the blocks of a session that has ended."
-        ),
+        options.policy("By comma or repeated; lru_ended: LRU that frees what a session held that has ended."),
     ] = None,
     capacity_range: Annotated[
         str | None,

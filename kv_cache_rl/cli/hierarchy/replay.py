@@ -145,7 +145,8 @@ def run_replay(
     policy: Annotated[
         list[str] | None,
         options.policy(
-            "By comma or repeated; belady: the bound; lru_ended: LRU that frees the blocks of a session that has ended."
+            "By comma or repeated; belady: the bound; "
+            "lru_ended: LRU that frees what a session held that has ended."
         ),
     ] = None,
     format: Format = None,
