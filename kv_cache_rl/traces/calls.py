@@ -26,12 +26,14 @@ def kept_tokens(before_input: int, before_output: int, tokens: int, shared: int,
     return whole if whole <= tokens else min(before_input, tokens)
 
 
-def continued(before: tuple[int, int] | None, tokens: int) -> int:
+def continued(before: tuple[int, int] | None, tokens: int, held: int | None = None) -> int:
     """Leading tokens of a prompt that the turn before in its session, of (input, output) tokens,
     left behind.
 
     0 where there is none, or where the prompt is shorter than that turn's: its context was
-    rewritten."""
-    if before is None or tokens < before[0]:
+    rewritten. Where the file says how many were `held`, so many, and never more than that turn left."""
+    if before is None:
         return 0
-    return kept_tokens(*before, tokens, 0, extends=True)
+    if held is not None:
+        return min(held, sum(before), tokens)
+    return kept_tokens(*before, tokens, 0, extends=True) if tokens >= before[0] else 0

@@ -176,7 +176,7 @@ def _requests(demand: Demand, found: Requests) -> None:
             named.append(len(demand.histories))
             turns.add(sequence, runs_of(one.ids), one.input_tokens, one.output_tokens or 0)
         else:
-            history = continued(before.get(one.session), one.input_tokens)
+            history = continued(before.get(one.session), one.input_tokens, one.held)
         if one.session:
             before[one.session] = one.input_tokens, one.output_tokens or 0
         if one.time_s is not None:

@@ -15,6 +15,8 @@ MOST_TOKENS = 10**9  # of a prompt or an answer: one number must not stand for b
 LONGEST_S = 1e10  # about 300 years: absolute times pass, times in the wrong unit do not
 MISSING = object()
 ROWS = 'write one JSON object a line (pandas: to_json(FILE, orient="records", lines=True))'
+"""The remedy for columns in one object where records are lines."""
+FROM_TABLE = f"{ROWS}; where a column holds lists, read them first: df[NAME] = df[NAME].map(json.loads)"
 """The remedy for a table where records are JSON."""
 
 
@@ -172,7 +174,7 @@ def json_fields(place: Place, text: str) -> Fields:
         table = place.line == 1 and not text.startswith(("{", "["))
         raise place.error(
             f"{problem} ({error.msg} at column {error.colno})",
-            ROWS if table else "restore or delete this line",
+            FROM_TABLE if table else "restore or delete this line",
         ) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested too deep
         raise place.error(

@@ -18,7 +18,7 @@ from kv_cache_rl.traces.bailian import bailian_requests, read_bailian
 from kv_cache_rl.traces.burstgpt import burstgpt_requests, read_burstgpt
 from kv_cache_rl.traces.claude_code import read_sessions
 from kv_cache_rl.traces.errors import Place, place_of
-from kv_cache_rl.traces.fields import ROWS, Fields, shown
+from kv_cache_rl.traces.fields import FROM_TABLE, Fields, shown
 from kv_cache_rl.traces.files import peek, sources, unpacked
 from kv_cache_rl.traces.kv_events import is_event, is_unnamed, read_kv_events
 from kv_cache_rl.traces.kv_requests import kv_events_requests
@@ -152,7 +152,7 @@ def refuse_table(place: Place, columns: Iterable[str]) -> None:
     """Raises TraceError for a table with the fields of a format that is JSON."""
     for name, least in AS_TABLES.items():
         if least <= set(columns):
-            raise place.error(f"a table with the fields of {name}, whose files are JSON", ROWS)
+            raise place.error(f"a table with the fields of {name}, whose files are JSON", FROM_TABLE)
 
 
 def refuse_kin(fields: Fields) -> None:

@@ -42,6 +42,8 @@ class LabRequest:
     output_tokens: int | None
     runs: tuple[Run, ...] | None
     """Its blocks from the root on; None: not known."""
+    held: int | None = None
+    """Leading tokens of the input that its sequence held already; None: not known."""
 
 
 def is_header(fields: Fields) -> bool:
@@ -110,6 +112,7 @@ def _request(fields: Fields, size: int, most: int) -> LabRequest:
         input_tokens=tokens,
         output_tokens=fields.tokens("output_tokens", default=None),
         runs=runs,
+        held=fields.tokens("held_tokens", default=None),
     )
 
 
@@ -173,6 +176,7 @@ def _arrival(one: LabRequest, size: int, named: bool) -> Arrival:
         output_tokens=one.output_tokens,
         ids=ids,
         session="" if one.sequence is None else f"sequence {one.sequence}",
+        held=one.held,
     )
 
 
@@ -191,6 +195,7 @@ def write_requests(path: str | Path, name: str, arrivals: Iterable[Arrival], blo
             if one.session:
                 line["sequence"] = sequences.setdefault(one.session, len(sequences))
             line |= {"input_tokens": one.input_tokens, "output_tokens": one.output_tokens}
+            line |= {} if one.held is None else {"held_tokens": one.held}
             if one.ids is not None:
                 line["runs"] = runs_of(numbers.setdefault(block, len(numbers)) for block in one.ids)
             file.write(json.dumps(line) + "\n")

@@ -37,6 +37,8 @@ class Arrival:
     """Ids of the blocks of the input; chained: equal ids mean equal prefixes."""
     session: str = ""
     """Names the session or chat that it belongs to; "": not known."""
+    held: int | None = None
+    """Leading tokens of the input that its session held already; None: the file does not say."""
 
 
 NO_LENGTH = {

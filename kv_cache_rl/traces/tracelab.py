@@ -1,8 +1,8 @@
 """TraceLab's tables of agent sessions: a session's first round has an arrival time, each later one
 a wait after the end of the round before (`tool_wait_after_ms` of that round). Rounds follow each
 other by `round_idx`, without it as they stand. A round's prompt is what the session holds
-(prefix_len) and what is new (input_len). Ends are not recorded, so a call is taken to last
-`call_seconds`."""
+(prefix_len), which is what can be found of it, and what is new (input_len). Ends are not recorded, so
+a call is taken to last `call_seconds`."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ def _rounds(path: str, reading: Reading) -> Iterator[Arrival]:
             output = row.tokens("output_len")
             wait_ms = max(0.0, float(row.real("tool_wait_after_ms", default=0)))
             next_s = start + call_seconds(output) + wait_ms / 1000
-            prompt = row.tokens("prefix_len") + row.tokens("input_len")
-            found.append(Arrival(row.place, start, prompt, output, None, session))
+            held = row.tokens("prefix_len")
+            prompt = held + row.tokens("input_len")
+            found.append(Arrival(row.place, start, prompt, output, None, session, held))
     yield from sorted(found, key=by_time)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from statistics import median
 
-from kv_cache_rl.traces.calls import call_seconds, kept_tokens
+from kv_cache_rl.traces.calls import call_seconds, continued, kept_tokens
 from kv_cache_rl.traces.claude_code import Request, Session, SubAgent, shared_blocks
 from kv_cache_rl.traces.requests import Requests
 
@@ -108,6 +108,7 @@ class ChainedRequest:
     output_tokens: int
     ids: Sequence[int]  # chained: equal ids mean equal prefixes; () where none are named
     session: str = ""  # of the track that it belongs to, where the file names one
+    held: int | None = None  # leading tokens that the track held already, where the file says it
 
 
 def request_tracks(found: Requests, rng: random.Random) -> list[Track]:
@@ -115,7 +116,8 @@ def request_tracks(found: Requests, rng: random.Random) -> list[Track]:
     blocks tell what continues what."""
     rows = [
         ChainedRequest(
-            one.time_s or 0.0, one.input_tokens, one.output_tokens or 0, one.ids or (), one.session
+            *(one.time_s or 0.0, one.input_tokens, one.output_tokens or 0, one.ids or ()),
+            *(one.session, one.held),
         )
         for one in found.timed()
     ]
@@ -196,6 +198,9 @@ def _chain_track(name: str, chain: list[ChainedRequest], block: int, sharers: Co
             kept = kept_tokens(
                 before.input_tokens, before.output_tokens, request.input_tokens, shared, extends
             )
+            if request.held is not None:
+                last = before.input_tokens, before.output_tokens
+                kept = continued(last, request.input_tokens, request.held)
         end_s = request.start_s + call_seconds(request.output_tokens)
         turns.append(
             Turn(request.start_s, end_s, request.input_tokens, kept, request.output_tokens, False, "user", "")

@@ -258,6 +258,20 @@ def test_what_was_not_read_says_so_to_the_model_and_counts(play):
     assert len(trace.info["actions"][0]) == 17
 
 
+def test_replies_without_counts_of_tokens_are_told_where_others_have_them(play):
+    def script(turn: int, body: dict) -> dict:
+        kept = keeps(turn, body)
+        head = {"id": f"c{turn}", "object": "chat.completion", "created": 1, "model": body["model"]}
+        choice = {"index": 0, "message": kept, "finish_reason": "tool_calls"}
+        return (
+            sends(json.dumps(head | {"choices": [choice], "usage": None}).encode()) if turn % 3 == 0 else kept
+        )
+
+    trace, _ = play(script)
+    [note] = trace.info["notes"]
+    assert note.startswith("5 of 15 replies came without counts of tokens; the tokens and the money are of")
+
+
 def test_thousands_of_calls_cost_no_more_than_sixteen():
     env = environment(num_examples=2)
     tasks = list(env.taskset)

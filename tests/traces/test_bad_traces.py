@@ -16,7 +16,7 @@ from kv_cache_rl.traces import (
     read_mooncake,
     read_sessions,
 )
-from kv_cache_rl.traces.fields import ROWS
+from kv_cache_rl.traces.fields import FROM_TABLE, ROWS
 
 MOONCAKE = {"timestamp": 5, "input_length": 600, "output_length": 1, "hash_ids": [1, 2]}
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -193,7 +193,7 @@ def test_a_table_of_what_is_json_is_told_how_to_become_it(write, reader):
     error = refusal(
         reader, write([",timestamp,input_length,output_length,hash_ids", '0,5,600,1,"[1, 2]"'], "t.csv")
     )
-    assert (error.line, error.remedy) == (1, ROWS)
+    assert (error.line, error.remedy) == (1, FROM_TABLE)
 
 
 @pytest.mark.parametrize("columns", [COLUMNS, LISTS], ids=["to_json", "lists"])

@@ -1,9 +1,15 @@
 """What traces of every format ask of a server."""
 
+import random
+
 import pytest
 
+from kv_cache_rl.sim.hierarchy.traces.convert import convert
+from kv_cache_rl.sim.serving.recorded import recorded
 from kv_cache_rl.traces import TraceError
 from kv_cache_rl.traces.demand import Demand, demand_of
+from kv_cache_rl.traces.formats import requests_of
+from kv_cache_rl.traces.tracks import request_tracks
 
 
 def test_sessions_give_lengths_shared_prefixes_and_durations_but_no_common_clock(write, session, call, agent):
@@ -83,3 +89,28 @@ def test_published_traces_have_their_published_numbers_of_requests(real, name, r
     found = demand_of(real(name))
     assert found.requests == len(found.arrivals_s) == requests
     assert found.peak_rate(60.0) > found.rate
+
+
+HEAD = "session_id,arrival_time,round_idx,prefix_len,input_len,output_len,tool_wait_after_ms"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "found"),
+    [
+        ([(0, 1000, 100), (1100, 100, 100)], [0, 1100]),
+        ([(0, 1000, 100), (0, 1200, 100)], [0, 0]),
+        ([(0, 1200, 50), (200, 1380, 50), (0, 1700, 50), (0, 500, 50), (520, 10, 50)], [0, 200, 0, 0, 520]),
+        ([(700, 300, 50), (5000, 9, 50)], [0, 1050]),
+    ],
+)
+def test_of_a_round_so_much_is_found_as_its_session_is_said_to_hold(write, tmp_path, rounds, found):
+    lines = [
+        f"s1,{'0.0' if k == 0 else ''},{k},{held},{new},{out},0" for k, (held, new, out) in enumerate(rounds)
+    ]
+    path = write([HEAD, *lines], "t.csv")
+    convert(path, tmp_path / "t.jsonl")
+    for one in (path, tmp_path / "t.jsonl"):
+        assert demand_of(one).histories == found
+        assert recorded(str(one)).kept.tolist() == found
+        [track] = request_tracks(requests_of(one), random.Random(0))
+        assert [turn.kept_tokens for turn in track.turns] == found

@@ -56,7 +56,13 @@ def notes_on(trace: vf.Trace, data: "EvictionData", steps: int) -> list[str]:
             f"{len(texts)} of {played_steps} replies hold a call as text that the server did not parse "
             f"({texts[0]!r}); each counts as keep. Check its parser of tool calls"
         )
-    counts = [call.usage.input_tokens for call in trace.calls if call.usage and call.node is not None]
+    made = [call for call in trace.calls if call.node is not None]
+    if 0 < (silent := sum(call.usage is None for call in made)) < len(made):
+        found.append(
+            f"{silent} of {len(made)} replies came without counts of tokens; the tokens and the money are of "
+            "the others"
+        )
+    counts = [call.usage.input_tokens for call in made if call.usage]
     if data.history == "full" and (stalled := stalled_at(counts)):
         tokens, call = stalled
         found.append(

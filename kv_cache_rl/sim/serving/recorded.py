@@ -172,6 +172,6 @@ def _by_session(found: Requests) -> Groups:
     groups: dict[str | int, list[list[Call]]] = {}
     for number, one in enumerate(found.timed()):
         (calls,) = groups.setdefault(one.session or number, [[]])
-        kept = continued(calls[-1][1:3] if calls else None, one.input_tokens)
+        kept = continued(calls[-1][1:3] if calls else None, one.input_tokens, one.held)
         calls.append((one.time_s or 0.0, one.input_tokens, one.output_tokens or 0, kept))
     return list(groups.values())

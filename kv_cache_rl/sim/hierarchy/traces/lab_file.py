@@ -14,7 +14,7 @@ used unchanged. Without it they are integers of up to 63 bits and get new, dense
   "runs": [[first id, length], ...]}. The runs are the blocks from the root on; an id names a block
   together with all blocks before it. Tokens are optional; where they are given, the runs hold as many
   blocks as the prompt fills or begins. A request whose blocks are not known has no runs: the lab needs
-  them, other commands do not.
+  them, other commands do not. "held_tokens" may say how much of its prompt its sequence held already.
 """
 
 from __future__ import annotations
