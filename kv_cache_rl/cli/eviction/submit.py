@@ -108,7 +108,7 @@ def run_submit(
         models = list(dict.fromkeys(outcome.model for outcome in told[0][2]))
         if model is not None:
             models = [choose("model", model, models)]
-        into = out.is_dir()
+        into = out.is_dir() or not out.suffix
         if len(models) > 1 and (not into or name):
             raise BadInput(
                 f"{run[0]} holds {counted(len(models), 'model')}: {', '.join(models)[:200]}; choose one with "
@@ -119,6 +119,8 @@ def run_submit(
             raise BadInput(
                 "the names of two models make one file name; choose each with --model and --out FILE"
             )
+        if into:
+            out.mkdir(parents=True, exist_ok=True)
         written = []
         for one in models:
             config, target, rollouts = played_by(one, told)

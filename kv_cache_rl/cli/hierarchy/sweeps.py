@@ -249,11 +249,14 @@ def means_table(means: Sequence[dict], found: dict):
     columns = {"scenario": "left", "workload": "left", "policy": "left"}
     columns |= dict.fromkeys(("ms/request", "hit rate", "misses", "moved"), "right") | {"void": "left"}
     title = f"regret ablation, {found['semantics']} semantics, seeds {', '.join(map(str, found['seeds']))}"
-    table = plain_table(title, columns, "± is the sample standard deviation over the seeds")
+    several = len(found["seeds"]) > 1
+    caption = "± is the sample standard deviation over the seeds" if several else None
+    table = plain_table(title, columns, caption)
     for line in means:
 
         def cell(metric: str, text: Callable[[float], str], line: dict = line) -> str:
-            return f"{text(line[f'{metric}_mean'])} ± {text(line[f'{metric}_std'])}"
+            spread = f" ± {text(line[f'{metric}_std'])}" if several else ""
+            return f"{text(line[f'{metric}_mean'])}{spread}"
 
         names = [line[key] for key in ("scenario", "workload", "policy")]
         numbers = [cell(metric, "{:.3f}".format) for metric in ("avg_latency_ms", "overall_hit_rate")]

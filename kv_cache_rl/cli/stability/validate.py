@@ -102,7 +102,7 @@ def tell_boundaries(rows: list[dict], out: "Console") -> None:
     """Predicted and simulated, side by side."""
     from kv_cache_rl.reports.tables import plain_table
 
-    columns = {"workload": "left", "E\\[g]": "right", "δ": "right", "b, ms": "right", "μ predicted": "right"}
+    columns = {"workload": "left", "E[g]": "right", "δ": "right", "b, ms": "right", "μ predicted": "right"}
     columns |= {"simulated": "right", "95 %": "right", "gap": "right", "optimistic": "right", "gap ": "right"}
     columns |= {"median b": "right", "gap  ": "right"}
     caption = (
@@ -170,7 +170,7 @@ def tell_golden(rows: list[dict], out: "Console") -> None:
 
     columns = {
         "workload": "left",
-        "E\\[g] exact": "right",
+        "E[g] exact": "right",
         "published": "right",
         "off": "right",
         "b implied, ms": "right",

@@ -28,8 +28,7 @@ def two_of_each_tier(monkeypatch):
 
 def test_a_run_becomes_an_entry(kv, two_of_each_tier):
     assert kv("baselines", "-p", "lru,learned", "--split", "test", "-n", -1, "--out", "run").code == 0
-    Path("board").mkdir()
-    said = kv("submit", "run", "--by", "A. Person", "--out", "board", "--json")
+    said = kv("submit", "run", "--by", "A. Person", "--out", "board", "--json")  # a folder that it makes
     assert [one["name"] for one in said.json["submissions"]] == ["lru", "learned"]
     built = kv("leaderboard", "build", "board", "--json")
     scores = {one["name"]: one["normalized"]["all"]["mean"] for one in built.json["entries"]}

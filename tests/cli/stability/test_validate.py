@@ -52,10 +52,13 @@ def test_validate_shows_a_table_and_leaves_the_figures_where_it_was_told(kv, sho
         "Theory against simulation",
         "mooncake: percentiles of 12,031 requests",
         "prompts x 0.02",
+        " E[g] ",
+        " E[g] exact ",
         "Why",
         "Hysteresis",
     ):
         assert words in said.out
+    assert "\\" not in said.out, "brackets are printed as they are"
     kept = json.loads((tmp_path / "out/validation.json").read_text())
     assert kept["rows"][0]["workload"] == "mooncake"
     for name in ("boundary", "hysteresis"):
