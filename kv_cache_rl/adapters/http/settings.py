@@ -83,10 +83,13 @@ def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
         Problem: a setting stands there under both of its names.
     """
     found: dict[str, Any] = {}
+    said: dict[str, str] = {}
     for name, value in settings.items():
         now = OLD_NAMES.get(name, name)
-        if now in found:
-            raise Problem(422, f"{now} is given twice, once as {name}; give it once", f"settings.{name}")
+        if (first := said.setdefault(now, name)) != name:
+            raise Problem(
+                422, f"{now} is given twice, as {first} and {name}; give it once", f"settings.{name}"
+            )
         found[now] = value
     return found
 

@@ -165,7 +165,8 @@ def test_the_old_names_of_settings_are_known(ask):
     assert [found[k] for k in ("gpu_blocks", "cpu_blocks", "block_tokens", "ticks")] == [500, 900, 32, 90]
     assert said["seed"] == 7
     both = {"settings": {"GPU_TOTAL_BLOCKS": 500, "gpu_blocks": 500}}
-    assert "given twice" in ask.error("POST", "/api/settings", 422, json=both)["message"]
+    said = ask.error("POST", "/api/settings", 422, json=both)["message"]
+    assert said == "gpu_blocks is given twice, as GPU_TOTAL_BLOCKS and gpu_blocks; give it once"
 
 
 WRONG = [

@@ -282,7 +282,7 @@ BAD_FILES = {
     ),
     "requests without blocks": (
         [PATHS, {"time_s": 0, "runs": []}],
-        "field 'run_start': no request names a block",
+        "trace.jsonl: no request names a block; give at least one; stability plan",
     ),
     "a block with two parents": (
         [PATHS, {"time_s": 0, "runs": [[1, 2]]}, {"time_s": 0, "runs": [[2, 1]]}],

@@ -31,9 +31,13 @@ def check_columns(trace: Trace) -> None:
 def _has_requests(trace: Trace) -> Finding:
     if not trace.requests:
         return "the trace has no requests", "", "give at least one request"
-    return (
-        FINE if len(trace.run_start) else ("no request names a block", "run_start", "give at least one block")
-    )
+    if not len(trace.run_start):
+        return (
+            "no request names a block",
+            "",
+            "give at least one; stability plan and serving simulate do without",
+        )
+    return FINE
 
 
 def _columns_fit(trace: Trace) -> Finding:
