@@ -41,15 +41,13 @@ def run_offload(
     """
     from kv_cache_rl.experiments.engine.arc_rules import PlainArc
     from kv_cache_rl.experiments.engine.offload import LabHost, likeness, offloaded, paths
-    from kv_cache_rl.experiments.hierarchy.sources import PREFIX
     from kv_cache_rl.files import write_json
     from kv_cache_rl.sim.hierarchy.policies import POLICIES
 
     options.writable(out, "--out")
     policies = [choose("policy", name, POLICIES) for name in names_of(policy) or ["lru", "arc"]]
     engine = engine_module("host", "engine offload")
-    made = str(trace).startswith(PREFIX)
-    loaded = read_trace(source_at(str(trace), format, selection, None, decode_writes=made), quiet=as_json)
+    loaded = read_trace(source_at(str(trace), format, selection, None), quiet=as_json)
     requests = list(paths(loaded))
     different = len({block for path in requests for block in path})
     rooms = [room(text, different, "--host") for text in names_of(host) or ["25%", "50%"]]

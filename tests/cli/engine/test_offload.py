@@ -1,5 +1,6 @@
 """``kv-cache-rl engine offload``: what it asks for, and what it shows; a stand-in plays vLLM's host tier."""
 
+import json
 import types
 
 import pytest
@@ -63,3 +64,24 @@ def test_a_room_is_blocks_or_a_share():
     assert (offload.room("700", 10, "--gpu"), offload.room("12.5%", 80, "--gpu")) == (700, 10)
     with pytest.raises(BadInput, match="--gpu 1e9 is no room"):
         offload.room("1e9", 10, "--gpu")
+
+
+def test_page_accesses_and_requests_with_answers_are_served_alike(kv, engine, tmp_path):
+    pages = [f"{at},{page},4096" for at, page in enumerate("abcabdacbd")]
+    (tmp_path / "pages.csv").write_text("\n".join(["time,obj_id,obj_size", *pages]) + "\n")
+    found = kv("engine", "offload", "pages.csv", "--gpu", 1, "--host", 2, "--policy", "lru", "--json")
+    assert (found.code, found.json["accesses"], found.json["blocks"]) == (0, 10, 4), found.err
+    turns = [
+        {
+            "timestamp": 1000 * k,
+            "input_length": 512 * (k + 1),
+            "output_length": 512,
+            "hash_ids": list(range(k + 1)),
+        }
+        for k in range(4)
+    ]
+    (tmp_path / "turns.jsonl").write_text("".join(json.dumps(turn) + "\n" for turn in turns))
+    served = kv("engine", "offload", "turns.jsonl", "--gpu", 1, "--host", 2, "--policy", "lru", "--json")
+    assert (served.code, served.json["accesses"], served.json["blocks"]) == (0, 10, 4), (
+        "answers ask for nothing"
+    )
