@@ -53,8 +53,6 @@ class CacheSeen:
     """(rank, name) → number of a block."""
     parent: list[int] = field(default_factory=list)
     """Number of each block's parent, ROOT or UNSEEN."""
-    depth: list[int] = field(default_factory=list)
-    """Blocks from the root to each, itself counted."""
     held: set[int] = field(default_factory=set)
     gone: set[int] = field(default_factory=set)
     """Blocks that left."""

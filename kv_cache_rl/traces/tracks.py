@@ -194,13 +194,11 @@ def _chain_track(name: str, chain: list[ChainedRequest], block: int, sharers: Co
     for request in chain:
         kept = 0
         if before is not None:
-            shared, extends = _continues(before, request, block)
-            kept = kept_tokens(
-                before.input_tokens, before.output_tokens, request.input_tokens, shared, extends
-            )
-            if request.held is not None:
-                last = before.input_tokens, before.output_tokens
-                kept = continued(last, request.input_tokens, request.held)
+            left = before.input_tokens, before.output_tokens
+            if request.held is None:
+                kept = kept_tokens(*left, request.input_tokens, *_continues(before, request, block))
+            else:
+                kept = continued(left, request.input_tokens, request.held)
         end_s = request.start_s + call_seconds(request.output_tokens)
         turns.append(
             Turn(request.start_s, end_s, request.input_tokens, kept, request.output_tokens, False, "user", "")

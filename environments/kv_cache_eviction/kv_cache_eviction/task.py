@@ -155,7 +155,7 @@ class EvictionTask(vf.Task[EvictionData, vf.State, vf.TaskConfig]):
 
     def report(self, trace: vf.Trace) -> Report:
         unread = trace.info.get("calls_not_read", 0)
-        return counting(scored(self.scenario, json.dumps(trace.info["actions"])), self.scenario, unread)
+        return scored(self.scenario, json.dumps(trace.info["actions"]), unread)
 
     @vf.reward(weight=0.0)
     async def normalized_score(self, trace: vf.Trace) -> float:
@@ -187,12 +187,13 @@ def decided_by_dialogue(trace: vf.Trace) -> bool:
 
 
 @lru_cache(maxsize=8)
-def scored(scenario: Scenario, actions: str) -> Report:
-    """The report of a JSON action log; cached, as verifiers asks for each reward of a run in turn.
+def scored(scenario: Scenario, actions: str, unread: int) -> Report:
+    """The report of a JSON action log and of the calls that it does not hold; cached, as verifiers asks for
+    each reward of a run in turn.
 
     Windows that were not played count as keep: `finalize` has said whether an episode may end early.
     """
-    return replay(scenario, json.loads(actions), cut_short=True)
+    return counting(replay(scenario, json.loads(actions), cut_short=True), scenario, unread)
 
 
 def reward_term(name: str, weight: float) -> Callable:

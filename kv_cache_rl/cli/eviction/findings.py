@@ -1,7 +1,6 @@
 """What a table of scores does not say: models that never acted, episodes cut short, reasons of failures."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -62,10 +61,11 @@ def refused_calls(mine: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]
     refused = total(mine, "invalid_calls")
     if not made or refused < MOSTLY * made:
         return ""
-    told = [text for one in mine for text in _reasons(one, scenarios[one.scenario_id])]
-    alike = Counter(map(_without_names, told))
-    kind = alike.most_common(1)[0][0] if alike else ""
-    why = next((f", most often: {text}" for text in told if _without_names(text) == kind), "")
+    alike: dict[str, list[str]] = {}
+    for one in mine:
+        for text in _reasons(one, scenarios[one.scenario_id]):
+            alike.setdefault(re.sub(r"'[^']*'|\b\w*\d[\w.,]*", "#", text), []).append(text)  # without ids
+    why = f", most often: {max(alike.values(), key=len)[0]}" if alike else ""
     return f"{refused} of {made} calls were refused{why}"
 
 
@@ -81,11 +81,6 @@ def _reasons(outcome: "Outcome", scenario: "Scenario") -> Iterator[str]:
                 yield reason_of(call["text"]).removeprefix("refused: ")
     late = f"only the first {MAX_CALLS_PER_STEP} calls of a window count"
     yield from repeat(late, unread_of(outcome, report))
-
-
-def _without_names(text: str) -> str:
-    """A reason without the ids and numbers in it."""
-    return re.sub(r"'[^']*'|\b\w*\d[\w.,]*", "#", text)
 
 
 def _calls(outcome: "Outcome") -> float:

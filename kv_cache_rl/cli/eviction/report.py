@@ -8,6 +8,7 @@ import typer
 from kv_cache_rl.amounts import amount, counted
 from kv_cache_rl.cli import options
 from kv_cache_rl.cli.eviction import runs
+from kv_cache_rl.cli.eviction.findings import findings
 from kv_cache_rl.cli.options import AsJson
 from kv_cache_rl.cli.terminal import print_json
 from kv_cache_rl.files import write_whole
@@ -28,7 +29,8 @@ def run_report(
     scenarios = runs.scenarios_of(config)
     outcomes = runs.results_of(folder, config, scenarios)
     path = out or folder / runs.REPORT
-    write_whole(path, runs.page_of(config, outcomes, scenarios).encode())
+    sentences = findings(config, outcomes, scenarios)
+    write_whole(path, runs.page_of(config, outcomes, scenarios, sentences).encode())
     if as_json:
         print_json({"report": str(path), "bytes": path.stat().st_size, "rollouts": len(outcomes)})
     else:

@@ -165,8 +165,13 @@ def summarize(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping
     }
 
 
-def page_of(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[str, "Scenario"]) -> str:
-    """The HTML report of a run."""
+def page_of(
+    config: Mapping,
+    outcomes: Sequence["Outcome"],
+    scenarios: Mapping[str, "Scenario"],
+    sentences: Sequence[str],
+) -> str:
+    """The HTML report of a run; `sentences` are its findings."""
     from kv_cache_rl.reports.eviction.page import page
 
     models = list(dict.fromkeys(outcome.model for outcome in outcomes))
@@ -186,7 +191,7 @@ def page_of(config: Mapping, outcomes: Sequence["Outcome"], scenarios: Mapping[s
         "started": config["started"].replace("T", " "),
     }
     lead = f"A KV cache under pressure, 15 windows per episode, decided by {named}, {way}."
-    lead = " ".join([lead, *(f"{sentence}." for sentence in findings(config, outcomes, scenarios))])
+    lead = " ".join([lead, *(f"{sentence}." for sentence in sentences)])
     return page(f"{named} on the KV cache eviction environment", lead, about, outcomes, scenarios)
 
 
@@ -204,4 +209,4 @@ def write_run(
     write_json(folder / CONFIG, config)
     write_results(folder / RESULTS, outcomes)
     write_json(folder / SUMMARY, summary)
-    write_whole(folder / REPORT, page_of(config, outcomes, scenarios).encode())
+    write_whole(folder / REPORT, page_of(config, outcomes, scenarios, summary["findings"]).encode())

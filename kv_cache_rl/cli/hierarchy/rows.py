@@ -106,36 +106,30 @@ def refuse_idle(
     spend = "--overlap or --reserve stability, which make use of those seconds"
     packed = scenario.footprint != "fp16" or scenario.squeeze != "fp16"
     lean = not (points or sequences) and counts_blocks(trace, scenario)
-    counted = {BELADY, "lru", ENDED} if lean else {BELADY}
     played = not set(policies) <= {BELADY}
-    timed = not set(policies) <= counted
+    timed = not set(policies) <= ({BELADY, "lru", ENDED} if lean else {BELADY})
     play = f"a policy that is played, where {BELADY} alone is counted"
-    time = f"--model, --tiers, --time-line or a policy that is played: lru and {BELADY} count hits alone here"
-    rules = [
+    seconds = (
+        f"--model, --tiers, --time-line or a policy that is played: lru and {BELADY} count hits alone here"
+    )
+    time = seconds if lean else play
+
+    def of_a_play(matters: bool = True, needs: str = "") -> tuple[bool, str]:
+        """Whether a rule of policies that are played matters, and what it needs where it does not."""
+        return matters and played, play if matters else needs
+
+    rules = (
         ("--prefetch", scenario.prefetch, fetched, predict),
-        ("--overlap", scenario.overlap, crosses, cross),
-        ("--recompute", scenario.recompute, crosses, cross),
+        ("--overlap", scenario.overlap, *of_a_play(crosses, cross)),
+        ("--recompute", scenario.recompute, *of_a_play(crosses, cross)),
         ("--compute-s", scenario.compute_s, spent, spend),
-        ("--promotion", scenario.promotion != "top", deep, "three tiers"),
-        ("--hardware", scenario.hardware != RULES["hardware"], timed, time if lean else play),
-        (
-            "--calibration",
-            scenario.calibration != RULES["calibration"],
-            timed or packed,
-            time if lean else play,
-        ),
-    ]
-    rules += [
-        (rule, given, played, play)
-        for rule, given in (
-            ("--overlap", scenario.overlap),
-            ("--recompute", scenario.recompute),
-            ("--promotion", scenario.promotion != "top"),
-            ("--reserve", scenario.reserve != "none"),
-            ("--time-line", points),
-            ("--by-sequence", sequences),
-        )
-    ]
+        ("--promotion", scenario.promotion != "top", *of_a_play(deep, "three tiers")),
+        ("--hardware", scenario.hardware != RULES["hardware"], timed, time),
+        ("--calibration", scenario.calibration != RULES["calibration"], timed or packed, time),
+        ("--reserve", scenario.reserve != "none", *of_a_play()),
+        ("--time-line", points, *of_a_play()),
+        ("--by-sequence", sequences, *of_a_play()),
+    )
     for rule, given, matters, needs in rules:
         if given and not matters:
             raise BadInput(f"{rule} changes nothing here: it needs {needs}; or leave it out")

@@ -29,7 +29,7 @@ Agents = Annotated[
     list[str] | None,
     agent(
         "By comma or repeated; all: every one but llm; default: all but the canaries. llm: a chat model. "
-        f"{OWN}"
+        + OWN
     ),
 ]
 

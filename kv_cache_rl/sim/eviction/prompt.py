@@ -2,8 +2,8 @@
 
 from kv_cache_rl.sim.eviction.spec import MAX_CALLS_PER_STEP
 
-SYSTEM_PROMPT = """You run the KV cache of an LLM inference server for 15 windows. Before each window you get a JSON observation \
-and answer with tool calls; all calls of one message act in that window, at most 16 count.
+_FULL = """You run the KV cache of an LLM inference server for 15 windows. Before each window you get a JSON observation \
+and answer with tool calls; all calls of one message act in that window, at most {most} count.
 
 Each row is one cache entry. Types: system (shared prompt), context and tool (history of a session: waiting for its user, \
 or for a tool), gen (being generated), think and ephemeral (dead, never read again). pages are 128 tokens at 16 bits; \
@@ -22,7 +22,7 @@ when it still waits at the end. Nothing is freed unless you free it.
 
 Rewarded: few failures (most), tokens of completed requests, memory peaks below 80 % of the budget (less below 95 %), keeping \
 what is worth keeping, little swap-in delay, and no eviction of system prompts, important contexts or nearly finished work."""
-_BRIEF = """You run an LLM server's KV cache for 15 windows. In each you see JSON and make up to 16 calls.
+_BRIEF = """You run an LLM server's KV cache for 15 windows. In each you see JSON and make up to {most} calls.
 
 Memory is in thousandths of the GPU budget; link: per window. rows: id, type, class, state (cpu: in the CPU pool), m memory, \
 b bits below 16, v value (100: safest to evict), i idle windows, r seconds to recompute, p priority; missing is 0. \
@@ -34,19 +34,16 @@ at the end. Only you free memory.
 
 Rewarded: few failures (most), tokens of completed requests, peaks below 800 (less below 950), keeping what is worth it, \
 little swap-in delay, no eviction of important or nearly finished work."""
-SYSTEM_PROMPTS = {"full": SYSTEM_PROMPT, "brief": _BRIEF}
-"""By view. The brief one leaves what the tools do to their descriptions."""
 
 
 def system_prompt(view: str, most: int = MAX_CALLS_PER_STEP) -> str:
     """The prompt of a view for messages of which `most` calls count."""
-    said = f"at most {MAX_CALLS_PER_STEP} count", f"up to {MAX_CALLS_PER_STEP} calls"
-    text = SYSTEM_PROMPTS[view]
-    for words in said:
-        text = text.replace(words, words.replace(str(MAX_CALLS_PER_STEP), str(most)))
-    return text
+    return {"full": _FULL, "brief": _BRIEF}[view].format(most=most)
 
 
+SYSTEM_PROMPTS = {view: system_prompt(view) for view in ("full", "brief")}
+"""By view. The brief one leaves what the tools do to their descriptions."""
+SYSTEM_PROMPT = SYSTEM_PROMPTS["full"]
 CONTEXT_TOKENS = {
     ("full", "full"): 40_960,
     ("full", "window"): 4_096,
